@@ -1,0 +1,133 @@
+"""A model checkpoint: a folder, or a hub id with a pinned revision. Safetensors only, never remote code.
+
+Nothing heavy is imported here: what the driver must know before a run comes from JSON files; the
+`transformers` classes are loaded by the encoders and tokenizers themselves, in their ``setup``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.errors import ConfigError, describe
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_NEEDED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
+
+
+class CheckpointConfig(BaseModel):
+    """The part of a config that names a checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: str
+    """A folder, or a hub id such as ``openai/clip-vit-base-patch32`` with ``revision``."""
+    revision: str | None = None
+    """The commit of a hub id, 40 hex digits. Not for folders."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that is on this machine's disk. ``where`` is the config path that named it."""
+
+    path: str
+    name: str
+    revision: str | None
+    where: str
+
+    def json(self, file: str) -> dict[str, Any]:
+        """The parsed JSON file of that name, or {} if the checkpoint has none."""
+        path = os.path.join(self.path, file)
+        if not os.path.exists(path):
+            return {}
+        try:
+            with open(path, encoding="utf-8") as stream:
+                return dict(json.load(stream))
+        except (ValueError, OSError) as error:
+            raise ConfigError(self.where, f"{path} cannot be read ({describe(error)})", "give valid JSON") from error
+
+    @property
+    def model_type(self) -> str:
+        return str(self.json("config.json").get("model_type", ""))
+
+    def require(self, *model_types: str) -> None:
+        """Raises ``ConfigError`` unless the checkpoint's architecture is one of ``model_types``."""
+        if self.model_type not in model_types:
+            raise ConfigError(
+                self.where,
+                f"{self.name!r} is of model_type {self.model_type!r}",
+                f"this encoder takes {', '.join(model_types)}",
+            )
+
+    def weights_sha256(self) -> str:
+        """Digest over the names and contents of the weight files."""
+        return _digest(self.path, (".safetensors",))
+
+    def preprocessing_sha256(self) -> str:
+        """Digest over everything but the weights: config, tokenizer, processor."""
+        return _digest(self.path, (".json", ".txt", ".model"))
+
+
+def resolve(name: str, revision: str | None, where: str) -> Checkpoint:
+    """Find a checkpoint, downloading a hub id into the hub's own cache if it is not there.
+
+    Raises:
+        ConfigError: no such folder, no pinned revision, hub out of reach, no safetensors.
+    """
+    if os.path.isdir(name):
+        if revision is not None:
+            raise ConfigError(where, f"revision {revision!r} for the folder {name!r}", "revisions are for hub ids")
+        path = os.path.abspath(name)
+    elif not _HUB_ID.fullmatch(name):
+        raise ConfigError(where, f"no folder {name!r}", "give a folder, or a hub id owner/name with its revision")
+    elif revision is None or not _COMMIT.fullmatch(revision):
+        raise ConfigError(
+            where,
+            f"no folder {name!r}, and as a hub id its revision is {revision!r}",
+            "pin the commit: revision: <40 hex digits>",
+        )
+    else:
+        path = _download(name, revision, where)
+    _check_files(path, name, where)
+    return Checkpoint(path, name, revision, where)
+
+
+def _download(name: str, revision: str, where: str) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    try:
+        return snapshot_download(name, revision=revision, allow_patterns=_NEEDED)
+    except Exception as error:  # the hub client raises from several libraries
+        raise ConfigError(
+            where, f"cannot fetch {name!r} at {revision[:12]} ({describe(error)})", "check the id, or give a folder"
+        ) from error
+
+
+def _check_files(path: str, name: str, where: str) -> None:
+    files = os.listdir(path)
+    if "config.json" not in files:
+        raise ConfigError(where, f"{name!r} has no config.json", "give a folder written by save_pretrained")
+    if any(file.endswith(".safetensors") for file in files):
+        return
+    pickled = [file for file in files if file.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"))]
+    found = f"{name!r} holds only {pickled[0]}" if pickled else f"{name!r} holds no weights"
+    raise ConfigError(where, found, "only safetensors are loaded: save_pretrained(..., safe_serialization=True)")
+
+
+@lru_cache(maxsize=256)
+def _digest(path: str, suffixes: tuple[str, ...]) -> str:
+    total = hashlib.sha256()
+    for file in sorted(f for f in os.listdir(path) if f.endswith(suffixes)):
+        with open(os.path.join(path, file), "rb") as stream:
+            total.update(f"{file}:{hashlib.file_digest(stream, 'sha256').hexdigest()};".encode())
+    return total.hexdigest()

@@ -1,0 +1,197 @@
+"""What every encoder is: prepared rows in, token vectors and pooled vectors out.
+
+``TransformersEncoder`` is the shared machinery: load from safetensors, group rows that may share a
+batch, run micro-batches, never let a row depend on its neighbours. A member adds what its
+architecture does differently: how to load, what may be batched, one forward pass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.checkpoint import Checkpoint, CheckpointConfig
+from pipeline.media import Modality
+from pipeline.tokenizers.base import Prepared
+
+if TYPE_CHECKING:
+    import torch
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What the driver must know of an encoder before it runs; read from JSON, no weights loaded."""
+
+    dim: int | None
+    """Width of the pooled embedding; None if it has none."""
+    token_dim: int | None
+    """Width of the token vectors; None if it has none."""
+    space: str
+    """Identity of the space of the pooled embedding."""
+    normalized: bool
+    """True if vectors of this space are compared on the unit sphere."""
+    native_dtype: str
+    """dtype in which the checkpoint was saved: float32, bfloat16, float16."""
+    model_type: str
+    processor: str
+    """Class names of the processor and its backend, for the lineage."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row of one feature, encoded. float32 arrays on the host.
+
+    ``tokens`` [N, token_dim] in grid order, N = T*H*W, without class, register, special or padding
+    tokens; ``prefix_tokens`` [P, token_dim]; ``token_ids`` [N] int32; ``pooled`` [dim], not
+    normalised; ``times_s`` [T] float64 presentation times, where the media has times.
+    """
+
+    pooled: np.ndarray | None = None
+    tokens: np.ndarray | None = None
+    prefix_tokens: np.ndarray | None = None
+    token_ids: np.ndarray | None = None
+    grid: tuple[int, int, int] | None = None
+    times_s: np.ndarray | None = None
+
+
+class Encoder(Protocol):
+    """A member of the family, built as ``Class(config, checkpoint, modality, tokenizer)``.
+
+    ``tokenizer`` is the feature's tokenizer config, for what both must agree on. Constructing only
+    stores. ``spec`` works on the driver; ``setup`` loads the weights in the worker.
+    """
+
+    def check(self, where: str) -> None:
+        """Raises ``ConfigError`` for what cannot work: modality, tokenizer, dtype, lengths."""
+        ...
+
+    def spec(self) -> EncoderSpec: ...
+
+    def setup(self) -> None: ...
+
+    def encode(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded]:
+        """Encode rows of one feature, in the order given. ``want_tokens``: False lets it skip the
+        copying of token vectors to the host."""
+        ...
+
+
+class TransformersEncoderConfig(CheckpointConfig):
+    """Options that every `transformers` encoder has."""
+
+    dtype: Dtype = "float32"
+    """Arithmetic of the forward pass. ``auto``: as the checkpoint was saved."""
+    device: Device = "auto"
+    """``auto``: CUDA where there is one, else the CPU."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows in one forward pass."""
+
+
+class TransformersEncoder(ABC):
+    """Shared machinery of the encoders that run a `transformers` model."""
+
+    model_types: tuple[str, ...] = ()
+    modalities: tuple[Modality, ...] = ()
+    tokenizer_kinds: tuple[str, ...] = ()
+
+    def __init__(
+        self, config: TransformersEncoderConfig, checkpoint: Checkpoint, modality: Modality, tokenizer: Any
+    ) -> None:
+        self.config = config
+        self.checkpoint = checkpoint
+        self.modality: Modality = modality
+        self.tokenizer = tokenizer
+
+    # -- on the driver -------------------------------------------------------------------------
+
+    def check(self, where: str) -> None:
+        from pipeline.errors import ConfigError
+
+        self.checkpoint.require(*self.model_types)
+        if self.modality not in self.modalities:
+            raise ConfigError(
+                f"{where}.modality", f"{self.modality!r}", f"this encoder takes {', '.join(self.modalities)}"
+            )
+        if self.tokenizer.kind not in self.tokenizer_kinds:
+            raise ConfigError(
+                f"{where}.tokenizer.kind",
+                f"{self.tokenizer.kind!r}",
+                f"this encoder takes {', '.join(self.tokenizer_kinds)}",
+            )
+
+    @abstractmethod
+    def spec(self) -> EncoderSpec: ...
+
+    def model_config(self) -> Any:
+        """The checkpoint's `transformers` config, defaults filled in. Imports transformers."""
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self.checkpoint.path, trust_remote_code=False, local_files_only=True)
+
+    # -- in the worker -------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        import torch
+
+        self.device = torch.device(
+            ("cuda" if torch.cuda.is_available() else "cpu") if self.config.device == "auto" else self.config.device
+        )
+        self.model = self.load().eval().requires_grad_(False).to(self.device)
+        self.dtype = next(self.model.parameters()).dtype
+
+    @abstractmethod
+    def load(self) -> torch.nn.Module:
+        """The model in the config's dtype; usually ``self.from_pretrained(SomeModel)``."""
+
+    def from_pretrained(self, model_class: Any, **options: Any) -> Any:
+        """``model_class`` from the checkpoint: safetensors only, no remote code, complete weights."""
+        return model_class.from_pretrained(
+            self.checkpoint.path,
+            dtype=self.config.dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **options,
+        )
+
+    def encode(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded]:
+        """Rows in the order given; batched by ``bucket``, within a bucket by length."""
+        import torch
+
+        done: list[Encoded | None] = [None] * len(rows)
+        buckets: dict[Hashable, list[int]] = {}
+        for index, row in enumerate(rows):
+            buckets.setdefault(self.bucket(row), []).append(index)
+        with torch.inference_mode():
+            for members in buckets.values():
+                members.sort(key=lambda i: self.length(rows[i]))
+                for start in range(0, len(members), self.config.batch_size):
+                    chunk = members[start : start + self.config.batch_size]
+                    for index, encoded in zip(chunk, self.forward([rows[i] for i in chunk], want_tokens), strict=True):
+                        done[index] = encoded
+        return [row for row in done if row is not None]
+
+    def bucket(self, row: Prepared) -> Hashable:
+        """Rows of equal bucket may share a batch. Default: equal shapes of all inputs."""
+        return tuple((name, array.shape) for name, array in sorted(row.inputs.items()))
+
+    def length(self, row: Prepared) -> int:
+        """Rows of a bucket are batched in this order, so that little is padded."""
+        return 0
+
+    @abstractmethod
+    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded]:
+        """One micro-batch of one bucket. Inference mode is on."""
+
+    def stack(self, rows: Sequence[Prepared], name: str) -> torch.Tensor:
+        """Input ``name`` of all rows as one tensor [B, ...] on the device."""
+        import torch
+
+        return torch.from_numpy(np.stack([row.inputs[name] for row in rows])).to(self.device)

@@ -1,0 +1,79 @@
+"""Errors that a person reads: what is wrong with a config, and why a sample could not be used.
+
+Both kinds pickle, because they cross process borders inside Ray.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+FailureKind = Literal[
+    "corrupt",  # the bytes are not what their format promises
+    "unsupported",  # a format or codec that no decoder here reads
+    "empty",  # nothing in it: zero bytes, zero frames, no words
+    "encoding",  # text that the declared encoding policy refuses
+    "limit",  # over a declared limit (pixels, bytes, seconds)
+    "missing",  # the file is not there
+    "io",  # reading failed; another attempt may work
+    "nan",  # the encoder returned NaN or infinity
+    "overflow",  # a value does not fit the storage dtype
+    "memory",  # out of memory on the host or the device
+    "internal",  # anything else: a defect, told with its type
+]
+FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
+
+Stage = Literal["probe", "decode", "tokenize", "encode", "write"]
+
+
+class TesseraError(Exception):
+    """Base of every error that Tessera raises on purpose."""
+
+
+class ConfigError(TesseraError):
+    """A mistake in a config or in what it names; found before any compute starts.
+
+    Args:
+        where: dotted path in the config, e.g. ``features.caption.encoder.checkpoint``.
+        found: what stands there.
+        allowed: what may stand there, or what to do.
+    """
+
+    def __init__(self, where: str, found: str, allowed: str) -> None:
+        super().__init__(where, found, allowed)
+        self.where, self.found, self.allowed = where, found, allowed
+
+    def __str__(self) -> str:
+        return " ".join(f"{self.where}: {self.found}; {self.allowed}".split())
+
+
+class SampleError(TesseraError):
+    """One sample, or one feature of one row, cannot be produced.
+
+    Args:
+        kind: one of :data:`FAILURE_KINDS`.
+        message: the cause in the decoder's or the model's own words, one line.
+    """
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind: FailureKind = kind
+        self.message = one_line(message)
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+class BudgetExceeded(TesseraError):
+    """More rows failed than ``failures.max_fraction`` allows. What was written stays valid."""
+
+
+def one_line(text: str, limit: int = 500) -> str:
+    """``text`` on one line, printable, at most ``limit`` characters."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+def describe(error: BaseException) -> str:
+    """``Type: message`` of any exception on one line, for failure records."""
+    text = one_line(str(error))
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

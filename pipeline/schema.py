@@ -1,0 +1,79 @@
+"""Column names, Arrow types and units of a dataset; the version of this contract."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pyarrow as pa
+
+CONTRACT = 1
+"""Raised when a column changes its meaning."""
+
+Emit = Literal["embedding", "tokens", "prefix_tokens", "token_ids"]
+
+ROLES = ("text", "image", "video", "audio", "other")
+"""Roles of a sample's files. A role is the extension's hint: ``other`` where the extension says nothing."""
+
+LISTING = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("source_version", pa.string(), nullable=False),
+        *(pa.field(f"{role}_uri", pa.string()) for role in ROLES),
+        pa.field("inline_text", pa.string()),
+    ]
+)
+"""What a source lists: one row per sample; passthrough columns follow under their own names."""
+
+FIXED = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("window", pa.int32(), nullable=False),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+        pa.field("source_version", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+    ]
+)
+"""Columns that every row has."""
+
+FAILURES = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("window", pa.int32(), nullable=False),
+        pa.field("feature", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("row_written", pa.bool_(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+    ]
+)
+"""``feature`` is null when nothing could be said of the file, so that no feature applied."""
+
+STORED = {"float32": pa.float32(), "float16": pa.float16()}
+
+
+def column(feature: str, part: str) -> str:
+    return f"{feature}_{part}"
+
+
+def feature_fields(
+    feature: str, emit: tuple[str, ...], token_dim: int | None, embedding_dtype: str, token_dtype: str, timed: bool
+) -> list[pa.Field]:
+    """The columns of one feature, in their stored types."""
+    fields = []
+    if "embedding" in emit:
+        fields.append(pa.field(column(feature, "embedding"), pa.list_(STORED[embedding_dtype])))
+    for part in ("tokens", "prefix_tokens"):
+        if part in emit:
+            assert token_dim is not None
+            fields.append(pa.field(column(feature, part), pa.list_(pa.list_(STORED[token_dtype], token_dim))))
+    if "token_ids" in emit:
+        fields.append(pa.field(column(feature, "token_ids"), pa.list_(pa.int32())))
+    if "tokens" in emit or "token_ids" in emit:
+        fields.append(pa.field(column(feature, "grid"), pa.list_(pa.int32())))
+        if timed:
+            fields.append(pa.field(column(feature, "times"), pa.list_(pa.float64())))
+    return fields

@@ -1,0 +1,27 @@
+"""What every source is: a corpus in, a listing of samples out. Nothing is opened but the listing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import pyarrow as pa
+
+
+class Source(Protocol):
+    """A member of the family, built as ``Class(config)``. Runs on the driver."""
+
+    def check(self, where: str) -> None:
+        """Raises ``ConfigError``: unreachable path, unreadable manifest, missing columns."""
+        ...
+
+    def passthrough(self) -> pa.Schema:
+        """Columns of the corpus that are copied to every row."""
+        ...
+
+    def list(self) -> Iterator[pa.Table]:
+        """Tables of schema ``LISTING`` + ``passthrough()``, ordered by sample_id within each.
+
+        Raises ``ConfigError`` for duplicate ids, naming the id and both places.
+        """
+        ...

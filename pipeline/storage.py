@@ -1,0 +1,172 @@
+"""Files on any fsspec URL: list, read, publish whole or not at all.
+
+Everything that touches a path goes through here, so a local folder, S3 and memory behave alike.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import ConfigError, SampleError, describe
+
+
+def split(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of ``url`` and the path on it (absolute for local paths)."""
+    fs, path = fsspec.core.url_to_fs(url)
+    return fs, path
+
+
+def is_local(url: str) -> bool:
+    return isinstance(split(url)[0], LocalFileSystem)
+
+
+def join(root: str, *parts: str) -> str:
+    return "/".join([root.rstrip("/"), *parts])
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One file of the corpus. ``uri`` is a local path or an fsspec URL."""
+
+    uri: str
+
+    def local_path(self) -> str | None:
+        """The path on this machine, or None for a remote file."""
+        fs, path = split(self.uri)
+        return path if isinstance(fs, LocalFileSystem) else None
+
+    def size(self) -> int:
+        """Bytes of the file. Raises ``SampleError`` (missing, io)."""
+        fs, path = split(self.uri)
+        with reading(self.uri):
+            return int(fs.size(path) or 0)
+
+    def read(self, limit: int | None = None) -> bytes:
+        """All bytes (or the first ``limit``). Raises ``SampleError`` (missing, io)."""
+        with reading(self.uri), self._open() as file:
+            return cast(bytes, file.read(-1 if limit is None else limit))
+
+    def open(self) -> BinaryIO:
+        """A seekable binary file, read by ranges where it is remote."""
+        with reading(self.uri):
+            return self._open()
+
+    def _open(self) -> BinaryIO:
+        fs, path = split(self.uri)
+        return cast(BinaryIO, fs.open(path, "rb"))
+
+
+class reading:
+    """Turns what a file system raises into a ``SampleError`` that names the file."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise SampleError("missing", f"no such file: {self.uri}") from error
+        if isinstance(error, OSError):
+            raise SampleError("io", describe(error)) from error
+
+
+def exists(url: str) -> bool:
+    fs, path = split(url)
+    return bool(fs.exists(path))
+
+
+def read_bytes(url: str) -> bytes:
+    fs, path = split(url)
+    return cast(bytes, fs.cat_file(path))
+
+
+def list_files(url: str, suffix: str = "") -> list[str]:
+    """Names of the files directly inside the folder ``url``, sorted; empty if there is none."""
+    fs, path = split(url)
+    try:
+        found = fs.ls(path, detail=True, refresh=True)
+    except FileNotFoundError:
+        return []
+    names = (entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in found if entry["type"] == "file")
+    return sorted(name for name in names if name.endswith(suffix))
+
+
+def publish(url: str, data: bytes) -> None:
+    """Write ``data`` to ``url`` so that no reader ever sees half of it. Overwrites."""
+    with publishing(url) as file:
+        file.write(data)
+
+
+def publish_new(url: str, data: bytes) -> bool:
+    """Create ``url`` with ``data`` exclusively; False if it is there already. This is the commit."""
+    fs, path = split(url)
+    if isinstance(fs, LocalFileSystem):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+        return True
+    try:
+        fs.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+class publishing:
+    """A binary file that appears under ``url`` when the block ends well, and never otherwise."""
+
+    def __init__(self, url: str) -> None:
+        self.fs, self.path = split(url)
+        self.local = isinstance(self.fs, LocalFileSystem)
+        self.temporary = f"{self.path}.{uuid.uuid4().hex}.tmp" if self.local else self.path
+
+    def __enter__(self) -> BinaryIO:
+        if self.local:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        self.file = self.fs.open(self.temporary, "wb")
+        return cast(BinaryIO, self.file)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            if hasattr(self.file, "discard"):
+                self.file.discard()
+            else:
+                self.file.close()
+            if self.local and os.path.exists(self.temporary):
+                os.unlink(self.temporary)
+            return
+        if self.local:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+            os.replace(self.temporary, self.path)
+        else:
+            self.file.close()
+
+
+def check_readable(url: str, where: str) -> None:
+    """Raises ``ConfigError`` at ``where`` unless ``url`` can be reached and is there."""
+    try:
+        found = exists(url)
+    except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
+        raise ConfigError(where, f"cannot reach {url!r} ({describe(error)})", "give a path that can be read") from error
+    if not found:
+        raise ConfigError(where, f"{url!r} does not exist", "give a folder, a file or a glob that is there")
