@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.checkpoint import Checkpoint, CheckpointConfig
+from pipeline.errors import ConfigError, SampleError
 from pipeline.media import Modality
 from pipeline.tokenizers.base import Prepared
 
@@ -77,8 +78,9 @@ class Encoder(Protocol):
 
     def setup(self) -> None: ...
 
-    def encode(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded]:
-        """Encode rows of one feature, in the order given. ``want_tokens``: False lets it skip the
+    def encode(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        """Encode rows of one feature, in the order given; a row that cannot be encoded gives a
+        ``SampleError`` in its place. ``want_tokens``: False lets it skip the
         copying of token vectors to the host."""
         ...
 
@@ -112,8 +114,6 @@ class TransformersEncoder(ABC):
     # -- on the driver -------------------------------------------------------------------------
 
     def check(self, where: str) -> None:
-        from pipeline.errors import ConfigError
-
         self.checkpoint.require(*self.model_types)
         if self.modality not in self.modalities:
             raise ConfigError(
@@ -161,11 +161,11 @@ class TransformersEncoder(ABC):
             **options,
         )
 
-    def encode(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded]:
+    def encode(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         """Rows in the order given; batched by ``bucket``, within a bucket by length."""
         import torch
 
-        done: list[Encoded | None] = [None] * len(rows)
+        done: list[Encoded | SampleError | None] = [None] * len(rows)
         buckets: dict[Hashable, list[int]] = {}
         for index, row in enumerate(rows):
             buckets.setdefault(self.bucket(row), []).append(index)
@@ -187,8 +187,8 @@ class TransformersEncoder(ABC):
         return 0
 
     @abstractmethod
-    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded]:
-        """One micro-batch of one bucket. Inference mode is on."""
+    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        """One micro-batch of one bucket, in order. Inference mode is on."""
 
     def stack(self, rows: Sequence[Prepared], name: str) -> torch.Tensor:
         """Input ``name`` of all rows as one tensor [B, ...] on the device."""
