@@ -106,7 +106,7 @@ def _download(name: str, revision: str, where: str) -> str:
 
     disable_progress_bars()
     try:
-        return snapshot_download(name, revision=revision, allow_patterns=_NEEDED)
+        return str(snapshot_download(name, revision=revision, allow_patterns=_NEEDED))
     except Exception as error:  # the hub client raises from several libraries
         raise ConfigError(
             where, f"cannot fetch {name!r} at {revision[:12]} ({describe(error)})", "check the id, or give a folder"

@@ -5,7 +5,7 @@ Both kinds pickle, because they cross process borders inside Ray.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 FailureKind = Literal[
     "corrupt",  # the bytes are not what their format promises
@@ -64,7 +64,19 @@ class SampleError(TesseraError):
 
 
 class BudgetExceeded(TesseraError):
-    """More rows failed than ``failures.max_fraction`` allows. What was written stays valid."""
+    """More rows failed than the config's ``failures`` allow. What was written stays valid.
+
+    Args:
+        message: the count, the budget and the kinds.
+        report: the run's report.
+    """
+
+    def __init__(self, message: str, report: dict[str, Any]) -> None:
+        super().__init__(message, report)
+        self.report = report
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def one_line(text: str, limit: int = 500) -> str:

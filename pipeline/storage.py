@@ -50,7 +50,7 @@ class Blob:
     def read(self, limit: int | None = None) -> bytes:
         """All bytes (or the first ``limit``). Raises ``SampleError`` (missing, io)."""
         with reading(self.uri), self._open() as file:
-            return cast(bytes, file.read(-1 if limit is None else limit))
+            return file.read(-1 if limit is None else limit)
 
     def open(self) -> BinaryIO:
         """A seekable binary file, read by ranges where it is remote."""
@@ -141,25 +141,33 @@ class publishing:
     def __enter__(self) -> BinaryIO:
         if self.local:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        self.file = self.fs.open(self.temporary, "wb")
-        return cast(BinaryIO, self.file)
+            self.file: BinaryIO = open(self.temporary, "wb")  # noqa: SIM115 - closed in __exit__
+        else:
+            self.file = cast(BinaryIO, self.fs.open(self.path, "wb"))
+        return self.file
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            if hasattr(self.file, "discard"):
-                self.file.discard()
-            else:
+            self._give_up()
+        elif self.local:
+            try:
+                self.file.flush()
+                os.fsync(self.file.fileno())
                 self.file.close()
-            if self.local and os.path.exists(self.temporary):
-                os.unlink(self.temporary)
-            return
-        if self.local:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
-            os.replace(self.temporary, self.path)
+                os.replace(self.temporary, self.path)
+            except BaseException:
+                self._give_up()
+                raise
         else:
             self.file.close()
+
+    def _give_up(self) -> None:
+        if self.local:
+            self.file.close()
+            if os.path.exists(self.temporary):
+                os.unlink(self.temporary)
+        else:
+            self.file.discard()  # type: ignore[attr-defined]  # fsspec's: an upload that is never completed
 
 
 def check_readable(url: str, where: str) -> None:

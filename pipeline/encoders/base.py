@@ -8,9 +8,10 @@ architecture does differently: how to load, what may be batched, one forward pas
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 from pydantic import Field
@@ -96,6 +97,17 @@ class TransformersEncoderConfig(CheckpointConfig):
     """Rows in one forward pass."""
 
 
+_MODELS: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+
+
+def shared_model(key: Hashable, load: Callable[[], Any]) -> Any:
+    """The model of ``key``, loaded once a process for as long as an encoder holds it."""
+    model = _MODELS.get(key)
+    if model is None:
+        _MODELS[key] = model = load()
+    return model
+
+
 class TransformersEncoder(ABC):
     """Shared machinery of the encoders that run a `transformers` model."""
 
@@ -143,8 +155,15 @@ class TransformersEncoder(ABC):
         self.device = torch.device(
             ("cuda" if torch.cuda.is_available() else "cpu") if self.config.device == "auto" else self.config.device
         )
-        self.model = self.load().eval().requires_grad_(False).to(self.device)
+        self.model = shared_model(self.load_key(), self._loaded)
         self.dtype = next(self.model.parameters()).dtype
+
+    def load_key(self) -> Hashable:
+        """Encoders of equal key in one process share one model in memory."""
+        return (type(self), self.checkpoint.path, self.config.dtype, str(self.device), self.modality)
+
+    def _loaded(self) -> torch.nn.Module:
+        return self.load().eval().requires_grad_(False).to(self.device)
 
     @abstractmethod
     def load(self) -> torch.nn.Module:

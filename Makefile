@@ -1,0 +1,47 @@
+# Everything starts here: `make demo` and `make test` need Python 3.11 and nothing else.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+DEMO ?= .demo
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export PYTHONUNBUFFERED ?= 1
+
+.PHONY: setup demo test test-all checks lock clean
+
+setup: .venv/.ready $(DEMO)/models/.ready  ## environment in .venv and the demo checkpoints
+
+.venv/.ready: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+$(DEMO)/models/.ready: .venv/.ready $(wildcard pipeline/demo/*.py pipeline/demo/checkpoints/*.py)
+	$(BIN)/tessera models $(DEMO)/models
+	@touch $@
+
+demo: setup  ## a small corpus, an extraction, a look at what came out
+	rm -rf $(DEMO)/corpus $(DEMO)/dataset
+	$(BIN)/tessera corpus $(DEMO)/corpus
+	$(BIN)/tessera extract configs/media.yaml --set source.path=$(DEMO)/corpus --set output.path=$(DEMO)/dataset
+	$(BIN)/tessera inspect $(DEMO)/dataset
+
+test: setup  ## all tests but the long ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup  ## the long ones too
+	$(BIN)/python -m pytest
+
+checks: .venv/.ready  ## what CI checks before the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: .venv/.ready  ## pin every dependency anew
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --extra dev pyproject.toml --no-annotate --no-header -o requirements.lock
+
+clean:
+	rm -rf .venv $(DEMO)

@@ -1,0 +1,99 @@
+"""The `tessera` command. Entry points only: parse, load a config, call the package."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.errors import BudgetExceeded, ConfigError, TesseraError
+
+EXIT_CONFIG, EXIT_BUDGET, EXIT_INTERRUPTED = 2, 3, 4
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Media in; aligned embeddings and token sequences in Parquet out.",
+)
+
+
+@app.command()
+def extract(
+    config: Annotated[str, typer.Argument(help="YAML file of the extraction.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: dotted.key=value.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Check and list only; compute nothing.")] = False,
+) -> None:
+    """Run an extraction (or, with --plan, only show it)."""
+    from pipeline import config as configs
+
+    loaded = configs.load(config, overrides)
+    from pipeline import report, run
+
+    prepared = run.prepare(loaded)
+    console = Console()
+    if plan:
+        report.show_plan(prepared, console)
+        return
+    try:
+        report.show(run.extract(prepared), console)
+    except BudgetExceeded as error:
+        report.show(error.report, console)
+        raise
+    console.print(f"dataset: {loaded.output.path}", soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
+    rows: Annotated[int, typer.Option(help="Sample rows to show.", min=0)] = 5,
+) -> None:
+    """Show a dataset: features, spaces, rows, failures by kind, sizes, sample rows."""
+    from pipeline import inspection
+
+    inspection.show(dataset, rows, Console())
+
+
+@app.command()
+def models(folder: Annotated[str, typer.Argument(help="Where to write them.")]) -> None:
+    """Write the small demo checkpoints: true architectures, seeded weights."""
+    from pipeline.demo import models as demo
+
+    for name in demo.build(folder):
+        print(name)
+
+
+@app.command()
+def corpus(folder: Annotated[str, typer.Argument(help="Where to write it.")]) -> None:
+    """Draw and synthesise the demo corpus."""
+    from pipeline.demo import corpus as demo
+
+    counts = demo.build(folder)
+    print(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+def main() -> None:
+    """Console entry: exit codes 0 done, 2 config, 3 failure budget, 4 interrupted or lost resources."""
+    try:
+        app()
+    except ConfigError as error:
+        _end(str(error), EXIT_CONFIG)
+    except BudgetExceeded as error:
+        _end(str(error), EXIT_BUDGET)
+    except TesseraError as error:
+        _end(str(error), EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        _end("interrupted", EXIT_INTERRUPTED)
+
+
+def _end(message: str, code: int) -> None:
+    print(f"tessera: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""PipelineConfig: everything that one extraction is, typed, frozen and validated.
+
+``load(path, overrides)`` reads YAML. Errors are one line: the path in the file, what was found, what
+is allowed. Nothing heavy is imported and nothing is opened here: `pipeline.plan` checks the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.decoders.base import DecodersConfig
+from pipeline.encoders import EncoderConfig
+from pipeline.errors import ConfigError, one_line
+from pipeline.heads import HeadConfig, NativeConfig
+from pipeline.media import Modality
+from pipeline.schema import FAILURES, FIXED, Emit, column
+from pipeline.sources import SourceConfig
+from pipeline.tokenizers import TokenizerConfig
+
+_NAME = r"^[a-z][a-z0-9_]*$"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WindowConfig(_Section):
+    """How samples that have times are cut. One window length per config."""
+
+    length_s: float | None = Field(default=None, gt=0)
+    """Seconds of a window; null: one window holds the whole sample."""
+    overlap_s: float = Field(default=0.0, ge=0)
+    """Seconds that neighbouring windows share."""
+    tail: Literal["keep", "merge", "drop"] = "keep"
+    """A last window shorter than ``length_s``: kept as it is, merged into the one before, or dropped."""
+    repeat_tokens: bool = False
+    """True: tokens of untimed text and images stand in every window of their sample, not only in window 0."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> WindowConfig:
+        if self.overlap_s and (self.length_s is None or self.overlap_s >= self.length_s):
+            raise ValueError(f"overlap_s {self.overlap_s} must be less than length_s {self.length_s}")
+        return self
+
+
+class StoreConfig(_Section):
+    """Storage dtypes of a feature."""
+
+    embedding: Literal["float32", "float16"] = "float32"
+    tokens: Literal["auto", "float32", "float16"] = "auto"
+    """``auto``: float16, but float32 where the model is native bfloat16."""
+
+
+class FeatureConfig(_Section):
+    """A named output: modality + tokenizer + encoder + head + what to emit."""
+
+    modality: Modality
+    tokenizer: TokenizerConfig
+    encoder: EncoderConfig
+    head: HeadConfig = NativeConfig()
+    emit: tuple[Emit, ...] = ("embedding",)
+    store: StoreConfig = StoreConfig()
+    pool: str = Field(default="default", pattern=_NAME)
+    """Name of the actor pool, of ``compute.pools``, that hosts the encoder."""
+
+    @field_validator("emit")
+    @classmethod
+    def _emit_something(cls, emit: tuple[Emit, ...]) -> tuple[Emit, ...]:
+        if not emit or len(set(emit)) != len(emit):
+            raise ValueError("name at least one output, each once")
+        return emit
+
+
+class OutputConfig(_Section):
+    path: str
+    """Folder or fsspec URL of the dataset."""
+    version: str = Field(default="v1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    shard_bytes: int = Field(default=256 << 20, ge=1 << 10)
+    """A shard is closed once it holds this much (bytes as written)."""
+    row_group_bytes: int = Field(default=32 << 20, ge=1 << 10)
+    """A row group is closed once it holds this much (bytes in memory)."""
+
+
+class FailureConfig(_Section):
+    """The budget: past it a run ends with exit code 3. What was written stays valid."""
+
+    max_fraction: float = Field(default=0.05, ge=0, le=1)
+    """Rows with a failed feature / rows."""
+    min_rows: int = Field(default=200, ge=0)
+    """``max_fraction`` is not judged on fewer rows."""
+    max_rows: int | None = Field(default=None, ge=0)
+    """Rows with a failed feature, at most."""
+
+
+class PoolConfig(_Section):
+    """A pool of actors that host encoders."""
+
+    num_gpus: float | None = Field(default=None, ge=0)
+    """GPUs of one actor, fractions allowed. null: 1 if the cluster has GPUs, else 0."""
+    num_cpus: float | None = Field(default=None, gt=0)
+    """CPUs of one actor. null: 1 beside a GPU; on a host without, 0.75, so that tasks always find room."""
+    min_actors: int | None = Field(default=None, ge=1)
+    max_actors: int | None = Field(default=None, ge=1)
+    """null: one per GPU, or per CPU core on a host without GPUs."""
+
+
+class ComputeConfig(_Section):
+    address: str | None = None
+    """Ray cluster; null: ``RAY_ADDRESS`` if set, else a local one."""
+    num_cpus: int | None = Field(default=None, ge=1)
+    """Cores of a local cluster; null: all."""
+    block_rows: int = Field(default=32, ge=1)
+    """Rows that travel together from decoding to encoding."""
+    pools: dict[str, PoolConfig] = {"default": PoolConfig()}
+
+
+class PipelineConfig(_Section):
+    source: SourceConfig
+    output: OutputConfig
+    features: dict[str, FeatureConfig] = Field(min_length=1)
+    window: WindowConfig = WindowConfig()
+    decoders: DecodersConfig = DecodersConfig()
+    failures: FailureConfig = FailureConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+    @model_validator(mode="after")
+    def _names(self) -> PipelineConfig:
+        columns = dict.fromkeys([*FIXED.names, *FAILURES.names], "a fixed column")
+        for name, feature in self.features.items():
+            if not re.fullmatch(_NAME, name):
+                raise ValueError(f"features.{name}: a feature's name is lower case letters, digits and _")
+            for part in ("embedding", "tokens", "prefix_tokens", "token_ids", "grid", "times"):
+                taken = columns.setdefault(column(name, part), name)
+                if taken != name:
+                    raise ValueError(f"features.{name}: its column {column(name, part)!r} is {taken}'s already")
+            if feature.pool not in self.compute.pools:
+                known = ", ".join(self.compute.pools)
+                raise ValueError(f"features.{name}.pool: no pool {feature.pool!r} in compute.pools ({known})")
+        return self
+
+    def text_windows(self) -> str | None:
+        """The feature whose tokenizer cuts texts into token windows, if any."""
+        names = [
+            name
+            for name, feature in self.features.items()
+            if feature.tokenizer.kind == "text" and feature.tokenizer.overflow == "windows"
+        ]
+        if len(names) > 1:
+            raise ConfigError(
+                f"features.{names[1]}.tokenizer.overflow",
+                f"'windows', and so has {names[0]!r}",
+                "one feature cuts the texts; the others take its windows: overflow: truncate",
+            )
+        return names[0] if names else None
+
+
+def load(path: str, overrides: list[str] | None = None) -> PipelineConfig:
+    """Read a YAML config. ``overrides``: ``dotted.key=value``, the value in YAML.
+
+    A path in the file that begins with ``./`` or ``../`` is relative to the file; any other relative
+    path, and every path of an override, to the working directory.
+
+    Raises:
+        ConfigError: with the path in the YAML, what was found, what is allowed.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            raw = yaml.safe_load(stream)
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read ({error.strerror})", "give a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(path, f"is not YAML ({one_line(str(error))})", "mend the syntax") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(path, f"holds {type(raw).__name__}", "a mapping with source, output and features")
+    raw = _anchored(raw, os.path.dirname(os.path.abspath(path)))
+    for override in overrides or []:
+        _override(raw, override)
+    return parse(raw)
+
+
+def parse(raw: dict[str, Any]) -> PipelineConfig:
+    """A config from plain values. Raises ``ConfigError``."""
+    try:
+        return PipelineConfig.model_validate(raw)
+    except ValidationError as error:
+        raise _config_error(error, raw) from None
+
+
+def digest(section: Any) -> str:
+    """sha256 over plain values, in canonical JSON."""
+    return hashlib.sha256(json.dumps(section, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _anchored(value: Any, folder: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _anchored(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_anchored(item, folder) for item in value]
+    if isinstance(value, str) and value.startswith(("./", "../")):
+        return os.path.normpath(os.path.join(folder, value))
+    return value
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError("--set", repr(override), "write dotted.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}", repr(text), "write the value as YAML") from error
+    section: Any = raw
+    *parents, last = key.split(".")
+    for depth, name in enumerate(parents):
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            found = ".".join(parents[: depth + 1])
+            raise ConfigError(f"--set {key}", f"{found} is {section!r}, not a section", "name a key of a section")
+    section[last] = value
+
+
+def _config_error(error: ValidationError, raw: dict[str, Any]) -> ConfigError:
+    """The first error, in one line; pydantic's tags of unions are no part of the path."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    where = _path_in(raw, first["loc"])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    found = repr(first["input"])
+    found = found if len(found) <= 80 else found[:79] + "…"
+    if first["type"] == "extra_forbidden":
+        section = _section_at(first["loc"][:-1])
+        known = f"known keys: {', '.join(section)}" if section else "no such key"
+        return ConfigError(where, f"unknown key {first['loc'][-1]!r}", known + more)
+    if first["type"] == "missing":
+        return ConfigError(where, "is missing", "it is required" + more)
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        inner = re.match(r"(features\.[\w.]+): (.*)", message)
+        return (
+            ConfigError(inner[1], inner[2], "rename it" + more)
+            if inner
+            else ConfigError(where, message, "mend it" + more)
+        )
+    return ConfigError(where, f"found {found}", message[0].lower() + message[1:] + more)
+
+
+def _path_in(raw: Any, loc: tuple[str | int, ...]) -> str:
+    names: list[str] = []
+    value = raw
+    for i, part in enumerate(loc):
+        in_list = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if in_list or (isinstance(value, dict) and part in value):
+            value = value[part]
+        elif i < len(loc) - 1 and isinstance(value, dict) and value.get("kind") == part:
+            continue
+        names.append(str(part))
+    return ".".join(names) or "config"
+
+
+def _section_at(loc: tuple[str | int, ...]) -> list[str]:
+    """Keys of the section at ``loc``, walked through the models' own fields."""
+    model: Any = PipelineConfig
+    for part in loc:
+        model = _step(model, part)
+        if model is None:
+            return []
+    return list(model.model_fields) if hasattr(model, "model_fields") else []
+
+
+def _step(model: Any, part: str | int) -> Any:
+    from typing import get_args, get_origin
+
+    if hasattr(model, "model_fields"):
+        info = model.model_fields.get(part)
+        return _plain(info.annotation) if info else None
+    if get_origin(model) is dict:
+        return _plain(get_args(model)[1])
+    for member in get_args(model):  # a union: the tag says which member
+        kind = getattr(member, "model_fields", {}).get("kind")
+        if kind is not None and part in get_args(kind.annotation):
+            return member
+    return None
+
+
+def _plain(annotation: Any) -> Any:
+    from typing import Annotated, get_args, get_origin
+
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation

@@ -1,0 +1,174 @@
+"""A feature bound to its checkpoint: what the config names, checked, with all that workers need to build it.
+
+``bind`` runs on the driver and finds every mistake that can be found before compute; a ``Feature``
+then travels to the workers, which build the tokenizer, the encoder and the head from it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import encoders, heads, tokenizers
+from pipeline.checkpoint import Checkpoint, resolve
+from pipeline.config import FeatureConfig, PipelineConfig, digest
+from pipeline.encoders.base import Encoder, EncoderSpec
+from pipeline.errors import ConfigError
+from pipeline.heads.base import Head
+from pipeline.media import Modality
+from pipeline.schema import CONTRACT, column, feature_fields
+from pipeline.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature of a run. Picklable; holds no weights."""
+
+    name: str
+    config: FeatureConfig
+    checkpoint: Checkpoint | None
+    spec: EncoderSpec
+    dim: int | None
+    """Width of the stored embedding, after the head."""
+    space: str
+    normalized: bool
+    token_dtype: str
+    weights_sha256: str | None
+    fingerprint: str
+
+    @property
+    def modality(self) -> Modality:
+        return self.config.modality
+
+    @property
+    def timed(self) -> bool:
+        return self.modality in ("video", "audio")
+
+    def emits(self, *parts: str) -> bool:
+        return any(part in self.config.emit for part in parts)
+
+    def column(self, part: str) -> str:
+        return column(self.name, part)
+
+    def fields(self) -> list[pa.Field]:
+        """The stored columns of this feature."""
+        return feature_fields(
+            self.name,
+            self.config.emit,
+            self.spec.token_dim,
+            self.config.store.embedding,
+            self.token_dtype,
+            self.timed,
+        )
+
+    def tokenizer(self) -> Tokenizer:
+        return tokenizers.build(self.config.tokenizer, self._checkpoint_here())
+
+    def encoder(self) -> Encoder:
+        return encoders.build(self.config.encoder, self._checkpoint_here(), self.modality, self.config.tokenizer)
+
+    def head(self) -> Head:
+        return heads.build(self.config.head, self.spec)
+
+    def lineage(self) -> dict[str, Any]:
+        """What the Parquet footer says of this feature."""
+        return {
+            "modality": self.modality,
+            "emit": list(self.config.emit),
+            "model": self.checkpoint.name if self.checkpoint else self.config.encoder.kind,
+            "model_type": self.spec.model_type,
+            "revision": self.checkpoint.revision if self.checkpoint else None,
+            "weights_sha256": self.weights_sha256,
+            "tokenizer": self.config.tokenizer.kind,
+            "processor": self.spec.processor,
+            "head": self.config.head.kind,
+            "space": self.space,
+            "normalized": self.normalized,
+            "dim": self.dim,
+            "token_dim": self.spec.token_dim,
+            "dtype": getattr(self.config.encoder, "dtype", "float32"),
+            "embedding_dtype": self.config.store.embedding,
+            "token_dtype": self.token_dtype,
+            "prompt": getattr(self.config.tokenizer, "prompt", None) or None,
+            "fingerprint": self.fingerprint,
+        }
+
+    def _checkpoint_here(self) -> Checkpoint | None:
+        """The checkpoint on this machine: a hub id is fetched on each node that lacks it."""
+        if self.checkpoint is None or os.path.isdir(self.checkpoint.path):
+            return self.checkpoint
+        found = resolve(self.checkpoint.name, self.checkpoint.revision, self.checkpoint.where)
+        return replace(self.checkpoint, path=found.path)
+
+
+def bind(config: PipelineConfig) -> tuple[Feature, ...]:
+    """Check every feature of ``config`` against its checkpoint. Raises ``ConfigError``."""
+    config.text_windows()
+    return tuple(_bind(name, feature, config) for name, feature in config.features.items())
+
+
+def _bind(name: str, feature: FeatureConfig, config: PipelineConfig) -> Feature:
+    where = f"features.{name}"
+    checkpoint = None
+    if isinstance(named := getattr(feature.encoder, "checkpoint", None), str):
+        checkpoint = resolve(named, getattr(feature.encoder, "revision", None), f"{where}.encoder.checkpoint")
+    encoder = encoders.build(feature.encoder, checkpoint, feature.modality, feature.tokenizer)
+    encoder.check(where)
+    tokenizer = tokenizers.build(feature.tokenizer, checkpoint)
+    if tokenizer.modality != feature.modality:
+        raise ConfigError(
+            f"{where}.tokenizer.kind",
+            f"{feature.tokenizer.kind!r} reads {tokenizer.modality}",
+            f"not {feature.modality}",
+        )
+    tokenizer.check(f"{where}.tokenizer")
+    spec = encoder.spec()
+    head = heads.build(feature.head, spec)
+    if "embedding" in feature.emit:
+        if spec.dim is None:
+            raise ConfigError(f"{where}.emit", "'embedding'", f"encoder {feature.encoder.kind!r} gives no embedding")
+        head.check(f"{where}.head")
+    if spec.token_dim is None and {"tokens", "prefix_tokens"} & set(feature.emit):
+        raise ConfigError(f"{where}.emit", "'tokens'", f"encoder {feature.encoder.kind!r} gives no token vectors")
+    if "token_ids" in feature.emit and feature.modality != "text":
+        raise ConfigError(f"{where}.emit", "'token_ids'", f"{feature.modality} has no token ids")
+    weights = checkpoint.weights_sha256() if checkpoint else None
+    tokens = feature.store.tokens
+    if tokens == "auto":
+        tokens = "float32" if spec.native_dtype == "bfloat16" else "float16"
+    with_embedding = "embedding" in feature.emit
+    return Feature(
+        name=name,
+        config=feature,
+        checkpoint=checkpoint,
+        spec=spec,
+        dim=head.dim if with_embedding else None,
+        space=head.space if with_embedding else spec.space,
+        normalized=head.normalized if with_embedding else spec.normalized,
+        token_dtype=tokens,
+        weights_sha256=weights,
+        fingerprint=_fingerprint(feature, config, checkpoint, weights, head.space if with_embedding else spec.space),
+    )
+
+
+def _fingerprint(
+    feature: FeatureConfig, config: PipelineConfig, checkpoint: Checkpoint | None, weights: str | None, space: str
+) -> str:
+    """Over all that decides the feature's values; not over where or how fast they are computed."""
+    values = feature.model_dump(mode="json", exclude={"pool"})
+    for runtime in ("device", "batch_size", "checkpoint", "revision"):
+        values["encoder"].pop(runtime, None)
+    return digest(
+        {
+            "contract": CONTRACT,
+            "feature": values,
+            "space": space,
+            "weights": weights,
+            "preprocessing": checkpoint.preprocessing_sha256() if checkpoint else None,
+            "window": config.window.model_dump(mode="json"),
+            "decoders": config.decoders.model_dump(mode="json"),
+        }
+    )

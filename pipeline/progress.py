@@ -1,0 +1,129 @@
+"""What a person sees while a run goes on, and how much memory it takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+
+@ray.remote(num_cpus=0, max_concurrency=2)
+class _Counter:
+    """Counts what the encoders have finished. Losing it costs the display, never a row."""
+
+    def __init__(self) -> None:
+        self.counts = [0, 0, 0]
+
+    def add(self, samples: int, rows: int, failed: int) -> None:
+        for i, more in enumerate((samples, rows, failed)):
+            self.counts[i] += more
+
+    def read(self) -> list[int]:
+        return self.counts
+
+
+class Progress:
+    """A bar of samples done, with rows, failed rows and rows per second."""
+
+    def __init__(self, samples: int, show: bool) -> None:
+        self.samples, self.show = samples, show
+        self.actor: Any = _Counter.remote()  # type: ignore[attr-defined]
+        self.first_row_s: float | None = None
+        self._stop = threading.Event()
+        self._started = time.perf_counter()
+
+    @staticmethod
+    def count(table: pa.Table) -> tuple[int, int, int]:
+        """Samples finished, rows, rows with a failure, of a table of finished rows."""
+        failed = pc.sum(pc.greater(pc.list_value_length(table["failures"]), 0)).as_py() or 0
+        return pc.sum(table["final"]).as_py() or 0, len(table), failed
+
+    def __enter__(self) -> Progress:
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+        ray.kill(self.actor)
+
+    def _watch(self) -> None:
+        columns = (
+            TextColumn("extract"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(
+                "samples · {task.fields[rows]} rows · {task.fields[failed]} failed · {task.fields[speed]} rows/s"
+            ),
+            TimeElapsedColumn(),
+            TextColumn("· left"),
+            TimeRemainingColumn(),
+        )
+        console = Console(stderr=True)
+        with Bar(*columns, console=console, disable=not self.show or not console.is_terminal) as bar:
+            task = bar.add_task("extract", total=self.samples, rows=0, failed=0, speed="–")
+            last = False
+            while True:
+                samples, rows, failed = self._read()
+                now = time.perf_counter() - self._started
+                if rows and self.first_row_s is None:
+                    self.first_row_s = now
+                speed = f"{rows / max(now - (self.first_row_s or 0), 1e-3):.0f}" if rows and now > 1 else "–"
+                bar.update(task, completed=samples, rows=rows, failed=failed, speed=speed)
+                if last:
+                    return
+                last = self._stop.wait(0.25)
+
+    def _read(self) -> list[int]:
+        try:
+            return list(ray.get(self.actor.read.remote(), timeout=5))
+        except Exception:  # the display must never end a run
+            return [0, 0, 0]
+
+
+class MemoryMeter:
+    """Peak of the memory of this process and its children (a local cluster is among them), in bytes.
+
+    Shared memory (the object store) is counted once, as the largest share that any process maps.
+    On a remote cluster it sees the driver only.
+    """
+
+    def __init__(self, every_s: float = 0.5) -> None:
+        self.every_s, self.peak = every_s, 0
+        self._stop = threading.Event()
+
+    def __enter__(self) -> MemoryMeter:
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    def _watch(self) -> None:
+        while True:
+            self.peak = max(self.peak, self._now())
+            if self._stop.wait(self.every_s):
+                return
+
+    def _now(self) -> int:
+        own, shared = 0, 0
+        me = psutil.Process()
+        for process in [me, *me.children(recursive=True)]:
+            try:
+                info = process.memory_info()
+            except psutil.Error:
+                continue
+            own += info.rss - info.shared
+            shared = max(shared, info.shared)
+        return own + shared

@@ -1,0 +1,288 @@
+"""An extraction: list -> extract -> commit -> report. Builds the Ray Data graph and runs it.
+
+    [probe, cut] tasks -> [fetch, decode, tokenize] tasks -> [encode] actors, one pool a name -> [write] tasks
+
+On a host without GPUs decoding fuses into the first pool's actors, one a core; beside a GPU it never
+does. Scheduling, streaming, backpressure and retries are Ray Data's.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import platform
+import secrets
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from pipeline import features as binding
+from pipeline import plan as planning
+from pipeline import report as reporting
+from pipeline import sources, storage
+from pipeline.config import PipelineConfig, PoolConfig
+from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe
+from pipeline.plan import Prepared
+from pipeline.progress import MemoryMeter, Progress
+from pipeline.schema import CONTRACT, FIXED
+from pipeline.sinks.ray_sink import ShardSink
+from pipeline.sinks.shards import ShardWriter, Written, footer
+from pipeline.stages.decode import DecodeStage
+from pipeline.stages.encode import EncodeStage
+from pipeline.stages.probe import ProbeStage
+
+_TASK_CPUS = 0.25
+_FUSED_ACTOR_CPUS = 0.75
+_PACKAGES = (
+    "ray",
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "transformers",
+    "pyarrow",
+    "av",
+    "decord",
+    "soundfile",
+    "pillow",
+)
+
+
+def prepare(config: PipelineConfig) -> Prepared:
+    """Check everything and list the corpus; nothing is computed. Raises ``ConfigError``."""
+    features = binding.bind(config)
+    _check_output(config)
+    return Prepared(config, features, planning.make(config))
+
+
+def extract(prepared: Prepared, show_progress: bool = True) -> dict[str, Any]:
+    """Run the extraction, commit it and return the report.
+
+    Raises:
+        BudgetExceeded: more rows failed than the config allows; the dataset is committed all the same.
+        TesseraError: rows or cells are unaccounted for (a defect), or the engine failed.
+    """
+    config, started = prepared.config, time.time()
+    run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+    root = storage.join(config.output.path, config.output.version)
+    _start_ray(config)
+    sink = _sink(prepared, run_id, root)
+    with MemoryMeter() as memory, Progress(prepared.plan.samples, show_progress) as progress:
+        if prepared.plan.blocks:
+            try:
+                _graph(prepared, progress).write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
+            except Exception as error:
+                raise TesseraError(f"the run {run_id} broke off: {_cause(error)}") from error
+        first_row_s = progress.first_row_s
+    written = sink.written
+    problems = written.problems()
+    if written.samples != prepared.plan.samples:
+        problems.append(f"{prepared.plan.samples} samples planned, {written.samples} arrived")
+    if problems:
+        raise TesseraError(f"the books of run {run_id} do not balance: {'; '.join(problems)}")
+    report = reporting.build(
+        prepared,
+        written,
+        run_id=run_id,
+        seconds=time.time() - started,
+        startup_seconds=first_row_s,
+        peak_memory_bytes=memory.peak,
+        versions=versions(),
+    )
+    _commit(root, run_id, written)
+    storage.publish(storage.join(root, "_runs", run_id, "config.json"), config.model_dump_json(indent=1).encode())
+    storage.publish(storage.join(root, "_runs", run_id, "report.json"), json.dumps(report, indent=1).encode())
+    _judge(config, report)
+    return report
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the values; recorded, no part of a fingerprint."""
+    found = {"python": platform.python_version()}
+    for name in ("tessera", *_PACKAGES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+# -- the graph -----------------------------------------------------------------------------------
+
+
+class _Stage:
+    """A stage as Ray calls it: set up once a process, its rows reported to the progress display."""
+
+    def __init__(self, stages: tuple[Any, ...], progress: Any = None) -> None:
+        self.stages, self.progress = stages, progress
+        for stage in stages:
+            stage.setup()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        for stage in self.stages:
+            table = stage(table)
+        if self.progress is not None:
+            self.progress.add.remote(*Progress.count(table))
+        return table
+
+
+_READY: dict[bytes, _Stage] = {}
+
+
+class _Task:
+    """A stage as a plain function for Ray tasks; a worker process keeps it set up between tasks."""
+
+    def __init__(self, *stages: Any) -> None:
+        self.stages, self.key = stages, secrets.token_bytes(8)
+        self.__name__ = type(stages[0]).__name__
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        if self.key not in _READY:
+            _READY[self.key] = _Stage(self.stages)
+        return _READY[self.key](table)
+
+
+def _graph(prepared: Prepared, progress: Progress) -> Any:
+    config, features = prepared.config, prepared.features
+    pools = list(dict.fromkeys(feature.config.pool for feature in features))
+    on_gpu = _gpus() > 0 and any(getattr(f.config.encoder, "device", "cpu") != "cpu" for f in features)
+    dataset = ray.data.from_arrow(prepared.plan.blocks)
+    dataset = _map(dataset, _Task(ProbeStage(config, features)), num_cpus=_TASK_CPUS)
+    dataset = dataset.repartition(target_num_rows_per_block=config.compute.block_rows)
+    decode: tuple[Any, ...] = (DecodeStage(config, features),)
+    if on_gpu:
+        dataset = _map(dataset, _Task(*decode), num_cpus=1)
+        decode = ()
+    for number, name in enumerate(pools):
+        pool = config.compute.pools[name]
+        hosted = tuple(feature for feature in features if feature.config.pool == name)
+        num_gpus = pool.num_gpus if pool.num_gpus is not None else float(on_gpu)
+        num_cpus = pool.num_cpus or (1 if on_gpu else _FUSED_ACTOR_CPUS / len(pools))
+        stages = (*decode, EncodeStage(config, hosted, threads=max(1, int(num_cpus))))
+        decode = ()
+        dataset = dataset.map_batches(
+            _Stage,
+            fn_constructor_args=(stages, progress.actor if number == len(pools) - 1 else None),
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=_strategy(pool, num_gpus, len(prepared.plan.blocks)),
+            num_cpus=num_cpus,
+            num_gpus=num_gpus or None,
+        )
+    return dataset
+
+
+def _map(dataset: Any, task: _Task, num_cpus: float) -> Any:
+    return dataset.map_batches(task, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=num_cpus)
+
+
+def _strategy(pool: PoolConfig, num_gpus: float, blocks: int) -> ActorPoolStrategy:
+    most = int(_gpus() / num_gpus) if num_gpus else int(ray.cluster_resources().get("CPU", 1))
+    most = pool.max_actors or max(1, most)
+    least = min(pool.min_actors or min(most, max(1, blocks)), most)
+    return ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2)
+
+
+def _gpus() -> float:
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+def _sink(prepared: Prepared, run_id: str, root: str) -> ShardSink:
+    config, features = prepared.config, prepared.features
+    passthrough = sources.build(config.source).passthrough()
+    schema = pa.schema([*FIXED, *passthrough, *(field for feature in features for field in feature.fields())])
+    lineage = {
+        "contract": CONTRACT,
+        "run_id": run_id,
+        "window": config.window.model_dump(mode="json"),
+        "features": {feature.name: feature.lineage() for feature in features},
+        "versions": versions(),
+    }
+    columns = {feature.name: [field.name for field in feature.fields()] for feature in features}
+    stored, output = footer(schema, lineage), config.output
+
+    def open_writer(name: str) -> ShardWriter:
+        return ShardWriter(root, name, run_id, columns, stored, output)
+
+    return ShardSink(open_writer, run_id, min_rows=16 * config.compute.block_rows)
+
+
+# -- around it -----------------------------------------------------------------------------------
+
+
+def _start_ray(config: PipelineConfig) -> None:
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        address = config.compute.address or os.environ.get("RAY_ADDRESS")
+        local = {} if address else {"num_cpus": config.compute.num_cpus, "include_dashboard": False}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _check_output(config: PipelineConfig) -> None:
+    root = storage.join(config.output.path, config.output.version)
+    try:
+        taken = storage.list_files(storage.join(root, "_snapshots")) or storage.list_files(storage.join(root, "data"))
+    except Exception as error:  # any backend may raise anything here
+        raise ConfigError(
+            "output.path", f"cannot reach {config.output.path!r} ({describe(error)})", "give a folder"
+        ) from error
+    if taken:
+        raise ConfigError(
+            "output.path", f"{root!r} holds a dataset already", "give another output.path or output.version"
+        )
+    if storage.is_local(config.output.path) and os.path.isfile(storage.split(config.output.path)[1]):
+        raise ConfigError("output.path", f"{config.output.path!r} is a file", "give a folder")
+
+
+def _commit(root: str, run_id: str, written: Written) -> None:
+    """Creating the snapshot exclusively is the commit."""
+    snapshot = {
+        "contract": CONTRACT,
+        "snapshot": 1,
+        "run_id": run_id,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "shards": sorted(written.shards, key=lambda shard: str(shard["path"])),
+        "failures": sorted(written.failure_shards, key=lambda shard: str(shard["path"])),
+    }
+    if not storage.publish_new(
+        storage.join(root, "_snapshots", "00000001.json"), json.dumps(snapshot, indent=1).encode()
+    ):
+        raise TesseraError(
+            f"another run committed to {root} first; the shards of run {run_id} are not part of the dataset"
+        )
+
+
+def _judge(config: PipelineConfig, report: dict[str, Any]) -> None:
+    """Raises ``BudgetExceeded`` past the failure budget."""
+    failed, rows = report["rows_with_failures"], report["rows_planned"]
+    budget = config.failures
+    over = budget.max_rows is not None and failed > budget.max_rows
+    if rows >= budget.min_rows and rows and failed / rows > budget.max_fraction:
+        over = True
+    if over:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in report["failures_by_kind"].items())
+        raise BudgetExceeded(
+            f"{failed} of {rows} rows failed ({failed / max(1, rows):.1%}; {kinds}), over the budget of "
+            f"max_fraction {budget.max_fraction:.1%}"
+            + (f", max_rows {budget.max_rows}" if budget.max_rows is not None else "")
+            + "; what was written is committed and valid",
+            report,
+        )
+
+
+def _cause(error: Exception) -> str:
+    """The innermost cause of what Ray wraps, on one line."""
+    cause: BaseException = error
+    while isinstance(inner := getattr(cause, "cause", None) or cause.__cause__, BaseException):
+        cause = inner
+    return describe(cause)

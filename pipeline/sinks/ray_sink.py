@@ -1,0 +1,47 @@
+"""The shard writer as a Ray Data sink. The only module here that imports Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyarrow as pa
+from ray.data import Datasink
+from ray.data.block import BlockAccessor
+
+from pipeline.sinks.shards import ShardWriter, Written
+
+
+class ShardSink(Datasink[Written]):
+    """Writes rows; ``written`` holds the sum of all tasks once the write is complete."""
+
+    def __init__(self, open_writer: Callable[[str], ShardWriter], run_id: str, min_rows: int) -> None:
+        self.open_writer, self.run_id, self.min_rows = open_writer, run_id, min_rows
+        self.written = Written()
+
+    def write(self, blocks: Iterable[Any], ctx: Any) -> Written:
+        started = time.perf_counter()
+        writer = self.open_writer(f"{self.run_id}-{ctx.task_idx:06d}")
+        try:
+            for block in blocks:
+                table = BlockAccessor.for_block(block).to_arrow()
+                assert isinstance(table, pa.Table)
+                writer.add(table)
+            written = writer.close()
+        except BaseException:
+            writer.abort()
+            raise
+        written.write_s = time.perf_counter() - started
+        return written
+
+    def on_write_complete(self, write_result: Any) -> None:
+        for one in write_result.write_returns:
+            self.written.add(one)
+
+    @property
+    def min_rows_per_write(self) -> int | None:
+        return self.min_rows
+
+    def get_name(self) -> str:
+        return "Write"

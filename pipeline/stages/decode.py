@@ -1,0 +1,212 @@
+"""Fetch, decode and tokenize: each row gains the arrays that its features' encoders read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import PipelineConfig
+from pipeline.decoders import OpenMedia, open_media
+from pipeline.errors import SampleError
+from pipeline.features import Feature
+from pipeline.media import FramesRequest, Media, Request, Text, WaveformRequest
+from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
+from pipeline.storage import Blob
+from pipeline.tensors import pack
+from pipeline.tokenizers.base import Prepared, Tokenizer
+
+TIMES = "times"
+
+
+def input_column(feature: str, name: str) -> str:
+    """Column of one input array of a feature, between decoding and encoding."""
+    return f"{feature}/{name}"
+
+
+@dataclass
+class _Cost:
+    decode_s: float = 0.0
+    tokenize_s: float = 0.0
+    bytes_read: float = 0.0
+    decoded: float = 0.0
+
+
+class DecodeStage:
+    """Maps rows to rows with ``<feature>/<input>`` columns. One row in, one row out."""
+
+    def __init__(self, config: PipelineConfig, features: tuple[Feature, ...]) -> None:
+        self.config = config
+        self.features = features
+        self.tokenizers: dict[str, Tokenizer] = {}
+
+    def setup(self) -> None:
+        for feature in self.features:
+            tokenizer = feature.tokenizer()
+            tokenizer.setup()
+            self.tokenizers[feature.name] = tokenizer
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        prepared: dict[str, list[Prepared | None]] = {f.name: [] for f in self.features}
+        failures: list[list[Failure]] = []
+        costs: list[_Cost] = []
+        cells: list[int] = []
+        passing = [n for n in table.schema.names if n.startswith("meter_") or n == "failures"]
+        with _Opener(self.config) as opener:
+            for row, before in zip(table.drop_columns(passing).to_pylist(), table["failures"].to_pylist(), strict=True):
+                opener.cost = _Cost()
+                failed: list[Failure] = []
+                planned = len(before)
+                for feature in self.features:
+                    uri = row[f"{feature.modality}_uri"]
+                    inline = feature.modality == "text" and row["inline_text"] is not None
+                    done = None
+                    if (uri is not None or inline) and not self._stands_elsewhere(feature, row):
+                        done = self._prepare(feature, row, opener)
+                        planned += done is not None
+                    if isinstance(done, Failure):
+                        failed.append(done)
+                        done = None
+                    prepared[feature.name].append(done)
+                failures.append(failed)
+                costs.append(opener.cost)
+                cells.append(planned)
+        table = put(table, "cells", pa.array(cells, pa.int32()))
+        for feature in self.features:
+            table = _with_inputs(table, feature.name, prepared[feature.name])
+        for name in ("decode_s", "tokenize_s", "bytes_read", "decoded"):
+            table = add_meter(table, name, [getattr(cost, name) for cost in costs])
+        return add_failures(table, failures)
+
+    def _stands_elsewhere(self, feature: Feature, row: dict[str, Any]) -> bool:
+        """Tokens of untimed media stand in window 0 only; a feature of nothing else has no cell in the others."""
+        only_tokens = not feature.emits("embedding") and not self.config.window.repeat_tokens
+        return only_tokens and row["window"] > 0 and _part(feature, row) is None
+
+    def _prepare(self, feature: Feature, row: dict[str, Any], opener: _Opener) -> Prepared | Failure | None:
+        """One cell; None if the window holds nothing of the modality. Untimed media are decoded once a sample."""
+        tokenizer = self.tokenizers[feature.name]
+        uri = row[f"{feature.modality}_uri"]
+        try:
+            media = opener.decode(tokenizer.request(), feature, row)
+        except _NoWords:
+            return None
+        except Exception as error:  # whatever a decoder raises, it costs this cell and no more
+            return failure(feature.name, uri, "decode", error)
+        started = time.perf_counter()
+        try:
+            key = ("prepared", feature.name, _part(feature, row))
+            return cast(Prepared, opener.remember(key, lambda: tokenizer.tokenize(media)))
+        except Exception as error:  # the same
+            return failure(feature.name, uri, "tokenize", error)
+        finally:
+            opener.cost.tokenize_s += time.perf_counter() - started
+
+
+class _NoWords(Exception):
+    """A window between the segments of a timed text."""
+
+
+def _part(feature: Feature, row: dict[str, Any]) -> int | None:
+    """The window, if it decides what is decoded; None for untimed media, the same in every window."""
+    if feature.modality == "text":
+        return row["window"] if row["text_timed"] or row["text_from"] is not None else None
+    return row["window"] if feature.timed else None
+
+
+class _Opener:
+    """The open files and decoded media of the sample at hand, so that nothing is opened or decoded twice."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self.sample: str | None = None
+        self.window: int | None = None
+        self.open: dict[str, OpenMedia] = {}
+        self.known: dict[tuple[Any, ...], Any] = {}
+        self.cost = _Cost()
+
+    def __enter__(self) -> _Opener:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def decode(self, request: Request, feature: Feature, row: dict[str, Any]) -> Media:
+        """What ``request`` asks of the row's media. Raises what the decoder raises, again if asked again."""
+        if row["sample_id"] != self.sample:
+            self._close()
+            self.sample = row["sample_id"]
+        if row["window"] != self.window:  # what only an earlier window needed goes
+            self.known = {key: value for key, value in self.known.items() if key[-1] is None}
+            self.window = row["window"]
+        uri = row[f"{feature.modality}_uri"]
+        key = (request, uri, feature.modality, _part(feature, row))
+        started = time.perf_counter()
+        try:
+            return cast(Media, self.remember(key, lambda: self._decode(request, feature, row, uri)))
+        finally:
+            self.cost.decode_s += time.perf_counter() - started
+
+    def remember(self, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+        if key not in self.known:
+            try:
+                self.known[key] = compute()
+            except Exception as error:  # kept, so that the second asker hears the same
+                self.known[key] = error
+        value = self.known[key]
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    def _decode(self, request: Request, feature: Feature, row: dict[str, Any], uri: str | None) -> Media:
+        start, end = row["start_s"], row["end_s"]
+        if uri is None:
+            return self._slice(Text(row["inline_text"]), row)
+        media = self._opened(uri, feature)
+        self.cost.decoded += 1
+        if feature.modality == "text":
+            return self._slice(media.text(start, end) if row["text_timed"] else media.text(None, None), row)
+        if feature.modality == "image":
+            return media.image()
+        if isinstance(request, FramesRequest):
+            return media.frames(request.sampling, start, end)
+        assert isinstance(request, WaveformRequest)
+        return media.waveform(request.sample_rate, start, end)
+
+    def _slice(self, text: Text, row: dict[str, Any]) -> Text:
+        if row["text_from"] is not None:
+            text = Text(text.text[row["text_from"] : row["text_to"]])
+        if not text.text.strip():
+            if row["text_timed"]:
+                raise _NoWords
+            raise SampleError("empty", "no words in it")
+        return text
+
+    def _opened(self, uri: str, feature: Feature) -> OpenMedia:
+        if uri not in self.open:
+            blob = Blob(uri)
+            self.cost.bytes_read += blob.size()
+            self.open[uri] = open_media(blob, feature.modality, self.config.decoders)
+        return self.open[uri]
+
+    def _close(self) -> None:
+        for media in self.open.values():
+            media.close()
+        self.open.clear()
+        self.known.clear()
+        self.window = None
+
+
+def _with_inputs(table: pa.Table, feature: str, rows: list[Prepared | None]) -> pa.Table:
+    names = sorted({name for row in rows if row is not None for name in row.inputs})
+    for name in names:
+        arrays = [None if row is None else row.inputs.get(name) for row in rows]
+        table = put(table, input_column(feature, name), pack(arrays))
+    if any(row is not None and row.times_s is not None for row in rows):
+        times = [None if row is None or row.times_s is None else np.asarray(row.times_s, np.float64) for row in rows]
+        table = put(table, input_column(feature, TIMES), pack(times))
+    return table

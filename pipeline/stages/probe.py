@@ -1,0 +1,146 @@
+"""Probe and cut: samples in, one row per window out. Only headers are read."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import plan
+from pipeline.config import PipelineConfig
+from pipeline.decoders import open_media
+from pipeline.errors import SampleError
+from pipeline.features import Feature
+from pipeline.media import MODALITIES, MediaInfo, Modality, Span
+from pipeline.schema import LISTING, ROLES
+from pipeline.stages.rows import FAILURE, METERS, ROWS, Failure, failure, failure_column
+from pipeline.storage import Blob
+
+
+@dataclass
+class _Found:
+    """What the files of one sample hold: which file supplies each modality, and over which time."""
+
+    uris: dict[Modality, str | None] = field(default_factory=dict)
+    spans: dict[Modality, Span | None] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+
+    def end_s(self) -> float | None:
+        ends = [span.end_s for span in self.spans.values() if span is not None]
+        return max(ends) if ends else None
+
+    def present(self, start_s: float | None, end_s: float | None) -> set[Modality]:
+        return {
+            modality
+            for modality, span in self.spans.items()
+            if span is None or (start_s is not None and end_s is not None and span.overlaps(start_s, end_s))
+        }
+
+
+class ProbeStage:
+    """Maps a table of schema ``LISTING`` (+ passthrough) to one of schema ``ROWS`` (+ passthrough)."""
+
+    def __init__(self, config: PipelineConfig, features: tuple[Feature, ...]) -> None:
+        self.config = config
+        self.features = features
+        self.modalities = plan.wanted(config)
+        self.roles = plan.roles_to_open(self.modalities)
+        self.cutter: Any = None
+
+    def setup(self) -> None:
+        name = self.config.text_windows()
+        if name is not None:
+            self.cutter = next(f for f in self.features if f.name == name).tokenizer()
+            self.cutter.setup()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows: list[dict[str, Any]] = []
+        failures: list[list[Failure]] = []
+        for sample in table.to_pylist():
+            for row, failed in self._rows(sample):
+                rows.append(row)
+                failures.append(failed)
+        passthrough = [table.schema.field(name) for name in table.schema.names if name not in LISTING.names]
+        schema = pa.schema([*ROWS, *passthrough])
+        without = pa.schema([f for f in schema if f.name != "failures"])
+        done = pa.Table.from_pylist(rows, schema=without)
+        return done.append_column(pa.field("failures", pa.list_(FAILURE)), failure_column(failures)).select(
+            schema.names
+        )
+
+    def _rows(self, sample: dict[str, Any]) -> list[tuple[dict[str, Any], list[Failure]]]:
+        """The windows of one sample. Always at least one row, so that every sample is accounted for."""
+        started = time.perf_counter()
+        found = self._probe(sample)
+        base = {name: value for name, value in sample.items() if name not in LISTING.names}
+        base |= {name: sample[name] for name in ("sample_id", "source_version", "inline_text")}
+        base |= {f"meter_{name}": 0.0 for name in METERS} | {"cells": 0, "final": False}
+        text = found.spans.get("text", ...)
+        base["text_timed"] = isinstance(text, Span)
+        rows: list[dict[str, Any]] = []
+        for times in self._windows(found, sample):
+            present = found.present(times["start_s"], times["end_s"])
+            if present or not rows:
+                uris = {f"{m}_uri": found.uris.get(m) if m in present else None for m in MODALITIES}
+                inline = sample["inline_text"] if "text" in present and found.uris.get("text") is None else None
+                rows.append({**base, **uris, **times, "inline_text": inline, "window": len(rows)})
+        rows[-1]["final"] = True
+        rows[0]["meter_probe_s"] = time.perf_counter() - started
+        return [(row, found.failures if i == 0 else []) for i, row in enumerate(rows)]
+
+    def _windows(self, found: _Found, sample: dict[str, Any]) -> list[dict[str, Any]]:
+        whole = {"start_s": None, "end_s": None, "text_from": None, "text_to": None}
+        end_s = found.end_s()
+        if end_s is not None:
+            cuts = plan.cut(end_s, self.config.window)
+            return [{**whole, "start_s": start, "end_s": end} for start, end in cuts] or [whole]
+        if self.cutter is not None and set(found.spans) == {"text"}:
+            try:
+                return [{**whole, "text_from": a, "text_to": b} for a, b in self._text_windows(found, sample)] or [
+                    whole
+                ]
+            except SampleError as error:
+                found.failures.extend(self._failed({"text"}, found.uris["text"], error))
+                found.spans.clear()
+        return [whole]
+
+    def _text_windows(self, found: _Found, sample: dict[str, Any]) -> list[tuple[int, int]]:
+        uri = found.uris["text"]
+        if uri is None:
+            return list(self.cutter.cut(sample["inline_text"]))
+        with open_media(Blob(uri), "text", self.config.decoders) as media:
+            return list(self.cutter.cut(media.text(None, None).text))
+
+    def _probe(self, sample: dict[str, Any]) -> _Found:
+        found = _Found()
+        opened: list[tuple[str, str, MediaInfo]] = []
+        for role in ROLES:
+            uri = sample[f"{role}_uri"]
+            if uri is None or role not in self.roles:
+                continue
+            hint = None if role == "other" else role
+            try:
+                with open_media(Blob(uri), hint, self.config.decoders) as media:  # type: ignore[arg-type]
+                    opened.append((role, uri, media.info))
+            except Exception as error:  # a decoder may raise anything; the sample goes on without this file
+                found.failures.extend(self._failed(self._served_by(role), uri, error))
+        if sample["inline_text"] is not None and "text" in self.modalities:
+            found.uris["text"], found.spans["text"] = None, None
+        for own in (True, False):  # a file that was named for a modality comes before one that also holds it
+            for role, uri, info in opened:
+                for modality, span in info.spans.items():
+                    if modality in self.modalities and (modality == role) is own:
+                        found.uris.setdefault(modality, uri)
+                        found.spans.setdefault(modality, span)
+        return found
+
+    def _served_by(self, role: str) -> set[Modality]:
+        """The modalities whose features fail when a file of ``role`` cannot be opened."""
+        named = {m for m in self.modalities if m == role}
+        return named or ({"audio"} & self.modalities if role == "video" else set())  # type: ignore[return-value]
+
+    def _failed(self, modalities: set[Modality], uri: str | None, error: Exception) -> list[Failure]:
+        names = [f.name for f in self.features if f.modality in modalities]
+        return [failure(name, uri, "probe", error) for name in names] or [failure(None, uri, "probe", error)]

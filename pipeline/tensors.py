@@ -1,0 +1,68 @@
+"""numpy arrays of ragged shape <-> Arrow columns, without a Python loop over values.
+
+Between stages a tensor column is ``struct<data: large_list<T>, shape: list<int32>>``: any shape a
+row, seen and split by Arrow like any other column. Stored columns have the types of
+`pipeline.schema`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+
+def pack(arrays: Sequence[np.ndarray | None]) -> pa.StructArray:
+    """One row per array; None becomes null. All arrays must be of one dtype."""
+    present = [a for a in arrays if a is not None]
+    dtype = present[0].dtype if present else np.dtype(np.uint8)
+    assert all(a.dtype == dtype for a in present), "a tensor column holds one dtype"
+    offsets = np.zeros(len(arrays) + 1, np.int64)
+    np.cumsum([0 if a is None else a.size for a in arrays], out=offsets[1:])
+    values = np.concatenate([np.ascontiguousarray(a).reshape(-1) for a in present]) if present else np.zeros(0, dtype)
+    data = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
+    shape = pa.array([[] if a is None else list(a.shape) for a in arrays], pa.list_(pa.int32()))
+    absent = np.array([a is None for a in arrays], bool)
+    return pa.StructArray.from_arrays([data, shape], names=["data", "shape"], mask=pa.array(absent))
+
+
+def unpack(column: pa.ChunkedArray | pa.Array) -> list[np.ndarray | None]:
+    """The arrays of a column written by ``pack``: read-only views of Arrow's memory."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    rows: list[np.ndarray | None] = []
+    for chunk in chunks:
+        data, shapes = chunk.field("data"), chunk.field("shape").to_pylist()
+        offsets = data.offsets.to_numpy()
+        values = data.values.to_numpy(zero_copy_only=True)
+        valid = chunk.is_valid().to_numpy(zero_copy_only=False)
+        for i, shape in enumerate(shapes):
+            rows.append(values[offsets[i] : offsets[i + 1]].reshape(shape) if valid[i] else None)
+    return rows
+
+
+def list_column(arrays: Sequence[np.ndarray | None], value: pa.DataType) -> pa.ListArray:
+    """One-dimensional arrays as ``list<value>``."""
+    values = [np.zeros(0) if a is None else a for a in arrays]
+    flat = np.concatenate(values) if values else np.zeros(0)
+    return pa.ListArray.from_arrays(
+        _offsets([len(a) for a in values]),
+        pa.array(flat.astype(value.to_pandas_dtype(), copy=False)),
+        mask=_nulls(arrays),
+    )
+
+
+def vector_list_column(arrays: Sequence[np.ndarray | None], value: pa.DataType, width: int) -> pa.ListArray:
+    """Arrays [N, width] as ``list<fixed_size_list<value, width>>``."""
+    values = [np.zeros((0, width)) if a is None else a for a in arrays]
+    flat = (np.concatenate(values) if values else np.zeros((0, width))).astype(value.to_pandas_dtype(), copy=False)
+    inner = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), width)
+    return pa.ListArray.from_arrays(_offsets([len(a) for a in values]), inner, mask=_nulls(arrays))
+
+
+def _offsets(lengths: list[int]) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int32))
+
+
+def _nulls(arrays: Sequence[np.ndarray | None]) -> pa.Array:
+    return pa.array(np.array([a is None for a in arrays], bool))
