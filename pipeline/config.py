@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pipeline.decoders.base import DecodersConfig
+from pipeline.decoders import DecodersConfig
 from pipeline.encoders import EncoderConfig
 from pipeline.errors import ConfigError, one_line
 from pipeline.heads import HeadConfig, NativeConfig

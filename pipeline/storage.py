@@ -9,6 +9,7 @@ import os
 import uuid
 from dataclasses import dataclass
 from typing import BinaryIO, cast
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -16,10 +17,28 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import ConfigError, SampleError, describe
 
 
+_BYTES = "bytes://"
+
+
 def split(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of ``url`` and the path on it (absolute for local paths)."""
-    fs, path = fsspec.core.url_to_fs(url)
-    return fs, path
+    if url.startswith(_BYTES):
+        return LocalFileSystem(), os.fsdecode(unquote_to_bytes(url.removeprefix(_BYTES)))
+    # fsspec would read "::" as a chain of file systems, so a name could reach a scheme that is not allowed
+    head, colons, tail = url.partition("::")
+    fs, path = fsspec.core.url_to_fs(head)
+    if colons and head.endswith("/"):
+        path = f"{path}/"
+    return fs, path + colons + tail
+
+
+def local_uri(path: str) -> str:
+    """The uri of an absolute local path: the path itself, or ``bytes:///...`` where its name is not UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return _BYTES + quote_from_bytes(os.fsencode(path))
+    return path
 
 
 def is_local(url: str) -> bool:
@@ -37,9 +56,9 @@ class Blob:
     uri: str
 
     def local_path(self) -> str | None:
-        """The path on this machine, or None for a remote file."""
+        """The path on this machine, or None: a remote file, or a name that is not UTF-8 (libraries refuse it)."""
         fs, path = split(self.uri)
-        return path if isinstance(fs, LocalFileSystem) else None
+        return path if isinstance(fs, LocalFileSystem) and not self.uri.startswith(_BYTES) else None
 
     def size(self) -> int:
         """Bytes of the file. Raises ``SampleError`` (missing, io)."""
@@ -141,7 +160,7 @@ class publishing:
     def __enter__(self) -> BinaryIO:
         if self.local:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            self.file: BinaryIO = open(self.temporary, "wb")  # noqa: SIM115 - closed in __exit__
+            self.file: BinaryIO = open(self.temporary, "wb")
         else:
             self.file = cast(BinaryIO, self.fs.open(self.path, "wb"))
         return self.file

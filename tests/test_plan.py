@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +35,7 @@ def test_windows_cover_everything_in_order(end_s: float, length: float, share: f
     windows = cut(end_s, window)
     assert windows[0][0] == 0
     assert windows[-1][1] == end_s
-    for (start, end), (after, _) in zip(windows, windows[1:], strict=False):
+    for (start, end), (after, _) in itertools.pairwise(windows):
         assert start < after <= end
         assert end - after == pytest.approx(overlap, abs=1e-6)
         if overlap == 0:

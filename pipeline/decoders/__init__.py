@@ -1,0 +1,44 @@
+"""bytes -> text, pixels, frames, waveform.
+
+`open_media` looks at a file's content, not its name, and gives an `OpenMedia`: what it holds, over
+which time, and methods that decode a window of it. Everything raises `SampleError` only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.decoders import opening, video_decord, video_pyav
+from pipeline.decoders.audio import AudioConfig
+from pipeline.decoders.image import ImageConfig
+from pipeline.decoders.opening import OpenMedia
+from pipeline.decoders.text import TextConfig
+from pipeline.media import Modality
+from pipeline.storage import Blob
+
+VideoConfig = Annotated[video_decord.Config | video_pyav.Config, Field(discriminator="kind")]
+
+
+class DecodersConfig(BaseModel):
+    """How each modality is decoded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: TextConfig = TextConfig()
+    image: ImageConfig = ImageConfig()
+    video: VideoConfig = video_decord.Config()
+    audio: AudioConfig = AudioConfig()
+
+
+def open_media(blob: Blob, hint: Modality | None, config: DecodersConfig) -> OpenMedia:
+    """Open a file by its content; ``hint`` (its name's modality) decides where no magic number does.
+
+    Raises:
+        SampleError: ``empty``, ``unsupported``, ``corrupt``, ``limit``, ``missing``, ``io``, ``encoding``.
+    """
+    return opening.open_media(blob, hint, config.text, config.image, config.video, config.audio)
+
+
+__all__ = ["DecodersConfig", "OpenMedia", "open_media"]

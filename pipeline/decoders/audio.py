@@ -1,0 +1,193 @@
+"""Sound: files through soundfile, what it refuses and sound tracks through PyAV; mono at any rate.
+
+Samples sit on one grid for all windows (sample n of the target rate at n / rate after the stream's
+start), so that neighbouring windows join without gap, repeat or edge effect.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.decoders.container import Container, decoding
+from pipeline.errors import SampleError
+from pipeline.media import Span, Waveform
+from pipeline.storage import Blob
+
+_FILTER_WIDTH = 6  # zero crossings of torchaudio's resampling filter
+_PREROLL_S = 1.0
+_GAP_S = 0.1
+
+
+class AudioConfig(BaseModel):
+    """How sound is decoded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    soundfile: bool = True
+    """False: sound files go through PyAV at once."""
+
+
+class Samples(Protocol):
+    """Mono samples of one stream at its own rate, by index from the stream's first sample."""
+
+    rate: int
+    span: Span
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """float32 samples ``[start, stop)``; fewer where the stream ends."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def waveform(samples: Samples, sample_rate: int, start_s: float, end_s: float) -> Waveform:
+    """The window ``[start_s, end_s)`` of a stream at ``sample_rate``.
+
+    Raises:
+        SampleError: ``empty`` if the stream has no sample in the window; ``corrupt`` for NaN.
+    """
+    origin = samples.span.start_s
+    first = max(0, math.ceil((start_s - origin) * sample_rate - 1e-6))
+    stop = math.ceil((end_s - origin) * sample_rate - 1e-6)
+    mono = _resampled(samples, sample_rate, first, stop) if stop > first else np.zeros(0, np.float32)
+    if not len(mono):
+        raise SampleError("empty", f"no samples between {start_s:.3f} s and {end_s:.3f} s")
+    if not np.isfinite(mono).all():
+        raise SampleError("corrupt", "samples that are not finite numbers")
+    return Waveform(mono, sample_rate, origin + first / sample_rate)
+
+
+def _resampled(samples: Samples, sample_rate: int, first: int, stop: int) -> np.ndarray:
+    """Target samples ``[first, stop)``: a piece that begins on the common grid of both rates, with margins."""
+    if samples.rate == sample_rate:
+        return samples.read(first, stop)
+    import torch
+    from torchaudio.functional import resample
+
+    common = math.gcd(samples.rate, sample_rate)
+    source, target = samples.rate // common, sample_rate // common
+    width = math.ceil(_FILTER_WIDTH * source / (min(source, target) * 0.99))
+    margin = math.ceil(width / source) + 1
+    block = max(0, first // target - margin)
+    piece = samples.read(block * source, (math.ceil(stop / target) + margin) * source)
+    done = resample(torch.from_numpy(piece), samples.rate, sample_rate, lowpass_filter_width=_FILTER_WIDTH).numpy()
+    return np.ascontiguousarray(done[first - block * target : stop - block * target])
+
+
+class SoundfileSamples:
+    """WAV, FLAC, OGG, MP3, AIFF... through libsndfile, which counts frames exactly."""
+
+    def __init__(self, blob: Blob) -> None:
+        import soundfile
+
+        with decoding():
+            self.file = soundfile.SoundFile(blob.local_path() or io.BytesIO(blob.read()))
+        self.rate = int(self.file.samplerate)
+        self.frames = int(self.file.frames)
+        self.format = str(self.file.format)
+        if self.frames <= 0:
+            self.file.close()
+            raise SampleError("empty", "no samples in it")
+        self.span = Span(0.0, self.frames / self.rate)
+        self.position = 0
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        with decoding():
+            if start != self.position:
+                self.file.seek(min(start, self.frames))
+            data = self.file.read(max(0, min(stop, self.frames) - start), dtype="float32", always_2d=True)
+            self.position = start + len(data)
+            return np.ascontiguousarray(data.mean(axis=1, dtype=np.float32))
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class ContainerSamples:
+    """A container's audio stream. Reads onwards; seeks, with a second of preroll, only to jump."""
+
+    def __init__(self, container: Container, span: Span) -> None:
+        self.container, self.span = container, span
+        self.rate = int(container.audio.codec_context.sample_rate or 0)
+        if self.rate <= 0:
+            raise SampleError("corrupt", f"sample rate {self.rate}")
+        self.start_s = (container.start_s or 0.0) + span.start_s
+        self.frames: Any = None
+        self.kept: list[np.ndarray] = []
+        self.kept_from = 0
+        self.kept_to = 0
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        with decoding():
+            if self.frames is None or start < self.kept_from or start > self.kept_to + 10 * self.rate:
+                self._jump(start)
+            while self.kept_to < stop:
+                if not self._decode():
+                    break
+            joined = np.concatenate(self.kept) if self.kept else np.zeros(0, np.float32)
+            drop = max(0, min(start - self.kept_from - self.rate, len(joined)))
+            self.kept, self.kept_from = [joined[drop:]], self.kept_from + drop
+            return joined[max(0, start - self.kept_from + drop) : max(0, stop - self.kept_from + drop)].copy()
+
+    def _jump(self, start: int) -> None:
+        """Place the reader at or before sample ``start``; the first frame's time says where it is."""
+        for to_s in (self.start_s + start / self.rate - _PREROLL_S, None):
+            early = to_s is not None and to_s > self.start_s + 10.0
+            self.container.rewind(to_s if early else None)
+            self.frames = self.container.av.decode(self.container.audio)
+            self.kept, self.kept_from, self.kept_to = [], -1, -1
+            self._decode()
+            if not early or 0 <= self.kept_from <= start:
+                break
+        if self.kept_from < 0:
+            self.kept_from = self.kept_to = 0
+
+    def _decode(self) -> bool:
+        """Take the next frame; False at the end of the stream."""
+        import av
+
+        try:
+            frame = next(self.frames, None)
+        except av.EOFError:
+            return False
+        except av.FFmpegError:
+            if self.kept_to <= 0:
+                raise
+            return False  # a stream that breaks off ends there
+        if frame is None:
+            return False
+        if frame.sample_rate != self.rate:
+            raise SampleError("unsupported", f"sample rate changes from {self.rate} to {frame.sample_rate} Hz")
+        mono = _mono(frame)
+        if self.kept_to < 0:
+            time_s = frame.time if frame.time is not None else self.start_s
+            self.kept_from = self.kept_to = max(0, round((time_s - self.start_s) * self.rate))
+        elif frame.time is not None:
+            gap = round((frame.time - self.start_s) * self.rate) - self.kept_to
+            if gap > _GAP_S * self.rate:
+                self.kept.append(np.zeros(gap, np.float32))
+                self.kept_to += gap
+        self.kept.append(mono)
+        self.kept_to += len(mono)
+        return True
+
+    def close(self) -> None:
+        self.frames = None
+
+
+def _mono(frame: Any) -> np.ndarray:
+    """Mean of the channels, float32 in [-1, 1]."""
+    data = np.asarray(frame.to_ndarray())
+    channels = frame.layout.nb_channels
+    if not frame.format.is_planar:
+        data = data.reshape(-1, channels).T
+    if data.dtype == np.uint8:
+        data = (data.astype(np.float32) - 128) / 128
+    elif np.issubdtype(data.dtype, np.integer):
+        data = data.astype(np.float64) / -float(np.iinfo(data.dtype).min)
+    return np.ascontiguousarray(data.mean(axis=0, dtype=np.float64).astype(np.float32))

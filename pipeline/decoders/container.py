@@ -1,0 +1,152 @@
+"""Media containers through PyAV: which streams there are and exactly which time each covers.
+
+Header durations lie, so the end of a stream is found by reading packets (no decoding): the tail only
+where the container has an index, all of it elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import SampleError, describe
+from pipeline.media import Span
+from pipeline.storage import Blob
+
+if TYPE_CHECKING:
+    import av
+
+_INDEXED = ("mov", "matroska")
+_TAIL_S = 5.0
+
+
+@contextmanager
+def decoding(kind: str = "corrupt") -> Iterator[None]:
+    """Whatever a decoder raises becomes a ``SampleError`` in its own words."""
+    try:
+        yield
+    except SampleError:
+        raise
+    except MemoryError as error:
+        raise SampleError("memory", describe(error)) from error
+    except Exception as error:  # decoders raise UnicodeDecodeError, TypeError, SyntaxError...
+        raise SampleError("corrupt", describe(error)) from error
+
+
+class Container:
+    """An open container. Times are seconds from its start."""
+
+    def __init__(self, blob: Blob) -> None:
+        import av
+
+        av.logging.set_level(av.logging.PANIC)
+        if blob.size() == 0:
+            raise SampleError("empty", "zero bytes")
+        self.blob = blob
+        self._file: Any = blob.local_path() or blob.open()
+        with decoding():
+            self.av: av.container.InputContainer = av.open(self._file, metadata_errors="replace")
+        self.format = str(self.av.format.name)
+        self.video: Any = next((s for s in self.av.streams.video if not _is_cover(s) and _readable(s)), None)
+        self.audio: Any = next((s for s in self.av.streams.audio if _readable(s)), None)
+        self.start_s = self.av.start_time / 1_000_000 if self.av.start_time is not None else None
+
+    def spans(self) -> dict[Any, Span]:
+        """The time that the video and the audio stream cover, by their packets.
+
+        Raises:
+            SampleError: ``unsupported`` (no stream that can be decoded), ``empty`` (no packets).
+        """
+        streams = [s for s in (self.video, self.audio) if s is not None]
+        if not streams:
+            raise SampleError("unsupported", f"no video or audio stream that can be decoded in {self.format}")
+        with decoding():
+            times = self._scan(streams)
+        if self.start_s is None:
+            self.start_s = min((first for first, _ in times.values()), default=0.0)
+        found = {}
+        for stream, (first, end) in times.items():
+            if end > first:
+                found[stream.type] = Span(max(0.0, first - self.start_s), end - self.start_s)
+        if not found:
+            raise SampleError("empty", f"no packets in {self.format}")
+        return found
+
+    def _scan(self, streams: list[Any]) -> dict[Any, tuple[float, float]]:
+        """Per stream the first presentation time and the end of the last packet, absolute seconds."""
+        if self.format.startswith(_INDEXED) and all(s.start_time is not None for s in streams) and self.av.duration:
+            ends = self._packets(streams, max(0.0, self.av.duration / 1_000_000 - _TAIL_S) + (self.start_s or 0.0))
+            if all(s in ends for s in streams):
+                return {s: (float(s.start_time * s.time_base), ends[s][1]) for s in streams}
+        return self._packets(streams, None)
+
+    def _packets(self, streams: list[Any], from_s: float | None) -> dict[Any, tuple[float, float]]:
+        """First time and end of each stream, over the packets from ``from_s`` on (None: all of them)."""
+        import av
+
+        found: dict[Any, tuple[float, float]] = {}
+        try:
+            self.rewind(from_s)
+            for packet in self.av.demux(streams):
+                stamp = packet.pts if packet.pts is not None else packet.dts
+                if stamp is None or packet.is_discard or packet.size == 0:
+                    continue
+                stream = packet.stream
+                start = float(stamp * stream.time_base)
+                end = start + packet_seconds(packet)
+                first, last = found.get(stream, (start, end))
+                found[stream] = (min(first, start), max(last, end))
+        except av.FFmpegError:
+            if not found:
+                raise
+        return found
+
+    def rewind(self, to_s: float | None) -> None:
+        """Move to the last key frame before ``to_s`` (absolute); None: to the very start, freshly opened."""
+        import av
+
+        if to_s is not None:
+            try:
+                self.av.seek(int(to_s * 1_000_000), backward=True, any_frame=False)
+                return
+            except av.FFmpegError:
+                pass  # formats without seeking: read on from the start
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Back to the first packet, by opening the file anew: seeking to 0 loses packets in some formats."""
+        import av
+
+        video, audio = (s.index if s is not None else None for s in (self.video, self.audio))
+        self.av.close()
+        if not isinstance(self._file, str):
+            self._file.seek(0)
+        with decoding():
+            self.av = av.open(self._file, metadata_errors="replace")
+        self.video = None if video is None else self.av.streams[video]
+        self.audio = None if audio is None else self.av.streams[audio]
+
+    def close(self) -> None:
+        self.av.close()
+        if not isinstance(self._file, str):
+            self._file.close()
+
+
+def packet_seconds(packet: Any) -> float:
+    """How long a packet is shown; by the frame rate where the packet does not say."""
+    if packet.duration:
+        return float(packet.duration * packet.stream.time_base)
+    rate = getattr(packet.stream, "average_rate", None) or getattr(packet.stream, "guessed_rate", None)
+    return float(1 / rate) if rate else 0.0
+
+
+def _is_cover(stream: Any) -> bool:
+    """Cover art looks like a video stream."""
+    import av
+
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _readable(stream: Any) -> bool:
+    return getattr(stream, "codec_context", None) is not None

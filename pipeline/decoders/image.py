@@ -1,0 +1,148 @@
+"""Still images: every mode that Pillow reads, upright, as 8-bit RGB; the first frame of an animation."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import SampleError, describe
+from pipeline.media import Image, MediaInfo
+from pipeline.storage import Blob
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+
+class ImageConfig(BaseModel):
+    """How a picture is decoded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_pixels: int = Field(default=178_956_970, ge=1)
+    """Width x height by the header; a larger picture is a failure (``limit``) before it is decoded."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """What shines through transparent pixels."""
+    truncated: bool = False
+    """True: a truncated picture is kept, its missing part grey."""
+
+
+class ImageMedia:
+    """An opened picture; the header is read, the pixels are not."""
+
+    def __init__(self, blob: Blob, config: ImageConfig) -> None:
+        self.config = config
+        data = blob.read()
+        if not data:
+            raise SampleError("empty", "zero bytes")
+        self.pillow: PIL.Image.Image | None = None
+        self.data = data
+        try:
+            self.pillow = _open(data)
+            width, height = self.pillow.size
+        except SampleError:
+            raise
+        except Exception as error:  # Pillow's plugins raise whatever they please
+            try:
+                width, height = _container_size(data)
+            except Exception:  # the first decoder's words are those that help
+                raise SampleError("corrupt", describe(error)) from error
+        if width * height > config.max_pixels:
+            raise SampleError("limit", f"{width}x{height} pixels, over max_pixels {config.max_pixels}")
+        self.info = MediaInfo(self.pillow.format or "image" if self.pillow else "heif", {"image": None})
+
+    def image(self) -> Image:
+        """[H, W, 3] uint8. Raises ``SampleError`` in the decoder's words."""
+        try:
+            if self.pillow is None:
+                return Image(_container_pixels(self.data))
+            return Image(self._pixels(self.pillow))
+        except SampleError:
+            raise
+        except MemoryError as error:
+            raise SampleError("memory", describe(error)) from error
+        except Exception as error:  # the same
+            raise SampleError("corrupt", describe(error)) from error
+
+    def _pixels(self, picture: PIL.Image.Image) -> np.ndarray:
+        from PIL import ImageFile, ImageOps
+
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = self.config.truncated
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                picture.load()
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+        try:
+            picture = ImageOps.exif_transpose(picture)
+        except Exception:  # broken EXIF says nothing about the pixels
+            pass
+        return to_rgb(picture, self.config.background)
+
+    def close(self) -> None:
+        if self.pillow is not None:
+            self.pillow.close()
+
+
+def _open(data: bytes) -> PIL.Image.Image:
+    import PIL.Image
+
+    PIL.Image.MAX_IMAGE_PIXELS = None  # our own limit says the same with a reason
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return PIL.Image.open(io.BytesIO(data))
+
+
+def to_rgb(picture: PIL.Image.Image, background: tuple[int, int, int]) -> np.ndarray:
+    """[H, W, 3] uint8 of a picture of any mode; 16-bit and float greys are scaled to 8 bits."""
+    import PIL.Image
+
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        grey = _grey8(np.asarray(picture), picture.mode)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if picture.mode == "LAB":
+        from PIL import ImageCms
+
+        srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        picture = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")  # type: ignore[assignment]
+    if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        ground = PIL.Image.new("RGBA", layer.size, (*background, 255))
+        ground.alpha_composite(layer)
+        picture = ground
+    return np.array(picture.convert("RGB"))
+
+
+def _grey8(values: np.ndarray, mode: str) -> np.ndarray:
+    """16-bit and 32-bit greys by their full range; floats in [0, 1] or, beyond it, [0, 255]."""
+    if mode == "F":
+        values = np.nan_to_num(values.astype(np.float64))
+        values = values * 255 if values.size and values.max() <= 1 else values
+    elif mode == "I":  # Pillow widens 16-bit greys to 32 bits
+        values = values / (257 if values.size and values.max() <= 65535 else 2**31 / 256)
+    else:
+        values = values / 257
+    return np.clip(np.round(values), 0, 255).astype(np.uint8)
+
+
+def _container_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture that only the video library reads (HEIC)."""
+    import av
+
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        return stream.width, stream.height
+
+
+def _container_pixels(data: bytes) -> np.ndarray:
+    import av
+
+    with av.open(io.BytesIO(data)) as container:
+        for frame in container.decode(video=0):
+            return np.asarray(frame.to_ndarray(format="rgb24"))
+    raise SampleError("empty", "no picture in it")

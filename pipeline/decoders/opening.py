@@ -1,0 +1,202 @@
+"""An open file of any modality, chosen by content."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from types import TracebackType
+from typing import Self
+
+from pipeline.decoders import video_decord, video_pyav
+from pipeline.decoders.audio import AudioConfig, ContainerSamples, Samples, SoundfileSamples, waveform
+from pipeline.decoders.container import Container
+from pipeline.decoders.image import ImageConfig, ImageMedia
+from pipeline.decoders.sniff import HEAD_BYTES, sniff
+from pipeline.decoders.text import TextConfig, TextMedia
+from pipeline.errors import SampleError
+from pipeline.media import Frames, Image, MediaInfo, Modality, Sampling, Span, Text, Waveform
+from pipeline.storage import Blob
+
+
+class OpenMedia:
+    """An open file; a context manager. ``info`` says what it holds, by content.
+
+    A method for a modality that the file does not hold raises ``SampleError``.
+    """
+
+    info: MediaInfo
+
+    def text(self, start_s: float | None, end_s: float | None) -> Text:
+        """The words of ``[start_s, end_s)``, a segment a line; all of them where times are None."""
+        raise SampleError("unsupported", f"{self.info.format} holds no text")
+
+    def image(self) -> Image:
+        raise SampleError("unsupported", f"{self.info.format} holds no picture")
+
+    def frames(self, sampling: Sampling, start_s: float, end_s: float) -> Frames:
+        """The sampled pictures of ``[start_s, end_s)`` with their own times."""
+        raise SampleError("unsupported", f"{self.info.format} holds no video")
+
+    def waveform(self, sample_rate: int, start_s: float, end_s: float) -> Waveform:
+        """The sound of ``[start_s, end_s)``, mono, at ``sample_rate``."""
+        raise SampleError("unsupported", f"{self.info.format} holds no sound")
+
+    def close(self) -> None:
+        """Give back what is held open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _OpenText(OpenMedia):
+    def __init__(self, blob: Blob, config: TextConfig) -> None:
+        self.media = TextMedia(blob, config)
+        self.info = self.media.info
+
+    def text(self, start_s: float | None, end_s: float | None) -> Text:
+        return self.media.text(start_s, end_s)
+
+
+class _OpenImage(OpenMedia):
+    def __init__(self, blob: Blob, config: ImageConfig) -> None:
+        self.media = ImageMedia(blob, config)
+        self.info = self.media.info
+
+    def image(self) -> Image:
+        return self.media.image()
+
+    def close(self) -> None:
+        self.media.close()
+
+
+class _OpenSound(OpenMedia):
+    def __init__(self, samples: SoundfileSamples) -> None:
+        self.samples = samples
+        self.info = MediaInfo(samples.format.lower(), {"audio": samples.span})
+
+    def waveform(self, sample_rate: int, start_s: float, end_s: float) -> Waveform:
+        return waveform(self.samples, sample_rate, start_s, end_s)
+
+    def close(self) -> None:
+        self.samples.close()
+
+
+class _OpenContainer(OpenMedia):
+    """Video and audio streams. Each reader has a container of its own, so that they do not move each other."""
+
+    def __init__(self, blob: Blob, video: video_decord.Config | video_pyav.Config) -> None:
+        self.blob, self.video = blob, video
+        self.folder: str | None = None
+        self.containers = [Container(blob)]
+        try:
+            spans: dict[Modality, Span | None] = dict(self.containers[0].spans())
+        except BaseException:
+            self.close()
+            raise
+        self.info = MediaInfo(self.containers[0].format, spans)
+        self.reader: video_decord.DecordReader | video_pyav.PyavReader | None = None
+        self.samples: Samples | None = None
+
+    def frames(self, sampling: Sampling, start_s: float, end_s: float) -> Frames:
+        if self.reader is None:
+            self.reader = self._open_video()
+        return self.reader.frames(sampling, start_s, end_s)
+
+    def waveform(self, sample_rate: int, start_s: float, end_s: float) -> Waveform:
+        if self.samples is None:
+            self.samples = ContainerSamples(self._container(), self._span("audio"))
+        return waveform(self.samples, sample_rate, start_s, end_s)
+
+    def _open_video(self) -> video_decord.DecordReader | video_pyav.PyavReader:
+        span, container = self._span("video"), self._container()
+        context = container.video.codec_context
+        pixels = (context.width or 0) * (context.height or 0)
+        if pixels > self.video.max_pixels:
+            raise SampleError(
+                "limit", f"{context.width}x{context.height} pixels, over max_pixels {self.video.max_pixels}"
+            )
+        if self.video.kind == "pyav":
+            return video_pyav.PyavReader(container, span)
+        return video_decord.DecordReader(self._local(), container, span)
+
+    def _span(self, modality: Modality) -> Span:
+        span = self.info.spans.get(modality)
+        if span is None:
+            raise SampleError("unsupported", f"{self.info.format} holds no {modality} stream")
+        return span
+
+    def _container(self) -> Container:
+        """A container of one's own, on the clock of the first."""
+        container = Container(self.blob)
+        container.start_s = self.containers[0].start_s
+        self.containers.append(container)
+        return container
+
+    def _local(self) -> str:
+        """The file on this machine's disk: decord reads nothing else by ranges."""
+        path = self.blob.local_path()
+        if path is not None:
+            return path
+        self.folder = tempfile.mkdtemp(prefix="tessera-")
+        path = os.path.join(self.folder, "media")
+        with self.blob.open() as remote, open(path, "wb") as local:
+            shutil.copyfileobj(remote, local, 1 << 20)
+        return path
+
+    def close(self) -> None:
+        for container in self.containers:
+            container.close()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def open_media(
+    blob: Blob,
+    hint: Modality | None,
+    text: TextConfig,
+    image: ImageConfig,
+    video: video_decord.Config | video_pyav.Config,
+    audio: AudioConfig,
+) -> OpenMedia:
+    """See ``pipeline.decoders.open_media``."""
+    head = blob.read(HEAD_BYTES)
+    if not head:
+        raise SampleError("empty", "zero bytes")
+    shape = sniff(head) or hint
+    if shape == "image":
+        return _OpenImage(blob, image)
+    if shape == "text":
+        return _OpenText(blob, text)
+    if shape == "audio" and audio.soundfile:
+        return _open_sound(blob, video)
+    if shape is not None:
+        return _OpenContainer(blob, video)
+    return _open_unknown(blob, text, video)
+
+
+def _open_sound(blob: Blob, video: video_decord.Config | video_pyav.Config) -> OpenMedia:
+    """soundfile first; where it refuses, PyAV has the last word, and soundfile's is told if both refuse."""
+    try:
+        return _OpenSound(SoundfileSamples(blob))
+    except SampleError as first:
+        try:
+            return _OpenContainer(blob, video)
+        except SampleError as second:
+            raise SampleError(first.kind, f"{first.message}; {second.message}") from second
+
+
+def _open_unknown(blob: Blob, text: TextConfig, video: video_decord.Config | video_pyav.Config) -> OpenMedia:
+    """A file that neither its name nor its first bytes explain."""
+    try:
+        return _OpenContainer(blob, video)
+    except SampleError:
+        try:
+            return _OpenText(blob, text)
+        except SampleError as error:
+            raise SampleError("unsupported", "no decoder knows this content") from error

@@ -1,0 +1,48 @@
+"""What a file is by its first bytes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Shape = Literal["image", "audio", "container"]
+
+HEAD_BYTES = 4096
+
+_IMAGE = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n",
+    b"GIF8",
+    b"II*\x00",
+    b"MM\x00*",
+    b"\x00\x00\x00\x0cjP  ",
+    b"\xff\x4f\xff\x51",
+    b"8BPS",
+)
+_IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+_AUDIO = (b"fLaC", b"ID3", b"FORM", b".snd", b"caff")
+_CONTAINER = (
+    b"\x1aE\xdf\xa3",
+    b"\x30\x26\xb2\x75",
+    b"FLV\x01",
+    b"\x00\x00\x01\xba",
+    b"\x00\x00\x01\xb3",
+    b"FWS",
+    b"CWS",
+)
+
+
+def sniff(head: bytes) -> Shape | None:
+    """The shape of a file, or None where no magic number says it (plain text has none)."""
+    if head.startswith(_IMAGE) or (head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"):
+        return "image"
+    if head[:4] == b"RIFF":
+        return {b"WEBP": "image", b"WAVE": "audio"}.get(head[8:12], "container")  # type: ignore[return-value]
+    if head[4:8] == b"ftyp":
+        return "image" if head[8:12] in _IMAGE_BRANDS else "container"
+    if head.startswith((b"OggS", *_AUDIO)) or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 in (0xE2, 0xE4)):
+        return "audio"
+    if head.startswith(_CONTAINER) or head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "container"
+    if len(head) > 188 and head[0] == 0x47 and head[188] == 0x47:
+        return "container"
+    return None

@@ -1,0 +1,85 @@
+"""Video frames through decord, their times through PyAV's packets.
+
+decord decodes quickly but its clock is float32, and wrong for some files; and it refuses or miscounts
+others: those are decoded by PyAV.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.decoders.container import Container
+from pipeline.decoders.sampling import instants, shown_at
+from pipeline.decoders.video_pyav import PyavReader
+from pipeline.media import Frames, Sampling, Span
+
+
+class Config(BaseModel):
+    """`decord`, one thread."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["decord"] = "decord"
+    max_pixels: int = Field(default=33_177_600, ge=1)
+    """Width x height of a frame (default 8K); a larger one is a failure (``limit``)."""
+
+
+class DecordReader:
+    """Frames of a local file's video stream, over ``span``; falls back to ``PyavReader``."""
+
+    def __init__(self, path: str, container: Container, span: Span) -> None:
+        self.path, self.container, self.span = path, container, span
+        self.fallback = PyavReader(container, span)
+        self.reader: Any = None
+        self.times_s: np.ndarray | None = None
+
+    def frames(self, sampling: Sampling, start_s: float, end_s: float) -> Frames:
+        """The sampled pictures of ``[start_s, end_s)``. Raises ``SampleError``."""
+        if self.times_s is None:
+            self.times_s = self._open()
+        if len(self.times_s):
+            asked = instants(sampling, max(start_s, self.span.start_s), min(end_s, self.span.end_s))
+            index = shown_at(self.times_s, asked)
+            unique, inverse = np.unique(index, return_inverse=True)
+            try:
+                pixels = self.reader.get_batch(unique.tolist()).asnumpy()
+                return Frames(pixels[inverse], self.times_s[index])
+            except Exception:  # DECORDError and others: the second decoder has the last word
+                self.times_s = np.zeros(0)
+        return self.fallback.frames(sampling, start_s, end_s)
+
+    def _open(self) -> np.ndarray:
+        """The frames' times, or nothing if decord does not see the frames that the packets promise."""
+        import decord
+
+        decord.logging.set_level(decord.logging.QUIET)
+        times = _frame_times(self.container)
+        if not len(times) or np.any(np.diff(times) <= 0):
+            return np.zeros(0)
+        try:
+            self.reader = decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1)
+            return times if len(self.reader) == len(times) else np.zeros(0)
+        except Exception:  # decord refuses what PyAV may read
+            return np.zeros(0)
+
+
+def _frame_times(container: Container) -> np.ndarray:
+    """Presentation times of all frames, from the packets; empty where they do not say."""
+    import av
+
+    stamps = []
+    container.rewind(None)
+    try:
+        for packet in container.av.demux(container.video):
+            if packet.size == 0:
+                continue
+            if packet.pts is None or packet.is_discard or packet.is_corrupt:
+                return np.zeros(0)
+            stamps.append(packet.pts)
+    except av.FFmpegError:
+        return np.zeros(0)
+    base = float(container.video.time_base) if stamps else 1.0
+    return np.sort(np.array(stamps, np.float64)) * base - (container.start_s or 0.0)

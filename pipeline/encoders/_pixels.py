@@ -1,0 +1,279 @@
+"""What the encoders of pixels share: loading, finishing pixels on the device, pictures one by one, tubelets."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.errors import ConfigError, SampleError
+from pipeline.media import Modality
+from pipeline.tokenizers._processor import PixelProcessor, load_processor
+from pipeline.tokenizers.base import Prepared
+
+if TYPE_CHECKING:
+    import torch
+
+Size = tuple[int, int]
+"""(height, width)"""
+
+
+class PictureConfig(TransformersEncoderConfig):
+    """Options of an encoder that looks at still pictures. For videos ``batch_size`` counts frames."""
+
+    temporal_pool: Literal["mean", "max", "first"] = "mean"
+    """How the frames' vectors become the one of a video window. Frames are L2-normalised before if the
+    space is a normalised one."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model says of B pictures, float32 on the host."""
+
+    pooled: np.ndarray | None  # [B, dim]
+    hidden: np.ndarray | None  # [B, P + N, d]: prefix tokens, then patches in grid order, then padding
+    grids: list[Size]  # (H, W) of each picture
+
+
+class PixelEncoder(TransformersEncoder):
+    """Loads the checkpoint's processor beside its model."""
+
+    kinds: ClassVar[Mapping[str, str]] = {}
+    """The tokenizer kind that each modality takes."""
+    video_processor = False
+
+    @property
+    def sees(self) -> bool:
+        """False for a text tower."""
+        return self.modality != "text"
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        if self.tokenizer.kind != self.kinds[self.modality]:
+            raise ConfigError(
+                f"{where}.tokenizer.kind",
+                f"{self.tokenizer.kind!r}",
+                f"for modality {self.modality} this encoder takes {self.kinds[self.modality]!r}",
+            )
+        if self.sees:
+            self._check_size(load_processor(self.checkpoint, self.video_processor))
+
+    def _check_size(self, processor: PixelProcessor) -> None:
+        """A picture of uneven size, to see whether the processor makes what the model takes."""
+        expected = self.picture_size()
+        if expected is None:
+            return
+        picture = np.zeros((50, 70, 3), np.uint8)
+        made = processor.video(picture[None]) if self.video_processor else processor.images([picture])["pixels"]
+        if made.shape[-2:] != expected:
+            raise ConfigError(
+                self.checkpoint.where,
+                f"the processor of {self.checkpoint.name!r} makes {made.shape[-2]} x {made.shape[-1]} pixels",
+                f"its model takes {expected[0]} x {expected[1]}: mend size and crop_size in the processor's JSON",
+            )
+
+    @abstractmethod
+    def picture_size(self) -> Size | None:
+        """The only size that the model takes; None if it takes others. Read from JSON."""
+
+    def setup(self) -> None:
+        import torch
+
+        super().setup()
+        torch.backends.cudnn.allow_tf32 = False  # patch embeddings are convolutions; see DESIGN, Exactness
+        if self.sees:
+            self.processor = load_processor(self.checkpoint, self.video_processor)
+
+    def load_key(self) -> Hashable:
+        """Image and video features share one model; a text tower is another."""
+        return (type(self), self.checkpoint.path, self.config.dtype, str(self.device), self.sees)
+
+    def complete(self, model_class: Any, unused: tuple[str, ...] = (), **options: Any) -> Any:
+        """``model_class`` from the checkpoint. Raises ``ConfigError`` if weights other than ``unused`` are missing:
+        transformers would draw them at random."""
+        with _quiet():
+            model, info = self.from_pretrained(model_class, output_loading_info=True, **options)
+        lost = sorted(key for key in info["missing_keys"] if not key.startswith(unused))
+        if lost:
+            raise ConfigError(
+                self.checkpoint.where,
+                f"{self.checkpoint.name!r} lacks {len(lost)} weights of {model_class.__name__}, the first {lost[0]!r}",
+                "give the complete checkpoint of this model",
+            )
+        return model
+
+    def finish(self, pixels: np.ndarray) -> torch.Tensor:
+        """Pixels of the tokenizer, normalised in float32 on the device, in the model's dtype."""
+        import torch
+
+        return self.processor.finish(torch.from_numpy(pixels).to(self.device)).to(self.dtype)
+
+
+class PictureEncoder(PixelEncoder):
+    """Still pictures, and videos frame by frame. A member says how its model looks at pictures."""
+
+    modalities: tuple[Modality, ...] = ("image", "video")
+    tokenizer_kinds: tuple[str, ...] = ("patch", "frame")
+    kinds: ClassVar[Mapping[str, str]] = {"image": "patch", "video": "frame"}
+    normalized = False
+    config: PictureConfig
+
+    @property
+    def per_frame(self) -> bool:
+        """True if the tokens are one vector a frame."""
+        return self.modality == "video" and self.tokenizer.tokens == "frame"
+
+    def bucket(self, row: Prepared) -> Hashable:
+        return row.inputs["pixels"].shape[-3:]
+
+    @abstractmethod
+    def look(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
+        """One forward pass over the inputs of single pictures; ``hidden`` None unless wanted."""
+
+    @abstractmethod
+    def prefix_length(self) -> int:
+        """Class and register tokens before the patches."""
+
+    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        singles = [[row.inputs] if self.modality == "image" else _frames(row) for row in rows]
+        pictures = [picture for single in singles for picture in single]
+        want_hidden = want_tokens and not self.per_frame
+        step = self.config.batch_size
+        parts = [self.look(pictures[i : i + step], want_hidden) for i in range(0, len(pictures), step)]
+        vectors = [part.pooled for part in parts if part.pooled is not None]
+        pooled = np.concatenate(vectors) if vectors else None
+        hidden = [h for part in parts if part.hidden is not None for h in part.hidden]
+        grids = [grid for part in parts for grid in part.grids]
+        done: list[Encoded | SampleError] = []
+        start = 0
+        for row, single in zip(rows, singles, strict=True):
+            own = slice(start, start + len(single))
+            done.append(self._encoded(row, None if pooled is None else pooled[own], hidden[own], grids[own]))
+            start += len(single)
+        return done
+
+    def _encoded(
+        self, row: Prepared, pooled: np.ndarray | None, hidden: list[np.ndarray], grids: list[Size]
+    ) -> Encoded:
+        """One row from its pictures: ``pooled`` [T, dim], ``hidden`` T x [P + N, d], ``grids`` T x (H, W)."""
+        vector = None if pooled is None else pooled[0] if self.modality == "image" else self._over_time(pooled)
+        times = row.times_s if self.modality == "video" else None
+        if self.per_frame:
+            none = None if pooled is None else pooled[:0]
+            return Encoded(vector, tokens=pooled, prefix_tokens=none, grid=(len(grids), 1, 1), times_s=times)
+        prefix, (height, width) = self.prefix_length(), grids[0]
+        patches = slice(prefix, prefix + height * width)
+        return Encoded(
+            vector,
+            tokens=np.concatenate([h[patches] for h in hidden]) if hidden else None,
+            prefix_tokens=np.concatenate([h[:prefix] for h in hidden]) if hidden else None,
+            grid=(len(grids), height, width),
+            times_s=times,
+        )
+
+    def _over_time(self, vectors: np.ndarray) -> np.ndarray:
+        """[T, dim] -> [dim]."""
+        if self.normalized:
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        pool = self.config.temporal_pool
+        pooled: np.ndarray = vectors[0] if pool == "first" else getattr(vectors, pool)(axis=0)
+        return pooled
+
+
+def _frames(row: Prepared) -> list[dict[str, np.ndarray]]:
+    """The inputs of every frame by itself."""
+    return [{name: array[t] for name, array in row.inputs.items()} for t in range(len(row.inputs["pixels"]))]
+
+
+class TubeletEncoder(PixelEncoder):
+    """Videos as space-time blocks. A member says what its model makes of the frames [B, T, C, H, W]."""
+
+    modalities = ("video",)
+    tokenizer_kinds = ("tubelet",)
+    kinds: ClassVar[Mapping[str, str]] = {"video": "tubelet"}
+    video_processor = True
+
+    @abstractmethod
+    def last_hidden_state(self, pixels: torch.Tensor) -> torch.Tensor:
+        """[B, T, C, H, W] -> [B, N, d], N = T / tubelet x H / P x W / P in grid order."""
+
+    def spec(self) -> EncoderSpec:
+        config = self.model_config()
+        return EncoderSpec(
+            dim=config.hidden_size,
+            token_dim=config.hidden_size,
+            space=space(self.checkpoint, "mean"),
+            normalized=False,
+            native_dtype=native_dtype(self.checkpoint),
+            model_type=self.checkpoint.model_type,
+            processor=load_processor(self.checkpoint, video=True).name,
+        )
+
+    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        model = self.model.config
+        pixels = self.finish(np.stack([row.inputs["pixels"] for row in rows]))
+        height, width = grid_of(pixels.shape[-2:], model.patch_size)
+        hidden = self.last_hidden_state(pixels).float()
+        pooled = to_host(hidden.mean(dim=1))
+        tokens = to_host(hidden) if want_tokens else None
+        done: list[Encoded | SampleError] = []
+        for i, row in enumerate(rows):
+            times = None if row.times_s is None else row.times_s[:: model.tubelet_size]
+            grid = (pixels.shape[1] // model.tubelet_size, height, width)
+            own = None if tokens is None else tokens[i]
+            done.append(Encoded(pooled[i], own, None if own is None else own[:0], grid=grid, times_s=times))
+        return done
+
+
+def space(checkpoint: Checkpoint, pool: str | None = None) -> str:
+    """Identity of the space of a checkpoint's vectors; ``pool`` where the model leaves the choice to us."""
+    name = f"{checkpoint.model_type}:{checkpoint.weights_sha256()[:12]}"
+    return name if pool is None else f"{name}:{pool}"
+
+
+def native_dtype(checkpoint: Checkpoint) -> str:
+    """dtype in which the weights were saved, as config.json tells it."""
+    config = checkpoint.json("config.json")
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
+
+
+def pair(size: Any) -> Size:
+    """``transformers`` writes a square's edge, or (height, width)."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return int(height), int(width)
+
+
+def grid_of(picture: Sequence[int], patch_size: Any) -> Size:
+    """Patches (H, W) of a picture (height, width)."""
+    patch = pair(patch_size)
+    return int(picture[0]) // patch[0], int(picture[1]) // patch[1]
+
+
+def to_host(values: torch.Tensor) -> np.ndarray:
+    """float32 on the host."""
+    array: np.ndarray = values.float().cpu().numpy()
+    return array
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers reports weights that a tower does not need, and draws a progress bar, on every load."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

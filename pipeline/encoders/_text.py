@@ -1,0 +1,73 @@
+"""Rows of the ``text`` tokenizer as batches, and batches as rows again; shared by text encoders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.encoders.base import Encoded
+from pipeline.errors import ConfigError
+from pipeline.tokenizers.base import Prepared
+
+if TYPE_CHECKING:
+    import torch
+
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+
+
+def check_tokenizer_files(checkpoint: Checkpoint) -> None:
+    """Raises ``ConfigError`` if the checkpoint has no tokenizer."""
+    if not any(os.path.exists(os.path.join(checkpoint.path, file)) for file in _TOKENIZER_FILES):
+        raise ConfigError(
+            checkpoint.where, f"{checkpoint.name!r} has no tokenizer files", "save its tokenizer beside the weights"
+        )
+
+
+def tokenizer_name(checkpoint: Checkpoint) -> str:
+    """Class of the checkpoint's tokenizer and its backend, for the lineage."""
+    return f"{checkpoint.json('tokenizer_config.json').get('tokenizer_class', 'AutoTokenizer')} (tokenizers)"
+
+
+def pad(rows: Sequence[Prepared], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """``input_ids`` [B, L] and ``attention_mask`` [B, L], int64, padded on the right to the longest row."""
+    import torch
+
+    longest = max(len(row.inputs["input_ids"]) for row in rows)
+    ids = np.full((len(rows), longest), pad_id, np.int64)
+    mask = np.zeros((len(rows), longest), np.int64)
+    for i, row in enumerate(rows):
+        n = len(row.inputs["input_ids"])
+        ids[i, :n] = row.inputs["input_ids"]
+        mask[i, :n] = 1
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+def split(rows: Sequence[Prepared], pooled: torch.Tensor, hidden: torch.Tensor | None) -> list[Encoded]:
+    """One ``Encoded`` per row from ``pooled`` [B, D] and the last ``hidden`` states [B, L, d], if wanted.
+
+    Special tokens that lead (CLS, BOS) are the prefix; those that follow are no output.
+    """
+    vectors = pooled.float().cpu().numpy()
+    states = None if hidden is None else hidden.float().cpu().numpy()
+    done = []
+    for i, row in enumerate(rows):
+        if states is None:
+            done.append(Encoded(pooled=vectors[i].copy()))
+            continue
+        ids, special = row.inputs["input_ids"], row.inputs["special_mask"].astype(bool)
+        leading = int(np.argmin(special))
+        own = states[i, : len(ids)]
+        done.append(
+            Encoded(
+                pooled=vectors[i].copy(),
+                tokens=own[~special],
+                prefix_tokens=own[:leading].copy(),
+                token_ids=ids[~special].astype(np.int32),
+                grid=(int((~special).sum()), 1, 1),
+            )
+        )
+    return done

@@ -1,0 +1,93 @@
+"""Models of two towers, pictures and words, in one space: what CLIP and SigLIP share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from pipeline.encoders._pixels import PictureEncoder, Seen, Size, native_dtype, pair, space, to_host
+from pipeline.encoders.base import Encoded, EncoderSpec
+from pipeline.errors import SampleError
+from pipeline.media import Modality
+from pipeline.tokenizers._processor import load_processor
+from pipeline.tokenizers.base import Prepared
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TwoTowerEncoder(PictureEncoder):
+    """A member says how its text tower wants its ids padded, and how wide its vectors are."""
+
+    modalities: tuple[Modality, ...] = ("text", "image", "video")
+    tokenizer_kinds: tuple[str, ...] = ("text", "patch", "frame")
+    kinds: ClassVar[Mapping[str, str]] = {"text": "text", "image": "patch", "video": "frame"}
+    normalized = True
+
+    @abstractmethod
+    def dims(self) -> tuple[int | None, int]:
+        """Width of the pooled vector and of the tokens of the tower at hand. Read from JSON."""
+
+    @abstractmethod
+    def processor_name(self) -> str:
+        """Of the text tower: what turned words into ids."""
+
+    def spec(self) -> EncoderSpec:
+        dim, token_dim = self.dims()
+        return EncoderSpec(
+            dim=dim,
+            token_dim=dim if self.per_frame else token_dim,
+            space=space(self.checkpoint),
+            normalized=self.normalized,
+            native_dtype=native_dtype(self.checkpoint),
+            model_type=self.checkpoint.model_type,
+            processor=load_processor(self.checkpoint).name if self.sees else self.processor_name(),
+        )
+
+    def picture_size(self) -> Size | None:
+        return pair(self.model_config().vision_config.image_size)
+
+    def load(self) -> torch.nn.Module:
+        from transformers import AutoModel
+
+        model: torch.nn.Module = self.complete(AutoModel)
+        other = "text" if self.sees else "vision"
+        for name, _ in list(model.named_children()):
+            if name.startswith(other) or (other == "vision" and name.startswith("visual")):
+                setattr(model, name, None)  # half the memory; nothing here calls it
+        return model
+
+    def bucket(self, row: Prepared) -> Hashable:
+        return super().bucket(row) if self.sees else "text"
+
+    def length(self, row: Prepared) -> int:
+        return len(row.inputs["input_ids"]) if not self.sees else 0
+
+    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        return super().forward(rows, want_tokens) if self.sees else self.read(rows, want_tokens)
+
+    @abstractmethod
+    def read(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        """One forward pass of the text tower."""
+
+
+def words(row: Prepared, pooled: np.ndarray, hidden: np.ndarray | None) -> Encoded:
+    """One text. ``hidden`` [n, d]: the last hidden state at the row's own ids, padding cut off."""
+    ids, special = row.inputs["input_ids"], row.inputs["special_mask"].astype(bool)
+    leading = len(special) if special.all() else int(np.argmin(special))
+    return Encoded(
+        pooled,
+        tokens=None if hidden is None else hidden[~special],
+        prefix_tokens=None if hidden is None else hidden[:leading],
+        token_ids=ids[~special].astype(np.int32),
+        grid=(int((~special).sum()), 1, 1),
+    )
+
+
+def seen(out: Any, grids: list[Size], want_hidden: bool) -> Seen:
+    """A vision tower's output on the host."""
+    pooled = None if out.pooler_output is None else to_host(out.pooler_output)
+    return Seen(pooled, to_host(out.last_hidden_state) if want_hidden else None, grids)

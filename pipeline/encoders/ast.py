@@ -1,0 +1,121 @@
+"""Sound through the Audio Spectrogram Transformer (https://arxiv.org/abs/2104.01778)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import ConfigDict
+
+from pipeline.encoders import _audio
+from pipeline.encoders._audio import EncodedPart, Part
+from pipeline.encoders._weights import complete, native_dtype, space_id
+from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.errors import SampleError
+from pipeline.tokenizers.base import Prepared
+
+if TYPE_CHECKING:
+    import torch
+
+_SHIFT_S, _FRAME_S = 0.010, 0.025
+"""Kaldi's frame shift and length, which the feature extractor uses and does not name."""
+_PREFIX = 2
+"""The class and the distillation token."""
+
+
+class AstConfig(TransformersEncoderConfig):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["ast"]
+    long: Literal["truncate", "chunk"] = "truncate"
+    """Sound longer than the model's span (10.24 s): its first span, as its own extractor does, or consecutive
+    chunks of one span, their tokens in a row, the pooled vector their mean."""
+
+
+class AstEncoder(TransformersEncoder):
+    """Tokens: spectrogram patches, grid (T, F, 1), time-major; prefix: class and distillation token.
+
+    The extractor pads every spectrogram to the model's span, and the padding takes part in attention: so
+    the pooled vector depends on it, as in the reference. Time steps whose patches begin after the last
+    frame of sound are dropped.
+    """
+
+    model_types = ("audio-spectrogram-transformer",)
+    modalities = ("audio",)
+    tokenizer_kinds = ("audio_frame",)
+    config: AstConfig
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        _audio.check_sound(self.checkpoint, self.tokenizer, where)
+        extractor, config = _audio.load_extractor(self.checkpoint), self.model_config()
+        _audio.check_equal(self.checkpoint, "frames", extractor.max_length, config.max_length)
+        _audio.check_equal(self.checkpoint, "mel bins", extractor.num_mel_bins, config.num_mel_bins)
+
+    def spec(self) -> EncoderSpec:
+        config = self.model_config()
+        return EncoderSpec(
+            dim=config.hidden_size,
+            token_dim=config.hidden_size,
+            space=space_id(self.checkpoint, "pooler"),
+            normalized=False,
+            native_dtype=native_dtype(self.checkpoint),
+            model_type=self.checkpoint.model_type,
+            processor=type(_audio.load_extractor(self.checkpoint)).__name__,
+        )
+
+    def load(self) -> torch.nn.Module:
+        from transformers import ASTModel
+
+        model: torch.nn.Module = complete(
+            self.from_pretrained(ASTModel, output_loading_info=True), self.checkpoint.where
+        )
+        return model
+
+    def setup(self) -> None:
+        super().setup()
+        self.extractor = _audio.load_extractor(self.checkpoint)
+        rate = self.extractor.sampling_rate
+        self.shift, self.frame = round(rate * _SHIFT_S), round(rate * _FRAME_S)
+        self.bands, self.steps = self.model.embeddings.get_shape(self.model.config)
+
+    def bucket(self, row: Prepared) -> tuple[()]:
+        return ()
+
+    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        parts, refused = _audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
+        encoded = _audio.in_batches(parts, self.config.batch_size, lambda some: self._encode(some, want_tokens))
+        step_s = self.model.config.time_stride * _SHIFT_S
+        return _audio.rows_of(len(rows), parts, encoded, refused, step_s, self.bands)
+
+    def _divide(self, samples: np.ndarray) -> list[np.ndarray]:
+        if len(samples) < self.frame:
+            raise SampleError("empty", f"{len(samples)} samples are shorter than one frame of {self.frame}")
+        if self.config.long == "truncate":
+            return [samples]
+        span = self.extractor.max_length * self.shift
+        chunks = [samples[i : i + span] for i in range(0, len(samples), span)]
+        # A rest shorter than one frame makes no frame: nor would it at the end of a longer chunk.
+        return [chunk for chunk in chunks if len(chunk) >= self.frame]
+
+    def _encode(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
+        import torch
+
+        mel = np.concatenate([_audio.extract(self.extractor, part.samples)["input_values"] for part in parts])
+        output = self.model(torch.from_numpy(mel).to(self.device, self.dtype))
+        pooled = output.pooler_output.float().cpu().numpy()
+        states = output.last_hidden_state.float().cpu().numpy() if want_tokens else None
+        done = []
+        for i, part in enumerate(parts):
+            frames = 1 + (len(part.samples) - self.frame) // self.shift
+            steps = min(self.steps, math.ceil(frames / self.model.config.time_stride))
+            if states is None:
+                done.append(EncodedPart(pooled[i].copy(), steps))
+                continue
+            grid = states[i, _PREFIX:].reshape(self.bands, self.steps, -1)  # the model's own order: band by band
+            tokens = np.ascontiguousarray(grid[:, :steps].swapaxes(0, 1)).reshape(steps * self.bands, -1)
+            prefix = states[i, :_PREFIX].copy()
+            done.append(EncodedPart(pooled[i].copy(), steps, 1.0, tokens, prefix))
+        return done

@@ -1,0 +1,95 @@
+"""Text through the BERT family, by `transformers`' AutoModel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import ConfigDict
+
+from pipeline.encoders import _text
+from pipeline.encoders._weights import complete, native_dtype, space_id
+from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.errors import ConfigError, SampleError
+from pipeline.tokenizers.base import Prepared
+
+if TYPE_CHECKING:
+    import torch
+
+_WITH_POOLER = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
+_WITHOUT_POOLER = ("distilbert", "electra", "modernbert", "deberta-v2")
+
+
+class BertConfig(TransformersEncoderConfig):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["bert"]
+    pool: Literal["mean", "cls", "pooler"] = "mean"
+    """``mean``: over all tokens that are not padding, CLS and SEP among them, as sentence-transformers does.
+    ``cls``: the first token. ``pooler``: the model's own layer on top of it, where the checkpoint has one."""
+
+
+class BertEncoder(TransformersEncoder):
+    """Tokens: the last hidden states at the positions that are not special, width ``hidden_size``."""
+
+    model_types = _WITH_POOLER + _WITHOUT_POOLER
+    modalities = ("text",)
+    tokenizer_kinds = ("text",)
+    config: BertConfig
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        _text.check_tokenizer_files(self.checkpoint)
+        if self.config.pool == "pooler" and self.checkpoint.model_type not in _WITH_POOLER:
+            raise ConfigError(
+                f"{where}.encoder.pool", f"'pooler', but a {self.checkpoint.model_type} has none", "mean or cls"
+            )
+
+    def spec(self) -> EncoderSpec:
+        config = self.model_config()
+        return EncoderSpec(
+            dim=config.hidden_size,
+            token_dim=config.hidden_size,
+            space=space_id(self.checkpoint, self.config.pool),
+            normalized=False,
+            native_dtype=native_dtype(self.checkpoint),
+            model_type=self.checkpoint.model_type,
+            processor=_text.tokenizer_name(self.checkpoint),
+        )
+
+    def load_key(self) -> tuple[object, ...]:
+        return (super().load_key(), self.config.pool == "pooler")
+
+    def load(self) -> torch.nn.Module:
+        from transformers import AutoModel
+
+        # Checkpoints trained on masked words hold no pooler: it is only asked for where it is read.
+        options = (
+            {"add_pooling_layer": self.config.pool == "pooler"} if self.checkpoint.model_type in _WITH_POOLER else {}
+        )
+        loaded = self.from_pretrained(AutoModel, output_loading_info=True, **options)
+        model: torch.nn.Module = complete(loaded, self.checkpoint.where)
+        return model
+
+    def setup(self) -> None:
+        super().setup()
+        self.pad_id = int(self.model.config.pad_token_id or 0)
+
+    def bucket(self, row: Prepared) -> tuple[()]:
+        return ()
+
+    def length(self, row: Prepared) -> int:
+        return len(row.inputs["input_ids"])
+
+    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        ids, mask = _text.pad(rows, self.pad_id, self.device)
+        output = self.model(input_ids=ids, attention_mask=mask)
+        hidden = output.last_hidden_state
+        if self.config.pool == "pooler":
+            pooled = output.pooler_output
+        elif self.config.pool == "cls":
+            pooled = hidden[:, 0]
+        else:
+            weights = mask[:, :, None].float()
+            pooled = (hidden.float() * weights).sum(1) / weights.sum(1)
+        return [*_text.split(rows, pooled, hidden if want_tokens else None)]

@@ -1,0 +1,134 @@
+"""Text and sound in CLAP's common space (https://arxiv.org/abs/2211.06687)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import ConfigDict
+
+from pipeline.encoders import _audio, _text
+from pipeline.encoders._audio import EncodedPart, Part
+from pipeline.encoders._weights import complete, native_dtype, space_id
+from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.errors import ConfigError, SampleError
+from pipeline.tokenizers.base import Prepared
+
+if TYPE_CHECKING:
+    import torch
+
+
+class ClapConfig(TransformersEncoderConfig):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["clap"]
+    long: Literal["truncate", "pool"] = "truncate"
+    """Sound longer than the model's span (10 s), of which its own extractor takes random crops: the first
+    span of it, or equal chunks that fit, their tokens in a row, the pooled vector the mean of theirs."""
+
+
+class ClapEncoder(TransformersEncoder):
+    """Pooled: the projected vectors, text and sound in one space.
+
+    Text tokens: last hidden states. Sound tokens: patches of the last stage, grid (T, F, 1), time-major. The
+    extractor repeats short sound until the span is full: the pooled vector depends on that, as in the
+    reference; time steps that begin after the sound are dropped.
+    """
+
+    model_types = ("clap",)
+    modalities = ("text", "audio")
+    config: ClapConfig
+
+    def check(self, where: str) -> None:
+        self.tokenizer_kinds = ("text",) if self.modality == "text" else ("audio_frame",)
+        super().check(where)
+        if self.modality == "text":
+            _text.check_tokenizer_files(self.checkpoint)
+            return
+        _audio.check_sound(self.checkpoint, self.tokenizer, where)
+        extractor, config = _audio.load_extractor(self.checkpoint), self.model_config().audio_config
+        _audio.check_equal(self.checkpoint, "mel bins", extractor.feature_size, config.num_mel_bins)
+        _audio.check_equal(self.checkpoint, "fusion", extractor.truncation == "fusion", config.enable_fusion)
+
+    def spec(self) -> EncoderSpec:
+        config = self.model_config()
+        text = self.modality == "text"
+        return EncoderSpec(
+            dim=config.projection_dim,
+            token_dim=(config.text_config if text else config.audio_config).hidden_size,
+            space=space_id(self.checkpoint),
+            normalized=True,
+            native_dtype=native_dtype(self.checkpoint),
+            model_type=self.checkpoint.model_type,
+            processor=_text.tokenizer_name(self.checkpoint)
+            if text
+            else type(_audio.load_extractor(self.checkpoint)).__name__,
+        )
+
+    def load_key(self) -> Hashable:
+        """Without the modality: both towers are one model in memory."""
+        return (type(self), self.checkpoint.path, self.config.dtype, str(self.device))
+
+    def load(self) -> torch.nn.Module:
+        from transformers import ClapModel
+
+        model: torch.nn.Module = complete(
+            self.from_pretrained(ClapModel, output_loading_info=True), self.checkpoint.where
+        )
+        return model
+
+    def setup(self) -> None:
+        super().setup()
+        if self.modality == "audio":
+            self.extractor = _audio.load_extractor(self.checkpoint)
+            self.span = int(self.extractor.nb_max_samples)
+            tower = self.model.audio_model.audio_encoder
+            height, width = tower.input_resolutions[-1]  # the model folds stretches of time onto the frequency axis
+            self.bands, self.steps = height // tower.freq_ratio, width * tower.freq_ratio
+
+    def bucket(self, row: Prepared) -> tuple[()]:
+        return ()
+
+    def length(self, row: Prepared) -> int:
+        return len(row.inputs["input_ids"]) if self.modality == "text" else 0
+
+    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        if self.modality == "text":
+            ids, mask = _text.pad(rows, self.model.config.text_config.pad_token_id, self.device)
+            output = self.model.get_text_features(input_ids=ids, attention_mask=mask)
+            return [*_text.split(rows, output.pooler_output, output.last_hidden_state if want_tokens else None)]
+        step_s = self.span / self.steps / self.extractor.sampling_rate
+        parts, refused = _audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
+        encoded = _audio.in_batches(parts, self.config.batch_size, lambda some: self._encode(some, want_tokens))
+        return _audio.rows_of(len(rows), parts, encoded, refused, step_s, self.bands)
+
+    def _divide(self, samples: np.ndarray) -> list[np.ndarray]:
+        if self.config.long == "truncate":
+            return [samples[: self.span]]
+        return list(np.array_split(samples, math.ceil(len(samples) / self.span)))
+
+    def _encode(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
+        import torch
+
+        # One waveform at a time: given several, the extractor picks at random which of them counts as long.
+        made = [_audio.extract(self.extractor, part.samples) for part in parts]
+        mel = np.concatenate([one["input_features"] for one in made])
+        is_longer = np.concatenate([one["is_longer"] for one in made])
+        output = self.model.get_audio_features(
+            input_features=torch.from_numpy(mel).to(self.device, self.dtype),
+            is_longer=torch.from_numpy(is_longer).to(self.device),
+        )
+        pooled = output.pooler_output.float().cpu().numpy()
+        states = output.last_hidden_state.float().cpu().numpy() if want_tokens else None  # [B, d, F, T]
+        done = []
+        for i, part in enumerate(parts):
+            steps = min(self.steps, math.ceil(len(part.samples) * self.steps / self.span))
+            tokens = None
+            if states is not None:
+                tokens = np.ascontiguousarray(states[i, :, :, :steps].transpose(2, 1, 0)).reshape(
+                    steps * self.bands, -1
+                )
+            done.append(EncodedPart(pooled[i].copy(), steps, 1.0, tokens))
+        return done

@@ -1,0 +1,136 @@
+"""SigLIP and SigLIP 2: a vision and a text tower in one space. SigLIP 2 NaFlex keeps each picture's own shape.
+
+https://arxiv.org/abs/2303.15343, https://arxiv.org/abs/2502.14786
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.encoders._pixels import PictureConfig, Seen, Size, grid_of, to_host
+from pipeline.encoders._towers import TwoTowerEncoder, seen, words
+from pipeline.encoders.base import Encoded
+from pipeline.errors import ConfigError, SampleError, describe
+from pipeline.tokenizers.base import Prepared
+
+
+class SiglipConfig(PictureConfig):
+    """``checkpoint`` of model_type siglip (SigLIP, SigLIP 2 of fixed resolution) or siglip2 (NaFlex)."""
+
+    kind: Literal["siglip"] = "siglip"
+
+
+class SiglipEncoder(TwoTowerEncoder):
+    """Pooled: the towers' own heads. Tokens: ``last_hidden_state``, without the padding patches of NaFlex."""
+
+    model_types = ("siglip", "siglip2")
+
+    @property
+    def naflex(self) -> bool:
+        return self.checkpoint.model_type == "siglip2"
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        if not self.sees:
+            self._text_tokenizer()
+
+    def dims(self) -> tuple[int | None, int]:
+        config = self.model_config()
+        if not self.sees:
+            return config.text_config.projection_size, config.text_config.hidden_size
+        width = config.vision_config.hidden_size
+        return (width if getattr(config.vision_config, "vision_use_head", True) else None), width
+
+    def processor_name(self) -> str:
+        return type(self._text_tokenizer()).__name__
+
+    def picture_size(self) -> Size | None:
+        return None if self.naflex else super().picture_size()
+
+    def prefix_length(self) -> int:
+        return 0
+
+    def bucket(self, row: Prepared) -> Hashable:
+        if not self.sees:
+            return "too long" if len(row.inputs["input_ids"]) > self.text_length else "text"
+        return "naflex" if self.naflex else super().bucket(row)
+
+    def length(self, row: Prepared) -> int:
+        return row.inputs["pixels"].shape[-2] if self.naflex and self.sees else super().length(row)
+
+    def setup(self) -> None:
+        super().setup()
+        if not self.sees:
+            tokenizer = self._text_tokenizer()
+            self.pad_id, self.pad_left = int(tokenizer.pad_token_id), tokenizer.padding_side == "left"
+            self.masked = "attention_mask" in tokenizer.model_input_names
+            self.text_length = min(tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
+
+    def _text_tokenizer(self) -> Any:
+        """The checkpoint's own: it says how texts are padded, which this tower sees."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                self.checkpoint.path, trust_remote_code=False, local_files_only=True
+            )
+        except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+            raise ConfigError(
+                self.checkpoint.where,
+                f"{self.checkpoint.name!r} has no tokenizer that loads ({describe(error)})",
+                "save the model's own fast tokenizer into the same folder",
+            ) from error
+        if tokenizer.pad_token_id is None:
+            raise ConfigError(
+                self.checkpoint.where, f"the tokenizer of {self.checkpoint.name!r} has no pad token", "name one in it"
+            )
+        return tokenizer
+
+    def look(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
+        if self.naflex:
+            return self._look_padded(pictures, want_hidden)
+        pixels = self.finish(np.stack([picture["pixels"] for picture in pictures]))
+        out = self.model.get_image_features(pixel_values=pixels)
+        grid = grid_of(pixels.shape[-2:], self.model.config.vision_config.patch_size)
+        return seen(out, [grid] * len(pictures), want_hidden)
+
+    def _look_padded(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
+        """Patches [n, P*P*C] of pictures of different shapes, padded to the longest and masked."""
+        import torch
+
+        lengths = [len(picture["pixels"]) for picture in pictures]
+        patches = np.zeros((len(pictures), max(lengths), pictures[0]["pixels"].shape[-1]), pictures[0]["pixels"].dtype)
+        for i, picture in enumerate(pictures):
+            patches[i, : lengths[i]] = picture["pixels"]
+        mask = torch.from_numpy((np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)).to(self.device)
+        shapes = np.stack([picture["spatial_shape"] for picture in pictures]).astype(np.int64)
+        pixels = self.finish(patches) * mask[..., None].to(self.dtype)  # padding is 0 after normalising, not before
+        out = self.model.get_image_features(
+            pixel_values=pixels, pixel_attention_mask=mask, spatial_shapes=torch.from_numpy(shapes).to(self.device)
+        )
+        grids = [(int(height), int(width)) for height, width in shapes]
+        return seen(out, grids, want_hidden)
+
+    def read(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        """Every text is padded to the model's full length, as in training: padding is part of the input."""
+        import torch
+
+        longest = max(len(row.inputs["input_ids"]) for row in rows)
+        if longest > self.text_length:  # a whole bucket of them
+            return [SampleError("limit", f"{longest} tokens, the model takes {self.text_length}") for _ in rows]
+        ids = np.full((len(rows), self.text_length), self.pad_id, np.int64)
+        mask = np.zeros_like(ids)
+        places = []
+        for i, row in enumerate(rows):
+            n = len(row.inputs["input_ids"])
+            places.append(slice(self.text_length - n, None) if self.pad_left else slice(0, n))
+            ids[i, places[i]] = row.inputs["input_ids"]
+            mask[i, places[i]] = 1
+        inputs = {"attention_mask": torch.from_numpy(mask).to(self.device)} if self.masked else {}
+        out = self.model.get_text_features(input_ids=torch.from_numpy(ids).to(self.device), **inputs)
+        pooled = to_host(out.pooler_output)
+        hidden = to_host(out.last_hidden_state) if want_tokens else None
+        return [words(row, pooled[i], None if hidden is None else hidden[i, places[i]]) for i, row in enumerate(rows)]

@@ -1,0 +1,46 @@
+"""VideoMAE: a video transformer over tubelets of a fixed number of frames. https://arxiv.org/abs/2203.12602"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.encoders._pixels import Size, TubeletEncoder, pair
+from pipeline.encoders.base import TransformersEncoderConfig
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class VideoMaeConfig(TransformersEncoderConfig):
+    """``checkpoint`` of model_type videomae."""
+
+    kind: Literal["videomae"] = "videomae"
+    pool: Literal["mean"] = "mean"
+    """The window's vector: the mean of all tokens."""
+
+
+class VideoMaeEncoder(TubeletEncoder):
+    """Tokens: ``last_hidden_state``, time first."""
+
+    model_types = ("videomae",)
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        frames = self.tokenizer.sampling.frames if self.tokenizer.sampling else None
+        fixed = self.model_config().num_frames
+        if frames not in (None, fixed):
+            raise ConfigError(f"{where}.tokenizer.sampling.frames", str(frames), f"the model takes {fixed} frames")
+
+    def picture_size(self) -> Size | None:
+        return pair(self.model_config().image_size)
+
+    def load(self) -> torch.nn.Module:
+        from transformers import VideoMAEModel
+
+        model: torch.nn.Module = self.complete(VideoMAEModel)
+        return model
+
+    def last_hidden_state(self, pixels: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.model(pixel_values=pixels).last_hidden_state
+        return hidden

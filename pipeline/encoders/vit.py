@@ -1,0 +1,121 @@
+"""Vision transformers of one tower: ViT, DINOv2 (with and without registers), DINOv3.
+
+https://arxiv.org/abs/2010.11929, https://arxiv.org/abs/2304.07193, https://arxiv.org/abs/2309.16588,
+https://arxiv.org/abs/2508.10104
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.encoders._pixels import (
+    PictureConfig,
+    PictureEncoder,
+    Seen,
+    Size,
+    grid_of,
+    native_dtype,
+    pair,
+    space,
+    to_host,
+)
+from pipeline.encoders.base import EncoderSpec
+from pipeline.errors import ConfigError
+from pipeline.tokenizers._processor import load_processor
+
+if TYPE_CHECKING:
+    import torch
+
+
+class VitConfig(PictureConfig):
+    """``checkpoint`` of model_type vit, dinov2, dinov2_with_registers or dinov3_vit."""
+
+    kind: Literal["vit"] = "vit"
+    pool: Literal["cls", "mean", "pooler"] = "cls"
+    """The picture's vector: the class token after the last norm, the mean of the patch tokens, or the
+    model's own pooler (DINO's is the class token)."""
+
+
+class VitEncoder(PictureEncoder):
+    """Tokens: the patches' ``last_hidden_state``. Prefix: class token, then register tokens."""
+
+    model_types = ("vit", "dinov2", "dinov2_with_registers", "dinov3_vit")
+    config: VitConfig
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        pooler = self.config.pool == "pooler" and self.checkpoint.model_type == "vit"
+        if pooler and not any("pooler." in name for name in _weight_names(self.checkpoint)):
+            raise ConfigError(
+                f"{where}.encoder.pool",
+                f"'pooler', which {self.checkpoint.name!r} was saved without",
+                "one of 'cls', 'mean'",
+            )
+
+    def picture_size(self) -> Size | None:
+        config = self.model_config()
+        return pair(config.image_size) if config.model_type == "vit" else None
+
+    def prefix_length(self) -> int:
+        config = self.model_config() if not hasattr(self, "model") else self.model.config
+        return 1 + int(getattr(config, "num_register_tokens", 0))
+
+    def spec(self) -> EncoderSpec:
+        config = self.model_config()
+        dim = config.hidden_size
+        if self.config.pool == "pooler":
+            dim = getattr(config, "pooler_output_size", None) or dim
+        return EncoderSpec(
+            dim=dim,
+            token_dim=dim if self.per_frame else config.hidden_size,
+            space=space(self.checkpoint, self.config.pool),
+            normalized=self.normalized,
+            native_dtype=native_dtype(self.checkpoint),
+            model_type=config.model_type,
+            processor=load_processor(self.checkpoint).name,
+        )
+
+    def load(self) -> torch.nn.Module:
+        from transformers import AutoModel
+
+        # a ViT saved by another task has no pooler, and transformers would draw one at random
+        options = {"add_pooling_layer": self._with_pooler} if self.checkpoint.model_type == "vit" else {}
+        model: torch.nn.Module = self.complete(AutoModel, unused=("embeddings.mask_token",), **options)
+        return model
+
+    @property
+    def _with_pooler(self) -> bool:
+        return self.config.pool == "pooler"
+
+    def load_key(self) -> tuple[object, ...]:
+        return (super().load_key(), self._with_pooler)
+
+    def look(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
+        pixels = self.finish(np.stack([picture["pixels"] for picture in pictures]))
+        out = self.model(pixel_values=pixels)
+        hidden = out.last_hidden_state
+        if self.config.pool == "cls":
+            pooled = hidden[:, 0]
+        elif self.config.pool == "mean":
+            pooled = hidden[:, self.prefix_length() :].float().mean(dim=1)
+        else:
+            pooled = out.pooler_output
+        grid = grid_of(pixels.shape[-2:], self.model.config.patch_size)
+        return Seen(to_host(pooled), to_host(hidden) if want_hidden else None, [grid] * len(pictures))
+
+
+def _weight_names(checkpoint: Checkpoint) -> list[str]:
+    """Names of the tensors, from the headers of the safetensors files."""
+    from safetensors import safe_open
+
+    names: list[str] = []
+    for file in sorted(os.listdir(checkpoint.path)):
+        if file.endswith(".safetensors"):
+            with safe_open(os.path.join(checkpoint.path, file), framework="numpy") as tensors:
+                names += tensors.keys()
+    return names

@@ -1,0 +1,137 @@
+"""Sound through Wav2Vec2, HuBERT and WavLM."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import ConfigDict
+
+from pipeline.encoders import _audio
+from pipeline.encoders._weights import complete, native_dtype, space_id
+from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.errors import SampleError
+from pipeline.tokenizers.base import Prepared
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Wav2Vec2Config(TransformersEncoderConfig):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["wav2vec2"]
+
+
+class Wav2Vec2Encoder(TransformersEncoder):
+    """Tokens: the last hidden states, one for each frame that the model's convolutions make (49 for 1 s); pooled:
+    their mean. The waveform is normalised by the checkpoint's own feature extractor.
+
+    Models with group norm see the length of the whole batch, masked or not: their rows share a batch only
+    with rows of equal length. Those with layer norm are padded and masked.
+    """
+
+    model_types = ("wav2vec2", "hubert", "wavlm")
+    modalities = ("audio",)
+    tokenizer_kinds = ("audio_frame",)
+    config: Wav2Vec2Config
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        _audio.check_sound(self.checkpoint, self.tokenizer, where)
+
+    def spec(self) -> EncoderSpec:
+        config = self.model_config()
+        dim = config.output_hidden_size if getattr(config, "add_adapter", False) else config.hidden_size
+        return EncoderSpec(
+            dim=dim,
+            token_dim=dim,
+            space=space_id(self.checkpoint, "mean"),
+            normalized=False,
+            native_dtype=native_dtype(self.checkpoint),
+            model_type=self.checkpoint.model_type,
+            processor=type(_audio.load_extractor(self.checkpoint)).__name__,
+        )
+
+    def load(self) -> torch.nn.Module:
+        from transformers import AutoModel
+
+        loaded = self.from_pretrained(AutoModel, output_loading_info=True)
+        model: torch.nn.Module = complete(loaded, self.checkpoint.where, unused=("masked_spec_embed",))
+        return model
+
+    def setup(self) -> None:
+        super().setup()
+        self.extractor = _audio.load_extractor(self.checkpoint)
+        config = self.model.config
+        adapted = getattr(config, "add_adapter", False)
+        self.samples_per_token = math.prod(config.conv_stride)
+        if adapted:
+            self.samples_per_token *= config.adapter_stride**config.num_adapter_layers
+        # An adapter's convolutions and a batch norm before the positional one read what stands in the padding.
+        self.may_pad = (
+            config.feat_extract_norm == "layer" and not adapted and not getattr(config, "conv_pos_batch_norm", False)
+        )
+
+    def bucket(self, row: Prepared) -> Hashable:
+        return () if self.may_pad else super().bucket(row)
+
+    def length(self, row: Prepared) -> int:
+        return len(row.inputs["waveform"])
+
+    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        counts = self._token_counts([self.length(row) for row in rows])
+        fit = [i for i, count in enumerate(counts) if count > 0]
+        done: list[Encoded | SampleError] = [self._too_short(self.length(row)) for row in rows]
+        if fit:
+            encoded = self._encode([rows[i] for i in fit], [counts[i] for i in fit], want_tokens)
+            for i, one in zip(fit, encoded, strict=True):
+                done[i] = one
+        return done
+
+    def _token_counts(self, lengths: list[int]) -> list[int]:
+        import torch
+
+        counts: list[int] = self.model._get_feat_extract_output_lengths(torch.tensor(lengths)).tolist()
+        return counts
+
+    def _too_short(self, samples: int) -> SampleError:
+        config, needed = self.model.config, 1
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+            needed = (needed - 1) * stride + kernel
+        return SampleError("empty", f"{samples} samples are too short: the model's first frame takes {needed}")
+
+    def _encode(self, rows: Sequence[Prepared], counts: list[int], want_tokens: bool) -> list[Encoded]:
+        import torch
+
+        values = [_audio.extract(self.extractor, _audio.waveform(row))["input_values"][0] for row in rows]
+        batch = np.zeros((len(rows), max(len(one) for one in values)), np.float32)
+        mask = np.zeros(batch.shape, np.int64)
+        for i, one in enumerate(values):
+            batch[i, : len(one)] = one
+            mask[i, : len(one)] = 1
+        padded = not mask.all()
+        hidden = self.model(
+            torch.from_numpy(batch).to(self.device, self.dtype),
+            attention_mask=torch.from_numpy(mask).to(self.device) if padded else None,
+        ).last_hidden_state.float()
+        done = []
+        for i, row in enumerate(rows):
+            kept = hidden[i, : counts[i]] if padded else hidden[i]
+            pooled = kept.mean(0).cpu().numpy()
+            if not want_tokens:
+                done.append(Encoded(pooled=pooled))
+                continue
+            step_s = self.samples_per_token / self.extractor.sampling_rate
+            done.append(
+                Encoded(
+                    pooled=pooled,
+                    tokens=kept.cpu().numpy().copy(),
+                    prefix_tokens=np.zeros((0, kept.shape[1]), np.float32),
+                    grid=(len(kept), 1, 1),
+                    times_s=_audio.start_s(row) + step_s * np.arange(len(kept)),
+                )
+            )
+        return done

@@ -1,0 +1,101 @@
+"""Sound through Whisper's encoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import ConfigDict
+
+from pipeline.encoders import _audio
+from pipeline.encoders._audio import EncodedPart, Part
+from pipeline.encoders._weights import complete, native_dtype, space_id
+from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.errors import SampleError
+from pipeline.tokenizers.base import Prepared
+
+if TYPE_CHECKING:
+    import torch
+
+_STRIDE = 2
+"""Spectrogram frames of one token: the stride of the encoder's second convolution, fixed in its class."""
+
+
+class WhisperConfig(TransformersEncoderConfig):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["whisper"]
+    long: Literal["chunk", "truncate"] = "chunk"
+    """Sound longer than the model's span (30 s): in consecutive chunks of one span, or its first span only."""
+
+
+class WhisperEncoder(TransformersEncoder):
+    """Tokens: the encoder's states, one each 20 ms; pooled: their mean.
+
+    The model always sees its whole span, padded with silence. Only the states of the span that has sound
+    are kept: ``ceil(samples / samples of a token)``.
+    """
+
+    model_types = ("whisper",)
+    modalities = ("audio",)
+    tokenizer_kinds = ("audio_frame",)
+    config: WhisperConfig
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        _audio.check_sound(self.checkpoint, self.tokenizer, where)
+        extractor, config = _audio.load_extractor(self.checkpoint), self.model_config()
+        _audio.check_equal(self.checkpoint, "frames", extractor.nb_max_frames, config.max_source_positions * _STRIDE)
+        _audio.check_equal(self.checkpoint, "mel bins", extractor.feature_size, config.num_mel_bins)
+
+    def spec(self) -> EncoderSpec:
+        config = self.model_config()
+        return EncoderSpec(
+            dim=config.d_model,
+            token_dim=config.d_model,
+            space=space_id(self.checkpoint, "mean"),
+            normalized=False,
+            native_dtype=native_dtype(self.checkpoint),
+            model_type=self.checkpoint.model_type,
+            processor=type(_audio.load_extractor(self.checkpoint)).__name__,
+        )
+
+    def load(self) -> torch.nn.Module:
+        from transformers import WhisperModel
+
+        whole = complete(self.from_pretrained(WhisperModel, output_loading_info=True), self.checkpoint.where)
+        encoder: torch.nn.Module = whole.get_encoder()
+        return encoder
+
+    def setup(self) -> None:
+        super().setup()
+        self.extractor = _audio.load_extractor(self.checkpoint)
+        self.samples_per_token = self.extractor.hop_length * _STRIDE
+
+    def bucket(self, row: Prepared) -> tuple[()]:
+        return ()
+
+    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        rate = self.extractor.sampling_rate
+        parts, refused = _audio.parts_of(rows, rate, self._divide)
+        encoded = _audio.in_batches(parts, self.config.batch_size, lambda some: self._encode(some, want_tokens))
+        return _audio.rows_of(len(rows), parts, encoded, refused, self.samples_per_token / rate)
+
+    def _divide(self, samples: np.ndarray) -> list[np.ndarray]:
+        span = self.extractor.n_samples
+        chunks = [samples[i : i + span] for i in range(0, len(samples), span)]
+        return chunks[:1] if self.config.long == "truncate" else chunks
+
+    def _encode(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
+        import torch
+
+        mel = np.concatenate([_audio.extract(self.extractor, part.samples)["input_features"] for part in parts])
+        hidden = self.model(torch.from_numpy(mel).to(self.device, self.dtype)).last_hidden_state.float()
+        done = []
+        for part, states in zip(parts, hidden, strict=True):
+            kept = states[: math.ceil(len(part.samples) / self.samples_per_token)]
+            tokens = kept.cpu().numpy().copy() if want_tokens else None
+            done.append(EncodedPart(kept.mean(0).cpu().numpy(), len(kept), float(len(kept)), tokens))
+        return done

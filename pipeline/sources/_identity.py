@@ -1,0 +1,89 @@
+"""Who a sample is: roles by extension, ids, tokens of files, the hash of a version. For every source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline import storage
+from pipeline.errors import SampleError
+
+LISTING_ROWS = 10_000
+"""Rows of one table of a listing, at most."""
+
+_EXTENSIONS = {
+    "text": "txt text md markdown rst html htm xhtml xml json jsonl ndjson csv tsv yaml yml tex log srt vtt sbv lrc",
+    "image": "jpg jpeg jpe jfif png apng gif webp bmp dib tif tiff avif avifs heic heif ppm pgm pbm pnm pfm jp2 j2k "
+    "jpx jpf j2c jpc ico icns tga pcx dds mpo psd sgi rgb xbm xpm qoi exr hdr dng im msp fli flc cur wmf emf",
+    "video": "mp4 m4v mkv webm mov avi mpg mpeg mpe m1v m2v mpv ts m2ts mts wmv flv f4v 3gp 3g2 ogv asf vob mxf dv "
+    "y4m h264 264 h265 265 hevc ivf divx rm rmvb gifv nut",
+    "audio": "wav wave flac ogg oga opus mp3 m4a m4b aac aif aiff aifc wma ac3 eac3 amr au snd caf mka mp2 mpga ape "
+    "wv tta dts spx w64 rf64 voc gsm",
+}
+_ROLES = {extension: role for role, names in _EXTENSIONS.items() for extension in names.split()}
+
+
+def role_of(name: str) -> str:
+    """The role that the extension of ``name`` hints at, in any case; ``other`` where it says nothing."""
+    return _ROLES.get(os.path.splitext(name)[1][1:].lower(), "other")
+
+
+def id_of(path: str) -> str:
+    """The sample_id of a relative path: the path itself. Of names that are not UTF-8, the bytes percent-escaped."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        escaped = path.replace("%", "%25")
+        return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", escaped)
+    return path
+
+
+def version_of(files: Iterable[tuple[str, str, str]], inline: str | None, passthrough: Mapping[str, Any]) -> str:
+    """sha256 (hex) over the sorted (role, relative uri, token) of all files, the inline text and passthrough values."""
+    values = [sorted(files), inline, sorted(passthrough.items())]
+    text = json.dumps(values, default=_plain, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return {type(value).__name__: value.hex() if isinstance(value, bytes) else str(value)}
+
+
+def local_token(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def remote_token(info: Mapping[str, Any]) -> str:
+    """What changes when the file changes, from a file system's own listing: etag or version id before times."""
+    for key in ("ETag", "etag", "VersionId", "version_id", "generation", "md5Hash"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    times = (info.get(key) for key in ("LastModified", "last_modified", "mtime", "modified", "updated", "created"))
+    return f"{info.get('size')}-{next((str(time) for time in times if time is not None), '')}"
+
+
+def stat_token(uri: str) -> str:
+    """The token of one file; ``missing`` where it cannot be had, for the worker to tell as a failure."""
+    fs, path = storage.split(uri)
+    try:
+        return local_token(os.stat(path)) if isinstance(fs, LocalFileSystem) else remote_token(fs.info(path))
+    except OSError:
+        return "missing"
+
+
+def content_token(uri: str) -> str:
+    """sha256 (hex) of the file's bytes; ``missing`` where they cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with storage.Blob(uri).open() as file, storage.reading(uri):
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    except SampleError:
+        return "missing"
+    return digest.hexdigest()

@@ -1,0 +1,270 @@
+"""A folder or a glob of files, on any fsspec URL. One file, or one group of files of a stem, is a sample."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pipeline import storage
+from pipeline.errors import ConfigError, describe
+from pipeline.schema import LISTING
+from pipeline.sources._identity import (
+    LISTING_ROWS,
+    content_token,
+    id_of,
+    local_token,
+    remote_token,
+    role_of,
+    version_of,
+)
+from pipeline.sources._patterns import MAGIC, Patterns
+
+SIDECARS = ("**/.*", "**/.*/**", "**/manifest.*", "**/README*", "**/LICENSE*", "**/*_ATTRIBUTION*")
+
+_Found = tuple[str, str]
+"""A file: its path relative to the root, and its token."""
+_Files = list[_Found]
+
+
+class _Place(NamedTuple):
+    root: str
+    """The folder to walk: an absolute path, or a URL."""
+    glob: Patterns | None
+    """What files must match, below the root."""
+    only: str | None
+    """The name of the one file, if the path names a file."""
+
+
+class Config(BaseModel):
+    """``sample_id`` is the path relative to the root: the folder, or the part of a glob before its first wildcard.
+
+    Globs: ``*`` and ``?`` within a name, ``**`` over any number of folders, ``[...]``, ``{a,b}``. They are relative
+    to the root: ``*.bak`` is the root's own, ``**/*.bak`` anybody's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["files"] = "files"
+    path: str = Field(min_length=1)
+    """A folder, a glob or one file, local or any fsspec URL."""
+    include: tuple[str, ...] = ()
+    """Globs; a file must match one of them. Empty: all files."""
+    exclude: tuple[str, ...] = SIDECARS
+    """Globs of what is no sample."""
+    version: Literal["mtime", "sha256"] = "mtime"
+    """What tells a changed file: size and time of change (etag or version id where there is one), or its content."""
+    follow_symlinks: bool = False
+    """True: also follow links that lead out of the folder."""
+
+    @field_validator("include", "exclude")
+    @classmethod
+    def _readable(cls, globs: tuple[str, ...]) -> tuple[str, ...]:
+        Patterns(globs)
+        return globs
+
+
+class FilesSource:
+    """Lists folder by folder; no file is opened (but for ``version: sha256``)."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.where = "source"
+
+    def check(self, where: str) -> None:
+        """Raises ``ConfigError``: unreachable, no file there, a glob that cannot be read."""
+        self.where = where
+        storage.check_readable(self._place.root, f"{where}.path")
+        if next(self._folders(), None) is None:
+            raise self._nothing()
+
+    def passthrough(self) -> pa.Schema:
+        return pa.schema([])
+
+    def list(self) -> Iterator[pa.Table]:
+        """Tables of schema ``LISTING``, at most ``LISTING_ROWS`` rows each, ordered by sample_id within each."""
+        rows: list[dict[str, str | None]] = []
+        empty = True
+        for files in self._folders():
+            empty = False
+            rows.extend(self._samples(files))
+            while len(rows) >= LISTING_ROWS:
+                yield _table(rows[:LISTING_ROWS])
+                rows = rows[LISTING_ROWS:]
+        if empty:
+            raise self._nothing()
+        if rows:
+            yield _table(rows)
+
+    # -- samples ---------------------------------------------------------------------------------
+
+    def _samples(self, files: _Files) -> Iterator[dict[str, str | None]]:
+        """The samples of one folder. Files of one stem are one sample if no two of them have the same role."""
+        paths = {path for path, _ in files}
+        stems: dict[str, _Files] = {}
+        for path, token in files:
+            stems.setdefault(os.path.splitext(path)[0] if role_of(path) != "other" else path, []).append((path, token))
+        ids: dict[str, str] = {}
+        for stem, members in stems.items():
+            roles = {role_of(path) for path, _ in members}
+            together = 1 < len(members) == len(roles) and stem not in paths
+            for name, group in [(stem, members)] if together else [(one[0], [one]) for one in members]:
+                sample_id = id_of(name)
+                if ids.setdefault(sample_id, name) != name:
+                    both = f"{os.fsencode(ids[sample_id])!r} and {os.fsencode(name)!r}"
+                    raise ConfigError(
+                        f"{self.where}.path", f"{both} have the same sample_id {sample_id!r}", "rename one of them"
+                    )
+                yield self._sample(sample_id, group)
+
+    def _sample(self, sample_id: str, files: _Files) -> dict[str, str | None]:
+        named = [(role_of(path), path, self._uri(path), token) for path, token in files]
+        if self.config.version == "sha256":
+            named = [(role, path, uri, content_token(uri)) for role, path, uri, _ in named]
+        return {
+            "sample_id": sample_id,
+            "source_version": version_of([(role, id_of(path), token) for role, path, _, token in named], None, {}),
+            **{f"{role}_uri": uri for role, _, uri, _ in named},
+        }
+
+    def _uri(self, path: str) -> str:
+        root = self._place.root
+        return storage.local_uri(os.path.join(root, path)) if storage.is_local(root) else storage.join(root, path)
+
+    # -- listing ---------------------------------------------------------------------------------
+
+    @cached_property
+    def _place(self) -> _Place:
+        try:
+            return _place(self.config.path)
+        except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
+            raise ConfigError(
+                f"{self.where}.path",
+                f"cannot reach {self.config.path!r} ({describe(error)})",
+                "give a folder, a file or a glob that can be read",
+            ) from error
+
+    @cached_property
+    def _filters(self) -> tuple[Patterns, ...]:
+        """What a path must match, all of them."""
+        include = Patterns(self.config.include) if self.config.include else None
+        return tuple(patterns for patterns in (self._place.glob, include) if patterns is not None)
+
+    @cached_property
+    def _exclude(self) -> Patterns:
+        return Patterns(self.config.exclude)
+
+    def _wanted(self, path: str) -> bool:
+        if self._place.only is not None:
+            return path == self._place.only
+        return all(filter_.match(path) for filter_ in self._filters) and not self._exclude.match(path)
+
+    def _enter(self, folder: str) -> bool:
+        return (
+            self._place.only is None
+            and all(filter_.may_reach(folder) for filter_ in self._filters)
+            and not self._exclude.cover(folder)
+        )
+
+    def _folders(self) -> Iterator[_Files]:
+        """The wanted files of each folder that has some."""
+        fs, path = storage.split(self._place.root)
+        walk = self._local(path) if isinstance(fs, LocalFileSystem) else self._remote(fs, path.rstrip("/"))
+        yield from (files for files in walk if files)
+
+    def _local(self, root: str) -> Iterator[_Files]:
+        real_root = os.path.realpath(root)
+        status = os.stat(root)
+        todo = [("", frozenset([(status.st_dev, status.st_ino)]))]
+        while todo:
+            prefix, above = todo.pop()
+            files: _Files = []
+            folders = []
+            try:
+                with os.scandir(os.path.join(root, prefix)) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except OSError as error:
+                raise self._unlistable(os.path.join(root, prefix), error) from error
+            for entry in entries:
+                path, is_link = prefix + entry.name, entry.is_symlink()
+                if is_link and not self.config.follow_symlinks and not _inside(entry.path, real_root):
+                    continue
+                try:
+                    status = os.stat(entry.path)
+                except OSError:  # a dangling link is listed, so that its failure is told
+                    if is_link and self._wanted(path):
+                        files.append((path, "missing"))
+                    continue
+                own = (status.st_dev, status.st_ino)
+                if stat.S_ISDIR(status.st_mode):
+                    if own not in above and self._enter(path):
+                        folders.append((f"{path}/", above | {own}))
+                elif stat.S_ISREG(status.st_mode) and self._wanted(path):
+                    files.append((path, local_token(status)))
+            yield files
+            todo.extend(reversed(folders))
+
+    def _remote(self, fs: Any, root: str) -> Iterator[_Files]:
+        todo = [root]
+        while todo:
+            folder = todo.pop()
+            try:
+                entries = fs.ls(folder, detail=True, refresh=True)
+            except Exception as error:  # any backend may raise anything here
+                raise self._unlistable(folder, error) from error
+            fs.invalidate_cache(folder)  # a listing is read once: nothing of it stays in memory
+            files: _Files = []
+            folders = []
+            for entry in sorted(entries, key=lambda entry: str(entry["name"])):
+                name = str(entry["name"])
+                path = name.removeprefix(root).removeprefix("/")
+                if entry["type"] == "directory":
+                    if name.rstrip("/") != folder and self._enter(path.rstrip("/")):
+                        folders.append(name.rstrip("/"))
+                elif path and not path.endswith("/") and self._wanted(path):
+                    files.append((path, remote_token(entry)))
+            yield files
+            todo.extend(reversed(folders))
+
+    def _unlistable(self, folder: str, error: Exception) -> ConfigError:
+        return ConfigError(f"{self.where}.path", f"cannot list {folder!r} ({describe(error)})", "make it readable")
+
+    def _nothing(self) -> ConfigError:
+        return ConfigError(
+            f"{self.where}.path",
+            f"no file in {self.config.path!r} that is a sample",
+            "give a folder or a glob with files; see source.include and source.exclude",
+        )
+
+
+def _place(url: str) -> _Place:
+    """Where to walk, and for what. Raises whatever the file system does, and ``ValueError`` for a broken glob."""
+    fs, path = storage.split(url)
+    local = isinstance(fs, LocalFileSystem)
+    wildcard = MAGIC.search(url)
+    if wildcard is None or fs.exists(path):  # a folder may have a name that looks like a glob
+        root = os.path.abspath(path) if local else url.rstrip("/")
+        if not fs.isfile(path):
+            return _Place(root, None, None)
+        folder, _, name = root.rpartition("/")
+        return _Place(folder or "/", None, name)
+    body = url.find("://") + 3 if "://" in url else 0
+    cut = max(url.rfind("/", body, wildcard.start()) + 1, body)
+    folder = url[:cut] or "."
+    root = os.path.abspath(storage.split(folder)[1]) if local else folder.rstrip("/")
+    return _Place(root, Patterns([url[cut:]]), None)
+
+
+def _table(rows: list[dict[str, str | None]]) -> pa.Table:
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["sample_id"])), schema=LISTING)
+
+
+def _inside(path: str, real_root: str) -> bool:
+    real = os.path.realpath(path)
+    return real == real_root or real.startswith(real_root.rstrip("/") + "/")

@@ -1,0 +1,185 @@
+"""A checkpoint's own image or video processor, split in two: geometry here, arithmetic on the encoder's device.
+
+Geometry (resize, crop, cutting into patches) runs in a CPU worker and keeps uint8, a quarter of what
+float32 would carry to the encoder. Rescaling and normalising work value by value, so they give the same
+numbers later. Where that order would change a value, the processor runs whole and float32 travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.errors import ConfigError, SampleError, describe
+from pipeline.tokenizers.base import missing
+
+if TYPE_CHECKING:
+    import torch
+
+_GEOMETRY_FIRST = (
+    "TorchvisionBackend",
+    "BaseVideoProcessor",
+    "VideoMAEImageProcessor",
+    "Siglip2ImageProcessor",
+    "Gemma4ImageProcessor",
+)
+"""Classes of `transformers` whose ``_preprocess`` rescales and normalises after all geometry."""
+_FLATTENS = ("Siglip2ImageProcessor", "Gemma4ImageProcessor")
+"""Those that then cut the picture into patches [N, P*P*3], channels last."""
+_MAX_RESIZED_PIXELS = 1 << 27
+"""A picture of 1 x 60000 pixels would be resized to 224 x 13 million before it is cropped."""
+
+
+class PixelTokenizerConfig(BaseModel):
+    """Geometry for an encoder without a checkpoint (``raw``). With a checkpoint its processor decides."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int | None = Field(default=None, ge=1)
+    """Pixels: the shorter edge is resized to it, the centre ``size`` x ``size`` is cut out."""
+    patch_size: int | None = Field(default=None, ge=1)
+    """Pixels on a patch's edge."""
+
+
+@dataclass(frozen=True)
+class PixelProcessor:
+    """``processor`` is a torchvision-backed image or video processor of `transformers`."""
+
+    processor: Any
+
+    @property
+    def name(self) -> str:
+        """Class and backend, for the lineage."""
+        return f"{type(self.processor).__name__} ({self.processor.backend})"
+
+    @property
+    def geometry_first(self) -> bool:
+        """True if uint8 geometry followed by ``finish`` equals the whole processor."""
+        known = _definer(self.processor, "_preprocess") in _GEOMETRY_FIRST
+        plain = _definer(self.processor, "rescale_and_normalize") == "TorchvisionBackend"
+        return known and plain and not getattr(self.processor, "do_pad", False)
+
+    def images(self, pictures: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Pictures [H, W, 3] uint8 of one size through an image processor, each by itself.
+
+        Returns:
+            ``pixels`` [B, C, h, w], uint8 (float32 if not ``geometry_first``); a processor that flattens
+            gives [B, n, P*P*3]. NaFlex's padding patches are dropped, ``spatial_shape`` [B, 2] int32 tells
+            their grid. Whatever else the processor says stands under its own name.
+        """
+        self._bound(pictures)
+        out: dict[str, Any] = dict(self.processor(list(pictures), return_tensors="pt", **self._options()))
+        arrays = {_SAME.get(name, name): np.asarray(value) for name, value in out.items()}
+        if "pixel_attention_mask" in arrays:
+            patches = int(arrays.pop("pixel_attention_mask")[0].sum())
+            arrays["pixels"] = np.ascontiguousarray(arrays["pixels"][:, :patches])
+            arrays["spatial_shape"] = arrays.pop("spatial_shapes").astype(np.int32)
+        return arrays
+
+    def video(self, frames: np.ndarray) -> np.ndarray:
+        """Frames [T, H, W, 3] uint8 through a video processor: [T, C, h, w]."""
+        self._bound(frames)
+        out = self.processor(frames, do_sample_frames=False, return_tensors="pt", **self._options())
+        name = next(name for name in out if name.startswith("pixel_values"))
+        return np.asarray(out[name][0])
+
+    def finish(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels of ``images`` or ``video``, any leading axes, rescaled and normalised in float32 on their device."""
+        import torch
+
+        if not self.geometry_first:
+            return pixels
+        flat = _definer(self.processor, "_preprocess") in _FLATTENS
+        if flat:  # [..., n, P*P*3] -> channels where normalisation looks for them: [..., 3, n, P*P]
+            pixels = pixels.reshape(*pixels.shape[:-1], -1, 3).movedim(-1, -3)
+        p = self.processor
+        done: torch.Tensor = p.rescale_and_normalize(
+            pixels.to(torch.float32), p.do_rescale, p.rescale_factor, p.do_normalize, p.image_mean, p.image_std
+        )
+        return done.movedim(-3, -1).flatten(-2) if flat else done
+
+    def _options(self) -> dict[str, Any]:
+        """The axes are named: a picture 3 pixels high would be taken for one with its channels first."""
+        later = {"do_rescale": False, "do_normalize": False} if self.geometry_first else {}
+        return {"input_data_format": "channels_last", **later}
+
+    def _bound(self, pictures: Sequence[np.ndarray] | np.ndarray) -> None:
+        edge = (self.processor.size or {}).get("shortest_edge") if self.processor.do_resize else None
+        longest = (self.processor.size or {}).get("longest_edge")
+        if edge is None or longest is not None or not len(pictures):
+            return
+        height, width = pictures[0].shape[:2]
+        pixels = len(pictures) * edge * edge * max(height, width) / min(height, width)
+        if pixels > _MAX_RESIZED_PIXELS:
+            raise SampleError(
+                "limit", f"{len(pictures)} x {height} x {width} pixels would be resized to {pixels:.3g} pixels"
+            )
+
+
+_SAME = {"pixel_values": "pixels", "spatial_shapes": "spatial_shapes"}
+
+
+def _definer(processor: Any, method: str) -> str:
+    return next((c.__name__ for c in type(processor).__mro__ if method in vars(c)), "")
+
+
+def load_processor(checkpoint: Checkpoint, video: bool = False) -> PixelProcessor:
+    """The checkpoint's image processor, or its video processor. Imports transformers.
+
+    Raises:
+        ConfigError: none there, not readable, or without a torchvision backend.
+    """
+    from transformers import AutoImageProcessor, AutoVideoProcessor
+
+    kind = AutoVideoProcessor if video else AutoImageProcessor
+    try:
+        processor = kind.from_pretrained(
+            checkpoint.path, backend="torchvision", trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        raise ConfigError(
+            checkpoint.where,
+            f"{checkpoint.name!r} has no {'video' if video else 'image'} processor that loads ({describe(error)})",
+            "save the model's own processor into the same folder",
+        ) from error
+    if getattr(processor, "backend", None) != "torchvision":
+        raise ConfigError(
+            checkpoint.where,
+            f"the processor {type(processor).__name__} has no torchvision backend",
+            "give a checkpoint whose processor has one",
+        )
+    return PixelProcessor(processor)
+
+
+def centre_square(picture: np.ndarray, size: int) -> np.ndarray:
+    """[H, W, 3] uint8 -> [3, size, size] uint8: shorter edge resized to ``size`` (bicubic), centre cut out."""
+    from PIL import Image
+
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    square = Image.fromarray(picture).resize(
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+    )
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+
+def check_geometry(config: PixelTokenizerConfig, checkpoint: Checkpoint | None, where: str, *needed: str) -> None:
+    """Raises ``ConfigError`` unless geometry is said exactly once: by the config or by the checkpoint."""
+    for name in needed:
+        value = getattr(config, name)
+        if checkpoint is None and value is None:
+            raise ConfigError(f"{where}.{name}", "not set", missing(name))
+    for name in ("size", "patch_size", "tubelet_size"):
+        value = getattr(config, name, None)
+        if checkpoint is not None and value is not None:
+            raise ConfigError(f"{where}.{name}", str(value), "leave it out: the checkpoint's own processor decides")
+    if config.size is not None and config.patch_size is not None and config.size % config.patch_size:
+        raise ConfigError(
+            f"{where}.patch_size", str(config.patch_size), f"a divisor of size {config.size}, so that no pixel is lost"
+        )

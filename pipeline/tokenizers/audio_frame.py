@@ -1,0 +1,92 @@
+"""Sound to one waveform at the encoder's rate; the encoder makes frames of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.errors import ConfigError, SampleError, describe
+from pipeline.media import Media, Modality, Waveform, WaveformRequest
+from pipeline.tokenizers.base import Prepared, missing
+
+
+class AudioFrameConfig(BaseModel):
+    """Mono samples at one rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["audio_frame"]
+    frame_s: float = Field(default=0.02, gt=0)
+    """Seconds of a frame, for an encoder without a checkpoint (``raw``). A model's frames are its own."""
+    sample_rate: int | None = Field(default=None, ge=1)
+    """Hz. null: the rate of the checkpoint's feature extractor, the only one that it takes."""
+
+
+class AudioFrameTokenizer:
+    """Inputs: ``waveform`` float32 [samples]. ``times_s`` [1]: the time of the first sample."""
+
+    modality: Modality = "audio"
+
+    def __init__(self, config: AudioFrameConfig, checkpoint: Checkpoint | None) -> None:
+        self.config = config
+        self.checkpoint = checkpoint
+
+    def check(self, where: str) -> None:
+        check_rate(self.config, self.checkpoint, where)
+
+    def request(self) -> WaveformRequest:
+        if self.config.sample_rate is not None:
+            return WaveformRequest(self.config.sample_rate)
+        assert self.checkpoint is not None
+        return WaveformRequest(extractor_rate(self.checkpoint))
+
+    def setup(self) -> None:
+        """Nothing to load: feature extraction is the encoder's, beside its model."""
+
+    def tokenize(self, media: Media) -> Prepared:
+        assert isinstance(media, Waveform)
+        if not len(media.samples):
+            raise SampleError("empty", "the waveform has no samples")
+        return Prepared({"waveform": np.asarray(media.samples, np.float32)}, np.array([media.start_s], np.float64))
+
+
+def check_rate(config: AudioFrameConfig, checkpoint: Checkpoint | None, where: str) -> None:
+    """Raises ``ConfigError`` for a rate that is not the checkpoint's. ``where``: the tokenizer's path."""
+    if checkpoint is None:
+        if config.sample_rate is None:
+            raise ConfigError(f"{where}.sample_rate", "not given", missing("a sample_rate"))
+        return
+    rate = extractor_rate(checkpoint)
+    if config.sample_rate not in (None, rate):
+        raise ConfigError(f"{where}.sample_rate", f"{config.sample_rate}", f"the model takes {rate}: leave it out")
+
+
+def extractor_rate(checkpoint: Checkpoint) -> int:
+    """Hz that the checkpoint's feature extractor takes.
+
+    Raises:
+        ConfigError: it has none, or none with a sampling rate.
+    """
+    own = checkpoint.json("preprocessor_config.json")
+    extractor = own or checkpoint.json("processor_config.json").get("feature_extractor", {})
+    rate = extractor.get("sampling_rate") or _default_rate(checkpoint)
+    return int(rate)
+
+
+def _default_rate(checkpoint: Checkpoint) -> int:
+    from transformers import AutoFeatureExtractor
+
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(
+            checkpoint.path, trust_remote_code=False, local_files_only=True
+        )
+        return int(extractor.sampling_rate)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        raise ConfigError(
+            checkpoint.where,
+            f"{checkpoint.name!r} has no feature extractor for sound ({describe(error)})",
+            "save the model's own preprocessor_config.json into the same folder",
+        ) from error

@@ -1,0 +1,64 @@
+"""Videos as frames: one token a frame, or one patch grid a frame. Image encoders see them one by one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.errors import SampleError
+from pipeline.media import Frames, FramesRequest, Media, Modality
+from pipeline.tokenizers._processor import (
+    PixelProcessor,
+    PixelTokenizerConfig,
+    centre_square,
+    check_geometry,
+    load_processor,
+)
+from pipeline.tokenizers._sampling import SamplingConfig, UniformConfig
+from pipeline.tokenizers.base import Prepared
+
+
+class FrameConfig(PixelTokenizerConfig):
+    """A video -> T frames."""
+
+    kind: Literal["frame"] = "frame"
+    tokens: Literal["frame", "patch"] = "frame"
+    """What the feature's tokens are: one vector a frame, grid (T, 1, 1), or a patch grid a frame, (T, H, W)."""
+    sampling: SamplingConfig = UniformConfig()
+
+
+class FrameTokenizer:
+    """``inputs``: ``pixels`` [T, C, H, W] uint8, or what else the checkpoint's image processor gives for the
+    frames, T first; ``times_s`` [T] each frame's own time."""
+
+    modality: Modality = "video"
+
+    def __init__(self, config: FrameConfig, checkpoint: Checkpoint | None) -> None:
+        self.config = config
+        self.checkpoint = checkpoint
+        self.processor: PixelProcessor | None = None
+
+    def check(self, where: str) -> None:
+        needed = ("size", "patch_size") if self.config.tokens == "patch" else ("size",)
+        check_geometry(self.config, self.checkpoint, where, *needed)
+        if self.checkpoint is not None:
+            load_processor(self.checkpoint)
+
+    def request(self) -> FramesRequest:
+        return FramesRequest(self.config.sampling.sampling())
+
+    def setup(self) -> None:
+        if self.checkpoint is not None:
+            self.processor = load_processor(self.checkpoint)
+
+    def tokenize(self, media: Media) -> Prepared:
+        assert isinstance(media, Frames)
+        if not len(media.pixels):
+            raise SampleError("empty", "no frame in the window")
+        times = np.asarray(media.times_s, np.float64)
+        if self.processor is None:
+            assert self.config.size is not None
+            return Prepared({"pixels": np.stack([centre_square(f, self.config.size) for f in media.pixels])}, times)
+        return Prepared(self.processor.images(list(media.pixels)), times)

@@ -1,0 +1,54 @@
+"""Images as one grid of patches, the size and the cut as the checkpoint's own processor makes them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.media import Image, ImageRequest, Media, Modality
+from pipeline.tokenizers._processor import (
+    PixelProcessor,
+    PixelTokenizerConfig,
+    centre_square,
+    check_geometry,
+    load_processor,
+)
+from pipeline.tokenizers.base import Prepared
+
+
+class PatchConfig(PixelTokenizerConfig):
+    """An image -> one patch grid."""
+
+    kind: Literal["patch"] = "patch"
+
+
+class PatchTokenizer:
+    """``inputs``: ``pixels`` [C, H, W] uint8, or what else the checkpoint's image processor gives for one image
+    (NaFlex: ``pixels`` [n, P*P*C] uint8 and ``spatial_shape`` [2] int32)."""
+
+    modality: Modality = "image"
+
+    def __init__(self, config: PatchConfig, checkpoint: Checkpoint | None) -> None:
+        self.config = config
+        self.checkpoint = checkpoint
+        self.processor: PixelProcessor | None = None
+
+    def check(self, where: str) -> None:
+        check_geometry(self.config, self.checkpoint, where, "size", "patch_size")
+        if self.checkpoint is not None:
+            load_processor(self.checkpoint)
+
+    def request(self) -> ImageRequest:
+        return ImageRequest()
+
+    def setup(self) -> None:
+        if self.checkpoint is not None:
+            self.processor = load_processor(self.checkpoint)
+
+    def tokenize(self, media: Media) -> Prepared:
+        assert isinstance(media, Image)
+        if self.processor is None:
+            assert self.config.size is not None
+            return Prepared({"pixels": centre_square(media.pixels, self.config.size)})
+        arrays = self.processor.images([media.pixels])
+        return Prepared({name: array[0] for name, array in arrays.items()})

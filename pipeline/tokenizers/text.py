@@ -1,0 +1,247 @@
+"""Text to token ids, through the checkpoint's own fast tokenizer; and long texts to windows that fit it."""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_right
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.checkpoint import Checkpoint, resolve
+from pipeline.errors import ConfigError, SampleError, describe
+from pipeline.media import Media, Modality, Text, TextRequest
+from pipeline.tokenizers.base import Prepared, missing
+
+_UNSET = 1_000_000_000
+"""A tokenizer that knows no limit says 1e30."""
+_POSITIONS_START_AFTER_PADDING = {
+    *("roberta", "xlm-roberta", "camembert", "mpnet", "clap_text_model", "roberta-prelayernorm", "data2vec-text"),
+    *("xlm-roberta-xl", "longformer", "xmod", "ibert"),
+}
+"""Model types that number positions from ``pad_token_id + 1`` on, so that many rows of the table are never used."""
+_WORD = re.compile(r"\S+")
+
+
+class TextConfig(BaseModel):
+    """Token sequences of at most ``max_length`` tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["text"]
+    max_length: int | None = Field(default=None, ge=1)
+    """Tokens of one row, special tokens and prompt included. null: what the tokenizer and the model allow."""
+    overflow: Literal["truncate", "windows"] = "truncate"
+    """A longer text: its end is cut off, or it becomes several windows, each a row."""
+    overlap: int = Field(default=0, ge=0)
+    """Tokens that neighbouring windows share, about: windows begin and end at words."""
+    prompt: str = ""
+    """Put before every text, e.g. ``"query: "``."""
+    checkpoint: str | None = None
+    """Only for an encoder without a checkpoint (``raw``): a folder with a tokenizer, or a hub id."""
+    revision: str | None = None
+    """The commit of a hub id, 40 hex digits."""
+
+
+class TextTokenizer:
+    """Inputs: ``input_ids`` int32 [n] with special tokens, ``special_mask`` uint8 [n], 1 where special; unpadded."""
+
+    modality: Modality = "text"
+
+    def __init__(self, config: TextConfig, checkpoint: Checkpoint | None) -> None:
+        self.config = config
+        self.checkpoint = checkpoint
+
+    def check(self, where: str) -> None:
+        if self.checkpoint is not None and self.config.checkpoint is not None:
+            raise ConfigError(
+                f"{where}.checkpoint", repr(self.config.checkpoint), "leave it out: the encoder has its own tokenizer"
+            )
+        if self.config.overlap and self.config.overflow != "windows":
+            raise ConfigError(f"{where}.overlap", str(self.config.overlap), "only with overflow: windows")
+        self.setup(where)
+        if self.config.max_length is not None and self.limit is not None and self.config.max_length > self.limit:
+            raise ConfigError(
+                f"{where}.max_length", str(self.config.max_length), f"the model has {self.limit} positions"
+            )
+        if self.max_length is None:
+            if self.config.overflow == "windows":
+                raise ConfigError(f"{where}.max_length", "not given, and the model has no limit", "give one")
+            return
+        fixed = self._count("")
+        room = self.max_length - fixed
+        if room < 1:
+            raise ConfigError(
+                f"{where}.max_length",
+                str(self.max_length),
+                f"more than {fixed}: special tokens and prompt alone take so many",
+            )
+        if self.config.overlap >= room:
+            raise ConfigError(f"{where}.overlap", str(self.config.overlap), f"less than {room}, a window's own tokens")
+
+    def request(self) -> TextRequest:
+        return TextRequest()
+
+    def setup(self, where: str = "tokenizer") -> None:
+        """``where``: the tokenizer's path in the config, for errors."""
+        found = self._found(where)
+        # Truncation is a state of the tokenizers library's object: one object for each use, so that threads may share.
+        self._cutting, self._whole = _load(found), _load(found)
+        self.limit = _positions(found)
+        self.max_length = self.config.max_length or _least(self._whole.model_max_length, self.limit)
+        self._encode("a", truncated=True)
+
+    def tokenize(self, media: Media) -> Prepared:
+        assert isinstance(media, Text)
+        encoded = self._encode(media.text, truncated=True)
+        special = np.asarray(encoded["special_tokens_mask"], np.uint8)
+        ends = np.asarray(encoded["offset_mapping"], np.int64).reshape(-1, 2)[:, 1]
+        if not np.any((special == 0) & (ends > len(self.config.prompt))):
+            raise SampleError("empty", f"the tokenizer finds no token in {len(media.text)} characters")
+        return Prepared({"input_ids": np.asarray(encoded["input_ids"], np.int32), "special_mask": special})
+
+    def cut(self, text: str) -> list[tuple[int, int]]:
+        """Spans of characters ``[start, end)`` of the token windows of ``text``.
+
+        Each span, tokenized alone, fits ``max_length``; together they hold every character that is no
+        space, in order. They begin and end at words, but inside a word that is too long for a window.
+        A single character of more tokens than a window has room for is a span by itself.
+        """
+        if self.max_length is None or self._fits(text):
+            return [(0, len(text))]
+        return _Cutter(self, text).spans()
+
+    def _found(self, where: str) -> Checkpoint:
+        if self.checkpoint is not None:
+            return self.checkpoint
+        name = self.config.checkpoint
+        if name is None:
+            raise ConfigError(f"{where}.checkpoint", "not given", missing("a folder with a tokenizer"))
+        if os.path.isdir(name) and self.config.revision is None:  # a tokenizer alone: no weights are asked for
+            return Checkpoint(os.path.abspath(name), name, None, f"{where}.checkpoint")
+        return resolve(name, self.config.revision, f"{where}.checkpoint")
+
+    def _encode(self, text: str, truncated: bool) -> Any:
+        tokenizer = self._cutting if truncated else self._whole
+        return tokenizer(
+            self.config.prompt + text,
+            truncation=truncated and self.max_length is not None,
+            max_length=self.max_length if truncated else None,
+            return_special_tokens_mask=True,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+
+    def _count(self, text: str) -> int:
+        return len(self._encode(text, truncated=False)["input_ids"])
+
+    def _fits(self, text: str) -> bool:
+        assert self.max_length is not None
+        return self._count(text) <= self.max_length
+
+
+class _Cutter:
+    """One long text being cut. Tokens of the whole text estimate each span; tokenizing the span decides."""
+
+    def __init__(self, tokenizer: TextTokenizer, text: str) -> None:
+        assert tokenizer.max_length is not None
+        self.tokenizer, self.text = tokenizer, text
+        encoded = tokenizer._encode(text, truncated=False)
+        before = len(tokenizer.config.prompt)
+        own = [
+            (a - before, b - before)
+            for (a, b), special in zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
+            if not special and b > before
+        ]
+        self.token_starts = [a for a, _ in own]
+        self.token_ends = [b for _, b in own]
+        self.room = tokenizer.max_length - tokenizer._count("")
+        words = [match.span() for match in _WORD.finditer(text)]
+        self.word_starts = [a for a, _ in words]
+        self.word_ends = [b for _, b in words]
+
+    def spans(self) -> list[tuple[int, int]]:
+        done: list[tuple[int, int]] = []
+        start: int | None = self._next(0)
+        while start is not None:
+            end = self._end(start)
+            if done and end <= done[-1][1]:  # the overlap left no room for anything new
+                start = self._next(done[-1][1])
+                assert start is not None
+                end = self._end(start)
+            done.append((start, end))
+            following = self._next(end)
+            start = None if following is None else self._back(start, end, following)
+        return done
+
+    def _next(self, position: int) -> int | None:
+        """The first character from ``position`` on that is no space."""
+        word = bisect_right(self.word_ends, position)
+        return max(position, self.word_starts[word]) if word < len(self.word_starts) else None
+
+    def _end(self, start: int) -> int:
+        last = bisect_right(self.token_starts, start) - 1 + self.room
+        end = self.token_ends[last - 1] if last <= len(self.token_ends) else len(self.text)
+        end = self._at_word(start, max(end, start + 1))
+        while end > start + 1 and not self.tokenizer._fits(self.text[start:end]):
+            end = self._at_word(start, max(start + 1, min(end - 1, start + (end - start) * 15 // 16)))
+        return end
+
+    def _at_word(self, start: int, end: int) -> int:
+        """The last end of a word in ``(start, end]``; ``end`` itself inside a giant word."""
+        word = bisect_right(self.word_ends, end) - 1
+        return self.word_ends[word] if word >= 0 and self.word_ends[word] > start else end
+
+    def _back(self, start: int, end: int, following: int) -> int:
+        """Where the next span begins: ``overlap`` tokens before ``end``, at a word, after ``start``."""
+        overlap = self.tokenizer.config.overlap
+        if not overlap:
+            return following
+        token = max(0, bisect_right(self.token_starts, end - 1) - overlap)
+        wanted = max(self.token_starts[token], start + 1)
+        word = bisect_right(self.word_starts, wanted - 1)
+        if word < len(self.word_starts) and self.word_starts[word] < end:
+            return self.word_starts[word]
+        return wanted if wanted < end and not self.text[wanted].isspace() else following
+
+
+def _load(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's fast tokenizer. Raises ``ConfigError``."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # each tokenizer class raises its own
+        raise ConfigError(
+            checkpoint.where,
+            f"{checkpoint.name!r} has no tokenizer that loads ({describe(error)})",
+            "save the model's own tokenizer into the same folder",
+        ) from error
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            checkpoint.where, f"{type(tokenizer).__name__} is a slow tokenizer", "give one with a tokenizer.json"
+        )
+    return tokenizer
+
+
+def _positions(checkpoint: Checkpoint) -> int | None:
+    """Tokens that the model's table of positions has room for; None if there is no model or no table."""
+    if not checkpoint.json("config.json"):
+        return None
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
+    config = config.get_text_config()
+    rows = getattr(config, "max_position_embeddings", None)
+    if rows is None:
+        return None
+    if config.model_type in _POSITIONS_START_AFTER_PADDING:
+        rows -= (config.pad_token_id or 0) + 1
+    return int(rows)
+
+
+def _least(tokenizer_says: int, model_says: int | None) -> int | None:
+    known = [limit for limit in (tokenizer_says, model_says) if limit is not None and limit < _UNSET]
+    return int(min(known)) if known else None
