@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 import psutil
 import pyarrow as pa
@@ -30,11 +34,30 @@ class _Counter:
         return self.counts
 
 
+@contextmanager
+def quiet() -> Iterator[TextIO]:
+    """Keeps what native libraries and Ray's core print off the terminal; gives the real stderr.
+
+    Ray keeps the same lines in its own logs.
+    """
+    sys.stderr.flush()
+    real = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        with os.fdopen(os.dup(real), "w") as terminal:
+            yield terminal
+    finally:
+        os.dup2(real, 2)
+        os.close(real)
+        os.close(nowhere)
+
+
 class Progress:
     """A bar of samples done, with rows, failed rows and rows per second."""
 
-    def __init__(self, samples: int, show: bool) -> None:
-        self.samples, self.show = samples, show
+    def __init__(self, samples: int, terminal: TextIO | None) -> None:
+        self.samples, self.terminal = samples, terminal
         self.actor: Any = _Counter.remote()  # type: ignore[attr-defined]
         self.first_row_s: float | None = None
         self._stop = threading.Event()
@@ -68,8 +91,8 @@ class Progress:
             TextColumn("· left"),
             TimeRemainingColumn(),
         )
-        console = Console(stderr=True)
-        with Bar(*columns, console=console, disable=not self.show or not console.is_terminal) as bar:
+        console = Console(file=self.terminal)
+        with Bar(*columns, console=console, disable=self.terminal is None or not console.is_terminal) as bar:
             task = bar.add_task("extract", total=self.samples, rows=0, failed=0, speed="–")
             last = False
             while True:

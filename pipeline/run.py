@@ -15,6 +15,7 @@ import os
 import platform
 import secrets
 import time
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -29,7 +30,7 @@ from pipeline import sources, storage
 from pipeline.config import PipelineConfig, PoolConfig
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe
 from pipeline.plan import Prepared
-from pipeline.progress import MemoryMeter, Progress
+from pipeline.progress import MemoryMeter, Progress, quiet
 from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.ray_sink import ShardSink
 from pipeline.sinks.shards import ShardWriter, Written, footer
@@ -38,7 +39,8 @@ from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
 
 _TASK_CPUS = 0.25
-_FUSED_ACTOR_CPUS = 0.75
+_FREE_CPUS = 1.0
+"""What actors leave to tasks: Ray's own repartitioning takes a whole CPU, and waits for ever for less."""
 _PACKAGES = (
     "ray",
     "torch",
@@ -70,15 +72,18 @@ def extract(prepared: Prepared, show_progress: bool = True) -> dict[str, Any]:
     config, started = prepared.config, time.time()
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     root = storage.join(config.output.path, config.output.version)
-    _start_ray(config)
-    sink = _sink(prepared, run_id, root)
-    with MemoryMeter() as memory, Progress(prepared.plan.samples, show_progress) as progress:
-        if prepared.plan.blocks:
-            try:
-                _graph(prepared, progress).write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
-            except Exception as error:
-                raise TesseraError(f"the run {run_id} broke off: {_cause(error)}") from error
-        first_row_s = progress.first_row_s
+    with quiet() as terminal:
+        _start_ray(config)
+        sink = _sink(prepared, run_id, root)
+        progress = Progress(prepared.plan.samples, terminal if show_progress else None)
+        with MemoryMeter() as memory, progress:
+            if prepared.plan.blocks:
+                try:
+                    _graph(prepared, progress).write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
+                except ConfigError:
+                    raise
+                except Exception as error:
+                    raise TesseraError(f"the run {run_id} broke off: {_cause(error)}") from error
     written = sink.written
     problems = written.problems()
     if written.samples != prepared.plan.samples:
@@ -90,7 +95,7 @@ def extract(prepared: Prepared, show_progress: bool = True) -> dict[str, Any]:
         written,
         run_id=run_id,
         seconds=time.time() - started,
-        startup_seconds=first_row_s,
+        startup_seconds=progress.first_row_s,
         peak_memory_bytes=memory.peak,
         versions=versions(),
     )
@@ -159,11 +164,9 @@ def _graph(prepared: Prepared, progress: Progress) -> Any:
         dataset = _map(dataset, _Task(*decode), num_cpus=1)
         decode = ()
     for number, name in enumerate(pools):
-        pool = config.compute.pools[name]
         hosted = tuple(feature for feature in features if feature.config.pool == name)
-        num_gpus = pool.num_gpus if pool.num_gpus is not None else float(on_gpu)
-        num_cpus = pool.num_cpus or (1 if on_gpu else _FUSED_ACTOR_CPUS / len(pools))
-        stages = (*decode, EncodeStage(config, hosted, threads=max(1, int(num_cpus))))
+        actors = _actors(config.compute.pools[name], on_gpu, len(pools), len(prepared.plan.blocks))
+        stages = (*decode, EncodeStage(config, hosted, threads=max(1, int(actors.num_cpus))))
         decode = ()
         dataset = dataset.map_batches(
             _Stage,
@@ -171,22 +174,41 @@ def _graph(prepared: Prepared, progress: Progress) -> Any:
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            compute=_strategy(pool, num_gpus, len(prepared.plan.blocks)),
-            num_cpus=num_cpus,
-            num_gpus=num_gpus or None,
+            compute=ActorPoolStrategy(min_size=actors.least, max_size=actors.most, max_tasks_in_flight_per_actor=2),
+            num_cpus=actors.num_cpus,
+            num_gpus=actors.num_gpus or None,
         )
     return dataset
 
 
+@dataclass(frozen=True)
+class _Actors:
+    """Size and resources of a pool."""
+
+    least: int
+    most: int
+    num_cpus: float
+    num_gpus: float
+
+
+def _actors(pool: PoolConfig, on_gpu: bool, pools: int, blocks: int) -> _Actors:
+    """One actor per GPU, or per core on a host without; all together leave ``_FREE_CPUS`` to tasks."""
+    cpus = float(ray.cluster_resources().get("CPU", 1))
+    num_gpus = pool.num_gpus if pool.num_gpus is not None else float(on_gpu)
+    most = pool.max_actors or max(1, int(_gpus() / num_gpus) if num_gpus else int(cpus))
+    least = min(pool.min_actors or min(most, max(1, blocks)), most)
+    num_cpus = pool.num_cpus or min(1.0, int(100 * (cpus - _FREE_CPUS) / (most * pools)) / 100)
+    if num_cpus <= 0 or most * num_cpus > cpus - _FREE_CPUS + 1e-6:
+        raise ConfigError(
+            "compute.pools",
+            f"{most} actors of {num_cpus:g} CPUs on {cpus:g} CPUs",
+            f"leave {_FREE_CPUS:g} CPU to the tasks that feed them: fewer actors, or a smaller num_cpus",
+        )
+    return _Actors(least, most, num_cpus, num_gpus)
+
+
 def _map(dataset: Any, task: _Task, num_cpus: float) -> Any:
     return dataset.map_batches(task, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=num_cpus)
-
-
-def _strategy(pool: PoolConfig, num_gpus: float, blocks: int) -> ActorPoolStrategy:
-    most = int(_gpus() / num_gpus) if num_gpus else int(ray.cluster_resources().get("CPU", 1))
-    most = pool.max_actors or max(1, most)
-    least = min(pool.min_actors or min(most, max(1, blocks)), most)
-    return ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2)
 
 
 def _gpus() -> float:
@@ -220,7 +242,8 @@ def _start_ray(config: PipelineConfig) -> None:
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         address = config.compute.address or os.environ.get("RAY_ADDRESS")
-        local = {} if address else {"num_cpus": config.compute.num_cpus, "include_dashboard": False}
+        cores = config.compute.num_cpus or max(2, os.cpu_count() or 1)
+        local = {} if address else {"num_cpus": cores, "include_dashboard": False}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     context = DataContext.get_current()
     context.enable_progress_bars = False

@@ -16,7 +16,6 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import ConfigError, SampleError, describe
 
-
 _BYTES = "bytes://"
 
 

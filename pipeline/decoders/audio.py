@@ -20,7 +20,7 @@ from pipeline.storage import Blob
 
 _FILTER_WIDTH = 6  # zero crossings of torchaudio's resampling filter
 _PREROLL_S = 1.0
-_GAP_S = 0.1
+_GAP_S = 0.03
 
 
 class AudioConfig(BaseModel):

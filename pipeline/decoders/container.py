@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import SampleError, describe
-from pipeline.media import Span
+from pipeline.media import Modality, Span
 from pipeline.storage import Blob
 
 if TYPE_CHECKING:
@@ -52,51 +52,59 @@ class Container:
         self.audio: Any = next((s for s in self.av.streams.audio if _readable(s)), None)
         self.start_s = self.av.start_time / 1_000_000 if self.av.start_time is not None else None
 
-    def spans(self) -> dict[Any, Span]:
+    def spans(self) -> dict[Modality, Span]:
         """The time that the video and the audio stream cover, by their packets.
 
         Raises:
             SampleError: ``unsupported`` (no stream that can be decoded), ``empty`` (no packets).
         """
-        streams = [s for s in (self.video, self.audio) if s is not None]
-        if not streams:
+        if not self._streams():
             raise SampleError("unsupported", f"no video or audio stream that can be decoded in {self.format}")
         with decoding():
-            times = self._scan(streams)
+            times = self._scan()
         if self.start_s is None:
             self.start_s = min((first for first, _ in times.values()), default=0.0)
-        found = {}
-        for stream, (first, end) in times.items():
+        found: dict[Modality, Span] = {}
+        for modality, (first, end) in times.items():
             if end > first:
-                found[stream.type] = Span(max(0.0, first - self.start_s), end - self.start_s)
+                found[modality] = Span(max(0.0, first - self.start_s), end - self.start_s)
         if not found:
             raise SampleError("empty", f"no packets in {self.format}")
         return found
 
-    def _scan(self, streams: list[Any]) -> dict[Any, tuple[float, float]]:
-        """Per stream the first presentation time and the end of the last packet, absolute seconds."""
-        if self.format.startswith(_INDEXED) and all(s.start_time is not None for s in streams) and self.av.duration:
-            ends = self._packets(streams, max(0.0, self.av.duration / 1_000_000 - _TAIL_S) + (self.start_s or 0.0))
-            if all(s in ends for s in streams):
-                return {s: (float(s.start_time * s.time_base), ends[s][1]) for s in streams}
-        return self._packets(streams, None)
+    def _streams(self) -> dict[Modality, Any]:
+        """The streams of the container as it is open now: reopening makes them anew."""
+        streams: dict[Modality, Any] = {"video": self.video, "audio": self.audio}
+        return {modality: stream for modality, stream in streams.items() if stream is not None}
 
-    def _packets(self, streams: list[Any], from_s: float | None) -> dict[Any, tuple[float, float]]:
+    def _scan(self) -> dict[Modality, tuple[float, float]]:
+        """Per stream the first presentation time and the end of the last packet, absolute seconds."""
+        streams = self._streams()
+        if self.format.startswith(_INDEXED) and self.av.duration:
+            starts = {m: s.start_time * float(s.time_base) for m, s in streams.items() if s.start_time is not None}
+            ends = self._packets(max(0.0, self.av.duration / 1_000_000 - _TAIL_S) + (self.start_s or 0.0))
+            if starts.keys() == ends.keys() == streams.keys():
+                return {modality: (starts[modality], ends[modality][1]) for modality in streams}
+        return self._packets(None)
+
+    def _packets(self, from_s: float | None) -> dict[Modality, tuple[float, float]]:
         """First time and end of each stream, over the packets from ``from_s`` on (None: all of them)."""
         import av
 
-        found: dict[Any, tuple[float, float]] = {}
+        found: dict[Modality, tuple[float, float]] = {}
+        self.rewind(from_s)
+        streams = self._streams()
+        by_index = {stream.index: modality for modality, stream in streams.items()}
         try:
-            self.rewind(from_s)
-            for packet in self.av.demux(streams):
+            for packet in self.av.demux(list(streams.values())):
                 stamp = packet.pts if packet.pts is not None else packet.dts
                 if stamp is None or packet.is_discard or packet.size == 0:
                     continue
-                stream = packet.stream
-                start = float(stamp * stream.time_base)
+                start = float(stamp * packet.time_base)
                 end = start + packet_seconds(packet)
-                first, last = found.get(stream, (start, end))
-                found[stream] = (min(first, start), max(last, end))
+                modality = by_index[packet.stream_index]
+                first, last = found.get(modality, (start, end))
+                found[modality] = (min(first, start), max(last, end))
         except av.FFmpegError:
             if not found:
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from typing import TYPE_CHECKING
@@ -78,10 +79,8 @@ class ImageMedia:
                 picture.load()
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
-        try:
+        with contextlib.suppress(Exception):  # broken EXIF says nothing about the pixels
             picture = ImageOps.exif_transpose(picture)
-        except Exception:  # broken EXIF says nothing about the pixels
-            pass
         return to_rgb(picture, self.config.background)
 
     def close(self) -> None:
@@ -144,5 +143,6 @@ def _container_pixels(data: bytes) -> np.ndarray:
 
     with av.open(io.BytesIO(data)) as container:
         for frame in container.decode(video=0):
-            return np.asarray(frame.to_ndarray(format="rgb24"))
+            pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+            return pixels
     raise SampleError("empty", "no picture in it")

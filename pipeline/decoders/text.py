@@ -120,7 +120,10 @@ def _clean(text: str) -> str:
 
 class _Stripper(HTMLParser):
     _BLOCKS = frozenset(
-        ["p", "div", "br", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "section", "article", "header", "footer", "table", "ul", "ol", "dl", "dt", "dd", "title"]
+        (
+            *("p", "div", "br", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "section", "article", "header"),
+            *("footer", "table", "ul", "ol", "dl", "dt", "dd", "title"),
+        )
     )
     _SILENT = frozenset(("script", "style", "template", "noscript"))
 

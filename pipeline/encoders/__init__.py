@@ -1,0 +1,60 @@
+"""Token sequences -> vectors. One file a family of models; a new one is a file and a line in each table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.encoders.ast import AstConfig, AstEncoder
+from pipeline.encoders.base import Encoder
+from pipeline.encoders.bert import BertConfig, BertEncoder
+from pipeline.encoders.clap import ClapConfig, ClapEncoder
+from pipeline.encoders.clip import ClipConfig, ClipEncoder
+from pipeline.encoders.embedding_gemma2 import EmbeddingGemma2Config, EmbeddingGemma2Encoder
+from pipeline.encoders.raw import RawConfig, RawEncoder
+from pipeline.encoders.siglip import SiglipConfig, SiglipEncoder
+from pipeline.encoders.videomae import VideoMaeConfig, VideoMaeEncoder
+from pipeline.encoders.vit import VitConfig, VitEncoder
+from pipeline.encoders.vjepa2 import VJepa2Config, VJepa2Encoder
+from pipeline.encoders.wav2vec2 import Wav2Vec2Config, Wav2Vec2Encoder
+from pipeline.encoders.whisper import WhisperConfig, WhisperEncoder
+from pipeline.media import Modality
+
+EncoderConfig = Annotated[
+    BertConfig
+    | ClipConfig
+    | SiglipConfig
+    | VitConfig
+    | VideoMaeConfig
+    | VJepa2Config
+    | Wav2Vec2Config
+    | WhisperConfig
+    | AstConfig
+    | ClapConfig
+    | EmbeddingGemma2Config
+    | RawConfig,
+    Field(discriminator="kind"),
+]
+
+_MEMBERS: dict[type, Any] = {
+    BertConfig: BertEncoder,
+    ClipConfig: ClipEncoder,
+    SiglipConfig: SiglipEncoder,
+    VitConfig: VitEncoder,
+    VideoMaeConfig: VideoMaeEncoder,
+    VJepa2Config: VJepa2Encoder,
+    Wav2Vec2Config: Wav2Vec2Encoder,
+    WhisperConfig: WhisperEncoder,
+    AstConfig: AstEncoder,
+    ClapConfig: ClapEncoder,
+    EmbeddingGemma2Config: EmbeddingGemma2Encoder,
+    RawConfig: RawEncoder,
+}
+
+
+def build(config: EncoderConfig, checkpoint: Checkpoint | None, modality: Modality, tokenizer: Any) -> Encoder:
+    """The encoder of ``config`` for a feature of ``modality`` whose tokenizer's config is ``tokenizer``."""
+    encoder: Encoder = _MEMBERS[type(config)](config, checkpoint, modality, tokenizer)
+    return encoder

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.encoders._weights import complete, native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.media import Modality
@@ -94,19 +94,13 @@ class PixelEncoder(TransformersEncoder):
         """Image and video features share one model; a text tower is another."""
         return (type(self), self.checkpoint.path, self.config.dtype, str(self.device), self.sees)
 
-    def complete(self, model_class: Any, unused: tuple[str, ...] = (), **options: Any) -> Any:
-        """``model_class`` from the checkpoint. Raises ``ConfigError`` if weights other than ``unused`` are missing:
-        transformers would draw them at random."""
-        with _quiet():
+    def whole(self, model_class: Any, unused: tuple[str, ...] = (), **options: Any) -> Any:
+        """``model_class`` from the checkpoint. Raises ``ConfigError`` if weights are missing, other than those
+        whose names begin with one of ``unused``."""
+        with quiet():
             model, info = self.from_pretrained(model_class, output_loading_info=True, **options)
-        lost = sorted(key for key in info["missing_keys"] if not key.startswith(unused))
-        if lost:
-            raise ConfigError(
-                self.checkpoint.where,
-                f"{self.checkpoint.name!r} lacks {len(lost)} weights of {model_class.__name__}, the first {lost[0]!r}",
-                "give the complete checkpoint of this model",
-            )
-        return model
+        missing = [name for name in info["missing_keys"] if not name.startswith(unused)]
+        return complete((model, {"missing_keys": missing}), self.checkpoint.where)
 
     def finish(self, pixels: np.ndarray) -> torch.Tensor:
         """Pixels of the tokenizer, normalised in float32 on the device, in the model's dtype."""
@@ -208,7 +202,7 @@ class TubeletEncoder(PixelEncoder):
         return EncoderSpec(
             dim=config.hidden_size,
             token_dim=config.hidden_size,
-            space=space(self.checkpoint, "mean"),
+            space=space_id(self.checkpoint, "mean"),
             normalized=False,
             native_dtype=native_dtype(self.checkpoint),
             model_type=self.checkpoint.model_type,
@@ -229,18 +223,6 @@ class TubeletEncoder(PixelEncoder):
             own = None if tokens is None else tokens[i]
             done.append(Encoded(pooled[i], own, None if own is None else own[:0], grid=grid, times_s=times))
         return done
-
-
-def space(checkpoint: Checkpoint, pool: str | None = None) -> str:
-    """Identity of the space of a checkpoint's vectors; ``pool`` where the model leaves the choice to us."""
-    name = f"{checkpoint.model_type}:{checkpoint.weights_sha256()[:12]}"
-    return name if pool is None else f"{name}:{pool}"
-
-
-def native_dtype(checkpoint: Checkpoint) -> str:
-    """dtype in which the weights were saved, as config.json tells it."""
-    config = checkpoint.json("config.json")
-    return str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
 
 
 def pair(size: Any) -> Size:
@@ -264,7 +246,7 @@ def to_host(values: torch.Tensor) -> np.ndarray:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """transformers reports weights that a tower does not need, and draws a progress bar, on every load."""
     from transformers.utils import logging
 

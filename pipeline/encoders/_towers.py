@@ -6,9 +6,8 @@ from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from pipeline.encoders._pixels import PictureEncoder, Seen, Size, native_dtype, pair, space, to_host
+from pipeline.encoders._pixels import PictureEncoder, Seen, Size, pair, to_host
+from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.errors import SampleError
 from pipeline.media import Modality
@@ -40,7 +39,7 @@ class TwoTowerEncoder(PictureEncoder):
         return EncoderSpec(
             dim=dim,
             token_dim=dim if self.per_frame else token_dim,
-            space=space(self.checkpoint),
+            space=space_id(self.checkpoint),
             normalized=self.normalized,
             native_dtype=native_dtype(self.checkpoint),
             model_type=self.checkpoint.model_type,
@@ -53,7 +52,7 @@ class TwoTowerEncoder(PictureEncoder):
     def load(self) -> torch.nn.Module:
         from transformers import AutoModel
 
-        model: torch.nn.Module = self.complete(AutoModel)
+        model: torch.nn.Module = self.whole(AutoModel)
         other = "text" if self.sees else "vision"
         for name, _ in list(model.named_children()):
             if name.startswith(other) or (other == "vision" and name.startswith("visual")):
@@ -72,19 +71,6 @@ class TwoTowerEncoder(PictureEncoder):
     @abstractmethod
     def read(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         """One forward pass of the text tower."""
-
-
-def words(row: Prepared, pooled: np.ndarray, hidden: np.ndarray | None) -> Encoded:
-    """One text. ``hidden`` [n, d]: the last hidden state at the row's own ids, padding cut off."""
-    ids, special = row.inputs["input_ids"], row.inputs["special_mask"].astype(bool)
-    leading = len(special) if special.all() else int(np.argmin(special))
-    return Encoded(
-        pooled,
-        tokens=None if hidden is None else hidden[~special],
-        prefix_tokens=None if hidden is None else hidden[:leading],
-        token_ids=ids[~special].astype(np.int32),
-        grid=(int((~special).sum()), 1, 1),
-    )
 
 
 def seen(out: Any, grids: list[Size], want_hidden: bool) -> Seen:

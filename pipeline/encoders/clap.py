@@ -13,7 +13,7 @@ from pipeline.encoders import _audio, _text
 from pipeline.encoders._audio import EncodedPart, Part
 from pipeline.encoders._weights import complete, native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
-from pipeline.errors import ConfigError, SampleError
+from pipeline.errors import SampleError
 from pipeline.tokenizers.base import Prepared
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.encoders._pixels import PictureConfig, Seen, Size, grid_of, to_host
-from pipeline.encoders._towers import TwoTowerEncoder, seen, words
+from pipeline.encoders._pixels import PictureConfig, Seen, Size, grid_of
+from pipeline.encoders._text import check_tokenizer_files, split, tokenizer_name
+from pipeline.encoders._towers import TwoTowerEncoder, seen
 from pipeline.encoders.base import Encoded
 from pipeline.errors import ConfigError, SampleError, describe
 from pipeline.tokenizers.base import Prepared
@@ -35,6 +36,7 @@ class SiglipEncoder(TwoTowerEncoder):
     def check(self, where: str) -> None:
         super().check(where)
         if not self.sees:
+            check_tokenizer_files(self.checkpoint)  # without any, transformers makes up an empty tokenizer
             self._text_tokenizer()
 
     def dims(self) -> tuple[int | None, int]:
@@ -45,7 +47,7 @@ class SiglipEncoder(TwoTowerEncoder):
         return (width if getattr(config.vision_config, "vision_use_head", True) else None), width
 
     def processor_name(self) -> str:
-        return type(self._text_tokenizer()).__name__
+        return tokenizer_name(self.checkpoint)
 
     def picture_size(self) -> Size | None:
         return None if self.naflex else super().picture_size()
@@ -123,14 +125,13 @@ class SiglipEncoder(TwoTowerEncoder):
             return [SampleError("limit", f"{longest} tokens, the model takes {self.text_length}") for _ in rows]
         ids = np.full((len(rows), self.text_length), self.pad_id, np.int64)
         mask = np.zeros_like(ids)
-        places = []
         for i, row in enumerate(rows):
             n = len(row.inputs["input_ids"])
-            places.append(slice(self.text_length - n, None) if self.pad_left else slice(0, n))
-            ids[i, places[i]] = row.inputs["input_ids"]
-            mask[i, places[i]] = 1
+            place = slice(self.text_length - n, None) if self.pad_left else slice(0, n)
+            ids[i, place], mask[i, place] = row.inputs["input_ids"], 1
         inputs = {"attention_mask": torch.from_numpy(mask).to(self.device)} if self.masked else {}
         out = self.model.get_text_features(input_ids=torch.from_numpy(ids).to(self.device), **inputs)
-        pooled = to_host(out.pooler_output)
-        hidden = to_host(out.last_hidden_state) if want_tokens else None
-        return [words(row, pooled[i], None if hidden is None else hidden[i, places[i]]) for i, row in enumerate(rows)]
+        hidden = out.last_hidden_state if want_tokens else None
+        if hidden is not None and self.pad_left:  # bring every text to the front of its row
+            hidden = torch.stack([h.roll(len(row.inputs["input_ids"]), 0) for h, row in zip(hidden, rows, strict=True)])
+        return list(split(rows, out.pooler_output, hidden))

@@ -19,11 +19,10 @@ from pipeline.encoders._pixels import (
     Seen,
     Size,
     grid_of,
-    native_dtype,
     pair,
-    space,
     to_host,
 )
+from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import EncoderSpec
 from pipeline.errors import ConfigError
 from pipeline.tokenizers._processor import load_processor
@@ -73,7 +72,7 @@ class VitEncoder(PictureEncoder):
         return EncoderSpec(
             dim=dim,
             token_dim=dim if self.per_frame else config.hidden_size,
-            space=space(self.checkpoint, self.config.pool),
+            space=space_id(self.checkpoint, self.config.pool),
             normalized=self.normalized,
             native_dtype=native_dtype(self.checkpoint),
             model_type=config.model_type,
@@ -85,7 +84,7 @@ class VitEncoder(PictureEncoder):
 
         # a ViT saved by another task has no pooler, and transformers would draw one at random
         options = {"add_pooling_layer": self._with_pooler} if self.checkpoint.model_type == "vit" else {}
-        model: torch.nn.Module = self.complete(AutoModel, unused=("embeddings.mask_token",), **options)
+        model: torch.nn.Module = self.whole(AutoModel, unused=("embeddings.mask_token",), **options)
         return model
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -64,6 +65,8 @@ class Wav2Vec2Encoder(TransformersEncoder):
 
     def setup(self) -> None:
         super().setup()
+        # WavLM hands torch a mask of another type than its position bias; torch says so once a process.
+        warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
         self.extractor = _audio.load_extractor(self.checkpoint)
         config = self.model.config
         adapted = getattr(config, "add_adapter", False)

@@ -13,7 +13,7 @@ from ray.data.block import BlockAccessor
 from pipeline.sinks.shards import ShardWriter, Written
 
 
-class ShardSink(Datasink[Written]):
+class ShardSink(Datasink[Written]):  # type: ignore[misc]  # Ray has no types here
     """Writes rows; ``written`` holds the sum of all tasks once the write is complete."""
 
     def __init__(self, open_writer: Callable[[str], ShardWriter], run_id: str, min_rows: int) -> None:

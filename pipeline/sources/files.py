@@ -166,11 +166,9 @@ class FilesSource:
         return all(filter_.match(path) for filter_ in self._filters) and not self._exclude.match(path)
 
     def _enter(self, folder: str) -> bool:
-        return (
-            self._place.only is None
-            and all(filter_.may_reach(folder) for filter_ in self._filters)
-            and not self._exclude.cover(folder)
-        )
+        if self._place.only is not None or self._exclude.cover(folder):
+            return False
+        return all(filter_.may_reach(folder) for filter_ in self._filters)
 
     def _folders(self) -> Iterator[_Files]:
         """The wanted files of each folder that has some."""
@@ -225,12 +223,22 @@ class FilesSource:
                 name = str(entry["name"])
                 path = name.removeprefix(root).removeprefix("/")
                 if entry["type"] == "directory":
-                    if name.rstrip("/") != folder and self._enter(path.rstrip("/")):
+                    if name.rstrip("/") == folder:  # keys such as "a//b": their folder has no name to list it by
+                        nameless = name.startswith(f"{folder}/")
+                        files.extend(self._nameless(fs, root, folder) if nameless else [])
+                    elif self._enter(path.rstrip("/")):
                         folders.append(name.rstrip("/"))
                 elif path and not path.endswith("/") and self._wanted(path):
                     files.append((path, remote_token(entry)))
             yield files
             todo.extend(reversed(folders))
+
+    def _nameless(self, fs: Any, root: str, folder: str) -> Iterator[_Found]:
+        """Files below a folder whose name is empty."""
+        for name, entry in fs.find(folder, detail=True).items():
+            path = name.removeprefix(root).removeprefix("/")
+            if name.startswith(f"{folder}//") and not name.endswith("/") and self._wanted(path):
+                yield path, remote_token(entry)
 
     def _unlistable(self, folder: str, error: Exception) -> ConfigError:
         return ConfigError(f"{self.where}.path", f"cannot list {folder!r} ({describe(error)})", "make it readable")

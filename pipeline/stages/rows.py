@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import SampleError, Stage, describe
 from pipeline.media import MODALITIES
@@ -77,9 +79,7 @@ def add_failures(table: pa.Table, more: Sequence[Sequence[Failure]]) -> pa.Table
     return put(table, "failures", pa.array(joined, pa.list_(FAILURE)))
 
 
-def add_meter(table: pa.Table, name: str, values: Sequence[float]) -> pa.Table:
-    import pyarrow.compute as pc
-
+def add_meter(table: pa.Table, name: str, values: Sequence[float] | np.ndarray) -> pa.Table:
     meter = f"meter_{name}"
     return put(table, meter, pc.add(table[meter], pa.array(values, pa.float64())))
 

@@ -73,7 +73,8 @@ class PixelProcessor:
             their grid. Whatever else the processor says stands under its own name.
         """
         self._bound(pictures)
-        out: dict[str, Any] = dict(self.processor(list(pictures), return_tensors="pt", **self._options()))
+        own = [np.require(picture, requirements="W") for picture in pictures]  # torch warns of read-only arrays
+        out: dict[str, Any] = dict(self.processor(own, return_tensors="pt", **self._options()))
         arrays = {_SAME.get(name, name): np.asarray(value) for name, value in out.items()}
         if "pixel_attention_mask" in arrays:
             patches = int(arrays.pop("pixel_attention_mask")[0].sum())
@@ -84,6 +85,7 @@ class PixelProcessor:
     def video(self, frames: np.ndarray) -> np.ndarray:
         """Frames [T, H, W, 3] uint8 through a video processor: [T, C, h, w]."""
         self._bound(frames)
+        frames = np.require(frames, requirements="W")
         out = self.processor(frames, do_sample_frames=False, return_tensors="pt", **self._options())
         name = next(name for name in out if name.startswith("pixel_values"))
         return np.asarray(out[name][0])

@@ -199,12 +199,16 @@ class _Cutter:
         overlap = self.tokenizer.config.overlap
         if not overlap:
             return following
-        token = max(0, bisect_right(self.token_starts, end - 1) - overlap)
-        wanted = max(self.token_starts[token], start + 1)
+        last = bisect_right(self.token_starts, end - 1)
+        wanted = max(self.token_starts[max(0, last - overlap)], start + 1)
         word = bisect_right(self.word_starts, wanted - 1)
         if word < len(self.word_starts) and self.word_starts[word] < end:
             return self.word_starts[word]
-        return wanted if wanted < end and not self.text[wanted].isspace() else following
+        if end < following or end in self.word_starts:
+            return following
+        if self.text[end - 1].isspace() or self.text[wanted].isspace():
+            return following
+        return wanted
 
 
 def _load(checkpoint: Checkpoint) -> Any:

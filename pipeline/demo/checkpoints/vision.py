@@ -10,6 +10,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+from pipeline.encoders._pixels import quiet
+
 _WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _LONGEST = 32
 _WORDS = {**_WIDE, "intermediate_size": 64, "max_position_embeddings": _LONGEST}
@@ -140,7 +142,7 @@ def _save(model_class: Any, config: Any, folder: str) -> None:
     """Weights larger than an untrained model's, so that different pictures give clearly different vectors."""
     import torch
 
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(_SEED)
         model = model_class(config)
         for weight in model.parameters():
@@ -150,7 +152,7 @@ def _save(model_class: Any, config: Any, folder: str) -> None:
                 weight.normal_(std=0.5)
             elif weight.ndim == 1:
                 weight.add_(torch.randn_like(weight) * 0.1)
-    model.save_pretrained(folder)
+        model.save_pretrained(folder)
 
 
 def _ids(tokenizer: Any) -> dict[str, int | None]:

@@ -1,0 +1,226 @@
+"""A table of samples: Parquet, CSV, TSV or JSON lines, with a column for each modality."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline import storage
+from pipeline.errors import ConfigError, describe
+from pipeline.schema import FIXED, LISTING, ROLES
+from pipeline.sources import _tables
+from pipeline.sources._identity import LISTING_ROWS, stat_token, version_of
+
+_SCHEME = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*)://|(data):)")
+
+
+_Sections = list[tuple[str, str]]
+
+
+class Columns(BaseModel):
+    """Names of the manifest's columns. A null in one means: this sample has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str | None = None
+    """null: the first URI of the row, relative to the root, in the order text, image, video, audio, other."""
+    text: str | None = None
+    image: str | None = None
+    video: str | None = None
+    audio: str | None = None
+    other: str | None = None
+    """Files of which only the content tells what they are."""
+    inline_text: str | None = None
+    """The text itself."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> Columns:
+        if not self.uris() and not (self.inline_text and self.id):
+            raise ValueError("name at least one of text, image, video, audio, other, or inline_text together with id")
+        return self
+
+    def uris(self) -> dict[str, str]:
+        """role -> column."""
+        return {role: name for role in ROLES if (name := getattr(self, role)) is not None}
+
+    def strings(self) -> dict[str, str]:
+        """Key of this section -> column, of all that are named."""
+        named = {"id": self.id, **self.uris(), "inline_text": self.inline_text}
+        return {key: name for key, name in named.items() if name is not None}
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["manifest"] = "manifest"
+    path: str = Field(min_length=1)
+    """A file, local or any fsspec URL. CSV, TSV and JSON lines are read whole: give big ones as Parquet."""
+    format: Literal["parquet", "csv", "tsv", "jsonl"] | None = None
+    """null: by the extension."""
+    columns: Columns
+    passthrough: tuple[str, ...] = ()
+    """Columns that are copied to every row of the dataset, in their own types."""
+    root: str | None = None
+    """Folder of relative URIs; null: the manifest's own."""
+    schemes: tuple[str, ...] = ("file", "s3", "gs", "abfs", "memory")
+    """Schemes that URIs may have; plain paths are ``file``."""
+    version: Literal["uri", "stat"] = "uri"
+    """What tells a changed sample: the row's own values, or also size and time of change (etag) of each file."""
+
+
+class ManifestSource:
+    """Lists the rows of a manifest. Files are looked at only for ``version: stat``, and never opened."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.where = "source"
+
+    def check(self, where: str) -> None:
+        """Raises ``ConfigError``: unreachable, unreadable, columns missing or of a wrong type, clashing names."""
+        self.where = where
+        storage.check_readable(self.config.path, f"{where}.path")
+        schema = self._manifest.schema
+        for key, name in self._sections():
+            if name not in schema.names:
+                raise ConfigError(
+                    f"{where}.{key}", f"no column {name!r} in the manifest", f"one of: {', '.join(schema.names)}"
+                )
+            if schema.names.count(name) > 1:
+                raise ConfigError(f"{where}.{key}", f"column {name!r} stands there twice", "rename one of them")
+        for key, name in self.config.columns.strings().items():
+            kind = _tables.plain(schema.field(name).type)
+            if not (_tables.is_string(kind) or pa.types.is_null(kind) or (key == "id" and pa.types.is_integer(kind))):
+                raise ConfigError(f"{where}.columns.{key}", f"column {name!r} holds {kind}", "a column of strings")
+        for name in self.config.passthrough:
+            if name in {*FIXED.names, *LISTING.names}:
+                raise ConfigError(
+                    f"{where}.passthrough", f"column {name!r} is the dataset's own", "rename it in the manifest"
+                )
+
+    def passthrough(self) -> pa.Schema:
+        """The columns as the manifest types them; dictionaries as their values."""
+        schema = self._manifest.schema
+        return pa.schema([pa.field(name, _tables.plain(schema.field(name).type)) for name in self.config.passthrough])
+
+    def list(self) -> Iterator[pa.Table]:
+        """Tables of schema ``LISTING`` + ``passthrough()``, at most ``LISTING_ROWS`` rows each.
+
+        Raises:
+            ConfigError: no row, an id missing or there twice, a scheme that is not allowed, a path out of the root.
+        """
+        passthrough = self.passthrough()
+        seen: dict[str, str] = {}
+        for places, table in self._manifest.read([name for _, name in self._sections()], LISTING_ROWS):
+            extra = table.select(passthrough.names).cast(passthrough)
+            values = {name: table[name].to_pylist() for name in dict.fromkeys(name for _, name in self._sections())}
+            rows = [
+                self._sample(place, {name: column[i] for name, column in values.items()})
+                for i, place in enumerate(places)
+            ]
+            for place, row in zip(places, rows, strict=True):
+                sample_id = row["sample_id"]
+                if seen.setdefault(sample_id, place) != place:
+                    raise ConfigError(
+                        f"{self.where}.{'columns.id' if self.config.columns.id else 'columns'}",
+                        f"id {sample_id!r} stands in {seen[sample_id]} and in {place}",
+                        "ids must differ",
+                    )
+            listing = pa.Table.from_pylist(rows, schema=LISTING)
+            for field, column in zip(extra.schema, extra.columns, strict=True):
+                listing = listing.append_column(field, column)
+            yield listing.take(pc.sort_indices(listing["sample_id"]))
+        if not seen:
+            raise ConfigError(f"{self.where}.path", f"no row in {self.config.path!r}", "give a manifest with rows")
+
+    # -- rows ------------------------------------------------------------------------------------
+
+    def _sections(self) -> _Sections:
+        """(key in the config, column) of every column that is read."""
+        named = [(f"columns.{key}", name) for key, name in self.config.columns.strings().items()]
+        return [*named, *(("passthrough", name) for name in self.config.passthrough)]
+
+    def _sample(self, place: str, values: dict[str, Any]) -> dict[str, Any]:
+        columns = self.config.columns
+        files = {}
+        for role, name in columns.uris().items():
+            if values[name] not in (None, ""):
+                files[role] = self._uri(f"{self.where}.columns.{role}", place, values[name])
+        inline = values[columns.inline_text] if columns.inline_text else None
+        if columns.id is not None:
+            sample_id = values[columns.id]
+        else:
+            sample_id = next((relative for relative, _ in files.values()), None)
+        if sample_id in (None, ""):
+            raise ConfigError(f"{self.where}.columns", f"{place} has no id and no file", "give each row an id")
+        tokens = [(role, relative, self._token(role, uri)) for role, (relative, uri) in files.items()]
+        return {
+            "sample_id": str(sample_id),
+            "source_version": version_of(tokens, inline, {name: values[name] for name in self.config.passthrough}),
+            "inline_text": inline,
+            **{f"{role}_uri": uri for role, (_, uri) in files.items()},
+        }
+
+    def _token(self, role: str, uri: str) -> str:
+        if self.config.version == "uri":
+            return ""
+        try:
+            return stat_token(uri)
+        except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
+            raise ConfigError(
+                f"{self.where}.columns.{role}", f"cannot reach {uri!r} ({describe(error)})", "or give version: uri"
+            ) from error
+
+    def _uri(self, where: str, place: str, value: str) -> tuple[str, str]:
+        """(relative to the root where it lies inside, absolute or full) of a row's value."""
+        found = _SCHEME.match(value)
+        scheme = (found[1] or found[2]).lower() if found else None
+        root, root_scheme = self._root
+        if (scheme or ("file" if value.startswith("/") else root_scheme)) not in self.config.schemes:
+            allowed = ", ".join(self.config.schemes)
+            raise ConfigError(where, f"{value!r} in {place}", f"schemes that are allowed: {allowed}")
+        if scheme == "file":
+            value, scheme = value[len("file://") :], None
+            if not value.startswith("/"):
+                raise ConfigError(where, f"'file://{value}' in {place}", "write file:///absolute/path")
+        if scheme is not None:
+            full = value
+        elif value.startswith("/"):
+            full = posixpath.normpath(value)
+        else:
+            steps = value.split("/")
+            plain = posixpath.normpath(value) if {".", ".."} & set(steps) or root_scheme == "file" else value
+            if plain.split("/")[0] == "..":
+                raise ConfigError(
+                    where, f"{value!r} in {place} leads out of {root!r}", "stay inside, or give source.root"
+                )
+            full = posixpath.join(root, plain)
+        return full.removeprefix(root if root.endswith("/") else f"{root}/"), full
+
+    @cached_property
+    def _root(self) -> tuple[str, str]:
+        """The folder of relative URIs (absolute path or URL) and its scheme."""
+        url = self.config.root
+        if url is None:
+            folder, slash, _ = self.config.path.rpartition("/")
+            url = folder + slash if folder.endswith((":", ":/")) else folder or slash or "."
+        if storage.is_local(url):
+            return os.path.abspath(storage.split(url)[1]), "file"
+        return url, url.split("://")[0].lower()
+
+    @cached_property
+    def _manifest(self) -> _tables.Manifest:
+        return _tables.open_manifest(
+            self.config.path,
+            self.config.format,
+            strings=set(self.config.columns.strings().values()),
+            wanted={name for _, name in self._sections()},
+            where=f"{self.where}.path",
+        )

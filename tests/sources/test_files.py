@@ -1,0 +1,315 @@
+"""A folder becomes samples: ids, groups, what is left out, what changed; on a disk, in memory, on S3."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from pipeline import storage
+from pipeline.errors import ConfigError
+from pipeline.schema import LISTING, ROLES
+from pipeline.sources import files as module
+from pipeline.sources._patterns import Patterns, expand
+from pipeline.sources.files import Config, FilesSource
+
+
+def listed(path: Path | str, **options: Any) -> dict[str, dict[str, str]]:
+    """sample_id -> what is not null of its row."""
+    source = FilesSource(Config(path=str(path), **options))
+    source.check("source")
+    tables = list(source.list())
+    for table in tables:
+        assert table.schema.equals(LISTING)
+        ids = table["sample_id"].to_pylist()
+        assert ids == sorted(ids)
+    rows = pa.concat_tables(tables).to_pylist()
+    found = {row["sample_id"]: {k: v for k, v in row.items() if v is not None} for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def uris(row: dict[str, str]) -> dict[str, str]:
+    return {role: row[f"{role}_uri"] for role in ROLES if f"{role}_uri" in row}
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return root
+
+
+def test_ids_are_relative_paths_with_their_extension(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "sub/deep/b.MP4", "c.flac", "d.txt", "e.bin", "noextension")
+    found = listed(tmp_path)
+    assert {name: uris(row) for name, row in found.items()} == {
+        "a.jpg": {"image": f"{tmp_path}/a.jpg"},
+        "sub/deep/b.MP4": {"video": f"{tmp_path}/sub/deep/b.MP4"},
+        "c.flac": {"audio": f"{tmp_path}/c.flac"},
+        "d.txt": {"text": f"{tmp_path}/d.txt"},
+        "e.bin": {"other": f"{tmp_path}/e.bin"},
+        "noextension": {"other": f"{tmp_path}/noextension"},
+    }
+
+
+def test_one_stem_is_one_sample_only_if_each_file_has_another_modality(tmp_path: Path) -> None:
+    make(tmp_path, "clip.mp4", "clip.wav", "clip.txt", "clip.jpg")
+    make(tmp_path, "twice.jpg", "twice.png", "twice.txt")
+    make(tmp_path, "x.mp4", "x.srt", "x.nfo2", "other/x.txt")
+    make(tmp_path, "taken", "taken.jpg", "taken.txt")
+    found = listed(tmp_path)
+    assert set(found) == {
+        "clip",
+        "twice.jpg",
+        "twice.png",
+        "twice.txt",
+        "x",
+        "x.nfo2",
+        "other/x.txt",
+        "taken",
+        "taken.jpg",
+        "taken.txt",
+    }
+    assert {role: Path(uri).name for role, uri in uris(found["clip"]).items()} == {
+        "text": "clip.txt",
+        "image": "clip.jpg",
+        "video": "clip.mp4",
+        "audio": "clip.wav",
+    }
+    assert set(uris(found["x"])) == {"text", "video"}
+    assert uris(found["taken"]) == {"other": f"{tmp_path}/taken"}
+
+
+def test_sidecars_and_hidden_files_are_left_out(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "manifest.csv", "sub/manifest.json", ".DS_Store", "sub/._b.jpg", ".git/x.txt")
+    make(tmp_path, "README.md", "sub/LICENSE", "ESC10_ATTRIBUTION.txt")
+    assert set(listed(tmp_path)) == {"a.jpg"}
+    assert "README.md" in listed(tmp_path, exclude=[])
+    assert set(listed(tmp_path, exclude=["**/.*", "**/.*/**", "sub/**"], include=["**/*.md", "*.jpg"])) == {
+        "a.jpg",
+        "README.md",
+    }
+
+
+def test_globs(tmp_path: Path) -> None:
+    make(tmp_path, "images/a.jpg", "images/deep/b.png", "videos/c.mp4", "audio/d.wav", "top.txt")
+    assert set(listed(f"{tmp_path}/{{images,videos}}/**")) == {"images/a.jpg", "images/deep/b.png", "videos/c.mp4"}
+    assert set(listed(f"{tmp_path}/{{images,videos}}")) == {"images/a.jpg", "images/deep/b.png", "videos/c.mp4"}
+    assert set(listed(f"{tmp_path}/images/*")) == {"a.jpg"}
+    assert set(listed(f"{tmp_path}/**/*.{{png,w?v}}")) == {"images/deep/b.png", "audio/d.wav"}
+    assert set(listed(f"{tmp_path}/top.txt")) == {"top.txt"}
+    make(tmp_path, "odd[1]{a,b}/x.txt", "odd[1]{a,b}/y*.txt")
+    assert set(listed(f"{tmp_path}/odd[1]{{a,b}}")) == {"x.txt", "y*.txt"}
+    assert set(listed(f"{tmp_path}/odd[1]{{a,b}}/y*.txt")) == {"y*.txt"}
+
+
+@pytest.mark.parametrize(
+    ("glob", "yes", "no"),
+    [
+        ("**/x", ["x", "a/x", "a/b/x"], ["ax", "xy"]),
+        ("a/**", ["a/b", "a/b/c"], ["a", "b/a/c"]),
+        ("a/**/z.*", ["a/z.t", "a/b/c/z.t"], ["z.t", "a/bz.t"]),
+        ("*.jpg", ["a.jpg", ".jpg", "new\nline.jpg"], ["a/b.jpg", "a.jpgx"]),
+        ("[ab]?.t", ["a1.t", "bb.t"], ["c1.t", "a.t", "a/.t"]),
+        ("[!ab].t", ["c.t"], ["a.t", "/.t"]),
+        ("[]x].t", ["].t", "x.t"], ["y.t"]),
+        ("[^a].t", ["^.t", "a.t"], ["b.t"]),
+        ("{a,b{1,2}}.t", ["a.t", "b1.t", "b2.t"], ["b.t", "{a.t"]),
+        ("{a}.t", ["{a}.t"], ["a.t"]),
+        ("a+(b).t", ["a+(b).t"], ["aab.t"]),
+    ],
+)
+def test_what_a_glob_matches(glob: str, yes: list[str], no: list[str]) -> None:
+    patterns = Patterns([glob])
+    assert [path for path in yes if not patterns.match(path)] == []
+    assert [path for path in no if patterns.match(path)] == []
+    for path in yes:
+        folders = path.split("/")[:-1]
+        assert all(patterns.may_reach("/".join(folders[: i + 1])) for i in range(len(folders)))
+
+
+def test_braces_expand_as_in_a_shell() -> None:
+    assert expand("{a,b}/{c,d{e,f}}") == [
+        "a/c",
+        "a/de",
+        "a/df",
+        "b/c",
+        "b/de",
+        "b/df",
+    ]
+    assert expand("{x}{a,b}{") == ["{x}a{", "{x}b{"]
+
+
+def test_a_glob_that_cannot_be_read(tmp_path: Path) -> None:
+    make(tmp_path, "a.txt")
+    with pytest.raises(ValidationError, match="cannot be read"):
+        Config(path="x", exclude=("[z-a]",))
+    with pytest.raises(ConfigError, match=r"source\.path: .*cannot be read"):
+        listed(f"{tmp_path}/[z-a]*")
+
+
+def test_odd_names_survive_and_open(tmp_path: Path) -> None:
+    names = [
+        "-dash.txt",
+        "new\nline.txt",
+        "ünï 音.txt",
+        "50%.txt",
+        "a::b.txt",
+        "http:__x.txt",
+        " spaces .txt",
+        "q'\".txt",
+    ]
+    make(tmp_path, *names)
+    raw = os.fsencode(tmp_path) + b"/caf\xe9 5%.txt"
+    Path(os.fsdecode(raw)).write_text("latin")
+    os.mkdir(os.fsencode(tmp_path) + b"/d\xff")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xff/in.jpg")).write_text("inside")
+    found = listed(tmp_path)
+    assert set(found) == {*names, "caf%E9 5%25.txt", "d%FF/in.jpg"}
+    for name in names:
+        blob = storage.Blob(found[name]["text_uri"])
+        assert (blob.read(), blob.local_path()) == (name.encode(), f"{tmp_path}/{name}")
+    latin = storage.Blob(found["caf%E9 5%25.txt"]["text_uri"])
+    assert (latin.read(), latin.size(), latin.local_path()) == (b"latin", 5, None)
+    assert storage.Blob(found["d%FF/in.jpg"]["image_uri"]).read() == b"inside"
+
+
+def test_two_names_with_one_id_are_told(tmp_path: Path) -> None:
+    make(tmp_path, "caf%E9.txt")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("latin")
+    with pytest.raises(ConfigError, match=r"caf%E9\.txt.*caf\\\\xe9|caf\\xe9.*same sample_id"):
+        listed(tmp_path)
+
+
+def test_links_that_leave_the_folder_are_not_followed(tmp_path: Path) -> None:
+    outside = make(tmp_path / "outside", "secret.txt", "deep/more.txt")
+    root = make(tmp_path / "root", "a.txt", "folder/b.txt")
+    (root / "inside.txt").symlink_to(root / "a.txt")
+    (root / "out.txt").symlink_to(outside / "secret.txt")
+    (root / "outfolder").symlink_to(outside)
+    (root / "folder" / "up").symlink_to(root)
+    (root / "dangling.txt").symlink_to(root / "gone.txt")
+    (root / "itself.txt").symlink_to(root / "itself.txt")
+    os.mkfifo(root / "pipe.txt")
+    inside = {"a.txt", "folder/b.txt", "inside.txt", "dangling.txt", "itself.txt"}
+    assert set(listed(root)) == inside
+    assert set(listed(root, follow_symlinks=True)) == inside | {
+        "out.txt",
+        "outfolder/secret.txt",
+        "outfolder/deep/more.txt",
+    }
+
+
+def test_links_that_lead_in_a_circle_end(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.txt", "b/2.txt")
+    (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
+    assert set(listed(tmp_path)) == {"a/1.txt", "b/2.txt", "a/to_b/2.txt", "b/to_a/1.txt"}
+
+
+def test_the_version_tells_a_changed_file(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "a.txt", "b.txt")
+    before = listed(tmp_path)
+    assert listed(tmp_path) == before
+    os.utime(tmp_path / "a.txt", ns=(1, 1))
+    touched = listed(tmp_path)
+    assert touched["a"]["source_version"] != before["a"]["source_version"]
+    assert touched["b.txt"] == before["b.txt"]
+    by_content = listed(tmp_path, version="sha256")
+    os.utime(tmp_path / "a.txt", ns=(2, 2))
+    assert listed(tmp_path, version="sha256") == by_content
+    (tmp_path / "a.txt").write_text("A.txt")
+    assert listed(tmp_path, version="sha256")["a"] != by_content["a"]
+    (tmp_path / "a.jpg").unlink()
+    assert set(listed(tmp_path)) == {"a.txt", "b.txt"}
+
+
+def test_the_version_does_not_know_where_the_corpus_lies(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make(tmp_path / name, "a.txt")
+        os.utime(tmp_path / name / "a.txt", ns=(7, 7))
+    assert listed(tmp_path / "one")["a.txt"]["source_version"] == listed(tmp_path / "two")["a.txt"]["source_version"]
+
+
+def test_tables_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, *(f"{i}.txt" for i in range(25)), *(f"d/{i}.txt" for i in range(7)))
+    monkeypatch.setattr(module, "LISTING_ROWS", 10)
+    assert [len(table) for table in FilesSource(Config(path=str(tmp_path))).list()] == [10, 10, 10, 2]
+    assert len(listed(tmp_path)) == 32
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"source\.path: no file in"):
+        listed(tmp_path)
+    make(tmp_path, "README.md")
+    with pytest.raises(ConfigError, match=r"source\.path: no file in"):
+        listed(tmp_path)
+    with pytest.raises(ConfigError, match=r"source\.path: .*does not exist"):
+        listed(tmp_path / "no")
+    with pytest.raises(ConfigError, match=r"source\.path: .*does not exist"):
+        listed(tmp_path / "no" / "*.jpg")
+    with pytest.raises(ConfigError, match=r"source\.path: cannot reach"):
+        listed("nosuchscheme://x/y")
+
+
+def test_every_file_of_the_real_media_is_listed_once(data: Path) -> None:
+    found = listed(data)
+    names = [
+        str(path.relative_to(data))
+        for path in data.rglob("*")
+        if path.is_file() and not path.name.startswith(("manifest.", "README")) and "_ATTRIBUTION" not in path.name
+    ]
+    assert sorted(uri for row in found.values() for uri in uris(row).values()) == sorted(f"{data}/{n}" for n in names)
+
+
+def test_memory() -> None:
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+    for name in ("a.jpg", "a.txt", "sub/b.wav"):
+        fs.pipe_file(f"/corpus/{name}", name.encode())
+    before = listed("memory://corpus")
+    assert set(before) == {"a", "sub/b.wav"}
+    assert storage.Blob(before["sub/b.wav"]["audio_uri"]).read() == b"sub/b.wav"
+    assert set(listed("memory://corpus/*/*.wav")) == {"sub/b.wav"}
+    fs.pipe_file("/corpus/a.txt", b"other")
+    after = listed("memory://corpus")
+    assert after["a"] != before["a"]
+    assert after["sub/b.wav"] == before["sub/b.wav"]
+
+
+def test_s3(s3: Any) -> None:
+    for name in ("in/a.jpg", "in/a.txt", "in/sub/b::c 100%.wav", "in/manifest.csv", "elsewhere/x.txt"):
+        s3.pipe_file(f"corpus/{name}", name.encode())
+    s3.call_s3("put_object", Bucket="corpus", Key="in/marker/", Body=b"")
+    s3.call_s3("put_object", Bucket="corpus", Key="nameless//deep/x.txt", Body=b"in a folder without a name")
+    assert set(listed("s3://corpus/nameless")) == {"/deep/x.txt"}
+    assert storage.Blob("s3://corpus/nameless//deep/x.txt").read() == b"in a folder without a name"
+    s3.rm("corpus/nameless", recursive=True)
+    before = listed("s3://corpus/in")
+    assert {name: uris(row) for name, row in before.items()} == {
+        "a": {"text": "s3://corpus/in/a.txt", "image": "s3://corpus/in/a.jpg"},
+        "sub/b::c 100%.wav": {"audio": "s3://corpus/in/sub/b::c 100%.wav"},
+    }
+    assert storage.Blob(before["sub/b::c 100%.wav"]["audio_uri"]).read() == b"in/sub/b::c 100%.wav"
+    assert set(listed("s3://corpus/*/*.txt")) == {"in/a.txt", "elsewhere/x.txt"}
+    assert set(listed("s3://corpus/{in,elsewhere}")) == {"in/a", "in/sub/b::c 100%.wav", "elsewhere/x.txt"}
+
+    etag = hashlib.md5(b"in/sub/b::c 100%.wav").hexdigest()
+    expected = f'[[["audio","sub/b::c 100%.wav","{etag}"]],null,[]]'
+    assert before["sub/b::c 100%.wav"]["source_version"] == hashlib.sha256(expected.encode()).hexdigest()
+    s3.pipe_file("corpus/in/a.txt", b"in/a.txt")
+    assert listed("s3://corpus/in") == before
+    s3.pipe_file("corpus/in/a.txt", b"changed")
+    assert listed("s3://corpus/in")["a"]["source_version"] != before["a"]["source_version"]
+    for path in ("s3://nosuchbucket/in", "s3://corpus/nosuchfolder", "s3://nosuchbucket/*.jpg"):
+        with pytest.raises(ConfigError, match=r"source\.path: .*(does not exist|cannot)"):
+            listed(path)

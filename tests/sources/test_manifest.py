@@ -1,0 +1,331 @@
+"""A table becomes samples: every format alike, values as they stand, and each mistake told with its place."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from pipeline.errors import ConfigError
+from pipeline.schema import LISTING
+from pipeline.sources import manifest as module
+from pipeline.sources.manifest import Config, ManifestSource
+
+ROWS: list[dict[str, Any]] = [
+    {"key": "007", "pic": "b/1.jpg", "sound": None, "words": 'a "big", red\ncircle', "score": 1, "label": "x"},
+    {"key": "NA", "pic": "/abs/2.png", "sound": "s.wav", "words": None, "score": None, "label": "null"},
+    {"key": "ünï", "pic": None, "sound": "s3://bucket/a b.ogg", "words": "nan", "score": 3, "label": None},
+]
+COLUMNS = {"id": "key", "image": "pic", "audio": "sound", "inline_text": "words"}
+
+
+def write(folder: Path, form: str, rows: list[dict[str, Any]] = ROWS) -> Path:
+    path = folder / f"m.{form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif form == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], delimiter="\t" if form == "tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def source(path: Path | str, columns: dict[str, str] = COLUMNS, **options: Any) -> ManifestSource:
+    made = ManifestSource(Config(path=str(path), columns=columns, **options))  # type: ignore[arg-type]
+    made.check("source")
+    return made
+
+
+def listed(path: Path | str, columns: dict[str, str] = COLUMNS, **options: Any) -> dict[str, dict[str, Any]]:
+    made = source(path, columns, **options)
+    table = pa.concat_tables(made.list())
+    assert table.schema.equals(pa.schema([*LISTING, *made.passthrough()]))
+    return {row["sample_id"]: row for row in table.to_pylist()}
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "tsv", "jsonl"])
+def test_every_format_gives_the_same_samples(tmp_path: Path, form: str) -> None:
+    found = listed(write(tmp_path, form), passthrough=["score", "label"])
+    nothing = dict.fromkeys(("text_uri", "image_uri", "video_uri", "audio_uri", "other_uri", "inline_text"))
+    for row in found.values():
+        assert len(row.pop("source_version")) == 64
+    assert found == {
+        "007": {
+            **nothing,
+            "sample_id": "007",
+            "image_uri": f"{tmp_path}/b/1.jpg",
+            "inline_text": 'a "big", red\ncircle',
+            "score": 1,
+            "label": "x",
+        },
+        "NA": {
+            **nothing,
+            "sample_id": "NA",
+            "image_uri": "/abs/2.png",
+            "audio_uri": f"{tmp_path}/s.wav",
+            "score": None,
+            "label": "null",
+        },
+        "ünï": {
+            **nothing,
+            "sample_id": "ünï",
+            "audio_uri": "s3://bucket/a b.ogg",
+            "inline_text": "nan",
+            "score": 3,
+            "label": None,
+        },
+    }
+
+
+def test_tables_are_bounded_and_ordered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"key": f"{i * 7 % 25:02}", "words": str(i)} for i in range(25)]
+    monkeypatch.setattr(module, "LISTING_ROWS", 10)
+    for form in ("parquet", "csv"):
+        tables = list(source(write(tmp_path, form, rows), {"id": "key", "inline_text": "words"}).list())
+        assert [len(table) for table in tables] == [10, 10, 5]
+        for table in tables:
+            ids = table["sample_id"].to_pylist()
+            assert ids == sorted(ids)
+        pairs = {(row["sample_id"], row["inline_text"]) for table in tables for row in table.to_pylist()}
+        assert pairs == {(row["key"], row["words"]) for row in rows}
+
+
+def test_passthrough_keeps_its_arrow_types(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "uri": ["b.jpg", "a.jpg"],
+            "when": pa.array([datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC), None], pa.timestamp("us", "UTC")),
+            "small": pa.array([1, None], pa.int8()),
+            "tags": pa.array([["x", None], []], pa.list_(pa.string())),
+            "box": pa.array([{"w": 1.5}, None], pa.struct([("w", pa.float32())])),
+            "raw": pa.array([b"\x00\xff", None], pa.binary()),
+            "kind": pa.array(["k", "k"]).dictionary_encode(),
+        }
+    )
+    pq.write_table(table, tmp_path / "m.parquet")
+    names = table.column_names[1:]
+    made = source(tmp_path / "m.parquet", {"image": "uri"}, passthrough=names)
+    expected = [*[table.schema.field(name).type for name in names[:-1]], pa.string()]
+    assert made.passthrough().types == expected
+    (found,) = made.list()
+    assert found["sample_id"].to_pylist() == ["a.jpg", "b.jpg"]
+    assert found.select(names).to_pylist() == table.select(names).to_pylist()[::-1]
+
+
+def test_without_an_id_column_the_first_uri_is_the_id(tmp_path: Path) -> None:
+    rows = [
+        {"pic": f"{tmp_path}/in/1.jpg", "sound": None},
+        {"pic": "/elsewhere/2.jpg", "sound": "x.wav"},
+        {"pic": None, "sound": "./sub/../3.wav"},
+        {"pic": "memory://corpus/4.jpg", "sound": None},
+    ]
+    found = listed(write(tmp_path, "jsonl", rows), {"image": "pic", "audio": "sound"})
+    assert set(found) == {"in/1.jpg", "/elsewhere/2.jpg", "3.wav", "memory://corpus/4.jpg"}
+    assert found["3.wav"]["audio_uri"] == f"{tmp_path}/3.wav"
+
+
+def test_root(tmp_path: Path) -> None:
+    rows = [{"pic": "sub/1.jpg"}]
+    path = write(tmp_path, "csv", rows)
+    assert listed(path, {"image": "pic"}, root="/media")["sub/1.jpg"]["image_uri"] == "/media/sub/1.jpg"
+    assert listed(path, {"image": "pic"}, root="s3://b/x/")["sub/1.jpg"]["image_uri"] == "s3://b/x/sub/1.jpg"
+    with pytest.raises(ConfigError, match="schemes that are allowed: s3"):
+        listed(path, {"image": "pic"}, schemes=["s3"])
+    with pytest.raises(ConfigError, match=r"source\.columns\.image: 'sub/1.jpg' in row 1"):
+        listed(path, {"image": "pic"}, root="http://example.org/x")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://example.org/a.jpg",
+        "HTTPS://example.org/a.jpg",
+        "data:image/png;base64,AAAA",
+        "file://host/a.jpg",
+        "bytes:///etc/passwd",
+        "../up.jpg",
+        "a/../../up.jpg",
+        "..",
+    ],
+)
+def test_uris_that_are_not_allowed(tmp_path: Path, value: str) -> None:
+    path = write(tmp_path, "csv", [{"pic": "ok.jpg"}, {"pic": value}])
+    with pytest.raises(ConfigError) as error:
+        listed(path, {"image": "pic"})
+    assert str(error.value).startswith(f"source.columns.image: {value!r} in row 2")
+
+
+def test_a_name_cannot_chain_to_another_scheme(tmp_path: Path) -> None:
+    from pipeline import storage
+    from pipeline.errors import SampleError
+
+    path = write(tmp_path, "csv", [{"pic": "simplecache::memory://secret/x.jpg"}])
+    fsspec.filesystem("memory").pipe_file("/secret/x.jpg", b"secret")
+    (row,) = listed(path, {"image": "pic"}).values()
+    with pytest.raises(SampleError, match="missing"):
+        storage.Blob(row["image_uri"]).read()
+
+
+def test_file_urls_are_plain_paths(tmp_path: Path) -> None:
+    path = write(tmp_path, "csv", [{"pic": f"file://{tmp_path}/x.jpg"}])
+    assert listed(path, {"image": "pic"})["x.jpg"]["image_uri"] == f"{tmp_path}/x.jpg"
+    with pytest.raises(ConfigError, match=r"'/abs\.jpg' in row 1"):
+        listed(write(tmp_path, "csv", [{"pic": "/abs.jpg"}]), {"image": "pic"}, schemes=["s3"])
+
+
+@pytest.mark.parametrize(("form", "places"), [("parquet", ("row 1", "row 3")), ("jsonl", ("line 1", "line 4"))])
+def test_an_id_that_stands_there_twice(tmp_path: Path, form: str, places: tuple[str, str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "LISTING_ROWS", 2)
+    path = write(tmp_path, form, [{"k": "a", "p": "1"}, {"k": "b", "p": "2"}, {"k": "a", "p": "3"}])
+    if form == "jsonl":
+        path.write_text(path.read_text().replace("\n", "\n\n", 1))
+    with pytest.raises(ConfigError, match=rf"source\.columns\.id: id 'a' stands in {places[0]} and in {places[1]};"):
+        listed(path, {"id": "k", "image": "p"})
+    with pytest.raises(ConfigError, match=r"source\.columns: row 2 has no id and no file"):
+        listed(write(tmp_path, "csv", [{"k": "a", "p": "1"}, {"k": None, "p": "2"}]), {"id": "k", "image": "p"})
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "tsv", "jsonl"])
+def test_columns_that_are_missing(tmp_path: Path, form: str) -> None:
+    path = write(tmp_path, form)
+    with pytest.raises(ConfigError, match=r"source\.columns\.video: no column 'clip'.*one of: key, pic, sound, words"):
+        source(path, {**COLUMNS, "video": "clip"})
+    with pytest.raises(ConfigError, match=r"source\.passthrough: no column 'mood'"):
+        source(path, passthrough=["mood"])
+
+
+def test_columns_that_do_not_fit(tmp_path: Path) -> None:
+    table = pa.table({"n": [1, 2], "p": ["a", "b"], "window": [1, 2], "image_uri": ["a", "b"]})
+    pq.write_table(table, tmp_path / "m.parquet")
+    assert set(listed(tmp_path / "m.parquet", {"id": "n", "image": "p"})) == {"1", "2"}
+    with pytest.raises(ConfigError, match=r"source\.columns\.image: column 'n' holds int64"):
+        source(tmp_path / "m.parquet", {"image": "n"})
+    for name in ("window", "image_uri"):
+        with pytest.raises(ConfigError, match=rf"source\.passthrough: column '{name}' is the dataset's own"):
+            source(tmp_path / "m.parquet", {"image": "p"}, passthrough=[name])
+    (tmp_path / "twice.csv").write_text("p,p\na,b\n")
+    with pytest.raises(ConfigError, match=r"source\.columns\.image: column 'p' stands there twice"):
+        source(tmp_path / "twice.csv", {"image": "p"})
+    with pytest.raises(ValidationError, match="name at least one of"):
+        Config(path="m.csv", columns={"inline_text": "t"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("m.jsonl", b'{"p": "a"}\n\n{"p": broken\n', r"line 3 of .*is not JSON"),
+        ("m.jsonl", b'{"p": "a"}\n[1]\n', r"line 2 of .*holds list"),
+        ("m.jsonl", b'{"p": "a"}\n{"p": "\xff"}\n', r"line 2 of .*is not JSON \('utf-8' codec"),
+        ("m.jsonl", b"[" * 100_000, r"line 1 of .*is not JSON"),
+        ("m.jsonl", b'{"p": "a"}\n{"p": 1}\n', r"column 'p' of .*has no one type"),
+        ("m.csv", b"p,q\na,b\nc\n", r"as csv .*Row #3: Expected 2 columns, got 1"),
+        ("m.csv", b"", r"as csv .*Empty CSV"),
+        ("m.csv", b"p,q\n\xff,b\n", r"as csv .*invalid UTF8"),
+        ("m.csv.gz", b"not gzip", r"as csv"),
+        ("m.parquet", b"PAR1nothing", r"as parquet"),
+        ("m.xlsx", b"", r"names no format; one of .*source\.format"),
+    ],
+)
+def test_manifests_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"source\.path: .*{told}"):
+        source(tmp_path / name, {"image": "p"})
+
+
+def test_a_manifest_that_is_not_there_or_empty(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"source\.path: .*does not exist"):
+        source(tmp_path / "m.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(ConfigError, match=r"source\.path: cannot read"):
+        source(tmp_path / "folder.csv")
+    (tmp_path / "m.csv").write_text("p\n")
+    with pytest.raises(ConfigError, match=r"source\.path: no row"):
+        listed(tmp_path / "m.csv", {"image": "p"})
+
+
+def test_parquet_that_breaks_off(tmp_path: Path) -> None:
+    table = pa.table({"p": [f"{i}.jpg" for i in range(5000)]})
+    pq.write_table(table, tmp_path / "m.parquet", row_group_size=1000, compression="zstd", use_dictionary=False)
+    data = bytearray((tmp_path / "m.parquet").read_bytes())
+    start = pq.read_metadata(tmp_path / "m.parquet").row_group(3).column(0).data_page_offset
+    data[start : start + 400] = b"\xff" * 400
+    (tmp_path / "m.parquet").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"source\.path: .*breaks off after row \d+"):
+        listed(tmp_path / "m.parquet", {"image": "p"})
+
+
+def test_compressed_and_with_a_byte_order_mark(tmp_path: Path) -> None:
+    text = "\ufeffp,q\na.jpg,1\n"
+    (tmp_path / "m.csv.gz").write_bytes(gzip.compress(text.encode()))
+    assert set(listed(tmp_path / "m.csv.gz", {"image": "p"})) == {"a.jpg"}
+    (tmp_path / "n.txt").write_text('\ufeff{"p": "a.jpg"}')
+    assert set(listed(tmp_path / "n.txt", {"image": "p"}, format="jsonl")) == {"a.jpg"}
+
+
+def test_the_version_tells_a_changed_row(tmp_path: Path) -> None:
+    def versions(**options: Any) -> dict[str, str]:
+        found = listed(write(tmp_path, "jsonl", rows), passthrough=["score"], **options)
+        return {key: row["source_version"] for key, row in found.items()}
+
+    rows = [dict(row) for row in ROWS]
+    before = versions()
+    assert versions() == before
+    rows[0]["score"], rows[1]["words"], rows[2]["label"] = 2, "new", "not read"
+    after = versions()
+    assert [before[key] == after[key] for key in ("007", "NA", "ünï")] == [False, False, True]
+
+    (tmp_path / "s.wav").write_bytes(b"1")
+    assert versions() == after
+    rows[2]["sound"] = "gone.wav"
+    seen = versions(version="stat")
+    (tmp_path / "s.wav").write_bytes(b"22")
+    changed = versions(version="stat")
+    assert [seen[key] == changed[key] for key in ("007", "NA")] == [True, False]
+    rows[2]["sound"] = "nosuchscheme://x.wav"
+    with pytest.raises(ConfigError, match=r"source\.columns\.audio: cannot reach 'nosuchscheme://x\.wav'"):
+        versions(version="stat", schemes=["file", "nosuchscheme"])
+
+
+def test_real_manifests(data: Path) -> None:
+    for name, role in (("images", "image"), ("videos", "video"), ("audio", "audio"), ("text", "text")):
+        with (data / name / "manifest.csv").open(newline="") as file:
+            expected = list(csv.DictReader(file))
+        found = listed(data / name / "manifest.csv", {role: "path"}, passthrough=["label", "bytes", "sha256"])
+        assert set(found) == {row["path"] for row in expected}
+        for row in expected:
+            one = found[row["path"]]
+            assert one[f"{role}_uri"] == str(data / name / row["path"])
+            assert (one["label"] or "", one["bytes"], one["sha256"]) == (row["label"], int(row["bytes"]), row["sha256"])
+
+
+def test_memory_and_s3(s3: Any) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/top.csv", b"p\na.jpg\n")
+    assert listed("memory://top.csv", {"image": "p"})["a.jpg"]["image_uri"] == "memory://a.jpg"
+    s3.pipe_file("corpus/sub/m.jsonl", b'{"p": "a.jpg"}\n{"p": "s3://corpus/b.jpg"}\n{"p": "gone.jpg"}\n')
+    s3.pipe_file("corpus/sub/a.jpg", b"1")
+    s3.pipe_file("corpus/b.jpg", b"2")
+    before = listed("s3://corpus/sub/m.jsonl", {"image": "p"}, version="stat")
+    assert {key: row["image_uri"] for key, row in before.items()} == {
+        "a.jpg": "s3://corpus/sub/a.jpg",
+        "s3://corpus/b.jpg": "s3://corpus/b.jpg",
+        "gone.jpg": "s3://corpus/sub/gone.jpg",
+    }
+    s3.pipe_file("corpus/sub/a.jpg", b"3")
+    after = listed("s3://corpus/sub/m.jsonl", {"image": "p"}, version="stat")
+    assert {key for key in before if before[key] != after[key]} == {"a.jpg"}
+    s3.pipe_file("corpus/sub/m.jsonl", b'{"p": "../b.jpg"}\n')
+    with pytest.raises(ConfigError, match="leads out of"):
+        listed("s3://corpus/sub/m.jsonl", {"image": "p"})

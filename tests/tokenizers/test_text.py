@@ -1,0 +1,206 @@
+"""Token ids equal the checkpoint's own tokenizer; texts that are cut lose nothing and fit."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import ConfigError, SampleError
+from pipeline.media import Text, TextRequest
+from pipeline.tokenizers.text import TextConfig, TextTokenizer
+from tests.encoders.sound_fixtures import changed, checkpoint, copy, texts
+
+NAMES = ("bert", "roberta", "xlm_roberta", "modernbert", "mpnet", "clap")
+
+
+@cache
+def _tokenizer(name: str, **options: Any) -> TextTokenizer:
+    tokenizer = TextTokenizer(TextConfig(kind="text", **options), checkpoint(name))
+    tokenizer.check("features.x.tokenizer")
+    tokenizer.setup()
+    return tokenizer
+
+
+@cache
+def _reference(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(checkpoint(name).path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("max_length", "prompt"), [(None, ""), (16, ""), (40, "query: ")])
+def test_ids_equal_the_checkpoints_own(name: str, max_length: int | None, prompt: str, data: Path) -> None:
+    tokenizer = _tokenizer(name, max_length=max_length, prompt=prompt)
+    assert tokenizer.request() == TextRequest()
+    for text in texts(data):
+        prepared = tokenizer.tokenize(Text(text))
+        expected = _reference(name)(prompt + text, truncation=True, max_length=max_length or 512)["input_ids"]
+        ids, special = prepared.inputs["input_ids"], prepared.inputs["special_mask"]
+        np.testing.assert_array_equal(ids, expected)
+        assert (ids.dtype, special.dtype, special.shape) == (np.int32, np.uint8, ids.shape)
+        assert list(np.flatnonzero(special)) == [0, len(ids) - 1]
+        assert prepared.times_s is None
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t ", "​", "\x00\x01"])
+def test_a_text_without_tokens_is_empty(text: str) -> None:
+    for prompt in ("", "query: "):
+        with pytest.raises(SampleError) as caught:
+            _tokenizer("bert", prompt=prompt).tokenize(Text(text))
+        assert caught.value.kind == "empty"
+
+
+@pytest.mark.parametrize(
+    ("name", "positions"), [("bert", 512), ("roberta", 512), ("xlm_roberta", 512), ("mpnet", 512), ("clap", 512)]
+)
+def test_the_longest_row_is_what_the_model_has_positions_for(name: str, positions: int, tmp_path: Path) -> None:
+    assert _tokenizer(name).max_length == positions
+    unbounded = changed(name, tmp_path, "tokenizer_config.json", model_max_length=10**30)
+    tokenizer = TextTokenizer(TextConfig(kind="text"), unbounded)
+    tokenizer.setup()
+    assert tokenizer.max_length == positions
+
+
+def test_the_tokenizers_own_limit_counts(tmp_path: Path) -> None:
+    tokenizer = TextTokenizer(
+        TextConfig(kind="text"), changed("bert", tmp_path, "tokenizer_config.json", model_max_length=20)
+    )
+    tokenizer.setup()
+    assert tokenizer.max_length == 20
+
+
+def test_a_tokenizer_alone_serves_an_encoder_without_checkpoint(tmp_path: Path) -> None:
+    copy("bert", tmp_path, without=["model.safetensors", "config.json"])
+    tokenizer = TextTokenizer(TextConfig(kind="text", checkpoint=str(tmp_path)), None)
+    tokenizer.check("features.x.tokenizer")
+    tokenizer = pickle.loads(pickle.dumps(TextTokenizer(tokenizer.config, None)))
+    tokenizer.setup()
+    ids = tokenizer.tokenize(Text("a red circle")).inputs["input_ids"]
+    np.testing.assert_array_equal(ids, _reference("bert")("a red circle")["input_ids"])
+
+
+def _check(name: str | None, **options: Any) -> None:
+    where = None if name is None else checkpoint(name)
+    TextTokenizer(TextConfig(kind="text", **options), where).check("features.x.tokenizer")
+
+
+def test_config_errors_name_their_place(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.max_length: 513; the model has 512"):
+        _check("roberta", max_length=513)
+    with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.max_length: 2"):
+        _check("bert", max_length=2)
+    with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.max_length: 6"):
+        _check("bert", max_length=6, prompt="a red circle moves left: ")
+    with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.overlap: 10; less than 10"):
+        _check("bert", max_length=12, overflow="windows", overlap=10)
+    with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.overlap"):
+        _check("bert", overlap=3)
+    with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.checkpoint.*not given"):
+        _check(None)
+    with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.checkpoint.*no folder"):
+        _check(None, checkpoint=str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.checkpoint.*leave it out"):
+        _check("bert", checkpoint=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"no tokenizer that loads"):
+        _check("wav2vec2")
+
+
+def test_a_slow_tokenizer_is_refused(tmp_path: Path) -> None:
+    where = copy("bert", tmp_path, without=["tokenizer.json", "tokenizer_config.json"])
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CanineTokenizer"}))
+    with pytest.raises(ConfigError, match=r"CanineTokenizer is a slow tokenizer"):
+        TextTokenizer(TextConfig(kind="text"), where).check("features.x.tokenizer")
+
+
+def _holds(tokenizer: TextTokenizer, name: str, text: str) -> list[tuple[int, int]]:
+    """Cut ``text`` and assert what every cut promises."""
+    spans = tokenizer.cut(text)
+    prompt, most = tokenizer.config.prompt, tokenizer.max_length
+    covered = set()
+    for (start, end), following in zip(spans, [*spans[1:], None], strict=True):
+        assert 0 <= start <= end <= len(text)
+        if len(spans) > 1:
+            assert len(_reference(name)(prompt + text[start:end])["input_ids"]) <= most or end == start + 1
+            assert not text[start].isspace()
+        if following is not None:
+            assert start < following[0]
+            assert end < following[1]
+        covered.update(range(start, end))
+    assert all(position in covered or letter.isspace() for position, letter in enumerate(text))
+    return spans
+
+
+_WORDS = st.lists(st.text(max_size=12) | st.sampled_from(["the red circle", "moves", "\n", "xyz" * 40]), max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    words=_WORDS,
+    name=st.sampled_from(["bert", "roberta", "xlm_roberta"]),
+    max_length=st.sampled_from([9, 12, 33]),
+    overlap=st.sampled_from([0, 1, 5]),
+    prompt=st.sampled_from(["", "a: "]),
+)
+def test_cuts_lose_nothing_and_fit(words: list[str], name: str, max_length: int, overlap: int, prompt: str) -> None:
+    prompt = prompt if max_length > 12 else ""
+    tokenizer = _tokenizer(name, max_length=max_length, overflow="windows", overlap=overlap, prompt=prompt)
+    _holds(tokenizer, name, " ".join(words))
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "xlm_roberta"])
+@pytest.mark.parametrize("overlap", [0, 8])
+def test_real_texts_are_cut_at_words_into_full_windows(name: str, overlap: int, data: Path) -> None:
+    tokenizer = _tokenizer(name, max_length=64, overflow="windows", overlap=overlap)
+    text = (data / "text" / "captions.csv").read_text()[:20000]
+    spans = _holds(tokenizer, name, text)
+    lengths = [len(tokenizer.tokenize(Text(text[a:b])).inputs["input_ids"]) for a, b in spans]
+    assert np.mean(lengths[:-1]) > 50
+    for start, end in spans:
+        assert start == 0 or text[start - 1].isspace()
+        assert end == len(text) or text[end].isspace()
+    shared = [
+        len(_reference(name)(text[b:a])["input_ids"]) - 2 if b < a else 0
+        for (_, a), (b, _) in zip(spans, spans[1:], strict=False)
+    ]
+    if overlap:
+        assert 2 < np.mean(shared) <= overlap + 1
+    else:
+        assert max(shared) == 0
+
+
+def test_a_short_text_is_one_window() -> None:
+    tokenizer = _tokenizer("bert", max_length=16, overflow="windows", overlap=4)
+    assert tokenizer.cut("a red circle") == [(0, 12)]
+    assert tokenizer.cut("") == [(0, 0)]
+
+
+def test_a_giant_word_is_cut_between_characters() -> None:
+    tokenizer = _tokenizer("roberta", max_length=12, overflow="windows")
+    text = "left " + "q" * 300 + " right"
+    spans = _holds(tokenizer, "roberta", text)
+    assert len(spans) >= 30
+    assert spans[0][0] == 0
+    assert spans[-1][1] == len(text)
+
+
+def test_threads_may_share_a_tokenizer(data: Path) -> None:
+    """Truncation is a state of the library's tokenizer: cutting beside tokenizing must not disturb it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    tokenizer = _tokenizer("roberta", max_length=32, overflow="windows", overlap=4)
+    text = (data / "text" / "captions.csv").read_text()[:3000]
+    ids, spans = tokenizer.tokenize(Text(text)).inputs["input_ids"], tokenizer.cut(text)
+    with ThreadPoolExecutor(4) as pool:
+        some = [pool.submit(tokenizer.cut, text) for _ in range(20)]
+        others = [pool.submit(tokenizer.tokenize, Text(text)) for _ in range(200)]
+        assert all(one.result() == spans for one in some)
+        assert all(np.array_equal(one.result().inputs["input_ids"], ids) for one in others)
