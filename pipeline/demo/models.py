@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from pipeline.demo.checkpoints import audio, gemma, text, vision
+from pipeline.demo.checkpoints import audio, text, vision
 
 CHECKPOINTS: dict[str, Callable[[str], None]] = {
-    "embedding_gemma2": gemma.write_embedding_gemma2,
     "bert": text.write_bert,
     "clip": vision.write_clip,
     "siglip": vision.write_siglip,

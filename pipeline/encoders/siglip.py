@@ -109,9 +109,10 @@ class SiglipEncoder(TwoTowerEncoder):
             patches[i, : lengths[i]] = picture["pixels"]
         mask = torch.from_numpy((np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)).to(self.device)
         shapes = np.stack([picture["spatial_shape"] for picture in pictures]).astype(np.int64)
-        pixels = self.finish(patches) * mask[..., None].to(self.dtype)  # padding is 0 after normalising, not before
         out = self.model.get_image_features(
-            pixel_values=pixels, pixel_attention_mask=mask, spatial_shapes=torch.from_numpy(shapes).to(self.device)
+            pixel_values=self.finish(patches),
+            pixel_attention_mask=mask,
+            spatial_shapes=torch.from_numpy(shapes).to(self.device),
         )
         grids = [(int(height), int(width)) for height, width in shapes]
         return seen(out, grids, want_hidden)

@@ -61,8 +61,7 @@ class VitEncoder(PictureEncoder):
         return pair(config.image_size) if config.model_type == "vit" else None
 
     def prefix_length(self) -> int:
-        config = self.model_config() if not hasattr(self, "model") else self.model.config
-        return 1 + int(getattr(config, "num_register_tokens", 0))
+        return 1 + int(getattr(self.model.config, "num_register_tokens", 0))
 
     def spec(self) -> EncoderSpec:
         config = self.model_config()

@@ -29,3 +29,9 @@ class Head(Protocol):
     def project(self, rows: Sequence[Encoded]) -> np.ndarray:
         """[B, dim] float32, L2-normalised if the space says so."""
         ...
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows [B, dim] scaled to length 1; a zero vector stays zero, as in ``torch.nn.functional.normalize``."""
+    length = np.sqrt(np.sum(np.square(vectors, dtype=np.float64), axis=1, keepdims=True))
+    return (vectors / np.maximum(length, 1e-12)).astype(np.float32)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+
 from pipeline.checkpoint import Checkpoint
 from pipeline.media import Image, ImageRequest, Media, Modality
 from pipeline.tokenizers._processor import (
@@ -51,4 +53,4 @@ class PatchTokenizer:
             assert self.config.size is not None
             return Prepared({"pixels": centre_square(media.pixels, self.config.size)})
         arrays = self.processor.images([media.pixels])
-        return Prepared({name: array[0] for name, array in arrays.items()})
+        return Prepared({name: np.asarray(array[0]) for name, array in arrays.items()})

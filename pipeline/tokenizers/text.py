@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-from bisect import bisect_right
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.checkpoint import Checkpoint, resolve
 from pipeline.errors import ConfigError, SampleError, describe
 from pipeline.media import Media, Modality, Text, TextRequest
+from pipeline.tokenizers._cut import Cutter
 from pipeline.tokenizers.base import Prepared, missing
 
 _UNSET = 1_000_000_000
@@ -22,7 +21,6 @@ _POSITIONS_START_AFTER_PADDING = {
     *("xlm-roberta-xl", "longformer", "xmod", "ibert"),
 }
 """Model types that number positions from ``pad_token_id + 1`` on, so that many rows of the table are never used."""
-_WORD = re.compile(r"\S+")
 
 
 class TextConfig(BaseModel):
@@ -111,7 +109,13 @@ class TextTokenizer:
         """
         if self.max_length is None or self._fits(text):
             return [(0, len(text))]
-        return _Cutter(self, text).spans()
+        encoded, before = self._encode(text, truncated=False), len(self.config.prompt)
+        tokens = [
+            (start - before, end - before)
+            for (start, end), special in zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
+            if not special and end > before
+        ]
+        return Cutter(text, tokens, self.max_length - self._count(""), self.config.overlap, self._fits).spans()
 
     def _found(self, where: str) -> Checkpoint:
         if self.checkpoint is not None:
@@ -140,75 +144,6 @@ class TextTokenizer:
     def _fits(self, text: str) -> bool:
         assert self.max_length is not None
         return self._count(text) <= self.max_length
-
-
-class _Cutter:
-    """One long text being cut. Tokens of the whole text estimate each span; tokenizing the span decides."""
-
-    def __init__(self, tokenizer: TextTokenizer, text: str) -> None:
-        assert tokenizer.max_length is not None
-        self.tokenizer, self.text = tokenizer, text
-        encoded = tokenizer._encode(text, truncated=False)
-        before = len(tokenizer.config.prompt)
-        own = [
-            (a - before, b - before)
-            for (a, b), special in zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
-            if not special and b > before
-        ]
-        self.token_starts = [a for a, _ in own]
-        self.token_ends = [b for _, b in own]
-        self.room = tokenizer.max_length - tokenizer._count("")
-        words = [match.span() for match in _WORD.finditer(text)]
-        self.word_starts = [a for a, _ in words]
-        self.word_ends = [b for _, b in words]
-
-    def spans(self) -> list[tuple[int, int]]:
-        done: list[tuple[int, int]] = []
-        start: int | None = self._next(0)
-        while start is not None:
-            end = self._end(start)
-            if done and end <= done[-1][1]:  # the overlap left no room for anything new
-                start = self._next(done[-1][1])
-                assert start is not None
-                end = self._end(start)
-            done.append((start, end))
-            following = self._next(end)
-            start = None if following is None else self._back(start, end, following)
-        return done
-
-    def _next(self, position: int) -> int | None:
-        """The first character from ``position`` on that is no space."""
-        word = bisect_right(self.word_ends, position)
-        return max(position, self.word_starts[word]) if word < len(self.word_starts) else None
-
-    def _end(self, start: int) -> int:
-        last = bisect_right(self.token_starts, start) - 1 + self.room
-        end = self.token_ends[last - 1] if last <= len(self.token_ends) else len(self.text)
-        end = self._at_word(start, max(end, start + 1))
-        while end > start + 1 and not self.tokenizer._fits(self.text[start:end]):
-            end = self._at_word(start, max(start + 1, min(end - 1, start + (end - start) * 15 // 16)))
-        return end
-
-    def _at_word(self, start: int, end: int) -> int:
-        """The last end of a word in ``(start, end]``; ``end`` itself inside a giant word."""
-        word = bisect_right(self.word_ends, end) - 1
-        return self.word_ends[word] if word >= 0 and self.word_ends[word] > start else end
-
-    def _back(self, start: int, end: int, following: int) -> int:
-        """Where the next span begins: ``overlap`` tokens before ``end``, at a word, after ``start``."""
-        overlap = self.tokenizer.config.overlap
-        if not overlap:
-            return following
-        last = bisect_right(self.token_starts, end - 1)
-        wanted = max(self.token_starts[max(0, last - overlap)], start + 1)
-        word = bisect_right(self.word_starts, wanted - 1)
-        if word < len(self.word_starts) and self.word_starts[word] < end:
-            return self.word_starts[word]
-        if end < following or end in self.word_starts:
-            return following
-        if self.text[end - 1].isspace() or self.text[wanted].isspace():
-            return following
-        return wanted
 
 
 def _load(checkpoint: Checkpoint) -> Any:

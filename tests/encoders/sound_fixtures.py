@@ -6,7 +6,7 @@ import json
 import random
 import tempfile
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ SOUNDS = (
 """0.2 s to 9.7 s at 8, 16, 22 and 44 kHz."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def checkpoint(name: str) -> Checkpoint:
     folder = Path(_ROOT.name) / name
     folder.mkdir()

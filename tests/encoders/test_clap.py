@@ -163,8 +163,8 @@ def test_config_errors_name_their_place(tmp_path: Path) -> None:
         encoder(checkpoint("clap"), "text", sounds).check("features.x")
     with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.kind"):
         encoder(checkpoint("clap"), "audio", words).check("features.x")
+    wrong = AudioFrameConfig(kind="audio_frame", sample_rate=16000)
     with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.sample_rate.*48000"):
-        wrong = AudioFrameConfig(kind="audio_frame", sample_rate=16000)
         encoder(checkpoint("clap"), "audio", wrong).check("features.x")
     bare = copy("clap", tmp_path, without=["tokenizer.json", "processor_config.json"])
     with pytest.raises(ConfigError, match=r"encoder\.checkpoint.*tokenizer"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,37 @@ def test_texts_equal_the_reference(clip: Checkpoint) -> None:
             same(ours.prefix_tokens, out.last_hidden_state[0, :1])
             np.testing.assert_array_equal(ours.token_ids, row[1:-1])
             assert ours.grid == (len(row) - 2, 1, 1)
+
+
+def test_a_checkpoint_as_openai_wrote_it(clip: Checkpoint, pictures: list[np.ndarray], tmp_path: Path) -> None:
+    """Its processor is a feature extractor with plain sizes, and its config gives a wrong end-of-text id, 2."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(clip.path, tmp_path / "old")
+    config = clip.json("config.json")
+    config["text_config"]["eos_token_id"] = 2
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "old" / "processor_config.json").unlink()
+    mean_std = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]}
+    does = {"do_center_crop": True, "do_normalize": True, "do_resize": True}
+    extractor = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 48, "crop_size": 48, "resample": 3}
+    (tmp_path / "old" / "preprocessor_config.json").write_text(json.dumps(mean_std | does | extractor))
+    old = replace(clip, path=str(tmp_path / "old"))
+    inputs, model, tokenizer = (
+        reference_image_inputs(old),
+        reference_model(old),
+        AutoTokenizer.from_pretrained(old.path),
+    )
+    images = tokenized(PatchTokenizer(PatchConfig(), old), [Image(p) for p in pictures])
+    texts = tokenized(TextTokenizer(TextConfig(kind="text"), old), [Text(t) for t in TEXTS])
+    (seen,) = runs(lambda n: encoder(old, "image", PatchConfig(), batch_size=n), images, [100])
+    (read,) = runs(lambda n: encoder(old, "text", TextConfig(kind="text"), batch_size=n), texts, [100])
+    with torch.inference_mode():
+        for ours, picture in zip(seen, pictures, strict=True):
+            same(ours.pooled, model.get_image_features(**inputs(picture)).pooler_output[0])
+        for ours, text in zip(read, TEXTS, strict=True):
+            one = tokenizer([text], truncation=True, return_tensors="pt")
+            same(ours.pooled, model.get_text_features(**one).pooler_output[0])
 
 
 def test_towers_share_a_space_and_only_one_is_loaded(clip: Checkpoint) -> None:

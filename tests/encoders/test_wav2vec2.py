@@ -117,9 +117,8 @@ def test_bfloat16_is_near_float32(name: str, data: Path) -> None:
 
 def test_spec_and_times_of_an_adapter(tmp_path: Path, data: Path) -> None:
     """An adapter makes tokens fewer and of another width."""
-    from transformers import AutoModel
+    from transformers import AutoModel, Wav2Vec2Model
     from transformers import Wav2Vec2Config as TransformersConfig
-    from transformers import Wav2Vec2Model
 
     where = copy("wav2vec2_layer", tmp_path, without=["model.safetensors", "config.json"])
     config = TransformersConfig.from_pretrained(

@@ -1,0 +1,99 @@
+"""No model: the tokens are the media's own values, for those who only want token sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.encoders.base import Encoded, EncoderSpec
+from pipeline.errors import SampleError
+from pipeline.media import Modality
+from pipeline.tokenizers.base import Prepared
+
+
+class RawConfig(BaseModel):
+    """text: the token ids. Pictures: patches, values in [0, 1], row by row, channels last. Sound: frames of samples."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["raw"]
+
+
+class RawEncoder:
+    """Cuts what the tokenizer prepared into tokens.
+
+    ``patch``: [H*W, P*P*3]; ``frame``: [T*H*W, P*P*3], or [T, size*size*3] for ``tokens: frame``;
+    ``tubelet``: [T/t * H*W, t*P*P*3]; ``audio_frame``: [N, frame], the last frame filled up with zeros.
+    """
+
+    def __init__(self, config: RawConfig, checkpoint: Checkpoint | None, modality: Modality, tokenizer: Any) -> None:
+        self.config, self.modality, self.tokenizer = config, modality, tokenizer
+
+    def check(self, where: str) -> None:
+        """The tokenizer checks its own fields; nothing else can be wrong."""
+
+    def spec(self) -> EncoderSpec:
+        return EncoderSpec(
+            dim=None,
+            token_dim=self._token_dim(),
+            space="raw",
+            normalized=False,
+            native_dtype="float32",
+            model_type="raw",
+            processor=f"{self.tokenizer.kind} (no model)",
+        )
+
+    def setup(self) -> None:
+        """Nothing to load."""
+
+    def encode(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+        cut = {"text": self._text, "audio": self._sound}.get(self.modality, self._pixels)
+        return [cut(row) for row in rows]
+
+    def _token_dim(self) -> int | None:
+        if self.modality == "text":
+            return None
+        if self.modality == "audio":
+            return self._frame
+        return 3 * self._patch**2 * self._tubelet
+
+    @property
+    def _frame(self) -> int:
+        """Samples of a sound frame."""
+        return max(1, round(self.tokenizer.frame_s * (self.tokenizer.sample_rate or 0)))
+
+    @property
+    def _patch(self) -> int:
+        whole = getattr(self.tokenizer, "tokens", None) == "frame"
+        return int(self.tokenizer.size if whole else self.tokenizer.patch_size)
+
+    @property
+    def _tubelet(self) -> int:
+        return int(getattr(self.tokenizer, "tubelet_size", None) or 1)
+
+    def _text(self, row: Prepared) -> Encoded:
+        ids = row.inputs["input_ids"][row.inputs["special_mask"] == 0]
+        return Encoded(token_ids=ids.astype(np.int32), grid=(len(ids), 1, 1))
+
+    def _sound(self, row: Prepared) -> Encoded:
+        samples, width = row.inputs["waveform"], self._frame
+        count = -(-len(samples) // width)
+        tokens = np.zeros((count, width), np.float32)
+        tokens.reshape(-1)[: len(samples)] = samples
+        assert row.times_s is not None
+        times = row.times_s[0] + np.arange(count) * (width / self.tokenizer.sample_rate)
+        return Encoded(tokens=tokens, grid=(count, 1, 1), times_s=times)
+
+    def _pixels(self, row: Prepared) -> Encoded:
+        pixels = row.inputs["pixels"]
+        frames = pixels[None] if pixels.ndim == 3 else pixels  # [T, 3, size, size]
+        p, t = self._patch, self._tubelet
+        steps, side = len(frames) // t, frames.shape[-1] // p
+        blocks = frames.reshape(steps, t, 3, side, p, side, p).transpose(0, 3, 5, 1, 4, 6, 2)  # T H W | t p p 3
+        tokens = blocks.reshape(steps * side * side, t * p * p * 3).astype(np.float32) / np.float32(255)
+        times = None if row.times_s is None else row.times_s[::t]
+        return Encoded(tokens=tokens, grid=(steps, side, side), times_s=times)

@@ -1,0 +1,95 @@
+"""A fitted projection into a shared space, from a safetensors file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.encoders.base import Encoded, EncoderSpec
+from pipeline.errors import ConfigError, describe
+from pipeline.heads.base import unit
+
+
+class LinearConfig(BaseModel):
+    """``y = W x + b``. The file's metadata names the space."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["linear"]
+    weights: str
+    """A safetensors file: ``weight`` [dim, encoder's dim], optional ``bias`` [dim]; metadata ``space``,
+    optional ``normalize`` (``true`` or ``false``, default ``true``)."""
+
+
+class LinearHead:
+    """Projects pooled vectors [B, encoder's dim] to [B, dim]."""
+
+    def __init__(self, config: LinearConfig, spec: EncoderSpec) -> None:
+        self.config, self.spec = config, spec
+        self.dim, self.space, self.normalized = 0, "", True
+
+    def check(self, where: str) -> None:
+        """Reads the file's header only.
+
+        Raises:
+            ConfigError: no such file, not safetensors, no ``weight``, no ``space``, dimensions that do not fit.
+        """
+        where = f"{where}.weights"
+        shapes, metadata = self._header(where)
+        space, normalize = metadata.get("space", ""), metadata.get("normalize", "true")
+        if "weight" not in shapes or len(shapes["weight"]) != 2:
+            found = f"tensors {', '.join(f'{name} {shape}' for name, shape in shapes.items()) or 'none'}"
+            raise ConfigError(where, found, "it must hold `weight` of two dimensions")
+        if not space:
+            raise ConfigError(where, "no `space` in its metadata", "name the space that the head was fitted for")
+        if normalize not in ("true", "false"):
+            raise ConfigError(where, f"`normalize` {normalize!r} in its metadata", "true or false")
+        dim, width = shapes["weight"]
+        if width != self.spec.dim:
+            raise ConfigError(where, f"weight {shapes['weight']}", f"the encoder's vectors have {self.spec.dim} values")
+        if "bias" in shapes and shapes["bias"] != [dim]:
+            raise ConfigError(where, f"bias {shapes['bias']}", f"[{dim}], as many as weight has rows")
+        self.dim, self.space, self.normalized = dim, space, normalize == "true"
+
+    def _header(self, where: str) -> tuple[dict[str, list[int]], dict[str, str]]:
+        from safetensors import safe_open
+
+        path = self.config.weights
+        if not os.path.isfile(path):
+            raise ConfigError(where, f"no file {path!r}", "give a safetensors file")
+        try:
+            with safe_open(path, framework="np") as file:
+                shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                return shapes, dict(file.metadata() or {})
+        except Exception as error:  # the library raises its own kinds
+            raise ConfigError(
+                where, f"{path!r} is no safetensors file ({describe(error)})", "save it as one"
+            ) from error
+
+    def setup(self) -> None:
+        from safetensors.numpy import load_file
+
+        tensors = load_file(self.config.weights)
+        self.weight = tensors["weight"].astype(np.float32)
+        self.bias = tensors["bias"].astype(np.float32) if "bias" in tensors else None
+
+    def project(self, rows: Sequence[Encoded]) -> np.ndarray:
+        pooled = np.stack([row.pooled for row in rows if row.pooled is not None]).astype(np.float32, copy=False)
+        vectors: np.ndarray = pooled @ self.weight.T
+        if self.bias is not None:
+            vectors = vectors + self.bias
+        return unit(vectors) if self.normalized else vectors
+
+
+def save(path: str, weight: np.ndarray, space: str, bias: np.ndarray | None = None, normalize: bool = True) -> None:
+    """Write a head's file: ``weight`` [dim, encoder's dim], ``bias`` [dim]."""
+    from safetensors.numpy import save_file
+
+    tensors: dict[str, Any] = {"weight": np.ascontiguousarray(weight, np.float32)}
+    if bias is not None:
+        tensors["bias"] = np.ascontiguousarray(bias, np.float32)
+    save_file(tensors, path, metadata={"space": space, "normalize": str(normalize).lower()})

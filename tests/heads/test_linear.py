@@ -1,0 +1,61 @@
+"""The linear head equals torch's, and a file that does not fit is a config error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from pipeline.encoders.base import Encoded, EncoderSpec
+from pipeline.errors import ConfigError
+from pipeline.heads import LinearConfig, build
+from pipeline.heads.linear import save
+
+SPEC = EncoderSpec(8, None, "clip:1", True, "float32", "clip", "")
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_equals_torch(tmp_path: Path, bias: bool, normalize: bool) -> None:
+    layer = torch.nn.Linear(8, 3, bias=bias)
+    path = str(tmp_path / "head.safetensors")
+    save(path, layer.weight.detach().numpy(), "ours-1", layer.bias.detach().numpy() if bias else None, normalize)
+    head = build(LinearConfig(kind="linear", weights=path), SPEC)
+    head.check("features.a.head")
+    head.setup()
+    vectors = RNG.normal(size=(6, 8)).astype(np.float32)
+    with torch.no_grad():
+        reference = layer(torch.from_numpy(vectors))
+        reference = torch.nn.functional.normalize(reference) if normalize else reference
+    assert (head.dim, head.space, head.normalized) == (3, "ours-1", normalize)
+    np.testing.assert_allclose(head.project([Encoded(pooled=v) for v in vectors]), reference.numpy(), atol=1e-5)
+
+
+def _check(path: Path) -> None:
+    build(LinearConfig(kind="linear", weights=str(path)), SPEC).check("features.a.head")
+
+
+def test_files_that_do_not_fit(tmp_path: Path) -> None:
+    where = r"features\.a\.head\.weights: "
+    path = tmp_path / "h.safetensors"
+    with pytest.raises(ConfigError, match=where + "no file"):
+        _check(path)
+    path.write_bytes(b"\x80\x04pickle")
+    with pytest.raises(ConfigError, match=where + ".* is no safetensors file"):
+        _check(path)
+    save_file({"w": np.zeros((3, 8), np.float32)}, str(path), metadata={"space": "s"})
+    with pytest.raises(ConfigError, match=where + r"tensors w \[3, 8\]; it must hold `weight`"):
+        _check(path)
+    save_file({"weight": np.zeros((3, 8), np.float32)}, str(path))
+    with pytest.raises(ConfigError, match=where + "no `space`"):
+        _check(path)
+    save(str(path), np.zeros((3, 7)), "s")
+    with pytest.raises(ConfigError, match=where + r"weight \[3, 7\]; the encoder's vectors have 8"):
+        _check(path)
+    save(str(path), np.zeros((3, 8)), "s", np.zeros(4))
+    with pytest.raises(ConfigError, match=where + r"bias \[4\]; \[3\]"):
+        _check(path)

@@ -1,0 +1,120 @@
+"""Config errors are one line: the path in the YAML, what was found, what is allowed."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import config as configs
+from pipeline.errors import ConfigError
+
+GOOD: dict[str, Any] = {
+    "source": {"kind": "files", "path": "corpus"},
+    "output": {"path": "out"},
+    "features": {
+        "picture": {"modality": "image", "tokenizer": {"kind": "patch"}, "encoder": {"kind": "vit", "checkpoint": "m"}}
+    },
+}
+
+
+def _with(path: str, value: Any) -> dict[str, Any]:
+    raw = copy.deepcopy(GOOD)
+    section = raw
+    *parents, last = path.split(".")
+    for name in parents:
+        section = section.setdefault(name, {})
+    section[last] = value
+    return raw
+
+
+def test_a_good_config() -> None:
+    config = configs.parse(GOOD)
+    assert config.features["picture"].emit == ("embedding",)
+    assert config.failures.max_fraction == 0.05
+    with pytest.raises(ValueError, match="frozen"):
+        config.output.path = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("sauce", 1, r"sauce: unknown key 'sauce'; known keys: source, output, features"),
+        ("output.shard", 1, r"output\.shard: unknown key 'shard'; known keys: path, version, shard_bytes"),
+        (
+            "features.picture.encoder.size",
+            1,
+            r"features\.picture\.encoder\.size: unknown key 'size'; known keys: .*batch_",
+        ),
+        ("features.picture.encoder.kind", "vitt", r"features\.picture\.encoder: .*'vit', "),
+        ("features.picture.encoder.dtype", "int4", r"features\.picture\.encoder\.dtype: found 'int4'; .*bfloat16"),
+        ("features.picture.modality", "smell", r"features\.picture\.modality: found 'smell'; .*'text', 'image'"),
+        ("features.picture.emit", [], r"features\.picture\.emit: name at least one"),
+        ("features.picture.emit", ["tokens", "tokens"], r"features\.picture\.emit: .*each once"),
+        ("features.picture.pool", "gpu", r"features\.picture\.pool: no pool 'gpu' in compute\.pools \(default\)"),
+        ("features.Picture", GOOD["features"]["picture"], r"features\.Picture: a feature's name is lower case"),
+        ("window.length_s", -1, r"window\.length_s: found -1; input should be greater than 0"),
+        ("window", {"length_s": 5, "overlap_s": 5}, r"window: overlap_s 5\.0 must be less than length_s 5\.0"),
+        ("failures.max_fraction", 1.5, r"failures\.max_fraction: found 1\.5; .*less than or equal to 1"),
+        ("output.version", "../x", r"output\.version: found '\.\./x'"),
+    ],
+)
+def test_mistakes_say_where_and_what(path: str, value: Any, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected) as caught:
+        configs.parse(_with(path, value))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_sections() -> None:
+    with pytest.raises(ConfigError, match=r"output: is missing; it is required"):
+        configs.parse({k: v for k, v in GOOD.items() if k != "output"})
+
+
+def test_feature_columns_must_not_clash() -> None:
+    raw = copy.deepcopy(GOOD)
+    raw["features"]["a"] = raw["features"]["picture"]
+    raw["features"]["a_prefix"] = raw["features"]["picture"]
+    with pytest.raises(ConfigError, match=r"features\.a_prefix: its column 'a_prefix_tokens' is a's already"):
+        configs.parse(raw)
+
+
+def test_load_anchors_paths_and_applies_overrides(tmp_path: Path) -> None:
+    raw = _with("source.path", "../corpus")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "x.yaml").write_text(yaml.safe_dump(raw))
+    config = configs.load(str(tmp_path / "c" / "x.yaml"), ["output.path=there", "window.length_s=2.5"])
+    assert config.source.path == str(tmp_path / "corpus")
+    assert config.output.path == "there"
+    assert config.window.length_s == 2.5
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("nothing", r"--set: 'nothing'; write dotted.key=value"),
+        ("output.path.x=1", r"--set output\.path\.x: output\.path is 'out', not a section"),
+        ("output={", r"--set output: '\{'; write the value as YAML"),
+        ("output.pth=1", r"output\.pth: unknown key"),
+    ],
+)
+def test_bad_overrides(tmp_path: Path, override: str, expected: str) -> None:
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(GOOD))
+    with pytest.raises(ConfigError, match=expected):
+        configs.load(str(tmp_path / "x.yaml"), [override])
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        configs.load(str(tmp_path / "no.yaml"))
+    (tmp_path / "a.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        configs.load(str(tmp_path / "a.yaml"))
+    (tmp_path / "b.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match="holds list"):
+        configs.load(str(tmp_path / "b.yaml"))
+    (tmp_path / "c.yaml").write_text("!!python/object/apply:os.system ['true']")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        configs.load(str(tmp_path / "c.yaml"))
