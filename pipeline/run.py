@@ -80,10 +80,8 @@ def extract(prepared: Prepared, show_progress: bool = True) -> dict[str, Any]:
             if prepared.plan.blocks:
                 try:
                     _graph(prepared, progress).write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
-                except ConfigError:
-                    raise
                 except Exception as error:
-                    raise TesseraError(f"the run {run_id} broke off: {_cause(error)}") from error
+                    raise _told(error, run_id) from error
     written = sink.written
     problems = written.problems()
     if written.samples != prepared.plan.samples:
@@ -303,9 +301,9 @@ def _judge(config: PipelineConfig, report: dict[str, Any]) -> None:
         )
 
 
-def _cause(error: Exception) -> str:
-    """The innermost cause of what Ray wraps, on one line."""
+def _told(error: Exception, run_id: str) -> TesseraError:
+    """The innermost cause of what Ray wraps: a config error found in a worker, or why the run broke off."""
     cause: BaseException = error
     while isinstance(inner := getattr(cause, "cause", None) or cause.__cause__, BaseException):
         cause = inner
-    return describe(cause)
+    return cause if isinstance(cause, ConfigError) else TesseraError(f"the run {run_id} broke off: {describe(cause)}")

@@ -75,6 +75,8 @@ def _resampled(samples: Samples, sample_rate: int, first: int, stop: int) -> np.
     margin = math.ceil(width / source) + 1
     block = max(0, first // target - margin)
     piece = samples.read(block * source, (math.ceil(stop / target) + margin) * source)
+    if not len(piece):
+        return piece
     done = resample(torch.from_numpy(piece), samples.rate, sample_rate, lowpass_filter_width=_FILTER_WIDTH).numpy()
     return np.ascontiguousarray(done[first - block * target : stop - block * target])
 
@@ -123,6 +125,13 @@ class ContainerSamples:
         self.kept_to = 0
 
     def read(self, start: int, stop: int) -> np.ndarray:
+        try:
+            return self._read(start, stop)
+        except SampleError:
+            self.frames = None  # asked again, it reads again and says the same
+            raise
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
         with decoding():
             if self.frames is None or start < self.kept_from or start > self.kept_to + 10 * self.rate:
                 self._jump(start)

@@ -83,10 +83,7 @@ class PixelEncoder(TransformersEncoder):
         """The only size that the model takes; None if it takes others. Read from JSON."""
 
     def setup(self) -> None:
-        import torch
-
         super().setup()
-        torch.backends.cudnn.allow_tf32 = False  # patch embeddings are convolutions; see DESIGN, Exactness
         if self.sees:
             self.processor = load_processor(self.checkpoint, self.video_processor)
 

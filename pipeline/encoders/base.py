@@ -152,6 +152,8 @@ class TransformersEncoder(ABC):
     def setup(self) -> None:
         import torch
 
+        torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
+        torch.backends.cudnn.allow_tf32 = False
         self.device = torch.device(
             ("cuda" if torch.cuda.is_available() else "cpu") if self.config.device == "auto" else self.config.device
         )

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from pipeline.encoders import _audio
 from pipeline.encoders._weights import complete, native_dtype, space_id
@@ -24,6 +24,8 @@ class Wav2Vec2Config(TransformersEncoderConfig):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["wav2vec2"]
+    batch_s: float = Field(default=160.0, gt=0)
+    """Seconds of sound, padding included, in one forward pass; a longer row goes alone."""
 
 
 class Wav2Vec2Encoder(TransformersEncoder):
@@ -88,11 +90,22 @@ class Wav2Vec2Encoder(TransformersEncoder):
         counts = self._token_counts([self.length(row) for row in rows])
         fit = [i for i, count in enumerate(counts) if count > 0]
         done: list[Encoded | SampleError] = [self._too_short(self.length(row)) for row in rows]
-        if fit:
-            encoded = self._encode([rows[i] for i in fit], [counts[i] for i in fit], want_tokens)
-            for i, one in zip(fit, encoded, strict=True):
+        for some in self._passes(fit, rows):
+            encoded = self._encode([rows[i] for i in some], [counts[i] for i in some], want_tokens)
+            for i, one in zip(some, encoded, strict=True):
                 done[i] = one
         return done
+
+    def _passes(self, indices: list[int], rows: Sequence[Prepared]) -> list[list[int]]:
+        """``indices`` in groups that hold ``batch_s`` seconds each once padded; rows come ordered by length."""
+        most = self.config.batch_s * self.extractor.sampling_rate
+        passes: list[list[int]] = []
+        for i in indices:
+            if passes and (len(passes[-1]) + 1) * self.length(rows[i]) <= most:
+                passes[-1].append(i)
+            else:
+                passes.append([i])
+        return passes
 
     def _token_counts(self, lengths: list[int]) -> list[int]:
         import torch

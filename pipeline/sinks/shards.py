@@ -206,14 +206,15 @@ class _Shard:
     def close(self) -> dict[str, Any]:
         try:
             self.writer.close()
-        except BaseException as error:
-            self.publishing.__exit__(type(error), error, None)
+        except BaseException:
+            self.abort()
             raise
         self.publishing.__exit__(None, None, None)
         return {"path": self.path, "rows": self.rows, "bytes": self.file.tell(), "sha256": self.file.digest.hexdigest()}
 
     def abort(self) -> None:
         error = RuntimeError("write aborted")
+        self.file.abandoned = True
         self.publishing.__exit__(type(error), error, None)
 
 
@@ -224,9 +225,12 @@ class _Hashed:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.count, self.digest = file, 0, hashlib.sha256()
+        self.abandoned = False
 
     def write(self, data: Any) -> int:
         view = memoryview(data)
+        if self.abandoned:  # Parquet's writer, collected later, still wants to write its footer
+            return view.nbytes
         self.file.write(view)
         self.digest.update(view)
         self.count += view.nbytes

@@ -84,6 +84,19 @@ def test_only_layer_norm_models_are_padded(data: Path) -> None:
     assert batches == [1] * len(waves) + [len(waves)]
 
 
+def test_a_forward_pass_holds_so_many_seconds(data: Path) -> None:
+    """Rows of 0.2 s to 9.7 s: the long ones must not make all the others as long in one huge batch."""
+    waves = sounds(data, RATE)
+    encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint("wav2vec2_layer"), "audio", batch_s=8.0)
+    shapes: list[tuple[int, int]] = []
+    encoder.model.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
+    for row, wave in zip(encoder.encode(heard(waves, RATE), True), waves, strict=True):
+        assert_close(row.tokens, _reference("wav2vec2_layer", wave), "passes")
+    assert sum(rows for rows, _ in shapes) == len(waves)
+    assert all(rows == 1 or rows * samples <= 8 * RATE for rows, samples in shapes)
+    assert max(rows for rows, _ in shapes) > 1
+
+
 def test_one_second_gives_49_tokens_20_ms_apart(data: Path) -> None:
     wave = sound(data, "ljspeech__LJ001-0003.flac", RATE)[:RATE]
     encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint("wav2vec2"), "audio")
