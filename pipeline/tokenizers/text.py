@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.media import Media, Modality, Text, TextRequest
 from pipeline.tokenizers._cut import Cutter
 from pipeline.tokenizers.base import Prepared, missing
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSET = 1_000_000_000
 """A tokenizer that knows no limit says 1e30."""
 _POSITIONS_START_AFTER_PADDING = {
@@ -128,6 +130,8 @@ class TextTokenizer:
         return resolve(name, self.config.revision, f"{where}.checkpoint")
 
     def _encode(self, text: str, truncated: bool) -> Any:
+        if not text.isascii() and _SURROGATE.search(text):
+            raise SampleError("encoding", "the text holds half a surrogate pair, which is no character")
         tokenizer = self._cutting if truncated else self._whole
         return tokenizer(
             self.config.prompt + text,

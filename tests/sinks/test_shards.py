@@ -90,7 +90,7 @@ def test_digests_and_sizes_are_those_of_the_files(tmp_path: Path) -> None:
 def test_shards_close_by_bytes_and_row_groups_too(tmp_path: Path) -> None:
     tables = [rows([f"s{i}-{j}" for j in range(50)], {}) for i in range(8)]
     done = write(tmp_path, *tables, shard_bytes=12_000, row_group_bytes=4_000)
-    assert len(done.shards) > 2
+    assert len(done.shards) >= 2
     read = [pq.ParquetFile(tmp_path / shard["path"]) for shard in done.shards]
     ids = [i for file in read for i in file.read()["sample_id"].to_pylist()]
     assert sorted(ids) == sorted(i for table in tables for i in table["sample_id"].to_pylist())

@@ -60,6 +60,15 @@ def test_a_text_without_tokens_is_empty(text: str) -> None:
         assert caught.value.kind == "empty"
 
 
+def test_half_a_surrogate_pair_is_a_failure_of_the_sample() -> None:
+    """JSON can spell one, and the tokenizers library has no word for it."""
+    for work in (lambda text: _tokenizer("bert").tokenize(Text(text)), _tokenizer("bert").cut):
+        with pytest.raises(SampleError) as caught:
+            work("a red \ud83d circle")
+        assert caught.value.kind == "encoding"
+    _tokenizer("bert").tokenize(Text("a red \U0001f99c circle"))
+
+
 @pytest.mark.parametrize(
     ("name", "positions"), [("bert", 512), ("roberta", 512), ("xlm_roberta", 512), ("mpnet", 512), ("clap", 512)]
 )

@@ -1,0 +1,93 @@
+"""Small media written on the spot, and configs over them that need no checkpoint."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+
+from pipeline import config as configs
+from pipeline import plan
+from pipeline.config import PipelineConfig
+from pipeline.features import Feature, bind
+
+RAW = {"kind": "raw"}
+VIDEO = {
+    "modality": "video",
+    "tokenizer": {"kind": "frame", "size": 32, "sampling": {"kind": "fps", "fps": 2}},
+    "encoder": RAW,
+    "emit": ["tokens"],
+}
+AUDIO = {
+    "modality": "audio",
+    "tokenizer": {"kind": "audio_frame", "sample_rate": 8000},
+    "encoder": RAW,
+    "emit": ["tokens"],
+}
+IMAGE = {
+    "modality": "image",
+    "tokenizer": {"kind": "patch", "size": 32, "patch_size": 8},
+    "encoder": RAW,
+    "emit": ["tokens"],
+}
+
+
+def text(tokenizer: Path, **options: Any) -> dict[str, Any]:
+    """A text feature of token ids."""
+    return {
+        "modality": "text",
+        "tokenizer": {"kind": "text", "checkpoint": str(tokenizer), **options},
+        "encoder": RAW,
+        "emit": ["token_ids"],
+    }
+
+
+def config(folder: Path, features: dict[str, Any], **sections: Any) -> PipelineConfig:
+    return configs.parse(
+        {
+            "source": {"kind": "files", "path": str(folder)},
+            "output": {"path": str(folder.parent / "out")},
+            "features": features,
+            "failures": {"max_fraction": 1.0},
+            **sections,
+        }
+    )
+
+
+def bound(settings: PipelineConfig) -> tuple[PipelineConfig, tuple[Feature, ...], Any]:
+    """A config with its features and the one listed table."""
+    import pyarrow as pa
+
+    return settings, bind(settings), pa.concat_tables(plan.make(settings).blocks)
+
+
+def write_clip(path: Path, seconds: float, sound_s: float | None = None, fps: int = 10) -> None:
+    """A clip whose picture brightens with time; ``sound_s`` seconds of a tone."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("mpeg4", rate=fps)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.time_base = Fraction(1, fps)
+        for i in range(round(seconds * fps)):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), min(255, 10 + 2 * i), np.uint8), format="rgb24")
+            frame.pts = i
+            out.mux(video.encode(frame))
+        out.mux(video.encode())
+        if sound_s is not None:
+            audio = out.add_stream("aac", rate=16000, layout="mono")
+            wave = np.sin(np.arange(round(sound_s * 16000)) * 0.2).astype(np.float32) * 0.3
+            for at in range(0, len(wave), 1024):
+                frame = av.AudioFrame.from_ndarray(wave[None, at : at + 1024], format="fltp", layout="mono")
+                frame.sample_rate, frame.pts, frame.time_base = 16000, at, Fraction(1, 16000)
+                out.mux(audio.encode(frame))
+            out.mux(audio.encode())
+
+
+def write_tone(path: Path, seconds: float, rate: int = 8000) -> np.ndarray:
+    """A tone whose samples are returned."""
+    wave = (np.sin(np.arange(round(seconds * rate)) * 0.3) * 0.5).astype(np.float32)
+    soundfile.write(path, wave, rate, subtype="FLOAT")
+    return wave

@@ -1,0 +1,111 @@
+"""Decoding and tokenizing: each cell gets its arrays or its reason; nothing is decoded twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pipeline.decoders import opening
+from pipeline.stages.decode import DecodeStage, input_column
+from pipeline.stages.probe import ProbeStage
+from pipeline.tensors import unpack
+from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip, write_tone
+
+
+def _decode(settings: Any) -> pa.Table:
+    settings, features, table = bound(settings)
+    for stage in (ProbeStage(settings, features), DecodeStage(settings, features)):
+        stage.setup()
+        table = stage(table)
+    return table
+
+
+def test_windows_of_a_sound_join_to_the_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    wave = write_tone(folder / "a.wav", 2.3)
+    table = _decode(config(folder, {"a": AUDIO}, window={"length_s": 1}))
+    pieces = unpack(table[input_column("a", "waveform")])
+    assert [len(p) for p in pieces if p is not None] == [8000, 8000, 2400]
+    np.testing.assert_array_equal(np.concatenate([p for p in pieces if p is not None]), wave)
+    assert [t[0] for t in unpack(table[input_column("a", "times")]) if t is not None] == [0, 1, 2]
+    assert table["cells"].to_pylist() == [1, 1, 1]
+
+
+def test_a_failed_cell_costs_its_neighbours_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (40, 40), "red").save(folder / "a.jpg")
+    data = (folder / "a.jpg").read_bytes()
+    (folder / "b.jpg").write_bytes(data[: len(data) // 2])
+    Image.new("RGB", (40, 40), "red").save(folder / "c.jpg")
+    table = _decode(config(folder, {"i": IMAGE, "j": IMAGE}))
+    assert [p is not None for p in unpack(table[input_column("i", "pixels")])] == [True, False, True]
+    failures = table["failures"].to_pylist()
+    assert failures[0] == failures[2] == []
+    assert [(f["feature"], f["stage"], f["kind"]) for f in failures[1]] == [
+        ("i", "decode", "corrupt"),
+        ("j", "decode", "corrupt"),
+    ]
+    assert table["cells"].to_pylist() == [2, 2, 2]
+    # one decoding for two features of one picture; one for each try
+    assert table["meter_decoded"].to_pylist() == [1, 1, 1]
+
+
+def test_untimed_media_of_many_windows_are_decoded_once(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_clip(folder / "x.mp4", 3.0)
+    Image.new("RGB", (40, 40), "blue").save(folder / "x.png")
+    (folder / "x.txt").write_text("a blue picture")
+    opened: list[str] = []
+    original = opening.open_media
+    monkeypatch.setattr(opening, "open_media", lambda blob, *rest: opened.append(blob.uri) or original(blob, *rest))
+    settings = config(
+        folder, {"v": VIDEO, "i": IMAGE, "t": text(models / "bert")}, window={"length_s": 1, "repeat_tokens": True}
+    )
+    table = _decode(settings)
+    assert len(table) == 3
+    assert len(opened) == 6  # three files: once to probe, once to decode
+    pictures = unpack(table[input_column("i", "pixels")])
+    assert all(np.array_equal(p, pictures[0]) for p in pictures)
+    assert table["cells"].to_pylist() == [3, 3, 3]
+    assert table["meter_decoded"].to_pylist() == [3, 1, 1]
+    assert _decode(settings.model_copy(update={"window": settings.window.model_copy(update={"repeat_tokens": False})}))[
+        "cells"
+    ].to_pylist() == [3, 1, 1]
+
+
+def test_a_window_between_timed_words_has_no_cell(tmp_path: Path, models: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "s.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\none\n\n2\n00:00:05,000 --> 00:00:06,000\ntwo\n")
+    table = _decode(config(folder, {"t": text(models / "bert")}, window={"length_s": 2}))
+    assert table["cells"].to_pylist() == [1, 0, 1]
+    assert table["failures"].to_pylist() == [[], [], []]
+
+
+def test_any_exception_of_a_tokenizer_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.tokenizers.patch import PatchTokenizer
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (40, 40)).save(folder / "a.png")
+
+    def broken(self: Any, media: Any) -> None:
+        raise ZeroDivisionError("by design")
+
+    monkeypatch.setattr(PatchTokenizer, "tokenize", broken)
+    ((failure,),) = _decode(config(folder, {"i": IMAGE}))["failures"].to_pylist()
+    assert (failure["stage"], failure["kind"], failure["message"]) == (
+        "tokenize",
+        "internal",
+        "ZeroDivisionError: by design",
+    )

@@ -1,0 +1,130 @@
+"""Encoding: stored columns in their types; NaN and overflow are failures, named; neighbours go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pipeline.encoders.base import Encoded
+from pipeline.encoders.raw import RawEncoder
+from pipeline.stages.decode import DecodeStage
+from pipeline.stages.encode import EncodeStage
+from pipeline.stages.probe import ProbeStage
+from pipeline.tokenizers.base import Prepared
+from tests.stages.media_fixtures import IMAGE, VIDEO, bound, config, text, write_clip
+
+
+def _encode(settings: Any) -> tuple[pa.Table, Any]:
+    settings, features, table = bound(settings)
+    for stage in (ProbeStage(settings, features), DecodeStage(settings, features), EncodeStage(settings, features)):
+        stage.setup()
+        table = stage(table)
+    return table, features
+
+
+def _pictures(folder: Path, count: int) -> None:
+    folder.mkdir()
+    for i in range(count):
+        Image.new("RGB", (32, 32), (10 * i, 0, 255)).save(folder / f"{i}.png")
+
+
+def test_columns_have_the_stored_types_and_inputs_are_gone(tmp_path: Path) -> None:
+    _pictures(tmp_path / "in", 3)
+    table, (feature,) = _encode(config(tmp_path / "in", {"i": IMAGE}))
+    for field in feature.fields():
+        assert table.schema.field(field.name).type == field.type
+    assert not [name for name in table.schema.names if "/" in name]
+    tokens = np.array(table["i_tokens"].to_pylist())
+    assert tokens.shape == (3, 16, 192)
+    expected = np.stack([[10 * i, 0, 255] for i in range(3)]) / 255
+    np.testing.assert_allclose(tokens.reshape(3, -1, 3), np.broadcast_to(expected[:, None], (3, 1024, 3)), atol=1e-3)
+    assert table["i_grid"].to_pylist() == [[1, 4, 4]] * 3
+    assert all(seconds > 0 for seconds in table["meter_encode_s"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("value", "store", "kind"),
+    [
+        (np.nan, "float32", "nan"),
+        (np.inf, "float16", "nan"),
+        (70000.0, "float16", "overflow"),
+        (70000.0, "float32", None),
+    ],
+)
+def test_what_cannot_be_stored_fails_its_row_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, store: str, kind: str | None
+) -> None:
+    _pictures(tmp_path / "in", 3)
+    original = RawEncoder.encode
+
+    def poisoned(self: Any, rows: Sequence[Prepared], want_tokens: bool) -> list[Any]:
+        done = original(self, rows, want_tokens)
+        assert isinstance(done[1], Encoded)
+        assert done[1].tokens is not None
+        done[1].tokens[0, 0] = value
+        return done
+
+    monkeypatch.setattr(RawEncoder, "encode", poisoned)
+    table, _ = _encode(config(tmp_path / "in", {"i": {**IMAGE, "store": {"tokens": store}}}))
+    assert [[f["kind"] for f in row] for row in table["failures"].to_pylist()] == [[], [kind] if kind else [], []]
+    valid = table["i_tokens"].is_valid().to_pylist()
+    assert valid == table["i_grid"].is_valid().to_pylist() == [True, kind is None, True]
+
+
+def test_one_row_that_breaks_the_encoder_does_not_cost_its_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pictures(tmp_path / "in", 4)
+    original = RawEncoder.encode
+
+    def fragile(self: Any, rows: Sequence[Prepared], want_tokens: bool) -> list[Any]:
+        if any(row.inputs["pixels"][0, 0, 0] == 20 for row in rows):
+            raise RuntimeError("cannot digest")
+        return original(self, rows, want_tokens)
+
+    monkeypatch.setattr(RawEncoder, "encode", fragile)
+    table, _ = _encode(config(tmp_path / "in", {"i": IMAGE}))
+    assert [[(f["stage"], f["message"]) for f in row] for row in table["failures"].to_pylist()] == [
+        [],
+        [],
+        [("encode", "RuntimeError: cannot digest")],
+        [],
+    ]
+
+
+def test_untimed_media_are_encoded_once_and_their_tokens_stand_in_window_0(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_clip(folder / "x.mp4", 3.0)
+    (folder / "x.txt").write_text("a caption of a clip")
+    clip = str(models / "clip")
+    words = {
+        "modality": "text",
+        "tokenizer": {"kind": "text"},
+        "encoder": {"kind": "clip", "checkpoint": clip},
+        "emit": ["embedding", "tokens"],
+    }
+    from pipeline.encoders.clip import ClipEncoder
+
+    counts: list[int] = []
+    original = ClipEncoder.encode
+    monkeypatch.setattr(
+        ClipEncoder, "encode", lambda self, rows, want: counts.append(len(rows)) or original(self, rows, want)
+    )
+    table, _ = _encode(config(folder, {"v": VIDEO, "t": words, "ids": text(models / "bert")}, window={"length_s": 1}))
+    assert counts == [1]
+    vectors = table["t_embedding"].to_pylist()
+    assert vectors[0] == vectors[1] == vectors[2]
+    assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-6)
+    assert table["t_tokens"].is_valid().to_pylist() == [True, False, False]
+    assert table["ids_token_ids"].is_valid().to_pylist() == [True, False, False]
+    assert table["v_tokens"].is_valid().to_pylist() == [True, True, True]
+    assert table["cells"].to_pylist() == [3, 2, 2]

@@ -1,0 +1,120 @@
+"""The cut: every sample gets its windows, by what its files hold and for how long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pipeline.stages.probe import ProbeStage
+from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip, write_tone
+
+
+def _probe(settings: Any) -> list[dict[str, Any]]:
+    settings, features, table = bound(settings)
+    stage = ProbeStage(settings, features)
+    stage.setup()
+    return stage(table).to_pylist()
+
+
+def test_windows_follow_the_media_and_modalities_their_streams(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_clip(folder / "clip.mp4", 5.0, sound_s=2.0)
+    (folder / "clip.txt").write_text("a caption")
+    Image.new("RGB", (8, 8)).save(folder / "lone.png")
+    rows = _probe(config(folder, {"v": VIDEO, "a": AUDIO, "i": IMAGE}, window={"length_s": 2}))
+    clip = [row for row in rows if row["sample_id"] == "clip"]
+    assert [(r["start_s"], round(r["end_s"], 1), r["window"], r["final"]) for r in clip] == [
+        (0, 2, 0, False),
+        (2, 4, 1, False),
+        (4, 5, 2, True),
+    ]
+    assert all(r["video_uri"].endswith("clip.mp4") for r in clip)
+    sound = [r["audio_uri"] is not None for r in clip]
+    assert sound[0]
+    assert not sound[2]
+    assert all(r["text_uri"] is None for r in clip)  # no feature reads text
+    (lone,) = [row for row in rows if row["sample_id"] == "lone.png"]
+    assert (lone["start_s"], lone["end_s"], lone["final"]) == (None, None, True)
+    assert lone["image_uri"].endswith("lone.png")
+
+
+def test_a_sample_of_a_modality_nobody_reads_is_not_even_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.txt").write_text("words")
+    write_tone(folder / "b.wav", 1.0)
+    _, _, table = bound(config(folder, {"a": AUDIO}))
+    assert table["sample_id"].to_pylist() == ["b.wav"]
+
+
+def test_files_are_what_they_hold_not_what_they_are_called(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    (folder / "a.png").rename(folder / "picture.mp4")
+    write_clip(folder / "c.mp4", 1.0)
+    (folder / "c.mp4").rename(folder / "clip.bin")
+    rows = {row["sample_id"]: row for row in _probe(config(folder, {"v": VIDEO, "i": IMAGE}))}
+    assert rows["picture.mp4"]["image_uri"] is not None
+    assert rows["picture.mp4"]["video_uri"] is None
+    assert rows["clip.bin"]["video_uri"] is not None
+
+
+def test_what_cannot_be_opened_fails_every_feature_of_its_modality_once(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "bad.mp4").write_bytes(b"\0\0\0\x20ftypisom" + b"\xff" * 100)
+    (folder / "junk.bin").write_bytes(bytes(range(256)) * 4)
+    rows = {row["sample_id"]: row for row in _probe(config(folder, {"v": VIDEO, "w": VIDEO, "a": AUDIO}))}
+    bad = rows["bad.mp4"]["failures"]
+    assert [(f["feature"], f["stage"], f["kind"]) for f in bad] == [
+        ("v", "probe", "corrupt"),
+        ("w", "probe", "corrupt"),
+    ]
+    assert bad[0]["uri"].endswith("bad.mp4")
+    assert [(f["feature"], f["kind"]) for f in rows["junk.bin"]["failures"]] == [(None, "unsupported")]
+
+
+def test_an_own_sound_file_comes_before_the_sound_track(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_clip(folder / "x.mp4", 1.0, sound_s=1.0)
+    write_tone(folder / "x.wav", 1.0)
+    (row,) = _probe(config(folder, {"v": VIDEO, "a": AUDIO}))
+    assert row["audio_uri"].endswith("x.wav")
+    assert row["video_uri"].endswith("x.mp4")
+
+
+def test_timed_text_belongs_to_the_windows_it_overlaps(tmp_path: Path, models: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "s.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\none\n\n2\n00:00:05,000 --> 00:00:06,500\ntwo\n")
+    rows = _probe(config(folder, {"t": text(models / "bert")}, window={"length_s": 2}))
+    assert [(r["start_s"], r["end_s"], r["text_timed"]) for r in rows] == [
+        (0, 2, True),
+        (2, 4, True),
+        (4, 6, True),
+        (6, 6.5, True),
+    ]
+
+
+def test_a_long_text_is_cut_into_token_windows(tmp_path: Path, models: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    words = " ".join(f"word{i} and more" for i in range(60))
+    (folder / "t.txt").write_text(words)
+    rows = _probe(config(folder, {"t": text(models / "bert", max_length=40, overflow="windows")}))
+    assert len(rows) > 2
+    assert [r["window"] for r in rows] == list(range(len(rows)))
+    assert " ".join(words[r["text_from"] : r["text_to"]] for r in rows).split() == words.split()
+
+
+def test_a_dropped_tail_leaves_an_accounted_empty_row(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_tone(folder / "a.wav", 1.0)
+    (row,) = _probe(config(folder, {"a": AUDIO}, window={"length_s": 2, "tail": "drop"}))
+    assert (row["start_s"], row["final"], row["failures"]) == (None, True, [])
