@@ -11,10 +11,9 @@ import pyarrow.compute as pc
 
 from pipeline import sources
 from pipeline.config import PipelineConfig, WindowConfig
-from pipeline.errors import ConfigError
 from pipeline.features import Feature
 from pipeline.media import Modality
-from pipeline.schema import FIXED, ROLES
+from pipeline.schema import ROLES
 
 
 @dataclass
@@ -52,14 +51,9 @@ def roles_to_open(modalities: set[Modality]) -> tuple[str, ...]:
 
 
 def make(config: PipelineConfig) -> Plan:
-    """List the corpus. Raises ``ConfigError``: nothing to list, duplicate ids, clashing columns."""
+    """List the corpus. Raises ``ConfigError``: nothing to list, duplicate ids."""
     source = sources.build(config.source)
     source.check("source")
-    clashes = set(source.passthrough().names) & reserved(config)
-    if clashes:
-        raise ConfigError(
-            "source.passthrough", f"column {sorted(clashes)[0]!r}", "is a column of the dataset: rename it"
-        )
     roles = roles_to_open(wanted(config))
     plan = Plan()
     for table in source.list():
@@ -75,12 +69,6 @@ def make(config: PipelineConfig) -> Plan:
         plan.samples += len(used)
         plan.blocks.extend(_blocks(used, config.compute.block_rows))
     return plan
-
-
-def reserved(config: PipelineConfig) -> set[str]:
-    """Column names that a corpus's own columns may not take."""
-    parts = ("embedding", "tokens", "prefix_tokens", "token_ids", "grid", "times")
-    return set(FIXED.names) | {f"{name}_{part}" for name in config.features for part in parts}
 
 
 def _blocks(table: pa.Table, rows: int) -> Iterator[pa.Table]:

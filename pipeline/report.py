@@ -37,7 +37,7 @@ def build(
         "version": prepared.config.output.version,
         "samples": prepared.plan.samples,
         "samples_unused": prepared.plan.unused,
-        "samples_empty": written.rows_empty,
+        "windows_empty": written.rows_empty,
         "rows_planned": rows,
         "rows_written": written.rows_written,
         "rows_failed": written.rows_failed,
@@ -103,10 +103,10 @@ def _parts(report: dict[str, Any]) -> list[RenderableType]:
         "seconds by stage, summed over workers: "
         + ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["seconds_by_stage"].items()),
     ]
-    if report["samples_unused"] or report["samples_empty"]:
+    if report["samples_unused"] or report["windows_empty"]:
         lines.append(
-            f"left aside: {report['samples_unused']} listed and {report['samples_empty']} opened samples "
-            "that hold nothing any feature reads"
+            f"left aside, since no feature reads what is in them: {report['samples_unused']} samples, "
+            f"{report['windows_empty']} windows"
         )
     if report["failures_by_kind"]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in report["failures_by_kind"].items())

@@ -29,6 +29,7 @@ from pipeline import report as reporting
 from pipeline import sources, storage
 from pipeline.config import PipelineConfig, PoolConfig
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe
+from pipeline.features import Feature
 from pipeline.plan import Prepared
 from pipeline.progress import MemoryMeter, Progress, quiet
 from pipeline.schema import CONTRACT, FIXED
@@ -37,6 +38,7 @@ from pipeline.sinks.shards import ShardWriter, Written, footer
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
+from pipeline.stages.rows import ROWS
 
 _TASK_CPUS = 0.25
 _FREE_CPUS = 1.0
@@ -59,6 +61,7 @@ def prepare(config: PipelineConfig) -> Prepared:
     """Check everything and list the corpus; nothing is computed. Raises ``ConfigError``."""
     features = binding.bind(config)
     _check_output(config)
+    _check_passthrough(config, features)
     return Prepared(config, features, planning.make(config))
 
 
@@ -263,6 +266,16 @@ def _check_output(config: PipelineConfig) -> None:
         )
     if storage.is_local(config.output.path) and os.path.isfile(storage.split(config.output.path)[1]):
         raise ConfigError("output.path", f"{config.output.path!r} is a file", "give a folder")
+
+
+def _check_passthrough(config: PipelineConfig, features: tuple[Feature, ...]) -> None:
+    """The corpus's own columns must not take the name of one of ours, stored or on the way."""
+    source = sources.build(config.source)
+    source.check("source")
+    ours = {*FIXED.names, *ROWS.names, *(field.name for feature in features for field in feature.fields())}
+    for name in source.passthrough().names:
+        if name in ours or "/" in name:
+            raise ConfigError("source.passthrough", f"column {name!r}", "is a column of the dataset: rename it")
 
 
 def _commit(root: str, run_id: str, written: Written) -> None:

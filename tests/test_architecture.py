@@ -29,6 +29,7 @@ ORDER = [
     "encoders",
     "tokenizers",
     "dataset",
+    "collate",
     "tensors",
     "schema",
     "checkpoint",

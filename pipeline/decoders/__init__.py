@@ -30,6 +30,8 @@ class DecodersConfig(BaseModel):
     image: ImageConfig = ImageConfig()
     video: VideoConfig = video_decord.Config()
     audio: AudioConfig = AudioConfig()
+    max_seconds: float = Field(default=7 * 86400.0, gt=0, allow_inf_nan=False)
+    """A file whose time stamps go beyond this is a failure (``limit``): it would be cut into windows without end."""
 
 
 def open_media(blob: Blob, hint: Modality | None, config: DecodersConfig) -> OpenMedia:
@@ -38,7 +40,7 @@ def open_media(blob: Blob, hint: Modality | None, config: DecodersConfig) -> Ope
     Raises:
         SampleError: ``empty``, ``unsupported``, ``corrupt``, ``limit``, ``missing``, ``io``, ``encoding``.
     """
-    return opening.open_media(blob, hint, config.text, config.image, config.video, config.audio)
+    return opening.open_media(blob, hint, config.text, config.image, config.video, config.audio, config.max_seconds)
 
 
 __all__ = ["DecodersConfig", "OpenMedia", "open_media"]

@@ -14,13 +14,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.decoders.container import Container, decoding
-from pipeline.errors import SampleError
+from pipeline.errors import SampleError, describe
 from pipeline.media import Span, Waveform
 from pipeline.storage import Blob
 
 _FILTER_WIDTH = 6  # zero crossings of torchaudio's resampling filter
 _PREROLL_S = 1.0
 _GAP_S = 0.03
+_MAX_GAP_S = 600.0
 
 
 class AudioConfig(BaseModel):
@@ -92,19 +93,39 @@ class SoundfileSamples:
         self.rate = int(self.file.samplerate)
         self.frames = int(self.file.frames)
         self.format = str(self.file.format)
-        if self.frames <= 0:
-            self.file.close()
-            raise SampleError("empty", "no samples in it")
-        self.span = Span(0.0, self.frames / self.rate)
+        self.kept = np.zeros(0, np.float32)
         self.position = 0
+        try:
+            self._check_end()
+        except SampleError:
+            self.close()
+            raise
+        self.span = Span(0.0, self.frames / self.rate)
+
+    def _check_end(self) -> None:
+        """Headers lie about the length: the last sample must be there."""
+        if self.frames <= 0:
+            raise SampleError("empty", "no samples in it")
+        with decoding():
+            self.file.seek(self.frames - 1)
+            last = self.file.read(1, dtype="float32", always_2d=True)
+            self.file.seek(0)
+        if len(last) != 1:
+            raise SampleError("corrupt", f"the header promises {self.frames} samples, more than there are")
 
     def read(self, start: int, stop: int) -> np.ndarray:
+        """Reads on from what it kept of the window before, so that neighbours need no seek."""
+        stop = min(stop, self.frames)
         with decoding():
-            if start != self.position:
+            if not self.position - len(self.kept) <= start <= self.position:
                 self.file.seek(min(start, self.frames))
-            data = self.file.read(max(0, min(stop, self.frames) - start), dtype="float32", always_2d=True)
-            self.position = start + len(data)
-            return np.ascontiguousarray(data.mean(axis=1, dtype=np.float32))
+                self.kept, self.position = np.zeros(0, np.float32), min(start, self.frames)
+            data = self.file.read(max(0, stop - self.position), dtype="float32", always_2d=True)
+        joined = np.concatenate([self.kept, data.mean(axis=1, dtype=np.float32)])
+        origin = self.position - len(self.kept)
+        self.position += len(data)
+        self.kept = joined[-self.rate :].copy()
+        return joined[max(0, start - origin) : max(0, stop - origin)].copy()
 
     def close(self) -> None:
         self.file.close()
@@ -123,33 +144,41 @@ class ContainerSamples:
         self.kept: list[np.ndarray] = []
         self.kept_from = 0
         self.kept_to = 0
+        self.broken: str | None = None
 
     def read(self, start: int, stop: int) -> np.ndarray:
         try:
-            return self._read(start, stop)
+            samples = self._read(start, stop)
         except SampleError:
             self.frames = None  # asked again, it reads again and says the same
             raise
+        if self.broken and not len(samples):
+            raise SampleError("corrupt", self.broken)
+        return samples
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         with decoding():
-            if self.frames is None or start < self.kept_from or start > self.kept_to + 10 * self.rate:
+            skips = start > self.kept_to + 10 * self.rate or (self.broken and start >= self.kept_to)
+            if self.frames is None or start < self.kept_from or skips:
                 self._jump(start)
             while self.kept_to < stop:
                 if not self._decode():
                     break
             joined = np.concatenate(self.kept) if self.kept else np.zeros(0, np.float32)
-            drop = max(0, min(start - self.kept_from - self.rate, len(joined)))
-            self.kept, self.kept_from = [joined[drop:]], self.kept_from + drop
-            return joined[max(0, start - self.kept_from + drop) : max(0, stop - self.kept_from + drop)].copy()
+            origin = self.kept_from
+            drop = max(0, min(start - origin - self.rate, len(joined)))
+            self.kept, self.kept_from = [joined[drop:]], origin + drop
+            taken = joined[max(0, start - origin) : max(0, stop - origin)]
+            silent = max(0, min(origin, stop) - start) if len(joined) else 0
+            return np.concatenate([np.zeros(silent, np.float32), taken])
 
     def _jump(self, start: int) -> None:
         """Place the reader at or before sample ``start``; the first frame's time says where it is."""
         for to_s in (self.start_s + start / self.rate - _PREROLL_S, None):
-            early = to_s is not None and to_s > self.start_s + 10.0
+            early = to_s is not None and to_s > self.start_s + 10.0 and not self.container.guesses_times
             self.container.rewind(to_s if early else None)
             self.frames = self.container.av.decode(self.container.audio)
-            self.kept, self.kept_from, self.kept_to = [], -1, -1
+            self.kept, self.kept_from, self.kept_to, self.broken = [], -1, -1, None
             self._decode()
             if not early or 0 <= self.kept_from <= start:
                 break
@@ -164,9 +193,10 @@ class ContainerSamples:
             frame = next(self.frames, None)
         except av.EOFError:
             return False
-        except av.FFmpegError:
+        except av.FFmpegError as error:
             if self.kept_to <= 0:
                 raise
+            self.broken = describe(error)
             return False  # a stream that breaks off ends there
         if frame is None:
             return False
@@ -178,6 +208,8 @@ class ContainerSamples:
             self.kept_from = self.kept_to = max(0, round((time_s - self.start_s) * self.rate))
         elif frame.time is not None:
             gap = round((frame.time - self.start_s) * self.rate) - self.kept_to
+            if gap > _MAX_GAP_S * self.rate:
+                raise SampleError("corrupt", f"a gap of {gap / self.rate:.0f} s in the sound")
             if gap > _GAP_S * self.rate:
                 self.kept.append(np.zeros(gap, np.float32))
                 self.kept_to += gap

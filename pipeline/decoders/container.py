@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.errors import SampleError, describe
 from pipeline.media import Modality, Span
 from pipeline.storage import Blob
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 _INDEXED = ("mov", "matroska")
 _TAIL_S = 5.0
+_LISTS = frozenset(("hls", "concat", "dash", "sdp", "rtsp", "image2", "imf", "webm_dash_manifest"))
+_OPTIONS = {"protocol_whitelist": "file"}  # FFmpeg would follow addresses that it finds inside a file
 
 
 @contextmanager
@@ -45,12 +49,36 @@ class Container:
             raise SampleError("empty", "zero bytes")
         self.blob = blob
         self._file: Any = blob.local_path() or blob.open()
-        with decoding():
-            self.av: av.container.InputContainer = av.open(self._file, metadata_errors="replace")
+        try:
+            self.av: av.container.InputContainer = self._opened()
+        except SampleError:
+            self._close_file()
+            raise
         self.format = str(self.av.format.name)
+        if _LISTS.intersection(self.format.split(",")):
+            self.close()
+            raise SampleError("unsupported", f"{self.format}: a list of other files, not media")
         self.video: Any = next((s for s in self.av.streams.video if not _is_cover(s) and _readable(s)), None)
         self.audio: Any = next((s for s in self.av.streams.audio if _readable(s)), None)
         self.start_s = self.av.start_time / 1_000_000 if self.av.start_time is not None else None
+
+    def _opened(self) -> av.container.InputContainer:
+        import av
+
+        with decoding():
+            return av.open(self._file, metadata_errors="replace", container_options=_OPTIONS)
+
+    @property
+    def guesses_times(self) -> bool:
+        """True for bare streams (MP3, ADTS, FLAC...): after a seek their times are estimates."""
+        from av.format import Flags
+
+        return bool(self.av.format.flags & Flags.generic_index.value)
+
+    @property
+    def pictures(self) -> int:
+        """How many video streams there are, cover art counted."""
+        return len(self.av.streams.video)
 
     def spans(self) -> dict[Modality, Span]:
         """The time that the video and the audio stream cover, by their packets.
@@ -62,6 +90,10 @@ class Container:
             raise SampleError("unsupported", f"no video or audio stream that can be decoded in {self.format}")
         with decoding():
             times = self._scan()
+        if "audio" in times:
+            first, end = times["audio"]
+            heard = self._first_sound()
+            times["audio"] = (first if heard is None else heard, end)
         if self.start_s is None:
             self.start_s = min((first for first, _ in times.values()), default=0.0)
         found: dict[Modality, Span] = {}
@@ -71,6 +103,22 @@ class Container:
         if not found:
             raise SampleError("empty", f"no packets in {self.format}")
         return found
+
+    def _first_sound(self) -> float | None:
+        """When the first sample is heard: decoders drop the priming of the first packets. None: no telling."""
+        import av
+
+        self.rewind(None)
+        try:
+            frame = next(self.av.decode(self.audio), None)
+        except (av.FFmpegError, ValueError):
+            return None  # the sound fails when it is asked for, not the pictures beside it
+        return None if frame is None or frame.time is None else float(frame.time)
+
+    def sound_after(self, time_s: float) -> float:
+        """The end of the last audio packet, looked for from ``time_s`` (absolute seconds) on."""
+        with decoding():
+            return self._packets(max(0.0, time_s)).get("audio", (0.0, 0.0))[1]
 
     def _streams(self) -> dict[Modality, Any]:
         """The streams of the container as it is open now: reopening makes them anew."""
@@ -124,19 +172,19 @@ class Container:
 
     def reopen(self) -> None:
         """Back to the first packet, by opening the file anew: seeking to 0 loses packets in some formats."""
-        import av
-
         video, audio = (s.index if s is not None else None for s in (self.video, self.audio))
         self.av.close()
         if not isinstance(self._file, str):
             self._file.seek(0)
-        with decoding():
-            self.av = av.open(self._file, metadata_errors="replace")
+        self.av = self._opened()
         self.video = None if video is None else self.av.streams[video]
         self.audio = None if audio is None else self.av.streams[audio]
 
     def close(self) -> None:
         self.av.close()
+        self._close_file()
+
+    def _close_file(self) -> None:
         if not isinstance(self._file, str):
             self._file.close()
 
@@ -147,6 +195,13 @@ def packet_seconds(packet: Any) -> float:
         return float(packet.duration * packet.stream.time_base)
     rate = getattr(packet.stream, "average_rate", None) or getattr(packet.stream, "guessed_rate", None)
     return float(1 / rate) if rate else 0.0
+
+
+def upright(frame: Any) -> np.ndarray:
+    """[H, W, 3] uint8 of a frame, turned as its display matrix says."""
+    pixels = np.asarray(frame.to_ndarray(format="rgb24"))
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
 def _is_cover(stream: Any) -> bool:

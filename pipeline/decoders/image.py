@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.decoders.container import upright
+from pipeline.decoders.sniff import HEAD_BYTES, is_heif, sniff
 from pipeline.errors import SampleError, describe
 from pipeline.media import Image, MediaInfo
 from pipeline.storage import Blob
@@ -42,31 +46,22 @@ class ImageMedia:
         self.pillow: PIL.Image.Image | None = None
         self.data = data
         try:
-            self.pillow = _open(data)
-            width, height = self.pillow.size
+            with _pillow(data, config):
+                self.pillow = _open(data)
+                width, height = self.pillow.size
         except SampleError:
-            raise
-        except Exception as error:  # Pillow's plugins raise whatever they please
-            try:
+            if not is_heif(data):
+                raise
+            with _pillow(data, config):
                 width, height = _container_size(data)
-            except Exception:  # the first decoder's words are those that help
-                raise SampleError("corrupt", describe(error)) from error
         if width * height > config.max_pixels:
             raise SampleError("limit", f"{width}x{height} pixels, over max_pixels {config.max_pixels}")
         self.info = MediaInfo(self.pillow.format or "image" if self.pillow else "heif", {"image": None})
 
     def image(self) -> Image:
         """[H, W, 3] uint8. Raises ``SampleError`` in the decoder's words."""
-        try:
-            if self.pillow is None:
-                return Image(_container_pixels(self.data))
-            return Image(self._pixels(self.pillow))
-        except SampleError:
-            raise
-        except MemoryError as error:
-            raise SampleError("memory", describe(error)) from error
-        except Exception as error:  # the same
-            raise SampleError("corrupt", describe(error)) from error
+        with _pillow(self.data, self.config):
+            return Image(_container_pixels(self.data) if self.pillow is None else self._pixels(self.pillow))
 
     def _pixels(self, picture: PIL.Image.Image) -> np.ndarray:
         from PIL import ImageFile, ImageOps
@@ -74,9 +69,7 @@ class ImageMedia:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
         ImageFile.LOAD_TRUNCATED_IMAGES = self.config.truncated
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                picture.load()
+            picture.load()
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
         with contextlib.suppress(Exception):  # broken EXIF says nothing about the pixels
@@ -88,13 +81,38 @@ class ImageMedia:
             self.pillow.close()
 
 
+@contextlib.contextmanager
+def _pillow(data: bytes, config: ImageConfig) -> Iterator[None]:
+    """Whatever a plugin of Pillow raises becomes a ``SampleError`` in its words.
+
+    Pillow's own limit stays, at ours: some headers (ICO) tell their true size only while decoding.
+    """
+    import PIL.Image
+
+    before = PIL.Image.MAX_IMAGE_PIXELS
+    PIL.Image.MAX_IMAGE_PIXELS = -(-config.max_pixels // 2)  # it warns from there and refuses from twice that
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except SampleError:
+        raise
+    except MemoryError as error:
+        raise SampleError("memory", describe(error)) from error
+    except PIL.Image.DecompressionBombError as error:
+        raise SampleError("limit", f"{error} (max_pixels {config.max_pixels})") from error
+    except Exception as error:  # UnicodeDecodeError, TypeError, SyntaxError, struct.error...
+        unknown = isinstance(error, PIL.UnidentifiedImageError) and sniff(data[:HEAD_BYTES]) != "image"
+        words = re.sub(r" <_io\.BytesIO object at \w+>", "", describe(error))
+        raise SampleError("unsupported" if unknown else "corrupt", words) from error
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = before
+
+
 def _open(data: bytes) -> PIL.Image.Image:
     import PIL.Image
 
-    PIL.Image.MAX_IMAGE_PIXELS = None  # our own limit says the same with a reason
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return PIL.Image.open(io.BytesIO(data))
+    return PIL.Image.open(io.BytesIO(data))
 
 
 def to_rgb(picture: PIL.Image.Image, background: tuple[int, int, int]) -> np.ndarray:
@@ -135,6 +153,8 @@ def _container_size(data: bytes) -> tuple[int, int]:
 
     with av.open(io.BytesIO(data)) as container:
         stream = container.streams.video[0]
+        if stream.disposition & av.stream.Disposition.dependent:  # FFmpeg would give the first tile for the picture
+            raise SampleError("unsupported", "a picture of several tiles, which only a HEIF library puts together")
         return stream.width, stream.height
 
 
@@ -143,6 +163,5 @@ def _container_pixels(data: bytes) -> np.ndarray:
 
     with av.open(io.BytesIO(data)) as container:
         for frame in container.decode(video=0):
-            pixels: np.ndarray = frame.to_ndarray(format="rgb24")
-            return pixels
+            return upright(frame)
     raise SampleError("empty", "no picture in it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import closing
 from types import TracebackType
 from typing import Self
 
@@ -12,11 +13,14 @@ from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders.audio import AudioConfig, ContainerSamples, Samples, SoundfileSamples, waveform
 from pipeline.decoders.container import Container
 from pipeline.decoders.image import ImageConfig, ImageMedia
-from pipeline.decoders.sniff import HEAD_BYTES, sniff
+from pipeline.decoders.sniff import HEAD_BYTES, Shape, sniff
 from pipeline.decoders.text import TextConfig, TextMedia
 from pipeline.errors import SampleError
 from pipeline.media import Frames, Image, MediaInfo, Modality, Sampling, Span, Text, Waveform
 from pipeline.storage import Blob
+
+_TAIL_S = 1.0
+_PACKET_S = 0.2
 
 
 class OpenMedia:
@@ -163,12 +167,34 @@ def open_media(
     image: ImageConfig,
     video: video_decord.Config | video_pyav.Config,
     audio: AudioConfig,
+    max_seconds: float,
 ) -> OpenMedia:
     """See ``pipeline.decoders.open_media``."""
     head = blob.read(HEAD_BYTES)
     if not head:
         raise SampleError("empty", "zero bytes")
-    shape = sniff(head) or hint
+    known = sniff(head)
+    try:
+        media = _open(blob, known or hint, text, image, video, audio)
+    except SampleError as error:
+        if known is None and hint != "text" and error.kind == "corrupt":
+            raise SampleError("unsupported", error.message) from error
+        raise
+    end_s = max((span.end_s for span in media.info.spans.values() if span is not None), default=0.0)
+    if not end_s <= max_seconds:
+        media.close()
+        raise SampleError("limit", f"{end_s:.0f} seconds by its time stamps, over max_seconds {max_seconds:.0f}")
+    return media
+
+
+def _open(
+    blob: Blob,
+    shape: Shape | Modality | None,
+    text: TextConfig,
+    image: ImageConfig,
+    video: video_decord.Config | video_pyav.Config,
+    audio: AudioConfig,
+) -> OpenMedia:
     if shape == "image":
         return _OpenImage(blob, image)
     if shape == "text":
@@ -183,12 +209,28 @@ def open_media(
 def _open_sound(blob: Blob, video: video_decord.Config | video_pyav.Config) -> OpenMedia:
     """soundfile first; where it refuses, PyAV has the last word, and soundfile's is told if both refuse."""
     try:
-        return _OpenSound(SoundfileSamples(blob))
+        samples = SoundfileSamples(blob)
+        return _goes_on(blob, samples, video) or _OpenSound(samples)
     except SampleError as first:
         try:
             return _OpenContainer(blob, video)
         except SampleError as second:
             raise SampleError(first.kind, f"{first.message}; {second.message}") from second
+
+
+def _goes_on(blob: Blob, samples: SoundfileSamples, video: video_decord.Config | video_pyav.Config) -> OpenMedia | None:
+    """The file through PyAV, if it goes on where a FLAC header says that it ends: libsndfile stops there."""
+    if samples.format != "FLAC":
+        return None
+    try:
+        with closing(Container(blob)) as container:
+            more_s = container.sound_after(samples.span.end_s - _TAIL_S) - samples.span.end_s
+        media = _OpenContainer(blob, video) if more_s > _PACKET_S else None
+    except SampleError:
+        return None  # libsndfile reads on past what FFmpeg refuses
+    if media is not None:
+        samples.close()
+    return media
 
 
 def _open_unknown(blob: Blob, text: TextConfig, video: video_decord.Config | video_pyav.Config) -> OpenMedia:

@@ -6,13 +6,20 @@ import math
 
 import numpy as np
 
+from pipeline.errors import SampleError
 from pipeline.media import FpsSampling, Sampling, UniformSampling
 
 _EPSILON = 1e-6
 
 
 def instants(sampling: Sampling, start_s: float, end_s: float) -> np.ndarray:
-    """Increasing times [T] in ``[start_s, end_s)``: the picture shown at each of them is taken."""
+    """Increasing times [T] in ``[start_s, end_s)``: the picture shown at each of them is taken.
+
+    Raises:
+        SampleError: ``empty`` if no time is left in it.
+    """
+    if not end_s > start_s:
+        raise SampleError("empty", f"no pictures between {end_s:.3f} s and {start_s:.3f} s")
     if isinstance(sampling, UniformSampling):
         return start_s + (np.arange(sampling.frames) + 0.5) * ((end_s - start_s) / sampling.frames)
     assert isinstance(sampling, FpsSampling)

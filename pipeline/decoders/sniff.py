@@ -14,6 +14,8 @@ _IMAGE = (
     b"GIF8",
     b"II*\x00",
     b"MM\x00*",
+    b"II+\x00",
+    b"MM\x00+",
     b"\x00\x00\x00\x0cjP  ",
     b"\xff\x4f\xff\x51",
     b"8BPS",
@@ -31,6 +33,11 @@ _CONTAINER = (
 )
 
 
+def is_heif(head: bytes) -> bool:
+    """Whether a file says that it is HEIC or AVIF."""
+    return head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS
+
+
 def sniff(head: bytes) -> Shape | None:
     """The shape of a file, or None where no magic number says it (plain text has none)."""
     if head.startswith(_IMAGE) or (head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"):
@@ -38,7 +45,9 @@ def sniff(head: bytes) -> Shape | None:
     if head[:4] == b"RIFF":
         return {b"WEBP": "image", b"WAVE": "audio"}.get(head[8:12], "container")  # type: ignore[return-value]
     if head[4:8] == b"ftyp":
-        return "image" if head[8:12] in _IMAGE_BRANDS else "container"
+        return "image" if is_heif(head) else "container"
+    if _is_words(head):  # "The free ...", "FORM 10-K": prose may begin like a header
+        return None
     if head.startswith((b"OggS", *_AUDIO)) or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 in (0xE2, 0xE4)):
         return "audio"
     if head.startswith(_CONTAINER) or head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
@@ -46,3 +55,8 @@ def sniff(head: bytes) -> Shape | None:
     if len(head) > 188 and head[0] == 0x47 and head[188] == 0x47:
         return "container"
     return None
+
+
+def _is_words(head: bytes) -> bool:
+    """Whether the first bytes are printable ASCII, which no header of sound or video is for long."""
+    return all(32 <= byte < 127 or byte in b"\t\n\r" for byte in head[:64])

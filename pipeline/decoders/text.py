@@ -49,7 +49,7 @@ class TextMedia:
         name = blob.uri.lower()
         text = decode(blob.read(), config)
         self.segments = _segments(text, name)
-        if self.segments is None and name.endswith((".html", ".htm", ".xhtml")) and config.html == "strip":
+        if self.segments is None and _is_html(text, name) and config.html == "strip":
             text = strip_html(text)
         if self.segments is not None:
             text = "\n".join(segment.text for segment in self.segments)
@@ -57,7 +57,7 @@ class TextMedia:
             raise SampleError("empty", "no words in it")
         self.whole = text
         span = None
-        if self.segments is not None:
+        if self.segments:
             span = Span(0.0, max(segment.end_s for segment in self.segments))
         self.info = MediaInfo("text", {"text": span})
 
@@ -147,6 +147,11 @@ class _Stripper(HTMLParser):
             self.parts.append(data)
 
 
+def _is_html(text: str, name: str) -> bool:
+    start = text[:200].lstrip().lower()
+    return name.endswith((".html", ".htm", ".xhtml")) or start.startswith(("<!doctype html", "<html"))
+
+
 def strip_html(text: str) -> str:
     """The words of an HTML page, a block a line."""
     parser = _Stripper()
@@ -183,6 +188,8 @@ def _cues(text: str) -> list[Segment] | None:
         start, end = _seconds(times[1]), _seconds(times[2])
         if words and end > start:
             segments.append(Segment(start, end, words))
+    if not segments and text.startswith("WEBVTT"):
+        return []  # subtitles without a cue have no words
     return sorted(segments, key=lambda s: s.start_s) or None
 
 

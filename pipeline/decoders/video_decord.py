@@ -16,6 +16,9 @@ from pipeline.decoders.sampling import instants, shown_at
 from pipeline.decoders.video_pyav import PyavReader
 from pipeline.media import Frames, Sampling, Span
 
+_SEEKABLE = ("mov", "matroska", "avi")
+"""Where decord finds the frame that it is asked for; in an MPEG program stream it misses by dozens."""
+
 
 class Config(BaseModel):
     """`decord`, one thread."""
@@ -56,6 +59,8 @@ class DecordReader:
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
+        if self.container.pictures != 1 or not self.container.format.startswith(_SEEKABLE):
+            return np.zeros(0)
         times = _frame_times(self.container)
         if not len(times) or np.any(np.diff(times) <= 0):
             return np.zeros(0)
@@ -67,16 +72,24 @@ class DecordReader:
 
 
 def _frame_times(container: Container) -> np.ndarray:
-    """Presentation times of all frames, from the packets; empty where they do not say."""
+    """Presentation times of all frames, from the packets; empty where they do not say.
+
+    Empty too where pictures come after a key frame and are shown before it (open groups of pictures):
+    decord counts them wrong when it seeks there.
+    """
     import av
 
     stamps = []
+    key: int | None = None
     container.rewind(None)
     try:
         for packet in container.av.demux(container.video):
             if packet.size == 0:
                 continue
             if packet.pts is None or packet.is_discard or packet.is_corrupt:
+                return np.zeros(0)
+            key = packet.pts if packet.is_keyframe else key
+            if key is not None and packet.pts < key:
                 return np.zeros(0)
             stamps.append(packet.pts)
     except av.FFmpegError:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.decoders.container import Container, decoding
+from pipeline.decoders.container import Container, decoding, upright
 from pipeline.decoders.sampling import instants
-from pipeline.errors import SampleError
+from pipeline.errors import SampleError, describe
 from pipeline.media import Frames, Sampling, Span
 
 
@@ -29,6 +29,7 @@ class PyavReader:
 
     def __init__(self, container: Container, span: Span) -> None:
         self.container, self.span = container, span
+        self.broken: str | None = None
 
     def frames(self, sampling: Sampling, start_s: float, end_s: float) -> Frames:
         """The sampled pictures of ``[start_s, end_s)``. Raises ``SampleError``."""
@@ -49,6 +50,7 @@ class PyavReader:
 
     def _walk(self, asked: np.ndarray, rewind_to: float | None, start_s: float) -> tuple[list[np.ndarray], list[float]]:
         self.container.rewind(rewind_to)
+        self.broken = None
         pixels: list[np.ndarray] = []
         times: list[float] = []
         shown: tuple[float, Any] | None = None
@@ -63,6 +65,8 @@ class PyavReader:
             if shown is None and time_s > asked[0] + 1e-6 and rewind_to is not None:
                 return [], []  # the seek went too far
             shown = (time_s, frame)
+        if shown is not None and self.broken and not times and asked[0] >= shown[0] + _shown_for(shown[1]):
+            raise SampleError("corrupt", self.broken)  # it broke off before this window
         if shown is not None and len(times) < len(asked):
             picture = upright(shown[1])
             while len(times) < len(asked):
@@ -85,13 +89,12 @@ class PyavReader:
                     time_s = last + step if frame.time is None else time_s
                 last, got = time_s, True
                 yield time_s, frame
-        except av.FFmpegError:
+        except av.FFmpegError as error:
             if not got:
                 raise
+            self.broken = describe(error)
 
 
-def upright(frame: Any) -> np.ndarray:
-    """[H, W, 3] uint8 of a frame, turned as its display matrix says."""
-    pixels = np.asarray(frame.to_ndarray(format="rgb24"))
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+def _shown_for(frame: Any) -> float:
+    """Seconds that a frame stays, or a tenth where it does not say."""
+    return float(frame.duration * frame.time_base) if frame.duration else 0.1

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from pipeline.demo.checkpoints import audio, text, vision
+from pipeline.demo.checkpoints import audio, gemma, text, vision
 
 CHECKPOINTS: dict[str, Callable[[str], None]] = {
+    "embedding_gemma2": gemma.write_embedding_gemma2,
     "bert": text.write_bert,
     "clip": vision.write_clip,
     "siglip": vision.write_siglip,

@@ -12,6 +12,7 @@ from pipeline.encoders.base import Encoder
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.encoders.clap import ClapConfig, ClapEncoder
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
+from pipeline.encoders.embedding_gemma2 import EmbeddingGemma2Config, EmbeddingGemma2Encoder
 from pipeline.encoders.raw import RawConfig, RawEncoder
 from pipeline.encoders.siglip import SiglipConfig, SiglipEncoder
 from pipeline.encoders.videomae import VideoMaeConfig, VideoMaeEncoder
@@ -32,6 +33,7 @@ EncoderConfig = Annotated[
     | WhisperConfig
     | AstConfig
     | ClapConfig
+    | EmbeddingGemma2Config
     | RawConfig,
     Field(discriminator="kind"),
 ]
@@ -47,6 +49,7 @@ _MEMBERS: dict[type, Any] = {
     WhisperConfig: WhisperEncoder,
     AstConfig: AstEncoder,
     ClapConfig: ClapEncoder,
+    EmbeddingGemma2Config: EmbeddingGemma2Encoder,
     RawConfig: RawEncoder,
 }
 

@@ -69,8 +69,8 @@ def load_extractor(checkpoint: Checkpoint) -> Any:
     return extractor
 
 
-def extract(extractor: Any, samples: np.ndarray) -> dict[str, np.ndarray]:
-    """What ``extractor`` makes of one waveform, each array with a batch axis of 1."""
+def extract(extractor: Any, samples: np.ndarray | list[np.ndarray]) -> dict[str, np.ndarray]:
+    """What ``extractor`` makes of one waveform (or a list of one), each array with a batch axis of 1."""
     return dict(extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np"))
 
 

@@ -64,7 +64,8 @@ class RawEncoder:
     @property
     def _frame(self) -> int:
         """Samples of a sound frame."""
-        return max(1, round(self.tokenizer.frame_s * (self.tokenizer.sample_rate or 0)))
+        frame_s: float = self.tokenizer.frame_s
+        return max(1, round(frame_s * (self.tokenizer.sample_rate or 0)))
 
     @property
     def _patch(self) -> int:

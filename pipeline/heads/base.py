@@ -34,4 +34,5 @@ class Head(Protocol):
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Rows [B, dim] scaled to length 1; a zero vector stays zero, as in ``torch.nn.functional.normalize``."""
     length = np.sqrt(np.sum(np.square(vectors, dtype=np.float64), axis=1, keepdims=True))
-    return (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+    scaled: np.ndarray = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+    return scaled

@@ -31,7 +31,7 @@ class Written:
     rows_partial: int = 0
     """Rows written that lack a feature which failed."""
     rows_empty: int = 0
-    """Samples that hold nothing any feature reads, once opened."""
+    """Windows that hold nothing any feature reads: between timed words, or a file of another modality."""
     samples: int = 0
     windows_promised: int = 0
     """Sum over samples of the number of windows that the cut made."""
@@ -278,4 +278,4 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
 
 def footer(schema: pa.Schema, lineage: dict[str, Any]) -> pa.Schema:
     """``schema`` with the lineage that every shard's metadata carries."""
-    return schema.with_metadata({b"tessera": json.dumps(lineage, sort_keys=True).encode()})
+    return schema.with_metadata({b"tessera": json.dumps(lineage).encode()})

@@ -57,7 +57,7 @@ def open_manifest(path: str, form: str | None, strings: set[str], wanted: set[st
     try:
         fs, name = storage.split(path)
         if form == "parquet":
-            return _Parquet(pq.ParquetFile(fs.open(name, "rb")), path, where)
+            return _Parquet(pq.ParquetFile(fs.open(name, "rb"), pre_buffer=False), path, where)
         with fs.open(name, "rb", compression="infer") as file:
             data = file.read()
         if form == "jsonl":
@@ -102,7 +102,7 @@ class _Parquet:
     def read(self, columns: list[str], rows: int) -> Slices:
         names, done = list(dict.fromkeys(columns)), 0
         try:
-            for batch in self.file.iter_batches(rows, columns=names):
+            for batch in self.file.iter_batches(rows, columns=names, use_threads=False):
                 places = [f"row {done + i + 1}" for i in range(len(batch))]
                 yield places, pa.Table.from_batches([batch]).select(names)
                 done += len(batch)

@@ -27,9 +27,10 @@ _GEOMETRY_FIRST = (
     "VideoMAEImageProcessor",
     "Siglip2ImageProcessor",
     "Gemma4ImageProcessor",
+    "EmbeddingGemma2VideoProcessor",
 )
 """Classes of `transformers` whose ``_preprocess`` rescales and normalises after all geometry."""
-_FLATTENS = ("Siglip2ImageProcessor", "Gemma4ImageProcessor")
+_FLATTENS = ("Siglip2ImageProcessor", "Gemma4ImageProcessor", "EmbeddingGemma2VideoProcessor")
 """Those that then cut the picture into patches [N, P*P*3], channels last."""
 _MAX_RESIZED_PIXELS = 1 << 27
 """A picture of 1 x 60000 pixels would be resized to 224 x 13 million before it is cropped."""
@@ -69,18 +70,19 @@ class PixelProcessor:
 
         Returns:
             ``pixels`` [B, C, h, w], uint8 (float32 if not ``geometry_first``); a processor that flattens
-            gives [B, n, P*P*3]. NaFlex's padding patches are dropped, ``spatial_shape`` [B, 2] int32 tells
-            their grid. Whatever else the processor says stands under its own name.
+            gives [B, n, P*P*3]. Padding patches (NaFlex, Gemma) are dropped, ``spatial_shape`` [B, 2] int32
+            tells the grid. Whatever else the processor says stands under its own name.
         """
         self._bound(pictures)
         own = [np.require(picture, requirements="W") for picture in pictures]  # torch warns of read-only arrays
-        out: dict[str, Any] = dict(self.processor(own, return_tensors="pt", **self._options()))
-        arrays = {_SAME.get(name, name): np.asarray(value) for name, value in out.items()}
-        if "pixel_attention_mask" in arrays:
-            patches = int(arrays.pop("pixel_attention_mask")[0].sum())
-            arrays["pixels"] = np.ascontiguousarray(arrays["pixels"][:, :patches])
-            arrays["spatial_shape"] = arrays.pop("spatial_shapes").astype(np.int32)
-        return arrays
+        return _arrays(self.processor(own, return_tensors="pt", **self._options()))
+
+    def frames(self, pictures: np.ndarray) -> dict[str, np.ndarray]:
+        """Frames [T, H, W, 3] uint8 one by one: as ``images``, B = T. A video processor must be one that flattens."""
+        if not hasattr(self.processor, "sample_frames"):
+            return self.images(list(pictures))
+        pictures = np.require(pictures, requirements="W")
+        return _arrays(self.processor(pictures, do_sample_frames=False, return_tensors="pt", **self._options()))
 
     def video(self, frames: np.ndarray) -> np.ndarray:
         """Frames [T, H, W, 3] uint8 through a video processor: [T, C, h, w]."""
@@ -123,7 +125,28 @@ class PixelProcessor:
             )
 
 
-_SAME = {"pixel_values": "pixels", "spatial_shapes": "spatial_shapes"}
+_SAME = {
+    "pixel_values": "pixels",
+    "pixel_values_videos": "pixels",
+    "image_position_ids": "position_ids",
+    "video_position_ids": "position_ids",
+}
+_COUNTS = ("num_soft_tokens_per_image", "num_soft_tokens_per_video", "num_frames_per_video")
+"""What the shapes say already."""
+
+
+def _arrays(out: Any) -> dict[str, np.ndarray]:
+    """What a processor made of pictures of one size, under our names, without padding patches."""
+    arrays = {_SAME.get(name, name): np.asarray(value) for name, value in out.items() if name not in _COUNTS}
+    if "pixel_attention_mask" in arrays:
+        del arrays["pixel_attention_mask"]
+        arrays["spatial_shape"] = arrays.pop("spatial_shapes").astype(np.int32)
+    if "position_ids" in arrays:  # (x, y) of each patch, -1 where there is none
+        arrays["spatial_shape"] = (arrays.pop("position_ids").max(axis=1) + 1)[:, ::-1].astype(np.int32)
+    if "spatial_shape" in arrays:
+        patches = int(arrays["spatial_shape"][0].prod())
+        arrays["pixels"] = np.ascontiguousarray(arrays["pixels"][:, :patches])
+    return arrays
 
 
 def _definer(processor: Any, method: str) -> str:
@@ -156,6 +179,12 @@ def load_processor(checkpoint: Checkpoint, video: bool = False) -> PixelProcesso
             "give a checkpoint whose processor has one",
         )
     return PixelProcessor(processor)
+
+
+def load_frame_processor(checkpoint: Checkpoint) -> PixelProcessor:
+    """What makes a video's single frames: the video processor of a checkpoint whose one processor is for all
+    modalities (Gemma gives frames fewer patches than pictures), else the image processor."""
+    return load_processor(checkpoint, video="video_processor" in checkpoint.json("processor_config.json"))
 
 
 def centre_square(picture: np.ndarray, size: int) -> np.ndarray:

@@ -33,15 +33,16 @@ class AudioFrameTokenizer:
     def __init__(self, config: AudioFrameConfig, checkpoint: Checkpoint | None) -> None:
         self.config = config
         self.checkpoint = checkpoint
+        self._rate = config.sample_rate
 
     def check(self, where: str) -> None:
         check_rate(self.config, self.checkpoint, where)
 
     def request(self) -> WaveformRequest:
-        if self.config.sample_rate is not None:
-            return WaveformRequest(self.config.sample_rate)
-        assert self.checkpoint is not None
-        return WaveformRequest(extractor_rate(self.checkpoint))
+        if self._rate is None:  # asked for each row: the file is read once
+            assert self.checkpoint is not None
+            self._rate = extractor_rate(self.checkpoint)
+        return WaveformRequest(self._rate)
 
     def setup(self) -> None:
         """Nothing to load: feature extraction is the encoder's, beside its model."""

@@ -14,7 +14,7 @@ from pipeline.tokenizers._processor import (
     PixelTokenizerConfig,
     centre_square,
     check_geometry,
-    load_processor,
+    load_frame_processor,
 )
 from pipeline.tokenizers._sampling import SamplingConfig, UniformConfig
 from pipeline.tokenizers.base import Prepared
@@ -30,8 +30,9 @@ class FrameConfig(PixelTokenizerConfig):
 
 
 class FrameTokenizer:
-    """``inputs``: ``pixels`` [T, C, H, W] uint8, or what else the checkpoint's image processor gives for the
-    frames, T first; ``times_s`` [T] each frame's own time."""
+    """``inputs``: ``pixels`` [T, C, H, W] uint8, or what else the checkpoint's processor gives for the
+    frames, T first (Gemma: ``pixels`` [T, n, P*P*C] and ``spatial_shape`` [T, 2]);
+    ``times_s`` [T] each frame's own time."""
 
     modality: Modality = "video"
 
@@ -44,14 +45,14 @@ class FrameTokenizer:
         needed = ("size", "patch_size") if self.config.tokens == "patch" else ("size",)
         check_geometry(self.config, self.checkpoint, where, *needed)
         if self.checkpoint is not None:
-            load_processor(self.checkpoint)
+            load_frame_processor(self.checkpoint)
 
     def request(self) -> FramesRequest:
         return FramesRequest(self.config.sampling.sampling())
 
     def setup(self) -> None:
         if self.checkpoint is not None:
-            self.processor = load_processor(self.checkpoint)
+            self.processor = load_frame_processor(self.checkpoint)
 
     def tokenize(self, media: Media) -> Prepared:
         assert isinstance(media, Frames)
@@ -61,4 +62,4 @@ class FrameTokenizer:
         if self.processor is None:
             assert self.config.size is not None
             return Prepared({"pixels": np.stack([centre_square(f, self.config.size) for f in media.pixels])}, times)
-        return Prepared(self.processor.images(list(media.pixels)), times)
+        return Prepared(self.processor.frames(media.pixels), times)

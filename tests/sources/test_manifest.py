@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import ConfigError
 from pipeline.schema import LISTING
+from pipeline.sources import _tables
 from pipeline.sources import manifest as module
 from pipeline.sources.manifest import Config, ManifestSource
 
@@ -272,6 +273,13 @@ def test_compressed_and_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert set(listed(tmp_path / "m.csv.gz", {"image": "p"})) == {"a.jpg"}
     (tmp_path / "n.txt").write_text('\ufeff{"p": "a.jpg"}')
     assert set(listed(tmp_path / "n.txt", {"image": "p"}, format="jsonl")) == {"a.jpg"}
+
+
+def test_csv_values_may_hold_line_ends_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tables, "_CSV_BLOCK_BYTES", 100)
+    rows = [{"key": str(i), "words": "one\ntwo, three\n" * (i % 4)} for i in range(50)]
+    found = listed(write(tmp_path, "csv", rows), {"id": "key", "inline_text": "words"})
+    assert {key: row["inline_text"] for key, row in found.items()} == {r["key"]: r["words"] or None for r in rows}
 
 
 def test_the_version_tells_a_changed_row(tmp_path: Path) -> None:

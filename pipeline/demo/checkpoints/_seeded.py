@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 _SEED = 7
@@ -24,17 +25,24 @@ def sentences(count: int = 400) -> list[str]:
     return [" ".join(dice.choices(words, k=dice.randint(5, 14))) + "." for _ in range(count)]
 
 
-def save(model_class: Any, config: Any, folder: str, keep: tuple[str, ...] = ()) -> None:
+def save(
+    model_class: Any,
+    config: Any,
+    folder: str,
+    keep: tuple[str, ...] = (),
+    adjust: Callable[[Any], None] = lambda model: None,
+) -> None:
     """Write a model with weights from the seed, equal in every run.
 
     Larger than an untrained model's, so that different inputs give clearly different vectors. ``keep``:
-    parts of names of weights that stay as the class draws them.
+    parts of names of weights that stay as the class draws them. ``adjust``: sets what no seed should draw.
     """
     import torch
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(_SEED)
         model = model_class(config)
+        adjust(model)
         for name, weight in model.named_parameters():
             if weight.ndim == 0 or any(part in name for part in keep):
                 continue

@@ -139,5 +139,12 @@ def _write_clap(folder: str, extractor: Any, **audio: Any) -> None:
         },
         projection_dim=24,
     )
-    save(ClapModel, config, folder)
+    save(ClapModel, config, folder, adjust=_centre_decibels)
     ClapProcessor(extractor, tokenizer).save_pretrained(folder)
+
+
+def _centre_decibels(model: Any) -> None:
+    """Statistics of the first batch norm as training leaves them, or all sounds would look nearly the same."""
+    norm = model.audio_model.audio_encoder.batch_norm
+    norm.running_mean.fill_(-30.0)
+    norm.running_var.fill_(400.0)

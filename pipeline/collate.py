@@ -1,0 +1,160 @@
+"""Rows of a dataset as torch tensors: views of Arrow's memory, and batches that accept nulls and ragged lengths.
+
+torch is imported when the first tensor is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["vector", "sequence", "matrix", "scalar", "object"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a column becomes tensors: all its vectors have one length, sequences and the rows of matrices any number."""
+
+    kind: Kind
+    dtype: str
+    """numpy's name."""
+    width: int | None
+    """Of a vector, or of each row of a matrix; None: not known."""
+    nullable: bool
+
+    @classmethod
+    def of(cls, field: pa.Field, part: str | None, width: int | None) -> Column:
+        """Of a column in the schema: ``part`` of a feature (``embedding``, ``grid``...), or None: any other column.
+
+        ``width`` is an embedding's, or None where it is not known.
+        """
+        if part in ("tokens", "prefix_tokens"):
+            inner = field.type.value_type
+            return cls("matrix", _numpy_name(inner.value_type), inner.list_size, True)
+        if part is not None:
+            kind: Kind = "vector" if part in ("embedding", "grid") else "sequence"
+            return cls(kind, _numpy_name(field.type.value_type), 3 if part == "grid" else width, True)
+        if _is_number(field.type):
+            return cls("scalar", _numpy_name(field.type), None, field.nullable)
+        return cls("object", "object", None, field.nullable)
+
+    def values(self, array: pa.Array) -> list[Any]:
+        """One value a row: a view of Arrow's memory where it is a tensor, None where it is null."""
+        if self.kind in ("scalar", "object"):
+            return list(array.to_pylist())
+        child, width = array.values, 1
+        offsets = array.offsets.to_numpy().astype(np.int64)
+        if self.kind == "matrix":
+            width, offsets, child = self.width or 1, offsets + child.offset, child.values
+        flat, bounds = _view(child), offsets * width
+        shape = (-1, width) if self.kind == "matrix" else (-1,)
+        valid = array.is_valid().to_numpy(zero_copy_only=False)
+        return [
+            flat[start:end].view(shape) if ok else None
+            for start, end, ok in zip(bounds[:-1].tolist(), bounds[1:].tolist(), valid, strict=True)
+        ]
+
+    def value(self, found: Any) -> Any:
+        """A value of numpy's or Python's as a row holds it."""
+        import torch
+
+        if found is None or self.kind == "object":
+            return found
+        if self.kind == "scalar":
+            missing = self.nullable and isinstance(found, float | np.floating) and np.isnan(found)
+            return None if missing else found
+        nested = isinstance(found, np.ndarray) and found.dtype.kind == "O" and len(found) > 0
+        array = np.stack(list(found)) if nested else np.asarray(found)
+        shaped = array.reshape(-1, self.width or 1) if self.kind == "matrix" else array
+        return torch.from_numpy(shaped.astype(self.dtype))
+
+    def stack(self, name: str, values: list[Any]) -> dict[str, Any]:
+        """One batch of the column: ``name``, and its mask and validity where it has them."""
+        import torch
+
+        if self.kind == "object":
+            return {name: values}
+        dtype = getattr(torch, self.dtype)
+        present = [(i, value) for i, value in enumerate(values) if value is not None]
+        done: dict[str, Any] = {}
+        if self.kind == "scalar":
+            done[name] = torch.tensor([0 if value is None else value for value in values], dtype=dtype)
+        elif self.kind == "vector":
+            width = self.width or max((len(value) for _, value in present), default=0)
+            done[name] = torch.zeros(len(values), width, dtype=dtype)
+            for i, value in present:
+                done[name][i] = value
+        else:
+            longest = max((len(value) for _, value in present), default=0)
+            tail = (self.width or 1,) if self.kind == "matrix" else ()
+            done[name] = torch.zeros(len(values), longest, *tail, dtype=dtype)
+            done[f"{name}_mask"] = torch.zeros(len(values), longest, dtype=torch.bool)
+            for i, value in present:
+                done[name][i, : len(value)] = value
+                done[f"{name}_mask"][i, : len(value)] = True
+        if self.nullable:
+            done[f"{name}_valid"] = torch.tensor([value is not None for value in values], dtype=torch.bool)
+        return done
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Makes one batch of many rows, for a `DataLoader` or Ray's ``iter_torch_batches``. Picklable.
+
+    It takes a list of rows of `Dataset.to_torch`, an Arrow table or record batch, or a dict of numpy columns, and
+    gives for a column ``c``:
+
+    - ``c``: embeddings [B, D], grids [B, 3], numbers [B]; tokens [B, N, d], token ids [B, N] and times [B, T], padded
+      with zeros to the longest; anything else a list of Python values.
+    - ``c_mask`` of what is padded: [B, N] bool, True where there is a token.
+    - ``c_valid`` of what may be null: [B] bool, False where it is; the values there are zeros.
+    """
+
+    columns: Mapping[str, Column]
+
+    def __call__(self, batch: Sequence[Mapping[str, Any]] | Mapping[str, Any] | pa.Table | pa.RecordBatch) -> Any:
+        done: dict[str, Any] = {}
+        for name, values in self.columns_of(batch):
+            done |= self.columns[name].stack(name, values)
+        return done
+
+    def columns_of(self, batch: Any) -> Iterator[tuple[str, list[Any]]]:
+        """(name, one value a row) of each column."""
+        if isinstance(batch, pa.Table):
+            for name, chunked in zip(batch.column_names, batch.columns, strict=True):
+                yield name, [value for chunk in chunked.chunks for value in self.columns[name].values(chunk)]
+        elif isinstance(batch, pa.RecordBatch):
+            for name, array in zip(batch.schema.names, batch.columns, strict=True):
+                yield name, self.columns[name].values(array)
+        elif isinstance(batch, Mapping):
+            for name, found in batch.items():
+                yield name, [self.columns[name].value(one) for one in found]
+        elif batch:
+            for name in batch[0]:
+                yield name, [row[name] for row in batch]
+
+
+def _view(values: pa.Array) -> torch.Tensor:
+    """[len(values)] tensor on Arrow's memory; a copy where that may not be written to, as torch has no such tensors."""
+    import torch
+
+    array = values.to_numpy(zero_copy_only=True)
+    buffer = values.buffers()[1]
+    if len(array) and buffer.is_mutable:
+        return torch.from_numpy(np.frombuffer(buffer, array.dtype, len(array), values.offset * array.itemsize))
+    return torch.from_numpy(array.copy())
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _numpy_name(kind: pa.DataType) -> str:
+    return "bool" if pa.types.is_boolean(kind) else str(np.dtype(kind.to_pandas_dtype()).name)

@@ -1,0 +1,425 @@
+"""Reading a dataset: snapshots, Arrow, torch, Ray. Needs neither Ray nor transformers, and torch only for `to_torch`.
+
+    dataset = open("OUT")
+    dataset.to_arrow(["sample_id", "photo_embedding"], pc.field("photo_embedding").is_valid())
+    DataLoader(dataset.to_torch(["photo_tokens", "caption_embedding"]), batch_size=64, collate_fn=dataset.collate)
+
+The files under ``data/`` are plain Parquet; what this adds is the snapshot (exact at any time), the lineage
+and tensors without a Python loop over values.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline import storage
+from pipeline.collate import Collate, Column
+from pipeline.errors import ConfigError, describe
+from pipeline.schema import CONTRACT, FAILURES, FIXED, column
+
+if TYPE_CHECKING:
+    import ray.data
+    from torch.utils.data import IterableDataset
+
+BATCH_ROWS = 256
+"""Rows that are read at once, unless told."""
+_TENSOR_ROWS = 64
+PARTS = ("embedding", "tokens", "prefix_tokens", "token_ids", "grid", "times")
+"""What a feature's columns may hold."""
+_SNAPSHOT = re.compile(r"(\d+)\.json")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What the footers say of a feature."""
+
+    name: str
+    modality: str
+    emit: tuple[str, ...] = ()
+    model: str = ""
+    model_type: str | None = None
+    revision: str | None = None
+    weights_sha256: str | None = None
+    tokenizer: str | None = None
+    processor: Any = None
+    head: str | None = None
+    space: str = ""
+    """Identity of the vector space of the embeddings. Only vectors of one space may be compared."""
+    normalized: bool = False
+    dim: int | None = None
+    """Length of an embedding."""
+    token_dim: int | None = None
+    """Width of a token vector."""
+    dtype: str | None = None
+    """Of the computation; ``embedding_dtype`` and ``token_dtype`` are those of the columns."""
+    embedding_dtype: str | None = None
+    token_dtype: str | None = None
+    prompt: str | None = None
+    fingerprint: str = ""
+
+
+def open(path: str, version: str | None = None, snapshot: int | None = None) -> Dataset:
+    """The dataset at ``path``.
+
+    Args:
+        path: what the config calls ``output.path``, or one version's folder; local or any fsspec URL.
+        version: None: the one with the newest snapshot.
+        snapshot: None: the newest.
+
+    Raises:
+        ConfigError: no dataset there, no such version or snapshot, or a newer contract than this reader's.
+    """
+    try:
+        root = path.rstrip("/") if not path.endswith("://") else path
+        found = _snapshots(root)
+        if found and version not in (None, root.rsplit("/", 1)[-1]):
+            raise ConfigError("version", f"{path!r} is the folder of one version, not {version!r}", "leave it out")
+        if not found:
+            root, found = _version(root, version)
+        number = max(found) if snapshot is None else snapshot
+        if number not in found:
+            known = ", ".join(str(one) for one in sorted(found))
+            raise ConfigError("snapshot", f"there is no snapshot {number} in {root!r}", f"one of: {known}")
+        return Dataset(root, _read_snapshot(root, found[number]))
+    except ConfigError:
+        raise
+    except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
+        raise ConfigError("path", f"cannot read {path!r} ({describe(error)})", "give a dataset's folder") from error
+
+
+def _version(root: str, version: str | None) -> tuple[str, dict[int, str]]:
+    versions = {name: found for name in _folders(root) if (found := _snapshots(storage.join(root, name)))}
+    if not versions:
+        raise ConfigError("path", f"{root!r} holds no dataset", "give output.path of a finished run, or its version")
+    if version is not None and version not in versions:
+        raise ConfigError("version", f"there is no version {version!r} in {root!r}", f"one of: {', '.join(versions)}")
+
+    def created(name: str) -> tuple[datetime.datetime, str]:
+        found = versions[name]
+        last = _read_snapshot(storage.join(root, name), found[max(found)])
+        return datetime.datetime.fromisoformat(last["created"]), name
+
+    name = version or (max(versions, key=created) if len(versions) > 1 else next(iter(versions)))
+    return storage.join(root, name), versions[name]
+
+
+def _folders(root: str) -> list[str]:
+    fs, path = storage.split(root)
+    try:
+        entries = fs.ls(path, detail=True, refresh=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+
+
+def _snapshots(root: str) -> dict[int, str]:
+    """Number -> file name."""
+    try:
+        names = storage.list_files(storage.join(root, "_snapshots"), ".json")
+    except NotADirectoryError:
+        return {}
+    return {int(match[1]): name for name in names if (match := _SNAPSHOT.fullmatch(name))}
+
+
+def _read_snapshot(root: str, name: str) -> dict[str, Any]:
+    snapshot: dict[str, Any] = json.loads(storage.read_bytes(storage.join(root, "_snapshots", name)))
+    if snapshot["contract"] > CONTRACT:
+        raise ConfigError(
+            "path", f"{root!r} is of contract {snapshot['contract']}, this reader knows {CONTRACT}", "update tessera"
+        )
+    return snapshot
+
+
+class Dataset:
+    """One snapshot of one version. Picklable; opens files only when it reads."""
+
+    def __init__(self, root: str, snapshot: Mapping[str, Any]) -> None:
+        self.root = root
+        self.snapshot = int(snapshot["snapshot"])
+        self.created = datetime.datetime.fromisoformat(snapshot["created"])
+        self.run_id = str(snapshot["run_id"])
+        self.shards: list[dict[str, Any]] = list(snapshot["shards"])
+        self.failure_shards: list[dict[str, Any]] = list(snapshot["failures"])
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.root!r}, snapshot={self.snapshot}, rows={self.num_rows}, features={list(self.features)})"
+
+    @property
+    def num_rows(self) -> int:
+        return sum(int(shard["rows"]) for shard in self.shards)
+
+    @property
+    def num_failures(self) -> int:
+        return sum(int(shard["rows"]) for shard in self.failure_shards)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns in their stored types, without the files' metadata. Only the fixed ones if there is no row."""
+        return self._footer.remove_metadata() if self.shards else FIXED
+
+    @cached_property
+    def lineage(self) -> dict[str, Any]:
+        """The whole footer: contract, run, window, features, versions of the libraries."""
+        lineage: dict[str, Any] = json.loads((self._footer.metadata or {}).get(b"tessera", b"{}"))
+        return lineage
+
+    @cached_property
+    def features(self) -> dict[str, Feature]:
+        known = {field.name for field in fields(Feature)}
+        return {
+            name: Feature(**{k: v for k, v in values.items() if k in known} | {"name": name, "emit": tuple(emit)})
+            for name, values in self.lineage.get("features", {}).items()
+            for emit in [values.get("emit", ())]
+        }
+
+    @property
+    def spaces(self) -> dict[str, list[str]]:
+        """Space -> the features that live in it."""
+        found: dict[str, list[str]] = {}
+        for name, feature in self.features.items():
+            found.setdefault(feature.space, []).append(name)
+        return found
+
+    # -- Arrow -----------------------------------------------------------------------------------
+
+    def to_arrow(self, columns: Sequence[str] | None = None, filter: ds.Expression | None = None) -> pa.Table:
+        """All rows, or those that ``filter`` (an expression over any columns) keeps.
+
+        Raises:
+            ConfigError: an unknown column, a filter that does not fit, a shard that is gone.
+        """
+        scanner = self._scanner(columns, filter, BATCH_ROWS)
+        with _Reading(self.root):
+            return scanner.to_table()
+
+    def batches(
+        self, columns: Sequence[str] | None = None, filter: ds.Expression | None = None, batch_size: int = BATCH_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        """The same rows in order, at most ``batch_size`` at a time; none is empty. Raises as `to_arrow` does."""
+        return self._batches(self._scanner(columns, filter, batch_size))
+
+    def failures(self) -> pa.Table:
+        """Every (row, feature) that could not be produced, with stage, kind and message."""
+        with _Reading(self.root):
+            return _arrow_dataset(self.root, self.failure_shards, FAILURES).to_table()
+
+    def _batches(self, scanner: ds.Scanner) -> Iterator[pa.RecordBatch]:
+        with _Reading(self.root):
+            yield from (batch for batch in scanner.to_batches() if len(batch))
+
+    def _scanner(self, columns: Sequence[str] | None, filter: ds.Expression | None, batch_size: int) -> ds.Scanner:
+        names = self._names(columns)
+        try:
+            return _arrow_dataset(self.root, self.shards, self.schema).scanner(
+                columns=names, filter=filter, batch_size=batch_size, batch_readahead=4, fragment_readahead=2
+            )
+        except (pa.ArrowException, TypeError) as error:
+            raise ConfigError(
+                "filter", describe(error), f"an expression over the columns: {', '.join(self.schema.names)}"
+            ) from error
+
+    def _names(self, columns: Sequence[str] | None) -> list[str]:
+        if columns is None:
+            return list(self.schema.names)
+        assert not isinstance(columns, str), "columns is a list of names"
+        for name in columns:
+            if name not in self.schema.names:
+                raise ConfigError("columns", f"there is no column {name!r}", f"one of: {', '.join(self.schema.names)}")
+        return list(columns)
+
+    @cached_property
+    def _footer(self) -> pa.Schema:
+        newest = [*self.failure_shards, *self.shards][-1:]
+        with _Reading(self.root):
+            return _open_shard(self.root, newest[0]).schema_arrow if newest else pa.schema([])
+
+    # -- torch -----------------------------------------------------------------------------------
+
+    def to_torch(
+        self, columns: Sequence[str] | None = None, rank: int = 0, world_size: int = 1, batch_size: int | None = None
+    ) -> IterableDataset[dict[str, Any]]:
+        """A `torch.utils.data.IterableDataset` of rows as dicts of tensors.
+
+        ``f_embedding`` [D], ``f_tokens`` [N, d], ``f_token_ids`` [N], ``f_grid`` [3] and ``f_times`` [T] are tensors of
+        the stored dtype, strings and numbers plain Python values, and null is None. Tensors are views of the batch that
+        was read: clone what you keep.
+
+        Every row comes exactly once over all ranks and their DataLoader workers. Each takes one contiguous range of
+        the rows, in order, so it opens only its own shards; ranges differ by at most one row, and nothing is padded
+        or dropped to make them equal: a loop that needs as many steps on every rank must stop at the shortest,
+        ``num_rows // world_size`` rows.
+
+        Args:
+            columns: None: all.
+            rank: of this process among ``world_size``.
+            batch_size: None: rows. Else batches as `collate` makes them, for ``DataLoader(..., batch_size=None)``; the
+                last one of each worker may be smaller.
+
+        Raises:
+            ConfigError: an unknown column.
+            ValueError: a rank outside the world.
+        """
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} of {world_size}")
+        rows: IterableDataset[dict[str, Any]] = _torch_rows(self, self._names(columns), rank, world_size, batch_size)
+        return rows
+
+    @cached_property
+    def collate(self) -> Collate:
+        """Rows, or a batch of Arrow or numpy columns, to one dict of tensors; nulls are accepted."""
+        parts = {column(f.name, part): (part, f.dim) for f in self.features.values() for part in PARTS}
+        return Collate({field.name: Column.of(field, *parts.get(field.name, (None, None))) for field in self.schema})
+
+    def rows_between(self, start: int, end: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Rows ``[start, end)`` of the dataset, reading only the row groups that hold them."""
+        before = 0
+        for shard in self.shards:
+            first, last = max(0, start - before), min(int(shard["rows"]), end - before)
+            before += int(shard["rows"])
+            if first < last:
+                with _Reading(self.root):
+                    yield from _slice(_open_shard(self.root, shard), first, last, columns, rows)
+
+    # -- Ray -------------------------------------------------------------------------------------
+
+    def to_ray(self, columns: Sequence[str] | None = None) -> ray.data.Dataset:
+        """A Ray dataset of this snapshot's rows. Its `iter_torch_batches` raises at nulls: give it `ray_collate`."""
+        import ray.data
+
+        names = self._names(columns)
+        if not self.shards:
+            return ray.data.from_arrow(self.schema.empty_table().select(names))
+        filesystem, root = _arrow_filesystem(self.root)
+        paths = [storage.join(root, shard["path"]) for shard in self.shards]
+        return ray.data.read_parquet(paths, columns=names, filesystem=filesystem)
+
+    def ray_collate(self) -> Callable[[pa.Table], dict[str, Any]]:
+        """`collate` as the class that Ray wants: ``iter_torch_batches(collate_fn=dataset.ray_collate())``."""
+        from ray.data.collate_fn import ArrowBatchCollateFn
+
+        collate = self.collate
+
+        class ArrowCollate(ArrowBatchCollateFn):  # type: ignore[misc]  # Ray has no types
+            def __call__(self, batch: pa.Table) -> dict[str, Any]:
+                done: dict[str, Any] = collate(batch)
+                return done
+
+        return ArrowCollate()
+
+
+# -- torch ----------------------------------------------------------------------------------------
+
+
+def _torch_rows(dataset: Dataset, columns: list[str], rank: int, world_size: int, batch_size: int | None) -> Any:
+    """The `IterableDataset`. A function, so that this module loads without torch; it also unpickles by it."""
+    from torch.utils.data import IterableDataset, get_worker_info
+
+    class Rows(IterableDataset[dict[str, Any]]):
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            worker = get_worker_info()
+            start, end = _share(0, dataset.num_rows, rank, world_size)
+            if worker is not None:
+                start, end = _share(start, end, worker.id, worker.num_workers)
+            batches = dataset.rows_between(start, end, columns, batch_size or _TENSOR_ROWS)
+            if batch_size is not None:
+                yield from (dataset.collate(table) for table in _regroup(batches, batch_size))
+                return
+            for batch in batches:
+                values = dict(dataset.collate.columns_of(batch))
+                yield from ({name: values[name][i] for name in columns} for i in range(len(batch)))
+
+        def __reduce__(self) -> Any:
+            return _torch_rows, (dataset, columns, rank, world_size, batch_size)
+
+    return Rows()
+
+
+def _share(start: int, end: int, part: int, parts: int) -> tuple[int, int]:
+    """Part ``part`` of ``parts`` of ``[start, end)``: contiguous, and no two differ by more than one row."""
+    rows = end - start
+    return start + rows * part // parts, start + rows * (part + 1) // parts
+
+
+def _regroup(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """Tables of exactly ``rows`` rows; the last may be smaller."""
+    held: list[pa.RecordBatch] = []
+    missing = rows
+    for batch in batches:
+        while len(batch):
+            held.append(batch.slice(0, missing))
+            batch, missing = batch.slice(len(held[-1])), missing - len(held[-1])
+            if not missing:
+                yield pa.Table.from_batches(held)
+                held, missing = [], rows
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+class _Reading:
+    """A shard that the snapshot names and that is gone: told as such."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise ConfigError(
+                "path", f"a shard of {self.root!r} is gone ({describe(error)})", "restore it, or open another snapshot"
+            ) from error
+
+
+def _slice(file: pq.ParquetFile, start: int, end: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Rows ``[start, end)`` of one file, in batches of ``rows`` (the first and last may be smaller)."""
+    groups, at, position = [], 0, None
+    for number in range(file.metadata.num_row_groups):
+        size = file.metadata.row_group(number).num_rows
+        if at < end and at + size > start:
+            groups.append(number)
+            position = at if position is None else position
+        at += size
+    position = position or 0
+    for batch in file.iter_batches(rows, row_groups=groups, columns=columns, use_threads=False):
+        first, last = max(0, start - position), min(len(batch), end - position)
+        position += len(batch)
+        if first < last:
+            yield batch.slice(first, last - first).select(columns)
+
+
+def _open_shard(root: str, shard: Mapping[str, Any]) -> pq.ParquetFile:
+    fs, path = storage.split(storage.join(root, shard["path"]))
+    if isinstance(fs, LocalFileSystem):
+        return pq.ParquetFile(path)
+    return pq.ParquetFile(fs.open(path, "rb"), pre_buffer=False)
+
+
+def _arrow_filesystem(url: str) -> tuple[pafs.FileSystem, str]:
+    fs, path = storage.split(url)
+    if isinstance(fs, LocalFileSystem):
+        return pafs.LocalFileSystem(), path
+    return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
+
+
+def _arrow_dataset(root: str, shards: list[dict[str, Any]], schema: pa.Schema) -> ds.FileSystemDataset:
+    """The shards, none of which is opened before it is read."""
+    filesystem, path = _arrow_filesystem(root)
+    form = ds.ParquetFileFormat()
+    fragments = [form.make_fragment(storage.join(path, shard["path"]), filesystem) for shard in shards]
+    return ds.FileSystemDataset(fragments, schema, form, filesystem)

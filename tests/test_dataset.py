@@ -1,0 +1,428 @@
+"""A dataset written by plain pyarrow, to the letter of the layout, is read the same by everybody."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import dataset as datasets
+from pipeline.errors import ConfigError
+from pipeline.schema import FAILURES, FIXED
+
+D, W = 6, 4
+FEATURES = {
+    "photo": {
+        "modality": "image",
+        "emit": ["embedding", "tokens"],
+        "model": "tiny-clip",
+        "model_type": "clip",
+        "revision": None,
+        "weights_sha256": "ab" * 32,
+        "tokenizer": "patch",
+        "processor": "CLIPImageProcessor",
+        "space": "clip:ab",
+        "normalized": True,
+        "dim": D,
+        "token_dim": W,
+        "dtype": "float32",
+        "embedding_dtype": "float32",
+        "token_dtype": "float16",
+        "prompt": None,
+        "fingerprint": "f1",
+    },
+    "caption": {"modality": "text", "emit": ["embedding", "token_ids"], "space": "clip:ab", "dim": D, "token_dim": 8},
+    "sound": {"modality": "audio", "emit": ["tokens"], "space": "w2v:cd", "token_dim": W, "from_the_future": 1},
+}
+SCHEMA = pa.schema(
+    [
+        *FIXED,
+        pa.field("label", pa.string()),
+        pa.field("score", pa.int64()),
+        pa.field("photo_embedding", pa.list_(pa.float32())),
+        pa.field("photo_tokens", pa.list_(pa.list_(pa.float16(), W))),
+        pa.field("photo_grid", pa.list_(pa.int32())),
+        pa.field("caption_embedding", pa.list_(pa.float32())),
+        pa.field("caption_token_ids", pa.list_(pa.int32())),
+        pa.field("caption_grid", pa.list_(pa.int32())),
+        pa.field("sound_tokens", pa.list_(pa.list_(pa.float16(), W))),
+        pa.field("sound_grid", pa.list_(pa.int32())),
+        pa.field("sound_times", pa.list_(pa.float64())),
+    ]
+)
+
+
+def row(i: int) -> dict[str, Any]:
+    """Every third row lacks its photo, every fourth its caption; only every fifth sounds."""
+    rng = np.random.default_rng(i)
+    found: dict[str, Any] = dict.fromkeys(SCHEMA.names)
+    found |= {"sample_id": f"s{i:03}", "window": 0, "source_version": "v", "run_id": "r", "label": f"l{i % 2}"}
+    found |= {"score": i if i % 2 else None}
+    if i % 3:
+        found["photo_embedding"] = rng.standard_normal(D).astype(np.float32).tolist()
+        found["photo_tokens"] = rng.standard_normal((4, W)).astype(np.float16).tolist()
+        found["photo_grid"] = [1, 2, 2]
+    if i % 4:
+        found["caption_embedding"] = rng.standard_normal(D).astype(np.float32).tolist()
+        found["caption_token_ids"] = rng.integers(0, 1000, i % 7).tolist()
+        found["caption_grid"] = [i % 7, 1, 1]
+    if i % 5 == 0:
+        found |= {"start_s": 2.0 * i, "end_s": 2.0 * i + 2}
+        found["sound_tokens"] = rng.standard_normal((i % 6, W)).astype(np.float16).tolist()
+        found["sound_times"] = (np.arange(i % 6) * 0.02).tolist()
+        found["sound_grid"] = [i % 6, 1, 1]
+    return found
+
+
+ROWS = [row(i) for i in range(29)]
+FAILED = [
+    {
+        "sample_id": "s003",
+        "window": 0,
+        "feature": "photo",
+        "uri": "x.jpg",
+        "stage": "decode",
+        "kind": "corrupt",
+        "message": "cut",
+        "attempts": 1,
+        "row_written": True,
+        "run_id": "r",
+    }
+]
+
+
+def write(
+    root: str, shards: tuple[int, ...] = (10, 1, 18), snapshot: int = 1, created: str = "2026-01-01T00:00:00+00:00"
+) -> str:
+    fs, path = fsspec.core.url_to_fs(root)
+    for folder in ("data", "failures", "_snapshots"):
+        fs.makedirs(f"{path}/{folder}", exist_ok=True)
+    lineage = {"contract": 1, "run_id": "r", "features": FEATURES, "versions": {"torch": "2.11.0"}}
+    metadata = {b"tessera": json.dumps(lineage).encode()}
+    named: dict[str, list[dict[str, Any]]] = {"shards": [], "failures": []}
+    at = 0
+    for number, count in enumerate(shards):
+        table = pa.Table.from_pylist(ROWS[at : at + count], schema=SCHEMA.with_metadata(metadata))
+        at += count
+        with fs.open(f"{path}/data/r-{number:03}.parquet", "wb") as file:
+            pq.write_table(table, file, row_group_size=4, compression="zstd", use_dictionary=False)
+        named["shards"].append({"path": f"data/r-{number:03}.parquet", "rows": count, "bytes": 1, "sha256": "0"})
+    with fs.open(f"{path}/failures/r.parquet", "wb") as file:
+        pq.write_table(pa.Table.from_pylist(FAILED, schema=FAILURES.with_metadata(metadata)), file)
+    named["failures"].append({"path": "failures/r.parquet", "rows": 1, "bytes": 1, "sha256": "0"})
+    commit = {"contract": 1, "snapshot": snapshot, "run_id": "r", "created": created, **named}
+    fs.pipe_file(f"{path}/_snapshots/{snapshot:08}.json", json.dumps(commit).encode())
+    return root
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("out")
+    write(str(root / "v1"))
+    return root
+
+
+def same(value: Any, expected: Any) -> None:
+    """A value of a torch row against the plain one that was written."""
+    import torch
+
+    if isinstance(expected, list):
+        assert isinstance(value, torch.Tensor)
+        assert value.tolist() == expected
+    else:
+        assert value == expected
+        assert type(value) is type(expected)
+
+
+# -- what is there -------------------------------------------------------------------------------
+
+
+def test_what_a_dataset_says_of_itself(out: Path) -> None:
+    dataset = datasets.open(str(out))
+    assert dataset.schema.equals(SCHEMA)
+    assert dataset.schema.metadata is None
+    assert (dataset.num_rows, dataset.num_failures, dataset.snapshot, dataset.run_id) == (29, 1, 1, "r")
+    assert dataset.spaces == {"clip:ab": ["photo", "caption"], "w2v:cd": ["sound"]}
+    assert dataset.lineage["versions"] == {"torch": "2.11.0"}
+    photo = dataset.features["photo"]
+    assert {name: getattr(photo, name) for name in FEATURES["photo"]} == {
+        **FEATURES["photo"],
+        "emit": ("embedding", "tokens"),
+    }
+    assert list(dataset.features) == ["photo", "caption", "sound"]
+    assert dataset.failures().to_pylist() == FAILED
+
+
+def test_versions_and_snapshots(tmp_path: Path) -> None:
+    write(str(tmp_path / "v1"), (10,), created="2026-03-01T00:00:00+00:00")
+    write(str(tmp_path / "v2"), (5,), created="2026-01-01T00:00:00+00:00")
+    write(str(tmp_path / "v2"), (7, 2), snapshot=2, created="2026-02-01T00:00:00+00:00")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "v2" / "_snapshots" / "00000003.json.abc.tmp").write_text("{")
+    assert datasets.open(str(tmp_path)).num_rows == 10
+    assert datasets.open(str(tmp_path), version="v2").num_rows == 9
+    assert datasets.open(str(tmp_path / "v2") + "/").num_rows == 9
+    assert datasets.open(str(tmp_path / "v2"), snapshot=1).num_rows == 5
+    assert datasets.open(str(tmp_path / "v2"), version="v2").num_rows == 9
+    with pytest.raises(ConfigError, match=r"version: there is no version 'v9'.*one of: v1, v2"):
+        datasets.open(str(tmp_path), version="v9")
+    with pytest.raises(ConfigError, match=r"version: .*folder of one version, not 'v1'"):
+        datasets.open(str(tmp_path / "v2"), version="v1")
+    with pytest.raises(ConfigError, match=r"snapshot: there is no snapshot 4.*one of: 1, 2"):
+        datasets.open(str(tmp_path / "v2"), snapshot=4)
+
+
+def test_no_dataset(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
+        with pytest.raises(ConfigError, match=r"path: .*holds no dataset"):
+            datasets.open(str(path))
+    with pytest.raises(ConfigError, match=r"path: cannot read 'nosuchscheme://x'"):
+        datasets.open("nosuchscheme://x")
+    root = write(str(tmp_path / "v1"))
+    commit = tmp_path / "v1" / "_snapshots" / "00000001.json"
+    commit.write_text(commit.read_text().replace('"contract": 1', '"contract": 2'))
+    with pytest.raises(ConfigError, match=r"path: .*contract 2, this reader knows 1"):
+        datasets.open(root)
+    commit.write_text("{broken")
+    with pytest.raises(ConfigError, match=r"path: cannot read .*JSONDecodeError"):
+        datasets.open(root)
+
+
+def test_a_run_without_rows(tmp_path: Path) -> None:
+    dataset = datasets.open(write(str(tmp_path / "v1"), ()))
+    assert dataset.to_arrow().to_pylist() == []
+    assert list(dataset.batches()) == []
+    assert list(dataset.to_torch()) == []
+    assert list(dataset.features) == ["photo", "caption", "sound"]
+    assert len(dataset.failures()) == 1
+
+
+# -- Arrow ---------------------------------------------------------------------------------------
+
+
+def test_every_value_comes_back(out: Path) -> None:
+    dataset = datasets.open(str(out))
+    table = dataset.to_arrow()
+    assert table.schema.equals(SCHEMA)
+    assert table.to_pylist() == ROWS
+    assert pq.read_table(out / "v1" / "data").select(SCHEMA.names).to_pylist() == ROWS
+
+
+def test_columns_and_filters(out: Path) -> None:
+    dataset = datasets.open(str(out))
+    names = ["sound_tokens", "sample_id"]
+    assert dataset.to_arrow(names).to_pylist() == [{name: one[name] for name in names} for one in ROWS]
+    both = pc.field("photo_embedding").is_valid() & (pc.field("label") == "l1")
+    expected = [{"sample_id": one["sample_id"]} for one in ROWS if one["photo_embedding"] and one["label"] == "l1"]
+    assert dataset.to_arrow(["sample_id"], both).to_pylist() == expected
+    for size in (1, 3, 100):
+        batches = list(dataset.batches(["sample_id"], both, batch_size=size))
+        assert max(len(batch) for batch in batches) <= size
+        assert min(len(batch) for batch in batches) > 0
+        assert [one for batch in batches for one in batch.to_pylist()] == expected
+    for read in (dataset.to_arrow, dataset.batches, dataset.to_torch):
+        with pytest.raises(ConfigError, match=r"columns: there is no column 'nope'; one of: sample_id, window"):
+            read(["nope"])
+    with pytest.raises(ConfigError, match=r"filter: .*nope"):
+        dataset.to_arrow(["sample_id"], pc.field("nope") == 1)
+    with pytest.raises(ConfigError, match=r"filter: "):
+        dataset.batches(["sample_id"], pc.field("label") > 1)
+
+
+def test_only_shards_that_the_snapshot_names_are_read(tmp_path: Path) -> None:
+    dataset = datasets.open(write(str(tmp_path / "v1"), (10, 4)))
+    (tmp_path / "v1" / "data" / "uncommitted.parquet").write_bytes(b"PAR1")
+    assert len(dataset.to_arrow()) == 14
+    (tmp_path / "v1" / "data" / "r-001.parquet").unlink()
+    fresh = datasets.open(str(tmp_path / "v1"))
+    for read in (dataset.to_arrow, fresh.to_arrow, lambda: list(dataset.batches()), lambda: list(dataset.to_torch())):
+        with pytest.raises(ConfigError, match=r"path: a shard of .* is gone .*r-001\.parquet"):
+            read()
+
+
+def test_other_readers_see_the_same(out: Path) -> None:
+    import datasets as huggingface
+    import duckdb
+    import polars
+
+    glob = f"{out}/v1/data/*.parquet"
+    found = duckdb.sql(f"select * from '{glob}' order by sample_id").fetchall()
+    assert [{name: _lists(value) for name, value in zip(SCHEMA.names, one, strict=True)} for one in found] == ROWS
+    frame = polars.read_parquet(glob)
+    assert [{name: _lists(value) for name, value in one.items()} for one in frame.to_dicts()] == ROWS
+    loaded = huggingface.load_dataset(
+        "parquet", data_files=glob, split="train", cache_dir=str(out / "_cache"), keep_in_memory=True
+    )
+    assert loaded.to_list() == ROWS
+
+
+def _lists(value: Any) -> Any:
+    """Nested sequences of any kind as lists."""
+    return [_lists(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+# -- torch ---------------------------------------------------------------------------------------
+
+
+def test_rows_of_tensors(out: Path) -> None:
+    import torch
+
+    dataset = datasets.open(str(out))
+    rows = list(dataset.to_torch())
+    assert len(rows) == len(ROWS)
+    for found, expected in zip(rows, ROWS, strict=True):
+        assert list(found) == SCHEMA.names
+        for name, value in expected.items():
+            same(found[name], value)
+    seven = rows[7]
+    assert (seven["photo_tokens"].dtype, tuple(seven["photo_tokens"].shape)) == (torch.float16, (4, W))
+    assert (seven["photo_embedding"].dtype, tuple(seven["photo_embedding"].shape)) == (torch.float32, (D,))
+    assert seven["caption_token_ids"].dtype == seven["photo_grid"].dtype == torch.int32
+    assert rows[5]["sound_times"].dtype == torch.float64
+    assert tuple(rows[0]["sound_tokens"].shape) == (0, W)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7, 29, 40])
+def test_ranks_share_the_rows_exactly(out: Path, world_size: int) -> None:
+    dataset = datasets.open(str(out))
+    shares = [
+        [one["sample_id"] for one in dataset.to_torch(["sample_id"], rank, world_size)] for rank in range(world_size)
+    ]
+    assert [name for share in shares for name in share] == [one["sample_id"] for one in ROWS]
+    assert {len(share) for share in shares} <= {29 // world_size, -(-29 // world_size)}
+    with pytest.raises(ValueError, match="rank"):
+        dataset.to_torch(["sample_id"], world_size, world_size)
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_data_loader_workers_share_a_rank(out: Path, start_method: str) -> None:
+    from torch.utils.data import DataLoader
+
+    dataset = datasets.open(str(out))
+    columns = ["sample_id", "photo_embedding", "photo_tokens", "sound_tokens"]
+    seen: list[str] = []
+    for rank in range(2):
+        loader = DataLoader(
+            dataset.to_torch(columns, rank, 2),
+            batch_size=4,
+            num_workers=2,
+            collate_fn=dataset.collate,
+            multiprocessing_context=start_method,
+        )
+        for batch in loader:
+            for i, name in enumerate(batch["sample_id"]):
+                seen.append(name)
+                expected = ROWS[int(name[1:])]
+                valid = bool(batch["photo_tokens_valid"][i])
+                assert valid == (expected["photo_tokens"] is not None)
+                assert (batch["photo_tokens"][i][batch["photo_tokens_mask"][i]].tolist() or None) == (
+                    expected["photo_tokens"]
+                )
+    assert sorted(seen) == [one["sample_id"] for one in ROWS]
+
+
+def test_rows_through_workers_without_collating(out: Path) -> None:
+    from torch.utils.data import DataLoader
+
+    dataset = datasets.open(str(out))
+    found = {one["sample_id"]: one for one in DataLoader(dataset.to_torch(), batch_size=None, num_workers=2)}
+    assert len(found) == len(ROWS)
+    for expected in ROWS:
+        for name, value in expected.items():
+            same(found[expected["sample_id"]][name], value)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 29, 64])
+def test_batches_of_tensors(out: Path, batch_size: int) -> None:
+    dataset = datasets.open(str(out))
+    batches = list(dataset.to_torch(["sample_id", "caption_embedding"], batch_size=batch_size))
+    sizes = [len(batch["sample_id"]) for batch in batches]
+    assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
+    assert sum(sizes) == 29
+    for batch in batches:
+        assert batch["caption_embedding"].shape == (len(batch["sample_id"]), D)
+        for i, name in enumerate(batch["sample_id"]):
+            expected = ROWS[int(name[1:])]["caption_embedding"]
+            assert batch["caption_embedding"][i].tolist() == (expected or [0.0] * D)
+            assert bool(batch["caption_embedding_valid"][i]) == (expected is not None)
+
+
+def test_only_the_row_groups_that_are_needed_are_read(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, list[int]]] = []
+    original = pq.ParquetFile.iter_batches
+
+    def spy(self: pq.ParquetFile, *args: Any, row_groups: list[int], **options: Any) -> Any:
+        read.append((self.metadata.num_rows, row_groups))
+        return original(self, *args, row_groups=row_groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
+    dataset = datasets.open(str(out))
+    assert [one["sample_id"] for one in dataset.to_torch(["sample_id"], 1, 3)] == [f"s{i:03}" for i in range(9, 19)]
+    assert read == [(10, [2]), (1, [0]), (18, [0, 1])]
+
+
+def test_it_pickles(out: Path) -> None:
+    dataset = datasets.open(str(out))
+    dataset.collate([])
+    again = pickle.loads(pickle.dumps(dataset))
+    assert again.to_arrow(["sample_id"]).equals(dataset.to_arrow(["sample_id"]))
+    rows = pickle.loads(pickle.dumps(dataset.to_torch(["sample_id"], 1, 2)))
+    assert len(list(rows)) == 15
+
+
+# -- elsewhere -----------------------------------------------------------------------------------
+
+
+def test_memory() -> None:
+    fsspec.filesystem("memory").store.clear()
+    write("memory://out/v1")
+    dataset = datasets.open("memory://out")
+    assert dataset.to_arrow().to_pylist() == ROWS
+    assert [one["sample_id"] for one in dataset.to_torch(["sample_id"], 1, 2)] == [f"s{i:03}" for i in range(14, 29)]
+    with pytest.raises(ConfigError, match="holds no dataset"):
+        datasets.open("memory://elsewhere")
+
+
+def test_s3(s3: Any) -> None:
+    write("s3://corpus/out/v1")
+    dataset = datasets.open("s3://corpus/out")
+    assert dataset.to_arrow().to_pylist() == ROWS
+    assert dataset.failures().to_pylist() == FAILED
+    assert sum(len(batch) for batch in dataset.batches(["label"], pc.field("label") == "l0")) == 15
+    assert [one["sample_id"] for one in dataset.to_torch(["sample_id"], 1, 2)] == [f"s{i:03}" for i in range(14, 29)]
+    with pytest.raises(ConfigError, match="holds no dataset"):
+        datasets.open("s3://corpus/elsewhere")
+
+
+# -- Ray -----------------------------------------------------------------------------------------
+
+
+def test_ray_reads_it_and_batches_accept_nulls(out: Path, ray_session: None) -> None:
+    dataset = datasets.open(str(out))
+    rows = dataset.to_ray()
+    assert rows.count() == 29
+    columns = ["sample_id", "window", "score", "photo_tokens", "caption_embedding", "sound_times", "photo_grid"]
+    for collate in (dataset.ray_collate(), dataset.collate):
+        seen = []
+        for batch in dataset.to_ray(columns).iter_torch_batches(batch_size=8, collate_fn=collate):
+            assert batch["caption_embedding"].shape == (len(batch["sample_id"]), D)
+            for i, name in enumerate(batch["sample_id"]):
+                seen.append(name)
+                one = ROWS[int(name[1:])]
+                for column in ("photo_tokens", "sound_times"):
+                    assert bool(batch[f"{column}_valid"][i]) == (one[column] is not None)
+                    assert batch[column][i][batch[f"{column}_mask"][i]].tolist() == (one[column] or [])
+                assert batch["caption_embedding"][i].tolist() == (one["caption_embedding"] or [0.0] * D)
+                assert batch["photo_grid"][i].tolist() == (one["photo_grid"] or [0, 0, 0])
+                assert bool(batch["score_valid"][i]) == (one["score"] is not None)
+                assert batch["score"][i] == (one["score"] or 0)
+        assert sorted(seen) == [one["sample_id"] for one in ROWS]
