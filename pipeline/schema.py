@@ -52,6 +52,10 @@ FAILURES = pa.schema(
 )
 """``feature`` is null when nothing could be said of the file, so that no feature applied."""
 
+METERS = ("probe_s", "decode_s", "tokenize_s", "encode_s", "bytes_read", "decoded")
+"""What a row has cost so far: seconds, bytes, decoding calls. They travel in the row, so that a
+retried task is counted once and a report needs no other channel."""
+
 STORED = {"float32": pa.float32(), "float16": pa.float16()}
 
 

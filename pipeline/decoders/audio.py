@@ -7,6 +7,7 @@ start), so that neighbouring windows join without gap, repeat or edge effect.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ _FILTER_WIDTH = 6  # zero crossings of torchaudio's resampling filter
 _PREROLL_S = 1.0
 _GAP_S = 0.03
 _MAX_GAP_S = 600.0
+_GRID_FRAMES = 64
 
 
 class AudioConfig(BaseModel):
@@ -145,6 +147,7 @@ class ContainerSamples:
         self.kept_from = 0
         self.kept_to = 0
         self.broken: str | None = None
+        self.grid: tuple[int, int] | None = None
 
     def read(self, start: int, stop: int) -> np.ndarray:
         try:
@@ -174,6 +177,8 @@ class ContainerSamples:
 
     def _jump(self, start: int) -> None:
         """Place the reader at or before sample ``start``; the first frame's time says where it is."""
+        if self.grid is None:
+            self.grid = self._measured_grid()
         for to_s in (self.start_s + start / self.rate - _PREROLL_S, None):
             early = to_s is not None and to_s > self.start_s + 10.0 and not self.container.guesses_times
             self.container.rewind(to_s if early else None)
@@ -184,6 +189,25 @@ class ContainerSamples:
                 break
         if self.kept_from < 0:
             self.kept_from = self.kept_to = 0
+
+    def _measured_grid(self) -> tuple[int, int]:
+        """``(samples of the first frame, common divisor of the others' lengths)``; ``(0, 1)`` where ticks are fine.
+
+        Matroska rounds times to milliseconds. A stream's frames begin on a grid of samples, which after
+        a seek says to the sample what the rounded time says roughly.
+        """
+        if float(self.container.audio.time_base) * self.rate <= 1:
+            return 0, 1
+        self.container.rewind(None)
+        frames = itertools.islice(self.container.av.decode(self.container.audio), _GRID_FRAMES)
+        first, *lengths = [frame.samples for frame in frames] or [0]
+        return first, math.gcd(*lengths[:-1]) or 1  # the last frame of a short stream may be cut
+
+    def _snapped(self, index: int) -> int:
+        first, step = self.grid or (0, 1)
+        near = first + round((index - first) / step) * step
+        tick = float(self.container.audio.time_base) * self.rate
+        return near if abs(near - index) <= tick / 2 + 1 < step / 2 else index
 
     def _decode(self) -> bool:
         """Take the next frame; False at the end of the stream."""
@@ -205,7 +229,7 @@ class ContainerSamples:
         mono = _mono(frame)
         if self.kept_to < 0:
             time_s = frame.time if frame.time is not None else self.start_s
-            self.kept_from = self.kept_to = max(0, round((time_s - self.start_s) * self.rate))
+            self.kept_from = self.kept_to = max(0, self._snapped(round((time_s - self.start_s) * self.rate)))
         elif frame.time is not None:
             gap = round((frame.time - self.start_s) * self.rate) - self.kept_to
             if gap > _MAX_GAP_S * self.rate:

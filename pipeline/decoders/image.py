@@ -144,7 +144,7 @@ def _grey8(values: np.ndarray, mode: str) -> np.ndarray:
         values = values / (257 if values.size and values.max() <= 65535 else 2**31 / 256)
     else:
         values = values / 257
-    return np.clip(np.round(values), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.round(values), 0, 255), np.uint8)
 
 
 def _container_size(data: bytes) -> tuple[int, int]:

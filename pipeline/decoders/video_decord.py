@@ -16,8 +16,8 @@ from pipeline.decoders.sampling import instants, shown_at
 from pipeline.decoders.video_pyav import PyavReader
 from pipeline.media import Frames, Sampling, Span
 
-_SEEKABLE = ("mov", "matroska", "avi")
-"""Where decord finds the frame that it is asked for; in an MPEG program stream it misses by dozens."""
+_SEEKABLE = ("mov", "matroska")
+"""Where decord finds the frame that it is asked for: in AVI and MPEG program streams it misses by dozens."""
 
 
 class Config(BaseModel):

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.config import OutputConfig
-from pipeline.schema import FAILURES, FIXED
-from pipeline.stages.rows import METERS
+from pipeline.schema import FAILURES, FIXED, METERS
 
 _STRINGS = (pa.string(), pa.large_string())
 

@@ -14,8 +14,8 @@ from pipeline.decoders import open_media
 from pipeline.errors import SampleError
 from pipeline.features import Feature
 from pipeline.media import MODALITIES, MediaInfo, Modality, Span
-from pipeline.schema import LISTING, ROLES
-from pipeline.stages.rows import FAILURE, METERS, ROWS, Failure, failure, failure_column
+from pipeline.schema import LISTING, METERS, ROLES
+from pipeline.stages.rows import FAILURE, ROWS, Failure, failure, failure_column
 from pipeline.storage import Blob
 
 

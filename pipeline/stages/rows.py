@@ -12,14 +12,11 @@ import pyarrow.compute as pc
 
 from pipeline.errors import SampleError, Stage, describe
 from pipeline.media import MODALITIES
+from pipeline.schema import METERS
 
 FAILURE = pa.struct(
     [pa.field(name, pa.string()) for name in ("feature", "uri", "stage", "kind", "message")],
 )
-
-METERS = ("probe_s", "decode_s", "tokenize_s", "encode_s", "bytes_read", "decoded")
-"""What a row has cost so far: seconds, bytes, decoding calls. They travel in the row, so that a
-retried task is counted once and a report needs no other channel."""
 
 ROWS = pa.schema(
     [

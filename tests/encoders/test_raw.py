@@ -12,6 +12,7 @@ from pipeline.encoders.base import Encoded
 from pipeline.encoders.raw import RawConfig, RawEncoder
 from pipeline.media import Frames, Image, Media, Modality, Text, Waveform
 from pipeline.tokenizers import build as build_tokenizer
+from pipeline.tokenizers._sampling import UniformConfig
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
 from pipeline.tokenizers.frame import FrameConfig
 from pipeline.tokenizers.patch import PatchConfig
@@ -84,7 +85,7 @@ def test_frames_rebuild_the_clip(clips: list[Frames], whole: bool) -> None:
 
 def test_tubelets_rebuild_the_clip(clips: list[Frames]) -> None:
     side, depth = SIZE // PATCH, 2
-    config = TubeletConfig(kind="tubelet", size=SIZE, patch_size=PATCH, tubelet_size=depth)
+    config = TubeletConfig(size=SIZE, patch_size=PATCH, tubelet_size=depth, sampling=UniformConfig(frames=8))
     for clip in clips:
         done, width = encoded(config, "video", clip)
         count = len(clip.pixels)

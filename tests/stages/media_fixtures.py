@@ -70,14 +70,13 @@ def write_clip(path: Path, seconds: float, sound_s: float | None = None, fps: in
     with av.open(str(path), "w") as out:
         video = out.add_stream("mpeg4", rate=fps)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        video.time_base = Fraction(1, fps)
+        audio = out.add_stream("aac", rate=16000, layout="mono") if sound_s is not None else None
         for i in range(round(seconds * fps)):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), min(255, 10 + 2 * i), np.uint8), format="rgb24")
-            frame.pts = i
+            frame.pts, frame.time_base = i, Fraction(1, fps)
             out.mux(video.encode(frame))
         out.mux(video.encode())
-        if sound_s is not None:
-            audio = out.add_stream("aac", rate=16000, layout="mono")
+        if audio is not None and sound_s is not None:
             wave = np.sin(np.arange(round(sound_s * 16000)) * 0.2).astype(np.float32) * 0.3
             for at in range(0, len(wave), 1024):
                 frame = av.AudioFrame.from_ndarray(wave[None, at : at + 1024], format="fltp", layout="mono")

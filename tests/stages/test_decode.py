@@ -40,10 +40,11 @@ def test_windows_of_a_sound_join_to_the_whole(tmp_path: Path) -> None:
 def test_a_failed_cell_costs_its_neighbours_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    Image.new("RGB", (40, 40), "red").save(folder / "a.jpg")
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8))
+    noise.save(folder / "a.jpg")
     data = (folder / "a.jpg").read_bytes()
     (folder / "b.jpg").write_bytes(data[: len(data) // 2])
-    Image.new("RGB", (40, 40), "red").save(folder / "c.jpg")
+    noise.save(folder / "c.jpg")
     table = _decode(config(folder, {"i": IMAGE, "j": IMAGE}))
     assert [p is not None for p in unpack(table[input_column("i", "pixels")])] == [True, False, True]
     failures = table["failures"].to_pylist()

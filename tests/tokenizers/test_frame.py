@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.demo.checkpoints.gemma import write_embedding_gemma2
 from pipeline.errors import ConfigError, SampleError
 from pipeline.media import FpsSampling, Frames, UniformSampling
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
@@ -31,6 +34,25 @@ def test_frames_equal_the_whole_processor_on_each(
         np.testing.assert_array_equal(row.times_s, clip.times_s)
         for ours, frame in zip(finished, clip.pixels, strict=True):
             torch.testing.assert_close(ours, whole(frame)["pixel_values"][0][: len(ours)], rtol=0, atol=0)
+
+
+def test_a_checkpoint_for_all_modalities_sees_frames_with_its_video_processor(
+    clips: list[Frames], tmp_path: Path
+) -> None:
+    """Gemma gives a frame fewer patches than a picture; the padding patches of its processor are left out."""
+    from transformers import AutoVideoProcessor
+
+    write_embedding_gemma2(str(tmp_path))
+    whole = AutoVideoProcessor.from_pretrained(tmp_path)
+    tokenizer = FrameTokenizer(FrameConfig(), Checkpoint(str(tmp_path), "gemma", None, "features.f.encoder"))
+    for row, clip in zip(tokenized(tokenizer, clips), clips, strict=True):
+        expected = whole(clip.pixels, do_sample_frames=False, return_tensors="pt")
+        real = (expected["video_position_ids"][0] >= 0).all(-1)
+        assert row.inputs["pixels"].dtype == np.uint8
+        finished = tokenizer.processor.finish(torch.from_numpy(row.inputs["pixels"]))
+        torch.testing.assert_close(finished, expected["pixel_values_videos"][:, real], rtol=0, atol=0)
+        x, y = (expected["video_position_ids"][0][real].amax(0) + 1).tolist()
+        np.testing.assert_array_equal(row.inputs["spatial_shape"], [[y, x]] * len(clip.pixels))
 
 
 def test_sampling_becomes_the_request(checkpoints: dict[str, Checkpoint]) -> None:

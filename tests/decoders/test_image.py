@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from pipeline.decoders.image import ImageConfig, ImageMedia
+from pipeline.errors import SampleError
+from pipeline.storage import Blob
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def _pixels(path: Path, **options: Any) -> np.ndarray:
+    media = ImageMedia(Blob(str(path)), ImageConfig(**options))
+    try:
+        found = media.image().pixels
+    finally:
+        media.close()
+    assert found.dtype == np.uint8
+    assert found.ndim == 3
+    assert found.shape[2] == 3
+    return found
+
+
+def _failure(path: Path, **options: Any) -> SampleError:
+    with pytest.raises(SampleError) as caught:
+        _pixels(path, **options)
+    return caught.value
+
+
+def _saved(folder: Path, values: np.ndarray, mode: str | None, suffix: str, **options: Any) -> Path:
+    path = folder / f"a{suffix}"
+    picture = PIL.Image.fromarray(values)
+    (picture if mode is None else picture.convert(mode)).save(path, **options)
+    return path
+
+
+def test_8_bit_colours_are_exact(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
+    for suffix in (".png", ".bmp", ".tiff", ".ppm"):
+        assert np.array_equal(_pixels(_saved(tmp_path, values, None, suffix)), values)
+
+
+def test_grey_and_one_bit(tmp_path: Path) -> None:
+    grey = np.array([[0, 7, 200, 255]], np.uint8)
+    assert np.array_equal(_pixels(_saved(tmp_path, grey, None, ".png")), np.repeat(grey[..., None], 3, 2))
+    bits = np.array([[0, 255, 255, 0]], np.uint8)
+    assert np.array_equal(_pixels(_saved(tmp_path, bits, "1", ".png"))[..., 0], bits)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_16_bit_greys_are_scaled_by_their_range(tmp_path: Path, suffix: str) -> None:
+    values = np.array([[0, 128, 257, 257 * 100, 257 * 200 + 100, 65535]], np.uint16)
+    assert _pixels(_saved(tmp_path, values, None, suffix))[0, :, 0].tolist() == [0, 0, 1, 100, 200, 255]
+
+
+def test_floats_in_either_range(tmp_path: Path) -> None:
+    unit = np.array([[0.0, 0.5, 1.0]], np.float32)
+    assert _pixels(_saved(tmp_path, unit, None, ".tiff"))[0, :, 0].tolist() == [0, 128, 255]
+    byte = np.array([[-3.0, 100.2, 254.6, 999.0, np.nan]], np.float32)
+    assert _pixels(_saved(tmp_path, byte, None, ".tiff"))[0, :, 0].tolist() == [0, 100, 255, 255, 0]
+
+
+def test_32_bit_greys(tmp_path: Path) -> None:
+    values = np.array([[0, 2**30, 2**31 - 1]], np.int32)
+    assert _pixels(_saved(tmp_path, values, None, ".tiff"))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_inks(tmp_path: Path) -> None:
+    inks = np.array([[[255, 0, 0, 0], [0, 255, 255, 0], [0, 0, 0, 255], [0, 0, 0, 0]]], np.uint8)
+    path = tmp_path / "a.tiff"
+    PIL.Image.fromarray(inks, "CMYK").save(path)
+    assert _pixels(path)[0].tolist() == [[0, 255, 255], [255, 0, 0], [0, 0, 0], [255, 255, 255]]
+
+
+def test_lab_by_the_formula_of_the_cie(tmp_path: Path) -> None:
+    path = tmp_path / "a.tiff"
+    PIL.Image.fromarray(np.array([[[0, 0, 0], [255, 0, 0], [128, 0, 0]]], np.uint8), "LAB").save(path)
+    lightness = 128 / 255 * 100
+    linear = ((lightness + 16) / 116) ** 3
+    grey = 255 * (1.055 * linear ** (1 / 2.4) - 0.055)
+    assert np.abs(_pixels(path)[0].astype(float) - [[0] * 3, [255] * 3, [grey] * 3]).max() <= 2
+
+
+def test_transparency_shows_the_background(tmp_path: Path) -> None:
+    values = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 128]]], np.uint8)
+    path = _saved(tmp_path, values, None, ".png")
+    share = 128 / 255
+    half = [round(c * share + 255 * (1 - share)) for c in (200, 100, 0)]
+    assert np.abs(_pixels(path)[0].astype(int) - [[200, 100, 0], WHITE, half]).max() <= 1
+    assert _pixels(path, background=(1, 2, 3))[0, 1].tolist() == [1, 2, 3]
+    grey = _saved(tmp_path, values[..., [0, 3]], None, ".png")  # LA
+    assert np.abs(_pixels(grey)[0, :, 0].astype(int) - [200, 255, half[0]]).max() <= 1
+
+
+def test_palettes_with_and_without_alpha(tmp_path: Path) -> None:
+    picture = PIL.Image.new("P", (3, 1))
+    picture.putpalette([*RED, *GREEN, *BLUE])
+    picture.putdata([0, 1, 2])
+    path = tmp_path / "a.png"
+    picture.save(path)
+    assert _pixels(path)[0].tolist() == [list(RED), list(GREEN), list(BLUE)]
+    picture.save(path, transparency=1)
+    assert _pixels(path)[0].tolist() == [list(RED), list(WHITE), list(BLUE)]
+    picture.save(tmp_path / "a.gif", transparency=2)
+    assert _pixels(tmp_path / "a.gif")[0].tolist() == [list(RED), list(GREEN), list(WHITE)]
+
+
+TURNS = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.swapaxes(0, 1),
+    6: lambda p: p.swapaxes(0, 1)[:, ::-1],
+    7: lambda p: p[::-1, ::-1].swapaxes(0, 1),
+    8: lambda p: p.swapaxes(0, 1)[::-1],
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".webp"])
+def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (5, 8, 3), np.uint8)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if suffix == ".webp" else {}
+    path = _saved(tmp_path, values, None, suffix, exif=exif, **options)
+    assert np.array_equal(_pixels(path), TURNS[orientation](values))
+
+
+def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [PIL.Image.new("RGB", (4, 4), colour) for colour in (RED, GREEN, BLUE)]
+    for suffix in (".gif", ".png", ".webp"):
+        path = tmp_path / f"a{suffix}"
+        frames[0].save(
+            path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == ".webp" else {})
+        )
+        assert _pixels(path)[0, 0].tolist() == list(RED)
+
+
+def test_a_truncated_picture_fails_unless_kept(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    path = _saved(tmp_path, noise, None, ".jpg", quality=95)
+    whole = _pixels(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    assert _failure(path).kind == "corrupt"
+    assert "truncated" in _failure(path).message
+    kept = _pixels(path, truncated=True)
+    assert np.array_equal(kept[:64], whole[:64])
+    assert not np.array_equal(kept[-16:], whole[-16:])
+    assert _failure(path).kind == "corrupt"  # one config's choice does not stay
+
+
+def test_limits_are_judged_by_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(_png_header(20000, 20000))
+    error = _failure(path)
+    assert error.kind == "limit"
+    assert "178956970" in error.message
+    small = _saved(tmp_path, np.zeros((10, 10, 3), np.uint8), None, ".bmp")
+    assert _pixels(small, max_pixels=100).shape == (10, 10, 3)
+    assert _failure(small, max_pixels=99).kind == "limit"
+
+
+def test_the_limit_of_pillow_is_given_back(tmp_path: Path) -> None:
+    before = PIL.Image.MAX_IMAGE_PIXELS
+    _pixels(_saved(tmp_path, np.zeros((2, 2), np.uint8), None, ".png"), max_pixels=9)
+    assert before == PIL.Image.MAX_IMAGE_PIXELS
+
+
+def test_broken_exif_does_not_stop_a_picture(data: Path) -> None:
+    for name in ("broken_exif_dpi.jpg", "hopper_bad_exif.jpg", "invalid-exif.jpg", "multiple_exif.jpg"):
+        path = data / "bad" / f"pillow__{name}"
+        with PIL.Image.open(path) as picture:
+            assert _pixels(path).shape[:2] in (picture.size, picture.size[::-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("dv_trunc.jpg", "corrupt", "truncated"),
+        ("dv_trunc.png", "corrupt", "truncated"),
+        ("dv_trunc_200b.jpg", "corrupt", "Truncated File Read"),
+        ("dv_badcrc.png", "corrupt", "cannot identify"),
+        ("dv_html_named.jpg", "unsupported", "cannot identify"),
+        ("dv_zero.jpg", "empty", "zero bytes"),
+        ("dv_bomb_20000x20000.png", "limit", "400000000"),
+        ("pillow__decompression_bomb.ico", "limit", "4294836225"),
+        ("pillow__badwidth.bmp", "limit", "max_pixels"),
+        ("pillow__crash-2020-10-test.tif", "corrupt", "Error"),
+        ("pillow__timeout-1ee28a249896e05b83840ae8140622de8e648ba9.psd", "corrupt", "Error"),
+        ("pillow__seek_too_large.tif", "corrupt", "ValueError: Unable to seek"),
+    ],
+)
+def test_failures_in_the_words_of_pillow(data: Path, name: str, kind: str, words: str) -> None:
+    error = _failure(data / "bad" / name)
+    assert error.kind == kind
+    assert words in error.message
+    assert "0x" not in error.message  # the same words in every run
+
+
+def test_heic_through_the_video_library(data: Path) -> None:
+    import av
+
+    for name in ("torchcodec__gradient_10bit.heic", "torchcodec__animated.heic"):
+        path = data / "bad" / name
+        with av.open(str(path)) as container:
+            wanted = next(container.decode(video=0)).to_ndarray(format="rgb24")
+        assert np.array_equal(_pixels(path), wanted)
+
+
+def test_photographs_agree_with_a_second_decoder(data: Path) -> None:
+    from torchvision.io import ImageReadMode, decode_image
+
+    photos = [p for p in sorted((data / "images").iterdir()) if p.suffix in (".jpg", ".png")]
+    for path in photos[:: len(photos) // 12]:
+        with PIL.Image.open(path) as picture:
+            if picture.mode != "RGB":
+                continue
+        wanted = decode_image(str(path), ImageReadMode.RGB, apply_exif_orientation=True).permute(1, 2, 0).numpy()
+        found = _pixels(path)
+        assert found.shape == wanted.shape
+        assert np.abs(found.astype(int) - wanted).mean() < 1.0, path.name
+
+
+def _png_header(width: int, height: int) -> bytes:
+    out = io.BytesIO(b"\x89PNG\r\n\x1a\n")
+    out.seek(0, io.SEEK_END)
+    for tag, body in ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b""))):
+        out.write(struct.pack(">I", len(body)) + tag + body + struct.pack(">I", zlib.crc32(tag + body)))
+    return out.getvalue()

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipeline.decoders.text import TextConfig, TextMedia, decode, strip_html
+from pipeline.errors import SampleError
+from pipeline.media import Span
+from pipeline.storage import Blob
+
+WORDS = "Grüße, 世界 — naïve\n"
+LONG = "Der Fluß führt über die Brücke. Größe zählt für Mädchen und Jungen. " * 20
+
+
+def _opened(folder: Path, name: str, content: str | bytes, config: TextConfig | None = None) -> TextMedia:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return TextMedia(Blob(str(path)), config or TextConfig())
+
+
+def _kind(data: bytes, **options: str) -> str:
+    with pytest.raises(SampleError) as caught:
+        decode(data, TextConfig(**options))  # type: ignore[arg-type]
+    return caught.value.kind
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_marks_tell_the_encoding_and_are_dropped(encoding: str) -> None:
+    assert decode(WORDS.encode(encoding), TextConfig()) == WORDS
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_both_byte_orders(encoding: str) -> None:
+    assert decode(("\ufeff" + WORDS).encode(encoding), TextConfig()) == WORDS
+
+
+def test_the_policy_for_other_encodings() -> None:
+    latin = LONG.encode("latin-1")
+    assert decode(latin, TextConfig(on_other="detect")) == LONG
+    assert decode(latin, TextConfig(on_other="replace")) == LONG.encode("ascii", "replace").decode().replace(
+        "?", "\ufffd"
+    )
+    assert _kind(latin, on_other="fail") == "encoding"
+    assert _kind(WORDS.encode("utf-16")[:-1]) == "encoding"
+
+
+def test_newlines_and_nul_are_normalised() -> None:
+    assert (
+        decode(b"one\r\ntwo\rthree\n" + b"x" * 20 + b"fo\0ur", TextConfig()) == "one\ntwo\nthree\n" + "x" * 20 + "four"
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b" \n\t\r\n", b"\xef\xbb\xbf", "\ufeff \n".encode("utf-16-le"), b"\0\0\0"])
+def test_no_words_is_empty(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(SampleError) as caught:
+        _opened(tmp_path, "a.txt", data)
+    assert caught.value.kind == "empty"
+
+
+def test_binary_junk_is_no_text() -> None:
+    assert _kind(bytes(range(256)) * 4) == "corrupt"
+    assert _kind(b"a\0b\0c\0d\0" * 20) == "corrupt"
+    assert _kind(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1\0") == "corrupt"
+
+
+def test_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match="max_bytes 10") as caught:
+        _opened(tmp_path, "a.txt", "x" * 11, TextConfig(max_bytes=10))
+    assert caught.value.kind == "limit"
+
+
+def test_subrip_becomes_segments(tmp_path: Path) -> None:
+    media = _opened(
+        tmp_path,
+        "a.srt",
+        "\ufeff1\r\n00:00:01,500 --> 00:00:02,000\r\n<i>One</i>\r\nand a half\r\n\r\n"
+        "2\r\n01:00:00,000 --> 01:00:01,250 X1:1\r\nThe hour &amp; more\r\n",
+    )
+    assert media.info.spans == {"text": Span(0.0, 3601.25)}
+    assert media.text(None, None).text == "One\nand a half\nThe hour & more"
+    assert media.text(0.0, 2.0).text == "One\nand a half"
+    assert media.text(3601.0, 3602.0).text == "The hour & more"
+    assert media.text(2.0, 3600.0).text == ""  # [start, end): a segment that ends at 2.0 is over
+
+
+def test_webvtt_without_notes_styles_settings_and_tags(tmp_path: Path) -> None:
+    media = _opened(
+        tmp_path,
+        "a.vtt",
+        "WEBVTT - a title\nKind: captions\n\nSTYLE\n::cue { color: red }\n\nNOTE nothing\nto see\n\n"
+        "intro\n00:01.000 --> 00:02.500 line:80% align:start\n<v Fred>Hi, <b>you</b></v>\n\n"
+        "00:00:02.000 --> 00:00:03.000\n- two\n- lines\n",
+    )
+    assert media.text(None, None).text == "Hi, you\n- two\n- lines"
+    assert media.info.spans == {"text": Span(0.0, 3.0)}
+    assert media.text(2.1, 2.2).text == "Hi, you\n- two\n- lines"
+    assert media.text(2.5, 9.0).text == "- two\n- lines"
+
+
+def test_subtitles_without_a_cue_are_empty(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match="empty"):
+        _opened(tmp_path, "a.vtt", "WEBVTT\n\nNOTE nothing\n")
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_json_segments(tmp_path: Path, wrapped: bool) -> None:
+    items = [{"start": 2, "end": 3.5, "text": " b "}, {"start": "0.5", "end": 1, "text": "a", "speaker": "x"}]
+    media = _opened(tmp_path, "a.json", json.dumps({"segments": items} if wrapped else items))
+    assert media.info.spans == {"text": Span(0.0, 3.5)}
+    assert (media.text(None, None).text, media.text(1.0, 2.0).text, media.text(0.0, 1.0).text) == ("a\nb", "", "a")
+
+
+def test_other_json_and_tables_are_plain_text(tmp_path: Path) -> None:
+    for name, content in {
+        "a.json": '{"a": 1}',
+        "b.json": "[1, 2]",
+        "c.csv": "a,b\n1,2\n",
+        "d.md": "# <b>x</b>",
+    }.items():
+        media = _opened(tmp_path, name, content)
+        assert media.info.spans == {"text": None}
+        assert media.text(0.0, 1.0).text == content
+
+
+@pytest.mark.parametrize("item", ['{"start": "x", "end": 1, "text": "a"}', '{"start": null, "end": 1, "text": "a"}'])
+def test_a_segment_without_a_time_is_corrupt(tmp_path: Path, item: str) -> None:
+    with pytest.raises(SampleError, match="corrupt"):
+        _opened(tmp_path, "a.json", f"[{item}]")
+
+
+def test_html_is_stripped_or_kept(tmp_path: Path) -> None:
+    page = (
+        "<!DOCTYPE html><html><head><title>T</title><style>p{}</style><script>if (a<b) x()</script></head>"
+        "<body><p>One&nbsp;<b>two</b>&amp;three</p><p>four<br>five</p><ul><li>six</ul></body></html>"
+    )
+    assert strip_html(page).split("\n") == ["T", "One two&three", "four", "five", "six"]
+    assert _opened(tmp_path, "a.html", page).text(None, None).text.startswith("T\nOne")
+    assert _opened(tmp_path, "noname", page).text(None, None).text.startswith("T\nOne")
+    assert _opened(tmp_path, "a.html", page, TextConfig(html="keep")).text(None, None).text == page
+    with pytest.raises(SampleError, match="empty"):
+        _opened(tmp_path, "b.html", "<html><script>only()</script></html>")
+
+
+class _Words(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.words += data.split()
+
+
+def test_real_pages_lose_no_word(data: Path) -> None:
+    pages = sorted((data / "text").glob("*.html"))
+    assert len(pages) > 50
+    for path in pages:
+        reference = _Words()
+        reference.feed(path.read_text("utf-8"))
+        words = TextMedia(Blob(str(path)), TextConfig()).text(None, None).text.split()
+        assert "".join(words) == "".join(reference.words), path.name
+
+
+def test_real_subtitles_have_as_many_segments_as_arrows(data: Path) -> None:
+    files = [*(data / "text").glob("*.vtt"), *(data / "text").glob("*.srt")]
+    assert len(files) >= 6
+    for path in files:
+        media = TextMedia(Blob(str(path)), TextConfig())
+        assert media.segments is not None
+        blocks = path.read_text("utf-8-sig").replace("\r\n", "\n").split("\n\n")
+        worded = [b for b in blocks if "-->" in b and b.split("-->")[1].split("\n", 1)[1:] not in ([], [""])]
+        assert len(media.segments) == len(worded), path.name
+        assert all("-->" not in s.text and "<" not in s.text for s in media.segments)
+
+
+def test_bad_texts_are_words_or_a_reason(data: Path) -> None:
+    expected = {
+        "dv_broken_lines.jsonl": None,
+        "dv_crlf.txt": None,
+        "dv_empty.txt": "empty",
+        "dv_invalid_utf8.txt": "encoding",
+        "dv_long_line.txt": None,
+        "dv_nul_bytes.txt": None,
+        "dv_utf16_bom.txt": None,
+        "dv_utf8_bom.txt": None,
+        "dv_whitespace.txt": "empty",
+    }
+    found: dict[str, str | None] = {}
+    for name in expected:
+        try:
+            text = TextMedia(Blob(str(data / "bad" / name)), TextConfig()).text(None, None).text
+            assert "\0" not in text
+            assert "\r" not in text
+            assert "\ufeff" not in text
+            found[name] = None
+        except SampleError as error:
+            found[name] = error.kind
+    assert found == expected
+    twins = [TextMedia(Blob(str(data / "bad" / f"dv_{n}.txt")), TextConfig()).whole for n in ("utf16_bom", "utf8_bom")]
+    assert twins[0] == twins[1]

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.decoders.video_decord import DecordReader
+from pipeline.errors import SampleError
+from pipeline.media import FpsSampling, UniformSampling
+from tests.decoders.reference import rotated_by_matrix, write_numbered
+from tests.decoders.video_checks import check_numbered, check_real, reader
+
+WINDOWS = [(2.0, 4.0), (0.0, 2.0), (5.1, 5.3), (1.0, 1.5), (4.0, 6.0), (5.9, 60.0)]
+PIXELS = 5.0
+"""Mean difference of 8-bit values: decord's FFmpeg converts 10-bit and odd sizes with other filters."""
+
+
+def _decodes_itself(backend: object) -> bool:
+    assert isinstance(backend, DecordReader)
+    return backend.times_s is not None and len(backend.times_s) > 0
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+@pytest.mark.parametrize("b_frames", ["0", "3"])
+def test_the_picture_on_screen_in_any_order_of_windows(tmp_path: Path, suffix: str, b_frames: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    ticks = range(150) if suffix == ".avi" else [i * 40 for i in range(150)]
+    base = Fraction(1, 25) if suffix == ".avi" else Fraction(1, 1000)
+    write_numbered(path, ticks, base, options={"bf": b_frames} if suffix != ".avi" else {"bf": "0"})
+    check_numbered("decord", path, WINDOWS, UniformSampling(5))
+    check_numbered("decord", path, WINDOWS, FpsSampling(10.0))
+
+
+def test_variable_frame_rate(tmp_path: Path) -> None:
+    path = tmp_path / "vfr.mkv"
+    gaps = np.random.default_rng(1).integers(5, 300, 60)
+    write_numbered(path, np.cumsum(gaps).tolist(), options={"bf": "2"})
+    check_numbered("decord", path, [(0.0, 1.0), (4.0, 6.5), (2.0, 3.0)], UniformSampling(7))
+
+
+def test_open_groups_of_pictures_go_to_the_second_decoder(tmp_path: Path) -> None:
+    """decord counts from the key frame it seeks to, and is off by the pictures shown before it."""
+    path = tmp_path / "open.mp4"
+    write_numbered(path, [i * 40 for i in range(150)], options={"bf": "3", "x264-params": "open-gop=1:keyint=12"})
+    check_numbered("decord", path, WINDOWS, UniformSampling(5))
+
+
+def test_rotation_is_the_display_matrix(data: Path) -> None:
+    clips = [data / "videos" / f"decord__video_{turn}.mov" for turn in (0, 90, 180, 270)]
+    for path in [*clips, data / "bad" / "torchcodec__nasa_13013_rotated.mp4"]:
+        backend, _ = reader("decord", path)
+        frame = backend.frames(UniformSampling(1), 0.0, 0.01).pixels[0]
+        wanted = rotated_by_matrix(path)
+        assert frame.shape == wanted.shape
+        assert np.abs(frame.astype(int) - wanted).mean() < 2.0, path.name
+        assert _decodes_itself(backend)
+
+
+@pytest.mark.parametrize(
+    ("name", "itself"),
+    [
+        ("exo__sample_android_slow_motion.mp4", True),  # variable frame rate
+        ("mdn__flower.webm", True),
+        ("torchcodec__h264_10bits.mp4", True),
+        ("torchcodec__testsrc2_odd_height_and_width_mpeg2.mp4", True),
+        ("exo__sample.avi", False),  # it may seek to the wrong picture
+        ("torchcodec__sine_stereo_mp2.mpg", False),  # it seeks to the wrong picture
+        ("torchcodec__h265_video.mp4", False),  # open groups of pictures
+        ("torchcodec__nasa_13013.mp4", False),  # two video streams: it takes the other one
+        ("torchcodec__testsrc2_av1_10bit.mp4", False),  # no AV1 in it
+        ("exo__dolbyVision-hdr.MOV", False),  # an edit list discards a packet
+    ],
+)
+def test_real_clips_by_decord_or_where_it_errs_by_pyav(data: Path, name: str, itself: bool) -> None:
+    assert _decodes_itself(check_real("decord", data / "videos" / name, PIXELS if itself else 0.0)) is itself
+
+
+@pytest.mark.slow
+def test_all_real_clips(data: Path) -> None:
+    clips = [p for p in sorted((data / "videos").iterdir()) if p.suffix != ".csv"]
+    clips = [p for p in clips if p.stat().st_size < 4_000_000]
+    assert len(clips) > 60
+    for path in clips:
+        check_real("decord", path, PIXELS)
+
+
+def test_beyond_the_end_there_is_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    write_numbered(path, [i * 40 for i in range(50)])
+    backend, _ = reader("decord", path)
+    with pytest.raises(SampleError, match="empty"):
+        backend.frames(UniformSampling(2), 100.0, 102.0)
+
+
+def test_it_prints_nothing(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("decord__corrupted.mp4", "dv_half_mdat.mp4", "dv_trunc.mkv"):
+        reader("decord", data / "bad" / name)[0].frames(UniformSampling(2), 0.0, 1.0)
+    assert capfd.readouterr() == ("", "")

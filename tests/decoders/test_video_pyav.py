@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import SampleError
+from pipeline.media import FpsSampling, UniformSampling
+from tests.decoders.reference import frames_of, rotated_by_matrix, write_numbered
+from tests.decoders.video_checks import check_numbered, check_real, reader
+
+WINDOWS = [(2.0, 4.0), (0.0, 2.0), (5.1, 5.3), (1.0, 1.5), (4.0, 6.0), (5.9, 60.0)]
+CLIPS = ["exo__sample_android_slow_motion.mp4", "mdn__flower.webm", "torchcodec__sine_stereo_mp2.mpg"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+@pytest.mark.parametrize("b_frames", ["0", "3"])
+def test_the_picture_on_screen_in_any_order_of_windows(tmp_path: Path, suffix: str, b_frames: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    ticks = range(150) if suffix == ".avi" else [i * 40 for i in range(150)]
+    base = Fraction(1, 25) if suffix == ".avi" else Fraction(1, 1000)
+    write_numbered(path, ticks, base, options={"bf": b_frames} if suffix != ".avi" else {"bf": "0"})
+    check_numbered("pyav", path, WINDOWS, UniformSampling(5))
+    check_numbered("pyav", path, WINDOWS, FpsSampling(10.0))
+
+
+def test_variable_frame_rate(tmp_path: Path) -> None:
+    path = tmp_path / "vfr.mkv"
+    gaps = np.random.default_rng(1).integers(5, 300, 60)
+    write_numbered(path, np.cumsum(gaps).tolist(), options={"bf": "2"})
+    check_numbered("pyav", path, [(0.0, 1.0), (4.0, 6.5), (2.0, 3.0)], UniformSampling(7))
+
+
+def test_repeated_pictures_keep_their_own_times(tmp_path: Path) -> None:
+    path = tmp_path / "slow.mp4"
+    write_numbered(path, [0, 1000, 2000])
+    backend, span = reader("pyav", path)
+    assert (span.start_s, span.end_s) == pytest.approx((0.0, 3.0), abs=1.0)
+    assert backend.frames(UniformSampling(4), 0.0, 2.0).times_s.tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_rotation_is_the_display_matrix(data: Path) -> None:
+    for path in _rotated(data):
+        frame = reader("pyav", path)[0].frames(UniformSampling(1), 0.0, 0.01).pixels[0]
+        assert np.array_equal(frame, rotated_by_matrix(path)), path.name
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_real_clips(data: Path, name: str) -> None:
+    check_real("pyav", data / "videos" / name, mean=0.0)
+
+
+def test_a_start_that_is_not_zero(data: Path) -> None:
+    path = data / "bad" / "torchcodec__test_non_zero_start.mp4"
+    backend, span = reader("pyav", path)
+    assert span.start_s == pytest.approx(0.0, abs=1e-6)
+    times = backend.frames(UniformSampling(200), span.start_s, span.end_s).times_s
+    assert np.allclose(np.unique(times), [time for time, _, _ in frames_of(path)], atol=1e-6)
+
+
+def test_beyond_the_end_there_is_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    write_numbered(path, [i * 40 for i in range(50)])
+    with pytest.raises(SampleError, match="empty"):
+        reader("pyav", path)[0].frames(UniformSampling(2), 100.0, 102.0)
+
+
+def test_a_stream_that_breaks_off_is_not_frozen(data: Path) -> None:
+    backend, span = reader("pyav", data / "bad" / "decord__corrupted.mp4")
+    assert span.end_s == pytest.approx(5.0)
+    assert backend.frames(UniformSampling(2), 0.0, 2.0).times_s.tolist() == pytest.approx([0.5, 1.5])
+    with pytest.raises(SampleError, match="Invalid data"):
+        backend.frames(UniformSampling(2), 4.0, 5.0)
+
+
+def _rotated(data: Path) -> list[Path]:
+    clips = [data / "videos" / f"decord__video_{turn}.mov" for turn in (0, 90, 180, 270)]
+    return [*clips, data / "bad" / "torchcodec__nasa_13013_rotated.mp4"]

@@ -1,0 +1,104 @@
+"""The command as a person runs it: a process, its output, its exit code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def tessera(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.cli", *args],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "200"},
+        timeout=200,
+        check=False,
+    )
+
+
+def write_config(folder: Path, models: Path, **changes: object) -> Path:
+    corpus = folder / "in"
+    corpus.mkdir()
+    (corpus / "a.txt").write_text("some words")
+    (corpus / "b.txt").write_text("")
+    raw = {
+        "source": {"kind": "files", "path": "./in"},
+        "output": {"path": "./out"},
+        "features": {
+            "t": {
+                "modality": "text",
+                "tokenizer": {"kind": "text"},
+                "encoder": {"kind": "bert", "checkpoint": str(models / "bert")},
+                "emit": ["embedding", "tokens"],
+            }
+        },
+        **changes,
+    }
+    path = folder / "c.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def test_plan_then_extract_then_inspect(tmp_path: Path, models: Path) -> None:
+    config = str(write_config(tmp_path, models))
+    plan = tessera("extract", config, "--plan")
+    assert plan.returncode == 0, plan.stderr
+    assert "2 samples to extract (files: 2 text)" in plan.stdout
+    assert not (tmp_path / "out").exists()
+    done = tessera("extract", config, "--set", "failures.max_fraction=1")
+    assert done.returncode == 0, done.stderr
+    assert "2 samples · 2 rows: 1 written, 1 failed" in done.stdout
+    assert "failures: 1 empty" in done.stdout
+    assert done.stdout.rstrip().endswith(f"dataset: {tmp_path / 'out'}")
+    assert done.stderr == ""
+    shown = tessera("inspect", str(tmp_path / "out"))
+    assert shown.returncode == 0, shown.stderr
+    for words in ("1 rows", "1 failures", "t", "a.txt", "zero bytes", "bert:"):
+        assert words in shown.stdout
+    again = tessera("extract", config)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr.startswith("tessera: output.path: ")
+    assert again.stderr.count("\n") == 1
+
+
+def test_past_the_budget_the_exit_code_is_3(tmp_path: Path, models: Path) -> None:
+    config = str(write_config(tmp_path, models, failures={"max_rows": 0}))
+    done = tessera("extract", config)
+    assert done.returncode == 3
+    assert "1 written" in done.stdout
+    assert "1 of 2 rows failed" in done.stderr
+
+
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path, models: Path) -> None:
+    config = str(write_config(tmp_path, models))
+    for args, words in (
+        (
+            ["extract", config, "--set", "features.t.encoder.checkpoint=nowhere"],
+            "features.t.encoder.checkpoint: no folder",
+        ),
+        (["extract", config, "--set", f"features.t.encoder.checkpoint={models / 'clip'}"], "model_type 'clip'"),
+        (["extract", config, "--set", "sorce.path=x"], "sorce: unknown key"),
+        (["extract", config, "--set", "source.path=/no/such/folder"], "source.path: '/no/such/folder'"),
+        (["extract", str(tmp_path / "none.yaml")], "cannot be read"),
+        (["inspect", str(tmp_path / "in")], "path"),
+    ):
+        done = tessera(*args)
+        assert done.returncode == 2, done
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_names_every_command() -> None:
+    shown = tessera("--help")
+    assert shown.returncode == 0
+    assert all(name in shown.stdout for name in ("extract", "inspect", "models", "corpus"))

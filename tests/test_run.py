@@ -1,0 +1,178 @@
+"""The main job, end to end on Ray: a folder of media in, a dataset out, every file accounted for."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import config as configs
+from pipeline import dataset, run
+from pipeline.errors import BudgetExceeded, ConfigError, TesseraError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _media_config(models: Path, source: Path, output: Path, *overrides: str) -> configs.PipelineConfig:
+    """configs/media.yaml over ``source``, with the session's checkpoints."""
+    import yaml
+
+    raw = yaml.safe_load((ROOT / "configs" / "media.yaml").read_text())
+    for feature in raw["features"].values():
+        feature["encoder"] = {
+            **feature["encoder"],
+            "checkpoint": str(models / Path(feature["encoder"]["checkpoint"]).name),
+        }
+    raw["source"]["path"], raw["output"]["path"] = str(source), str(output)
+    for override in overrides:
+        configs._override(raw, override)
+    return configs.parse(raw)
+
+
+@pytest.fixture(scope="module")
+def extracted(
+    ray_session: Any, models: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """A corpus of real media, paired and broken among them, extracted once."""
+    folder = tmp_path_factory.mktemp("media")
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    shutil.copy(data / "videos" / "moviepy__chaplin.mp4", corpus / "pair.mp4")
+    (corpus / "pair.txt").write_text("a man in a hat")
+    shutil.copy(data / "bad" / "video_with_failing_audio.mp4", corpus / "mute.mp4")
+    for name in ("esc10__baby_cry__1-187207-A.ogg", "fsdd__0_jackson_0.wav"):
+        shutil.copy(data / "audio" / name, corpus / name)
+    for name in ("pillow__truncated_jpeg.jpg", "dv_empty.txt", "dv_no_moov.mp4", "pillow__hopper_orientation_6.jpg"):
+        shutil.copy(data / "bad" / name, corpus / name)
+    config = _media_config(models, corpus, folder / "out", "window.length_s=4")
+    return folder / "out", run.extract(run.prepare(config), show_progress=False)
+
+
+def test_the_books_balance(extracted: tuple[Path, dict[str, Any]]) -> None:
+    out, report = extracted
+    assert report["samples"] == 8
+    assert report["rows_planned"] == report["rows_written"] + report["rows_failed"]
+    cells = report["cells"]
+    assert cells["planned"] == cells["written"] + cells["failed"]
+    data = dataset.open(str(out))
+    assert data.num_rows == report["rows_written"]
+    assert data.num_failures == cells["failed"] == sum(report["failures_by_kind"].values())
+    seen = {*data.to_arrow(["sample_id"])["sample_id"].to_pylist(), *data.failures()["sample_id"].to_pylist()}
+    assert len(seen) == 8
+    (stored,) = (out / "v1" / "_runs").glob("*/report.json")
+    assert json.loads(stored.read_text())["rows_written"] == report["rows_written"]
+
+
+def test_a_row_holds_every_modality_of_the_same_seconds(extracted: tuple[Path, dict[str, Any]]) -> None:
+    rows = [row for row in dataset.open(str(extracted[0])).to_arrow().to_pylist() if row["sample_id"] == "pair"]
+    assert [(row["start_s"], row["window"]) for row in rows] == [(0.0, 0), (4.0, 1), (8.0, 2)]
+    for row in rows:
+        assert row["video_embedding"] is not None
+        assert row["audio_embedding"] is not None
+        assert row["text_embedding"] == rows[0]["text_embedding"]
+        for name in ("motion_times", "speech_times"):
+            assert all(row["start_s"] - 0.05 <= t < row["end_s"] for t in row[name])
+        for name in ("motion", "speech"):
+            assert len(row[f"{name}_tokens"]) == np.prod(row[f"{name}_grid"])
+            assert len(row[f"{name}_times"]) == row[f"{name}_grid"][0]
+    assert rows[-1]["end_s"] == pytest.approx(9.64, abs=0.05)
+    assert rows[0]["words_tokens"] is not None
+    assert rows[1]["words_tokens"] is None
+
+
+def test_a_broken_sound_track_costs_its_cells_only(extracted: tuple[Path, dict[str, Any]]) -> None:
+    data = dataset.open(str(extracted[0]))
+    rows = [row for row in data.to_arrow().to_pylist() if row["sample_id"] == "mute.mp4"]
+    assert rows
+    assert all(row["video_embedding"] is not None for row in rows)
+    failures = [f for f in data.failures().to_pylist() if f["sample_id"] == "mute.mp4"]
+    assert {f["feature"] for f in failures} == {"audio", "speech"}
+    assert all(f["row_written"] for f in failures)
+    keys = [(f["window"], f["feature"]) for f in failures]
+    assert len(keys) == len(set(keys))
+
+
+def test_all_embeddings_share_one_space_and_are_unit_vectors(extracted: tuple[Path, dict[str, Any]]) -> None:
+    data = dataset.open(str(extracted[0]))
+    (space,) = [space for space, names in data.spaces.items() if set(names) >= {"text", "image", "video", "audio"}]
+    assert space.startswith("embedding_gemma2:")
+    for name in ("text", "image", "video", "audio"):
+        vectors = [v for v in data.to_arrow([f"{name}_embedding"])[f"{name}_embedding"].to_pylist() if v is not None]
+        assert vectors
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_other_readers_read_the_same(extracted: tuple[Path, dict[str, Any]]) -> None:
+    out, report = extracted
+    files = sorted(str(path) for path in (out / "v1" / "data").glob("*.parquet"))
+    mine = dataset.open(str(out)).to_arrow().to_pylist()
+    assert len(mine) == report["rows_written"]
+    key = lambda row: (row["sample_id"], row["window"])  # noqa: E731
+    arrow = pq.ParquetDataset(files).read().to_pylist()
+    assert sorted(arrow, key=key) == sorted(mine, key=key)
+    ours = {key(row): row for row in mine}
+    for row in polars.read_parquet(files).to_dicts():
+        assert row["speech_grid"] == ours[key(row)]["speech_grid"]
+        assert row["audio_embedding"] == ours[key(row)]["audio_embedding"]
+    found = duckdb.sql(f'select sample_id, "window", len(speech_tokens) n from read_parquet({files})').fetchall()
+    for sample_id, window, count in found:
+        tokens = ours[sample_id, window]["speech_tokens"]
+        assert count == (None if tokens is None else len(tokens))
+
+
+def test_a_second_run_into_the_same_place_is_refused_before_compute(
+    extracted: tuple[Path, dict[str, Any]], models: Path
+) -> None:
+    out, _ = extracted
+    with pytest.raises(ConfigError, match=r"output\.path: .* holds a dataset already"):
+        run.prepare(_media_config(models, out.parent / "corpus", out))
+
+
+def test_past_the_budget_the_dataset_is_committed_and_the_run_fails(
+    ray_session: Any, models: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "in"
+    corpus.mkdir()
+    for i in range(4):
+        (corpus / f"{i}.txt").write_text("words" if i else "")
+    config = _media_config(models, corpus, tmp_path / "out", "failures.max_fraction=0.1", "failures.min_rows=2")
+    with pytest.raises(BudgetExceeded, match=r"1 of 4 rows failed \(25\.0%; 2 empty\), over the budget"):
+        run.extract(run.prepare(config), show_progress=False)
+    assert dataset.open(str(tmp_path / "out")).num_rows == 3
+
+
+def test_a_lost_row_ends_the_run_and_commits_nothing(
+    ray_session: Any, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.sinks.shards import Written
+
+    corpus = tmp_path / "in"
+    corpus.mkdir()
+    (corpus / "a.txt").write_text("words")
+    monkeypatch.setattr(Written, "problems", lambda self: ["one row is gone"])
+    with pytest.raises(TesseraError, match="do not balance: one row is gone"):
+        run.extract(run.prepare(_media_config(models, corpus, tmp_path / "out")), show_progress=False)
+    with pytest.raises(ConfigError):
+        dataset.open(str(tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_every_file_of_the_bad_media_is_a_row_or_a_failure(
+    ray_session: Any, models: Path, data: Path, tmp_path: Path
+) -> None:
+    run.extract(run.prepare(_media_config(models, data / "bad", tmp_path / "out")), show_progress=False)
+    found = dataset.open(str(tmp_path / "out"))
+    ids = {*found.to_arrow(["sample_id"])["sample_id"].to_pylist(), *found.failures()["sample_id"].to_pylist()}
+    with (data / "bad" / "manifest.csv").open(encoding="utf-8") as file:
+        listed = [row["path"] for row in csv.DictReader(file)]
+    lost = [path for path in listed if path not in ids and path.rsplit(".", 1)[0] not in ids]
+    assert lost == []
+    assert "internal" not in set(found.failures()["kind"].to_pylist())
