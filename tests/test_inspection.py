@@ -26,9 +26,18 @@ def test_it_counts_and_samples(tmp_path: Path) -> None:
 
     lineage = {
         **dict.fromkeys(("model", "model_type", "tokenizer", "processor", "space", "fingerprint"), "m"),
-        "modality": "audio", "emit": ["embedding", "tokens"], "revision": None, "weights_sha256": "ab" * 32,
-        "normalized": True, "dim": 3, "token_dim": 4, "dtype": "float32", "prompt": None, "head": "native",
-        "embedding_dtype": "float32", "token_dtype": "float16",
+        "modality": "audio",
+        "emit": ["embedding", "tokens"],
+        "revision": None,
+        "weights_sha256": "ab" * 32,
+        "normalized": True,
+        "dim": 3,
+        "token_dim": 4,
+        "dtype": "float32",
+        "prompt": None,
+        "head": "native",
+        "embedding_dtype": "float32",
+        "token_dtype": "float16",
     }
     schema = footer(
         pa.schema([*FIXED, *FIELDS]), {"contract": 1, "run_id": "r", "features": {"f": lineage}, "versions": {}}

@@ -190,11 +190,20 @@ class Container:
 
 
 def packet_seconds(packet: Any) -> float:
-    """How long a packet is shown; by the frame rate where the packet does not say."""
+    """How long a packet lasts, less what its decoder is told to drop; by the frame rate where it does not say."""
     if packet.duration:
-        return float(packet.duration * packet.stream.time_base)
+        return max(0.0, float(packet.duration * packet.stream.time_base) - _padding_seconds(packet))
     rate = getattr(packet.stream, "average_rate", None) or getattr(packet.stream, "guessed_rate", None)
     return float(1 / rate) if rate else 0.0
+
+
+def _padding_seconds(packet: Any) -> float:
+    """Sound at the end of a packet that an encoder added to fill it: a little-endian count of samples."""
+    if packet.stream.type != "audio" or not packet.has_sidedata("skip_samples"):
+        return 0.0
+    counts = bytes(packet.get_sidedata("skip_samples"))
+    rate = packet.stream.codec_context.sample_rate
+    return int.from_bytes(counts[4:8], "little") / rate if rate else 0.0
 
 
 def upright(frame: Any) -> np.ndarray:

@@ -255,7 +255,10 @@ class _Hashed:
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """No dictionary and byte-stream-split for vectors (two to five times faster), zstd for all."""
+    """No dictionary for vectors (two to five times faster), byte-stream-split for float32 and float64, zstd for all.
+
+    float16 is left plain: DuckDB does not read it split (docs/decisions/0004-float16-is-plain.md).
+    """
     dictionary, split = [], []
     for column in schema:
         if column.type in _STRINGS:
@@ -263,7 +266,7 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
         path, kind = column.name, column.type
         while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
             path, kind = f"{path}.list.element", kind.value_type
-        if pa.types.is_floating(kind) and path != column.name:
+        if kind in (pa.float32(), pa.float64()) and path != column.name:
             split.append(path)
     return {
         "compression": "zstd",
