@@ -50,9 +50,29 @@ class Checkpoint:
             return {}
         try:
             with open(path, encoding="utf-8") as stream:
-                return dict(json.load(stream))
+                values = json.load(stream)
         except (ValueError, OSError) as error:
             raise ConfigError(self.where, f"{path} cannot be read ({describe(error)})", "give valid JSON") from error
+        if not isinstance(values, dict):
+            raise ConfigError(self.where, f"{path} holds {type(values).__name__}", "it must hold a JSON object")
+        return values
+
+    def model_config(self) -> Any:
+        """The checkpoint's `transformers` config, defaults filled in. Imports transformers.
+
+        Raises:
+            ConfigError: values that no model of its type has.
+        """
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(self.path, trust_remote_code=False, local_files_only=True)
+        except Exception as error:  # each model's config class raises its own
+            raise ConfigError(
+                self.where,
+                f"{self.name!r} has a config.json that transformers refuses ({describe(error)})",
+                "give the model's own config.json",
+            ) from error
 
     @property
     def model_type(self) -> str:
@@ -124,10 +144,20 @@ def _check_files(path: str, name: str, where: str) -> None:
     raise ConfigError(where, found, "only safetensors are loaded: save_pretrained(..., safe_serialization=True)")
 
 
-@lru_cache(maxsize=256)
 def _digest(path: str, suffixes: tuple[str, ...]) -> str:
     total = hashlib.sha256()
-    for file in sorted(f for f in os.listdir(path) if f.endswith(suffixes)):
-        with open(os.path.join(path, file), "rb") as stream:
-            total.update(f"{file}:{hashlib.file_digest(stream, 'sha256').hexdigest()};".encode())
+    for name in sorted(f for f in os.listdir(path) if f.endswith(suffixes)):
+        total.update(f"{name}:{file_sha256(os.path.join(path, name))};".encode())
     return total.hexdigest()
+
+
+def file_sha256(path: str) -> str:
+    """Digest of a file's content, read again only when its size or time of change differ."""
+    found = os.stat(path)
+    return _file_sha256(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _file_sha256(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import encoders, heads, tokenizers
-from pipeline.checkpoint import Checkpoint, resolve
+from pipeline.checkpoint import Checkpoint, file_sha256, resolve
 from pipeline.config import FeatureConfig, PipelineConfig, digest
 from pipeline.encoders.base import Encoder, EncoderSpec
 from pipeline.errors import ConfigError
@@ -161,6 +161,13 @@ def _fingerprint(
     values = feature.model_dump(mode="json", exclude={"pool"})
     for runtime in ("device", "batch_size", "batch_s", "checkpoint", "revision"):
         values["encoder"].pop(runtime, None)
+    # A file counts by its content, wherever it lies.
+    if path := values["head"].get("weights"):
+        values["head"]["weights"] = file_sha256(path)
+    if name := values["tokenizer"].get("checkpoint"):
+        revision = values["tokenizer"].pop("revision")
+        path = name if os.path.isdir(name) else resolve(name, revision, "tokenizer.checkpoint").path
+        values["tokenizer"]["checkpoint"] = Checkpoint(path, name, revision, "").preprocessing_sha256()
     return digest(
         {
             "contract": CONTRACT,

@@ -98,10 +98,11 @@ class Container:
             self.start_s = min((first for first, _ in times.values()), default=0.0)
         found: dict[Modality, Span] = {}
         for modality, (first, end) in times.items():
-            if end > first:
-                found[modality] = Span(max(0.0, first - self.start_s), end - self.start_s)
+            span = Span(max(0.0, first - self.start_s), end - self.start_s)
+            if span.end_s > span.start_s:
+                found[modality] = span
         if not found:
-            raise SampleError("empty", f"no packets in {self.format}")
+            raise SampleError("empty", f"no packets to play in {self.format}")
         return found
 
     def _first_sound(self) -> float | None:

@@ -143,9 +143,7 @@ class TransformersEncoder(ABC):
 
     def model_config(self) -> Any:
         """The checkpoint's `transformers` config, defaults filled in. Imports transformers."""
-        from transformers import AutoConfig
-
-        return AutoConfig.from_pretrained(self.checkpoint.path, trust_remote_code=False, local_files_only=True)
+        return self.checkpoint.model_config()
 
     # -- in the worker -------------------------------------------------------------------------
 

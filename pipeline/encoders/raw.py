@@ -87,7 +87,7 @@ class RawEncoder:
         tokens.reshape(-1)[: len(samples)] = samples
         assert row.times_s is not None
         times = row.times_s[0] + np.arange(count) * (width / self.tokenizer.sample_rate)
-        return Encoded(tokens=tokens, grid=(count, 1, 1), times_s=times)
+        return Encoded(tokens=tokens, prefix_tokens=tokens[:0], grid=(count, 1, 1), times_s=times)
 
     def _pixels(self, row: Prepared) -> Encoded:
         pixels = row.inputs["pixels"]
@@ -97,4 +97,4 @@ class RawEncoder:
         blocks = frames.reshape(steps, t, 3, side, p, side, p).transpose(0, 3, 5, 1, 4, 6, 2)  # T H W | t p p 3
         tokens = blocks.reshape(steps * side * side, t * p * p * 3).astype(np.float32) / np.float32(255)
         times = None if row.times_s is None else row.times_s[::t]
-        return Encoded(tokens=tokens, grid=(steps, side, side), times_s=times)
+        return Encoded(tokens=tokens, prefix_tokens=tokens[:0], grid=(steps, side, side), times_s=times)

@@ -39,6 +39,14 @@ class _Found:
         }
 
 
+def _worth(info: MediaInfo) -> MediaInfo:
+    """``info`` without streams that cover no time; a file of nothing else is ``empty``."""
+    spans = {m: span for m, span in info.spans.items() if span is None or span.end_s > span.start_s}
+    if not spans:
+        raise SampleError("empty", f"no stream of this {info.format} covers any time")
+    return MediaInfo(info.format, spans)
+
+
 class ProbeStage:
     """Maps a table of schema ``LISTING`` (+ passthrough) to one of schema ``ROWS`` (+ passthrough)."""
 
@@ -123,7 +131,7 @@ class ProbeStage:
             hint = None if role == "other" else role
             try:
                 with open_media(Blob(uri), hint, self.config.decoders) as media:  # type: ignore[arg-type]
-                    opened.append((role, uri, media.info))
+                    opened.append((role, uri, _worth(media.info)))
             except Exception as error:  # a decoder may raise anything; the sample goes on without this file
                 found.failures.extend(self._failed(self._served_by(role), uri, error))
         if sample["inline_text"] is not None and "text" in self.modalities:

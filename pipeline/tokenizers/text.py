@@ -173,10 +173,7 @@ def _positions(checkpoint: Checkpoint) -> int | None:
     """Tokens that the model's table of positions has room for; None if there is no model or no table."""
     if not checkpoint.json("config.json"):
         return None
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
-    config = config.get_text_config()
+    config = checkpoint.model_config().get_text_config()
     rows = getattr(config, "max_position_embeddings", None)
     if rows is None:
         return None

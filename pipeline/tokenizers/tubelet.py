@@ -95,8 +95,6 @@ class TubeletTokenizer:
 
 def video_shape(checkpoint: Checkpoint) -> tuple[int | None, int | None]:
     """Frames and tubelet size of the checkpoint's model, (None, None) if it is no video model."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
+    config = checkpoint.model_config()
     frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
     return frames, getattr(config, "tubelet_size", None)

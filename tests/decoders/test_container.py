@@ -7,6 +7,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import soundfile
 
 from pipeline.decoders.container import Container, decoding, upright
 from pipeline.errors import SampleError
@@ -123,6 +124,15 @@ def test_remote_files_are_read_by_ranges(tmp_path: Path) -> None:
     container = Container(Blob("memory://clips/a.mp4"))
     assert container.spans() == _spans(path)
     container.close()
+
+
+def test_what_an_encoder_added_is_no_sound(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, np.sin(np.arange(50_000) / 9) / 2, 44100)
+    mono, rate, _, _ = sound_of(path)
+    assert len(mono) == 50_000
+    span = _spans(path)["audio"]
+    assert span.end_s - span.start_s == pytest.approx(50_000 / rate, abs=1 / rate)
 
 
 def test_cover_art_is_no_video(data: Path) -> None:

@@ -1,4 +1,4 @@
-"""MB/s of writing 196 x 768 float16 tokens a row on one core, by Parquet options: `python -m tests.sinks.write_speed`."""
+"""MB/s of writing float16 tokens on one core, by Parquet options: `python -m tests.sinks.write_speed`."""
 
 from __future__ import annotations
 

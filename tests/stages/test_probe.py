@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
+from pipeline.decoders import opening
+from pipeline.media import MediaInfo, Span
 from pipeline.stages.probe import ProbeStage
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip, write_tone
 
@@ -118,3 +121,16 @@ def test_a_dropped_tail_leaves_an_accounted_empty_row(tmp_path: Path) -> None:
     write_tone(folder / "a.wav", 1.0)
     (row,) = _probe(config(folder, {"a": AUDIO}, window={"length_s": 2, "tail": "drop"}))
     assert (row["start_s"], row["final"], row["failures"]) == (None, True, [])
+
+
+def test_a_stream_that_covers_no_time_is_a_failure_not_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_tone(folder / "a.wav", 1.0)
+
+    class Nothing(opening.OpenMedia):
+        info = MediaInfo("mp3", {"audio": Span(0.0, 0.0)})
+
+    monkeypatch.setattr(opening, "open_media", lambda *rest: Nothing())
+    (row,) = _probe(config(folder, {"a": AUDIO}))
+    assert [(f["feature"], f["kind"]) for f in row["failures"]] == [("a", "empty")]
