@@ -35,7 +35,7 @@ def extract(
     from pipeline import report, run
 
     prepared = run.prepare(loaded)
-    console = Console()
+    console = _console()
     if plan:
         report.show_plan(prepared, console)
         return
@@ -55,7 +55,7 @@ def inspect(
     """Show a dataset: features, spaces, rows, failures by kind, sizes, sample rows."""
     from pipeline import inspection
 
-    inspection.show(dataset, rows, Console())
+    inspection.show(dataset, rows, _console())
 
 
 @app.command()
@@ -88,6 +88,11 @@ def main() -> None:
         _end(str(error), EXIT_INTERRUPTED)
     except KeyboardInterrupt:
         _end("interrupted", EXIT_INTERRUPTED)
+
+
+def _console() -> Console:
+    """Paths, names and messages are printed as they are: brackets in them are no markup."""
+    return Console(markup=False, emoji=False)
 
 
 def _end(message: str, code: int) -> None:

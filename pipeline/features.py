@@ -159,7 +159,7 @@ def _fingerprint(
 ) -> str:
     """Over all that decides the feature's values; not over where or how fast they are computed."""
     values = feature.model_dump(mode="json", exclude={"pool"})
-    for runtime in ("device", "batch_size", "batch_s", "checkpoint", "revision"):
+    for runtime in ("device", "batch_size", "batch_s", "batch_tokens", "checkpoint", "revision"):
         values["encoder"].pop(runtime, None)
     # A file counts by its content, wherever it lies.
     if path := values["head"].get("weights"):

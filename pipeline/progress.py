@@ -48,6 +48,7 @@ def quiet() -> Iterator[TextIO]:
         with os.fdopen(os.dup(real), "w") as terminal:
             yield terminal
     finally:
+        sys.stderr.flush()
         os.dup2(real, 2)
         os.close(real)
         os.close(nowhere)

@@ -77,22 +77,23 @@ def show(report: dict[str, Any], console: Console) -> None:
 
 
 def _parts(report: dict[str, Any]) -> list[RenderableType]:
-    features = Table(
-        "feature", "modality", "model", "emits", "space", "dim", "written", "failed", box=None, pad_edge=False
-    )
+    features = _table("feature", "modality", "model", "emits", figures=("dim", "written", "failed"))
+    spaces: dict[str, list[str]] = {}
     for name, one in report["features"].items():
         features.add_row(
             name,
             one["modality"],
             one["model_type"],
             ", ".join(one["emit"]),
-            one["space"],
             str(one["dim"] or "–"),
             str(one["written"]),
             str(one["failed"]),
         )
+        spaces.setdefault(one["space"], []).append(name)
     cells = report["cells"]
     lines = [
+        *(f"space {space}: {', '.join(names)}" for space, names in spaces.items()),
+        "",
         f"{report['samples']} samples · {report['rows_planned']} rows: {report['rows_written']} written, "
         f"{report['rows_failed']} failed · {cells['planned']} cells: {cells['written']} written, "
         f"{cells['failed']} failed",
@@ -117,9 +118,7 @@ def _parts(report: dict[str, Any]) -> list[RenderableType]:
 def show_plan(prepared: Prepared, console: Console) -> None:
     """What a run would do, for a terminal."""
     plan, config = prepared.plan, prepared.config
-    table = Table(
-        "feature", "modality", "tokenizer", "encoder", "head", "emits", "space", "columns", box=None, pad_edge=False
-    )
+    table = _table("feature", "modality", "tokenizer", "encoder", "head", "emits", "space", "columns")
     for feature in prepared.features:
         table.add_row(
             feature.name,
@@ -132,11 +131,22 @@ def show_plan(prepared: Prepared, console: Console) -> None:
             ", ".join(field.name for field in feature.fields()),
         )
     files = ", ".join(f"{count} {role}" for role, count in plan.samples_by_role.items() if count)
-    console.print(table, "", f"{plan.samples} samples to extract (files: {files or 'none'})")
+    console.print(table)
+    console.print(f"\n{plan.samples} samples to extract (files: {files or 'none'})")
     if plan.unused:
         console.print(f"{plan.unused} listed samples hold nothing that a feature reads")
     length = config.window.length_s
     console.print(f"windows: {'the whole sample' if length is None else f'{length:g} s'}; output: {config.output.path}")
+
+
+def _table(*texts: str, figures: tuple[str, ...] = ()) -> Table:
+    """Columns of text, folded where the terminal is narrow, and of figures, which stay whole."""
+    table = Table(box=None, pad_edge=False)
+    for name in texts:
+        table.add_column(name, overflow="fold")
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def size(count: int) -> str:

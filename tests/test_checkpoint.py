@@ -1,69 +1,182 @@
-"""Checkpoints: folders or pinned hub ids, safetensors only; every mistake is one line that says where."""
+"""What is wrong with a checkpoint is told in one line before a run; digests follow what they are digests of."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import resolve
+from pipeline.checkpoint import Checkpoint, file_sha256, resolve
 from pipeline.errors import ConfigError
 
-WHERE = "features.a.encoder.checkpoint"
+WHERE = "features.caption.encoder.checkpoint"
+COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 
-def _folder(tmp_path: Path, *files: str) -> str:
-    folder = tmp_path / f"with-{len(files)}-{'-'.join(files)}"
-    folder.mkdir(exist_ok=True)
-    for name in files:
-        (folder / name).write_text("{}")
-    return str(folder)
+def refused(name: str | Path, revision: str | None = None) -> str:
+    """The one line of the error."""
+    with pytest.raises(ConfigError) as caught:
+        resolve(str(name), revision, WHERE)
+    line = str(caught.value)
+    assert line.startswith(f"{WHERE}: ")
+    assert "\n" not in line
+    assert caught.value.allowed
+    return line
 
 
-def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    pinned = "0123456789abcdef0123456789abcdef01234567"
-    cases = [
-        ("no/such/folder", None, "no folder"),
-        ("owner/name", None, "pin the commit"),
-        ("owner/name", "main", "pin the commit"),
-        ("owner/name", pinned, "cannot fetch 'owner/name'"),
-        (_folder(tmp_path), pinned, "revisions are for hub ids"),
-        (_folder(tmp_path), None, "has no config.json"),
-        (_folder(tmp_path, "config.json"), None, "holds no weights"),
-        (_folder(tmp_path, "config.json", "pytorch_model.bin"), None, "holds only pytorch_model.bin; only safetensors"),
-    ]
-    for name, revision, words in cases:
-        with pytest.raises(ConfigError) as caught:
-            resolve(name, revision, WHERE)
-        assert str(caught.value).startswith(f"{WHERE}: ")
-        assert words in str(caught.value)
-        assert "\n" not in str(caught.value)
+@pytest.fixture
+def folder(models: Path, tmp_path: Path) -> Path:
+    """A checkpoint that a test may spoil."""
+    return Path(shutil.copytree(models / "clip", tmp_path / "clip"))
 
 
-def test_digests_see_what_they_name(models: Path, tmp_path: Path) -> None:
-    shutil.copytree(models / "vit", tmp_path / "vit")
-    found = resolve(str(tmp_path / "vit"), None, WHERE)
-    weights, preprocessing = found.weights_sha256(), found.preprocessing_sha256()
-    with (tmp_path / "vit" / "preprocessor_config.json").open("a") as file:
-        file.write(" ")
-    assert found.weights_sha256() == weights
-    assert found.preprocessing_sha256() != preprocessing
-    with (tmp_path / "vit" / "model.safetensors").open("ab") as file:
-        file.write(b" ")
-    assert found.weights_sha256() != weights
+def found(path: Path) -> Checkpoint:
+    return resolve(str(path), None, WHERE)
 
 
-def test_architecture_is_required(models: Path) -> None:
-    found = resolve(str(models / "vit"), None, WHERE)
-    found.require("vit", "dinov2")
-    with pytest.raises(ConfigError, match="is of model_type 'vit'; this encoder takes bert"):
-        found.require("bert")
+def test_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    checkpoint = resolve("clip", None, WHERE)
+    assert (checkpoint.path, checkpoint.name, checkpoint.revision) == (str(folder), "clip", None)
+    assert checkpoint.model_type == "clip"
+    assert checkpoint.model_config().vision_config.hidden_size == 48
+    assert checkpoint.json("no_such_file.json") == {}
+    checkpoint.require("siglip", "clip")
 
 
-def test_broken_json_says_which(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{")
-    (tmp_path / "model.safetensors").write_text("")
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
-        _ = resolve(str(tmp_path), None, WHERE).model_type
+def test_no_such_folder(tmp_path: Path) -> None:
+    assert "no folder" in refused(tmp_path / "nowhere")
+    assert "no folder 'clip'; give a folder, or a hub id" in refused("clip")
+    assert "no folder ''" in refused("")
+    assert "no folder '../../etc/passwd'" in refused("../../etc/passwd", COMMIT)
+
+
+def test_a_file_is_no_folder(folder: Path) -> None:
+    assert "no folder" in refused(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", COMMIT[:12], COMMIT.upper(), COMMIT + "0", ""])
+def test_a_hub_id_needs_its_commit(revision: str | None) -> None:
+    line = refused("openai/clip-vit-base-patch32", revision)
+    assert repr(revision) in line
+    assert line.endswith("pin the commit: revision: <40 hex digits>")
+
+
+def test_a_folder_has_no_revision(folder: Path) -> None:
+    assert f"revision '{COMMIT}' for the folder" in refused(folder, COMMIT)
+
+
+def test_a_hub_out_of_reach() -> None:
+    """In a process of its own: the hub's client reads its settings when it is imported."""
+    code = f"from pipeline.checkpoint import resolve; resolve('no-one/nothing', '{COMMIT}', '{WHERE}')"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"from pipeline.errors import ConfigError\ntry:\n  {code}\nexcept ConfigError as e: print(e)",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parent.parent,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=True,
+    )
+    assert done.stdout.startswith(f"{WHERE}: cannot fetch 'no-one/nothing' at {COMMIT[:12]} (LocalEntryNotFoundError: ")
+    assert done.stdout.endswith("; check the id, or give a folder\n")
+    assert done.stdout.count("\n") == 1
+
+
+def test_no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    assert "has no config.json; give a folder written by save_pretrained" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "flax_model.msgpack", "tf_model.h5"])
+def test_pickled_weights_are_refused(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder / name)
+    line = refused(folder)
+    assert f"holds only {name}; only safetensors are loaded" in line
+
+
+def test_no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert "holds no weights" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"{", "config.json cannot be read (JSONDecodeError"),
+        (b"", "config.json cannot be read (JSONDecodeError"),
+        (b'{"model_type": "\xff"}', "config.json cannot be read (UnicodeDecodeError"),
+        (b'["clip"]', "config.json holds list"),
+        (b"null", "config.json holds NoneType"),
+        (b'"clip"', "config.json holds str"),
+    ],
+)
+def test_a_broken_config(folder: Path, content: bytes, told: str) -> None:
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        found(folder).require("clip")
+    assert told in str(caught.value)
+    assert caught.value.where == WHERE
+
+
+@pytest.mark.parametrize(
+    "content", ['{"model_type": "clip", "projection_dim": "wide"}', '{"model_type": "no-such"}', "{}"]
+)
+def test_a_config_that_transformers_refuses(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"config\.json that transformers refuses") as caught:
+        found(folder).model_config()
+    assert str(caught.value).startswith(f"{WHERE}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_another_architecture(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is of model_type 'clip'; this encoder takes vit, dinov2$"):
+        found(folder).require("vit", "dinov2")
+
+
+def test_digests_follow_their_own_files_only(folder: Path) -> None:
+    before = found(folder)
+    weights, preprocessing = before.weights_sha256(), before.preprocessing_sha256()
+    processor = folder / "processor_config.json"
+    processor.write_text(processor.read_text() + " ")
+    assert found(folder).weights_sha256() == weights
+    changed = found(folder).preprocessing_sha256()
+    assert changed != preprocessing
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(data)  # as many bytes as before
+    assert found(folder).weights_sha256() != weights
+    assert found(folder).preprocessing_sha256() == changed
+    (folder / "README.md").write_text("what no model reads")
+    assert found(folder).preprocessing_sha256() == changed
+
+
+def test_a_further_or_a_renamed_weight_file_is_another_model(folder: Path) -> None:
+    whole = found(folder).weights_sha256()
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    renamed = found(folder).weights_sha256()
+    shutil.copy(folder / "model-1.safetensors", folder / "model-2.safetensors")
+    assert len({whole, renamed, found(folder).weights_sha256()}) == 3
+
+
+def test_digests_do_not_depend_on_the_place(folder: Path, models: Path) -> None:
+    here, there = found(folder), found(models / "clip")
+    assert here.weights_sha256() == there.weights_sha256()
+    assert here.preprocessing_sha256() == there.preprocessing_sha256()
+
+
+def test_a_file_digest_is_that_of_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    for content in (b"one", b"two", b""):
+        path.write_bytes(content)
+        os.utime(path, ns=(0, len(content) + content[:1].count(b"o")))  # even where the clock is too coarse
+        assert file_sha256(str(path)) == hashlib.sha256(content).hexdigest()

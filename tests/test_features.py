@@ -1,8 +1,10 @@
-"""Binding finds what does not fit before any compute; the fingerprint follows the values, not the machine."""
+"""Binding a config to its checkpoints finds every mistake before compute; fingerprints follow the values."""
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,105 +18,338 @@ from pipeline.errors import ConfigError
 from pipeline.features import Feature, bind
 from pipeline.heads.linear import save
 
+KINDS = {"text": "text", "image": "patch", "video": "frame", "audio": "audio_frame"}
+RAW_IMAGE = {
+    "modality": "image",
+    "tokenizer": {"kind": "patch", "size": 32, "patch_size": 8},
+    "encoder": {"kind": "raw"},
+    "emit": ["tokens"],
+}
 
-def _bind(models: Path, feature: dict[str, Any], **sections: Any) -> Feature:
-    encoder = dict(feature["encoder"])
-    if "checkpoint" in encoder and "/" not in encoder["checkpoint"]:
-        encoder["checkpoint"] = str(models / encoder["checkpoint"])
-    raw = {
-        "source": {"kind": "files", "path": "x"},
-        "output": {"path": "out"},
-        "features": {"f": {**feature, "encoder": encoder}},
-        **sections,
+
+def feature(modality: str, kind: str, checkpoint: Path, **changes: Any) -> dict[str, Any]:
+    """A feature with the modality's usual tokenizer."""
+    return {
+        "modality": modality,
+        "tokenizer": {"kind": KINDS[modality]},
+        "encoder": {"kind": kind, "checkpoint": str(checkpoint)},
+        **changes,
     }
-    (bound,) = bind(configs.parse(raw))
-    return bound
 
 
-TEXT = {"modality": "text", "tokenizer": {"kind": "text"}, "encoder": {"kind": "clip", "checkpoint": "clip"}}
-IMAGE = {"modality": "image", "tokenizer": {"kind": "patch"}, "encoder": {"kind": "clip", "checkpoint": "clip"}}
+def bound(features: dict[str, Any], **sections: Any) -> tuple[Feature, ...]:
+    raw = {"source": {"kind": "files", "path": "in"}, "output": {"path": "out"}, "features": features, **sections}
+    return bind(configs.parse(copy.deepcopy(raw)))
+
+
+def bind_one(one: dict[str, Any], **sections: Any) -> Feature:
+    (done,) = bound({"f": one}, **sections)
+    return done
+
+
+def refused(one: dict[str, Any], **sections: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        bind_one(one, **sections)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def edit(path: Path, **changes: Any) -> Path:
+    """Change keys of a checkpoint's config.json."""
+    file = path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return path
+
+
+@pytest.fixture
+def clip(models: Path, tmp_path: Path) -> Path:
+    """A checkpoint that a test may spoil."""
+    return Path(shutil.copytree(models / "clip", tmp_path / "clip"))
+
+
+# -- mistakes --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("feature", "words"),
+    ("modality", "kind", "folder", "allowed"),
     [
-        (
-            {**TEXT, "encoder": {"kind": "bert", "checkpoint": "clip"}},
-            "features.f.encoder.checkpoint: .*model_type 'clip'",
-        ),
-        ({**IMAGE, "encoder": {"kind": "bert", "checkpoint": "bert"}}, r"features\.f\.modality: 'image'"),
-        ({**IMAGE, "tokenizer": {"kind": "text"}}, r"features\.f\.tokenizer\.kind"),
-        ({**IMAGE, "emit": ["token_ids"]}, r"features\.f\.emit: 'token_ids'; image has no token ids"),
-        (
-            {
-                **IMAGE,
-                "tokenizer": {"kind": "patch", "size": 32, "patch_size": 8},
-                "encoder": {"kind": "raw"},
-                "emit": ["embedding"],
-            },
-            r"features\.f\.emit: 'embedding'; encoder 'raw' gives no embedding",
-        ),
-        ({**IMAGE, "head": {"kind": "linear", "weights": "nowhere"}}, r"features\.f\.head\.weights: no file"),
+        ("text", "bert", "clip", "bert"),
+        ("image", "vit", "clip", "dinov2"),
+        ("image", "clip", "vit", "clip"),
+        ("text", "siglip", "clip", "siglip"),
+        ("audio", "whisper", "wav2vec2", "whisper"),
+        ("audio", "wav2vec2", "ast", "hubert"),
+        ("audio", "clap", "whisper", "clap"),
+        ("audio", "ast", "clap", "audio-spectrogram-transformer"),
+        ("text", "embedding_gemma2", "bert", "embedding_gemma2"),
     ],
 )
-def test_what_does_not_fit(models: Path, feature: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        _bind(models, feature)
+def test_a_wrong_architecture(models: Path, modality: str, kind: str, folder: str, allowed: str) -> None:
+    line = refused(feature(modality, kind, models / folder))
+    model_type = json.loads((models / folder / "config.json").read_text())["model_type"]
+    assert line.startswith(f"features.f.encoder.checkpoint: {str(models / folder)!r} is of model_type {model_type!r}; ")
+    assert allowed in line.split("this encoder takes ")[1]
 
 
-def test_two_towers_share_a_space(models: Path) -> None:
-    text, image = _bind(models, TEXT), _bind(models, IMAGE)
-    assert text.space == image.space
-    assert text.dim == image.dim
-    assert text.normalized
-    assert text.fingerprint != image.fingerprint
+@pytest.mark.parametrize("kind", ["videomae", "vjepa2"])
+def test_a_picture_model_for_tubelets(models: Path, kind: str) -> None:
+    one = feature("video", kind, models / "vit", tokenizer={"kind": "tubelet"})
+    assert "features.f.encoder.checkpoint: " in refused(one)
 
 
-def test_a_head_names_the_space_and_the_width(models: Path, tmp_path: Path) -> None:
-    native = _bind(models, IMAGE)
-    path = str(tmp_path / "h.safetensors")
-    save(path, np.zeros((5, native.dim or 0)), "ours-1")
-    bound = _bind(models, {**IMAGE, "head": {"kind": "linear", "weights": path}})
-    assert (bound.space, bound.dim) == ("ours-1", 5)
-    save(path, np.zeros((5, 3)), "ours-1")
-    with pytest.raises(ConfigError, match=r"features\.f\.head\.weights: weight \[5, 3\]"):
-        _bind(models, {**IMAGE, "head": {"kind": "linear", "weights": path}})
-
-
-def test_the_fingerprint_follows_the_values(models: Path, tmp_path: Path) -> None:
-    base = _bind(models, TEXT).fingerprint
-
-    def of(feature: dict[str, Any], **sections: Any) -> str:
-        return _bind(models, feature, **sections).fingerprint
-
-    clip = {"kind": "clip", "checkpoint": "clip"}
-    shutil.copytree(models / "clip", tmp_path / "moved")
-    same = [
-        of({**TEXT, "encoder": {**clip, "batch_size": 3}}),
-        of({**TEXT, "encoder": {**clip, "device": "cpu"}}),
-        of({**TEXT, "encoder": {**clip, "checkpoint": str(tmp_path / "moved")}}),
-        of({**TEXT, "pool": "other"}, compute={"pools": {"default": {}, "other": {}}}),
-    ]
-    assert set(same) == {base}
-    other = [
-        of({**TEXT, "tokenizer": {"kind": "text", "max_length": 5}}),
-        of({**TEXT, "tokenizer": {"kind": "text", "prompt": "q: "}}),
-        of({**TEXT, "encoder": {**clip, "dtype": "bfloat16"}}),
-        of({**TEXT, "store": {"embedding": "float16"}}),
-        of(TEXT, window={"length_s": 3}),
-        of(TEXT, decoders={"text": {"on_other": "fail"}}),
-    ]
-    assert len({base, *other}) == 1 + len(other)
-
-
-def test_tokens_of_a_bfloat16_checkpoint_are_stored_in_float32(models: Path, tmp_path: Path) -> None:
-    assert _bind(models, {**IMAGE, "emit": ["tokens"]}).token_dtype == "float16"
-    shutil.copytree(models / "clip", tmp_path / "clip")
-    path = tmp_path / "clip" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "dtype": "bfloat16"}))
-    bound = _bind(
-        models, {**IMAGE, "encoder": {"kind": "clip", "checkpoint": str(tmp_path / "clip")}, "emit": ["tokens"]}
+def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
+    line = refused(feature("image", "vit", tmp_path / "none"))
+    assert line.startswith(f"features.f.encoder.checkpoint: no folder {str(tmp_path / 'none')!r}")
+    one = feature("image", "vit", Path("google/vit"))
+    assert "its revision is 'main'; pin the commit" in refused(
+        {**one, "encoder": {**one["encoder"], "revision": "main"}}
     )
-    assert bound.token_dtype == "float32"
-    tokens = bound.fields()[0]
-    assert (tokens.name, tokens.type) == ("f_tokens", pa.list_(pa.list_(pa.float32(), bound.spec.token_dim)))
+
+
+def test_a_config_that_no_such_model_has(clip: Path) -> None:
+    edit(clip, vision_config={"hidden_size": "wide"})
+    line = refused(feature("image", "clip", clip))
+    assert line.startswith("features.f.encoder.checkpoint: ")
+    assert "hidden_size" in line
+
+
+@pytest.mark.parametrize(
+    ("modality", "kind", "folder", "expected"),
+    [
+        ("text", "vit", "vit", "features.f.modality: 'text'; this encoder takes image, video"),
+        ("audio", "bert", "bert", "features.f.modality: 'audio'; this encoder takes text"),
+        ("image", "whisper", "whisper", "features.f.modality: 'image'; this encoder takes audio"),
+        ("video", "clap", "clap", "features.f.modality: 'video'; this encoder takes "),
+    ],
+)
+def test_a_modality_that_the_encoder_does_not_take(
+    models: Path, modality: str, kind: str, folder: str, expected: str
+) -> None:
+    assert refused(feature(modality, kind, models / folder)).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("modality", "kind", "tokenizer"),
+    [
+        ("image", "clip", "text"),
+        ("text", "clip", "patch"),
+        ("video", "clip", "patch"),
+        ("video", "clip", "tubelet"),
+        ("audio", "clap", "text"),
+        ("image", "embedding_gemma2", "frame"),
+    ],
+)
+def test_a_tokenizer_of_another_modality(models: Path, modality: str, kind: str, tokenizer: str) -> None:
+    line = refused(feature(modality, kind, models / kind, tokenizer={"kind": tokenizer}))
+    assert line.startswith(f"features.f.tokenizer.kind: {tokenizer!r}; ")
+
+
+def test_raw_takes_any_tokenizer_but_of_its_modality() -> None:
+    line = refused({**RAW_IMAGE, "modality": "audio"})
+    assert line == "features.f.tokenizer.kind: 'patch' reads image; not audio"
+
+
+def test_emitting_what_an_encoder_lacks(models: Path) -> None:
+    ids = {"modality": "text", "tokenizer": {"kind": "text", "checkpoint": str(models / "bert")}}
+    for one, expected in (
+        ({**RAW_IMAGE, "emit": ["embedding"]}, "features.f.emit: 'embedding'; encoder 'raw' gives no embedding"),
+        ({**ids, "encoder": {"kind": "raw"}, "emit": ["tokens"]}, "features.f.emit: 'tokens'; encoder 'raw' gives no"),
+        (feature("image", "clip", models / "clip", emit=["token_ids"]), "features.f.emit: 'token_ids'; image has no"),
+        (feature("audio", "whisper", models / "whisper", emit=["tokens", "token_ids"]), "features.f.emit: 'token_ids'"),
+    ):
+        assert refused(one).startswith(expected)
+
+
+def test_siglip_without_its_pooling_head_gives_no_embedding(models: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(models / "siglip", tmp_path / "siglip"))
+    vision = json.loads((folder / "config.json").read_text())["vision_config"]
+    edit(folder, vision_config={**vision, "vision_use_head": False})
+    assert "features.f.emit: 'embedding'; encoder 'siglip'" in refused(feature("image", "siglip", folder))
+    assert bind_one(feature("image", "siglip", folder, emit=["tokens"])).dim is None
+
+
+def test_two_features_that_cut_the_texts(models: Path) -> None:
+    one = feature("text", "bert", models / "bert", tokenizer={"kind": "text", "overflow": "windows"})
+    with pytest.raises(ConfigError, match=r"features\.b\.tokenizer\.overflow: 'windows', and so has 'a'"):
+        bound({"a": one, "b": one})
+
+
+# -- heads and spaces ------------------------------------------------------------------------------
+
+
+def test_a_head_of_another_width(models: Path, tmp_path: Path) -> None:
+    """CLIP projects to 24; its tower is 48 wide."""
+    path = str(tmp_path / "h.safetensors")
+    head = {"kind": "linear", "weights": path}
+    save(path, np.ones((7, 48)), "ours")
+    line = refused(feature("image", "clip", models / "clip", head=head))
+    assert line == "features.f.head.weights: weight [7, 48]; the encoder's vectors have 24 values"
+    save(path, np.ones((7, 24)), "ours")
+    done = bind_one(feature("image", "clip", models / "clip", head=head, emit=["embedding", "tokens"]))
+    assert (done.dim, done.space, done.normalized, done.spec.token_dim) == (7, "ours", True, 48)
+
+
+def test_words_and_pictures_of_clip_share_a_space(models: Path, clip: Path) -> None:
+    encoder = {"kind": "clip", "checkpoint": str(clip)}
+    caption, picture, film, other = bound(
+        {
+            "caption": feature("text", "clip", models / "clip"),
+            "picture": feature("image", "clip", clip),
+            "film": {"modality": "video", "tokenizer": {"kind": "frame"}, "encoder": encoder},
+            "other": feature("image", "siglip", models / "siglip"),
+        }
+    )
+    assert caption.space == picture.space == film.space != other.space
+    assert caption.dim == picture.dim == film.dim == 24
+    assert all(one.normalized for one in (caption, picture, film))
+
+
+def test_other_weights_are_another_space(models: Path, clip: Path) -> None:
+    weights = bytearray((clip / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (clip / "model.safetensors").write_bytes(weights)
+    first, second = bound({"a": feature("image", "clip", clip), "b": feature("image", "clip", models / "clip")})
+    assert first.space != second.space
+    assert first.weights_sha256 != second.weights_sha256
+
+
+# -- stored columns --------------------------------------------------------------------------------
+
+
+def test_columns_of_a_picture(models: Path) -> None:
+    emit = ["embedding", "tokens", "prefix_tokens"]
+    done = bind_one(feature("image", "vit", models / "dinov2", emit=emit))
+    width = json.loads((models / "dinov2" / "config.json").read_text())["hidden_size"]
+    assert [(field.name, field.type) for field in done.fields()] == [
+        ("f_embedding", pa.list_(pa.float32())),
+        ("f_tokens", pa.list_(pa.list_(pa.float16(), width))),
+        ("f_prefix_tokens", pa.list_(pa.list_(pa.float16(), width))),
+        ("f_grid", pa.list_(pa.int32())),
+    ]
+    assert (done.dim, done.timed, done.token_dtype) == (width, False, "float16")
+
+
+def test_what_has_times_has_a_column_of_them(models: Path) -> None:
+    store = {"embedding": "float16", "tokens": "float32"}
+    done = bind_one(feature("audio", "wav2vec2", models / "wav2vec2", emit=["tokens", "embedding"], store=store))
+    width = json.loads((models / "wav2vec2" / "config.json").read_text())["hidden_size"]
+    assert {field.name: field.type for field in done.fields()} == {
+        "f_embedding": pa.list_(pa.float16()),
+        "f_tokens": pa.list_(pa.list_(pa.float32(), width)),
+        "f_grid": pa.list_(pa.int32()),
+        "f_times": pa.list_(pa.float64()),
+    }
+
+
+def test_a_vector_a_frame_is_as_wide_as_the_embedding(models: Path) -> None:
+    for tokens, width in (("frame", 24), ("patch", 48)):
+        tokenizer = {"kind": "frame", "tokens": tokens}
+        done = bind_one(feature("video", "clip", models / "clip", tokenizer=tokenizer, emit=["tokens"]))
+        assert done.spec.token_dim == width
+        assert done.dim is None
+
+
+def test_tokens_of_a_bfloat16_checkpoint_are_stored_as_float32(clip: Path) -> None:
+    one = feature("image", "clip", clip, emit=["tokens"])
+    assert bind_one(one).token_dtype == "float16"
+    edit(clip, dtype="bfloat16")
+    assert bind_one(one).token_dtype == "float32"
+    assert bind_one(one).fields()[0].type == pa.list_(pa.list_(pa.float32(), 48))
+    assert bind_one({**one, "store": {"tokens": "float16"}}).token_dtype == "float16"
+
+
+def test_lineage_says_what_made_the_values(models: Path) -> None:
+    one = feature("text", "bert", models / "bert", tokenizer={"kind": "text", "prompt": "query: "})
+    done = bind_one(one)
+    lineage = json.loads(json.dumps(done.lineage()))
+    assert lineage["model"] == str(models / "bert")
+    assert (lineage["model_type"], lineage["revision"], lineage["prompt"]) == ("bert", None, "query: ")
+    assert lineage["space"].startswith(f"bert:{lineage['weights_sha256'][:12]}")
+    assert lineage["dim"] == lineage["token_dim"] == 48
+    assert (lineage["dtype"], lineage["embedding_dtype"], lineage["token_dtype"]) == ("float32", "float32", "float16")
+    assert lineage["fingerprint"] == done.fingerprint
+
+
+def test_a_feature_travels_and_builds_its_parts(models: Path) -> None:
+    done = pickle.loads(pickle.dumps(bind_one(feature("image", "clip", models / "clip"))))
+    assert len(pickle.dumps(done)) < 5_000
+    assert done.tokenizer().modality == "image"
+    assert done.encoder().spec() == done.spec
+    assert done.head().dim == done.dim
+
+
+# -- fingerprints ----------------------------------------------------------------------------------
+
+
+def test_where_and_how_fast_is_no_part_of_a_fingerprint(models: Path, clip: Path) -> None:
+    plain = bind_one(feature("image", "clip", models / "clip")).fingerprint
+    encoder = {"kind": "clip", "checkpoint": str(clip), "batch_size": 3, "device": "cpu"}
+    pools = {"compute": {"pools": {"default": {}, "other": {"min_actors": 1}}, "block_rows": 7}}
+    elsewhere = feature("image", "clip", clip, encoder=encoder, pool="other")
+    assert bind_one(elsewhere, **pools).fingerprint == plain
+    assert len(plain) == 64
+    two = bound({"a": feature("image", "clip", clip), "b": feature("image", "clip", clip)})
+    assert two[0].fingerprint == two[1].fingerprint == plain
+    sound = feature("audio", "wav2vec2", models / "wav2vec2")
+    slow = {**sound, "encoder": {**sound["encoder"], "batch_s": 10}}
+    assert bind_one(sound).fingerprint == bind_one(slow).fingerprint
+
+
+def test_what_decides_the_values_changes_a_fingerprint(models: Path, clip: Path, tmp_path: Path) -> None:
+    one = feature("text", "clip", clip)
+    prompted = {**one, "tokenizer": {"kind": "text", "prompt": "a photo of "}}
+    shorter = {**one, "tokenizer": {"kind": "text", "max_length": 10}}
+    half = {**one, "encoder": {**one["encoder"], "dtype": "bfloat16"}}
+    head = str(tmp_path / "h.safetensors")
+    save(head, np.ones((7, 24)), "ours")
+    found = {
+        "plain": bind_one(one).fingerprint,
+        "prompt": bind_one(prompted).fingerprint,
+        "max_length": bind_one(shorter).fingerprint,
+        "dtype": bind_one(half).fingerprint,
+        "emit": bind_one({**one, "emit": ["tokens"]}).fingerprint,
+        "store": bind_one({**one, "store": {"embedding": "float16"}}).fingerprint,
+        "head": bind_one({**one, "head": {"kind": "linear", "weights": head}}).fingerprint,
+        "normalize": bind_one({**one, "head": {"kind": "native", "normalize": False}}).fingerprint,
+        "modality": bind_one(feature("image", "clip", clip)).fingerprint,
+        "window": bind_one(one, window={"length_s": 5}).fingerprint,
+        "tail": bind_one(one, window={"length_s": 5, "tail": "drop"}).fingerprint,
+        "decoders": bind_one(one, decoders={"text": {"on_other": "fail"}}).fingerprint,
+    }
+    vocabulary = json.loads((clip / "tokenizer.json").read_text())
+    (clip / "tokenizer.json").write_text(json.dumps(vocabulary, indent=3))
+    found["preprocessing"] = bind_one(one).fingerprint
+    weights = bytearray((clip / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (clip / "model.safetensors").write_bytes(weights)
+    found["weights"] = bind_one(one).fingerprint
+    same = [(a, b) for a in found for b in found if a < b and found[a] == found[b]]
+    assert same == []
+
+
+def test_a_head_counts_by_its_weights_not_by_its_place(models: Path, tmp_path: Path) -> None:
+    def fingerprint(path: Path) -> str:
+        head = {"kind": "linear", "weights": str(path)}
+        return bind_one(feature("image", "clip", models / "clip", head=head)).fingerprint
+
+    path = tmp_path / "a.safetensors"
+    save(str(path), np.ones((7, 24)), "ours")
+    before = fingerprint(path)
+    assert fingerprint(Path(shutil.copy(path, tmp_path / "b.safetensors"))) == before
+    save(str(path), np.full((7, 24), 2.0), "ours")
+    assert fingerprint(path) != before
+
+
+def test_a_tokenizer_alone_counts_by_its_files_not_by_its_place(models: Path, tmp_path: Path) -> None:
+    def fingerprint(folder: Path) -> str:
+        tokenizer = {"kind": "text", "checkpoint": str(folder)}
+        one = {"modality": "text", "tokenizer": tokenizer, "encoder": {"kind": "raw"}, "emit": ["token_ids"]}
+        return bind_one(one).fingerprint
+
+    copied = Path(shutil.copytree(models / "bert", tmp_path / "bert"))
+    before = fingerprint(copied)
+    assert before == fingerprint(models / "bert")
+    rules = json.loads((copied / "tokenizer.json").read_text())
+    rules["normalizer"]["lowercase"] = not rules["normalizer"]["lowercase"]
+    (copied / "tokenizer.json").write_text(json.dumps(rules))
+    assert fingerprint(copied) != before

@@ -1,64 +1,149 @@
-"""The display counts what is done, the meter sees children's memory, and native chatter stays off the terminal."""
+"""The bar counts what the encoders report; memory is that of all processes; native noise stays off the terminal."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from pipeline.progress import MemoryMeter, Progress, quiet
 from pipeline.stages.rows import Failure, failure_column
 
+ROOT = Path(__file__).resolve().parent.parent
 
-def test_counts() -> None:
+
+def test_what_is_counted() -> None:
+    broken = Failure("f", None, "decode", "corrupt", "m")
     table = pa.table(
-        {"final": [False, True, True], "failures": failure_column([[], [Failure("f", None, "decode", "io", "x")], []])}
+        {
+            "final": pa.array([False, True, True, None], pa.bool_()),
+            "failures": failure_column([[], [broken, broken], [], [broken]]),
+        }
     )
-    assert Progress.count(table) == (2, 3, 1)
+    assert Progress.count(table) == (2, 4, 2)
+    assert Progress.count(table.slice(0, 0)) == (0, 0, 0)
 
 
-def test_first_row_is_timed(ray_session: Any) -> None:
-    progress = Progress(4, None)
-    with progress:
-        ray_session.get(progress.actor.add.remote(2, 5, 1))
-        time.sleep(1)
+def test_the_first_row_is_timed_without_a_terminal(ray_session: Any) -> None:
+    started = time.perf_counter()
+    with Progress(3, None) as progress:
+        time.sleep(0.5)
+        ray_session.get(progress.actor.add.remote(1, 2, 0))
+        added = time.perf_counter() - started
+        time.sleep(0.6)
     assert progress.first_row_s is not None
-    assert 0 < progress.first_row_s < 30
-
-
-def test_the_meter_sees_a_childs_memory() -> None:
-    code = (
-        "import time; x = bytearray(500_000_000); x[::4096] = b'1' * len(x[::4096]); "
-        "print('up', flush=True); time.sleep(9)"
-    )
-    with MemoryMeter(every_s=0.1) as meter:
-        time.sleep(0.3)
-        before = meter.peak
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
-            child.stdout.readline()
-            time.sleep(0.5)
-            child.kill()
-    assert meter.peak - before > 350_000_000
-
-
-def test_native_chatter_is_hidden_and_stderr_comes_back() -> None:
-    code = (
-        "import os, sys\nfrom pipeline.progress import quiet\n"
-        "with quiet() as terminal:\n"
-        "    os.write(2, b'chatter')\n    print('shown', file=terminal, flush=True)\n"
-        "os.write(2, b'after')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr == "shown\nafter"
-
-
-def test_quiet_leaks_no_file(tmp_path: object) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    with quiet():
+    assert 0.4 < progress.first_row_s < added + 0.6
+    with Progress(3, None) as idle:
         pass
+    assert idle.first_row_s is None
+
+
+def test_a_terminal_shows_the_sums_of_all_workers(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    reader, writer = pty.openpty()
+    with os.fdopen(writer, "w") as terminal, Progress(8, terminal) as progress:
+        ray_session.get([progress.actor.add.remote(1, 5, 2) for _ in range(3)])
+        time.sleep(1.5)
+    shown = _drain(reader)
+    assert "3/8 samples · 15 rows · 6 failed" in shown
+
+
+def test_a_run_outlives_its_display(ray_session: Any) -> None:
+    with Progress(3, None) as progress:
+        ray_session.kill(progress.actor)
+        time.sleep(0.5)
+
+
+def _drain(reader: int) -> str:
+    """What a terminal was sent, without its control codes."""
+    os.set_blocking(reader, False)
+    data = b""
+    with contextlib.suppress(OSError):  # Linux: the other end is closed
+        while more := os.read(reader, 1 << 16):
+            data += more
+    os.close(reader)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode()).replace("\r", "\n")
+
+
+@contextlib.contextmanager
+def child(code: str, *args: str) -> Iterator[None]:
+    """A process that has run ``code`` and waits until the block ends."""
+    script = f"import sys\n{code}\nprint('ready', flush=True)\nsys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield
+
+
+def _settled() -> int:
+    with MemoryMeter(0.02) as meter:
+        time.sleep(0.1)
+    return meter.peak
+
+
+def test_memory_of_children_counts_and_the_peak_stays() -> None:
+    before = _settled()
+    with MemoryMeter(0.02) as meter:
+        with child("held = bytearray(b'x') * 200_000_000"):
+            time.sleep(0.3)
+        time.sleep(0.2)
+    assert 190e6 < meter.peak - before < 400e6
+    assert _settled() - before < 100e6
+
+
+def test_memory_that_processes_share_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "shared"
+    path.write_bytes(bytes(400_000_000))
+    code = (
+        "import mmap\nfile = open(sys.argv[1], 'r+b')\nheld = mmap.mmap(file.fileno(), 0)\n"
+        "for page in range(0, len(held), 4096): held[page]"
+    )
+    before = _settled()
+    with MemoryMeter(0.02) as meter, child(code, str(path)), child(code, str(path)), child(code, str(path)):
+        time.sleep(0.3)
+    assert meter.peak - before < 600e6  # not 1200e6
+
+
+def test_what_native_code_prints_is_hidden_and_comes_back() -> None:
+    code = """
+import ctypes, sys
+from pipeline.progress import quiet
+libc = ctypes.CDLL(None)
+libc.dprintf(2, b"before\\n")
+with quiet() as terminal:
+    libc.dprintf(2, b"native noise\\n")
+    sys.stderr.write("half a line from Python")
+    print("the bar", file=terminal)
+libc.dprintf(2, b"after\\n")
+print("Python again", file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stderr == "before\nthe bar\nafter\nPython again\n"
+
+
+def test_stderr_comes_back_after_an_error_and_no_descriptor_leaks(capfd: pytest.CaptureFixture[str]) -> None:
+    def broken() -> None:
+        with quiet():
+            os.write(2, b"noise\n")
+            raise RuntimeError("broke off")
+
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="broke off"):
+            broken()
     assert len(os.listdir("/proc/self/fd")) == before
+    os.write(2, b"heard\n")
+    assert capfd.readouterr().err == "heard\n"

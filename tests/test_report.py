@@ -1,79 +1,209 @@
-"""The report has the promised keys, is JSON, and its terminal form shows the figures whole."""
+"""The report has the keys that its readers were promised, adds up by hand, and a narrow terminal loses no figure."""
 
 from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
+import re
+from typing import Any
 
+import pytest
 from rich.console import Console
 
-from pipeline import report as reporting
+from pipeline import config as configs
+from pipeline import report
 from pipeline.features import bind
 from pipeline.plan import Plan, Prepared
 from pipeline.sinks.shards import Written
-from tests.stages.media_fixtures import IMAGE, config
 
-KEYS = {
+PROMISED = {
     *("samples", "rows_planned", "rows_written", "rows_failed", "cells", "decoded", "failures_by_kind"),
     *("seconds_by_stage", "rows_per_second", "startup_seconds", "bytes_read", "bytes_written"),
     *("peak_memory_bytes", "features", "versions"),
 }
+FURTHER = {
+    *("run_id", "output", "version", "samples_unused", "windows_empty", "rows_with_failures"),
+    *("failures_by_stage", "seconds", "shards"),
+}
+RAW = {"kind": "raw"}
+FEATURES: dict[str, Any] = {
+    "a_picture_with_a_long_name": {
+        "modality": "image",
+        "tokenizer": {"kind": "patch", "size": 32, "patch_size": 8},
+        "encoder": RAW,
+        "emit": ["tokens", "prefix_tokens"],
+    },
+    "sound": {
+        "modality": "audio",
+        "tokenizer": {"kind": "audio_frame", "sample_rate": 8000},
+        "encoder": RAW,
+        "emit": ["tokens"],
+    },
+}
 
 
-def _prepared(tmp_path: Path) -> Prepared:
-    settings = config(tmp_path / "in", {"i": IMAGE})
-    return Prepared(settings, bind(settings), Plan(samples=7, unused=2, samples_by_role={"image": 7}))
+@pytest.fixture
+def prepared() -> Prepared:
+    raw = {"source": {"kind": "files", "path": "in"}, "output": {"path": "out[b]/x"}, "features": FEATURES}
+    config = configs.parse({**raw, "window": {"length_s": 2.5}})
+    plan = Plan(samples=1_234_567, samples_by_role={"image": 3, "audio": 4, "text": 0}, unused=8)
+    return Prepared(config, bind(config), plan)
 
 
-def test_keys_and_arithmetic(tmp_path: Path) -> None:
-    written = Written(
-        shards=[{"path": "a", "rows": 5, "bytes": 1000, "sha256": ""}],
-        rows=7,
-        rows_written=5,
-        rows_failed=2,
-        rows_partial=1,
-        cells_planned=7,
-        cells_written={"i": 5},
-        cells_failed={"i": 2},
-        failures_by_kind={"corrupt": 2},
-        meters={"decode_s": 3.0, "decoded": 7.0, "bytes_read": 99.0},
-        write_s=0.5,
+@pytest.fixture
+def written() -> Written:
+    """Two write tasks, added up as the driver adds them."""
+    total = Written()
+    total.add(
+        Written(
+            shards=[{"path": "a", "bytes": 1000}],
+            rows=30,
+            rows_written=25,
+            rows_failed=5,
+            rows_partial=2,
+            cells_planned=40,
+            cells_written={"a_picture_with_a_long_name": 20, "sound": 10},
+            cells_failed={"sound": 10},
+            failures_by_kind={"corrupt": 6, "empty": 4},
+            failures_by_stage={"decode": 10},
+            meters={"decode_s": 1.5, "encode_s": 4.0, "bytes_read": 5e6, "decoded": 30.0},
+            write_s=0.25,
+        )
     )
-    report = reporting.build(
-        _prepared(tmp_path),
+    total.add(
+        Written(
+            shards=[{"path": "b", "bytes": 500}],
+            failure_shards=[{"path": "c", "bytes": 7}],
+            rows=12,
+            rows_written=9,
+            rows_failed=1,
+            rows_empty=2,
+            cells_planned=10,
+            cells_written={"a_picture_with_a_long_name": 9},
+            cells_failed={"sound": 1},
+            failures_by_kind={"corrupt": 1},
+            failures_by_stage={"probe": 1},
+            meters={"decode_s": 0.5, "probe_s": 0.125},
+            write_s=0.75,
+        )
+    )
+    return total
+
+
+@pytest.fixture
+def built(prepared: Prepared, written: Written) -> dict[str, Any]:
+    return report.build(
+        prepared,
         written,
-        run_id="r",
-        seconds=12.0,
-        startup_seconds=5.0,
-        peak_memory_bytes=1,
-        versions={"python": "3"},
+        run_id="20260101T000000-abcd",
+        seconds=12.0004,
+        startup_seconds=2.0,
+        peak_memory_bytes=3_200_000_000,
+        versions={"python": "3.11.9", "ray": "2.60.0"},
     )
-    assert set(report) >= KEYS
-    assert report["rows_per_second"] == 1.0
-    assert (report["rows_planned"], report["rows_with_failures"], report["decoded"]) == (7, 3, 7)
-    assert report["cells"] == {"planned": 7, "written": 5, "failed": 2}
-    assert report["seconds_by_stage"]["decode"] == 3.0
-    assert report["features"]["i"]["written"] == 5
-    assert json.loads(json.dumps(report)) == report
-    out = io.StringIO()
-    reporting.show(report, Console(file=out, width=160))
-    for words in ("7 rows: 5 written, 2 failed", "1.0 rows/s", "wrote 1.0 kB in 1 shards", "failures: 2 corrupt"):
-        assert words in out.getvalue()
 
 
-def test_the_plan_for_a_terminal(tmp_path: Path) -> None:
-    out = io.StringIO()
-    reporting.show_plan(_prepared(tmp_path), Console(file=out, width=160))
-    for words in ("i_tokens, i_grid", "7 samples to extract (files: 7 image)", "2 listed samples", "whole sample"):
-        assert words in out.getvalue()
+def test_the_keys_are_those_promised(built: dict[str, Any]) -> None:
+    assert set(built) == PROMISED | FURTHER
+    assert set(built["cells"]) == {"planned", "written", "failed"}
+    assert set(built["seconds_by_stage"]) == {"probe", "decode", "tokenize", "encode", "write"}
+    assert set(built["features"]) == set(FEATURES)
 
 
-def test_sizes_for_a_person() -> None:
-    assert [reporting.size(n) for n in (0, 999, 1500, 2_000_000, 10**13)] == [
-        "0 B",
-        "999 B",
-        "1.5 kB",
-        "2.0 MB",
-        "10.0 TB",
-    ]
+def test_it_survives_json(built: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(built, allow_nan=False)) == built
+
+
+def test_the_figures_by_hand(built: dict[str, Any]) -> None:
+    for key, expected in {
+        "samples": 1_234_567,
+        "samples_unused": 8,
+        "rows_planned": 40,  # 42 windows, of which two hold nothing that a feature reads
+        "rows_written": 34,
+        "rows_failed": 6,
+        "rows_with_failures": 8,
+        "windows_empty": 2,
+        "cells": {"planned": 50, "written": 39, "failed": 11},
+        "decoded": 30,
+        "failures_by_kind": {"corrupt": 7, "empty": 4},
+        "failures_by_stage": {"decode": 10, "probe": 1},
+        "seconds": 12.0,
+        "seconds_by_stage": {"probe": 0.125, "decode": 2.0, "tokenize": 0.0, "encode": 4.0, "write": 1.0},
+        "rows_per_second": 4.0,
+        "startup_seconds": 2.0,
+        "bytes_read": 5_000_000,
+        "bytes_written": 1507,
+        "shards": 2,
+        "peak_memory_bytes": 3_200_000_000,
+        "versions": {"python": "3.11.9", "ray": "2.60.0"},
+    }.items():
+        assert built[key] == expected, key
+    cells = built["cells"]
+    assert built["rows_planned"] == built["rows_written"] + built["rows_failed"]
+    assert cells["planned"] == cells["written"] + cells["failed"]
+    sound = built["features"]["sound"]
+    assert (sound["written"], sound["failed"], sound["space"], sound["token_dim"]) == (10, 11, "raw", 160)
+
+
+def test_a_run_without_a_row(prepared: Prepared) -> None:
+    empty = report.build(
+        prepared, Written(), run_id="r", seconds=0.0, startup_seconds=None, peak_memory_bytes=0, versions={}
+    )
+    assert set(empty) == PROMISED | FURTHER
+    assert (empty["rows_per_second"], empty["startup_seconds"], empty["bytes_written"]) == (0.0, None, 0)
+    json.dumps(empty, allow_nan=False)
+    assert "1234567 samples · 0 rows" in shown(empty, 100)
+
+
+def shown(built: dict[str, Any], width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), markup=False)
+    report.show(built, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_a_terminal_shows_every_figure_whole(built: dict[str, Any], width: int) -> None:
+    for one in built["features"].values():
+        one.update(written=123_456_789, failed=987_654_321, space="embedding_gemma2:0123456789ab", dim=1024)
+    text = shown(built, width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "…" not in text
+    words = re.findall(r"[^\s,:]+", text)
+    for figure in ("1234567", "40", "34", "6", "50", "39", "11", "12.0", "2.0", "4.0", "1024", "0123456789ab"):
+        assert figure in words, figure
+    assert words.count("123456789") == words.count("987654321") == 2
+    flat = " ".join(text.split())
+    for told in (
+        "40 rows: 34 written, 6 failed",
+        "50 cells: 39 written, 11 failed",
+        "read 5.0 MB",
+        "wrote 1.5 kB in 2 shards",
+        "peak memory 3.2 GB",
+        "probe 0.1, decode 2.0, tokenize 0.0, encode 4.0, write 1.0",
+        "failures: 7 corrupt, 4 empty",
+        "8 samples, 2 windows",
+        "space embedding_gemma2:0123456789ab: a_picture_with_a_long_name, sound",
+    ):
+        assert told in flat, told
+
+
+def test_the_plan_names_every_column(prepared: Prepared) -> None:
+    console = Console(width=200, file=io.StringIO(), markup=False)
+    report.show_plan(prepared, console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    for feature in prepared.features:
+        for field in feature.fields():
+            assert field.name in text
+    assert "\n1234567 samples to extract (files: 3 image, 4 audio)\n" in text
+    assert "8 listed samples hold nothing that a feature reads\n" in text
+    assert "windows: 2.5 s; output: out[b]/x\n" in text
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2_000_000, "2.0 MB"), (3.2e9, "3.2 GB"), (5e15, "5000.0 TB")],
+)
+def test_sizes(count: int, expected: str) -> None:
+    assert report.size(count) == expected

@@ -183,6 +183,46 @@ def test_a_lost_row_ends_the_run_and_commits_nothing(
         dataset.open(str(tmp_path / "out"))
 
 
+def _decoded_s(path: Path, kind: str) -> tuple[float, float] | None:
+    """End of what PyAV decodes of a stream, counted from the container's start, and its longest frame; seconds."""
+    with av.open(str(path)) as container:
+        covers = av.stream.Disposition.attached_pic
+        streams = [s for s in getattr(container.streams, kind) if not s.disposition & covers]
+        if not streams:
+            return None
+        start = None if container.start_time is None else container.start_time / 1_000_000
+        end, longest = 0.0, 0.0
+        for frame in container.decode(streams[0]):
+            if kind == "audio":
+                seconds = frame.samples / frame.sample_rate
+            else:
+                seconds = float((frame.duration or 0) * frame.time_base) or float(1 / streams[0].average_rate)
+            start = frame.time if start is None else start
+            end, longest = max(end, frame.time - start + seconds), max(longest, seconds)
+        return end, longest
+
+
+@pytest.mark.slow
+def test_all_real_media_no_file_lost_every_second_covered(
+    ray_session: Any, models: Path, data: Path, tmp_path: Path
+) -> None:
+    source = f"{data}/{{images,videos,audio,text}}/**"
+    report = run.extract(run.prepare(_media_config(models, Path(source), tmp_path / "out")), show_progress=False)
+    found = dataset.open(str(tmp_path / "out"))
+    assert report["rows_failed"] == 0
+    covered: dict[str, float] = {}
+    for row in found.to_arrow(["sample_id", "end_s"]).to_pylist():
+        covered[row["sample_id"]] = max(covered.get(row["sample_id"], 0.0), row["end_s"] or 0.0)
+    for folder, kinds in (("images", ()), ("text", ()), ("audio", ("audio",)), ("videos", ("video", "audio"))):
+        with (data / folder / "manifest.csv").open(encoding="utf-8") as file:
+            listed = [row["path"] for row in csv.DictReader(file)]
+        assert [path for path in listed if f"{folder}/{path}" not in covered] == []
+        for path in listed if kinds else ():
+            decoded = [found for kind in kinds if (found := _decoded_s(data / folder / path, kind))]
+            end, frame = max(end for end, _ in decoded), max(longest for _, longest in decoded)
+            assert covered[f"{folder}/{path}"] == pytest.approx(end, abs=frame + 2e-3), path
+
+
 @pytest.mark.slow
 def test_every_file_of_the_bad_media_is_a_row_or_a_failure(
     ray_session: Any, models: Path, data: Path, tmp_path: Path

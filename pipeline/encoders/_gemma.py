@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from pipeline.encoders.base import passes
 
 if TYPE_CHECKING:
     import torch
@@ -42,12 +44,15 @@ class Understood:
     prefix: np.ndarray
 
 
-def see(model: Any, processor: PixelProcessor, pictures: Sequence[Picture], batch_size: int) -> list[torch.Tensor]:
+def see(
+    model: Any, processor: PixelProcessor, pictures: Sequence[Picture], batch_size: int, batch_tokens: int
+) -> list[torch.Tensor]:
     """Soft tokens [n, hidden size] of each picture, in order. Pictures of different shapes are padded and masked."""
     import torch
 
     seen: list[torch.Tensor] = []
-    for some in _batches(pictures, batch_size):
+    for group in passes([len(picture.patches) for picture in pictures], batch_size, batch_tokens):
+        some = [pictures[i] for i in group]
         longest = max(len(picture.patches) for picture in some)
         patches = np.zeros((len(some), longest, some[0].patches.shape[1]), some[0].patches.dtype)
         places = np.full((len(some), longest, 2), -1, np.int64)
@@ -62,22 +67,17 @@ def see(model: Any, processor: PixelProcessor, pictures: Sequence[Picture], batc
     return seen
 
 
-def hear(model: Any, sounds: Sequence[tuple[np.ndarray, np.ndarray]], batch_size: int) -> list[torch.Tensor]:
+def hear(model: Any, sounds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[torch.Tensor]:
     """Soft tokens [n, hidden size] of each sound: log-mel frames [m, bands] and their mask [m], padded and masked."""
     import torch
 
-    heard: list[torch.Tensor] = []
-    for some in _batches(sounds, batch_size):
-        longest = max(len(frames) for frames, _ in some)
-        features = np.zeros((len(some), longest, some[0][0].shape[1]), np.float32)
-        mask = np.zeros((len(some), longest), bool)
-        for i, (frames, own) in enumerate(some):
-            features[i, : len(frames)], mask[i, : len(own)] = frames, own
-        out = model.get_audio_features(
-            torch.from_numpy(features).to(model.device), torch.from_numpy(mask).to(model.device)
-        )
-        heard += [states[own] for states, own in zip(out.pooler_output, out.attention_mask, strict=True)]
-    return heard
+    longest = max(len(frames) for frames, _ in sounds)
+    features = np.zeros((len(sounds), longest, sounds[0][0].shape[1]), np.float32)
+    mask = np.zeros((len(sounds), longest), bool)
+    for i, (frames, own) in enumerate(sounds):
+        features[i, : len(frames)], mask[i, : len(own)] = frames, own
+    out = model.get_audio_features(torch.from_numpy(features).to(model.device), torch.from_numpy(mask).to(model.device))
+    return [states[own] for states, own in zip(out.pooler_output, out.attention_mask, strict=True)]
 
 
 def read(
@@ -104,12 +104,15 @@ def read(
     return (hidden * weight).sum(1) / weight.sum(1), hidden
 
 
-def understand(model: Any, said: Sequence[Said], batch_size: int, want_tokens: bool) -> list[Understood]:
+def understand(
+    model: Any, said: Sequence[Said], batch_size: int, batch_tokens: int, want_tokens: bool
+) -> list[Understood]:
     """What the language model makes of rows with soft tokens; without ``want_tokens`` only ``pooled``."""
     import torch
 
     done = []
-    for some in _batches(said, batch_size):
+    for group in passes([len(one.ids) for one in said], batch_size, batch_tokens):
+        some = [said[i] for i in group]
         longest = max(len(one.ids) for one in some)
         ids = np.full((len(some), longest), model.config.text_config.pad_token_id, np.int64)
         mask, soft = np.zeros_like(ids), np.zeros(ids.shape, bool)
@@ -122,8 +125,3 @@ def understand(model: Any, said: Sequence[Said], batch_size: int, want_tokens: b
         for vector, own, one in zip(vectors, states, some, strict=True):
             done.append(Understood(vector.copy(), own[one.soft], own[: one.soft[0]].copy()))
     return done
-
-
-def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

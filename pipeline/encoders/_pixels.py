@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from pipeline.encoders._weights import complete, native_dtype, space_id
+from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.media import Modality
@@ -90,14 +89,6 @@ class PixelEncoder(TransformersEncoder):
     def load_key(self) -> Hashable:
         """Image and video features share one model; a text tower is another."""
         return (type(self), self.checkpoint.path, self.config.dtype, str(self.device), self.sees)
-
-    def whole(self, model_class: Any, unused: tuple[str, ...] = (), **options: Any) -> Any:
-        """``model_class`` from the checkpoint. Raises ``ConfigError`` if weights are missing, other than those
-        whose names begin with one of ``unused``."""
-        with quiet():
-            model, info = self.from_pretrained(model_class, output_loading_info=True, **options)
-        missing = [name for name in info["missing_keys"] if not name.startswith(unused)]
-        return complete((model, {"missing_keys": missing}), self.checkpoint.where)
 
     def finish(self, pixels: np.ndarray) -> torch.Tensor:
         """Pixels of the tokenizer, normalised in float32 on the device, in the model's dtype."""
@@ -240,19 +231,3 @@ def to_host(values: torch.Tensor) -> np.ndarray:
     """float32 on the host."""
     array: np.ndarray = values.float().cpu().numpy()
     return array
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """transformers reports weights that a tower does not need, and draws a progress bar, on every load."""
-    from transformers.utils import logging
-
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()

@@ -52,7 +52,7 @@ class TwoTowerEncoder(PictureEncoder):
     def load(self) -> torch.nn.Module:
         from transformers import AutoModel
 
-        model: torch.nn.Module = self.whole(AutoModel)
+        model: torch.nn.Module = self.from_pretrained(AutoModel)
         other = "text" if self.sees else "vision"
         for name, _ in list(model.named_children()):
             if name.startswith(other) or (other == "vision" and name.startswith("visual")):

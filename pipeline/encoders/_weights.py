@@ -1,12 +1,11 @@
-"""What every member says of its checkpoint's weights: their dtype, their space, that none are missing."""
+"""What every member says of its checkpoint's weights: their dtype and their space; loading without noise."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import ConfigError
 
 
 def native_dtype(checkpoint: Checkpoint) -> str:
@@ -21,21 +20,17 @@ def space_id(checkpoint: Checkpoint, pool: str | None = None) -> str:
     return f"{name}:{pool}" if pool else name
 
 
-def complete(loaded: tuple[Any, dict[str, Any]], where: str, unused: Collection[str] = ()) -> Any:
-    """The model of ``from_pretrained(..., output_loading_info=True)``, if every weight was in the file.
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers reports weights that a tower does not need, and draws a progress bar, on every load."""
+    from transformers.utils import logging
 
-    `transformers` only warns of missing weights and draws them at random, anew in each process.
-    ``unused``: last parts of names of weights that the forward pass never reads.
-
-    Raises:
-        ConfigError: a weight is missing.
-    """
-    model, info = loaded
-    missing = sorted(name for name in info["missing_keys"] if name.rsplit(".", 1)[-1] not in unused)
-    if missing:
-        raise ConfigError(
-            where,
-            f"{len(missing)} weights are missing from the checkpoint, {missing[0]!r} among them",
-            "give a checkpoint of the whole encoder",
-        )
-    return model
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

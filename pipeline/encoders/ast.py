@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 
 from pipeline.encoders import _audio
 from pipeline.encoders._audio import EncodedPart, Part
-from pipeline.encoders._weights import complete, native_dtype, space_id
+from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import SampleError
 from pipeline.tokenizers.base import Prepared
@@ -69,9 +69,7 @@ class AstEncoder(TransformersEncoder):
     def load(self) -> torch.nn.Module:
         from transformers import ASTModel
 
-        model: torch.nn.Module = complete(
-            self.from_pretrained(ASTModel, output_loading_info=True), self.checkpoint.where
-        )
+        model: torch.nn.Module = self.from_pretrained(ASTModel)
         return model
 
     def setup(self) -> None:

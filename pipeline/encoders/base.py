@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.checkpoint import Checkpoint, CheckpointConfig
+from pipeline.encoders._weights import quiet
 from pipeline.errors import ConfigError, SampleError
 from pipeline.media import Modality
 from pipeline.tokenizers.base import Prepared
@@ -97,6 +98,19 @@ class TransformersEncoderConfig(CheckpointConfig):
     """Rows in one forward pass."""
 
 
+def passes(lengths: Sequence[int], count: int, most: float | None) -> list[range]:
+    """Consecutive items in groups of at most ``count`` that hold at most ``most`` once padded to the longest of the
+    group. An item longer than ``most`` goes alone."""
+    groups: list[range] = []
+    start, longest = 0, 0
+    for i, length in enumerate(lengths):
+        longest = max(longest, length)
+        if i > start and (i - start >= count or (most is not None and (i - start + 1) * longest > most)):
+            groups.append(range(start, i))
+            start, longest = i, length
+    return [*groups, range(start, len(lengths))] if lengths else []
+
+
 _MODELS: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
 
@@ -169,16 +183,33 @@ class TransformersEncoder(ABC):
     def load(self) -> torch.nn.Module:
         """The model in the config's dtype; usually ``self.from_pretrained(SomeModel)``."""
 
-    def from_pretrained(self, model_class: Any, **options: Any) -> Any:
-        """``model_class`` from the checkpoint: safetensors only, no remote code, complete weights."""
-        return model_class.from_pretrained(
-            self.checkpoint.path,
-            dtype=self.config.dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            **options,
-        )
+    def from_pretrained(self, model_class: Any, unused: tuple[str, ...] = (), **options: Any) -> Any:
+        """``model_class`` from the checkpoint: safetensors only, no remote code.
+
+        `transformers` only warns of weights that the file has not, and draws them at random, anew in each process.
+        ``unused``: first or last parts of names of weights that the forward pass never reads.
+
+        Raises:
+            ConfigError: a weight is missing.
+        """
+        with quiet():
+            model, info = model_class.from_pretrained(
+                self.checkpoint.path,
+                dtype=self.config.dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+        missing = sorted(n for n in info["missing_keys"] if not (n.startswith(unused) or n.endswith(unused)))
+        if missing:
+            raise ConfigError(
+                self.checkpoint.where,
+                f"{len(missing)} weights are missing from the checkpoint, {missing[0]!r} among them",
+                "give a checkpoint of the whole encoder",
+            )
+        return model
 
     def encode(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         """Rows in the order given; batched by ``bucket``, within a bucket by length."""
@@ -191,8 +222,9 @@ class TransformersEncoder(ABC):
         with torch.inference_mode():
             for members in buckets.values():
                 members.sort(key=lambda i: self.length(rows[i]))
-                for start in range(0, len(members), self.config.batch_size):
-                    chunk = members[start : start + self.config.batch_size]
+                lengths = [self.length(rows[i]) for i in members]
+                for some in passes(lengths, self.config.batch_size, self.most()):
+                    chunk = [members[i] for i in some]
                     for index, encoded in zip(chunk, self.forward([rows[i] for i in chunk], want_tokens), strict=True):
                         done[index] = encoded
         return [row for row in done if row is not None]
@@ -204,6 +236,10 @@ class TransformersEncoder(ABC):
     def length(self, row: Prepared) -> int:
         """Rows of a bucket are batched in this order, so that little is padded."""
         return 0
+
+    def most(self) -> float | None:
+        """Units of ``length`` in one micro-batch, padding included; None: any number."""
+        return None
 
     @abstractmethod
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from pipeline.encoders import _text
-from pipeline.encoders._weights import complete, native_dtype, space_id
+from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.tokenizers.base import Prepared
@@ -24,6 +24,9 @@ class BertConfig(TransformersEncoderConfig):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["bert"]
+    batch_tokens: int = Field(default=16_384, ge=1)
+    """Tokens, padding included, in one forward pass; a longer row goes alone. Attention takes memory by the square of
+    a row's length: 32 rows of 8,192 tokens would take 8 GB for the mask alone."""
     pool: Literal["mean", "cls", "pooler"] = "mean"
     """``mean``: over all tokens that are not padding, CLS and SEP among them, as sentence-transformers does.
     ``cls``: the first token. ``pooler``: the model's own layer on top of it, where the checkpoint has one."""
@@ -64,11 +67,10 @@ class BertEncoder(TransformersEncoder):
         from transformers import AutoModel
 
         # Checkpoints trained on masked words hold no pooler: it is only asked for where it is read.
-        options = (
+        options: dict[str, Any] = (
             {"add_pooling_layer": self.config.pool == "pooler"} if self.checkpoint.model_type in _WITH_POOLER else {}
         )
-        loaded = self.from_pretrained(AutoModel, output_loading_info=True, **options)
-        model: torch.nn.Module = complete(loaded, self.checkpoint.where)
+        model: torch.nn.Module = self.from_pretrained(AutoModel, **options)
         return model
 
     def setup(self) -> None:
@@ -80,6 +82,9 @@ class BertEncoder(TransformersEncoder):
 
     def length(self, row: Prepared) -> int:
         return len(row.inputs["input_ids"])
+
+    def most(self) -> float:
+        return self.config.batch_tokens
 
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         ids, mask = _text.pad(rows, self.pad_id, self.device)

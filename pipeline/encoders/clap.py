@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 
 from pipeline.encoders import _audio, _text
 from pipeline.encoders._audio import EncodedPart, Part
-from pipeline.encoders._weights import complete, native_dtype, space_id
+from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import SampleError
 from pipeline.tokenizers.base import Prepared
@@ -74,9 +74,7 @@ class ClapEncoder(TransformersEncoder):
     def load(self) -> torch.nn.Module:
         from transformers import ClapModel
 
-        model: torch.nn.Module = complete(
-            self.from_pretrained(ClapModel, output_loading_info=True), self.checkpoint.where
-        )
+        model: torch.nn.Module = self.from_pretrained(ClapModel)
         return model
 
     def setup(self) -> None:

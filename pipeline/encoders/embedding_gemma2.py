@@ -11,13 +11,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from pipeline.encoders import _audio, _text
 from pipeline.encoders._audio import EncodedPart, Part
 from pipeline.encoders._gemma import Picture, Said, hear, read, see, understand
-from pipeline.encoders._pixels import quiet
-from pipeline.encoders._weights import complete, native_dtype, space_id
+from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import ConfigError, SampleError, describe
 from pipeline.media import Modality
@@ -34,6 +33,8 @@ class EmbeddingGemma2Config(TransformersEncoderConfig):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["embedding_gemma2"]
+    batch_tokens: int = Field(default=16_384, ge=1)
+    """Tokens of the language model, or patches of the vision tower, in one forward pass, padding included."""
     long: Literal["truncate", "pool"] = "truncate"
     """Sound longer than the model's span (30 s): its first span, as the model's own extractor takes it, or equal
     chunks that fit, their tokens in a row, the pooled vector the mean of theirs."""
@@ -130,9 +131,7 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
     def load(self) -> torch.nn.Module:
         from transformers import EmbeddingGemma2Model
 
-        with quiet():
-            loaded = self.from_pretrained(EmbeddingGemma2Model, output_loading_info=True)
-        model: torch.nn.Module = complete(loaded, self.checkpoint.where)
+        model: torch.nn.Module = self.from_pretrained(EmbeddingGemma2Model)
         return model
 
     def setup(self) -> None:
@@ -152,7 +151,10 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
         return ()
 
     def length(self, row: Prepared) -> int:
-        return sum(array.size for array in row.inputs.values())
+        return len(row.inputs["input_ids"]) if self.modality == "text" else 0
+
+    def most(self) -> float | None:
+        return self.config.batch_tokens if self.modality == "text" else None
 
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         if self.modality == "text":
@@ -174,15 +176,16 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
         """Pictures, or videos as the pictures of their frames."""
         import torch
 
-        batch_size, kernel = self.config.batch_size, self.model.config.vision_config.pooling_kernel_size
+        limits = (self.config.batch_size, self.config.batch_tokens)
+        kernel = self.model.config.vision_config.pooling_kernel_size
         pictures = [_pictures(row) for row in rows]
-        seen = iter(see(self.model, self.pixels, [picture for own in pictures for picture in own], batch_size))
+        seen = iter(see(self.model, self.pixels, [picture for own in pictures for picture in own], *limits))
         said = []
         for row, own in zip(rows, pictures, strict=True):
             soft = [next(seen) for _ in own]
             said.append(self._said(self._prompt(row, len(soft[0])), torch.cat(soft)))
         done = []
-        for row, own, one in zip(rows, pictures, understand(self.model, said, batch_size, want_tokens), strict=True):
+        for row, own, one in zip(rows, pictures, understand(self.model, said, *limits, want_tokens), strict=True):
             if not want_tokens:
                 done.append(Encoded(one.pooled))
                 continue
@@ -220,11 +223,12 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
         made = [_audio.extract(self.extractor, [part.samples]) for part in parts]
         sounds = [(one["input_features"][0], one["input_features_mask"][0]) for one in made]
         prompts = [self.processor.replace_audio_token({"input_features_mask": [mask]}, 0) for _, mask in sounds]
-        heard = hear(self.model, sounds, len(sounds))
+        heard = hear(self.model, sounds)
         said = [self._said(prompt, vectors) for prompt, vectors in zip(prompts, heard, strict=True)]
+        done = understand(self.model, said, len(said), self.config.batch_tokens, want_tokens)
         return [
             EncodedPart(one.pooled, len(own.soft), 1.0, *((one.tokens, one.prefix) if want_tokens else ()))
-            for own, one in zip(said, understand(self.model, said, len(said), want_tokens), strict=True)
+            for own, one in zip(said, done, strict=True)
         ]
 
 

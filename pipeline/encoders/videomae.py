@@ -38,7 +38,7 @@ class VideoMaeEncoder(TubeletEncoder):
     def load(self) -> torch.nn.Module:
         from transformers import VideoMAEModel
 
-        model: torch.nn.Module = self.whole(VideoMAEModel)
+        model: torch.nn.Module = self.from_pretrained(VideoMAEModel)
         return model
 
     def last_hidden_state(self, pixels: torch.Tensor) -> torch.Tensor:

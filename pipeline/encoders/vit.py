@@ -83,7 +83,7 @@ class VitEncoder(PictureEncoder):
 
         # a ViT saved by another task has no pooler, and transformers would draw one at random
         options = {"add_pooling_layer": self._with_pooler} if self.checkpoint.model_type == "vit" else {}
-        model: torch.nn.Module = self.whole(AutoModel, unused=("embeddings.mask_token",), **options)
+        model: torch.nn.Module = self.from_pretrained(AutoModel, unused=("embeddings.mask_token",), **options)
         return model
 
     @property

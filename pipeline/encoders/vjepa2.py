@@ -42,7 +42,7 @@ class VJepa2Encoder(TubeletEncoder):
     def load(self) -> torch.nn.Module:
         from transformers import VJEPA2Model
 
-        model: torch.nn.Module = self.whole(VJEPA2Model, unused=("predictor.",))
+        model: torch.nn.Module = self.from_pretrained(VJEPA2Model, unused=("predictor.",))
         return model
 
     def last_hidden_state(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from pipeline.encoders import _audio
-from pipeline.encoders._weights import complete, native_dtype, space_id
+from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import SampleError
 from pipeline.tokenizers.base import Prepared
@@ -61,8 +61,7 @@ class Wav2Vec2Encoder(TransformersEncoder):
     def load(self) -> torch.nn.Module:
         from transformers import AutoModel
 
-        loaded = self.from_pretrained(AutoModel, output_loading_info=True)
-        model: torch.nn.Module = complete(loaded, self.checkpoint.where, unused=("masked_spec_embed",))
+        model: torch.nn.Module = self.from_pretrained(AutoModel, unused=("masked_spec_embed",))
         return model
 
     def setup(self) -> None:
@@ -86,26 +85,18 @@ class Wav2Vec2Encoder(TransformersEncoder):
     def length(self, row: Prepared) -> int:
         return len(row.inputs["waveform"])
 
+    def most(self) -> float:
+        return self.config.batch_s * float(self.extractor.sampling_rate)
+
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         counts = self._token_counts([self.length(row) for row in rows])
         fit = [i for i, count in enumerate(counts) if count > 0]
         done: list[Encoded | SampleError] = [self._too_short(self.length(row)) for row in rows]
-        for some in self._passes(fit, rows):
-            encoded = self._encode([rows[i] for i in some], [counts[i] for i in some], want_tokens)
-            for i, one in zip(some, encoded, strict=True):
+        if fit:
+            encoded = self._encode([rows[i] for i in fit], [counts[i] for i in fit], want_tokens)
+            for i, one in zip(fit, encoded, strict=True):
                 done[i] = one
         return done
-
-    def _passes(self, indices: list[int], rows: Sequence[Prepared]) -> list[list[int]]:
-        """``indices`` in groups that hold ``batch_s`` seconds each once padded; rows come ordered by length."""
-        most = self.config.batch_s * self.extractor.sampling_rate
-        passes: list[list[int]] = []
-        for i in indices:
-            if passes and (len(passes[-1]) + 1) * self.length(rows[i]) <= most:
-                passes[-1].append(i)
-            else:
-                passes.append([i])
-        return passes
 
     def _token_counts(self, lengths: list[int]) -> list[int]:
         import torch

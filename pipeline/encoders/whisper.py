@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 
 from pipeline.encoders import _audio
 from pipeline.encoders._audio import EncodedPart, Part
-from pipeline.encoders._weights import complete, native_dtype, space_id
+from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import SampleError
 from pipeline.tokenizers.base import Prepared
@@ -65,7 +65,7 @@ class WhisperEncoder(TransformersEncoder):
     def load(self) -> torch.nn.Module:
         from transformers import WhisperModel
 
-        whole = complete(self.from_pretrained(WhisperModel, output_loading_info=True), self.checkpoint.where)
+        whole = self.from_pretrained(WhisperModel)
         encoder: torch.nn.Module = whole.get_encoder()
         return encoder
 

@@ -131,3 +131,19 @@ def test_text_gives_the_ids_that_spell_it() -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.decode(done.token_ids) == text
     assert not set(done.token_ids.tolist()) & set(tokenizer.all_special_ids)
+
+
+def test_raw_tokens_have_no_prefix_and_say_so() -> None:
+    """An empty list, as of any encoder without one: null would stand for a cell that is not there."""
+    picture = Image(np.zeros((SIZE, SIZE, 3), np.uint8))
+    for config, modality, media in (
+        (PatchConfig(size=SIZE, patch_size=PATCH), "image", picture),
+        (
+            AudioFrameConfig(kind="audio_frame", sample_rate=8000),
+            "audio",
+            Waveform(np.ones(800, np.float32), 8000, 0.0),
+        ),
+    ):
+        done, width = encoded(config, modality, media)  # type: ignore[arg-type]
+        assert done.prefix_tokens is not None
+        assert done.prefix_tokens.shape == (0, width)

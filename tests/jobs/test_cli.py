@@ -98,6 +98,20 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path, models: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path, models: Path) -> None:
+    config = str(write_config(tmp_path, models, failures={"max_fraction": 1}, output={"path": str(tmp_path / "o[/b]")}))
+    (tmp_path / "in" / "x[red][1].txt").write_text(":smile: words")
+    plan = tessera("extract", config, "--plan")
+    assert (plan.returncode, plan.stderr) == (0, "")
+    assert f"output: {tmp_path / 'o[/b]'}" in plan.stdout
+    done = tessera("extract", config)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.rstrip().endswith(f"dataset: {tmp_path / 'o[/b]'}")
+    shown = tessera("inspect", str(tmp_path / "o[/b]"))
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "x[red][1].txt" in shown.stdout
+
+
 def test_help_names_every_command() -> None:
     shown = tessera("--help")
     assert shown.returncode == 0

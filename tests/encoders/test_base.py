@@ -1,0 +1,53 @@
+"""Micro-batches: every row in one of them, none beyond its limits."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.encoders.base import passes
+from pipeline.encoders.bert import BertConfig, BertEncoder
+from tests.encoders.sound_fixtures import assert_close, built, checkpoint, read, texts
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_passes_hold_every_item_once_and_keep_both_limits(seed: int) -> None:
+    draw = random.Random(seed)
+    lengths = [draw.choice([0, 1, 5, 60, 500]) for _ in range(draw.randint(0, 40))]
+    count, most = draw.randint(1, 8), draw.choice([None, 1, 64, 1000])
+    groups = passes(lengths, count, most)
+    assert [i for group in groups for i in group] == list(range(len(lengths)))
+    for group in groups:
+        assert 1 <= len(group) <= count
+        assert len(group) == 1 or most is None or len(group) * max(lengths[i] for i in group) <= most
+    for before, after in itertools.pairwise(groups):
+        joined = [*before, after[0]]
+        full = len(joined) > count
+        assert full or (most is not None and len(joined) * max(lengths[i] for i in joined) > most)
+
+
+def test_passes_by_hand() -> None:
+    assert passes([], 4, None) == []
+    assert passes([1, 1, 1], 2, None) == [range(2), range(2, 3)]
+    assert passes([2, 3, 4, 9], 32, 8) == [range(2), range(2, 3), range(3, 4)]
+
+
+def test_a_budget_of_tokens_bounds_every_forward_pass_and_changes_no_value(data: Path, monkeypatch: Any) -> None:
+    rows = read(texts(data), checkpoint("bert"))
+    whole = built(BertEncoder, BertConfig, checkpoint("bert"), "text").encode(rows, True)
+    small = built(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_tokens=100)
+    shapes = []
+    forward = small.model.forward
+    monkeypatch.setattr(
+        small.model, "forward", lambda **inputs: (shapes.append(inputs["input_ids"].shape), forward(**inputs))[1]
+    )
+    for a, b in zip(whole, small.encode(rows, True), strict=True):
+        assert_close(a.pooled, b.pooled, "pooled")
+        assert_close(a.tokens, b.tokens, "tokens")
+    assert sum(count for count, _ in shapes) == len(rows)
+    assert all(count == 1 or count * length <= 100 for count, length in shapes)
+    assert any(count > 1 for count, _ in shapes)
