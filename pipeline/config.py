@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeline.decoders import DecodersConfig
 from pipeline.encoders import EncoderConfig
-from pipeline.errors import ConfigError, one_line
+from pipeline.errors import ConfigError, carries_secret, one_line
 from pipeline.heads import HeadConfig, NativeConfig
 from pipeline.media import Modality
 from pipeline.schema import FAILURES, FIXED, Emit, column
@@ -187,10 +187,21 @@ def load(path: str, overrides: list[str] | None = None) -> PipelineConfig:
 
 def parse(raw: dict[str, Any]) -> PipelineConfig:
     """A config from plain values. Raises ``ConfigError``."""
+    _refuse_secrets(raw, ())
     try:
         return PipelineConfig.model_validate(raw)
     except ValidationError as error:
         raise _config_error(error, raw) from None
+
+
+def _refuse_secrets(value: Any, where: tuple[str, ...]) -> None:
+    if isinstance(value, str) and carries_secret(value):
+        raise ConfigError(
+            ".".join(where), "a URL with a password or a signature", "leave it out: secrets come from the environment"
+        )
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        _refuse_secrets(item, (*where, str(key)))
 
 
 def digest(section: Any) -> str:

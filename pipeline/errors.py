@@ -5,6 +5,7 @@ Both kinds pickle, because they cross process borders inside Ray.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, get_args
 
 FailureKind = Literal[
@@ -77,6 +78,18 @@ class BudgetExceeded(TesseraError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+_SECRET_URL = re.compile(r"^[a-z][a-z0-9+.-]*://[^/?#]*:[^/?#]*@", re.IGNORECASE)
+_SIGNED_URL = re.compile(
+    r"^[a-z][a-z0-9+.-]*://\S*[?&](?:x-amz-(?:signature|security-token)|x-goog-signature|sig)=", re.I
+)
+
+
+def carries_secret(url: str) -> bool:
+    """True for a URL with a password (``https://user:password@host``) or a signature in it. Such a URL would stand in
+    records, reports and messages."""
+    return bool(_SECRET_URL.match(url) or _SIGNED_URL.match(url))
 
 
 def one_line(text: str, limit: int = 500) -> str:

@@ -68,6 +68,20 @@ def test_mistakes_say_where_and_what(path: str, value: Any, expected: str) -> No
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("source.path", "s3://AKIAX:hunter2@bucket/corpus"),
+        ("output.path", "https://user:hunter2@host/out"),
+        ("features.picture.encoder.checkpoint", "https://host/m?X-Amz-Algorithm=A&X-Amz-Signature=hunter2"),
+    ],
+)
+def test_secrets_are_refused_and_not_repeated(path: str, url: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{path}: a URL with a password or a signature") as caught:
+        configs.parse(_with(path, url))
+    assert "hunter2" not in str(caught.value)
+
+
 def test_missing_sections() -> None:
     with pytest.raises(ConfigError, match=r"output: is missing; it is required"):
         configs.parse({k: v for k, v in GOOD.items() if k != "output"})

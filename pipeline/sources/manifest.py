@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline import storage
-from pipeline.errors import ConfigError, describe
+from pipeline.errors import ConfigError, carries_secret, describe
 from pipeline.schema import FIXED, LISTING, ROLES
 from pipeline.sources import _tables
 from pipeline.sources._identity import LISTING_ROWS, stat_token, version_of
@@ -180,6 +180,8 @@ class ManifestSource:
 
     def _uri(self, where: str, place: str, value: str) -> tuple[str, str]:
         """(relative to the root where it lies inside, absolute or full) of a row's value."""
+        if carries_secret(value):
+            raise ConfigError(where, f"a URL with a password or a signature in {place}", "leave it out of the table")
         found = _SCHEME.match(value)
         scheme = (found[1] or found[2]).lower() if found else None
         root, root_scheme = self._root

@@ -137,6 +137,13 @@ def test_without_an_id_column_the_first_uri_is_the_id(tmp_path: Path) -> None:
     assert found["3.wav"]["audio_uri"] == f"{tmp_path}/3.wav"
 
 
+def test_urls_with_secrets_are_refused_and_not_repeated(tmp_path: Path) -> None:
+    path = write(tmp_path, "csv", [{"pic": "s3://AKIAX:hunter2@bucket/1.jpg"}])
+    with pytest.raises(ConfigError, match=r"source\.columns\.image: a URL with a password .* in row 1") as caught:
+        listed(path, {"image": "pic"})
+    assert "hunter2" not in str(caught.value)
+
+
 def test_root(tmp_path: Path) -> None:
     rows = [{"pic": "sub/1.jpg"}]
     path = write(tmp_path, "csv", rows)
