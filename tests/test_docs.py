@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -212,6 +215,32 @@ def test_every_command_parses(command: str) -> None:
     context = group.commands[name].make_context(name, args)
     config = context.params.get("config", "CONFIG")
     assert config == "CONFIG" or (ROOT / config).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_everything_in_the_readme_runs(tmp_path: Path, models: Path, demo_corpus: Path) -> None:
+    """Its commands in order, then its Python, in a checkout of its own; `make` is what made this environment."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    (tmp_path / ".demo").mkdir()
+    (tmp_path / ".demo" / "models").symlink_to(models)
+    (tmp_path / ".demo" / "corpus").symlink_to(demo_corpus)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "tessera").symlink_to(Path(sys.executable).with_name("tessera"))
+    text = (ROOT / "README.md").read_text()
+    commands = [
+        line
+        for block in re.findall(r"```sh\n(.*?)```", text, flags=re.S)
+        for line in block.splitlines()
+        if not line.startswith("make ")
+    ]
+    assert len(commands) >= 4
+    for command in commands:
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (shown.returncode, "picture" in shown.stdout) == (0, True), shown.stderr
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
