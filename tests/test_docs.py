@@ -212,6 +212,8 @@ def test_every_command_parses(command: str) -> None:
     name, *args = shlex.split(command)
     group: Any = typer.main.get_command(app)
     assert name in group.commands
+    if not args:  # the command's name in a sentence
+        return
     context = group.commands[name].make_context(name, args)
     config = context.params.get("config", "CONFIG")
     assert config == "CONFIG" or (ROOT / config).is_file()
