@@ -21,6 +21,8 @@ from pipeline.storage import Blob
 if TYPE_CHECKING:
     import PIL.Image
 
+_STRIP_ROWS = 64
+
 
 class ImageConfig(BaseModel):
     """How a picture is decoded."""
@@ -29,6 +31,8 @@ class ImageConfig(BaseModel):
 
     max_pixels: int = Field(default=178_956_970, ge=1)
     """Width x height by the header; a larger picture is a failure (``limit``) before it is decoded."""
+    max_bytes: int = Field(default=512 << 20, ge=1)
+    """A larger file is a failure (``limit``) before it is read."""
     background: tuple[int, int, int] = (255, 255, 255)
     """What shines through transparent pixels."""
     truncated: bool = False
@@ -40,6 +44,9 @@ class ImageMedia:
 
     def __init__(self, blob: Blob, config: ImageConfig) -> None:
         self.config = config
+        size = blob.size()
+        if size > config.max_bytes:
+            raise SampleError("limit", f"{size} bytes of picture, over max_bytes {config.max_bytes}")
         data = blob.read()
         if not data:
             raise SampleError("empty", "zero bytes")
@@ -136,15 +143,19 @@ def to_rgb(picture: PIL.Image.Image, background: tuple[int, int, int]) -> np.nda
 
 
 def _grey8(values: np.ndarray, mode: str) -> np.ndarray:
-    """16-bit and 32-bit greys by their full range; floats in [0, 1] or, beyond it, [0, 255]."""
-    if mode == "F":
-        values = np.nan_to_num(values.astype(np.float64))
-        values = values * 255 if values.size and values.max() <= 1 else values
-    elif mode == "I":  # Pillow widens 16-bit greys to 32 bits
-        values = values / (257 if values.size and values.max() <= 65535 else 2**31 / 256)
-    else:
-        values = values / 257
-    return np.asarray(np.clip(np.round(values), 0, 255), np.uint8)
+    """16-bit and 32-bit greys by their full range; floats in [0, 1] or, beyond it, [0, 255].
+
+    In strips of rows: a wider copy of the whole would take eight times the memory.
+    """
+    finite = np.isfinite(values) if mode == "F" else None
+    top = float(np.max(values, initial=0, where=True if finite is None else finite))
+    scales = (255.0, 1.0) if mode == "F" else (1 / 257, 256 / 2**31)  # Pillow widens 16-bit greys to 32 bits
+    scale = scales[top > (1 if mode == "F" else 65535)]
+    done = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _STRIP_ROWS):
+        strip = np.nan_to_num(values[start : start + _STRIP_ROWS].astype(np.float64)) * scale
+        done[start : start + _STRIP_ROWS] = np.clip(np.round(strip), 0, 255)
+    return done
 
 
 def _container_size(data: bytes) -> tuple[int, int]:

@@ -6,12 +6,11 @@ import html
 import json
 import re
 from dataclasses import dataclass
-from html.parser import HTMLParser
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.errors import SampleError, describe
+from pipeline.errors import SampleError, describe, one_line
 from pipeline.media import MediaInfo, Span, Text
 from pipeline.storage import Blob
 
@@ -22,12 +21,30 @@ class TextConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     on_other: Literal["fail", "detect", "replace"] = "detect"
-    """Bytes that are not UTF-8: a failure; detected (UTF-16 and UTF-32 by their mark, else by
-    statistics); or decoded with the replacement character."""
+    """Bytes that are not UTF-8: a failure; detected (UTF-16 and UTF-32 by their mark, else ``encoding``, else by
+    statistics where the text is long enough for them); or decoded with the replacement character."""
+    encoding: str | None = None
+    """What bytes are that are not UTF-8, such as ``cp1252``; null: statistics tell, or the file fails."""
     html: Literal["strip", "keep"] = "strip"
     """Tags, scripts and styles of HTML are taken out, or kept as text."""
     max_bytes: int = Field(default=64 << 20, ge=1)
     """A larger file is a failure (``limit``)."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                "a".encode(name)
+            except LookupError as error:
+                raise ValueError(
+                    f"{name!r} is no encoding that Python knows: such as cp1252, koi8-r, gb18030"
+                ) from error
+        return name
+
+
+_COHERENT, _NEAR = 10.0, 5.0
+"""Percent of `charset_normalizer`'s coherence: below it a guess is noise; so close, two guesses are equal."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +113,24 @@ def decode(data: bytes, config: TextConfig) -> str:
         raise SampleError("corrupt", "binary data, no text")
     if config.on_other == "replace":
         return _clean(data.decode("utf-8-sig", errors="replace"))
+    if config.encoding is not None:
+        return _clean(_strict(data, config.encoding))
+    return _clean(_by_statistics(data))
+
+
+def _by_statistics(data: bytes) -> str:
+    """Text in the encoding that makes words of some language; of a few bytes nothing can be told, and it fails."""
     from charset_normalizer import from_bytes
 
-    best = from_bytes(data).best()
-    if best is None:
-        raise SampleError("encoding", "neither UTF-8 nor any encoding that could be told")
-    return _clean(str(best))
+    found = list(from_bytes(data))
+    best = found[0].percent_coherence if found else 0.0
+    if best < _COHERENT:
+        raise SampleError(
+            "encoding", "neither UTF-8 nor any encoding that could be told: declare it as decoders.text.encoding"
+        )
+    near = [one for one in found if one.percent_coherence >= best - _NEAR]
+    # Several encodings differ in a few letters only; then the one that is by far the most common.
+    return str(next((one for one in near if "cp1252" in one.could_be_from_charset), near[0]))
 
 
 def _strict(data: bytes, encoding: str) -> str:
@@ -118,51 +147,64 @@ def _clean(text: str) -> str:
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
 
 
-class _Stripper(HTMLParser):
-    _BLOCKS = frozenset(
-        (
-            *("p", "div", "br", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "section", "article", "header"),
-            *("footer", "table", "ul", "ol", "dl", "dt", "dd", "title"),
-        )
-    )
-    _SILENT = frozenset(("script", "style", "template", "noscript"))
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self.silent = 0
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.silent += tag in self._SILENT
-        if tag in self._BLOCKS:
-            self.parts.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.silent -= tag in self._SILENT and self.silent > 0
-        if tag in self._BLOCKS:
-            self.parts.append("\n")
-
-    def handle_data(self, data: str) -> None:
-        if not self.silent:
-            self.parts.append(data)
-
-
 def _is_html(text: str, name: str) -> bool:
     start = text[:200].lstrip().lower()
     return name.endswith((".html", ".htm", ".xhtml")) or start.startswith(("<!doctype html", "<html"))
 
 
+_BLOCK = re.compile(
+    r"</?(?:p|div|br|li|tr|h[1-6]|section|article|header|footer|table|ul|ol|dl|dt|dd|title)(?![\w-])", re.IGNORECASE
+)
+_SILENT = re.compile(r"<(script|style|template|noscript)(?![\w-])", re.IGNORECASE)
+_MARKUP = re.compile(r"<(?=[a-zA-Z/!?])")
+_QUOTE_OR_END = re.compile(r"[\"'>]")
+
+
 def strip_html(text: str) -> str:
-    """The words of an HTML page, a block a line."""
-    parser = _Stripper()
-    parser.feed(text)
-    parser.close()
-    lines = (" ".join(line.split()) for line in "".join(parser.parts).split("\n"))
+    """The words of an HTML page, a block a line, in time linear in its length, whatever is left open.
+
+    As in HTML's own rules a comment, a tag or a script that is never closed reaches to the end.
+    """
+    parts, at = [], 0
+    while (found := _MARKUP.search(text, at)) is not None:
+        parts.append(html.unescape(text[at : found.start()]))
+        start = found.start()
+        if _BLOCK.match(text, start):
+            parts.append("\n")
+        silent = _SILENT.match(text, start)
+        at = _markup_end(text, start)
+        if silent is not None:
+            end = re.compile(rf"</{silent[1]}(?![\w-])", re.IGNORECASE).search(text, at)
+            at = len(text) if end is None else end.start()
+    parts.append(html.unescape(text[at:]))
+    lines = (" ".join(line.split()) for line in "".join(parts).split("\n"))
     return "\n".join(line for line in lines if line)
 
 
+def _markup_end(text: str, start: int) -> int:
+    """Where the comment, declaration or tag at ``start`` ends."""
+    if text.startswith("<!--", start):
+        end = text.find("-->", start + 2)
+        return len(text) if end < 0 else end + 3
+    if text[start + 1] in "!?":
+        end = text.find(">", start)
+        return len(text) if end < 0 else end + 1
+    at = start + 1
+    while (found := _QUOTE_OR_END.search(text, at)) is not None:
+        if found[0] == ">":
+            return found.end()
+        at = found.end()
+        if text[found.start() - 1] in "= \t\n":  # a quoted value may hold a ">"
+            close = text.find(found[0], at)
+            at = len(text) if close < 0 else close + 1
+    return len(text)
+
+
 _ARROW = re.compile(r"^\s*([\d:.,]+)\s*-->\s*([\d:.,]+)")
-_TAG = re.compile(r"<[^>\n]*>")
+_TAG = re.compile(r"</?[a-zA-Z][^<>\n]*>|<\d[\d:.]*>")
+"""Of subtitles: styles and voices, and the times of karaoke; not the comparison in "a < b and c > d"."""
+_NO_CUE = re.compile(r"(?:WEBVTT|NOTE|STYLE|REGION)(?:\s|$)")
+_SHORTEST_S = 0.001
 
 
 def _segments(text: str, name: str) -> list[Segment] | None:
@@ -176,18 +218,22 @@ def _segments(text: str, name: str) -> list[Segment] | None:
 
 def _cues(text: str) -> list[Segment] | None:
     """SubRip and WebVTT: blocks with a line ``start --> end``; notes, styles and tags are dropped."""
-    segments = []
+    cues: list[tuple[str, str, list[str]]] = []
     for block in re.split(r"\n\s*\n", text):
         lines = block.strip("\n").split("\n")
-        at = next((i for i, line in enumerate(lines) if _ARROW.match(line)), None)
-        if at is None or at > 1:
-            continue
-        times = _ARROW.match(lines[at])
-        assert times is not None
-        words = html.unescape(_TAG.sub("", "\n".join(lines[at + 1 :]))).strip()
-        start, end = _seconds(times[1]), _seconds(times[2])
-        if words and end > start:
-            segments.append(Segment(start, end, words))
+        at = next((i for i, line in enumerate(lines[:2]) if _ARROW.match(line)), None)
+        if at is not None:
+            times = _ARROW.match(lines[at])
+            assert times is not None
+            cues.append((times[1], times[2], lines[at + 1 :]))
+        elif cues and not _NO_CUE.match(lines[0]):  # a blank line stands inside the cue before
+            cues[-1][2].extend(lines)
+    segments = []
+    for begin, stop, lines in cues:
+        words = html.unescape(_TAG.sub("", "\n".join(lines))).strip()
+        start, end = _seconds(begin), _seconds(stop)
+        if words and end >= start:
+            segments.append(Segment(start, max(end, start + _SHORTEST_S), words))
     if not segments and text.startswith("WEBVTT"):
         return []  # subtitles without a cue have no words
     return sorted(segments, key=lambda s: s.start_s) or None
@@ -207,7 +253,7 @@ def _seconds(stamp: str) -> float:
 def _json_segments(text: str) -> list[Segment] | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     items = value.get("segments") if isinstance(value, dict) else value
     if not isinstance(items, list) or not items:
@@ -218,6 +264,6 @@ def _json_segments(text: str) -> list[Segment] | None:
             return None
         try:
             segments.append(Segment(float(item["start"]), float(item["end"]), str(item["text"]).strip()))
-        except (TypeError, ValueError) as error:
-            raise SampleError("corrupt", f"segment {item!r}") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SampleError("corrupt", one_line(f"segment {item!r}", 200)) from error
     return sorted((s for s in segments if s.text and s.end_s > s.start_s), key=lambda s: s.start_s) or None

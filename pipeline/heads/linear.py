@@ -13,6 +13,8 @@ from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.errors import ConfigError, describe
 from pipeline.heads.base import unit
 
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
 
 class LinearConfig(BaseModel):
     """``y = W x + b``. The file's metadata names the space."""
@@ -39,7 +41,7 @@ class LinearHead:
             ConfigError: no such file, not safetensors, no ``weight``, no ``space``, dimensions that do not fit.
         """
         where = f"{where}.weights"
-        shapes, metadata = self._header(where)
+        shapes, dtypes, metadata = self._header(where)
         space, normalize = metadata.get("space", ""), metadata.get("normalize", "true")
         if "weight" not in shapes or len(shapes["weight"]) != 2:
             found = f"tensors {', '.join(f'{name} {shape}' for name, shape in shapes.items()) or 'none'}"
@@ -48,6 +50,8 @@ class LinearHead:
             raise ConfigError(where, "no `space` in its metadata", "name the space that the head was fitted for")
         if normalize not in ("true", "false"):
             raise ConfigError(where, f"`normalize` {normalize!r} in its metadata", "true or false")
+        if wrong := sorted({dtype for dtype in dtypes.values() if dtype not in _FLOATS}):
+            raise ConfigError(where, f"values of type {', '.join(wrong)}", f"one of: {', '.join(_FLOATS)}")
         dim, width = shapes["weight"]
         if width != self.spec.dim:
             raise ConfigError(where, f"weight {shapes['weight']}", f"the encoder's vectors have {self.spec.dim} values")
@@ -55,7 +59,8 @@ class LinearHead:
             raise ConfigError(where, f"bias {shapes['bias']}", f"[{dim}], as many as weight has rows")
         self.dim, self.space, self.normalized = dim, space, normalize == "true"
 
-    def _header(self, where: str) -> tuple[dict[str, list[int]], dict[str, str]]:
+    def _header(self, where: str) -> tuple[dict[str, list[int]], dict[str, str], dict[str, str]]:
+        """Shapes and types of ``weight`` and ``bias``, and the metadata."""
         from safetensors import safe_open
 
         path = self.config.weights
@@ -63,19 +68,20 @@ class LinearHead:
             raise ConfigError(where, f"no file {path!r}", "give a safetensors file")
         try:
             with safe_open(path, framework="np") as file:
-                shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-                return shapes, dict(file.metadata() or {})
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                shapes = {name: list(one.get_shape()) for name, one in slices.items()}
+                dtypes = {name: str(slices[name].get_dtype()) for name in ("weight", "bias") if name in slices}
+                return shapes, dtypes, dict(file.metadata() or {})
         except Exception as error:  # the library raises its own kinds
             raise ConfigError(
                 where, f"{path!r} is no safetensors file ({describe(error)})", "save it as one"
             ) from error
 
     def setup(self) -> None:
-        from safetensors.numpy import load_file
+        from safetensors.torch import load_file  # numpy has no bfloat16
 
-        tensors = load_file(self.config.weights)
-        self.weight = tensors["weight"].astype(np.float32)
-        self.bias = tensors["bias"].astype(np.float32) if "bias" in tensors else None
+        tensors = {name: tensor.float().numpy() for name, tensor in load_file(self.config.weights).items()}
+        self.weight, self.bias = tensors["weight"], tensors.get("bias")
 
     def project(self, rows: Sequence[Encoded]) -> np.ndarray:
         pooled = np.stack([row.pooled for row in rows if row.pooled is not None]).astype(np.float32, copy=False)

@@ -59,8 +59,13 @@ def failure(feature: str | None, uri: str | None, stage: Stage, error: Exception
     """The one place where an exception becomes data."""
     if isinstance(error, SampleError):
         return Failure(feature, uri, stage, error.kind, error.message)
-    kind = "memory" if isinstance(error, MemoryError) else "internal"
-    return Failure(feature, uri, stage, kind, describe(error))
+    return Failure(feature, uri, stage, "memory" if _out_of_memory(error) else "internal", describe(error))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Also torch's own errors, of the device and of the host, without importing torch."""
+    name, text = type(error).__name__, str(error)
+    return isinstance(error, MemoryError) or name == "OutOfMemoryError" or "DefaultCPUAllocator" in text
 
 
 def failure_column(rows: Sequence[Sequence[Failure]]) -> pa.Array:

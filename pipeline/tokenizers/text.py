@@ -15,6 +15,7 @@ from pipeline.media import Media, Modality, Text, TextRequest
 from pipeline.tokenizers._cut import Cutter
 from pipeline.tokenizers.base import Prepared, missing
 
+_CHARS_PER_TOKEN, _MARGIN_CHARS = 16, 4096
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSET = 1_000_000_000
 """A tokenizer that knows no limit says 1e30."""
@@ -132,7 +133,24 @@ class TextTokenizer:
     def _encode(self, text: str, truncated: bool) -> Any:
         if not text.isascii() and _SURROGATE.search(text):
             raise SampleError("encoding", "the text holds half a surrogate pair, which is no character")
-        tokenizer = self._cutting if truncated else self._whole
+        if truncated and self.max_length is not None:
+            return self._encode_start(text)
+        return self._call(self._whole, text, truncated=False)
+
+    def _encode_start(self, text: str) -> Any:
+        """The first ``max_length`` tokens, from a beginning of the text that is surely long enough: a tokenizer reads
+        all that it is given, at a kilobyte of memory a token, before it truncates."""
+        assert self.max_length is not None
+        size = _CHARS_PER_TOKEN * self.max_length + _MARGIN_CHARS
+        while size < len(text):
+            encoded = self._call(self._cutting, text[:size], truncated=True)
+            reach = max(end for _, end in encoded["offset_mapping"]) - len(self.config.prompt)
+            if len(encoded["input_ids"]) >= self.max_length and reach <= size - _MARGIN_CHARS:
+                return encoded  # what was cut off lies too far away to change a token
+            size *= 4
+        return self._call(self._cutting, text, truncated=True)
+
+    def _call(self, tokenizer: Any, text: str, truncated: bool) -> Any:
         return tokenizer(
             self.config.prompt + text,
             truncation=truncated and self.max_length is not None,

@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pipeline.decoders.image import ImageConfig, ImageMedia
+from pipeline.decoders.image import ImageConfig, ImageMedia, _grey8
 from pipeline.errors import SampleError
 from pipeline.storage import Blob
 
@@ -238,3 +238,26 @@ def _png_header(width: int, height: int) -> bytes:
     for tag, body in ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b""))):
         out.write(struct.pack(">I", len(body)) + tag + body + struct.pack(">I", zlib.crc32(tag + body)))
     return out.getvalue()
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "big.jpg"
+    PIL.Image.new("RGB", (8, 8)).save(path)
+    with path.open("r+b") as file:
+        file.truncate(3 << 30)  # sparse: takes no room
+    with pytest.raises(SampleError, match="over max_bytes 536870912") as caught:
+        ImageMedia(Blob(str(path)), ImageConfig())
+    assert caught.value.kind == "limit"
+
+
+def test_a_large_grey_takes_little_more_than_its_pixels(tmp_path: Path) -> None:
+    """16 bits a pixel: the same values as a whole array at once, in a fraction of the memory."""
+    import tracemalloc
+
+    values = np.random.default_rng(0).integers(0, 65536, (3000, 3000), np.uint16)
+    tracemalloc.start()
+    grey = _grey8(values, "I;16")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(grey, np.clip(np.round(values / 257), 0, 255).astype(np.uint8))
+    assert peak < 2 * grey.nbytes

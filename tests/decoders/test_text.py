@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -200,3 +202,89 @@ def test_bad_texts_are_words_or_a_reason(data: Path) -> None:
     assert found == expected
     twins = [TextMedia(Blob(str(data / "bad" / f"dv_{n}.txt")), TextConfig()).whole for n in ("utf16_bom", "utf8_bom")]
     assert twins[0] == twins[1]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<html>" + "<!--" * 100_000,
+        "<html>" + "<a " * 100_000,
+        "<html>" + '<a b="' * 100_000,
+        "<html>" + "<script>" * 100_000,
+        "<html>" + "<![" * 100_000,
+        "<html>" + "</" * 100_000,
+        "<html>" + "&" * 100_000,
+    ],
+)
+def test_hostile_html_takes_linear_time(page: str) -> None:
+    started = time.process_time()
+    strip_html(page)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ('<p title="a > b">one</p>', "one"),
+        ("<p>a < b and c > d</p>", "a < b and c > d"),
+        ("a<!-- no > no -->b", "ab"),
+        ("one<![foo[x]]>two", "onetwo"),
+        ("<?php no ?>words", "words"),
+        ("<SCRIPT>no</p></Script>yes", "yes"),
+        ("<pre>x</pre><link a=b>y", "xy"),
+        ("it's <b>5 o'clock</b>", "it's 5 o'clock"),
+        ("never <!-- closed", "never"),
+    ],
+)
+def test_html_by_hand(page: str, words: str) -> None:
+    assert strip_html(page) == words
+
+
+SHORT = {"cp1252": ("café", "a naïve idea", "niño jugando en el parque"), "koi8-r": ("Привет",), "euc-jp": ("日本語",)}
+
+
+@pytest.mark.parametrize(("encoding", "text"), [(name, text) for name, own in SHORT.items() for text in own])
+def test_a_few_bytes_are_not_guessed_at(encoding: str, text: str) -> None:
+    """Statistics would make other words of them."""
+    assert _kind(text.encode(encoding)) == "encoding"
+    assert decode(text.encode(encoding), TextConfig(encoding=encoding)) == text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "El niño español mañana irá al parque. " * 10),
+        ("cp1252", "L'été dernier, nous avons été à la plage où les élèves étaient déjà en vacances. " * 3),
+        ("koi8-r", "Съешь ещё этих мягких французских булок, да выпей же чаю. " * 4),
+        ("shift_jis", "日本語の文章はここにあります。今日は天気がいいですね。" * 3),
+    ],
+)
+def test_long_texts_tell_their_encoding(encoding: str, text: str) -> None:
+    assert decode(text.encode(encoding), TextConfig()) == text
+
+
+def test_a_declared_encoding_must_fit_and_be_known() -> None:
+    assert _kind(b"\xff\xfeoops\x81", encoding="ascii", on_other="detect") == "encoding"
+    with pytest.raises(ValueError, match="'cp9999' is no encoding that Python knows"):
+        TextConfig(encoding="cp9999")
+
+
+def test_no_words_of_a_subtitle_are_lost(tmp_path: Path) -> None:
+    words = "1\n00:00:01,000 --> 00:00:02,000\nFirst\n\nSecond line\n\n2\n00:00:03,000 --> 00:00:03,000\nZero long\n\n"
+    words += "3\n00:00:04,000 --> 00:00:05,000\n<i>a < b</i> and c > d\n"
+    media = _opened(tmp_path, "a.srt", words)
+    assert [one.text for one in media.segments or ()] == ["First\nSecond line", "Zero long", "a < b and c > d"]
+    assert media.text(3.0, 4.0).text == "Zero long"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", "[" * 100_000),
+        ("a.json", '[{"start": 0, "end": 1' + "0" * 400 + ', "text": "x"}]'),
+        ("a.html", "<html><![foo[ words ]]> more"),
+    ],
+)
+def test_nothing_but_sample_errors_escapes(tmp_path: Path, name: str, content: str) -> None:
+    with contextlib.suppress(SampleError):
+        assert _opened(tmp_path, name, content).whole

@@ -59,3 +59,20 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     save(str(path), np.zeros((3, 8)), "s", np.zeros(4))
     with pytest.raises(ConfigError, match=where + r"bias \[4\]; \[3\]"):
         _check(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_float_types_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    from safetensors.torch import save_file as save_torch
+
+    weight = torch.from_numpy(RNG.normal(size=(3, 8))).to(dtype)
+    path = tmp_path / "h.safetensors"
+    save_torch({"weight": weight}, str(path), metadata={"space": "s", "normalize": "false"})
+    head = build(LinearConfig(kind="linear", weights=str(path)), SPEC)
+    head.check("features.a.head")
+    head.setup()
+    vector = RNG.normal(size=8).astype(np.float32)
+    np.testing.assert_allclose(head.project([Encoded(pooled=vector)])[0], weight.float().numpy() @ vector, rtol=1e-5)
+    save_torch({"weight": torch.zeros(3, 8, dtype=torch.int32)}, str(path), metadata={"space": "s"})
+    with pytest.raises(ConfigError, match=r"values of type I32; one of: F64, F32, F16, BF16"):
+        _check(path)

@@ -211,3 +211,29 @@ def test_threads_may_share_a_tokenizer(data: Path) -> None:
         others = [pool.submit(tokenizer.tokenize, Text(text)) for _ in range(200)]
         assert all(one.result() == spans for one in some)
         assert all(np.array_equal(one.result().inputs["input_ids"], ids) for one in others)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("prompt", ["", "query: "])
+def test_the_beginning_of_a_long_text_is_enough(name: str, prompt: str, data: Path) -> None:
+    """Truncated ids equal those of the whole text, for words, for one endless word, and for blanks."""
+    words = " ".join(texts(data)) * 40
+    for text in (words, "a" * 40_000, "日本語" * 20_000, " " * 30_000 + words, "x " * 30_000):
+        tokenizer = _tokenizer(name, max_length=24, prompt=prompt)
+        try:
+            ids = tokenizer.tokenize(Text(text)).inputs["input_ids"].tolist()
+        except SampleError:
+            continue
+        whole = _reference(name)(prompt + text, truncation=True, max_length=24)["input_ids"]
+        assert ids == whole
+
+
+def test_a_long_text_is_not_read_whole() -> None:
+    seen = []
+    tokenizer = TextTokenizer(TextConfig(kind="text", max_length=16), checkpoint("bert"))
+    tokenizer.check("x")
+    tokenizer.setup()
+    call = tokenizer._call
+    tokenizer._call = lambda which, text, truncated: (seen.append(len(text)), call(which, text, truncated))[1]  # type: ignore[method-assign]
+    tokenizer.tokenize(Text("some words " * 1_000_000))
+    assert max(seen) < 10_000
