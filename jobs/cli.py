@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -78,6 +79,8 @@ def corpus(folder: Annotated[str, typer.Argument(help="Where to write it.")]) ->
 
 def main() -> None:
     """Console entry: exit codes 0 done, 2 config, 3 failure budget, 4 interrupted or lost resources."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     try:
         app()
     except ConfigError as error:
@@ -86,8 +89,16 @@ def main() -> None:
         _end(str(error), EXIT_BUDGET)
     except TesseraError as error:
         _end(str(error), EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
+    except _Stopped:
         _end("interrupted", EXIT_INTERRUPTED)
+
+
+class _Stopped(BaseException):
+    """SIGTERM or Ctrl-C: nothing on the way up may take it for an error, or for a signal of its own."""
+
+
+def _stop(*_: object) -> None:
+    raise _Stopped
 
 
 def _console() -> Console:

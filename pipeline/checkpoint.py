@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError, describe
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _NEEDED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
 
 
@@ -137,11 +138,40 @@ def _check_files(path: str, name: str, where: str) -> None:
     files = os.listdir(path)
     if "config.json" not in files:
         raise ConfigError(where, f"{name!r} has no config.json", "give a folder written by save_pretrained")
-    if any(file.endswith(".safetensors") for file in files):
-        return
-    pickled = [file for file in files if file.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"))]
-    found = f"{name!r} holds only {pickled[0]}" if pickled else f"{name!r} holds no weights"
-    raise ConfigError(where, found, "only safetensors are loaded: save_pretrained(..., safe_serialization=True)")
+    weights = [file for file in files if file.endswith(".safetensors")]
+    for file in weights:
+        _check_whole(os.path.join(path, file), where)
+    if _INDEX in files:
+        _check_parts(path, set(files), where)
+    elif weights and _WEIGHTS not in files:
+        raise ConfigError(where, f"{name!r} holds {weights[0]!r} but no index", f"name it {_WEIGHTS}, or add {_INDEX}")
+    elif not weights:
+        pickled = [file for file in files if file.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"))]
+        found = f"{name!r} holds only {pickled[0]}" if pickled else f"{name!r} holds no weights"
+        raise ConfigError(where, found, "only safetensors are loaded: save_pretrained(..., safe_serialization=True)")
+
+
+def _check_parts(path: str, files: set[str], where: str) -> None:
+    """Raises ``ConfigError`` unless every file that the index names is there."""
+    parts = Checkpoint(path, path, None, where).json(_INDEX).get("weight_map")
+    if not isinstance(parts, dict):
+        raise ConfigError(where, f"{path}/{_INDEX} has no weight_map", "give the checkpoint's own")
+    missing = sorted({str(part) for part in parts.values()} - files)
+    if missing:
+        raise ConfigError(where, f"{path} lacks {missing[0]}, which {_INDEX} names", "copy the whole checkpoint")
+
+
+def _check_whole(path: str, where: str) -> None:
+    """Raises ``ConfigError`` unless the file is as long as its header says: half a download must not start a run."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except Exception as error:  # the library raises its own kinds
+        raise ConfigError(
+            where, f"{path} is no whole safetensors file ({describe(error)})", "copy or download it again"
+        ) from error
 
 
 def _digest(path: str, suffixes: tuple[str, ...]) -> str:

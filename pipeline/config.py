@@ -10,14 +10,14 @@ import hashlib
 import json
 import os
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pipeline import yamls
 from pipeline.decoders import DecodersConfig
 from pipeline.encoders import EncoderConfig
-from pipeline.errors import ConfigError, carries_secret, one_line
+from pipeline.errors import ConfigError, NotAllowed, carries_secret
 from pipeline.heads import HeadConfig, NativeConfig
 from pipeline.media import Modality
 from pipeline.schema import FAILURES, FIXED, Emit, column
@@ -42,11 +42,13 @@ class WindowConfig(_Section):
     """A last window shorter than ``length_s``: kept as it is, merged into the one before, or dropped."""
     repeat_tokens: bool = False
     """True: tokens of untimed text and images stand in every window of their sample, not only in window 0."""
+    max_windows: int = Field(default=100_000, ge=1)
+    """A sample whose times make more is a failure (``limit``): one false time must not make rows without end."""
 
     @model_validator(mode="after")
     def _fits(self) -> WindowConfig:
         if self.overlap_s and (self.length_s is None or self.overlap_s >= self.length_s):
-            raise ValueError(f"overlap_s {self.overlap_s} must be less than length_s {self.length_s}")
+            raise NotAllowed(f"{self.overlap_s} beside length_s {self.length_s}", "less than length_s", "overlap_s")
         return self
 
 
@@ -74,7 +76,7 @@ class FeatureConfig(_Section):
     @classmethod
     def _emit_something(cls, emit: tuple[Emit, ...]) -> tuple[Emit, ...]:
         if not emit or len(set(emit)) != len(emit):
-            raise ValueError("name at least one output, each once")
+            raise NotAllowed(f"found {list(emit)}", "name at least one output, each once")
         return emit
 
 
@@ -110,6 +112,12 @@ class PoolConfig(_Section):
     max_actors: int | None = Field(default=None, ge=1)
     """null: one per GPU, or per CPU core on a host without GPUs."""
 
+    @model_validator(mode="after")
+    def _ordered(self) -> PoolConfig:
+        if self.min_actors and self.max_actors and self.min_actors > self.max_actors:
+            raise NotAllowed(f"{self.min_actors} beside max_actors {self.max_actors}", "at most as many", "min_actors")
+        return self
+
 
 class ComputeConfig(_Section):
     address: str | None = None
@@ -135,14 +143,22 @@ class PipelineConfig(_Section):
         columns = dict.fromkeys([*FIXED.names, *FAILURES.names], "a fixed column")
         for name, feature in self.features.items():
             if not re.fullmatch(_NAME, name):
-                raise ValueError(f"features.{name}: a feature's name is lower case letters, digits and _")
+                raise NotAllowed(
+                    "no name for columns", "lower case letters, digits and _, a letter first", f"features.{name}"
+                )
             for part in ("embedding", "tokens", "prefix_tokens", "token_ids", "grid", "times"):
                 taken = columns.setdefault(column(name, part), name)
                 if taken != name:
-                    raise ValueError(f"features.{name}: its column {column(name, part)!r} is {taken}'s already")
+                    raise NotAllowed(
+                        f"its column {column(name, part)!r} is {taken}'s already",
+                        "rename the feature",
+                        f"features.{name}",
+                    )
             if feature.pool not in self.compute.pools:
                 known = ", ".join(self.compute.pools)
-                raise ValueError(f"features.{name}.pool: no pool {feature.pool!r} in compute.pools ({known})")
+                raise NotAllowed(
+                    f"found {feature.pool!r}", f"a pool of compute.pools: {known}", f"features.{name}.pool"
+                )
         return self
 
     def text_windows(self) -> str | None:
@@ -172,11 +188,12 @@ def load(path: str, overrides: list[str] | None = None) -> PipelineConfig:
     """
     try:
         with open(path, encoding="utf-8") as stream:
-            raw = yaml.safe_load(stream)
+            text = stream.read()
     except OSError as error:
         raise ConfigError(path, f"cannot be read ({error.strerror})", "give a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(path, f"is not YAML ({one_line(str(error))})", "mend the syntax") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, f"is not YAML (not UTF-8 at byte {error.start})", "save it as UTF-8") from error
+    raw = yamls.parse(text, path)
     if not isinstance(raw, dict):
         raise ConfigError(path, f"holds {type(raw).__name__}", "a mapping with source, output and features")
     raw = _anchored(raw, os.path.dirname(os.path.abspath(path)))
@@ -199,6 +216,10 @@ def _refuse_secrets(value: Any, where: tuple[str, ...]) -> None:
         raise ConfigError(
             ".".join(where), "a URL with a password or a signature", "leave it out: secrets come from the environment"
         )
+    if isinstance(value, dict):
+        for key in value:
+            if isinstance(key, str) and carries_secret(key):
+                _refuse_secrets(key, (*where, "(a key)"))
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         _refuse_secrets(item, (*where, str(key)))
@@ -223,10 +244,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError("--set", repr(override), "write dotted.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}", repr(text), "write the value as YAML") from error
+    value = yamls.parse(text, f"--set {key}")
     section: Any = raw
     *parents, last = key.split(".")
     for depth, name in enumerate(parents):
@@ -251,43 +269,53 @@ def _config_error(error: ValidationError, raw: dict[str, Any]) -> ConfigError:
         return ConfigError(where, f"unknown key {first['loc'][-1]!r}", known + more)
     if first["type"] == "missing":
         return ConfigError(where, "is missing", "it is required" + more)
+    if first["type"].startswith("union_tag"):
+        kinds = ", ".join(_kinds_at(first["loc"]))
+        kind = first["ctx"].get("tag")
+        return ConfigError(f"{where}.kind", f"found {kind!r}" if kind else "is missing", f"one of {kinds}{more}")
+    refused = first.get("ctx", {}).get("error")
+    if isinstance(refused, NotAllowed):
+        place = ".".join(part for part in (where if first["loc"] else "", refused.where) if part)
+        return ConfigError(place, refused.found, refused.allowed + more)
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        inner = re.match(r"(features\.[\w.]+): (.*)", message)
-        return (
-            ConfigError(inner[1], inner[2], "rename it" + more)
-            if inner
-            else ConfigError(where, message, "mend it" + more)
-        )
     return ConfigError(where, f"found {found}", message[0].lower() + message[1:] + more)
 
 
 def _path_in(raw: Any, loc: tuple[str | int, ...]) -> str:
     names: list[str] = []
     value = raw
+    tagged = False
     for i, part in enumerate(loc):
+        if not tagged and i < len(loc) - 1 and isinstance(value, dict) and value.get("kind") == part:
+            tagged = True
+            continue
         in_list = isinstance(value, list) and isinstance(part, int) and part < len(value)
         if in_list or (isinstance(value, dict) and part in value):
-            value = value[part]
-        elif i < len(loc) - 1 and isinstance(value, dict) and value.get("kind") == part:
-            continue
+            value, tagged = value[part], False
         names.append(str(part))
     return ".".join(names) or "config"
 
 
+def _kinds_at(loc: tuple[str | int, ...]) -> list[str]:
+    """The kinds that a section at ``loc`` may have."""
+    members = get_args(_model_at(loc))
+    return [kind for member in members for kind in get_args(member.model_fields["kind"].annotation)]
+
+
 def _section_at(loc: tuple[str | int, ...]) -> list[str]:
-    """Keys of the section at ``loc``, walked through the models' own fields."""
+    """Keys of the section at ``loc``."""
+    return list(getattr(_model_at(loc), "model_fields", {}))
+
+
+def _model_at(loc: tuple[str | int, ...]) -> Any:
+    """The section at ``loc``, or a union of sections, walked through the models' own fields; None: no such."""
     model: Any = PipelineConfig
     for part in loc:
         model = _step(model, part)
-        if model is None:
-            return []
-    return list(model.model_fields) if hasattr(model, "model_fields") else []
+    return model
 
 
 def _step(model: Any, part: str | int) -> Any:
-    from typing import get_args, get_origin
-
     if hasattr(model, "model_fields"):
         info = model.model_fields.get(part)
         return _plain(info.annotation) if info else None
@@ -301,6 +329,4 @@ def _step(model: Any, part: str | int) -> Any:
 
 
 def _plain(annotation: Any) -> Any:
-    from typing import Annotated, get_args, get_origin
-
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation

@@ -47,6 +47,20 @@ class ConfigError(TesseraError):
         return " ".join(f"{self.where}: {self.found}; {self.allowed}".split())
 
 
+class NotAllowed(ValueError):
+    """What a config section's own check found; it becomes a ``ConfigError`` that knows the section's place.
+
+    Args:
+        found: what stands there.
+        allowed: what may stand there, or what to do.
+        where: dotted path below the section, empty for the section itself.
+    """
+
+    def __init__(self, found: str, allowed: str, where: str = "") -> None:
+        super().__init__(f"{found}; {allowed}")
+        self.found, self.allowed, self.where = found, allowed, where
+
+
 class SampleError(TesseraError):
     """One sample, or one feature of one row, cannot be produced.
 
@@ -80,9 +94,11 @@ class BudgetExceeded(TesseraError):
         return str(self.args[0])
 
 
-_SECRET_URL = re.compile(r"^[a-z][a-z0-9+.-]*://[^/?#]*:[^/?#]*@", re.IGNORECASE)
+_SECRET_URL = re.compile(r"^(?:[a-z][a-z0-9+.-]*://[^/?#]*:[^/?#]*@|(?:https?|ftps?)://[^/?#]*@)", re.IGNORECASE)
 _SIGNED_URL = re.compile(
-    r"^[a-z][a-z0-9+.-]*://\S*[?&](?:x-amz-(?:signature|security-token)|x-goog-signature|sig)=", re.I
+    r"^[a-z][a-z0-9+.-]*://\S*[?&](?:x-amz-signature|x-amz-security-token|x-goog-signature|signature|sig|[a-z_]*token|"
+    r"awsaccesskeyid|api_?key|password)=",
+    re.IGNORECASE,
 )
 
 

@@ -117,6 +117,7 @@ def _bind(name: str, feature: FeatureConfig, config: PipelineConfig) -> Feature:
         checkpoint = resolve(named, getattr(feature.encoder, "revision", None), f"{where}.encoder.checkpoint")
     encoder = encoders.build(feature.encoder, checkpoint, feature.modality, feature.tokenizer)
     encoder.check(where)
+    _check_device(feature, config, where)
     tokenizer = tokenizers.build(feature.tokenizer, checkpoint)
     if tokenizer.modality != feature.modality:
         raise ConfigError(
@@ -154,6 +155,29 @@ def _bind(name: str, feature: FeatureConfig, config: PipelineConfig) -> Feature:
     )
 
 
+def _cut(feature: FeatureConfig, config: PipelineConfig) -> dict[str, Any] | None:
+    """What cuts the texts that this feature reads, where another feature's tokenizer does."""
+    name = config.text_windows()
+    if feature.modality != "text" or name is None or config.features[name] is feature:
+        return None
+    cutter = config.features[name]
+    named: str = getattr(cutter.encoder, "checkpoint", None) or cutter.tokenizer.checkpoint or ""  # type: ignore[union-attr]
+    revision: str | None = getattr(cutter.encoder, "revision", None) or cutter.tokenizer.revision  # type: ignore[union-attr]
+    values = cutter.tokenizer.model_dump(mode="json", exclude={"checkpoint", "revision"})
+    path = named if os.path.isdir(named) else resolve(named, revision, f"features.{name}").path
+    return {**values, "preprocessing": Checkpoint(path, named, revision, "").preprocessing_sha256()}
+
+
+def _check_device(feature: FeatureConfig, config: PipelineConfig, where: str) -> None:
+    """A cluster's devices are its own; of this machine's they can be told."""
+    if getattr(feature.encoder, "device", None) != "cuda" or config.compute.address or os.environ.get("RAY_ADDRESS"):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(f"{where}.encoder.device", "'cuda', and this machine has no CUDA device", "auto or cpu")
+
+
 def _fingerprint(
     feature: FeatureConfig, config: PipelineConfig, checkpoint: Checkpoint | None, weights: str | None, space: str
 ) -> str:
@@ -175,7 +199,8 @@ def _fingerprint(
             "space": space,
             "weights": weights,
             "preprocessing": checkpoint.preprocessing_sha256() if checkpoint else None,
-            "window": config.window.model_dump(mode="json"),
+            "window": config.window.model_dump(mode="json", exclude={"max_windows"}),
+            "cut": _cut(feature, config),
             "decoders": config.decoders.model_dump(mode="json"),
         }
     )

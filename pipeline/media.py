@@ -35,6 +35,10 @@ class MediaInfo:
 
     format: str
     spans: dict[Modality, Span | None] = field(default_factory=dict)
+    words: tuple[Span, ...] = ()
+    """Of a timed text, when its words are shown."""
+    unsupported: frozenset[Modality] = frozenset()
+    """Modalities that are in it, in a coding that nothing here knows."""
 
 
 @dataclass(frozen=True)

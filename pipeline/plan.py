@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import sources
+from pipeline import sources, storage
 from pipeline.config import PipelineConfig, WindowConfig
+from pipeline.errors import ConfigError, SampleError
 from pipeline.features import Feature
 from pipeline.media import Modality
 from pipeline.schema import ROLES
@@ -54,6 +55,12 @@ def make(config: PipelineConfig) -> Plan:
     """List the corpus. Raises ``ConfigError``: nothing to list, duplicate ids."""
     source = sources.build(config.source)
     source.check("source")
+    if source.lists(storage.join(config.output.path, config.output.version, "data", "shard.parquet")):
+        raise ConfigError(
+            "output.path",
+            f"{config.output.path!r} lies inside the corpus, where the next listing would find its shards",
+            "a folder outside of it, or one that source.exclude names",
+        )
     roles = roles_to_open(wanted(config))
     plan = Plan()
     for table in source.list():
@@ -81,6 +88,9 @@ def cut(end_s: float, window: WindowConfig) -> list[tuple[float, float]]:
 
     Boundaries are multiples of ``length_s - overlap_s``, computed by multiplication so that they do
     not drift.
+
+    Raises:
+        SampleError: ``limit``, more than ``max_windows``.
     """
     length = window.length_s
     if length is None or end_s <= length:
@@ -88,6 +98,8 @@ def cut(end_s: float, window: WindowConfig) -> list[tuple[float, float]]:
             return []
         return [(0.0, end_s)]
     step = length - window.overlap_s
+    if not (end_s - window.overlap_s) / step < window.max_windows + 1e-9:
+        raise SampleError("limit", f"{end_s:.6g} s make more than {window.max_windows} windows: see window.max_windows")
     count = max(1, math.ceil((end_s - window.overlap_s) / step - 1e-9))
     windows = [(i * step, min((i + 1) * step + window.overlap_s, end_s)) for i in range(count)]
     last_start, last_end = windows[-1]

@@ -13,7 +13,11 @@ import json
 import logging
 import os
 import platform
+import re
 import secrets
+import signal
+import socket
+import threading
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -41,6 +45,7 @@ from pipeline.stages.probe import ProbeStage
 from pipeline.stages.rows import ROWS
 
 _TASK_CPUS = 0.25
+_ANSWER_S = 10.0
 _FREE_CPUS = 1.0
 """What actors leave to tasks: Ray's own repartitioning takes a whole CPU, and waits for ever for less."""
 _PACKAGES = (
@@ -75,6 +80,7 @@ def extract(prepared: Prepared, show_progress: bool = True) -> dict[str, Any]:
     config, started = prepared.config, time.time()
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     root = storage.join(config.output.path, config.output.version)
+    storage.check_writable(root, "output.path")
     with quiet() as terminal:
         _start_ray(config)
         sink = _sink(prepared, run_id, root)
@@ -126,10 +132,16 @@ class _Stage:
 
     def __init__(self, stages: tuple[Any, ...], progress: Any = None) -> None:
         self.stages, self.progress = stages, progress
-        for stage in stages:
-            stage.setup()
+        self.broken: Exception | None = None
+        try:
+            for stage in stages:
+                stage.setup()
+        except Exception as error:  # told at the first call: of an actor that does not start Ray tells no cause
+            self.broken = error
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        if self.broken is not None:
+            raise self.broken
         for stage in self.stages:
             table = stage(table)
         if self.progress is not None:
@@ -164,15 +176,16 @@ def _graph(prepared: Prepared, progress: Progress) -> Any:
     if on_gpu:
         dataset = _map(dataset, _Task(*decode), num_cpus=1)
         decode = ()
+    sizes = _sizes({name: config.compute.pools[name] for name in pools}, on_gpu, len(prepared.plan.blocks))
     for number, name in enumerate(pools):
         hosted = tuple(feature for feature in features if feature.config.pool == name)
-        actors = _actors(config.compute.pools[name], on_gpu, len(pools), len(prepared.plan.blocks))
+        actors = sizes[name]
         stages = (*decode, EncodeStage(config, hosted, threads=max(1, int(actors.num_cpus))))
         decode = ()
         dataset = dataset.map_batches(
             _Stage,
             fn_constructor_args=(stages, progress.actor if number == len(pools) - 1 else None),
-            batch_size=None,
+            batch_size=config.compute.block_rows if actors.num_gpus else None,  # Ray insists on a number beside a GPU
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ActorPoolStrategy(min_size=actors.least, max_size=actors.most, max_tasks_in_flight_per_actor=2),
@@ -192,20 +205,32 @@ class _Actors:
     num_gpus: float
 
 
-def _actors(pool: PoolConfig, on_gpu: bool, pools: int, blocks: int) -> _Actors:
-    """One actor per GPU, or per core on a host without; all together leave ``_FREE_CPUS`` to tasks."""
-    cpus = float(ray.cluster_resources().get("CPU", 1))
-    num_gpus = pool.num_gpus if pool.num_gpus is not None else float(on_gpu)
-    most = pool.max_actors or max(1, int(_gpus() / num_gpus) if num_gpus else int(cpus))
-    least = min(pool.min_actors or min(most, max(1, blocks)), most)
-    num_cpus = pool.num_cpus or min(1.0, int(100 * (cpus - _FREE_CPUS) / (most * pools)) / 100)
-    if num_cpus <= 0 or most * num_cpus > cpus - _FREE_CPUS + 1e-6:
+def _sizes(pools: dict[str, PoolConfig], on_gpu: bool, blocks: int) -> dict[str, _Actors]:
+    """One actor per GPU, or per core on a host without; all together leave ``_FREE_CPUS`` to tasks.
+
+    Raises:
+        ConfigError: more CPUs or GPUs than the cluster has.
+    """
+    cpus, sizes = float(ray.cluster_resources().get("CPU", 1)), {}
+    for name, pool in pools.items():
+        num_gpus = pool.num_gpus if pool.num_gpus is not None else float(on_gpu)
+        if num_gpus > _gpus():
+            raise ConfigError(
+                f"compute.pools.{name}.num_gpus", f"{num_gpus:g}", f"the cluster has {_gpus():g} GPUs: at most as many"
+            )
+        most = pool.max_actors or max(1, int(_gpus() / num_gpus) if num_gpus else int(cpus))
+        least = min(pool.min_actors or min(most, max(1, blocks)), most)
+        num_cpus = pool.num_cpus or min(1.0, int(100 * (cpus - _FREE_CPUS) / (most * len(pools))) / 100)
+        sizes[name] = _Actors(least, most, num_cpus, num_gpus)
+    taken = sum(one.most * one.num_cpus for one in sizes.values())
+    if taken > cpus - _FREE_CPUS + 1e-6 or any(one.num_cpus <= 0 for one in sizes.values()):
+        told = ", ".join(f"{name}: {one.most} actors of {one.num_cpus:g} CPUs" for name, one in sizes.items())
         raise ConfigError(
             "compute.pools",
-            f"{most} actors of {num_cpus:g} CPUs on {cpus:g} CPUs",
+            f"{told}, on {cpus:g} CPUs",
             f"leave {_FREE_CPUS:g} CPU to the tasks that feed them: fewer actors, or a smaller num_cpus",
         )
-    return _Actors(least, most, num_cpus, num_gpus)
+    return sizes
 
 
 def _map(dataset: Any, task: _Task, num_cpus: float) -> Any:
@@ -240,16 +265,36 @@ def _sink(prepared: Prepared, run_id: str, root: str) -> ShardSink:
 
 
 def _start_ray(config: PipelineConfig) -> None:
+    """Raises ``ConfigError`` for a cluster that does not answer."""
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         address = config.compute.address or os.environ.get("RAY_ADDRESS")
+        where = "compute.address" if config.compute.address else "RAY_ADDRESS"
         cores = config.compute.num_cpus or max(2, os.cpu_count() or 1)
         local = {} if address else {"num_cpus": cores, "include_dashboard": False}
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        on_term = signal.getsignal(signal.SIGTERM)
+        try:
+            _check_answers(address)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        except Exception as error:
+            if address is None:
+                raise
+            raise ConfigError(
+                where, f"no Ray cluster answers at {address!r} ({describe(error)})", "start one there, or leave it out"
+            ) from error
+        if threading.current_thread() is threading.main_thread():  # Ray's own handler exits with the signal's number
+            signal.signal(signal.SIGTERM, on_term)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _check_answers(address: str | None) -> None:
+    """Raises ``OSError`` if nothing listens there: Ray itself would wait for minutes, silently."""
+    found = re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", address or "")
+    if found is not None:
+        socket.create_connection((found[1], int(found[2])), timeout=_ANSWER_S).close()
 
 
 def _check_output(config: PipelineConfig) -> None:
@@ -274,8 +319,12 @@ def _check_passthrough(config: PipelineConfig, features: tuple[Feature, ...]) ->
     source.check("source")
     ours = {*FIXED.names, *ROWS.names, *(field.name for feature in features for field in feature.fields())}
     for name in source.passthrough().names:
-        if name in ours or "/" in name:
-            raise ConfigError("source.passthrough", f"column {name!r}", "is a column of the dataset: rename it")
+        if name in ours:
+            raise ConfigError(
+                "source.passthrough", f"column {name!r} is the dataset's own", "rename it in the manifest"
+            )
+        if "/" in name:
+            raise ConfigError("source.passthrough", f"column {name!r}", "a name without /: rename it in the manifest")
 
 
 def _commit(root: str, run_id: str, written: Written) -> None:
@@ -315,8 +364,16 @@ def _judge(config: PipelineConfig, report: dict[str, Any]) -> None:
 
 
 def _told(error: Exception, run_id: str) -> TesseraError:
-    """The innermost cause of what Ray wraps: a config error found in a worker, or why the run broke off."""
-    cause: BaseException = error
-    while isinstance(inner := getattr(cause, "cause", None) or cause.__cause__, BaseException):
-        cause = inner
-    return cause if isinstance(cause, ConfigError) else TesseraError(f"the run {run_id} broke off: {describe(cause)}")
+    """The cause of what Ray wraps: a config error found in a worker, or why the run broke off.
+
+    The innermost cause, but for Ray's own wrappers, which tell nothing.
+    """
+    causes: list[BaseException] = [error]
+    while isinstance(inner := getattr(causes[-1], "cause", None) or causes[-1].__cause__, BaseException):
+        causes.append(inner)
+    told = [one for one in causes if not type(one).__module__.startswith("ray.")] or causes
+    for one in told:
+        if isinstance(one, TesseraError):
+            return one
+    files = [one for one in told if isinstance(one, OSError) and one.filename]
+    return TesseraError(f"the run {run_id} broke off: {describe((files or told)[-1])}")

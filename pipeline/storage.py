@@ -6,6 +6,7 @@ Everything that touches a path goes through here, so a local folder, S3 and memo
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -63,6 +64,7 @@ class Blob:
         """Bytes of the file. Raises ``SampleError`` (missing, io)."""
         fs, path = split(self.uri)
         with reading(self.uri):
+            self._check_regular(fs, path)
             return int(fs.size(path) or 0)
 
     def read(self, limit: int | None = None) -> bytes:
@@ -77,7 +79,13 @@ class Blob:
 
     def _open(self) -> BinaryIO:
         fs, path = split(self.uri)
+        self._check_regular(fs, path)
         return cast(BinaryIO, fs.open(path, "rb"))
+
+    def _check_regular(self, fs: fsspec.AbstractFileSystem, path: str) -> None:
+        """A pipe would wait for ever, a device may have no end."""
+        if isinstance(fs, LocalFileSystem) and not stat.S_ISREG(os.stat(path).st_mode):
+            raise SampleError("unsupported", f"not a regular file: {self.uri}")
 
 
 class reading:
@@ -146,6 +154,19 @@ def publish_new(url: str, data: bytes) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def check_writable(url: str, where: str) -> None:
+    """Raises ``ConfigError`` at ``where`` unless files can be written into the folder ``url``."""
+    probe = join(url, f".writable-{uuid.uuid4().hex}")
+    try:
+        publish(probe, b"")
+        fs, path = split(probe)
+        fs.rm_file(path)
+    except Exception as error:  # any backend may raise anything here: permissions, quotas, DNS, credentials
+        raise ConfigError(
+            where, f"cannot write to {url!r} ({describe(error)})", "give a folder that can be written"
+        ) from error
 
 
 class publishing:

@@ -22,6 +22,7 @@ ORDER = [
     "plan",
     "features",
     "config",
+    "yamls",
     "demo",
     "sources",
     "decoders",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -161,11 +162,32 @@ def test_digests_follow_their_own_files_only(folder: Path) -> None:
 
 
 def test_a_further_or_a_renamed_weight_file_is_another_model(folder: Path) -> None:
+    index = {"weight_map": {"a": "model-1.safetensors"}}
     whole = found(folder).weights_sha256()
     (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     renamed = found(folder).weights_sha256()
     shutil.copy(folder / "model-1.safetensors", folder / "model-2.safetensors")
     assert len({whole, renamed, found(folder).weights_sha256()}) == 3
+
+
+def test_weights_that_are_not_whole(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    for data in (whole[:-1], whole[: len(whole) // 2], whole[:7], b"", b"\xff" * 64, whole + b"\0"):
+        weights.write_bytes(data)
+        assert "model.safetensors is no whole safetensors file" in refused(folder)
+    weights.write_bytes(whole)
+    assert found(folder)
+
+
+def test_weights_under_a_name_that_nothing_loads(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    assert "holds 'weights.safetensors' but no index; name it model.safetensors" in refused(folder)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+    assert "lacks model-1.safetensors, which model.safetensors.index.json names" in refused(folder)
+    (folder / "model.safetensors.index.json").write_text("{}")
+    assert "has no weight_map" in refused(folder)
 
 
 def test_digests_do_not_depend_on_the_place(folder: Path, models: Path) -> None:

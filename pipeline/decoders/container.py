@@ -60,6 +60,11 @@ class Container:
             raise SampleError("unsupported", f"{self.format}: a list of other files, not media")
         self.video: Any = next((s for s in self.av.streams.video if not _is_cover(s) and _readable(s)), None)
         self.audio: Any = next((s for s in self.av.streams.audio if _readable(s)), None)
+        unreadable: dict[Modality, bool] = {
+            "video": self.video is None and not all(_is_cover(one) for one in self.av.streams.video),
+            "audio": self.audio is None and len(self.av.streams.audio) > 0,
+        }
+        self.unsupported = frozenset(modality for modality, is_there in unreadable.items() if is_there)
         self.start_s = self.av.start_time / 1_000_000 if self.av.start_time is not None else None
 
     def _opened(self) -> av.container.InputContainer:

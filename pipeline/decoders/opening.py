@@ -103,7 +103,7 @@ class _OpenContainer(OpenMedia):
         except BaseException:
             self.close()
             raise
-        self.info = MediaInfo(self.containers[0].format, spans)
+        self.info = MediaInfo(self.containers[0].format, spans, unsupported=self.containers[0].unsupported)
         self.reader: video_decord.DecordReader | video_pyav.PyavReader | None = None
         self.samples: Samples | None = None
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.errors import SampleError, describe, one_line
+from pipeline.errors import NotAllowed, SampleError, describe, one_line
 from pipeline.media import MediaInfo, Span, Text
 from pipeline.storage import Blob
 
@@ -37,8 +37,8 @@ class TextConfig(BaseModel):
             try:
                 "a".encode(name)
             except LookupError as error:
-                raise ValueError(
-                    f"{name!r} is no encoding that Python knows: such as cp1252, koi8-r, gb18030"
+                raise NotAllowed(
+                    f"found {name!r}", "a name that Python knows, such as cp1252, koi8-r, gb18030"
                 ) from error
         return name
 
@@ -64,7 +64,7 @@ class TextMedia:
         if size > config.max_bytes:
             raise SampleError("limit", f"{size} bytes of text, over max_bytes {config.max_bytes}")
         name = blob.uri.lower()
-        text = decode(blob.read(), config)
+        text = decode(blob.read(config.max_bytes), config)
         self.segments = _segments(text, name)
         if self.segments is None and _is_html(text, name) and config.html == "strip":
             text = strip_html(text)
@@ -76,7 +76,8 @@ class TextMedia:
         span = None
         if self.segments:
             span = Span(0.0, max(segment.end_s for segment in self.segments))
-        self.info = MediaInfo("text", {"text": span})
+        words = tuple(Span(segment.start_s, segment.end_s) for segment in self.segments or ())
+        self.info = MediaInfo("text", {"text": span}, words)
 
     def text(self, start_s: float | None, end_s: float | None) -> Text:
         """The segments that overlap ``[start_s, end_s)``, a line each; everything where times are None."""

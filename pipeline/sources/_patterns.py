@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from pipeline.errors import NotAllowed
+
 MAGIC = re.compile(r"[*?\[{]")
 
 
@@ -15,7 +17,7 @@ class Patterns:
     also matches whatever lies in a folder of that name: ``{images,videos}`` is ``{images,videos}/**``.
 
     Raises:
-        ValueError: a glob that cannot be read.
+        NotAllowed: a glob that cannot be read.
     """
 
     def __init__(self, globs: Sequence[str]) -> None:
@@ -87,7 +89,7 @@ def _name_regex(name: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        raise ValueError(f"glob {name!r} cannot be read ({error})") from error
+        raise NotAllowed(f"the glob {name!r} cannot be read ({error})", "*, **, ?, [...] and {a,b}") from error
     return text
 
 

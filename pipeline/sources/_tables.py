@@ -78,6 +78,17 @@ def is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def check_storable(kind: pa.DataType, name: str, where: str) -> None:
+    """Raises ``ConfigError`` for a type that Parquet or Arrow's own kernels cannot carry from a manifest to a shard."""
+    try:
+        empty = pa.table({name: pa.nulls(1, kind)}).take([0])
+        pq.write_table(empty, pa.BufferOutputStream())
+    except (pa.ArrowException, NotImplementedError) as error:
+        raise ConfigError(
+            where, f"column {name!r} holds {kind} ({describe(error)})", "a type that Parquet stores"
+        ) from error
+
+
 def _format_of(path: str, where: str) -> str:
     name = path.lower()
     for ending in _COMPRESSED:

@@ -19,6 +19,10 @@ class Source(Protocol):
         """Columns of the corpus that are copied to every row."""
         ...
 
+    def lists(self, url: str) -> bool:
+        """True if a file that appears at ``url`` would be listed as a sample."""
+        ...
+
     def list(self) -> Iterator[pa.Table]:
         """Tables of schema ``LISTING`` + ``passthrough()``, ordered by sample_id within each.
 

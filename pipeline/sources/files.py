@@ -87,13 +87,25 @@ class FilesSource:
     def passthrough(self) -> pa.Schema:
         return pa.schema([])
 
+    def lists(self, url: str) -> bool:
+        """True if a file at ``url`` would be a sample."""
+        fs, path = storage.split(url)
+        root_fs, root = storage.split(self._place.root)
+        path, root = (os.path.abspath(one) if isinstance(fs, LocalFileSystem) else one for one in (path, root))
+        if type(fs) is not type(root_fs) or not path.startswith(root.rstrip("/") + "/"):
+            return False
+        below = path[len(root.rstrip("/")) + 1 :]
+        steps = below.split("/")
+        return self._wanted(below) and all(self._enter("/".join(steps[:i])) for i in range(1, len(steps)))
+
     def list(self) -> Iterator[pa.Table]:
         """Tables of schema ``LISTING``, at most ``LISTING_ROWS`` rows each, ordered by sample_id within each."""
         rows: list[dict[str, str | None]] = []
         empty = True
+        odd: dict[str, str] = {}
         for files in self._folders():
             empty = False
-            rows.extend(self._samples(files))
+            rows.extend(self._samples(files, odd))
             while len(rows) >= LISTING_ROWS:
                 yield _table(rows[:LISTING_ROWS])
                 rows = rows[LISTING_ROWS:]
@@ -104,8 +116,11 @@ class FilesSource:
 
     # -- samples ---------------------------------------------------------------------------------
 
-    def _samples(self, files: _Files) -> Iterator[dict[str, str | None]]:
-        """The samples of one folder. Files of one stem are one sample if no two of them have the same role."""
+    def _samples(self, files: _Files, odd: dict[str, str]) -> Iterator[dict[str, str | None]]:
+        """The samples of one folder. Files of one stem are one sample if no two of them have the same role.
+
+        ``odd`` keeps, over all folders, the ids that may stand for two paths: those with an escape in them.
+        """
         paths = {path for path, _ in files}
         stems: dict[str, _Files] = {}
         for path, token in files:
@@ -116,8 +131,9 @@ class FilesSource:
             together = 1 < len(members) == len(roles) and stem not in paths
             for name, group in [(stem, members)] if together else [(one[0], [one]) for one in members]:
                 sample_id = id_of(name)
-                if ids.setdefault(sample_id, name) != name:
-                    both = f"{os.fsencode(ids[sample_id])!r} and {os.fsencode(name)!r}"
+                known = odd if "%" in sample_id else ids
+                if known.setdefault(sample_id, name) != name:
+                    both = f"{os.fsencode(known[sample_id])!r} and {os.fsencode(name)!r}"
                     raise ConfigError(
                         f"{self.where}.path", f"{both} have the same sample_id {sample_id!r}", "rename one of them"
                     )

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline import storage
-from pipeline.errors import ConfigError, carries_secret, describe
+from pipeline.errors import ConfigError, NotAllowed, carries_secret, describe
 from pipeline.schema import FIXED, LISTING, ROLES
 from pipeline.sources import _tables
 from pipeline.sources._identity import LISTING_ROWS, stat_token, version_of
@@ -44,7 +44,9 @@ class Columns(BaseModel):
     @model_validator(mode="after")
     def _enough(self) -> Columns:
         if not self.uris() and not (self.inline_text and self.id):
-            raise ValueError("name at least one of text, image, video, audio, other, or inline_text together with id")
+            raise NotAllowed(
+                "names no column of media", "one of text, image, video, audio, other, or inline_text together with id"
+            )
         return self
 
     def uris(self) -> dict[str, str]:
@@ -104,11 +106,18 @@ class ManifestSource:
                 raise ConfigError(
                     f"{where}.passthrough", f"column {name!r} is the dataset's own", "rename it in the manifest"
                 )
+            if self.config.passthrough.count(name) > 1:
+                raise ConfigError(f"{where}.passthrough", f"names {name!r} twice", "each column once")
+            _tables.check_storable(_tables.plain(schema.field(name).type), name, f"{where}.passthrough")
 
     def passthrough(self) -> pa.Schema:
         """The columns as the manifest types them; dictionaries as their values."""
         schema = self._manifest.schema
         return pa.schema([pa.field(name, _tables.plain(schema.field(name).type)) for name in self.config.passthrough])
+
+    def lists(self, url: str) -> bool:
+        """False: a manifest lists what its rows name, not what lies in a folder."""
+        return False
 
     def list(self) -> Iterator[pa.Table]:
         """Tables of schema ``LISTING`` + ``passthrough()``, at most ``LISTING_ROWS`` rows each.

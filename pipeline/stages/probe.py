@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline import plan
@@ -25,18 +27,29 @@ class _Found:
 
     uris: dict[Modality, str | None] = field(default_factory=dict)
     spans: dict[Modality, Span | None] = field(default_factory=dict)
+    words: tuple[Span, ...] = ()
     failures: list[Failure] = field(default_factory=list)
 
     def end_s(self) -> float | None:
-        ends = [span.end_s for span in self.spans.values() if span is not None]
-        return max(ends) if ends else None
+        """Where the sample ends: with its picture or sound, and only without them with its last words."""
+        ends = {modality: span.end_s for modality, span in self.spans.items() if span is not None}
+        return max((end for modality, end in ends.items() if modality != "text"), default=ends.get("text"))
 
     def present(self, start_s: float | None, end_s: float | None) -> set[Modality]:
-        return {
-            modality
-            for modality, span in self.spans.items()
-            if span is None or (start_s is not None and end_s is not None and span.overlaps(start_s, end_s))
-        }
+        """The modalities of which something lies in ``[start_s, end_s)``; those without times lie in every window."""
+        here = {modality for modality, span in self.spans.items() if span is None}
+        if start_s is None or end_s is None:
+            return here
+        for modality, span in self.spans.items():
+            if span is not None and span.overlaps(start_s, end_s):
+                starts, ends = self.word_times
+                if modality != "text" or bool(((starts < end_s) & (ends > start_s)).any()):
+                    here.add(modality)
+        return here
+
+    @cached_property
+    def word_times(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([s.start_s for s in self.words]), np.array([s.end_s for s in self.words])
 
 
 def _worth(info: MediaInfo) -> MediaInfo:
@@ -44,7 +57,7 @@ def _worth(info: MediaInfo) -> MediaInfo:
     spans = {m: span for m, span in info.spans.items() if span is None or span.end_s > span.start_s}
     if not spans:
         raise SampleError("empty", f"no stream of this {info.format} covers any time")
-    return MediaInfo(info.format, spans)
+    return replace(info, spans=spans)
 
 
 class ProbeStage:
@@ -66,31 +79,32 @@ class ProbeStage:
     def __call__(self, table: pa.Table) -> pa.Table:
         rows: list[dict[str, Any]] = []
         failures: list[list[Failure]] = []
-        for sample in table.to_pylist():
+        samples: list[int] = []
+        for number, sample in enumerate(table.select(LISTING.names).to_pylist()):
             for row, failed in self._rows(sample):
                 rows.append(row)
                 failures.append(failed)
-        passthrough = [table.schema.field(name) for name in table.schema.names if name not in LISTING.names]
-        schema = pa.schema([*ROWS, *passthrough])
-        without = pa.schema([f for f in schema if f.name != "failures"])
-        done = pa.Table.from_pylist(rows, schema=without)
-        return done.append_column(pa.field("failures", pa.list_(FAILURE)), failure_column(failures)).select(
-            schema.names
+                samples.append(number)
+        done = pa.Table.from_pylist(rows, schema=pa.schema([f for f in ROWS if f.name != "failures"]))
+        done = done.append_column(pa.field("failures", pa.list_(FAILURE)), failure_column(failures)).select(ROWS.names)
+        passthrough = table.drop_columns(LISTING.names).take(pa.array(samples, pa.int64()))
+        return pa.Table.from_arrays(
+            [*done.columns, *passthrough.columns], schema=pa.schema([*done.schema, *passthrough.schema])
         )
 
     def _rows(self, sample: dict[str, Any]) -> list[tuple[dict[str, Any], list[Failure]]]:
         """The windows of one sample. Always at least one row, so that every sample is accounted for."""
         started = time.perf_counter()
         found = self._probe(sample)
-        base = {name: value for name, value in sample.items() if name not in LISTING.names}
-        base |= {name: sample[name] for name in ("sample_id", "source_version", "inline_text")}
+        base: dict[str, Any] = {name: sample[name] for name in ("sample_id", "source_version", "inline_text")}
         base |= {f"meter_{name}": 0.0 for name in METERS} | {"cells": 0, "final": False}
         text = found.spans.get("text", ...)
         base["text_timed"] = isinstance(text, Span)
         rows: list[dict[str, Any]] = []
-        for times in self._windows(found, sample):
-            present = found.present(times["start_s"], times["end_s"])
-            if present or not rows:
+        windows = self._windows(found, sample)
+        parts = [found.present(times["start_s"], times["end_s"]) for times in windows]
+        for times, present in zip(windows, parts, strict=True):
+            if present or not (rows or any(parts)):
                 uris = {f"{m}_uri": found.uris.get(m) if m in present else None for m in MODALITIES}
                 inline = sample["inline_text"] if "text" in present and found.uris.get("text") is None else None
                 rows.append({**base, **uris, **times, "inline_text": inline, "window": len(rows)})
@@ -102,7 +116,11 @@ class ProbeStage:
         whole = {"start_s": None, "end_s": None, "text_from": None, "text_to": None}
         end_s = found.end_s()
         if end_s is not None:
-            cuts = plan.cut(end_s, self.config.window)
+            try:
+                cuts = plan.cut(end_s, self.config.window)
+            except SampleError as error:
+                self._refuse(found, {m for m, span in found.spans.items() if span is not None}, error)
+                return [whole]
             return [{**whole, "start_s": start, "end_s": end} for start, end in cuts] or [whole]
         if self.cutter is not None and set(found.spans) == {"text"}:
             try:
@@ -110,9 +128,13 @@ class ProbeStage:
                     whole
                 ]
             except SampleError as error:
-                found.failures.extend(self._failed({"text"}, found.uris["text"], error))
-                found.spans.clear()
+                self._refuse(found, {"text"}, error)
         return [whole]
+
+    def _refuse(self, found: _Found, modalities: set[Modality], error: SampleError) -> None:
+        for modality in sorted(modalities):
+            found.failures.extend(self._failed({modality}, found.uris[modality], error))
+            del found.spans[modality]
 
     def _text_windows(self, found: _Found, sample: dict[str, Any]) -> list[tuple[int, int]]:
         uri = found.uris["text"]
@@ -124,30 +146,41 @@ class ProbeStage:
     def _probe(self, sample: dict[str, Any]) -> _Found:
         found = _Found()
         opened: list[tuple[str, str, MediaInfo]] = []
+        broken: list[tuple[str, str, Exception]] = []
+        inline = sample["inline_text"] is not None and "text" in self.modalities
+        if inline:
+            found.uris["text"], found.spans["text"] = None, None
         for role in ROLES:
             uri = sample[f"{role}_uri"]
-            if uri is None or role not in self.roles:
+            if uri is None or role not in self.roles or (role == "text" and inline):
                 continue
             hint = None if role == "other" else role
             try:
                 with open_media(Blob(uri), hint, self.config.decoders) as media:  # type: ignore[arg-type]
                     opened.append((role, uri, _worth(media.info)))
             except Exception as error:  # a decoder may raise anything; the sample goes on without this file
-                found.failures.extend(self._failed(self._served_by(role), uri, error))
-        if sample["inline_text"] is not None and "text" in self.modalities:
-            found.uris["text"], found.spans["text"] = None, None
+                broken.append((role, uri, error))
+        failed = {modality for modality in self.modalities if modality in {role for role, _, _ in broken}}
         for own in (True, False):  # a file that was named for a modality comes before one that also holds it
             for role, uri, info in opened:
                 for modality, span in info.spans.items():
-                    if modality in self.modalities and (modality == role) is own:
+                    if modality in self.modalities - failed and (modality == role) is own:
                         found.uris.setdefault(modality, uri)
                         found.spans.setdefault(modality, span)
+                        found.words = info.words if found.uris[modality] == uri and info.words else found.words
+        for role, uri, cause in broken:
+            served = {m for m in failed if m == role} or self._missed(found, {"audio"} if role == "video" else set())
+            found.failures.extend(self._failed(served, uri, cause))
+        for _, uri, info in opened:
+            for modality in sorted(self._missed(found, set(info.unsupported)) - failed):
+                coding = SampleError("unsupported", f"its {modality} is in a coding that FFmpeg does not know")
+                found.failures.extend(self._failed({modality}, uri, coding))
+                failed.add(modality)
         return found
 
-    def _served_by(self, role: str) -> set[Modality]:
-        """The modalities whose features fail when a file of ``role`` cannot be opened."""
-        named = {m for m in self.modalities if m == role}
-        return named or ({"audio"} & self.modalities if role == "video" else set())  # type: ignore[return-value]
+    def _missed(self, found: _Found, modalities: set[Modality]) -> set[Modality]:
+        """Those of ``modalities`` that some feature reads and no file supplies."""
+        return (modalities & self.modalities) - set(found.spans)
 
     def _failed(self, modalities: set[Modality], uri: str | None, error: Exception) -> list[Failure]:
         names = [f.name for f in self.features if f.modality in modalities]

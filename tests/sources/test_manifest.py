@@ -223,10 +223,12 @@ def test_columns_that_do_not_fit(tmp_path: Path) -> None:
     for name in ("window", "image_uri"):
         with pytest.raises(ConfigError, match=rf"source\.passthrough: column '{name}' is the dataset's own"):
             source(tmp_path / "m.parquet", {"image": "p"}, passthrough=[name])
+    with pytest.raises(ConfigError, match=r"source\.passthrough: names 'n' twice; each column once"):
+        source(tmp_path / "m.parquet", {"image": "p"}, passthrough=["n", "n"])
     (tmp_path / "twice.csv").write_text("p,p\na,b\n")
     with pytest.raises(ConfigError, match=r"source\.columns\.image: column 'p' stands there twice"):
         source(tmp_path / "twice.csv", {"image": "p"})
-    with pytest.raises(ValidationError, match="name at least one of"):
+    with pytest.raises(ValidationError, match="names no column of media; one of"):
         Config(path="m.csv", columns={"inline_text": "t"})  # type: ignore[arg-type]
 
 

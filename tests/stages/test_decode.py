@@ -84,13 +84,14 @@ def test_untimed_media_of_many_windows_are_decoded_once(
     ].to_pylist() == [3, 1, 1]
 
 
-def test_a_window_between_timed_words_has_no_cell(tmp_path: Path, models: Path) -> None:
+def test_a_window_between_timed_words_is_no_row(tmp_path: Path, models: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "s.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\none\n\n2\n00:00:05,000 --> 00:00:06,000\ntwo\n")
     table = _decode(config(folder, {"t": text(models / "bert")}, window={"length_s": 2}))
-    assert table["cells"].to_pylist() == [1, 0, 1]
-    assert table["failures"].to_pylist() == [[], [], []]
+    assert table["start_s"].to_pylist() == [0, 4]
+    assert table["cells"].to_pylist() == [1, 1]
+    assert table["failures"].to_pylist() == [[], []]
 
 
 def test_any_exception_of_a_tokenizer_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -98,10 +100,88 @@ def test_timed_text_belongs_to_the_windows_it_overlaps(tmp_path: Path, models: P
     rows = _probe(config(folder, {"t": text(models / "bert")}, window={"length_s": 2}))
     assert [(r["start_s"], r["end_s"], r["text_timed"]) for r in rows] == [
         (0, 2, True),
-        (2, 4, True),
         (4, 6, True),
         (6, 6.5, True),
     ]
+
+
+def test_a_late_cue_makes_no_rows_of_nothing(tmp_path: Path, models: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    late = "1\n00:00:01,000 --> 00:00:02,000\none\n\n2\n90:00:00,000 --> 90:00:01,000\ntwo\n"
+    (folder / "lone.srt").write_text(late)
+    write_clip(folder / "clip.mp4", 3.0)
+    (folder / "clip.srt").write_text(late)
+    (folder / "mad.srt").write_text("1\n150:00:00,000 --> 150:00:01,000\ntwo\n")
+    features = {"t": text(models / "bert"), "v": VIDEO}
+    rows = _probe(config(folder, features, window={"length_s": 2, "max_windows": 200_000}))
+    times = {name: [r["start_s"] for r in rows if r["sample_id"] == name] for name in ("lone.srt", "clip", "mad.srt")}
+    assert times == {"lone.srt": [0.0, 324_000.0], "clip": [0.0, 2.0], "mad.srt": [None]}
+    clip = [row["text_uri"] is not None for row in rows if row["sample_id"] == "clip"]
+    assert clip == [True, False]
+    (mad,) = [row for row in rows if row["sample_id"] == "mad.srt"]
+    assert [(f["feature"], f["kind"]) for f in mad["failures"]] == [("t", "limit")]
+    assert "window.max_windows" in mad["failures"][0]["message"]
+
+
+def test_a_broken_file_of_a_modality_is_not_replaced_by_another(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_clip(folder / "x.mp4", 1.0, sound_s=1.0)
+    (folder / "x.wav").write_bytes(b"RIFF" + b"\xff" * 60)
+    (row,) = _probe(config(folder, {"v": VIDEO, "a": AUDIO}))
+    assert row["video_uri"] is not None
+    assert row["audio_uri"] is None
+    assert [(f["feature"], f["uri"].endswith("x.wav")) for f in row["failures"]] == [("a", True)]
+
+
+def test_a_broken_video_beside_a_sound_file_fails_no_sound(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "x.mp4").write_bytes(b"\0\0\0\x20ftypisom" + b"\xff" * 100)
+    write_tone(folder / "x.wav", 1.0)
+    (row,) = _probe(config(folder, {"a": AUDIO}))
+    assert row["audio_uri"].endswith("x.wav")
+    assert [(f["feature"], f["uri"].endswith("x.mp4")) for f in row["failures"]] == [(None, True)]
+
+
+def test_a_stream_of_an_unknown_coding_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_clip(folder / "x.mkv", 1.0, sound_s=1.0)
+    data = (folder / "x.mkv").read_bytes()
+    assert data.count(b"V_MPEG4/ISO/ASP") == 1
+    (folder / "x.mkv").write_bytes(data.replace(b"V_MPEG4/ISO/ASP", b"V_MPEG9/ISO/ASP"))
+    (row,) = _probe(config(folder, {"v": VIDEO, "a": AUDIO}))
+    assert row["audio_uri"] is not None
+    assert row["video_uri"] is None
+    assert [(f["feature"], f["kind"]) for f in row["failures"]] == [("v", "unsupported")]
+    assert "its video is in a coding" in row["failures"][0]["message"]
+
+
+def test_passthrough_columns_come_through_in_their_own_types(tmp_path: Path) -> None:
+    settings, features, table = bound(_tones(tmp_path))
+    extra = {
+        "when": pa.array([1, 1_000_000_007], pa.timestamp("ns", "UTC")),
+        "price": pa.array([Decimal("1.10"), None], pa.decimal256(40, 2)),
+        "tags": pa.array([{"a": [1]}, None], pa.struct([("a", pa.list_(pa.int8()))])),
+    }
+    for name, column in extra.items():
+        table = table.append_column(name, column)
+    stage = ProbeStage(settings, features)
+    stage.setup()
+    done = stage(table)
+    assert done["window"].to_pylist() == [0, 1, 0, 1]
+    for name, column in extra.items():
+        assert done[name].combine_chunks().equals(column.take(pa.array([0, 0, 1, 1])))
+
+
+def _tones(tmp_path: Path) -> Any:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav"):
+        write_tone(folder / name, 2.0)
+    return config(folder, {"a": AUDIO}, window={"length_s": 1})
 
 
 def test_a_long_text_is_cut_into_token_windows(tmp_path: Path, models: Path) -> None:
