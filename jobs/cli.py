@@ -91,6 +91,10 @@ def main() -> None:
         _end(str(error), EXIT_INTERRUPTED)
     except _Stopped:
         _end("interrupted", EXIT_INTERRUPTED)
+    except SystemExit as stop:
+        if stop.code == signal.SIGTERM:  # Ray's own handler, while it starts
+            _end("interrupted", EXIT_INTERRUPTED)
+        raise
 
 
 class _Stopped(BaseException):

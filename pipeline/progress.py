@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import psutil
 import pyarrow as pa
@@ -18,13 +18,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from pipeline.errors import TesseraError
+
 
 @ray.remote(num_cpus=0, max_concurrency=2)
 class _Counter:
-    """Counts what the encoders have finished. Losing it costs the display, never a row."""
+    """Counts what the encoders have finished, and keeps why a worker broke, which Ray tells in its own words only.
+
+    Losing it costs the display, never a row.
+    """
 
     def __init__(self) -> None:
         self.counts = [0, 0, 0]
+        self.cause: TesseraError | None = None
 
     def add(self, samples: int, rows: int, failed: int) -> None:
         for i, more in enumerate((samples, rows, failed)):
@@ -32,6 +38,12 @@ class _Counter:
 
     def read(self) -> list[int]:
         return self.counts
+
+    def broke(self, cause: TesseraError) -> None:
+        self.cause = self.cause or cause
+
+    def why(self) -> TesseraError | None:
+        return self.cause
 
 
 @contextmanager
@@ -79,6 +91,13 @@ class Progress:
         self._stop.set()
         self._thread.join(timeout=10)
         ray.kill(self.actor)
+
+    def cause(self) -> TesseraError | None:
+        """Why the first worker broke that could tell."""
+        try:
+            return cast("TesseraError | None", ray.get(self.actor.why.remote(), timeout=5))
+        except Exception:  # as for the display
+            return None
 
     def _watch(self) -> None:
         columns = (

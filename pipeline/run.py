@@ -90,7 +90,7 @@ def extract(prepared: Prepared, show_progress: bool = True) -> dict[str, Any]:
                 try:
                     _graph(prepared, progress).write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
                 except Exception as error:
-                    raise _told(error, run_id) from error
+                    raise _told(error, run_id, progress.cause()) from error
     written = sink.written
     problems = written.problems()
     if written.samples != prepared.plan.samples:
@@ -128,10 +128,10 @@ def versions() -> dict[str, str]:
 
 
 class _Stage:
-    """A stage as Ray calls it: set up once a process, its rows reported to the progress display."""
+    """Stages as Ray calls them: set up once a process; the last pool's rows are counted for the progress display."""
 
-    def __init__(self, stages: tuple[Any, ...], progress: Any = None) -> None:
-        self.stages, self.progress = stages, progress
+    def __init__(self, stages: tuple[Any, ...], progress: Any, last: bool = False) -> None:
+        self.stages, self.progress, self.last = stages, progress, last
         self.broken: Exception | None = None
         try:
             for stage in stages:
@@ -140,11 +140,16 @@ class _Stage:
             self.broken = error
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        if self.broken is not None:
-            raise self.broken
-        for stage in self.stages:
-            table = stage(table)
-        if self.progress is not None:
+        try:
+            if self.broken is not None:
+                raise self.broken
+            for stage in self.stages:
+                table = stage(table)
+        except Exception as error:
+            cause = error if isinstance(error, TesseraError) else TesseraError(describe(error))
+            ray.wait([self.progress.broke.remote(cause)], timeout=_ANSWER_S)
+            raise
+        if self.last:
             self.progress.add.remote(*Progress.count(table))
         return table
 
@@ -155,13 +160,13 @@ _READY: dict[bytes, _Stage] = {}
 class _Task:
     """A stage as a plain function for Ray tasks; a worker process keeps it set up between tasks."""
 
-    def __init__(self, *stages: Any) -> None:
-        self.stages, self.key = stages, secrets.token_bytes(8)
-        self.__name__ = type(stages[0]).__name__
+    def __init__(self, stage: Any, progress: Any) -> None:
+        self.stage, self.progress, self.key = stage, progress, secrets.token_bytes(8)
+        self.__name__ = type(stage).__name__
 
     def __call__(self, table: pa.Table) -> pa.Table:
         if self.key not in _READY:
-            _READY[self.key] = _Stage(self.stages)
+            _READY[self.key] = _Stage((self.stage,), self.progress)
         return _READY[self.key](table)
 
 
@@ -170,11 +175,11 @@ def _graph(prepared: Prepared, progress: Progress) -> Any:
     pools = list(dict.fromkeys(feature.config.pool for feature in features))
     on_gpu = _gpus() > 0 and any(getattr(f.config.encoder, "device", "cpu") != "cpu" for f in features)
     dataset = ray.data.from_arrow(prepared.plan.blocks)
-    dataset = _map(dataset, _Task(ProbeStage(config, features)), num_cpus=_TASK_CPUS)
+    dataset = _map(dataset, _Task(ProbeStage(config, features), progress.actor), num_cpus=_TASK_CPUS)
     dataset = dataset.repartition(target_num_rows_per_block=config.compute.block_rows)
     decode: tuple[Any, ...] = (DecodeStage(config, features),)
     if on_gpu:
-        dataset = _map(dataset, _Task(*decode), num_cpus=1)
+        dataset = _map(dataset, _Task(decode[0], progress.actor), num_cpus=1)
         decode = ()
     sizes = _sizes({name: config.compute.pools[name] for name in pools}, on_gpu, len(prepared.plan.blocks))
     for number, name in enumerate(pools):
@@ -184,7 +189,7 @@ def _graph(prepared: Prepared, progress: Progress) -> Any:
         decode = ()
         dataset = dataset.map_batches(
             _Stage,
-            fn_constructor_args=(stages, progress.actor if number == len(pools) - 1 else None),
+            fn_constructor_args=(stages, progress.actor, number == len(pools) - 1),
             batch_size=config.compute.block_rows if actors.num_gpus else None,  # Ray insists on a number beside a GPU
             batch_format="pyarrow",
             zero_copy_batch=True,
@@ -363,17 +368,12 @@ def _judge(config: PipelineConfig, report: dict[str, Any]) -> None:
         )
 
 
-def _told(error: Exception, run_id: str) -> TesseraError:
-    """The cause of what Ray wraps: a config error found in a worker, or why the run broke off.
-
-    The innermost cause, but for Ray's own wrappers, which tell nothing.
-    """
+def _told(error: Exception, run_id: str, told: TesseraError | None) -> TesseraError:
+    """A config error found in a worker, or why the run broke off: as a worker told, or the cause that Ray wraps."""
+    if isinstance(told, ConfigError):
+        return told
     causes: list[BaseException] = [error]
     while isinstance(inner := getattr(causes[-1], "cause", None) or causes[-1].__cause__, BaseException):
         causes.append(inner)
-    told = [one for one in causes if not type(one).__module__.startswith("ray.")] or causes
-    for one in told:
-        if isinstance(one, TesseraError):
-            return one
-    files = [one for one in told if isinstance(one, OSError) and one.filename]
-    return TesseraError(f"the run {run_id} broke off: {describe((files or told)[-1])}")
+    own = [one for one in causes if not type(one).__module__.startswith("ray.")] or causes
+    return TesseraError(f"the run {run_id} broke off: {told or describe(own[-1])}")

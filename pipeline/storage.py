@@ -157,12 +157,17 @@ def publish_new(url: str, data: bytes) -> bool:
 
 
 def check_writable(url: str, where: str) -> None:
-    """Raises ``ConfigError`` at ``where`` unless files can be written into the folder ``url``."""
+    """Raises ``ConfigError`` at ``where`` unless files can be written into the folder ``url``. Leaves nothing there."""
     probe = join(url, f".writable-{uuid.uuid4().hex}")
     try:
-        publish(probe, b"")
         fs, path = split(probe)
+        new = [path] if isinstance(fs, LocalFileSystem) else []
+        while new and not os.path.exists(os.path.dirname(new[-1])):
+            new.append(os.path.dirname(new[-1]))
+        publish(probe, b"")
         fs.rm_file(path)
+        for folder in new[1:]:
+            os.rmdir(folder)
     except Exception as error:  # any backend may raise anything here: permissions, quotas, DNS, credentials
         raise ConfigError(
             where, f"cannot write to {url!r} ({describe(error)})", "give a folder that can be written"

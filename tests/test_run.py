@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import numpy as np
 import polars
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from PIL import Image
 
 from pipeline import config as configs
 from pipeline import dataset, run
@@ -24,8 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def _media_config(models: Path, source: Path, output: Path, *overrides: str) -> configs.PipelineConfig:
     """configs/media.yaml over ``source``, with the session's checkpoints."""
-    import yaml
-
     raw = yaml.safe_load((ROOT / "configs" / "media.yaml").read_text())
     for feature in raw["features"].values():
         feature["encoder"] = {
@@ -166,6 +168,94 @@ def test_past_the_budget_the_dataset_is_committed_and_the_run_fails(
     with pytest.raises(BudgetExceeded, match=r"1 of 4 rows failed \(25\.0%; 2 empty\), over the budget"):
         run.extract(run.prepare(config), show_progress=False)
     assert dataset.open(str(tmp_path / "out")).num_rows == 3
+
+
+@pytest.mark.parametrize(
+    ("pools", "expected"),
+    [
+        ({"a": {"max_actors": 2, "num_cpus": 1}, "b": {"max_actors": 2}}, r"a: 2 actors of 1 CPUs, b: 2 actors of"),
+        ({"a": {"max_actors": 4, "num_cpus": 1}}, r"compute\.pools: a: 4 actors of 1 CPUs, on 4 CPUs; leave 1 CPU"),
+        ({"a": {"num_gpus": 1}}, r"compute\.pools\.a\.num_gpus: 1; the cluster has 0 GPUs"),
+    ],
+)
+def test_pools_that_the_cluster_cannot_hold(pools: Any, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run.ray, "cluster_resources", lambda: {"CPU": 4.0})
+    with pytest.raises(ConfigError, match=expected):
+        run._sizes({name: configs.PoolConfig(**pool) for name, pool in pools.items()}, on_gpu=False, blocks=9)
+
+
+def test_pools_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
+    sizes = run._sizes({"a": configs.PoolConfig(num_gpus=0.5), "b": configs.PoolConfig()}, on_gpu=True, blocks=9)
+    assert [(one.most, one.num_gpus) for one in sizes.values()] == [(4, 0.5), (2, 1.0)]
+    assert sum(one.most * one.num_cpus for one in sizes.values()) <= 3
+
+
+def test_beside_a_gpu_the_stages_stand_apart(models: Path, tmp_path: Path) -> None:
+    """A cluster that says it has a GPU (there is none, so `auto` still computes on the CPU)."""
+    corpus = tmp_path / "in"
+    corpus.mkdir()
+    for i in range(40):
+        (corpus / f"{i}.txt").write_text(f"words {i}")
+        if i % 2:
+            Image.new("RGB", (40, 30), (i, 0, 0)).save(corpus / f"{i}.png")
+    (corpus / "bad.png").write_bytes(b"no picture")
+    raw = {
+        "source": {"kind": "files", "path": str(corpus)},
+        "output": {"path": str(tmp_path / "out")},
+        "failures": {"max_fraction": 1},
+        "compute": {"block_rows": 7, "pools": {"default": {"num_gpus": 0.5, "max_actors": 1}, "b": {"num_gpus": 0.5}}},
+        "features": {
+            "t": {
+                "modality": "text",
+                "tokenizer": {"kind": "text"},
+                "encoder": {"kind": "bert", "checkpoint": str(models / "bert")},
+            },
+            "i": {
+                "modality": "image",
+                "tokenizer": {"kind": "patch"},
+                "encoder": {"kind": "vit", "checkpoint": str(models / "vit")},
+                "pool": "b",
+            },
+        },
+    }
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    script = (
+        "import logging, ray; ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False, "
+        "logging_level=logging.ERROR)\n"
+        "from pipeline import config, run\n"
+        f"run.extract(run.prepare(config.load({str(tmp_path / 'c.yaml')!r})), show_progress=False)\n"
+        "ray.shutdown()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    table = dataset.open(str(tmp_path / "out")).to_arrow()
+    assert len(table) == 40
+    assert table["t_embedding"].null_count == 0
+    assert table["i_embedding"].null_count == 20
+    assert dataset.open(str(tmp_path / "out")).num_failures == 1
+
+
+def test_the_output_must_lie_outside_the_corpus(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("words")
+    with pytest.raises(ConfigError, match=r"output\.path: .* lies inside the corpus"):
+        run.prepare(_media_config(models, tmp_path, tmp_path / "out"))
+
+
+def test_a_broken_setup_in_a_worker_says_its_own_words(
+    ray_session: Any, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = tmp_path / "in"
+    corpus.mkdir()
+    (corpus / "a.txt").write_text("words")
+    checkpoints = Path(shutil.copytree(models, tmp_path / "models"))
+    prepared = run.prepare(_media_config(checkpoints, corpus, tmp_path / "out"))
+    shutil.rmtree(checkpoints)
+    with pytest.raises(TesseraError, match=str(checkpoints)) as caught:
+        run.extract(prepared, show_progress=False)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_lost_row_ends_the_run_and_commits_nothing(

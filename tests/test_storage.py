@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -71,8 +72,11 @@ def test_blob(tmp_path) -> None:
         assert file.read() == b"lo"
     with pytest.raises(SampleError, match=r"missing: .*/b"):
         Blob(str(tmp_path / "b")).read()
-    with pytest.raises(SampleError, match="io"):
-        Blob(str(tmp_path)).read()
+    os.mkfifo(tmp_path / "pipe")
+    for endless in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        for read in (Blob(str(endless)).read, Blob(str(endless)).size, Blob(str(endless)).open):
+            with pytest.raises(SampleError, match="unsupported: not a regular file"):
+                read()
 
 
 def test_check_readable(tmp_path) -> None:
@@ -81,3 +85,12 @@ def test_check_readable(tmp_path) -> None:
         storage.check_readable(str(tmp_path / "no"), "source.path")
     with pytest.raises(ConfigError, match=r"source\.path: cannot reach"):
         storage.check_readable("nosuchscheme://x/y", "source.path")
+
+
+def test_check_writable(tmp_path) -> None:
+    storage.check_writable(str(tmp_path / "new" / "folder"), "output.path")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "file").write_text("x")
+    for place in (str(tmp_path / "file" / "below"), "/proc/nowhere", "nosuchscheme://x/y"):
+        with pytest.raises(ConfigError, match=r"output\.path: cannot write to"):
+            storage.check_writable(place, "output.path")

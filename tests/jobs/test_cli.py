@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -89,6 +94,9 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path, models: Path) -> 
         (["extract", config, "--set", "source.path=/no/such/folder"], "source.path: '/no/such/folder'"),
         (["extract", str(tmp_path / "none.yaml")], "cannot be read"),
         (["inspect", str(tmp_path / "in")], "path"),
+        (["extract", config, "--set", "compute.address=127.0.0.1:1"], "compute.address: no Ray cluster answers at"),
+        (["extract", config, "--set", "output.path=/proc/out"], "output.path: cannot write to '/proc/out/v1'"),
+        (["extract", config, "--set", "features.t.encoder.device=cuda"], "no CUDA device; auto or cpu"),
     ):
         done = tessera(*args)
         assert done.returncode == 2, done
@@ -96,6 +104,41 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path, models: Path) -> 
         assert done.stderr.count("\n") == 1, done.stderr
         assert done.stdout == ""
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "when"), [(signal.SIGTERM, "raylet"), (signal.SIGTERM, "MapWorker"), (signal.SIGINT, "MapWorker")]
+)
+def test_a_stopped_run_ends_with_4_and_leaves_no_dataset(
+    tmp_path: Path, models: Path, number: signal.Signals, when: str
+) -> None:
+    config = write_config(tmp_path, models)
+    for i in range(600):
+        (tmp_path / "in" / f"{i}.txt").write_text("words " * 400)
+    run = psutil.Popen(
+        [sys.executable, "-m", "jobs.cli", "extract", str(config), "--set", "compute.block_rows=1"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started = time.monotonic()
+    while time.monotonic() - started < 100 and not any(when in name for name in _commands(run)):
+        time.sleep(0.1)
+    run.send_signal(number)
+    _, told = run.communicate(timeout=100)
+    assert run.returncode == 4, told
+    assert told.strip().endswith("tessera: interrupted")
+    assert "Traceback" not in told
+    assert tessera("inspect", str(tmp_path / "out")).returncode == 2
+
+
+def _commands(process: psutil.Popen) -> list[str]:
+    found = []
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found.append(" ".join(child.cmdline()))
+    return found
 
 
 def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path, models: Path) -> None:

@@ -189,6 +189,30 @@ def test_two_names_with_one_id_are_told(tmp_path: Path) -> None:
         listed(tmp_path)
 
 
+def test_two_names_with_one_id_in_two_folders_are_told(tmp_path: Path) -> None:
+    for folder in (b"d\xff", b"d%FF"):
+        os.makedirs(os.path.join(os.fsencode(tmp_path), folder))
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), folder, b"x.txt"))).write_text("words")
+    with pytest.raises(ConfigError, match=r"have the same sample_id 'd%FF/x\.txt'; rename one"):
+        listed(tmp_path)
+
+
+def test_what_appears_in_the_corpus_would_be_listed(tmp_path: Path) -> None:
+    make(tmp_path, "in/a.txt")
+
+    def lists(path: Path | str, url: str, **options: Any) -> bool:
+        return FilesSource(Config(path=str(path), **options)).lists(url)
+
+    shard = str(tmp_path / "in" / "out" / "v1" / "data" / "x.parquet")
+    assert lists(tmp_path / "in", shard)
+    assert lists(f"{tmp_path}/**", shard)
+    assert not lists(tmp_path / "in", shard, exclude=["out"])
+    assert not lists(tmp_path / "in", shard, include=["**/*.txt"])
+    assert not lists(tmp_path / "in", str(tmp_path / "in2" / "x.parquet"))
+    assert not lists(tmp_path / "in", "memory://in/out/x.parquet")
+    assert not lists(tmp_path / "in" / "a.txt", shard)
+
+
 def test_links_that_leave_the_folder_are_not_followed(tmp_path: Path) -> None:
     outside = make(tmp_path / "outside", "secret.txt", "deep/more.txt")
     root = make(tmp_path / "root", "a.txt", "folder/b.txt")
