@@ -6,6 +6,7 @@ where the container has an index, all of it elsewhere.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -212,11 +213,35 @@ def _padding_seconds(packet: Any) -> float:
     return int.from_bytes(counts[4:8], "little") / rate if rate else 0.0
 
 
-def upright(frame: Any) -> np.ndarray:
-    """[H, W, 3] uint8 of a frame, turned as its display matrix says."""
-    pixels = np.asarray(frame.to_ndarray(format="rgb24"))
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+def upright(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+    """[H, W, 3] uint8 of a frame, turned and mirrored as its display matrix says; scaled to ``size`` if it has another.
+
+    ``size`` is (height, width) of the upright picture. The matrix counts in quarter turns, like every player.
+    """
+    a, b, c, d = _display_matrix(frame)
+    swapped = abs(b) + abs(c) > abs(a) + abs(d)
+    height, width = size or (None, None)
+    if swapped:
+        height, width = width, height
+    pixels = np.asarray(frame.to_ndarray(format="rgb24", width=width, height=height))
+    if swapped:
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def mirrored(frame: Any) -> bool:
+    """True if the display matrix does more than rotate."""
+    a, b, c, d = _display_matrix(frame)
+    return a * d - b * c < 0
+
+
+def _display_matrix(frame: Any) -> tuple[int, int, int, int]:
+    """a, b, c, d: a pixel (x, y) is shown at (a x + c y, b x + d y), in 16.16 fixed point."""
+    raw = frame.side_data.get("DISPLAYMATRIX")
+    if raw is None:
+        return 1 << 16, 0, 0, 1 << 16
+    a, b, _, c, d, *_ = struct.unpack("9i", bytes(raw))
+    return a, b, c, d
 
 
 def _is_cover(stream: Any) -> bool:

@@ -120,14 +120,10 @@ class _OpenContainer(OpenMedia):
     def _open_video(self) -> video_decord.DecordReader | video_pyav.PyavReader:
         span, container = self._span("video"), self._container()
         context = container.video.codec_context
-        pixels = (context.width or 0) * (context.height or 0)
-        if pixels > self.video.max_pixels:
-            raise SampleError(
-                "limit", f"{context.width}x{context.height} pixels, over max_pixels {self.video.max_pixels}"
-            )
+        self.video.check_frame(context.width or 0, context.height or 0)
         if self.video.kind == "pyav":
-            return video_pyav.PyavReader(container, span)
-        return video_decord.DecordReader(self._local(), container, span)
+            return video_pyav.PyavReader(container, span, self.video)
+        return video_decord.DecordReader(self._local(), container, span, self.video)
 
     def _span(self, modality: Modality) -> Span:
         span = self.info.spans.get(modality)

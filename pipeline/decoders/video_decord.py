@@ -9,33 +9,30 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.decoders.container import Container
+from pipeline.decoders.pictures import PictureLimits, Pictures
 from pipeline.decoders.sampling import instants, shown_at
 from pipeline.decoders.video_pyav import PyavReader
+from pipeline.errors import SampleError
 from pipeline.media import Frames, Sampling, Span
 
 _SEEKABLE = ("mov", "matroska")
 """Where decord finds the frame that it is asked for: in AVI and MPEG program streams it misses by dozens."""
 
 
-class Config(BaseModel):
+class Config(PictureLimits):
     """`decord`, one thread."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     kind: Literal["decord"] = "decord"
-    max_pixels: int = Field(default=33_177_600, ge=1)
-    """Width x height of a frame (default 8K); a larger one is a failure (``limit``)."""
 
 
 class DecordReader:
     """Frames of a local file's video stream, over ``span``; falls back to ``PyavReader``."""
 
-    def __init__(self, path: str, container: Container, span: Span) -> None:
-        self.path, self.container, self.span = path, container, span
-        self.fallback = PyavReader(container, span)
+    def __init__(self, path: str, container: Container, span: Span, limits: PictureLimits) -> None:
+        self.path, self.container, self.span, self.limits = path, container, span, limits
+        self.fallback = PyavReader(container, span, limits)
         self.reader: Any = None
         self.times_s: np.ndarray | None = None
 
@@ -46,13 +43,35 @@ class DecordReader:
         if len(self.times_s):
             asked = instants(sampling, max(start_s, self.span.start_s), min(end_s, self.span.end_s))
             index = shown_at(self.times_s, asked)
-            unique, inverse = np.unique(index, return_inverse=True)
             try:
-                pixels = self.reader.get_batch(unique.tolist()).asnumpy()
-                return Frames(pixels[inverse], self.times_s[index])
+                pixels = self._pixels(index)
+            except SampleError:
+                raise
             except Exception:  # DECORDError and others: the second decoder has the last word
                 self.times_s = np.zeros(0)
+            else:
+                if pixels is not None:
+                    return Frames(pixels, self.times_s[index])
         return self.fallback.frames(sampling, start_s, end_s)
+
+    def _pixels(self, index: np.ndarray) -> np.ndarray | None:
+        """The pictures [T, H, W, 3] of frames ``index``; None where another decoder must look.
+
+        That is where the size changes, and where the last two frames give the very same picture: behind a damaged
+        packet decord may stay at one.
+        """
+        unique, counts = np.unique(index, return_counts=True)
+        pictures = Pictures(len(index), self.limits)
+        before: np.ndarray | None = None
+        for number, count in zip(unique.tolist(), counts.tolist(), strict=True):
+            picture = self.reader[number].asnumpy()
+            self.limits.check_frame(picture.shape[1], picture.shape[0])
+            if pictures.size not in (None, picture.shape[:2]):
+                return None
+            stuck = before is not None and np.array_equal(before, picture)
+            pictures.add(picture, count)
+            before = picture
+        return None if len(unique) > 1 and stuck else pictures.pixels
 
     def _open(self) -> np.ndarray:
         """The frames' times, or nothing if decord does not see the frames that the packets promise."""

@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.decoders.container import Container, decoding, upright
+from pipeline.decoders.pictures import PictureLimits, Pictures
 from pipeline.decoders.sampling import instants
 from pipeline.errors import SampleError, describe
 from pipeline.media import Frames, Sampling, Span
 
+_EPSILON = 1e-6
+_STALE_S = 0.25
+_MAX_DAMAGED = 1000
 
-class Config(BaseModel):
+
+class Config(PictureLimits):
     """`av`: a maintained decoder that reads what FFmpeg reads, remote files by ranges."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     kind: Literal["pyav"] = "pyav"
-    max_pixels: int = Field(default=33_177_600, ge=1)
-    """Width x height of a frame (default 8K); a larger one is a failure (``limit``)."""
+
+
+@dataclass(frozen=True)
+class _Damage:
+    """Something that should have been shown from ``time_s`` on and could not be decoded."""
+
+    time_s: float
+    words: str
+
+    def hides(self, asked_s: float, shown_s: float) -> bool:
+        """True if it is why a picture of ``shown_s``, long gone or yet to come, stands in for ``asked_s``."""
+        stands_in = shown_s < self.time_s - _EPSILON or shown_s > asked_s + _EPSILON
+        return self.time_s <= asked_s + _EPSILON and stands_in and abs(asked_s - shown_s) > _STALE_S
 
 
 class PyavReader:
-    """Frames of an open container's video stream, over ``span``."""
+    """Frames of an open container's video stream, over ``span``.
 
-    def __init__(self, container: Container, span: Span) -> None:
-        self.container, self.span = container, span
-        self.broken: str | None = None
+    Where a stream changes its size, all pictures of a window have the size of its first. A packet that cannot be
+    decoded is left out, and the picture before it stays; a window where that hides most pictures is ``corrupt``.
+    """
+
+    def __init__(self, container: Container, span: Span, limits: PictureLimits) -> None:
+        self.container, self.span, self.limits = container, span, limits
+        self.damage: list[_Damage] = []
 
     def frames(self, sampling: Sampling, start_s: float, end_s: float) -> Frames:
         """The sampled pictures of ``[start_s, end_s)``. Raises ``SampleError``."""
@@ -41,60 +59,83 @@ class PyavReader:
         """The picture shown at each instant: decode onwards from the key frame before the first."""
         start_s = self.container.start_s or 0.0
         for rewind_to in (float(asked[0]) + start_s, None):
-            pixels, times = self._walk(asked, rewind_to, start_s)
-            if times and (times[0] <= asked[0] + 1e-6 or rewind_to is None):
+            pictures, times = self._walk(asked, rewind_to, start_s)
+            if times and (times[0] <= asked[0] + _EPSILON or rewind_to is None):
                 break
         if not times:
+            if self.damage:
+                raise SampleError("corrupt", self.damage[0].words)
             raise SampleError("empty", f"no frame at {asked[0]:.3f} s")
-        return Frames(np.stack(pixels), np.array(times, np.float64))
+        hidden = [next((d for d in self.damage if d.hides(*at)), None) for at in zip(asked, times, strict=True)]
+        told = [damage.words for damage in hidden if damage is not None]
+        if 2 * len(told) > len(asked):
+            raise SampleError("corrupt", told[0])
+        return Frames(pictures.pixels, np.array(times, np.float64))
 
-    def _walk(self, asked: np.ndarray, rewind_to: float | None, start_s: float) -> tuple[list[np.ndarray], list[float]]:
+    def _walk(self, asked: np.ndarray, rewind_to: float | None, start_s: float) -> tuple[Pictures, list[float]]:
+        """The pictures with their times; none if the seek went too far."""
         self.container.rewind(rewind_to)
-        self.broken = None
-        pixels: list[np.ndarray] = []
-        times: list[float] = []
+        pictures, times = Pictures(len(asked), self.limits), list[float]()
         shown: tuple[float, Any] | None = None
-        for time_s, frame in self._decoded(start_s):
-            if shown is not None and len(times) < len(asked) and time_s > asked[len(times)] + 1e-6:
-                picture = upright(shown[1])
-                while len(times) < len(asked) and time_s > asked[len(times)] + 1e-6:
-                    pixels.append(picture)
-                    times.append(shown[0])
+        for time_s, frame in self._timed(start_s):
+            if shown is not None:
+                self._put(pictures, times, shown, int(np.searchsorted(asked, time_s - _EPSILON)))
             if len(times) == len(asked):
                 break
-            if shown is None and time_s > asked[0] + 1e-6 and rewind_to is not None:
-                return [], []  # the seek went too far
+            if shown is None and time_s > asked[0] + _EPSILON and rewind_to is not None:
+                break
+            self.limits.check_frame(frame.width, frame.height)
             shown = (time_s, frame)
-        if shown is not None and self.broken and not times and asked[0] >= shown[0] + _shown_for(shown[1]):
-            raise SampleError("corrupt", self.broken)  # it broke off before this window
-        if shown is not None and len(times) < len(asked):
-            picture = upright(shown[1])
-            while len(times) < len(asked):
-                pixels.append(picture)
-                times.append(shown[0])
-        return pixels, times
+        else:
+            if shown is not None:
+                self._put(pictures, times, shown, len(asked))
+        return pictures, times
 
-    def _decoded(self, start_s: float) -> Iterator[tuple[float, Any]]:
+    @staticmethod
+    def _put(pictures: Pictures, times: list[float], shown: tuple[float, Any], until: int) -> None:
+        """``shown`` at the instants up to index ``until`` that have no picture yet."""
+        more = until - len(times)
+        if more > 0:
+            pictures.add(upright(shown[1], pictures.size), more)
+            times.extend([shown[0]] * more)
+
+    def _timed(self, start_s: float) -> Iterator[tuple[float, Any]]:
         """Frames in presentation order with their times; a frame without a time follows the one before."""
-        import av
-
         stream = self.container.video
         step = float(1 / (stream.average_rate or 25))
         last: float | None = None
-        got = False
-        try:
-            for frame in self.container.av.decode(stream):
-                time_s = frame.time - start_s if frame.time is not None else (0.0 if last is None else last + step)
-                if last is not None and time_s <= last:
-                    time_s = last + step if frame.time is None else time_s
-                last, got = time_s, True
-                yield time_s, frame
-        except av.FFmpegError as error:
-            if not got:
-                raise
-            self.broken = describe(error)
+        self.damage = []
+        for got in self._decoded():
+            if isinstance(got, _Damage):
+                after_last = -np.inf if last is None else last + step
+                self.damage.append(_Damage(after_last if np.isnan(got.time_s) else got.time_s - start_s, got.words))
+                continue
+            time_s = got.time - start_s if got.time is not None else (0.0 if last is None else last + step)
+            last = time_s
+            yield time_s, got
 
+    def _decoded(self) -> Iterator[Any]:
+        """Frames, and for what cannot be read or decoded a ``_Damage`` (its time absolute, NaN: not known)."""
+        import av
 
-def _shown_for(frame: Any) -> float:
-    """Seconds that a frame stays, or a tenth where it does not say."""
-    return float(frame.duration * frame.time_base) if frame.duration else 0.1
+        stream = self.container.video
+        failed = 0
+        while failed <= _MAX_DAMAGED:
+            try:
+                for packet in self.container.av.demux(stream):
+                    try:
+                        frames = packet.decode()
+                    except av.FFmpegError as error:
+                        failed += 1
+                        stamp = packet.pts if packet.pts is not None else packet.dts
+                        yield _Damage(np.nan if stamp is None else float(stamp * packet.time_base), describe(error))
+                        if failed > _MAX_DAMAGED:
+                            break
+                        continue
+                    failed = 0 if frames else failed
+                    yield from frames
+                else:
+                    return
+            except av.FFmpegError as error:  # the container itself: read on behind it
+                failed += 1
+                yield _Damage(np.nan, describe(error))

@@ -99,6 +99,37 @@ def write_numbered(
         out.mux(stream.encode())
 
 
+def damage(path: Path, *numbers: int) -> None:
+    """Overwrites packets of a clip's video stream, numbered in the order of the file."""
+    with opened(path) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for number in numbers:
+        at, size = places[number]
+        content[at : at + size] = b"\xff" * size
+    path.write_bytes(content)
+
+
+def write_changing(path: Path, sizes: Sequence[tuple[int, int]]) -> None:
+    """An MPEG transport stream at 25 frames a second whose frame i has the width and height ``sizes[i]``."""
+    pieces, at = [], 0
+    for k, (width, height) in enumerate(dict.fromkeys(sizes)):
+        count = sizes.count((width, height))
+        piece = path.with_suffix(f".{k}.ts")
+        with opened_for_writing(piece) as out:
+            stream = out.add_stream("libx264", rate=25, options={"bf": "0"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 90_000)
+            for i in range(at, at + count):
+                frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), 60 * k + 60, np.uint8), format="rgb24")
+                frame.pts, frame.time_base = i * 3600, Fraction(1, 90_000)
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode())
+        pieces.append(piece.read_bytes())
+        at += count
+    path.write_bytes(b"".join(pieces))
+
+
 def opened_for_writing(path: Path) -> Any:
     return av.open(str(path), "w")
 

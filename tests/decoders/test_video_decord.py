@@ -9,8 +9,16 @@ import pytest
 from pipeline.decoders.video_decord import DecordReader
 from pipeline.errors import SampleError
 from pipeline.media import FpsSampling, UniformSampling
-from tests.decoders.reference import rotated_by_matrix, write_numbered
-from tests.decoders.video_checks import check_numbered, check_real, reader
+from tests.decoders.reference import number_in, rotated_by_matrix, write_numbered
+from tests.decoders.video_checks import (
+    check_changing_size,
+    check_damage,
+    check_damaged_start,
+    check_limits,
+    check_numbered,
+    check_real,
+    reader,
+)
 
 WINDOWS = [(2.0, 4.0), (0.0, 2.0), (5.1, 5.3), (1.0, 1.5), (4.0, 6.0), (5.9, 60.0)]
 PIXELS = 5.0
@@ -86,6 +94,22 @@ def test_all_real_clips(data: Path) -> None:
         check_real("decord", path, PIXELS)
 
 
+def test_a_damaged_packet_costs_its_frame_and_damaged_seconds_their_windows(tmp_path: Path) -> None:
+    check_damage("decord", tmp_path / "clip.mp4")
+
+
+def test_a_damaged_start_is_not_a_later_picture(tmp_path: Path) -> None:
+    check_damaged_start("decord", tmp_path / "clip.mp4")
+
+
+def test_a_window_has_so_many_bytes(tmp_path: Path) -> None:
+    check_limits("decord", tmp_path / "clip.mp4")
+
+
+def test_a_stream_may_change_its_size(tmp_path: Path) -> None:
+    check_changing_size("decord", tmp_path / "clip.ts")
+
+
 def test_beyond_the_end_there_is_nothing(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     write_numbered(path, [i * 40 for i in range(50)])
@@ -98,3 +122,17 @@ def test_it_prints_nothing(data: Path, capfd: pytest.CaptureFixture[str]) -> Non
     for name in ("decord__corrupted.mp4", "dv_half_mdat.mp4", "dv_trunc.mkv"):
         reader("decord", data / "bad" / name)[0].frames(UniformSampling(2), 0.0, 1.0)
     assert capfd.readouterr() == ("", "")
+
+
+def test_where_decord_stays_at_one_frame_the_second_decoder_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "clip.mp4"
+    write_numbered(path, [i * 40 for i in range(50)])
+    backend, _ = reader("decord", path)
+    backend.frames(UniformSampling(2), 0.0, 1.0)
+    assert isinstance(backend, DecordReader)
+    stuck = backend.reader[10]
+    monkeypatch.setattr(backend, "reader", dict.fromkeys(range(50), stuck))
+    frames = backend.frames(UniformSampling(2), 0.0, 2.0)
+    assert [number_in(picture) for picture in frames.pixels] == [12, 37]

@@ -6,24 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders.container import Container
 from pipeline.decoders.video_decord import DecordReader
 from pipeline.decoders.video_pyav import PyavReader
+from pipeline.errors import SampleError
 from pipeline.media import Sampling, Span, UniformSampling
 from pipeline.storage import Blob
-from tests.decoders.reference import frames_of, number_in, shown
+from tests.decoders.reference import damage, frames_of, number_in, shown, write_changing, write_numbered
 
 Reader = DecordReader | PyavReader
 
 
-def reader(kind: str, path: Path) -> tuple[Reader, Span]:
+def reader(kind: str, path: Path, **limits: int) -> tuple[Reader, Span]:
     """A backend on a file, and the span of its video stream."""
     container = Container(Blob(str(path)))
     span = container.spans()["video"]
     if kind == "pyav":
-        return PyavReader(container, span), span
-    return DecordReader(str(path), container, span), span
+        return PyavReader(container, span, video_pyav.Config(**limits)), span
+    return DecordReader(str(path), container, span, video_decord.Config(**limits)), span
 
 
 def check_numbered(kind: str, path: Path, windows: Sequence[tuple[float, float]], sampling: Sampling) -> None:
@@ -63,3 +66,56 @@ def check_real(kind: str, path: Path, mean: float, windows: int = 3) -> Reader:
                 assert picture.shape == wanted.shape
                 assert np.abs(picture.astype(np.int16) - wanted).mean() <= mean, (path.name, times[k])
     return backend
+
+
+def check_damage(kind: str, path: Path) -> None:
+    """Ten numbered seconds with a damaged packet, then with two damaged seconds."""
+    write_numbered(path, [i * 40 for i in range(250)], options={"bf": "0"}, gop=25)
+    damage(path, 73)
+    frames = reader(kind, path)[0].frames(UniformSampling(8), 0.0, 10.0)
+    assert frames.times_s.tolist() == pytest.approx([0.6, 1.84, 3.12, 4.36, 5.6, 6.84, 8.08, 9.36])
+    assert [number_in(picture) for picture in frames.pixels] == [15, 46, 78, 109, 140, 171, 202, 234]
+    damage(path, *range(100, 150))
+    backend, _ = reader(kind, path)
+    assert [number_in(p) for p in backend.frames(UniformSampling(2), 2.0, 4.0).pixels] == [62, 87]
+    for lost in ((4.0, 6.0), (5.0, 6.0), (3.0, 6.0)):
+        with pytest.raises(SampleError, match="Invalid data") as caught:
+            backend.frames(UniformSampling(8), *lost)
+        assert caught.value.kind == "corrupt"
+    assert [number_in(p) for p in backend.frames(UniformSampling(2), 6.0, 8.0).pixels] == [162, 187]
+
+
+def check_damaged_start(kind: str, path: Path) -> None:
+    """A later picture does not stand in for a start that cannot be decoded."""
+    write_numbered(path, [i * 40 for i in range(100)], options={"bf": "0"}, gop=25)
+    damage(path, *range(50))
+    backend, _ = reader(kind, path)
+    with pytest.raises(SampleError, match="Invalid data"):
+        backend.frames(UniformSampling(4), 0.0, 1.0)
+    assert [number_in(p) for p in backend.frames(UniformSampling(2), 2.0, 4.0).pixels] == [62, 87]
+
+
+def check_limits(kind: str, path: Path) -> None:
+    """Memory is bounded by the frames of a window together."""
+    write_numbered(path, [i * 40 for i in range(50)])
+    backend, _ = reader(kind, path, max_window_bytes=4 * 64 * 64 * 3)
+    assert len(backend.frames(UniformSampling(4), 0.0, 2.0).pixels) == 4
+    with pytest.raises(SampleError, match="max_window_bytes") as caught:
+        backend.frames(UniformSampling(5), 0.0, 2.0)
+    assert caught.value.kind == "limit"
+
+
+def check_changing_size(kind: str, path: Path) -> None:
+    """Pictures have the size of the window's first; a frame over ``max_pixels`` fails wherever it comes."""
+    write_changing(path, [(160, 120)] * 50 + [(320, 240)] * 50)
+    backend, _ = reader(kind, path)
+    for window, shape in (((1.0, 3.0), (120, 160)), ((2.5, 3.5), (240, 320))):
+        frames = backend.frames(UniformSampling(4), *window)
+        assert frames.pixels.shape == (4, *shape, 3)
+        expected = [60 if time < 2.0 - 1e-6 else 120 for time in frames.times_s]
+        assert frames.pixels.mean(axis=(1, 2, 3)) == pytest.approx(expected, abs=3)
+    backend, _ = reader(kind, path, max_pixels=160 * 120)
+    assert backend.frames(UniformSampling(4), 0.0, 1.5).pixels.shape == (4, 120, 160, 3)
+    with pytest.raises(SampleError, match="320x240 pixels, over max_pixels 19200") as caught:
+        backend.frames(UniformSampling(4), 1.0, 3.0)
+    assert caught.value.kind == "limit"

@@ -1,0 +1,56 @@
+"""The pictures of one window, in one array, within declared limits."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import SampleError
+
+
+class PictureLimits(BaseModel):
+    """What a video may ask of memory, whichever backend decodes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_pixels: int = Field(default=33_177_600, ge=1)
+    """Width x height of a frame (default 8K); a larger one, anywhere in the stream, is a failure (``limit``)."""
+    max_window_bytes: int = Field(default=1 << 30, ge=1)
+    """Frames x height x width x 3 of one window; more is a failure (``limit``) before memory is taken."""
+
+    def check_frame(self, width: int, height: int) -> None:
+        """Raises ``SampleError``: ``limit``."""
+        if width * height > self.max_pixels:
+            raise SampleError("limit", f"{width}x{height} pixels, over max_pixels {self.max_pixels}")
+
+    def check_window(self, frames: int, width: int, height: int) -> None:
+        """Raises ``SampleError``: ``limit``."""
+        size = frames * width * height * 3
+        if size > self.max_window_bytes:
+            raise SampleError(
+                "limit",
+                f"{frames} frames of {width}x{height} are {size} bytes, over max_window_bytes {self.max_window_bytes}",
+            )
+
+
+class Pictures:
+    """``count`` pictures of one size, written in place: ``pixels`` [count, H, W, 3] uint8 is allocated once."""
+
+    def __init__(self, count: int, limits: PictureLimits) -> None:
+        self.count, self.limits = count, limits
+        self.filled = 0
+        self.pixels = np.empty((count, 0, 0, 3), np.uint8)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the first picture; None before it is there."""
+        return (self.pixels.shape[1], self.pixels.shape[2]) if self.filled else None
+
+    def add(self, picture: np.ndarray, times: int = 1) -> None:
+        """``picture`` [H, W, 3] at the next ``times`` places. Raises ``SampleError``: ``limit``."""
+        height, width = picture.shape[:2]
+        if not self.filled:
+            self.limits.check_window(self.count, width, height)
+            self.pixels = np.empty((self.count, height, width, 3), np.uint8)
+        self.pixels[self.filled : self.filled + times] = picture
+        self.filled += times

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.decoders.pictures import PictureLimits, Pictures
+from pipeline.errors import SampleError
+
+
+def test_pictures_are_written_in_place_and_repeated() -> None:
+    pictures = Pictures(3, PictureLimits())
+    assert pictures.size is None
+    pictures.add(np.full((4, 6, 3), 7, np.uint8))
+    held = pictures.pixels
+    pictures.add(np.full((4, 6, 3), 9, np.uint8), 2)
+    assert pictures.pixels is held
+    assert pictures.size == (4, 6)
+    assert held.shape == (3, 4, 6, 3)
+    assert held.mean(axis=(1, 2, 3)).tolist() == [7, 9, 9]
+
+
+def test_a_frame_may_have_so_many_pixels() -> None:
+    PictureLimits(max_pixels=24).check_frame(6, 4)
+    with pytest.raises(SampleError, match="6x4 pixels, over max_pixels 23") as caught:
+        PictureLimits(max_pixels=23).check_frame(6, 4)
+    assert caught.value.kind == "limit"
+
+
+def test_a_window_may_have_so_many_bytes() -> None:
+    picture = np.zeros((4, 6, 3), np.uint8)
+    Pictures(2, PictureLimits(max_window_bytes=144)).add(picture)
+    with pytest.raises(SampleError, match="2 frames of 6x4 are 144 bytes, over max_window_bytes 143") as caught:
+        Pictures(2, PictureLimits(max_window_bytes=143)).add(picture)
+    assert caught.value.kind == "limit"
