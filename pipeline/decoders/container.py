@@ -82,6 +82,13 @@ class Container:
         return bool(self.av.format.flags & Flags.generic_index.value)
 
     @property
+    def has_times(self) -> bool:
+        """False for bare video streams (.h264): their frames are counted, at the rate that the stream itself says."""
+        from av.format import Flags
+
+        return not self.av.format.flags & Flags.no_timestamps.value
+
+    @property
     def pictures(self) -> int:
         """How many video streams there are, cover art counted."""
         return len(self.av.streams.video)
@@ -147,17 +154,18 @@ class Container:
         import av
 
         found: dict[Modality, tuple[float, float]] = {}
+        counted: dict[Modality, float] = {}
         self.rewind(from_s)
         streams = self._streams()
         by_index = {stream.index: modality for modality, stream in streams.items()}
         try:
             for packet in self.av.demux(list(streams.values())):
                 stamp = packet.pts if packet.pts is not None else packet.dts
-                if stamp is None or packet.is_discard or packet.size == 0:
+                if packet.is_discard or packet.size == 0 or (stamp is None and self.has_times):
                     continue
-                start = float(stamp * packet.time_base)
-                end = start + packet_seconds(packet)
                 modality = by_index[packet.stream_index]
+                start = counted.get(modality, 0.0) if stamp is None else float(stamp * packet.time_base)
+                counted[modality] = end = start + packet_seconds(packet)
                 first, last = found.get(modality, (start, end))
                 found[modality] = (min(first, start), max(last, end))
         except av.FFmpegError:

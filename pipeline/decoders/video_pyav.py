@@ -58,7 +58,7 @@ class PyavReader:
     def _shown(self, asked: np.ndarray) -> Frames:
         """The picture shown at each instant: decode onwards from the key frame before the first."""
         start_s = self.container.start_s or 0.0
-        for rewind_to in (float(asked[0]) + start_s, None):
+        for rewind_to in (float(asked[0]) + start_s, None) if self.container.has_times else (None,):
             pictures, times = self._walk(asked, rewind_to, start_s)
             if times and (times[0] <= asked[0] + _EPSILON or rewind_to is None):
                 break
@@ -102,7 +102,7 @@ class PyavReader:
     def _timed(self, start_s: float) -> Iterator[tuple[float, Any]]:
         """Frames in presentation order with their times; a frame without a time follows the one before."""
         stream = self.container.video
-        step = float(1 / (stream.average_rate or 25))
+        step = float(1 / (stream.guessed_rate or stream.average_rate or 25))
         last: float | None = None
         self.damage = []
         for got in self._decoded():

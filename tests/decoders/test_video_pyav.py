@@ -3,11 +3,14 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
+from pipeline.decoders import DecodersConfig, open_media
 from pipeline.errors import SampleError
 from pipeline.media import FpsSampling, UniformSampling
+from pipeline.storage import Blob
 from tests.decoders.reference import frames_of, rotated_by_matrix, write_numbered
 from tests.decoders.video_checks import (
     check_changing_size,
@@ -101,3 +104,24 @@ def test_a_damaged_packet_of_a_real_clip_is_not_its_end(data: Path) -> None:
 def _rotated(data: Path) -> list[Path]:
     clips = [data / "videos" / f"decord__video_{turn}.mov" for turn in (0, 90, 180, 270)]
     return [*clips, data / "bad" / "torchcodec__nasa_13013_rotated.mp4"]
+
+
+@pytest.mark.parametrize(("codec", "name"), [("libx264", "x.h264"), ("mpeg4", "x.m4v"), ("mpeg2video", "x.m2v")])
+def test_a_bare_stream_counts_its_frames(tmp_path: Path, codec: str, name: str) -> None:
+    path = tmp_path / name
+    with av.open(str(path), "w", format={"x.h264": "h264", "x.m4v": "m4v", "x.m2v": "mpeg2video"}[name]) as out:
+        stream = out.add_stream(codec, rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt, stream.gop_size = "yuv420p", 10
+        for i in range(50):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 5 + 4 * i, np.uint8))))
+        out.mux(stream.encode())
+    with open_media(Blob(str(path)), "video", DecodersConfig()) as media:
+        span = media.info.spans["video"]
+        assert span is not None
+        assert (span.start_s, span.end_s) == (0.0, pytest.approx(2.0, abs=0.041))
+        for start_s in (0.0, 1.0):
+            frames = media.frames(UniformSampling(5), start_s, start_s + 1.0)
+            assert frames.times_s == pytest.approx([start_s + at for at in (0.08, 0.28, 0.48, 0.68, 0.88)], abs=0.021)
+            shown = frames.pixels[:, 0, 0, 0].astype(float)
+            assert shown == pytest.approx(5 + 4 * frames.times_s * 25, abs=4)
