@@ -28,6 +28,7 @@ demo: setup  ## a small corpus, an extraction, a look at what came out
 	$(BIN)/tessera corpus $(DEMO)/corpus
 	$(BIN)/tessera extract configs/media.yaml --set source.path=$(DEMO)/corpus --set output.path=$(DEMO)/dataset
 	$(BIN)/tessera inspect $(DEMO)/dataset
+	@echo "dataset: $(DEMO)/dataset"
 
 test: setup  ## all tests but the long ones
 	$(BIN)/python -m pytest -m "not slow"

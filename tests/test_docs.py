@@ -219,14 +219,20 @@ def test_every_command_parses(command: str) -> None:
     assert config == "CONFIG" or (ROOT / config).is_file()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 def test_everything_in_the_readme_runs(tmp_path: Path, models: Path, demo_corpus: Path) -> None:
-    """Its commands in order, then its Python, in a checkout of its own; `make` is what made this environment."""
+    """Its commands in order, then its Python, in a checkout of its own; `make` is what made this environment.
+
+    The corpus is a part of the demo's, each modality in it.
+    """
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     (tmp_path / ".demo").mkdir()
     (tmp_path / ".demo" / "models").symlink_to(models)
-    (tmp_path / ".demo" / "corpus").symlink_to(demo_corpus)
+    for path in sorted(demo_corpus.rglob("*")):
+        if path.is_file() and re.search(r"0[012]\.\w+$|broken/", str(path)):
+            copy = tmp_path / ".demo" / "corpus" / path.relative_to(demo_corpus)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "tessera").symlink_to(Path(sys.executable).with_name("tessera"))
     text = (ROOT / "README.md").read_text()
