@@ -9,19 +9,22 @@ from __future__ import annotations
 import io
 import itertools
 import math
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.decoders.container import Container, decoding
-from pipeline.errors import SampleError, describe
+from pipeline.decoders.container import Container, Damage, decoding
+from pipeline.decoders.resampling import resampled
+from pipeline.errors import SampleError
 from pipeline.media import Span, Waveform
 from pipeline.storage import Blob
 
-_FILTER_WIDTH = 6  # zero crossings of torchaudio's resampling filter
 _PREROLL_S = 1.0
 _GAP_S = 0.03
+_LOST_S = 0.002
 _MAX_GAP_S = 600.0
 _GRID_FRAMES = 64
 
@@ -33,6 +36,14 @@ class AudioConfig(BaseModel):
 
     soundfile: bool = True
     """False: sound files go through PyAV at once."""
+    max_sample_rate: int = Field(default=768_000, ge=1)
+
+    def check_rate(self, rate: int) -> None:
+        """Raises ``SampleError`` (``limit``, ``corrupt``) for rates that no converter has."""
+        if rate <= 0:
+            raise SampleError("corrupt", f"sample rate {rate}")
+        if rate > self.max_sample_rate:
+            raise SampleError("limit", f"sample rate {rate} Hz, over max_sample_rate {self.max_sample_rate}")
 
 
 class Samples(Protocol):
@@ -57,31 +68,12 @@ def waveform(samples: Samples, sample_rate: int, start_s: float, end_s: float) -
     origin = samples.span.start_s
     first = max(0, math.ceil((start_s - origin) * sample_rate - 1e-6))
     stop = math.ceil((end_s - origin) * sample_rate - 1e-6)
-    mono = _resampled(samples, sample_rate, first, stop) if stop > first else np.zeros(0, np.float32)
+    mono = resampled(samples.read, samples.rate, sample_rate, first, stop) if stop > first else np.zeros(0, np.float32)
     if not len(mono):
         raise SampleError("empty", f"no samples between {start_s:.3f} s and {end_s:.3f} s")
     if not np.isfinite(mono).all():
         raise SampleError("corrupt", "samples that are not finite numbers")
     return Waveform(mono, sample_rate, origin + first / sample_rate)
-
-
-def _resampled(samples: Samples, sample_rate: int, first: int, stop: int) -> np.ndarray:
-    """Target samples ``[first, stop)``: a piece that begins on the common grid of both rates, with margins."""
-    if samples.rate == sample_rate:
-        return samples.read(first, stop)
-    import torch
-    from torchaudio.functional import resample
-
-    common = math.gcd(samples.rate, sample_rate)
-    source, target = samples.rate // common, sample_rate // common
-    width = math.ceil(_FILTER_WIDTH * source / (min(source, target) * 0.99))
-    margin = math.ceil(width / source) + 1
-    block = max(0, first // target - margin)
-    piece = samples.read(block * source, (math.ceil(stop / target) + margin) * source)
-    if not len(piece):
-        return piece
-    done = resample(torch.from_numpy(piece), samples.rate, sample_rate, lowpass_filter_width=_FILTER_WIDTH).numpy()
-    return np.ascontiguousarray(done[first - block * target : stop - block * target])
 
 
 class SoundfileSamples:
@@ -134,56 +126,73 @@ class SoundfileSamples:
 
 
 class ContainerSamples:
-    """A container's audio stream. Reads onwards; seeks, with a second of preroll, only to jump."""
+    """A container's audio stream. Reads onwards; seeks, with a second of preroll, only to jump.
+
+    A packet that cannot be decoded is silence, so that what comes after it keeps its time; samples of which most
+    are lost that way are ``corrupt``.
+    """
 
     def __init__(self, container: Container, span: Span) -> None:
         self.container, self.span = container, span
         self.rate = int(container.audio.codec_context.sample_rate or 0)
-        if self.rate <= 0:
-            raise SampleError("corrupt", f"sample rate {self.rate}")
         self.start_s = (container.start_s or 0.0) + span.start_s
-        self.frames: Any = None
-        self.kept: list[np.ndarray] = []
+        self.total = round((span.end_s - span.start_s) * self.rate)
+        self.seeks = not container.guesses_times and not container.joined
+        self.frames: Iterator[Any] | None = None
+        self.kept: deque[np.ndarray] = deque()
         self.kept_from = 0
         self.kept_to = 0
+        self.lost: list[tuple[int, int]] = []
         self.broken: str | None = None
+        self.why = ""
         self.grid: tuple[int, int] | None = None
 
     def read(self, start: int, stop: int) -> np.ndarray:
         try:
-            samples = self._read(start, stop)
+            with decoding():
+                return self._read(start, stop)
         except SampleError:
             self.frames = None  # asked again, it reads again and says the same
             raise
-        if self.broken and not len(samples):
-            raise SampleError("corrupt", self.broken)
-        return samples
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        with decoding():
-            skips = start > self.kept_to + 10 * self.rate or (self.broken and start >= self.kept_to)
-            if self.frames is None or start < self.kept_from or skips:
-                self._jump(start)
-            while self.kept_to < stop:
-                if not self._decode():
-                    break
-            joined = np.concatenate(self.kept) if self.kept else np.zeros(0, np.float32)
-            origin = self.kept_from
-            drop = max(0, min(start - origin - self.rate, len(joined)))
-            self.kept, self.kept_from = [joined[drop:]], origin + drop
-            taken = joined[max(0, start - origin) : max(0, stop - origin)]
-            silent = max(0, min(origin, stop) - start) if len(joined) else 0
-            return np.concatenate([np.zeros(silent, np.float32), taken])
+        if self.frames is None or start < self.kept_from or start > self.kept_to + 10 * self.rate:
+            self._jump(start)
+        while self.kept_to < stop and self._decode():
+            self._drop(start - self.rate)
+        self._drop(start - self.rate)
+        samples = self._taken(start, stop)
+        lost = sum(max(0, min(end, stop) - max(begin, start)) for begin, end in self.lost)
+        gone = max(0, min(stop, self.total) - start - len(samples)) if self.broken else 0
+        if 2 * (lost + gone) > len(samples) + gone:
+            raise SampleError("corrupt", self.broken or self.why)
+        return samples
+
+    def _taken(self, start: int, stop: int) -> np.ndarray:
+        """``[start, stop)`` of what is kept; silence before it."""
+        pieces = [np.zeros(max(0, min(self.kept_from, stop) - start) if self.kept else 0, np.float32)]
+        at = self.kept_from
+        for piece in self.kept:
+            pieces.append(piece[max(0, start - at) : max(0, stop - at)])
+            at += len(piece)
+        return np.concatenate(pieces)
+
+    def _drop(self, before: int) -> None:
+        while self.kept and self.kept_from + len(self.kept[0]) <= before:
+            self.kept_from += len(self.kept.popleft())
+        self.lost = [(begin, end) for begin, end in self.lost if end > before]
 
     def _jump(self, start: int) -> None:
         """Place the reader at or before sample ``start``; the first frame's time says where it is."""
         if self.grid is None:
             self.grid = self._measured_grid()
         for to_s in (self.start_s + start / self.rate - _PREROLL_S, None):
-            early = to_s is not None and to_s > self.start_s + 10.0 and not self.container.guesses_times
+            early = to_s is not None and to_s > self.start_s + 10.0 and self.seeks
             self.container.rewind(to_s if early else None)
-            self.frames = self.container.av.decode(self.container.audio)
-            self.kept, self.kept_from, self.kept_to, self.broken = [], -1, -1, None
+            self.frames = self.container.decoded(self.container.audio)
+            self.kept.clear()
+            self.lost, self.broken = [], None
+            self.kept_from = self.kept_to = -1
             self._decode()
             if not early or 0 <= self.kept_from <= start:
                 break
@@ -199,7 +208,8 @@ class ContainerSamples:
         if float(self.container.audio.time_base) * self.rate <= 1:
             return 0, 1
         self.container.rewind(None)
-        frames = itertools.islice(self.container.av.decode(self.container.audio), _GRID_FRAMES)
+        decoded = self.container.decoded(self.container.audio)
+        frames = itertools.islice((got for got in decoded if not isinstance(got, Damage)), _GRID_FRAMES)
         first, *lengths = [frame.samples for frame in frames] or [0]
         return first, math.gcd(*lengths[:-1]) or 1  # the last frame of a short stream may be cut
 
@@ -211,35 +221,39 @@ class ContainerSamples:
 
     def _decode(self) -> bool:
         """Take the next frame; False at the end of the stream."""
-        import av
+        for got in self.frames or ():
+            if not isinstance(got, Damage):
+                self._take(got)
+                return True
+            self.broken = self.broken or got.words
+        return False
 
-        try:
-            frame = next(self.frames, None)
-        except av.EOFError:
-            return False
-        except av.FFmpegError as error:
-            if self.kept_to <= 0:
-                raise
-            self.broken = describe(error)
-            return False  # a stream that breaks off ends there
-        if frame is None:
-            return False
+    def _take(self, frame: Any) -> None:
         if frame.sample_rate != self.rate:
             raise SampleError("unsupported", f"sample rate changes from {self.rate} to {frame.sample_rate} Hz")
-        mono = _mono(frame)
+        timed = frame.time is not None and not self.container.joined
+        index = round((frame.time - self.start_s) * self.rate) if timed else max(0, self.kept_to)
         if self.kept_to < 0:
-            time_s = frame.time if frame.time is not None else self.start_s
-            self.kept_from = self.kept_to = max(0, self._snapped(round((time_s - self.start_s) * self.rate)))
-        elif frame.time is not None:
-            gap = round((frame.time - self.start_s) * self.rate) - self.kept_to
-            if gap > _MAX_GAP_S * self.rate:
-                raise SampleError("corrupt", f"a gap of {gap / self.rate:.0f} s in the sound")
-            if gap > _GAP_S * self.rate:
-                self.kept.append(np.zeros(gap, np.float32))
-                self.kept_to += gap
+            self.kept_from = self.kept_to = max(0, self._snapped(index))
+            self._lose(0, self.kept_to)
+        gap = index - self.kept_to
+        if gap > _MAX_GAP_S * self.rate:
+            raise SampleError("corrupt", f"a gap of {gap / self.rate:.0f} s in the sound")
+        if gap > (_LOST_S if self.broken else _GAP_S) * self.rate:
+            self._lose(self.kept_to, index)
+            self._keep(np.zeros(gap, np.float32))
+        self.broken = None
+        self._keep(_mono(frame))
+
+    def _lose(self, start: int, stop: int) -> None:
+        """Note that damage, if there was any just now, took the place of ``[start, stop)``."""
+        if self.broken:
+            self.lost.append((start, stop))
+            self.why = self.broken
+
+    def _keep(self, mono: np.ndarray) -> None:
         self.kept.append(mono)
         self.kept_to += len(mono)
-        return True
 
     def close(self) -> None:
         self.frames = None

@@ -7,12 +7,16 @@ where the container has an index, all of it elsewhere.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.decoders.joined import is_joined
 from pipeline.errors import SampleError, describe
 from pipeline.media import Modality, Span
 from pipeline.storage import Blob
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
 _INDEXED = ("mov", "matroska")
 _TAIL_S = 5.0
+_MAX_DAMAGED = 10_000
 _LISTS = frozenset(("hls", "concat", "dash", "sdp", "rtsp", "image2", "imf", "webm_dash_manifest"))
 _OPTIONS = {"protocol_whitelist": "file"}  # FFmpeg would follow addresses that it finds inside a file
 
@@ -37,6 +42,14 @@ def decoding(kind: str = "corrupt") -> Iterator[None]:
         raise SampleError("memory", describe(error)) from error
     except Exception as error:  # decoders raise UnicodeDecodeError, TypeError, SyntaxError...
         raise SampleError("corrupt", describe(error)) from error
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something that could not be read or decoded, in the decoder's words; ``time_s`` is NaN where it has no time."""
+
+    time_s: float
+    words: str
 
 
 class Container:
@@ -88,6 +101,11 @@ class Container:
 
         return not self.av.format.flags & Flags.no_timestamps.value
 
+    @cached_property
+    def joined(self) -> bool:
+        """True for sound files of several streams, one after the other: their times begin anew with each."""
+        return self.video is None and is_joined(self.blob, self.format)
+
     @property
     def pictures(self) -> int:
         """How many video streams there are, cover art counted."""
@@ -107,6 +125,8 @@ class Container:
             first, end = times["audio"]
             heard = self._first_sound()
             times["audio"] = (first if heard is None else heard, end)
+        if self.joined:
+            self.start_s, times["audio"] = 0.0, (0.0, self._counted_seconds())
         if self.start_s is None:
             self.start_s = min((first for first, _ in times.values()), default=0.0)
         found: dict[Modality, Span] = {}
@@ -128,6 +148,44 @@ class Container:
         except (av.FFmpegError, ValueError):
             return None  # the sound fails when it is asked for, not the pictures beside it
         return None if frame is None or frame.time is None else float(frame.time)
+
+    def _counted_seconds(self) -> float:
+        """How long all sound is, by decoding it: in a joined file neither times nor packets say it."""
+        self.rewind(None)
+        samples: Counter[int] = Counter()
+        for got in self.decoded(self.audio):
+            if not isinstance(got, Damage):
+                samples[got.sample_rate] += got.samples
+        return sum(count / rate for rate, count in samples.items())
+
+    def decoded(self, stream: Any) -> Iterator[Any]:
+        """The frames of a stream from here on; a ``Damage`` (absolute time) for each packet that cannot be decoded."""
+        import av
+
+        failed = 0
+        while failed <= _MAX_DAMAGED:
+            try:
+                for packet in self.av.demux(stream):
+                    try:
+                        frames = packet.decode()
+                    except av.EOFError:
+                        return
+                    except av.FFmpegError as error:
+                        failed += 1
+                        stamp = packet.pts if packet.pts is not None else packet.dts
+                        yield Damage(np.nan if stamp is None else float(stamp * packet.time_base), describe(error))
+                        if failed > _MAX_DAMAGED:
+                            break
+                        continue
+                    failed = 0 if frames else failed
+                    yield from frames
+                else:
+                    return
+            except av.EOFError:
+                return
+            except av.FFmpegError as error:  # the container itself: read on behind it
+                failed += 1
+                yield Damage(np.nan, describe(error))
 
     def sound_after(self, time_s: float) -> float:
         """The end of the last audio packet, looked for from ``time_s`` (absolute seconds) on."""

@@ -13,6 +13,7 @@ from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders.audio import AudioConfig, ContainerSamples, Samples, SoundfileSamples, waveform
 from pipeline.decoders.container import Container
 from pipeline.decoders.image import ImageConfig, ImageMedia
+from pipeline.decoders.joined import after_mp3, is_joined
 from pipeline.decoders.sniff import HEAD_BYTES, Shape, sniff
 from pipeline.decoders.text import TextConfig, TextMedia
 from pipeline.errors import SampleError
@@ -21,6 +22,7 @@ from pipeline.storage import Blob
 
 _TAIL_S = 1.0
 _PACKET_S = 0.2
+_TAGS_BYTES = 1024
 
 
 class OpenMedia:
@@ -94,8 +96,8 @@ class _OpenSound(OpenMedia):
 class _OpenContainer(OpenMedia):
     """Video and audio streams. Each reader has a container of its own, so that they do not move each other."""
 
-    def __init__(self, blob: Blob, video: video_decord.Config | video_pyav.Config) -> None:
-        self.blob, self.video = blob, video
+    def __init__(self, blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig) -> None:
+        self.blob, self.video, self.audio = blob, video, audio
         self.folder: str | None = None
         self.containers = [Container(blob)]
         try:
@@ -114,7 +116,9 @@ class _OpenContainer(OpenMedia):
 
     def waveform(self, sample_rate: int, start_s: float, end_s: float) -> Waveform:
         if self.samples is None:
-            self.samples = ContainerSamples(self._container(), self._span("audio"))
+            samples = ContainerSamples(self._container(), self._span("audio"))
+            self.audio.check_rate(samples.rate)
+            self.samples = samples
         return waveform(self.samples, sample_rate, start_s, end_s)
 
     def _open_video(self) -> video_decord.DecordReader | video_pyav.PyavReader:
@@ -134,7 +138,7 @@ class _OpenContainer(OpenMedia):
     def _container(self) -> Container:
         """A container of one's own, on the clock of the first."""
         container = Container(self.blob)
-        container.start_s = self.containers[0].start_s
+        container.start_s, container.joined = self.containers[0].start_s, self.containers[0].joined
         self.containers.append(container)
         return container
 
@@ -196,43 +200,49 @@ def _open(
     if shape == "text":
         return _OpenText(blob, text)
     if shape == "audio" and audio.soundfile:
-        return _open_sound(blob, video)
+        return _open_sound(blob, video, audio)
     if shape is not None:
-        return _OpenContainer(blob, video)
-    return _open_unknown(blob, text, video)
+        return _OpenContainer(blob, video, audio)
+    return _open_unknown(blob, text, video, audio)
 
 
-def _open_sound(blob: Blob, video: video_decord.Config | video_pyav.Config) -> OpenMedia:
+def _open_sound(blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig) -> OpenMedia:
     """soundfile first; where it refuses, PyAV has the last word, and soundfile's is told if both refuse."""
     try:
         samples = SoundfileSamples(blob)
-        return _goes_on(blob, samples, video) or _OpenSound(samples)
+        audio.check_rate(samples.rate)
+        if _goes_on(blob, samples):
+            samples.close()
+            return _OpenContainer(blob, video, audio)
+        return _OpenSound(samples)
     except SampleError as first:
         try:
-            return _OpenContainer(blob, video)
+            return _OpenContainer(blob, video, audio)
         except SampleError as second:
             raise SampleError(first.kind, f"{first.message}; {second.message}") from second
 
 
-def _goes_on(blob: Blob, samples: SoundfileSamples, video: video_decord.Config | video_pyav.Config) -> OpenMedia | None:
-    """The file through PyAV, if it goes on where a FLAC header says that it ends: libsndfile stops there."""
-    if samples.format != "FLAC":
-        return None
+def _goes_on(blob: Blob, samples: SoundfileSamples) -> bool:
+    """Whether there is more sound than libsndfile sees: it stops where a header says, or at the end of the first of
+    several streams."""
+    if samples.format == "OGG":
+        return is_joined(blob, "ogg")
+    if samples.format not in ("FLAC", "MP3") or (samples.format == "MP3" and after_mp3(blob) <= _TAGS_BYTES):
+        return False
+    from_s = samples.span.end_s - _TAIL_S if samples.format == "FLAC" else 0.0
     try:
         with closing(Container(blob)) as container:
-            more_s = container.sound_after(samples.span.end_s - _TAIL_S) - samples.span.end_s
-        media = _OpenContainer(blob, video) if more_s > _PACKET_S else None
+            return container.joined or container.sound_after(from_s) - samples.span.end_s > _PACKET_S
     except SampleError:
-        return None  # libsndfile reads on past what FFmpeg refuses
-    if media is not None:
-        samples.close()
-    return media
+        return False  # libsndfile reads on past what FFmpeg refuses
 
 
-def _open_unknown(blob: Blob, text: TextConfig, video: video_decord.Config | video_pyav.Config) -> OpenMedia:
+def _open_unknown(
+    blob: Blob, text: TextConfig, video: video_decord.Config | video_pyav.Config, audio: AudioConfig
+) -> OpenMedia:
     """A file that neither its name nor its first bytes explain."""
     try:
-        return _OpenContainer(blob, video)
+        return _OpenContainer(blob, video, audio)
     except SampleError:
         try:
             return _OpenText(blob, text)

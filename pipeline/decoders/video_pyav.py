@@ -8,15 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.decoders.container import Container, decoding, upright
+from pipeline.decoders.container import Container, Damage, decoding, upright
 from pipeline.decoders.pictures import PictureLimits, Pictures
 from pipeline.decoders.sampling import instants
-from pipeline.errors import SampleError, describe
+from pipeline.errors import SampleError
 from pipeline.media import Frames, Sampling, Span
 
 _EPSILON = 1e-6
 _STALE_S = 0.25
-_MAX_DAMAGED = 1000
 
 
 class Config(PictureLimits):
@@ -26,11 +25,8 @@ class Config(PictureLimits):
 
 
 @dataclass(frozen=True)
-class _Damage:
-    """Something that should have been shown from ``time_s`` on and could not be decoded."""
-
-    time_s: float
-    words: str
+class _Unshown(Damage):
+    """A picture that should have been shown from ``time_s`` on, on the container's clock."""
 
     def hides(self, asked_s: float, shown_s: float) -> bool:
         """True if it is why a picture of ``shown_s``, long gone or yet to come, stands in for ``asked_s``."""
@@ -47,7 +43,7 @@ class PyavReader:
 
     def __init__(self, container: Container, span: Span, limits: PictureLimits) -> None:
         self.container, self.span, self.limits = container, span, limits
-        self.damage: list[_Damage] = []
+        self.damage: list[_Unshown] = []
 
     def frames(self, sampling: Sampling, start_s: float, end_s: float) -> Frames:
         """The sampled pictures of ``[start_s, end_s)``. Raises ``SampleError``."""
@@ -105,37 +101,11 @@ class PyavReader:
         step = float(1 / (stream.guessed_rate or stream.average_rate or 25))
         last: float | None = None
         self.damage = []
-        for got in self._decoded():
-            if isinstance(got, _Damage):
+        for got in self.container.decoded(stream):
+            if isinstance(got, Damage):
                 after_last = -np.inf if last is None else last + step
-                self.damage.append(_Damage(after_last if np.isnan(got.time_s) else got.time_s - start_s, got.words))
+                self.damage.append(_Unshown(after_last if np.isnan(got.time_s) else got.time_s - start_s, got.words))
                 continue
             time_s = got.time - start_s if got.time is not None else (0.0 if last is None else last + step)
             last = time_s
             yield time_s, got
-
-    def _decoded(self) -> Iterator[Any]:
-        """Frames, and for what cannot be read or decoded a ``_Damage`` (its time absolute, NaN: not known)."""
-        import av
-
-        stream = self.container.video
-        failed = 0
-        while failed <= _MAX_DAMAGED:
-            try:
-                for packet in self.container.av.demux(stream):
-                    try:
-                        frames = packet.decode()
-                    except av.FFmpegError as error:
-                        failed += 1
-                        stamp = packet.pts if packet.pts is not None else packet.dts
-                        yield _Damage(np.nan if stamp is None else float(stamp * packet.time_base), describe(error))
-                        if failed > _MAX_DAMAGED:
-                            break
-                        continue
-                    failed = 0 if frames else failed
-                    yield from frames
-                else:
-                    return
-            except av.FFmpegError as error:  # the container itself: read on behind it
-                failed += 1
-                yield _Damage(np.nan, describe(error))

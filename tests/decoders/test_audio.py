@@ -171,13 +171,76 @@ def test_headers_that_promise_too_much(tmp_path: Path, data: Path) -> None:
         _soundfile(data / "bad" / "dv_zero_samples.wav")
 
 
-def test_a_track_that_breaks_off_says_why(data: Path) -> None:
-    reader = _container(data / "bad" / "dv_flipped.mp4")
-    assert len(waveform(reader, 48000, 0.0, 2.0).samples) == 6144
-    for start in (2.0, 0.5):
-        with pytest.raises(SampleError, match="Invalid data") as caught:
-            waveform(reader, 48000, start, start + 1.0)
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_damaged_packets_are_silence_and_what_follows_keeps_its_time(tmp_path: Path, suffix: str) -> None:
+    """Lossless sound with four holes: the first packet, one alone, a run of 1.5 s, the last ones."""
+    path, wave = tmp_path / f"a{suffix}", _wave(16000, 30.0)
+    _write_track(path, wave, 16000, "flac")
+    whole, rate, _, _ = sound_of(path)
+    holes = _damage(path, [(0.0, 0.1), (3.0, 3.1), (20.0, 21.5), (29.5, 99.0)])
+    expected = whole.copy()
+    for begin, end in holes:
+        expected[begin:end] = 0
+    for order in ([0.0, 3.0, 13.0, 19.0, 22.0], [22.0, 0.0, 13.0, 3.0, 19.0]):
+        reader = _container(path)
+        for start in order:
+            found = waveform(reader, rate, start, start + 2.0).samples
+            assert np.array_equal(found, expected[round(start * rate) :][: 2 * rate]), start
+    for start, end in ((20.0, 21.0), (19.6, 21.8), (29.6, 30.0), (29.2, 30.0)):
+        with pytest.raises(SampleError, match="nvalid") as caught:
+            waveform(_container(path), rate, start, end)
         assert caught.value.kind == "corrupt"
+    kept = waveform(_container(path), rate, 28.0, 30.0).samples
+    assert np.array_equal(kept, expected[28 * rate :][: len(kept)])
+    assert len(kept) == pytest.approx(1.5 * rate, abs=0.3 * rate)
+
+
+def test_a_track_without_one_good_packet_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    _write_track(path, _wave(16000, 2.0), 16000, "flac")
+    _damage(path, [(0.0, 99.0)])
+    reader = _container(path)
+    for _ in range(2):
+        with pytest.raises(SampleError, match="nvalid") as caught:
+            waveform(reader, 16000, 0.0, 1.0)
+        assert caught.value.kind == "corrupt"
+
+
+def test_flipped_bytes_cost_their_packets_only(data: Path) -> None:
+    """Three packets of 21 ms; the rest is there."""
+    reader = _container(data / "bad" / "dv_flipped.mp4")
+    pieces = [waveform(reader, 48000, start, start + 1.0).samples for start in (0.0, 1.0, 2.0, 3.0, 4.0)]
+    assert [len(piece) for piece in pieces] == [48000] * 5
+
+
+def test_a_far_jump_in_a_stream_without_index_keeps_little(tmp_path: Path) -> None:
+    path = tmp_path / "a.aac"
+    wave = np.tile(_wave(8000, 10.0), 30)
+    _write_track(path, wave, 8000, "aac")
+    whole, rate, _, _ = sound_of(path)
+    reader = _container(path)
+    assert reader.container.guesses_times
+    found = waveform(reader, rate, 290.0, 291.0).samples
+    assert np.abs(found - whole[290 * rate :][:rate]).max() < 1e-6
+    assert sum(map(len, reader.kept)) < 4 * rate
+
+
+def _damage(path: Path, spans: list[tuple[float, float]]) -> list[tuple[int, int]]:
+    """Zeros over the packets that begin in ``spans`` (seconds); the samples ``[start, stop)`` of each run."""
+    with av.open(str(path)) as container:
+        rate = container.streams.audio[0].rate
+        packets = [p for p in container.demux(audio=0) if p.size]
+        content = bytearray(path.read_bytes())
+        holes = []
+        for begin, end in spans:
+            hit = [p for p in packets if begin <= float(p.pts * p.time_base) < end]
+            for packet in hit:
+                at = content.find(bytes(packet), packet.pos)
+                content[at : at + packet.size] = bytes(packet.size)
+            frames = [round(float(p.pts * p.time_base) * rate) // 1152 * 1152 for p in hit]
+            holes.append((round(frames[0]), round(frames[-1]) + 1152))
+    path.write_bytes(content)
+    return holes
 
 
 def test_a_rate_that_changes_is_refused(data: Path) -> None:

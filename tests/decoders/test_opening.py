@@ -147,6 +147,19 @@ def test_limits_have_a_name(tmp_path: Path) -> None:
         assert caught.value.kind == "limit"
 
 
+@pytest.mark.parametrize("soundfile_first", [True, False])
+def test_a_sample_rate_that_no_converter_has_is_a_limit(tmp_path: Path, soundfile_first: bool) -> None:
+    soundfile.write(tmp_path / "a.wav", np.ones(5000, np.float32), 2_000_000)
+    audio = {"soundfile": soundfile_first}
+    with _open(tmp_path / "a.wav", None, DecodersConfig(audio=audio)) as media:  # type: ignore[arg-type]
+        with pytest.raises(SampleError, match="2000000 Hz, over max_sample_rate 768000") as caught:
+            media.waveform(16000, 0.0, 1.0)
+        assert caught.value.kind == "limit"
+    audio["max_sample_rate"] = 2_000_000
+    with _open(tmp_path / "a.wav", None, DecodersConfig(audio=audio)) as media:  # type: ignore[arg-type]
+        assert len(media.waveform(16000, 0.0, 1.0).samples) == 40
+
+
 @pytest.mark.parametrize("end", ["1e999", "Infinity", "1e9"])
 def test_time_stamps_beyond_reason_are_refused(tmp_path: Path, end: str) -> None:
     """They would be cut into windows for ever."""
