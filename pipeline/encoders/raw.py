@@ -14,6 +14,8 @@ from pipeline.errors import SampleError
 from pipeline.media import Modality
 from pipeline.tokenizers.base import Prepared
 
+_FRAME_S = 0.02
+
 
 class RawConfig(BaseModel):
     """text: the token ids. Pictures: patches, values in [0, 1], row by row, channels last. Sound: frames of samples."""
@@ -64,7 +66,7 @@ class RawEncoder:
     @property
     def _frame(self) -> int:
         """Samples of a sound frame."""
-        frame_s: float = self.tokenizer.frame_s
+        frame_s: float = self.tokenizer.frame_s or _FRAME_S
         return max(1, round(frame_s * (self.tokenizer.sample_rate or 0)))
 
     @property

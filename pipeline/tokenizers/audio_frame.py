@@ -19,8 +19,8 @@ class AudioFrameConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["audio_frame"]
-    frame_s: float = Field(default=0.02, gt=0)
-    """Seconds of a frame, for an encoder without a checkpoint (``raw``). A model's frames are its own."""
+    frame_s: float | None = Field(default=None, gt=0)
+    """Seconds of a frame, only for an encoder without a checkpoint (``raw``); null: 0.02. A model's are its own."""
     sample_rate: int | None = Field(default=None, ge=1)
     """Hz. null: the rate of the checkpoint's feature extractor, the only one that it takes."""
 
@@ -37,6 +37,9 @@ class AudioFrameTokenizer:
 
     def check(self, where: str) -> None:
         check_rate(self.config, self.checkpoint, where)
+        if self.checkpoint is not None and self.config.frame_s is not None:
+            allowed = "only beside encoder 'raw': a model's frames are its own, leave it out"
+            raise ConfigError(f"{where}.frame_s", f"{self.config.frame_s:g}", allowed)
 
     def request(self) -> WaveformRequest:
         if self._rate is None:  # asked for each row: the file is read once

@@ -13,7 +13,7 @@ from pipeline.tokenizers.audio_frame import AudioFrameConfig, AudioFrameTokenize
 from tests.encoders.sound_fixtures import checkpoint, copy
 
 
-def _tokenizer(name: str | None, **options: int) -> AudioFrameTokenizer:
+def _tokenizer(name: str | None, **options: float) -> AudioFrameTokenizer:
     where = None if name is None else checkpoint(name)
     return AudioFrameTokenizer(AudioFrameConfig(kind="audio_frame", **options), where)
 
@@ -57,6 +57,8 @@ def test_config_errors_name_their_place(tmp_path: Path) -> None:
         _tokenizer(None).check("features.x.tokenizer")
     with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.sample_rate.*8000.*48000"):
         _tokenizer("clap", sample_rate=8000).check("features.x.tokenizer")
+    with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.frame_s: 0\.01; only beside encoder 'raw'"):
+        _tokenizer("whisper", frame_s=0.01).check("features.x.tokenizer")
     bare = copy("whisper", tmp_path, without=["preprocessor_config.json"])
     with pytest.raises(ConfigError, match=r"features\.x\.encoder\.checkpoint.*no feature extractor"):
         AudioFrameTokenizer(AudioFrameConfig(kind="audio_frame"), bare).check("features.x.tokenizer")
