@@ -55,10 +55,14 @@ class Blob:
 
     uri: str
 
+    @property
+    def local(self) -> bool:
+        """Whether it lies on this machine."""
+        return isinstance(split(self.uri)[0], LocalFileSystem)
+
     def local_path(self) -> str | None:
         """The path on this machine, or None: a remote file, or a name that is not UTF-8 (libraries refuse it)."""
-        fs, path = split(self.uri)
-        return path if isinstance(fs, LocalFileSystem) and not self.uri.startswith(_BYTES) else None
+        return split(self.uri)[1] if self.local and not self.uri.startswith(_BYTES) else None
 
     def size(self) -> int:
         """Bytes of the file. Raises ``SampleError`` (missing, io)."""

@@ -23,7 +23,7 @@ from pipeline.media import Span, Waveform
 from pipeline.storage import Blob
 
 _PREROLL_S = 1.0
-_GAP_S = 0.03
+_VORBIS_S = 0.03  # FFmpeg gives the times of its blocks, which are short and long, up to 20 ms off
 _LOST_S = 0.002
 _MAX_GAP_S = 600.0
 _GRID_FRAMES = 64
@@ -83,7 +83,8 @@ class SoundfileSamples:
         import soundfile
 
         with decoding():
-            self.file = soundfile.SoundFile(blob.local_path() or io.BytesIO(blob.read()))
+            self.source = blob.local_path() or (blob.open() if blob.local else io.BytesIO(blob.read()))
+            self.file = soundfile.SoundFile(self.source)
         self.rate = int(self.file.samplerate)
         self.frames = int(self.file.frames)
         self.format = str(self.file.format)
@@ -123,6 +124,8 @@ class SoundfileSamples:
 
     def close(self) -> None:
         self.file.close()
+        if not isinstance(self.source, str):
+            self.source.close()
 
 
 class ContainerSamples:
@@ -137,7 +140,8 @@ class ContainerSamples:
         self.rate = int(container.audio.codec_context.sample_rate or 0)
         self.start_s = (container.start_s or 0.0) + span.start_s
         self.total = round((span.end_s - span.start_s) * self.rate)
-        self.seeks = not container.guesses_times and not container.joined
+        self.seeks = not container.guesses_times
+        self.jitter_s = _VORBIS_S if container.audio.codec_context.name == "vorbis" else _LOST_S
         self.frames: Iterator[Any] | None = None
         self.kept: deque[np.ndarray] = deque()
         self.kept_from = 0
@@ -231,15 +235,14 @@ class ContainerSamples:
     def _take(self, frame: Any) -> None:
         if frame.sample_rate != self.rate:
             raise SampleError("unsupported", f"sample rate changes from {self.rate} to {frame.sample_rate} Hz")
-        timed = frame.time is not None and not self.container.joined
-        index = round((frame.time - self.start_s) * self.rate) if timed else max(0, self.kept_to)
+        index = round((frame.time - self.start_s) * self.rate) if frame.time is not None else max(0, self.kept_to)
         if self.kept_to < 0:
             self.kept_from = self.kept_to = max(0, self._snapped(index))
             self._lose(0, self.kept_to)
         gap = index - self.kept_to
         if gap > _MAX_GAP_S * self.rate:
             raise SampleError("corrupt", f"a gap of {gap / self.rate:.0f} s in the sound")
-        if gap > (_LOST_S if self.broken else _GAP_S) * self.rate:
+        if gap > (_LOST_S if self.broken else self.jitter_s) * self.rate:
             self._lose(self.kept_to, index)
             self._keep(np.zeros(gap, np.float32))
         self.broken = None

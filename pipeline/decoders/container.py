@@ -7,16 +7,13 @@ where the container has an index, all of it elsewhere.
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.decoders.joined import is_joined
 from pipeline.errors import SampleError, describe
 from pipeline.media import Modality, Span
 from pipeline.storage import Blob
@@ -101,11 +98,6 @@ class Container:
 
         return not self.av.format.flags & Flags.no_timestamps.value
 
-    @cached_property
-    def joined(self) -> bool:
-        """True for sound files of several streams, one after the other: their times begin anew with each."""
-        return self.video is None and is_joined(self.blob, self.format)
-
     @property
     def pictures(self) -> int:
         """How many video streams there are, cover art counted."""
@@ -125,8 +117,6 @@ class Container:
             first, end = times["audio"]
             heard = self._first_sound()
             times["audio"] = (first if heard is None else heard, end)
-        if self.joined:
-            self.start_s, times["audio"] = 0.0, (0.0, self._counted_seconds())
         if self.start_s is None:
             self.start_s = min((first for first, _ in times.values()), default=0.0)
         found: dict[Modality, Span] = {}
@@ -148,15 +138,6 @@ class Container:
         except (av.FFmpegError, ValueError):
             return None  # the sound fails when it is asked for, not the pictures beside it
         return None if frame is None or frame.time is None else float(frame.time)
-
-    def _counted_seconds(self) -> float:
-        """How long all sound is, by decoding it: in a joined file neither times nor packets say it."""
-        self.rewind(None)
-        samples: Counter[int] = Counter()
-        for got in self.decoded(self.audio):
-            if not isinstance(got, Damage):
-                samples[got.sample_rate] += got.samples
-        return sum(count / rate for rate, count in samples.items())
 
     def decoded(self, stream: Any) -> Iterator[Any]:
         """The frames of a stream from here on; a ``Damage`` (absolute time) for each packet that cannot be decoded."""
@@ -223,7 +204,10 @@ class Container:
                     continue
                 modality = by_index[packet.stream_index]
                 start = counted.get(modality, 0.0) if stamp is None else float(stamp * packet.time_base)
-                counted[modality] = end = start + packet_seconds(packet)
+                end = start + packet_seconds(packet)
+                if self.format != "ogg":  # there the duration is already less what its decoder is told to drop
+                    end = max(start, end - _padding_seconds(packet))
+                counted[modality] = end
                 first, last = found.get(modality, (start, end))
                 found[modality] = (min(first, start), max(last, end))
         except av.FFmpegError:
@@ -263,9 +247,9 @@ class Container:
 
 
 def packet_seconds(packet: Any) -> float:
-    """How long a packet lasts, less what its decoder is told to drop; by the frame rate where it does not say."""
+    """How long a packet lasts; by the frame rate where it does not say."""
     if packet.duration:
-        return max(0.0, float(packet.duration * packet.stream.time_base) - _padding_seconds(packet))
+        return float(packet.duration * packet.stream.time_base)
     rate = getattr(packet.stream, "average_rate", None) or getattr(packet.stream, "guessed_rate", None)
     return float(1 / rate) if rate else 0.0
 

@@ -1,31 +1,152 @@
 """Sound files that are several streams one after the other, as ``cat a.ogg b.ogg`` makes them.
 
 Radio archives and recorders write such files. Players play all of them; a reader that believes the first
-stream's header, or the times, which begin anew with each stream, loses what comes after it.
+stream's header, or the times, which begin anew with each stream, loses what comes after it. Here each stream is
+decoded as a file of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import BinaryIO, cast
 
+import numpy as np
+
+from pipeline.decoders.audio import Samples
+from pipeline.errors import SampleError
+from pipeline.media import Span
 from pipeline.storage import Blob, reading
 
 _CHUNK = 1 << 20
 _OGG_FIRST = b"OggS\x00\x02"
-_HEAD = 1 << 16
+_HEAD = 10
+_PAGE = 27 + 255
+_BUFFER = 1 << 16
 
 
-def is_joined(blob: Blob, format: str) -> bool:
-    """Whether a bare FLAC or an Ogg file (FFmpeg's names) begins anew. Raises ``SampleError`` (missing, io)."""
-    if format == "ogg":
-        return _ogg(blob)
-    if format == "flac":
-        return sum(_is_stream_info(found) for found in _found(blob, b"fLaC", 8)) > 1
-    return False
+@dataclass(frozen=True)
+class Part(Blob):
+    """Bytes ``[start, stop)`` of a file, read as if they were all of it."""
+
+    start: int
+    stop: int
+
+    def local_path(self) -> None:
+        return None
+
+    def size(self) -> int:
+        return self.stop - self.start
+
+    def read(self, limit: int | None = None) -> bytes:
+        with reading(self.uri), self.open() as file:
+            return file.read(-1 if limit is None else limit)
+
+    def open(self) -> BinaryIO:
+        return cast(BinaryIO, io.BufferedReader(_Range(super().open(), self.start, self.stop), _BUFFER))
 
 
-def after_mp3(blob: Blob) -> int:
-    """Bytes after those that the header frame of an MP3 counts; 0 where none counts them."""
+class _Range(io.RawIOBase):
+    def __init__(self, file: BinaryIO, start: int, stop: int) -> None:
+        self.file, self.start, self.stop, self.at = file, start, stop, start
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = max(
+            self.start, offset + {io.SEEK_SET: self.start, io.SEEK_CUR: self.at, io.SEEK_END: self.stop}[whence]
+        )
+        return self.tell()
+
+    def tell(self) -> int:
+        return self.at - self.start
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        view = memoryview(buffer)[: max(0, self.stop - self.at)]
+        self.file.seek(self.at)
+        data = self.file.read(len(view))
+        view[: len(data)] = data
+        self.at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
+class JoinedSamples:
+    """The streams of a file one after the other, each by a reader of its own. One is open at a time.
+
+    Raises:
+        SampleError: a stream's own, told with its number; ``unsupported`` where the sample rate changes.
+    """
+
+    def __init__(self, parts: Sequence[Part], open_one: Callable[[Part], Samples]) -> None:
+        self.parts, self.open_one = parts, open_one
+        self.number = -1
+        self.current: Samples | None = None
+        self.rate, counts = 0, []
+        for number in range(len(parts)):
+            samples = self._opened(number)
+            self.rate = self.rate or samples.rate
+            if samples.rate != self.rate:
+                told = f"sample rate changes from {self.rate} to {samples.rate} Hz"
+                raise SampleError("unsupported", f"stream {number + 1} of {len(parts)}: {told}")
+            counts.append(round((samples.span.end_s - samples.span.start_s) * samples.rate))
+        self.starts = [0, *accumulate(counts)]
+        self.span = Span(0.0, self.starts[-1] / self.rate)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        pieces = [np.zeros(0, np.float32)]
+        at, stop = start, min(stop, self.starts[-1])
+        while at < stop:
+            number = bisect_right(self.starts, at) - 1
+            origin, end = self.starts[number], min(stop, self.starts[number + 1])
+            piece = self._opened(number).read(at - origin, end - origin)
+            silence = np.zeros(end - at - len(piece), np.float32)  # so that what comes after keeps its time
+            pieces += [piece, silence]
+            at = end
+        return np.concatenate(pieces)
+
+    def _opened(self, number: int) -> Samples:
+        if self.current is None or number != self.number:
+            self.close()
+            try:
+                self.current, self.number = self.open_one(self.parts[number]), number
+            except SampleError as error:
+                raise SampleError(error.kind, f"stream {number + 1} of {len(self.parts)}: {error.message}") from error
+        return self.current
+
+    def close(self) -> None:
+        if self.current is not None:
+            self.current.close()
+            self.current = None
+
+
+def parts_of(blob: Blob) -> list[Part]:
+    """The streams of an Ogg or a FLAC file; none where it is one. Raises ``SampleError`` (missing, io)."""
+    head = blob.read(_HEAD)
+    if head.startswith(_OGG_FIRST):
+        starts = _ogg(blob, head)
+    elif head.startswith((b"fLaC", b"ID3")):
+        starts = [at for at, found in _places(blob, b"fLaC", 8) if _is_stream_info(found)]
+    else:
+        return []
+    starts[:1] = [0] * len(starts[:1])
+    return (
+        [Part(blob.uri, *ends) for ends in zip(starts, [*starts[1:], blob.size()], strict=True)] if starts[1:] else []
+    )
+
+
+def after_mp3(blob: Blob) -> int | None:
+    """Bytes after those that the header frame of an MP3 counts; None where none counts them."""
     head = blob.read(10)
     start = 0
     if head[:3] == b"ID3" and len(head) == 10:
@@ -35,27 +156,23 @@ def after_mp3(blob: Blob) -> int:
         first = file.read(256)
     place = max(first.find(b"Xing"), first.find(b"Info"))
     if place < 0 or not first[place + 7] & 2:
-        return 0
+        return None
     counted = place + 8 + (4 if first[place + 7] & 1 else 0)
     return max(0, blob.size() - start - int.from_bytes(first[counted : counted + 4], "big"))
 
 
-def _ogg(blob: Blob) -> bool:
-    """A page that begins a stream, after pages that go on with one."""
-    head = blob.read(_HEAD)
-    place = head.find(_OGG_FIRST)
-    while head.startswith(_OGG_FIRST, place) and place + 27 <= len(head):
-        segments = head[place + 27 : place + 27 + head[place + 26]]
-        place += 27 + len(segments) + sum(segments)
-    return any(at > place for at, _ in _places(blob, _OGG_FIRST, 0))
+def _ogg(blob: Blob, head: bytes) -> list[int]:
+    """Where streams begin: 0, and at each page that begins one after a page that goes on with one."""
+    starts, end = [0], 0
+    for at, page in _places(blob, _OGG_FIRST, _PAGE):
+        if at > end:
+            starts.append(at)
+        end = at + 27 + page[26] + sum(page[27 : 27 + page[26]]) if len(page) > 27 else at
+    return starts
 
 
 def _is_stream_info(head: bytes) -> bool:
     return len(head) == 8 and head[4] & 0x7F == 0 and head[5:] == b"\x00\x00\x22"
-
-
-def _found(blob: Blob, pattern: bytes, size: int) -> Iterator[bytes]:
-    return (found for _, found in _places(blob, pattern, size))
 
 
 def _places(blob: Blob, pattern: bytes, size: int) -> Iterator[tuple[int, bytes]]:

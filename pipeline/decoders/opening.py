@@ -13,7 +13,7 @@ from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders.audio import AudioConfig, ContainerSamples, Samples, SoundfileSamples, waveform
 from pipeline.decoders.container import Container
 from pipeline.decoders.image import ImageConfig, ImageMedia
-from pipeline.decoders.joined import after_mp3, is_joined
+from pipeline.decoders.joined import JoinedSamples, after_mp3, parts_of
 from pipeline.decoders.sniff import HEAD_BYTES, Shape, sniff
 from pipeline.decoders.text import TextConfig, TextMedia
 from pipeline.errors import SampleError
@@ -44,9 +44,13 @@ class OpenMedia:
         """The sampled pictures of ``[start_s, end_s)`` with their own times."""
         raise SampleError("unsupported", f"{self.info.format} holds no video")
 
+    def sound(self) -> Samples:
+        """All sound at its own rate, to be read by pieces."""
+        raise SampleError("unsupported", f"{self.info.format} holds no sound")
+
     def waveform(self, sample_rate: int, start_s: float, end_s: float) -> Waveform:
         """The sound of ``[start_s, end_s)``, mono, at ``sample_rate``."""
-        raise SampleError("unsupported", f"{self.info.format} holds no sound")
+        return waveform(self.sound(), sample_rate, start_s, end_s)
 
     def close(self) -> None:
         """Give back what is held open."""
@@ -82,12 +86,12 @@ class _OpenImage(OpenMedia):
 
 
 class _OpenSound(OpenMedia):
-    def __init__(self, samples: SoundfileSamples) -> None:
+    def __init__(self, samples: Samples, format: str) -> None:
         self.samples = samples
-        self.info = MediaInfo(samples.format.lower(), {"audio": samples.span})
+        self.info = MediaInfo(format, {"audio": samples.span})
 
-    def waveform(self, sample_rate: int, start_s: float, end_s: float) -> Waveform:
-        return waveform(self.samples, sample_rate, start_s, end_s)
+    def sound(self) -> Samples:
+        return self.samples
 
     def close(self) -> None:
         self.samples.close()
@@ -114,12 +118,12 @@ class _OpenContainer(OpenMedia):
             self.reader = self._open_video()
         return self.reader.frames(sampling, start_s, end_s)
 
-    def waveform(self, sample_rate: int, start_s: float, end_s: float) -> Waveform:
+    def sound(self) -> Samples:
         if self.samples is None:
             samples = ContainerSamples(self._container(), self._span("audio"))
             self.audio.check_rate(samples.rate)
             self.samples = samples
-        return waveform(self.samples, sample_rate, start_s, end_s)
+        return self.samples
 
     def _open_video(self) -> video_decord.DecordReader | video_pyav.PyavReader:
         span, container = self._span("video"), self._container()
@@ -138,7 +142,7 @@ class _OpenContainer(OpenMedia):
     def _container(self) -> Container:
         """A container of one's own, on the clock of the first."""
         container = Container(self.blob)
-        container.start_s, container.joined = self.containers[0].start_s, self.containers[0].joined
+        container.start_s = self.containers[0].start_s
         self.containers.append(container)
         return container
 
@@ -199,22 +203,47 @@ def _open(
         return _OpenImage(blob, image)
     if shape == "text":
         return _OpenText(blob, text)
-    if shape == "audio" and audio.soundfile:
-        return _open_sound(blob, video, audio)
+    if shape == "audio":
+        return _open_joined(blob, video, audio) or _open_sound(blob, video, audio)
     if shape is not None:
         return _OpenContainer(blob, video, audio)
     return _open_unknown(blob, text, video, audio)
 
 
+def _open_joined(blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig) -> OpenMedia | None:
+    """A file of several sound streams, one after the other; None if it is no such file."""
+    parts = parts_of(blob)
+    if not parts:
+        return None
+    with _open_sound(parts[0], video, audio) as first:
+        if list(first.info.spans) != ["audio"]:
+            return None
+        format = first.info.format
+    return _OpenSound(JoinedSamples(parts, lambda part: _PartSamples(_open_sound(part, video, audio))), format)
+
+
+class _PartSamples:
+    """The sound of an open file, which it closes."""
+
+    def __init__(self, media: OpenMedia) -> None:
+        self.media, self.samples = media, media.sound()
+        self.rate, self.span, self.read = self.samples.rate, self.samples.span, self.samples.read
+
+    def close(self) -> None:
+        self.media.close()
+
+
 def _open_sound(blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig) -> OpenMedia:
     """soundfile first; where it refuses, PyAV has the last word, and soundfile's is told if both refuse."""
+    if not audio.soundfile:
+        return _OpenContainer(blob, video, audio)
     try:
         samples = SoundfileSamples(blob)
         audio.check_rate(samples.rate)
         if _goes_on(blob, samples):
             samples.close()
             return _OpenContainer(blob, video, audio)
-        return _OpenSound(samples)
+        return _OpenSound(samples, samples.format.lower())
     except SampleError as first:
         try:
             return _OpenContainer(blob, video, audio)
@@ -223,16 +252,17 @@ def _open_sound(blob: Blob, video: video_decord.Config | video_pyav.Config, audi
 
 
 def _goes_on(blob: Blob, samples: SoundfileSamples) -> bool:
-    """Whether there is more sound than libsndfile sees: it stops where a header says, or at the end of the first of
-    several streams."""
-    if samples.format == "OGG":
-        return is_joined(blob, "ogg")
-    if samples.format not in ("FLAC", "MP3") or (samples.format == "MP3" and after_mp3(blob) <= _TAGS_BYTES):
+    """Whether there is more sound than libsndfile sees (it stops where a header says), or less: without such a header
+    it takes the first bit rate of an MP3 for that of all."""
+    after = after_mp3(blob) if samples.format == "MP3" else None
+    if samples.format not in ("FLAC", "MP3") or (after is not None and after <= _TAGS_BYTES):
         return False
-    from_s = samples.span.end_s - _TAIL_S if samples.format == "FLAC" else 0.0
     try:
         with closing(Container(blob)) as container:
-            return container.joined or container.sound_after(from_s) - samples.span.end_s > _PACKET_S
+            if samples.format == "FLAC":
+                return container.sound_after(samples.span.end_s - _TAIL_S) - samples.span.end_s > _PACKET_S
+            more = container.sound_after(0.0) - samples.span.end_s
+            return more > _PACKET_S or (after is None and more < -_PACKET_S)
     except SampleError:
         return False  # libsndfile reads on past what FFmpeg refuses
 
