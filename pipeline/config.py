@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pipeline import yamls
+from pipeline import storage, yamls
 from pipeline.decoders import DecodersConfig
 from pipeline.encoders import EncoderConfig
 from pipeline.errors import ConfigError, NotAllowed, carries_secret
@@ -34,7 +34,7 @@ class _Section(BaseModel):
 class WindowConfig(_Section):
     """How samples that have times are cut. One window length per config."""
 
-    length_s: float | None = Field(default=None, gt=0)
+    length_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds of a window; null: one window holds the whole sample."""
     overlap_s: float = Field(default=0.0, ge=0)
     """Seconds that neighbouring windows share."""
@@ -81,7 +81,7 @@ class FeatureConfig(_Section):
 
 
 class OutputConfig(_Section):
-    path: str
+    path: str = Field(min_length=1)
     """Folder or fsspec URL of the dataset."""
     version: str = Field(default="v1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     shard_bytes: int = Field(default=256 << 20, ge=1 << 10)
@@ -104,9 +104,9 @@ class FailureConfig(_Section):
 class PoolConfig(_Section):
     """A pool of actors that host encoders."""
 
-    num_gpus: float | None = Field(default=None, ge=0)
+    num_gpus: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """GPUs of one actor, fractions allowed. null: 1 if the cluster has GPUs, else 0."""
-    num_cpus: float | None = Field(default=None, gt=0)
+    num_cpus: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """CPUs of one actor. null: 1, or less where all actors together would not leave one CPU to tasks."""
     min_actors: int | None = Field(default=None, ge=1)
     max_actors: int | None = Field(default=None, ge=1)
@@ -223,6 +223,20 @@ def _refuse_secrets(value: Any, where: tuple[str, ...]) -> None:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         _refuse_secrets(item, (*where, str(key)))
+
+
+def here(config: PipelineConfig) -> PipelineConfig:
+    """``config`` with the paths that workers open made absolute: their working directory is another."""
+    features = {}
+    for name, feature in config.features.items():
+        head, tokenizer = feature.head, feature.tokenizer
+        if head.kind == "linear":
+            head = head.model_copy(update={"weights": storage.absolute(head.weights)})
+        if tokenizer.kind == "text" and tokenizer.checkpoint is not None and os.path.isdir(tokenizer.checkpoint):
+            tokenizer = tokenizer.model_copy(update={"checkpoint": storage.absolute(tokenizer.checkpoint)})
+        features[name] = feature.model_copy(update={"head": head, "tokenizer": tokenizer})
+    output = config.output.model_copy(update={"path": storage.absolute(config.output.path)})
+    return config.model_copy(update={"features": features, "output": output})
 
 
 def digest(section: Any) -> str:

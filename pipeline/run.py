@@ -27,6 +27,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
+from pipeline import config as configs
 from pipeline import features as binding
 from pipeline import plan as planning
 from pipeline import report as reporting
@@ -64,6 +65,7 @@ _PACKAGES = (
 
 def prepare(config: PipelineConfig) -> Prepared:
     """Check everything and list the corpus; nothing is computed. Raises ``ConfigError``."""
+    config = configs.here(config)
     features = binding.bind(config)
     _check_output(config)
     _check_passthrough(config, features)
@@ -80,7 +82,6 @@ def extract(prepared: Prepared, show_progress: bool = True) -> dict[str, Any]:
     config, started = prepared.config, time.time()
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     root = storage.join(config.output.path, config.output.version)
-    storage.check_writable(root, "output.path")
     with quiet() as terminal:
         _start_ray(config)
         sink = _sink(prepared, run_id, root)
@@ -276,11 +277,14 @@ def _start_ray(config: PipelineConfig) -> None:
         address = config.compute.address or os.environ.get("RAY_ADDRESS")
         where = "compute.address" if config.compute.address else "RAY_ADDRESS"
         cores = config.compute.num_cpus or max(2, os.cpu_count() or 1)
-        local = {} if address else {"num_cpus": cores, "include_dashboard": False}
+        # "local": without it Ray joins a cluster that `ray start` left on this machine
+        options = (
+            {"address": address} if address else {"address": "local", "num_cpus": cores, "include_dashboard": False}
+        )
         on_term = signal.getsignal(signal.SIGTERM)
         try:
             _check_answers(address)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:
             if address is None:
                 raise
@@ -310,18 +314,25 @@ def _check_output(config: PipelineConfig) -> None:
         raise ConfigError(
             "output.path", f"cannot reach {config.output.path!r} ({describe(error)})", "give a folder"
         ) from error
+    if storage.in_one_process(config.output.path):
+        raise ConfigError("output.path", f"{config.output.path!r} lies in one process's memory", "give a folder")
     if taken:
         raise ConfigError(
             "output.path", f"{root!r} holds a dataset already", "give another output.path or output.version"
         )
     if storage.is_local(config.output.path) and os.path.isfile(storage.split(config.output.path)[1]):
         raise ConfigError("output.path", f"{config.output.path!r} is a file", "give a folder")
+    storage.check_writable(root, "output.path")
 
 
 def _check_passthrough(config: PipelineConfig, features: tuple[Feature, ...]) -> None:
     """The corpus's own columns must not take the name of one of ours, stored or on the way."""
     source = sources.build(config.source)
     source.check("source")
+    if config.source.kind == "files" and storage.in_one_process(config.source.path):
+        raise ConfigError(
+            "source.path", f"{config.source.path!r} lies in one process's memory", "what workers can read"
+        )
     ours = {*FIXED.names, *ROWS.names, *(field.name for feature in features for field in feature.fields())}
     for name in source.passthrough().names:
         if name in ours:

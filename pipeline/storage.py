@@ -14,6 +14,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.errors import ConfigError, SampleError, describe
 
@@ -43,6 +44,16 @@ def local_uri(path: str) -> str:
 
 def is_local(url: str) -> bool:
     return isinstance(split(url)[0], LocalFileSystem)
+
+
+def absolute(url: str) -> str:
+    """A local path made absolute, so that workers with another working directory find it; a URL as it is."""
+    return url if "://" in url else os.path.abspath(url)
+
+
+def in_one_process(url: str) -> bool:
+    """True for a file system that no other process sees."""
+    return isinstance(split(url)[0], MemoryFileSystem)
 
 
 def join(root: str, *parts: str) -> str:

@@ -325,3 +325,32 @@ def test_every_file_of_the_bad_media_is_a_row_or_a_failure(
     lost = [path for path in listed if path not in ids and path.rsplit(".", 1)[0] not in ids]
     assert lost == []
     assert "internal" not in set(found.failures()["kind"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("output.path=memory://out", r"output\.path: 'memory://out' lies in one process's memory"),
+        ("output.path=/proc/x", r"output\.path: cannot write to '/proc/x/v1'"),
+        ("output.path=''", r"output\.path: found ''"),
+        ("compute.pools.default.num_cpus=.inf", r"compute\.pools\.default\.num_cpus: found inf"),
+        ("features.speech.tokenizer.frame_s=.inf", r"features\.speech\.tokenizer\.frame_s: found inf"),
+        ("features.video.tokenizer.sampling={kind: fps, fps: 1e308}", r"features\.video\.tokenizer\.sampling\.fps"),
+    ],
+)
+def test_what_cannot_work_is_told_before_compute(models: Path, tmp_path: Path, override: str, expected: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("words")
+    with pytest.raises(ConfigError, match=expected):
+        run.prepare(_media_config(models, tmp_path / "in", tmp_path / "out", override))
+
+
+def test_workers_with_another_working_directory_write_to_the_same_place(
+    ray_session: Any, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workers' directory is where Ray was started."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("words")
+    monkeypatch.chdir(tmp_path)
+    run.extract(run.prepare(_media_config(models, Path("in"), Path("out"))), show_progress=False)
+    assert dataset.open(str(tmp_path / "out")).to_arrow(["sample_id"])["sample_id"].to_pylist() == ["a.txt"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.errors import ConfigError, describe
@@ -22,7 +22,7 @@ class LinearConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["linear"]
-    weights: str
+    weights: str = Field(min_length=1)
     """A safetensors file: ``weight`` [dim, encoder's dim], optional ``bias`` [dim]; metadata ``space``,
     optional ``normalize`` (``true`` or ``false``, default ``true``)."""
 

@@ -69,7 +69,8 @@ class Config(BaseModel):
     """null: by the extension."""
     columns: Columns
     passthrough: tuple[str, ...] = ()
-    """Columns that are copied to every row of the dataset, in their own types."""
+    """Columns that are copied to every row of the dataset, in their own types; those of CSV and TSV as they are written,
+    as strings."""
     root: str | None = None
     """Folder of relative URIs; null: the manifest's own."""
     schemes: tuple[str, ...] = ("file", "s3", "gs", "abfs", "memory")
@@ -128,7 +129,7 @@ class ManifestSource:
         passthrough = self.passthrough()
         seen: dict[str, str] = {}
         for places, table in self._manifest.read([name for _, name in self._sections()], LISTING_ROWS):
-            extra = table.select(passthrough.names).cast(passthrough)
+            extra = self._copied(table, passthrough)
             values = {name: table[name].to_pylist() for name in dict.fromkeys(name for _, name in self._sections())}
             rows = [
                 self._sample(place, {name: column[i] for name, column in values.items()})
@@ -148,6 +149,15 @@ class ManifestSource:
             yield listing.take(pc.sort_indices(listing["sample_id"]))
         if not seen:
             raise ConfigError(f"{self.where}.path", f"no row in {self.config.path!r}", "give a manifest with rows")
+
+    def _copied(self, table: pa.Table, passthrough: pa.Schema) -> pa.Table:
+        """The columns of ``passthrough``, as it types them."""
+        try:
+            return table.select(passthrough.names).combine_chunks().cast(passthrough)
+        except pa.ArrowException as error:
+            raise ConfigError(
+                f"{self.where}.passthrough", f"a column cannot be read ({describe(error)})", "mend the manifest"
+            ) from error
 
     # -- rows ------------------------------------------------------------------------------------
 
@@ -231,7 +241,7 @@ class ManifestSource:
         return _tables.open_manifest(
             self.config.path,
             self.config.format,
-            strings=set(self.config.columns.strings().values()),
+            strings={*self.config.columns.strings().values(), *self.config.passthrough},
             wanted={name for _, name in self._sections()},
             where=f"{self.where}.path",
         )

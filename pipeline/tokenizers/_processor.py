@@ -41,9 +41,9 @@ class PixelTokenizerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: int | None = Field(default=None, ge=1)
+    size: int | None = Field(default=None, ge=1, le=8192)
     """Pixels: the shorter edge is resized to it, the centre ``size`` x ``size`` is cut out."""
-    patch_size: int | None = Field(default=None, ge=1)
+    patch_size: int | None = Field(default=None, ge=1, le=8192)
     """Pixels on a patch's edge."""
 
 

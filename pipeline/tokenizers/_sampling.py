@@ -27,7 +27,7 @@ class FpsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["fps"] = "fps"
-    fps: float = Field(gt=0, allow_inf_nan=False)
+    fps: float = Field(gt=0, le=1000)
     max_frames: int = Field(default=64, ge=1, le=4096)
     """A window that has more gives this many, evenly spread."""
 

@@ -19,9 +19,9 @@ class AudioFrameConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["audio_frame"]
-    frame_s: float | None = Field(default=None, gt=0)
+    frame_s: float | None = Field(default=None, gt=0, le=3600)
     """Seconds of a frame, only for an encoder without a checkpoint (``raw``); null: 0.02. A model's are its own."""
-    sample_rate: int | None = Field(default=None, ge=1)
+    sample_rate: int | None = Field(default=None, ge=1, le=768_000)
     """Hz. null: the rate of the checkpoint's feature extractor, the only one that it takes."""
 
 

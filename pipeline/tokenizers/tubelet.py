@@ -28,7 +28,7 @@ class TubeletConfig(PixelTokenizerConfig):
     kind: Literal["tubelet"] = "tubelet"
     sampling: UniformConfig | None = None
     """null: as many frames as the checkpoint's model was trained with, evenly spread over the window."""
-    tubelet_size: int | None = Field(default=None, ge=1)
+    tubelet_size: int | None = Field(default=None, ge=1, le=4096)
     """Frames in a block. Only without a checkpoint; with one, the model decides."""
 
 

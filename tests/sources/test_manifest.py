@@ -59,6 +59,7 @@ def listed(path: Path | str, columns: dict[str, str] = COLUMNS, **options: Any) 
 @pytest.mark.parametrize("form", ["parquet", "csv", "tsv", "jsonl"])
 def test_every_format_gives_the_same_samples(tmp_path: Path, form: str) -> None:
     found = listed(write(tmp_path, form), passthrough=["score", "label"])
+    score = str if form in ("csv", "tsv") else int  # these have no types
     nothing = dict.fromkeys(("text_uri", "image_uri", "video_uri", "audio_uri", "other_uri", "inline_text"))
     for row in found.values():
         assert len(row.pop("source_version")) == 64
@@ -68,7 +69,7 @@ def test_every_format_gives_the_same_samples(tmp_path: Path, form: str) -> None:
             "sample_id": "007",
             "image_uri": f"{tmp_path}/b/1.jpg",
             "inline_text": 'a "big", red\ncircle',
-            "score": 1,
+            "score": score(1),
             "label": "x",
         },
         "NA": {
@@ -84,7 +85,7 @@ def test_every_format_gives_the_same_samples(tmp_path: Path, form: str) -> None:
             "sample_id": "ünï",
             "audio_uri": "s3://bucket/a b.ogg",
             "inline_text": "nan",
-            "score": 3,
+            "score": score(3),
             "label": None,
         },
     }
@@ -324,7 +325,9 @@ def test_real_manifests(data: Path) -> None:
         for row in expected:
             one = found[row["path"]]
             assert one[f"{role}_uri"] == str(data / name / row["path"])
-            assert (one["label"] or "", one["bytes"], one["sha256"]) == (row["label"], int(row["bytes"]), row["sha256"])
+            assert [one[name] or "" for name in ("label", "bytes", "sha256")] == [
+                row[n] for n in ("label", "bytes", "sha256")
+            ]
 
 
 def test_memory_and_s3(s3: Any) -> None:
@@ -346,3 +349,27 @@ def test_memory_and_s3(s3: Any) -> None:
     s3.pipe_file("corpus/sub/m.jsonl", b'{"p": "../b.jpg"}\n')
     with pytest.raises(ConfigError, match="leads out of"):
         listed("s3://corpus/sub/m.jsonl", {"image": "p"})
+
+
+def test_a_parquet_of_many_row_groups_keeps_structs_beside_dictionaries(tmp_path: Path) -> None:
+    kinds = pa.array([f"c{i % 3}" for i in range(137)])
+    table = pa.table(
+        {
+            "id": [str(i) for i in range(137)],
+            "t": ["words"] * 137,
+            "m": pa.array([{"x": i, "y": None} for i in range(137)]),
+            "kind": kinds.dictionary_encode(),
+        }
+    )
+    pq.write_table(table, tmp_path / "m.parquet", row_group_size=20)
+    made = source(tmp_path / "m.parquet", {"id": "id", "inline_text": "t"}, passthrough=["m", "kind"])
+    found = {row["sample_id"]: row for one in made.list() for row in one.to_pylist()}
+    assert [found[str(i)]["m"]["x"] for i in range(137)] == list(range(137))
+    assert [found[str(i)]["kind"] for i in range(137)] == kinds.to_pylist()
+
+
+def test_values_of_a_csv_are_copied_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("id,t,zip,n\n001,hello,01234,1e3\n002,NA,00501,\n")
+    made = source(tmp_path / "m.csv", {"id": "id", "inline_text": "t"}, passthrough=["zip", "n"])
+    (found,) = [table.select(["zip", "n"]).to_pylist() for table in made.list()]
+    assert found == [{"zip": "01234", "n": "1e3"}, {"zip": "00501", "n": None}]
