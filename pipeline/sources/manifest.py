@@ -69,8 +69,8 @@ class Config(BaseModel):
     """null: by the extension."""
     columns: Columns
     passthrough: tuple[str, ...] = ()
-    """Columns that are copied to every row of the dataset, in their own types; those of CSV and TSV as they are written,
-    as strings."""
+    """Columns that are copied to every row of the dataset, in their own types; of CSV and TSV as strings, as they are
+    written."""
     root: str | None = None
     """Folder of relative URIs; null: the manifest's own."""
     schemes: tuple[str, ...] = ("file", "s3", "gs", "abfs", "memory")
