@@ -31,10 +31,10 @@ demo: setup  ## a small corpus, an extraction, a look at what came out
 	@echo "dataset: $(DEMO)/dataset"
 
 test: setup  ## all tests but the long ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: setup  ## the long ones too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 checks: .venv/.ready  ## what CI checks before the tests
 	$(BIN)/ruff check .

@@ -27,9 +27,12 @@ def extract(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: dotted.key=value.")
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Check and list only; compute nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Check, list and compare only; compute nothing.")] = False,
+    retry_failures: Annotated[
+        bool, typer.Option("--retry-failures", help="Also try again what failed for good.")
+    ] = False,
 ) -> None:
-    """Run an extraction (or, with --plan, only show it)."""
+    """Bring a dataset up to date with its corpus (or, with --plan, only say what that takes)."""
     from pipeline import config as configs
 
     loaded = configs.load(config, overrides)
@@ -38,10 +41,10 @@ def extract(
     prepared = run.prepare(loaded)
     console = _console()
     if plan:
-        report.show_plan(prepared, console)
+        report.show_plan(prepared, run.preview(prepared, retry_failures), console)
         return
     try:
-        report.show(run.extract(prepared), console)
+        report.show(run.extract(prepared, retry_failures=retry_failures), console)
     except BudgetExceeded as error:
         report.show(error.report, console)
         raise

@@ -83,7 +83,10 @@ class FeatureConfig(_Section):
 class OutputConfig(_Section):
     path: str = Field(min_length=1)
     """Folder or fsspec URL of the dataset."""
-    version: str = Field(default="v1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Folder below it; null: the current version, or ``v1``."""
+    on_delete: Literal["drop", "keep"] = "drop"
+    """Rows of samples that the corpus lists no more."""
     shard_bytes: int = Field(default=256 << 20, ge=1 << 10)
     """A shard is closed once it holds this much (bytes as written)."""
     row_group_bytes: int = Field(default=32 << 20, ge=1 << 10)
@@ -99,6 +102,8 @@ class FailureConfig(_Section):
     """``max_fraction`` is not judged on fewer rows."""
     max_rows: int | None = Field(default=None, ge=0)
     """Rows with a failed feature, at most."""
+    max_attempts: int = Field(default=3, ge=1)
+    """Runs that try a transient failure (``io``, ``memory``, ``missing``)."""
 
 
 class PoolConfig(_Section):

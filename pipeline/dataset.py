@@ -12,22 +12,23 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import storage
+from pipeline import snapshots, storage
 from pipeline.collate import Collate, Column
 from pipeline.errors import ConfigError, describe
-from pipeline.schema import CONTRACT, FAILURES, FIXED, column
+from pipeline.schema import FAILURES, FIXED, column
+from pipeline.snapshots import File, Snapshot
 
 if TYPE_CHECKING:
     import ray.data
@@ -38,7 +39,6 @@ BATCH_ROWS = 256
 _TENSOR_ROWS = 64
 PARTS = ("embedding", "tokens", "prefix_tokens", "token_ids", "grid", "times")
 """What a feature's columns may hold."""
-_SNAPSHOT = re.compile(r"(\d+)\.json")
 
 
 @dataclass(frozen=True)
@@ -83,86 +83,54 @@ def open(path: str, version: str | None = None, snapshot: int | None = None) -> 
     """
     try:
         root = path.rstrip("/") if not path.endswith("://") else path
-        found = _snapshots(root)
+        found = snapshots.numbers(root)
         if found and version not in (None, root.rsplit("/", 1)[-1]):
             raise ConfigError("version", f"{path!r} is the folder of one version, not {version!r}", "leave it out")
         if not found:
-            root, found = _version(root, version)
+            root = storage.join(root, _version(root, version))
+            found = snapshots.numbers(root)
         number = max(found) if snapshot is None else snapshot
         if number not in found:
             known = ", ".join(str(one) for one in sorted(found))
             raise ConfigError("snapshot", f"there is no snapshot {number} in {root!r}", f"one of: {known}")
-        return Dataset(root, _read_snapshot(root, found[number]))
+        return Dataset(root, snapshots.read(root, number))
     except ConfigError:
         raise
     except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
         raise ConfigError("path", f"cannot read {path!r} ({describe(error)})", "give a dataset's folder") from error
 
 
-def _version(root: str, version: str | None) -> tuple[str, dict[int, str]]:
-    versions = {name: found for name in _folders(root) if (found := _snapshots(storage.join(root, name)))}
-    if not versions:
+def _version(root: str, version: str | None) -> str:
+    name = version or snapshots.current(root)
+    if name is None:
         raise ConfigError("path", f"{root!r} holds no dataset", "give output.path of a finished run, or its version")
-    if version is not None and version not in versions:
-        raise ConfigError("version", f"there is no version {version!r} in {root!r}", f"one of: {', '.join(versions)}")
-
-    def created(name: str) -> tuple[datetime.datetime, str]:
-        found = versions[name]
-        last = _read_snapshot(storage.join(root, name), found[max(found)])
-        return datetime.datetime.fromisoformat(last["created"]), name
-
-    name = version or (max(versions, key=created) if len(versions) > 1 else next(iter(versions)))
-    return storage.join(root, name), versions[name]
-
-
-def _folders(root: str) -> list[str]:
-    fs, path = storage.split(root)
-    try:
-        entries = fs.ls(path, detail=True, refresh=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
-
-
-def _snapshots(root: str) -> dict[int, str]:
-    """Number -> file name."""
-    try:
-        names = storage.list_files(storage.join(root, "_snapshots"), ".json")
-    except NotADirectoryError:
-        return {}
-    return {int(match[1]): name for name in names if (match := _SNAPSHOT.fullmatch(name))}
-
-
-def _read_snapshot(root: str, name: str) -> dict[str, Any]:
-    snapshot: dict[str, Any] = json.loads(storage.read_bytes(storage.join(root, "_snapshots", name)))
-    if snapshot["contract"] > CONTRACT:
-        raise ConfigError(
-            "path", f"{root!r} is of contract {snapshot['contract']}, this reader knows {CONTRACT}", "update tessera"
-        )
-    return snapshot
+    if version is not None and version not in (known := snapshots.versions(root)):
+        raise ConfigError("version", f"there is no version {version!r} in {root!r}", f"one of: {', '.join(known)}")
+    return name
 
 
 class Dataset:
-    """One snapshot of one version. Picklable; opens files only when it reads."""
+    """One snapshot of one version. Picklable; opens files only when it reads, and finds them wherever later runs have
+    moved them since."""
 
-    def __init__(self, root: str, snapshot: Mapping[str, Any]) -> None:
+    def __init__(self, root: str, snapshot: Snapshot) -> None:
         self.root = root
-        self.snapshot = int(snapshot["snapshot"])
-        self.created = datetime.datetime.fromisoformat(snapshot["created"])
-        self.run_id = str(snapshot["run_id"])
-        self.shards: list[dict[str, Any]] = list(snapshot["shards"])
-        self.failure_shards: list[dict[str, Any]] = list(snapshot["failures"])
+        self.snapshot = snapshot.number
+        self.created = datetime.datetime.fromisoformat(snapshot.created)
+        self.run_id = snapshot.run_id
+        self.shards = list(snapshot.shards)
+        self.failure_shards = list(snapshot.failures)
 
     def __repr__(self) -> str:
         return f"Dataset({self.root!r}, snapshot={self.snapshot}, rows={self.num_rows}, features={list(self.features)})"
 
     @property
     def num_rows(self) -> int:
-        return sum(int(shard["rows"]) for shard in self.shards)
+        return sum(shard.live for shard in self.shards)
 
     @property
     def num_failures(self) -> int:
-        return sum(int(shard["rows"]) for shard in self.failure_shards)
+        return sum(shard.live for shard in self.failure_shards)
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -200,31 +168,46 @@ class Dataset:
         Raises:
             ConfigError: an unknown column, a filter that does not fit, a shard that is gone.
         """
-        scanner = self._scanner(columns, filter, BATCH_ROWS)
-        with _Reading(self.root):
-            return scanner.to_table()
+        names = self._names(columns)
+        self._check_filter(names, filter)
+        tables = [self.schema.empty_table().select(names)]
+        tables += [_whole(self.root, shard, self.schema, names, filter) for shard in self.shards]
+        return pa.concat_tables(tables)
 
     def batches(
         self, columns: Sequence[str] | None = None, filter: ds.Expression | None = None, batch_size: int = BATCH_ROWS
     ) -> Iterator[pa.RecordBatch]:
         """The same rows in order, at most ``batch_size`` at a time; none is empty. Raises as `to_arrow` does."""
-        return self._batches(self._scanner(columns, filter, batch_size))
+        names = self._names(columns)
+        self._check_filter(names, filter)
+        return self._batches(names, filter, batch_size)
 
     def failures(self) -> pa.Table:
         """Every (row, feature) that could not be produced, with stage, kind and message."""
-        with _Reading(self.root):
-            return _arrow_dataset(self.root, self.failure_shards, FAILURES).to_table()
+        tables = [_whole(self.root, shard, FAILURES, FAILURES.names, None) for shard in self.failure_shards]
+        return pa.concat_tables([FAILURES.empty_table(), *tables])
 
-    def _batches(self, scanner: ds.Scanner) -> Iterator[pa.RecordBatch]:
-        with _Reading(self.root):
-            yield from (batch for batch in scanner.to_batches() if len(batch))
+    def _batches(self, names: list[str], filter: ds.Expression | None, batch_size: int) -> Iterator[pa.RecordBatch]:
+        """Shard by shard: rows in order, of a shard without deletions by Arrow's own scanner."""
+        for shard in self.shards:
+            if shard.deleted:
+                yield from _filtered(self._live(shard, filter, names, batch_size), filter, names, batch_size)
+                continue
+            scanner = _scanner(self.root, shard, self.schema, names, filter, batch_size)
+            with _Reading(self.root):
+                yield from (batch for batch in scanner.to_batches() if len(batch))
 
-    def _scanner(self, columns: Sequence[str] | None, filter: ds.Expression | None, batch_size: int) -> ds.Scanner:
-        names = self._names(columns)
+    def _live(
+        self, shard: File, filter: ds.Expression | None, names: list[str], batch_size: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of a shard that are not deleted; with a filter all columns, since it may name any."""
+        wanted = names if filter is None else self.schema.names
+        with _Reading(self.root), _open_shard(self.root, shard) as file:
+            yield from _slice(file, shard, 0, shard.live, wanted, batch_size)
+
+    def _check_filter(self, names: list[str], filter: ds.Expression | None) -> None:
         try:
-            return _arrow_dataset(self.root, self.shards, self.schema).scanner(
-                columns=names, filter=filter, batch_size=batch_size, batch_readahead=4, fragment_readahead=2
-            )
+            ds.dataset(self.schema.empty_table()).scanner(columns=names, filter=filter)
         except (pa.ArrowException, TypeError) as error:
             raise ConfigError(
                 "filter", describe(error), f"an expression over the columns: {', '.join(self.schema.names)}"
@@ -286,11 +269,11 @@ class Dataset:
         """Rows ``[start, end)`` of the dataset, reading only the row groups that hold them."""
         before = 0
         for shard in self.shards:
-            first, last = max(0, start - before), min(int(shard["rows"]), end - before)
-            before += int(shard["rows"])
+            first, last = max(0, start - before), min(shard.live, end - before)
+            before += shard.live
             if first < last:
-                with _Reading(self.root):
-                    yield from _slice(_open_shard(self.root, shard), first, last, columns, rows)
+                with _Reading(self.root), _open_shard(self.root, shard) as file:
+                    yield from _slice(file, shard, first, last, columns, rows)
 
     # -- Ray -------------------------------------------------------------------------------------
 
@@ -301,9 +284,23 @@ class Dataset:
         names = self._names(columns)
         if not self.shards:
             return ray.data.from_arrow(self.schema.empty_table().select(names))
-        filesystem, root = _arrow_filesystem(self.root)
-        paths = [storage.join(root, shard["path"]) for shard in self.shards]
-        return ray.data.read_parquet(paths, columns=names, filesystem=filesystem)
+        if any(shard.deleted for shard in self.shards):
+            return self._to_ray_by_shard(names)
+        with _Reading(self.root):
+            paths = [storage.split(snapshots.find(self.root, shard))[1] for shard in self.shards]
+        return ray.data.read_parquet(paths, columns=names, filesystem=_arrow_filesystem(self.root)[0])
+
+    def _to_ray_by_shard(self, names: list[str]) -> ray.data.Dataset:
+        """Ray's own reader knows no deleted rows: tasks read a shard each, as `batches` does."""
+        import ray.data
+
+        def read(table: pa.Table) -> Iterator[pa.Table]:
+            for number in table["shard"].to_pylist():
+                for batch in self._live(self.shards[number], None, names, BATCH_ROWS):
+                    yield pa.Table.from_batches([batch])
+
+        blocks = [pa.table({"shard": [number]}) for number in range(len(self.shards))]
+        return ray.data.from_arrow(blocks).map_batches(read, batch_format="pyarrow", batch_size=None)
 
     def ray_collate(self) -> Callable[[pa.Table], dict[str, Any]]:
         """`collate` as the class that Ray wants: ``iter_torch_batches(collate_fn=dataset.ray_collate())``."""
@@ -386,8 +383,14 @@ class _Reading:
             ) from error
 
 
-def _slice(file: pq.ParquetFile, start: int, end: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Rows ``[start, end)`` of one file, in batches of ``rows`` (the first and last may be smaller)."""
+def _slice(
+    file: pq.ParquetFile, shard: File, start: int, end: int, columns: list[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Live rows ``[start, end)`` of one file, at most ``rows`` at once. Reads only the row groups that hold them."""
+    deleted = np.array(shard.deleted, np.int64)
+    live = np.delete(np.arange(shard.rows), deleted) if len(deleted) else None
+    if live is not None:
+        start, end = int(live[start]), int(live[end - 1]) + 1
     groups, at, position = [], 0, None
     for number in range(file.metadata.num_row_groups):
         size = file.metadata.row_group(number).num_rows
@@ -398,16 +401,57 @@ def _slice(file: pq.ParquetFile, start: int, end: int, columns: list[str], rows:
     position = position or 0
     for batch in file.iter_batches(rows, row_groups=groups, columns=columns, use_threads=False):
         first, last = max(0, start - position), min(len(batch), end - position)
+        place = position
         position += len(batch)
-        if first < last:
-            yield batch.slice(first, last - first).select(columns)
+        if first >= last:
+            continue
+        found = batch.slice(first, last - first).select(columns)
+        if live is not None:
+            gone = np.isin(np.arange(place + first, place + last), deleted)
+            found = found.filter(pa.array(~gone)) if gone.any() else found
+        if len(found):
+            yield found
 
 
-def _open_shard(root: str, shard: Mapping[str, Any]) -> pq.ParquetFile:
-    fs, path = storage.split(storage.join(root, shard["path"]))
-    if isinstance(fs, LocalFileSystem):
-        return pq.ParquetFile(path)
-    return pq.ParquetFile(fs.open(path, "rb"), pre_buffer=False)
+def _whole(root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None) -> pa.Table:
+    """The live rows of one file that ``filter`` keeps."""
+    with _Reading(root):
+        if not shard.deleted:
+            return _scanner(root, shard, schema, names, filter, BATCH_ROWS).to_table()
+        with _open_shard(root, shard) as file:
+            table = file.read(columns=names if filter is None else schema.names, use_threads=True)
+    table = table.filter(pa.array(np.isin(np.arange(len(table)), shard.deleted, invert=True)))
+    if filter is not None:
+        table = ds.dataset(table).to_table(columns=names, filter=filter)
+    return table.select(names).cast(pa.schema([schema.field(name) for name in names]))
+
+
+def _filtered(
+    batches: Iterator[pa.RecordBatch], filter: ds.Expression | None, names: list[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        if filter is None:
+            yield batch
+            continue
+        kept = ds.dataset(pa.Table.from_batches([batch])).to_table(columns=names, filter=filter)
+        yield from (one for one in kept.to_batches(max_chunksize=rows) if len(one))
+
+
+def _open_shard(root: str, shard: File) -> pq.ParquetFile:
+    return pq.ParquetFile(_open_file(root, shard), pre_buffer=False)
+
+
+def _open_file(root: str, shard: File) -> pa.NativeFile:
+    """Wherever it lies: a run that commits meanwhile may move it between looking and opening, but not twice."""
+    try:
+        return _opened(snapshots.find(root, shard))
+    except FileNotFoundError:
+        return _opened(snapshots.find(root, shard))
+
+
+def _opened(url: str) -> pa.NativeFile:
+    fs, path = storage.split(url)
+    return pa.OSFile(path) if isinstance(fs, LocalFileSystem) else pa.PythonFile(fs.open(path, "rb"), mode="r")
 
 
 def _arrow_filesystem(url: str) -> tuple[pafs.FileSystem, str]:
@@ -417,9 +461,9 @@ def _arrow_filesystem(url: str) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
 
 
-def _arrow_dataset(root: str, shards: list[dict[str, Any]], schema: pa.Schema) -> ds.FileSystemDataset:
-    """The shards, none of which is opened before it is read."""
-    filesystem, path = _arrow_filesystem(root)
-    form = ds.ParquetFileFormat()
-    fragments = [form.make_fragment(storage.join(path, shard["path"]), filesystem) for shard in shards]
-    return ds.FileSystemDataset(fragments, schema, form, filesystem)
+def _scanner(
+    root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None, batch_size: int
+) -> ds.Scanner:
+    """Arrow's scanner over one file, opened here, so that a move meanwhile does not matter."""
+    fragment = ds.ParquetFileFormat().make_fragment(_open_file(root, shard))
+    return fragment.scanner(schema=schema, columns=names, filter=filter, batch_size=batch_size)

@@ -18,10 +18,14 @@ FailureKind = Literal[
     "io",  # reading failed; another attempt may work
     "nan",  # the encoder returned NaN or infinity
     "overflow",  # a value does not fit the storage dtype
-    "memory",  # out of memory on the host or the device
+    "memory",  # out of memory on the host or the device, or over a row's share of it
+    "timeout",  # decoding took longer than a row may take
+    "crash",  # the decoder's process died
     "internal",  # anything else: a defect, told with its type
 ]
 FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
+TRANSIENT_KINDS = ("io", "memory", "missing")
+"""What another night may mend; tried again by the next runs. The others wait for a change of the source."""
 
 Stage = Literal["probe", "decode", "tokenize", "encode", "write"]
 

@@ -37,7 +37,13 @@ class Feature:
     normalized: bool
     token_dtype: str
     weights_sha256: str | None
-    fingerprint: str
+    identity: dict[str, Any]
+    """All that decides the values, in plain values; not where or how fast they are computed."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of `identity`: two features of one fingerprint have the same values."""
+        return digest(self.identity)
 
     @property
     def modality(self) -> Modality:
@@ -151,7 +157,7 @@ def _bind(name: str, feature: FeatureConfig, config: PipelineConfig) -> Feature:
         normalized=head.normalized if with_embedding else spec.normalized,
         token_dtype=tokens,
         weights_sha256=weights,
-        fingerprint=_fingerprint(feature, config, checkpoint, weights, head.space if with_embedding else spec.space),
+        identity=_identity(feature, config, checkpoint, weights, head.space if with_embedding else spec.space),
     )
 
 
@@ -178,10 +184,9 @@ def _check_device(feature: FeatureConfig, config: PipelineConfig, where: str) ->
         raise ConfigError(f"{where}.encoder.device", "'cuda', and this machine has no CUDA device", "auto or cpu")
 
 
-def _fingerprint(
+def _identity(
     feature: FeatureConfig, config: PipelineConfig, checkpoint: Checkpoint | None, weights: str | None, space: str
-) -> str:
-    """Over all that decides the feature's values; not over where or how fast they are computed."""
+) -> dict[str, Any]:
     values = feature.model_dump(mode="json", exclude={"pool"})
     for runtime in ("device", "batch_size", "batch_s", "batch_tokens", "checkpoint", "revision"):
         values["encoder"].pop(runtime, None)
@@ -192,15 +197,13 @@ def _fingerprint(
         revision = values["tokenizer"].pop("revision")
         path = name if os.path.isdir(name) else resolve(name, revision, "tokenizer.checkpoint").path
         values["tokenizer"]["checkpoint"] = Checkpoint(path, name, revision, "").preprocessing_sha256()
-    return digest(
-        {
-            "contract": CONTRACT,
-            "feature": values,
-            "space": space,
-            "weights": weights,
-            "preprocessing": checkpoint.preprocessing_sha256() if checkpoint else None,
-            "window": config.window.model_dump(mode="json", exclude={"max_windows"}),
-            "cut": _cut(feature, config),
-            "decoders": config.decoders.model_dump(mode="json"),
-        }
-    )
+    return {
+        "contract": CONTRACT,
+        "feature": values,
+        "space": space,
+        "weights": weights,
+        "preprocessing": checkpoint.preprocessing_sha256() if checkpoint else None,
+        "window": config.window.model_dump(mode="json", exclude={"max_windows"}),
+        "cut": _cut(feature, config),
+        "decoders": config.decoders.model_dump(mode="json"),
+    }

@@ -18,7 +18,7 @@ def show(path: str, rows: int, console: Console) -> None:
     dataset = datasets.open(path)
     console.print(
         f"{path} · snapshot {dataset.snapshot} · {dataset.num_rows} rows · {dataset.num_failures} failures · "
-        f"{len(dataset.shards)} shards, {size(sum(int(shard['bytes']) for shard in dataset.shards))}",
+        f"{len(dataset.shards)} shards, {size(sum(shard.bytes for shard in dataset.shards))}",
         soft_wrap=True,
     )
     console.print(_features(dataset))

@@ -1,40 +1,52 @@
-"""What is to do: the samples that the source lists, and how a sample is cut into windows. No Ray, no torch."""
+"""What is to do: the listing against the dataset, the work as files, and how a sample is cut into windows. No Ray, no
+torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline import sources, storage
 from pipeline.config import PipelineConfig, WindowConfig
-from pipeline.errors import ConfigError, SampleError
+from pipeline.difference import Difference, Twice, compare
+from pipeline.errors import SampleError
 from pipeline.features import Feature
 from pipeline.media import Modality
 from pipeline.schema import ROLES
 
+_SMALL, _UNIT = 50_000, 256
+"""A partition of more samples than the first is cut into units of the second: units cost the driver memory."""
+
 
 @dataclass
 class Plan:
-    """The samples of a run, in blocks, and what was left aside."""
+    """What a run is to do. The work itself lies in files, in units that a task takes at once."""
 
-    blocks: list[pa.Table] = field(default_factory=list)
-    samples: int = 0
+    difference: Difference = field(default_factory=Difference)
+    units: list[tuple[str, int, int]] = field(default_factory=list)
+    """(URL of a plan file, its row group, samples)."""
     samples_by_role: dict[str, int] = field(default_factory=dict)
+    """Files of the samples to extract."""
     unused: int = 0
     """Listed samples that hold nothing any feature reads."""
+
+    @property
+    def samples(self) -> int:
+        """Samples to extract."""
+        return self.difference.work
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked config: its features bound to their checkpoints, and the plan."""
+    """A checked config and its features, bound to their checkpoints."""
 
     config: PipelineConfig
     features: tuple[Feature, ...]
-    plan: Plan
 
 
 def wanted(config: PipelineConfig) -> set[Modality]:
@@ -51,36 +63,74 @@ def roles_to_open(modalities: set[Modality]) -> tuple[str, ...]:
     )
 
 
-def make(config: PipelineConfig) -> Plan:
-    """List the corpus. Raises ``ConfigError``: nothing to list, duplicate ids."""
+def make(config: PipelineConfig, state: Iterable[pa.Table], forgotten: tuple[str, ...], folder: str | None) -> Plan:
+    """List the corpus, compare it with the dataset's ``state``, and write the work into ``folder`` (None: only count).
+
+    Raises:
+        ConfigError: nothing to list, duplicate ids.
+    """
     source = sources.build(config.source)
     source.check("source")
-    if source.lists(storage.join(config.output.path, config.output.version, "data", "shard.parquet")):
-        raise ConfigError(
-            "output.path",
-            f"{config.output.path!r} lies inside the corpus, where the next listing would find its shards",
-            "a folder outside of it, or one that source.exclude names",
-        )
-    roles = roles_to_open(wanted(config))
     plan = Plan()
-    for table in source.list():
-        readable = pa.array([False] * len(table))
-        for role in roles:
-            has = pc.is_valid(table[f"{role}_uri"])
-            readable = pc.or_(readable, has)
-            plan.samples_by_role[role] = plan.samples_by_role.get(role, 0) + (pc.sum(has).as_py() or 0)
-        if "text" in wanted(config):
-            readable = pc.or_(readable, pc.is_valid(table["inline_text"]))
-        used = table.filter(readable)
-        plan.unused += len(table) - len(used)
-        plan.samples += len(used)
-        plan.blocks.extend(_blocks(used, config.compute.block_rows))
+    roles = roles_to_open(wanted(config))
+    inline = "text" in wanted(config)
+
+    def used() -> Iterator[pa.Table]:
+        for table in source.list():
+            readable = pa.array([False] * len(table))
+            for role in roles:
+                readable = pc.or_(readable, pc.is_valid(table[f"{role}_uri"]))
+            if inline:
+                readable = pc.or_(readable, pc.is_valid(table["inline_text"]))
+            kept = table.filter(readable)
+            plan.unused += len(table) - len(kept)
+            yield kept
+
+    writer = _PlanWriter(plan, roles, folder, config.compute.block_rows)
+    try:
+        plan.difference = compare(
+            used(), state, emit=writer.add, keep_deleted=config.output.on_delete == "keep", forgotten=forgotten
+        )
+    except Twice as error:
+        raise source.twice(error.args[0]) from error
     return plan
 
 
-def _blocks(table: pa.Table, rows: int) -> Iterator[pa.Table]:
-    for start in range(0, len(table), rows):
-        yield table.slice(start, rows).combine_chunks()
+class _PlanWriter:
+    """Work -> plan files, one a partition, cut into row groups that a task takes at once."""
+
+    def __init__(self, plan: Plan, roles: tuple[str, ...], folder: str | None, block_rows: int) -> None:
+        self.plan, self.roles, self.folder, self.block_rows = plan, roles, folder, block_rows
+        self.files = 0
+
+    def add(self, work: pa.Table) -> None:
+        for role in self.roles:
+            count = len(work) - work[f"{role}_uri"].null_count
+            self.plan.samples_by_role[role] = self.plan.samples_by_role.get(role, 0) + count
+        if self.folder is None:
+            return
+        url = storage.join(self.folder, f"{self.files:05d}.parquet")
+        self.files += 1
+        rows = self.block_rows if len(work) <= _SMALL else max(self.block_rows, _UNIT)
+        buffer = pa.BufferOutputStream()
+        pq.write_table(work, buffer, row_group_size=rows, compression="zstd", compression_level=1)
+        storage.publish(url, buffer.getvalue().to_pybytes())
+        starts = range(0, len(work), rows)
+        self.plan.units.extend((url, i, min(rows, len(work) - start)) for i, start in enumerate(starts))
+
+
+def unit_table(unit: tuple[str, int, int]) -> pa.Table:
+    """A unit as a block for the engine: where its work lies."""
+    return pa.table({"url": [unit[0]], "group": [unit[1]]})
+
+
+def read_unit(table: pa.Table) -> pa.Table:
+    """The work of the units that ``table`` names: listing + ``EXTRA``."""
+    found = []
+    for unit in table.to_pylist():
+        with storage.Blob(unit["url"]).open() as file:
+            found.append(pq.ParquetFile(file).read_row_group(unit["group"]))
+    return pa.concat_tables(found)
 
 
 def cut(end_s: float, window: WindowConfig) -> list[tuple[float, float]]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from pipeline.features import Feature
-from pipeline.plan import Prepared
+from pipeline.plan import Plan, Prepared
 from pipeline.sinks.shards import Written
+
+CLASSES = ("new", "changed", "unchanged", "deleted", "retried", "forgotten")
+"""What the difference of corpus and dataset finds."""
 
 
 def build(
     prepared: Prepared,
+    plan: Plan,
     written: Written,
     *,
     run_id: str,
@@ -35,8 +40,9 @@ def build(
         "run_id": run_id,
         "output": prepared.config.output.path,
         "version": prepared.config.output.version,
-        "samples": prepared.plan.samples,
-        "samples_unused": prepared.plan.unused,
+        "samples": plan.samples,
+        "samples_by_class": asdict(plan.difference.counts),
+        "samples_unused": plan.unused,
         "windows_empty": written.rows_empty,
         "rows_planned": rows,
         "rows_written": written.rows_written,
@@ -104,6 +110,7 @@ def _parts(report: dict[str, Any]) -> list[RenderableType]:
         "seconds by stage, summed over workers: "
         + ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["seconds_by_stage"].items()),
     ]
+    lines.insert(len(spaces) + 1, _classes(report["samples_by_class"]))
     if report["samples_unused"] or report["windows_empty"]:
         lines.append(
             f"left aside, since no feature reads what is in them: {report['samples_unused']} samples, "
@@ -115,9 +122,16 @@ def _parts(report: dict[str, Any]) -> list[RenderableType]:
     return [features, "", *lines]
 
 
-def show_plan(prepared: Prepared, console: Console) -> None:
+def _classes(counts: dict[str, int]) -> str:
+    """``12 new, 3 changed...``: the classes that have any, and always what is unchanged."""
+    told = [f"{counts[name]} {name}" for name in CLASSES if counts[name] or name in ("new", "changed", "deleted")]
+    rows = f" ({counts['rows_adopted']} rows of a run that was interrupted are kept)" if counts["rows_adopted"] else ""
+    return f"samples: {', '.join(told)}{rows}"
+
+
+def show_plan(prepared: Prepared, plan: Plan, console: Console) -> None:
     """What a run would do, for a terminal."""
-    plan, config = prepared.plan, prepared.config
+    config = prepared.config
     table = _table("feature", "modality", "tokenizer", "encoder", "head", "emits", "space", "columns")
     for feature in prepared.features:
         table.add_row(
@@ -132,7 +146,8 @@ def show_plan(prepared: Prepared, console: Console) -> None:
         )
     files = ", ".join(f"{count} {role}" for role, count in plan.samples_by_role.items() if count)
     console.print(table)
-    console.print(f"\n{plan.samples} samples to extract (files: {files or 'none'})")
+    console.print(f"\n{_classes(asdict(plan.difference.counts))}")
+    console.print(f"{plan.samples} samples to extract (files: {files or 'none'})")
     if plan.unused:
         console.print(f"{plan.unused} listed samples hold nothing that a feature reads")
     length = config.window.length_s

@@ -1,4 +1,4 @@
-"""An extraction: list -> extract -> commit -> report. Builds the Ray Data graph and runs it.
+"""An extraction: list and diff -> extract -> commit -> report. Builds the Ray Data graph and runs it.
 
     [probe, cut] tasks -> [fetch, decode, tokenize] tasks -> [encode] actors, one pool a name -> [write] tasks
 
@@ -19,9 +19,11 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from itertools import chain
+from typing import Any, TextIO
 
 import pyarrow as pa
 import ray
@@ -31,19 +33,23 @@ from pipeline import config as configs
 from pipeline import features as binding
 from pipeline import plan as planning
 from pipeline import report as reporting
-from pipeline import sources, storage
+from pipeline import snapshots, sources, state, storage
 from pipeline.config import PipelineConfig, PoolConfig
+from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe
 from pipeline.features import Feature
-from pipeline.plan import Prepared
+from pipeline.plan import Plan, Prepared
 from pipeline.progress import MemoryMeter, Progress, quiet
 from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.ray_sink import ShardSink
 from pipeline.sinks.shards import ShardWriter, Written, footer
+from pipeline.snapshots import File, Snapshot
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
-from pipeline.stages.probe import ProbeStage
+from pipeline.stages.probe import ProbeStage, ReadPlanStage
 from pipeline.stages.rows import ROWS
+from pipeline.state import Retry
+from pipeline.transaction import Transaction
 
 _TASK_CPUS = 0.25
 _ANSWER_S = 10.0
@@ -64,54 +70,153 @@ _PACKAGES = (
 
 
 def prepare(config: PipelineConfig) -> Prepared:
-    """Check everything and list the corpus; nothing is computed. Raises ``ConfigError``."""
+    """Check everything that can be checked without computing. Raises ``ConfigError``."""
     config = configs.here(config)
-    features = binding.bind(config)
     _check_output(config)
+    version = config.output.version or snapshots.current(config.output.path) or "v1"
+    config = config.model_copy(update={"output": config.output.model_copy(update={"version": version})})
+    features = binding.bind(config)
     _check_passthrough(config, features)
-    return Prepared(config, features, planning.make(config))
+    storage.check_writable(_root(config), "output.path")
+    return Prepared(config, features)
 
 
-def extract(prepared: Prepared, show_progress: bool = True) -> dict[str, Any]:
-    """Run the extraction, commit it and return the report.
+def preview(prepared: Prepared, retry_failures: bool = False) -> Plan:
+    """What `extract` would do: how many samples of each class. Opens no media and leaves nothing behind.
+
+    Raises:
+        ConfigError: nothing to list, duplicate ids, features that the dataset has with other values.
+    """
+    config, root = prepared.config, _root(prepared.config)
+    base = snapshots.newest(root)
+    _check_identities(prepared, base)
+    stored = state.of_snapshot(root, base, _retry(config, retry_failures)) if base else iter(())
+    return planning.make(config, stored, base.forgotten if base else (), None)
+
+
+def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool = False) -> dict[str, Any]:
+    """Bring the dataset up to date with the corpus and return the report.
+
+    Args:
+        retry_failures: also try again what failed for good.
 
     Raises:
         BudgetExceeded: more rows failed than the config allows; the dataset is committed all the same.
-        TesseraError: rows or cells are unaccounted for (a defect), or the engine failed.
+        ConfigError: see `preview`.
+        TesseraError: another run is at it; rows or cells are unaccounted for (a defect); or the engine failed.
     """
-    config, started = prepared.config, time.time()
+    config, started, root = prepared.config, time.time(), _root(prepared.config)
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-    root = storage.join(config.output.path, config.output.version)
-    with quiet() as terminal:
-        _start_ray(config)
-        sink = _sink(prepared, run_id, root)
-        progress = Progress(prepared.plan.samples, terminal if show_progress else None)
-        with MemoryMeter() as memory, progress:
-            if prepared.plan.blocks:
-                try:
-                    _graph(prepared, progress).write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
-                except Exception as error:
-                    raise _told(error, run_id, progress.cause()) from error
-    written = sink.written
-    problems = written.problems()
-    if written.samples != prepared.plan.samples:
-        problems.append(f"{prepared.plan.samples} samples planned, {written.samples} arrived")
-    if problems:
-        raise TesseraError(f"the books of run {run_id} do not balance: {'; '.join(problems)}")
-    report = reporting.build(
-        prepared,
-        written,
-        run_id=run_id,
-        seconds=time.time() - started,
-        startup_seconds=progress.first_row_s,
-        peak_memory_bytes=memory.peak,
-        versions=versions(),
-    )
-    _commit(root, run_id, written)
-    storage.publish(storage.join(root, "_runs", run_id, "config.json"), config.model_dump_json(indent=1).encode())
-    storage.publish(storage.join(root, "_runs", run_id, "report.json"), json.dumps(report, indent=1).encode())
+    folder = storage.join(root, "_runs", run_id)
+    with quiet() as terminal, Transaction(root, "extract", run_id) as transaction:
+        base = transaction.base
+        _check_identities(prepared, base)
+        transaction.adopt(configs.digest(_identities(prepared)))
+        held = chain(
+            state.of_snapshot(root, base, _retry(config, retry_failures)) if base else (),
+            state.of_killed(root, transaction.killed, len(base.files()) if base else 0),
+        )
+        plan = planning.make(config, held, base.forgotten if base else (), storage.join(folder, "plan"))
+        storage.publish(storage.join(folder, "config.json"), config.model_dump_json(indent=1).encode())
+        with MemoryMeter() as memory:
+            written, first_row_s = _compute(prepared, plan, run_id, terminal if show_progress else None)
+        report = reporting.build(
+            prepared,
+            plan,
+            written,
+            run_id=run_id,
+            seconds=time.time() - started,
+            startup_seconds=first_row_s,
+            peak_memory_bytes=memory.peak,
+            versions=versions(),
+        )
+        added = {
+            kind: [File.of(one) for one in files]
+            for kind, files in (
+                (ROW, written.shards),
+                (FAILURE, written.failure_shards),
+                (EMPTY, written.empty_shards),
+            )
+        }
+        changed = any(added.values()) or plan.difference.drops or transaction.killed
+        if changed or base is None:
+            following = transaction.next_snapshot(_identities(prepared), plan.difference.drops, added)
+            report["snapshot"] = following.number
+            storage.publish(storage.join(folder, "report.json"), json.dumps(report, indent=1).encode())
+            transaction.commit(following)
+        else:
+            report["snapshot"] = base.number
+            storage.publish(storage.join(folder, "report.json"), json.dumps(report, indent=1).encode())
+            transaction.close()
     _judge(config, report)
     return report
+
+
+def _compute(prepared: Prepared, plan: Plan, run_id: str, terminal: TextIO | None) -> tuple[Written, float | None]:
+    """Decode, encode and write what the plan names; the books balance, or it raises."""
+    if not plan.units:
+        return Written(), None
+    _start_ray(prepared.config)
+    sink = _sink(prepared, run_id, _root(prepared.config))
+    with Progress(plan.samples, terminal) as progress:
+        try:
+            _graph(prepared, plan, progress).write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
+        except Exception as error:
+            raise _told(error, run_id, progress.cause()) from error
+    problems = sink.written.problems()
+    if sink.written.samples != plan.samples:
+        problems.append(f"{plan.samples} samples planned, {sink.written.samples} arrived")
+    if problems:
+        raise TesseraError(f"the books of run {run_id} do not balance: {'; '.join(problems)}")
+    return sink.written, progress.first_row_s
+
+
+def _root(config: PipelineConfig) -> str:
+    assert config.output.version is not None
+    return storage.join(config.output.path, config.output.version)
+
+
+def _retry(config: PipelineConfig, everything: bool) -> Retry:
+    return Retry(all=everything, max_attempts=config.failures.max_attempts)
+
+
+def _identities(prepared: Prepared) -> dict[str, Any]:
+    """What decides the values of every column."""
+    passthrough = sources.build(prepared.config.source).passthrough()
+    return {
+        "features": {feature.name: feature.identity for feature in prepared.features},
+        "passthrough": {field.name: str(field.type) for field in passthrough},
+    }
+
+
+def _check_identities(prepared: Prepared, base: Snapshot | None) -> None:
+    """Raises ``ConfigError`` if the dataset's features have other values than the config's."""
+    if base is None or not base.identities:
+        return
+    found = [
+        f"{section}.{name} {how}"
+        for section, ours in _identities(prepared).items()
+        for name, how in _differences(base.identities.get(section, {}), json.loads(json.dumps(ours)))
+    ]
+    if found:
+        version, more = prepared.config.output.version, f" (and {len(found) - 1} more)" if found[1:] else ""
+        raise ConfigError(
+            "config",
+            f"it is not what version {version!r} of the dataset was made with: {found[0]}{more}",
+            "keep the config as it was, or extract beside it with --new-version",
+        )
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(path of names, what it is there and here) of every value that differs."""
+    for name in dict.fromkeys([*there, *here]):
+        old, new = there.get(name), here.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from ((f"{name}.{below}", how) for below, how in _differences(old, new))
+        elif name not in there or name not in here:
+            yield name, "is not in the config" if name in there else "is not in the dataset"
+        elif old != new:
+            yield name, f"is {old!r} there, {new!r} here"
 
 
 def versions() -> dict[str, str]:
@@ -159,30 +264,30 @@ _READY: dict[bytes, _Stage] = {}
 
 
 class _Task:
-    """A stage as a plain function for Ray tasks; a worker process keeps it set up between tasks."""
+    """Stages as a plain function for Ray tasks; a worker process keeps them set up between tasks."""
 
-    def __init__(self, stage: Any, progress: Any) -> None:
-        self.stage, self.progress, self.key = stage, progress, secrets.token_bytes(8)
-        self.__name__ = type(stage).__name__
+    def __init__(self, stages: tuple[Any, ...], progress: Any) -> None:
+        self.stages, self.progress, self.key = stages, progress, secrets.token_bytes(8)
+        self.__name__ = type(stages[-1]).__name__
 
     def __call__(self, table: pa.Table) -> pa.Table:
         if self.key not in _READY:
-            _READY[self.key] = _Stage((self.stage,), self.progress)
+            _READY[self.key] = _Stage(self.stages, self.progress)
         return _READY[self.key](table)
 
 
-def _graph(prepared: Prepared, progress: Progress) -> Any:
+def _graph(prepared: Prepared, plan: Plan, progress: Progress) -> Any:
     config, features = prepared.config, prepared.features
     pools = list(dict.fromkeys(feature.config.pool for feature in features))
     on_gpu = _gpus() > 0 and any(getattr(f.config.encoder, "device", "cpu") != "cpu" for f in features)
-    dataset = ray.data.from_arrow(prepared.plan.blocks)
-    dataset = _map(dataset, _Task(ProbeStage(config, features), progress.actor), num_cpus=_TASK_CPUS)
+    dataset = ray.data.from_arrow([planning.unit_table(unit) for unit in plan.units])
+    dataset = _map(dataset, _Task((ReadPlanStage(), ProbeStage(config, features)), progress.actor), _TASK_CPUS)
     dataset = dataset.repartition(target_num_rows_per_block=config.compute.block_rows)
     decode: tuple[Any, ...] = (DecodeStage(config, features),)
     if on_gpu:
-        dataset = _map(dataset, _Task(decode[0], progress.actor), num_cpus=1)
+        dataset = _map(dataset, _Task(decode, progress.actor), num_cpus=1)
         decode = ()
-    sizes = _sizes({name: config.compute.pools[name] for name in pools}, on_gpu, len(prepared.plan.blocks))
+    sizes = _sizes({name: config.compute.pools[name] for name in pools}, on_gpu, len(plan.units))
     for number, name in enumerate(pools):
         hosted = tuple(feature for feature in features if feature.config.pool == name)
         actors = sizes[name]
@@ -307,22 +412,24 @@ def _check_answers(address: str | None) -> None:
 
 
 def _check_output(config: PipelineConfig) -> None:
-    root = storage.join(config.output.path, config.output.version)
+    """Raises ``ConfigError`` for a place that cannot be reached, or that workers or the next listing would mistake."""
+    path = config.output.path
     try:
-        taken = storage.list_files(storage.join(root, "_snapshots")) or storage.list_files(storage.join(root, "data"))
+        storage.list_folders(path)
     except Exception as error:  # any backend may raise anything here
+        raise ConfigError("output.path", f"cannot reach {path!r} ({describe(error)})", "give a folder") from error
+    if storage.in_one_process(path):
+        raise ConfigError("output.path", f"{path!r} lies in one process's memory", "give a folder")
+    if storage.is_local(path) and os.path.isfile(storage.split(path)[1]):
+        raise ConfigError("output.path", f"{path!r} is a file", "give a folder")
+    source = sources.build(config.source)
+    source.check("source")
+    if source.lists(storage.join(path, config.output.version or "v1", "data", "shard.parquet")):
         raise ConfigError(
-            "output.path", f"cannot reach {config.output.path!r} ({describe(error)})", "give a folder"
-        ) from error
-    if storage.in_one_process(config.output.path):
-        raise ConfigError("output.path", f"{config.output.path!r} lies in one process's memory", "give a folder")
-    if taken:
-        raise ConfigError(
-            "output.path", f"{root!r} holds a dataset already", "give another output.path or output.version"
+            "output.path",
+            f"{path!r} lies inside the corpus, where the next listing would find its shards",
+            "a folder outside of it, or one that source.exclude names",
         )
-    if storage.is_local(config.output.path) and os.path.isfile(storage.split(config.output.path)[1]):
-        raise ConfigError("output.path", f"{config.output.path!r} is a file", "give a folder")
-    storage.check_writable(root, "output.path")
 
 
 def _check_passthrough(config: PipelineConfig, features: tuple[Feature, ...]) -> None:
@@ -341,24 +448,6 @@ def _check_passthrough(config: PipelineConfig, features: tuple[Feature, ...]) ->
             )
         if "/" in name:
             raise ConfigError("source.passthrough", f"column {name!r}", "a name without /: rename it in the manifest")
-
-
-def _commit(root: str, run_id: str, written: Written) -> None:
-    """Creating the snapshot exclusively is the commit."""
-    snapshot = {
-        "contract": CONTRACT,
-        "snapshot": 1,
-        "run_id": run_id,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "shards": sorted(written.shards, key=lambda shard: str(shard["path"])),
-        "failures": sorted(written.failure_shards, key=lambda shard: str(shard["path"])),
-    }
-    if not storage.publish_new(
-        storage.join(root, "_snapshots", "00000001.json"), json.dumps(snapshot, indent=1).encode()
-    ):
-        raise TesseraError(
-            f"another run committed to {root} first; the shards of run {run_id} are not part of the dataset"
-        )
 
 
 def _judge(config: PipelineConfig, report: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ FAILURES = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("window", pa.int32(), nullable=False),
+        pa.field("source_version", pa.string(), nullable=False),
         pa.field("feature", pa.string()),
         pa.field("uri", pa.string()),
         pa.field("stage", pa.string(), nullable=False),
@@ -51,6 +52,16 @@ FAILURES = pa.schema(
     ]
 )
 """``feature`` is null when nothing could be said of the file, so that no feature applied."""
+
+EMPTY = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("window", pa.int32(), nullable=False),
+        pa.field("source_version", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+    ]
+)
+"""Windows that hold nothing any feature reads."""
 
 METERS = ("probe_s", "decode_s", "tokenize_s", "encode_s", "bytes_read", "decoded")
 """What a row has cost so far: seconds, bytes, decoding calls. They travel in the row, so that a

@@ -5,6 +5,7 @@ Everything that touches a path goes through here, so a local folder, S3 and memo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import uuid
@@ -138,6 +139,46 @@ def list_files(url: str, suffix: str = "") -> list[str]:
         return []
     names = (entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in found if entry["type"] == "file")
     return sorted(name for name in names if name.endswith(suffix))
+
+
+def list_folders(url: str) -> list[str]:
+    """Names of the folders directly inside the folder ``url``, sorted; empty if there is none."""
+    fs, path = split(url)
+    try:
+        entries = fs.ls(path, detail=True, refresh=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+
+
+def remove(url: str) -> None:
+    """Delete a file; nothing happens if it is not there."""
+    fs, path = split(url)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm_file(path)
+
+
+def move(source: str, target: str) -> None:
+    """Move a file within one file system; moved already is fine, so that it may be done twice, by anybody."""
+    fs, path = split(source)
+    to = split(target)[1]
+    try:
+        if isinstance(fs, LocalFileSystem):
+            os.makedirs(os.path.dirname(to), exist_ok=True)
+            os.replace(path, to)
+        else:
+            fs.copy(path, to)
+            fs.rm_file(path)
+    except FileNotFoundError:
+        if not fs.exists(to):
+            raise
+
+
+def remove_folder(url: str) -> None:
+    """Delete a folder with all that is in it; nothing happens if it is not there."""
+    fs, path = split(url)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
 
 
 def publish(url: str, data: bytes) -> None:

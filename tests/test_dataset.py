@@ -87,6 +87,7 @@ FAILED = [
     {
         "sample_id": "s003",
         "window": 0,
+        "source_version": "v",
         "feature": "photo",
         "uri": "x.jpg",
         "stage": "decode",

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pipeline import config as configs
 from pipeline import report
+from pipeline.difference import Counts, Difference
 from pipeline.features import bind
 from pipeline.plan import Plan, Prepared
 from pipeline.sinks.shards import Written
@@ -22,7 +23,7 @@ PROMISED = {
     *("peak_memory_bytes", "features", "versions"),
 }
 FURTHER = {
-    *("run_id", "output", "version", "samples_unused", "windows_empty", "rows_with_failures"),
+    *("run_id", "output", "version", "samples_by_class", "samples_unused", "windows_empty", "rows_with_failures"),
     *("failures_by_stage", "seconds", "shards"),
 }
 RAW = {"kind": "raw"}
@@ -46,8 +47,13 @@ FEATURES: dict[str, Any] = {
 def prepared() -> Prepared:
     raw = {"source": {"kind": "files", "path": "in"}, "output": {"path": "out[b]/x"}, "features": FEATURES}
     config = configs.parse({**raw, "window": {"length_s": 2.5}})
-    plan = Plan(samples=1_234_567, samples_by_role={"image": 3, "audio": 4, "text": 0}, unused=8)
-    return Prepared(config, bind(config), plan)
+    return Prepared(configs.here(config), bind(config))
+
+
+@pytest.fixture
+def plan() -> Plan:
+    difference = Difference(counts=Counts(new=1_234_000, changed=560, retried=7, unchanged=9), work=1_234_567)
+    return Plan(difference, samples_by_role={"image": 3, "audio": 4, "text": 0}, unused=8)
 
 
 @pytest.fixture
@@ -91,9 +97,10 @@ def written() -> Written:
 
 
 @pytest.fixture
-def built(prepared: Prepared, written: Written) -> dict[str, Any]:
+def built(prepared: Prepared, plan: Plan, written: Written) -> dict[str, Any]:
     return report.build(
         prepared,
+        plan,
         written,
         run_id="20260101T000000-abcd",
         seconds=12.0004,
@@ -145,9 +152,9 @@ def test_the_figures_by_hand(built: dict[str, Any]) -> None:
     assert (sound["written"], sound["failed"], sound["space"], sound["token_dim"]) == (10, 11, "raw", 160)
 
 
-def test_a_run_without_a_row(prepared: Prepared) -> None:
+def test_a_run_without_a_row(prepared: Prepared, plan: Plan) -> None:
     empty = report.build(
-        prepared, Written(), run_id="r", seconds=0.0, startup_seconds=None, peak_memory_bytes=0, versions={}
+        prepared, plan, Written(), run_id="r", seconds=0.0, startup_seconds=None, peak_memory_bytes=0, versions={}
     )
     assert set(empty) == PROMISED | FURTHER
     assert (empty["rows_per_second"], empty["startup_seconds"], empty["bytes_written"]) == (0.0, None, 0)
@@ -182,15 +189,16 @@ def test_a_terminal_shows_every_figure_whole(built: dict[str, Any], width: int) 
         "peak memory 3.2 GB",
         "probe 0.1, decode 2.0, tokenize 0.0, encode 4.0, write 1.0",
         "failures: 7 corrupt, 4 empty",
+        "samples: 1234000 new, 560 changed, 9 unchanged, 0 deleted, 7 retried",
         "8 samples, 2 windows",
         "space embedding_gemma2:0123456789ab: a_picture_with_a_long_name, sound",
     ):
         assert told in flat, told
 
 
-def test_the_plan_names_every_column(prepared: Prepared) -> None:
+def test_the_plan_names_every_column(prepared: Prepared, plan: Plan) -> None:
     console = Console(width=200, file=io.StringIO(), markup=False)
-    report.show_plan(prepared, console)
+    report.show_plan(prepared, plan, console)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     for feature in prepared.features:
@@ -198,7 +206,8 @@ def test_the_plan_names_every_column(prepared: Prepared) -> None:
             assert field.name in text
     assert "\n1234567 samples to extract (files: 3 image, 4 audio)\n" in text
     assert "8 listed samples hold nothing that a feature reads\n" in text
-    assert "windows: 2.5 s; output: out[b]/x\n" in text
+    assert "samples: 1234000 new, 560 changed, 9 unchanged, 0 deleted, 7 retried\n" in text
+    assert "windows: 2.5 s; output: " in text
 
 
 @pytest.mark.parametrize(

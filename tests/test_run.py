@@ -221,8 +221,8 @@ def test_beside_a_gpu_the_stages_stand_apart(models: Path, tmp_path: Path) -> No
     }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
     script = (
-        "import logging, ray; ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False, "
-        "logging_level=logging.ERROR)\n"
+        "import logging, ray; ray.init(address='local', num_cpus=3, num_gpus=1, include_dashboard=False, "
+        "log_to_driver=False, logging_level=logging.ERROR)\n"
         "from pipeline import config, run\n"
         f"run.extract(run.prepare(config.load({str(tmp_path / 'c.yaml')!r})), show_progress=False)\n"
         "ray.shutdown()\n"

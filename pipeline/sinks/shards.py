@@ -1,4 +1,4 @@
-"""Rows -> Parquet shards, and failed cells -> failure shards. Published whole or not at all."""
+"""Rows -> Parquet shards, failed cells -> failure shards. Published whole or not at all; a task's record comes last."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.config import OutputConfig
-from pipeline.schema import FAILURES, FIXED, METERS
+from pipeline.schema import EMPTY, FAILURES, FIXED, METERS
+from pipeline.snapshots import File
+from pipeline.state import RECORD, TASK
 
 _STRINGS = (pa.string(), pa.large_string())
 
@@ -24,6 +26,7 @@ class Written:
 
     shards: list[dict[str, Any]] = field(default_factory=list)
     failure_shards: list[dict[str, Any]] = field(default_factory=list)
+    empty_shards: list[dict[str, Any]] = field(default_factory=list)
     rows: int = 0
     rows_written: int = 0
     rows_failed: int = 0
@@ -33,7 +36,7 @@ class Written:
     """Windows that hold nothing any feature reads: between timed words, or a file of another modality."""
     samples: int = 0
     windows_promised: int = 0
-    """Sum over samples of the number of windows that the cut made."""
+    """Sum over samples of the number of windows that the cut made and that were to be computed."""
     cells_planned: int = 0
     cells_written: dict[str, int] = field(default_factory=dict)
     cells_failed: dict[str, int] = field(default_factory=dict)
@@ -67,6 +70,9 @@ class Written:
 class ShardWriter:
     """Writes tables of finished rows into shards of about ``shard_bytes``.
 
+    Rows of new samples go to ``data/``, where they stay. Rows that replace others wait in the run's ``pending/`` until
+    the snapshot that names them is there. `close` publishes the task's record last of all: what has none is not whole.
+
     Args:
         root: the dataset's version folder.
         name: prefix of the file names; a retried task has the same one and overwrites its own files.
@@ -88,10 +94,10 @@ class ShardWriter:
         self.root, self.name, self.run_id = root, name, run_id
         self.features, self.schema, self.output = features, schema, output
         self.done = Written()
-        self.pending: list[pa.Table] = []
-        self.pending_bytes = 0
-        self.failures: list[dict[str, Any]] = []
-        self.shard: _Shard | None = None
+        self.rows = {replaces: _Rows(self, replaces) for replaces in (False, True)}
+        self.failures: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+        self.empty: list[pa.Table] = []
+        self.samples: list[pa.Table] = []
 
     def add(self, table: pa.Table) -> None:
         """Take rows as the last stage left them."""
@@ -105,31 +111,26 @@ class ShardWriter:
                 valid = pc.or_(valid, pc.is_valid(table[column]))
             done.cells_written[feature] = done.cells_written.get(feature, 0) + pc.sum(valid).as_py()
             any_written = pc.or_(any_written, valid)
-        written = any_written.to_pylist()
-        done.rows += len(table)
-        final = table["final"]
-        done.samples += pc.sum(final).as_py()
-        done.windows_promised += pc.sum(pc.if_else(final, pc.add(table["window"], 1), 0)).as_py()
+        done.rows += pc.sum(pc.greater_equal(table["window"], 0)).as_py()
+        done.samples += pc.sum(table["final"]).as_py()
+        done.windows_promised += pc.sum(table["promised"]).as_py()
         done.cells_planned += pc.sum(table["cells"]).as_py()
         for meter in METERS:
             done.meters[meter] = done.meters.get(meter, 0.0) + (pc.sum(table[f"meter_{meter}"]).as_py() or 0.0)
-        self._count_failures(table, written)
-        rows = table.filter(any_written)
-        if len(rows):
-            rows = rows.append_column("run_id", pa.array([self.run_id] * len(rows), pa.string()))
-            rows = rows.select(self.schema.names).cast(self.schema)
-            done.rows_written += len(rows)
-            self.pending.append(rows)
-            self.pending_bytes += rows.nbytes
-            if self.pending_bytes >= self.output.row_group_bytes:
-                self._flush()
+        table = table.append_column("run_id", pa.array([self.run_id] * len(table), pa.string()))
+        self._count_failures(table, any_written.to_pylist())
+        self._note(table, any_written)
+        for replaces, stream in self.rows.items():
+            rows = table.filter(pc.and_(any_written, pc.equal(table["replaces"], replaces)))
+            if len(rows):
+                done.rows_written += len(rows)
+                stream.add(rows.select(self.schema.names).cast(self.schema))
 
     def _count_failures(self, table: pa.Table, written: list[bool]) -> None:
         done = self.done
-        ids, windows = table["sample_id"].to_pylist(), table["window"].to_pylist()
+        own = table.select(["sample_id", "window", "source_version", "attempts", "replaces"]).to_pylist()
         for i, failed in enumerate(table["failures"].to_pylist()):
             if not failed:
-                done.rows_empty += not written[i]
                 continue
             done.rows_partial += written[i]
             done.rows_failed += not written[i]
@@ -138,33 +139,86 @@ class ShardWriter:
                 done.cells_failed[feature] = done.cells_failed.get(feature, 0) + 1
                 for counts, key in ((done.failures_by_kind, one["kind"]), (done.failures_by_stage, one["stage"])):
                     counts[key] = counts.get(key, 0) + 1
-                self.failures.append(
-                    {
-                        **one,
-                        "sample_id": ids[i],
-                        "window": windows[i],
-                        "attempts": 1,
-                        "row_written": written[i],
-                        "run_id": self.run_id,
-                    }
-                )
+                more = {"attempts": own[i]["attempts"] + 1, "row_written": written[i], "run_id": self.run_id}
+                self.failures[own[i]["replaces"]].append({**own[i], **one, **more})
+
+    def _note(self, table: pa.Table, written: pa.Array) -> None:
+        """Remember the windows without anything in them, and which samples were met."""
+        nothing = pc.and_(pc.invert(written), pc.equal(pc.list_value_length(table["failures"]), 0))
+        empty = table.filter(pc.and_(nothing, pc.greater_equal(table["window"], 0))).select(EMPTY.names)
+        self.done.rows_empty += len(empty)
+        if len(empty):
+            self.empty.append(empty.cast(EMPTY))
+        met = table.filter(pc.greater_equal(table["window"], 0)).select(TASK.names)
+        self.samples.append(met.group_by(TASK.names).aggregate([]).select(TASK.names).cast(TASK))
 
     def close(self) -> Written:
-        """Publish what is open; the summary of everything taken."""
-        self._flush()
-        if self.shard is not None:
-            self.done.shards.append(self.shard.close())
-            self.shard = None
-        if self.failures:
-            metadata = {k: v for k, v in (self.schema.metadata or {}).items() if k == b"tessera"}
-            shard = _Shard(self.root, f"failures/{self.name}.parquet", FAILURES.with_metadata(metadata))
-            shard.write(pa.Table.from_pylist(self.failures, schema=shard.schema), len(self.failures))
-            self.done.failure_shards.append(shard.close())
-            self.failures = []
+        """Publish what is open, then the record; the summary of everything taken."""
+        metadata = {k: v for k, v in (self.schema.metadata or {}).items() if k == b"tessera"}
+        for stream in self.rows.values():
+            stream.close()
+        for replaces, failures in self.failures.items():
+            if failures:
+                table = pa.Table.from_pylist(failures, schema=FAILURES.with_metadata(metadata))
+                self.done.failure_shards.append(self._publish(table, "failures", replaces))
+        if self.empty:
+            self.done.empty_shards.append(self._publish(pa.concat_tables(self.empty), "_empty", False))
+        if self.done.rows:
+            self._record()
         return self.done
 
     def abort(self) -> None:
         """Leave nothing half-written behind."""
+        for stream in self.rows.values():
+            stream.abort()
+
+    def path(self, folder: str, number: int | None, replaces: bool) -> tuple[str, str | None]:
+        """Where a file belongs, and where it waits."""
+        tail = ("" if number is None else f"-{number:03d}") + ("-r" if replaces else "")
+        path = f"{folder}/{self.name}{tail}.parquet"
+        return path, f"_runs/{self.run_id}/pending/{path}" if replaces else None
+
+    def _publish(self, table: pa.Table, folder: str, replaces: bool) -> dict[str, Any]:
+        """One whole table as a file."""
+        shard = _Shard(self.root, *self.path(folder, None, replaces), table.schema)
+        try:
+            shard.write(table, len(table))
+        except BaseException:
+            shard.abort()
+            raise
+        return shard.close()
+
+    def _record(self) -> None:
+        done = self.done
+        named = {"shards": done.shards, "failures": done.failure_shards, "empty": done.empty_shards}
+        samples = pa.concat_tables(self.samples).group_by(TASK.names).aggregate([]).select(TASK.names)
+        buffer = pa.BufferOutputStream()
+        pq.write_table(samples.replace_schema_metadata({RECORD: json.dumps(named)}), buffer, compression="zstd")
+        url = storage.join(self.root, "_runs", self.run_id, "tasks", f"{self.name}.parquet")
+        storage.publish(url, buffer.getvalue().to_pybytes())
+
+
+class _Rows:
+    """Rows of one destination on their way into shards."""
+
+    def __init__(self, writer: ShardWriter, replaces: bool) -> None:
+        self.writer, self.replaces = writer, replaces
+        self.pending: list[pa.Table] = []
+        self.pending_bytes, self.count = 0, 0
+        self.shard: _Shard | None = None
+
+    def add(self, rows: pa.Table) -> None:
+        self.pending.append(rows)
+        self.pending_bytes += rows.nbytes
+        if self.pending_bytes >= self.writer.output.row_group_bytes:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        if self.shard is not None:
+            self._close_shard(self.shard)
+
+    def abort(self) -> None:
         if self.shard is not None:
             self.shard.abort()
             self.shard = None
@@ -172,26 +226,30 @@ class ShardWriter:
     def _flush(self) -> None:
         if not self.pending:
             return
-        table = pa.concat_tables(self.pending).combine_chunks()
+        table, output = pa.concat_tables(self.pending).combine_chunks(), self.writer.output
         self.pending, self.pending_bytes = [], 0
         per_row = max(1, table.nbytes // len(table))
-        group = max(1, self.output.row_group_bytes // per_row)
+        group = max(1, output.row_group_bytes // per_row)
         for start in range(0, len(table), group):
             if self.shard is None:
-                number = len(self.done.shards)
-                self.shard = _Shard(self.root, f"data/{self.name}-{number:03d}.parquet", self.schema)
+                path = self.writer.path("data", self.count, self.replaces)
+                self.shard = _Shard(self.writer.root, *path, self.writer.schema)
+                self.count += 1
             self.shard.write(table.slice(start, group), group)
-            if self.shard.size() >= self.output.shard_bytes:
-                self.done.shards.append(self.shard.close())
-                self.shard = None
+            if self.shard.size() >= output.shard_bytes:
+                self._close_shard(self.shard)
+
+    def _close_shard(self, shard: _Shard) -> None:
+        self.shard = None
+        self.writer.done.shards.append(shard.close())
 
 
 class _Shard:
     """One Parquet file on its way, hashed as it is written."""
 
-    def __init__(self, root: str, path: str, schema: pa.Schema) -> None:
-        self.path, self.schema, self.rows = path, schema, 0
-        self.publishing = storage.publishing(storage.join(root, path))
+    def __init__(self, root: str, path: str, pending: str | None, schema: pa.Schema) -> None:
+        self.path, self.pending, self.schema, self.rows = path, pending, schema, 0
+        self.publishing = storage.publishing(storage.join(root, pending or path))
         self.file = _Hashed(self.publishing.__enter__())
         self.writer = pq.ParquetWriter(pa.PythonFile(self.file, mode="w"), schema, **parquet_options(schema))
 
@@ -209,7 +267,8 @@ class _Shard:
             self.abort()
             raise
         self.publishing.__exit__(None, None, None)
-        return {"path": self.path, "rows": self.rows, "bytes": self.file.tell(), "sha256": self.file.digest.hexdigest()}
+        size, digest = self.file.tell(), self.file.digest.hexdigest()
+        return File(self.path, self.rows, size, digest, pending=self.pending).plain()
 
     def abort(self) -> None:
         error = RuntimeError("write aborted")

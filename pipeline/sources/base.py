@@ -7,6 +7,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from pipeline.errors import ConfigError
+
 
 class Source(Protocol):
     """A member of the family, built as ``Class(config)``. Runs on the driver."""
@@ -24,8 +26,10 @@ class Source(Protocol):
         ...
 
     def list(self) -> Iterator[pa.Table]:
-        """Tables of schema ``LISTING`` + ``passthrough()``, ordered by sample_id within each.
+        """Tables of schema ``LISTING`` + ``passthrough()``, ordered by sample_id within each. An id may stand there
+        twice: who compares them all finds that out, and asks for `twice`."""
+        ...
 
-        Raises ``ConfigError`` for duplicate ids, naming the id and both places.
-        """
+    def twice(self, sample_id: str) -> ConfigError:
+        """The error that tells an id which stands there twice, and both places."""
         ...

@@ -114,6 +114,10 @@ class FilesSource:
         if rows:
             yield _table(rows)
 
+    def twice(self, sample_id: str) -> ConfigError:
+        """Of a folder that changes while it is listed; else every path has an id of its own."""
+        return ConfigError(f"{self.where}.path", f"two files have the sample_id {sample_id!r}", "list it again")
+
     # -- samples ---------------------------------------------------------------------------------
 
     def _samples(self, files: _Files, odd: dict[str, str]) -> Iterator[dict[str, str | None]]:

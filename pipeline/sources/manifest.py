@@ -124,10 +124,9 @@ class ManifestSource:
         """Tables of schema ``LISTING`` + ``passthrough()``, at most ``LISTING_ROWS`` rows each.
 
         Raises:
-            ConfigError: no row, an id missing or there twice, a scheme that is not allowed, a path out of the root.
+            ConfigError: no row, an id missing, a scheme that is not allowed, a path out of the root.
         """
-        passthrough = self.passthrough()
-        seen: dict[str, str] = {}
+        passthrough, empty = self.passthrough(), True
         for places, table in self._manifest.read([name for _, name in self._sections()], LISTING_ROWS):
             extra = self._copied(table, passthrough)
             values = {name: table[name].to_pylist() for name in dict.fromkeys(name for _, name in self._sections())}
@@ -135,20 +134,24 @@ class ManifestSource:
                 self._sample(place, {name: column[i] for name, column in values.items()})
                 for i, place in enumerate(places)
             ]
-            for place, row in zip(places, rows, strict=True):
-                sample_id = row["sample_id"]
-                if seen.setdefault(sample_id, place) != place:
-                    raise ConfigError(
-                        f"{self.where}.{'columns.id' if self.config.columns.id else 'columns'}",
-                        f"id {sample_id!r} stands in {seen[sample_id]} and in {place}",
-                        "ids must differ",
-                    )
+            empty = False
             listing = pa.Table.from_pylist(rows, schema=LISTING)
             for field, column in zip(extra.schema, extra.columns, strict=True):
                 listing = listing.append_column(field, column)
             yield listing.take(pc.sort_indices(listing["sample_id"]))
-        if not seen:
+        if empty:
             raise ConfigError(f"{self.where}.path", f"no row in {self.config.path!r}", "give a manifest with rows")
+
+    def twice(self, sample_id: str) -> ConfigError:
+        """Reads the manifest again for the places of an id."""
+        found: list[str] = []
+        for places, table in self._manifest.read([name for _, name in self._sections()], LISTING_ROWS):
+            rows = table.to_pylist()
+            found += [p for p, row in zip(places, rows, strict=True) if self._sample(p, row)["sample_id"] == sample_id]
+            if len(found) > 1:
+                break
+        where = f"{self.where}.{'columns.id' if self.config.columns.id else 'columns'}"
+        return ConfigError(where, f"id {sample_id!r} stands in {' and in '.join(found[:2])}", "ids must differ")
 
     def _copied(self, table: pa.Table, passthrough: pa.Schema) -> pa.Table:
         """The columns of ``passthrough``, as it types them."""

@@ -13,7 +13,8 @@ import pyarrow as pa
 from pipeline import plan
 from pipeline.config import PipelineConfig
 from pipeline.decoders import open_media
-from pipeline.errors import SampleError
+from pipeline.difference import EXTRA
+from pipeline.errors import TRANSIENT_KINDS, SampleError
 from pipeline.features import Feature
 from pipeline.media import MODALITIES, MediaInfo, Modality, Span
 from pipeline.schema import LISTING, METERS, ROLES
@@ -52,6 +53,20 @@ class _Found:
         return np.array([s.start_s for s in self.words]), np.array([s.end_s for s in self.words])
 
 
+def _left(rows: list[dict[str, Any]], done: frozenset[int], failed: bool) -> list[dict[str, Any]]:
+    """The rows that are still to be computed; where none is left, one that only accounts for the sample or tells that
+    its file failed, now."""
+    for row in rows:
+        row["windows"] = len(rows)
+    left = [row for row in rows if row["window"] not in done]
+    nothing = {
+        "window": 0 if failed else -1,
+        "inline_text": None,
+        **{f"{modality}_uri": None for modality in MODALITIES},
+    }
+    return left or [{**rows[0], **nothing}]
+
+
 def _worth(info: MediaInfo) -> MediaInfo:
     """``info`` without streams that cover no time; a file of nothing else is ``empty``."""
     spans = {m: span for m, span in info.spans.items() if span is None or span.end_s > span.start_s}
@@ -60,8 +75,18 @@ def _worth(info: MediaInfo) -> MediaInfo:
     return replace(info, spans=spans)
 
 
+class ReadPlanStage:
+    """Maps tables that name units of the plan to the work itself."""
+
+    def setup(self) -> None:
+        """Nothing to load."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return plan.read_unit(table)
+
+
 class ProbeStage:
-    """Maps a table of schema ``LISTING`` (+ passthrough) to one of schema ``ROWS`` (+ passthrough)."""
+    """Maps a table of schema ``LISTING`` (+ passthrough + ``EXTRA``) to one of schema ``ROWS`` (+ passthrough)."""
 
     def __init__(self, config: PipelineConfig, features: tuple[Feature, ...]) -> None:
         self.config = config
@@ -80,14 +105,15 @@ class ProbeStage:
         rows: list[dict[str, Any]] = []
         failures: list[list[Failure]] = []
         samples: list[int] = []
-        for number, sample in enumerate(table.select(LISTING.names).to_pylist()):
+        extra = [name for name in EXTRA.names if name in table.schema.names]
+        for number, sample in enumerate(table.select([*LISTING.names, *extra]).to_pylist()):
             for row, failed in self._rows(sample):
                 rows.append(row)
                 failures.append(failed)
                 samples.append(number)
         done = pa.Table.from_pylist(rows, schema=pa.schema([f for f in ROWS if f.name != "failures"]))
         done = done.append_column(pa.field("failures", pa.list_(FAILURE)), failure_column(failures)).select(ROWS.names)
-        passthrough = table.drop_columns(LISTING.names).take(pa.array(samples, pa.int64()))
+        passthrough = table.drop_columns([*LISTING.names, *extra]).take(pa.array(samples, pa.int64()))
         return pa.Table.from_arrays(
             [*done.columns, *passthrough.columns], schema=pa.schema([*done.schema, *passthrough.schema])
         )
@@ -97,7 +123,8 @@ class ProbeStage:
         started = time.perf_counter()
         found = self._probe(sample)
         base: dict[str, Any] = {name: sample[name] for name in ("sample_id", "source_version", "inline_text")}
-        base |= {f"meter_{name}": 0.0 for name in METERS} | {"cells": 0, "final": False}
+        base |= {f"meter_{name}": 0.0 for name in METERS} | {"cells": 0, "final": False, "promised": 0}
+        base |= {"replaces": bool(sample.get("replaces")), "attempts": sample.get("attempts") or 0}
         text = found.spans.get("text", ...)
         base["text_timed"] = isinstance(text, Span)
         rows: list[dict[str, Any]] = []
@@ -108,9 +135,12 @@ class ProbeStage:
                 uris = {f"{m}_uri": found.uris.get(m) if m in present else None for m in MODALITIES}
                 inline = sample["inline_text"] if "text" in present and found.uris.get("text") is None else None
                 rows.append({**base, **uris, **times, "inline_text": inline, "window": len(rows)})
-        rows[-1]["final"] = True
-        rows[0]["meter_probe_s"] = time.perf_counter() - started
-        return [(row, found.failures if i == 0 else []) for i, row in enumerate(rows)]
+        done = frozenset(sample.get("windows_done") or ())
+        told = [one for one in found.failures if 0 not in done or one.kind in TRANSIENT_KINDS]
+        todo = _left(rows, done, bool(told))
+        todo[-1] |= {"final": True, "promised": len(todo) if todo[-1]["window"] >= 0 else 0}
+        todo[0]["meter_probe_s"] = time.perf_counter() - started
+        return [(row, told if i == 0 else []) for i, row in enumerate(todo)]
 
     def _windows(self, found: _Found, sample: dict[str, Any]) -> list[dict[str, Any]]:
         whole = {"start_s": None, "end_s": None, "text_from": None, "text_to": None}

@@ -30,6 +30,10 @@ ROWS = pa.schema(
         pa.field("text_timed", pa.bool_()),
         pa.field("text_from", pa.int64()),
         pa.field("text_to", pa.int64()),
+        pa.field("windows", pa.int32()),
+        pa.field("promised", pa.int32()),
+        pa.field("replaces", pa.bool_()),
+        pa.field("attempts", pa.int32()),
         pa.field("final", pa.bool_()),
         pa.field("cells", pa.int32()),
         pa.field("failures", pa.list_(FAILURE)),
@@ -39,8 +43,10 @@ ROWS = pa.schema(
 """Columns of a row after the cut; passthrough columns follow, then what tokenizers and encoders add.
 
 ``<modality>_uri`` is the file that holds the modality in this window, or null. ``text_from`` and
-``text_to`` bound a token window in characters. ``final`` marks a sample's last row. ``cells`` counts
-the features that this row should have.
+``text_to`` bound a token window in characters. ``windows`` counts the windows that the sample was cut into.
+``final`` marks a sample's last row of this run, which also says how many rows were ``promised``. ``replaces``: the
+dataset holds the sample already; ``attempts``: how often it was tried before. ``cells`` counts the features that this
+row should have. A row of window -1 is none: it accounts for a sample of which nothing was left to do.
 """
 
 

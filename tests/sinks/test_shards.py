@@ -17,6 +17,7 @@ from pipeline.config import OutputConfig
 from pipeline.schema import FAILURES, FIXED, METERS, feature_fields
 from pipeline.sinks.shards import ShardWriter, Written, footer, parquet_options
 from pipeline.stages.rows import ROWS, Failure, failure_column, put
+from pipeline.state import RECORD
 from pipeline.tensors import list_column, vector_list_column
 
 FIELDS = feature_fields("f", ("embedding", "tokens"), 4, "float32", "float16", True)
@@ -24,7 +25,12 @@ SCHEMA = footer(pa.schema([*FIXED, *FIELDS]), {"contract": 1, "features": {"f": 
 
 
 def rows(
-    ids: list[str], failed: dict[int, str], windows: list[int] | None = None, absent: tuple[int, ...] = ()
+    ids: list[str],
+    failed: dict[int, str],
+    windows: list[int] | None = None,
+    absent: tuple[int, ...] = (),
+    replaces: bool = False,
+    attempts: int = 0,
 ) -> pa.Table:
     """Finished rows: those in ``failed`` lack feature f, those in ``absent`` have nothing at all."""
     count = len(ids)
@@ -36,6 +42,12 @@ def rows(
         "window": pa.array(windows, pa.int32()),
         "source_version": ["v"] * count,
         "final": [i + 1 == count or ids[i + 1] != ids[i] for i in range(count)],
+        "windows": pa.array([ids.count(one) for one in ids], pa.int32()),
+        "promised": pa.array(
+            [ids.count(ids[i]) * (i + 1 == count or ids[i + 1] != ids[i]) for i in range(count)], pa.int32()
+        ),
+        "replaces": [replaces] * count,
+        "attempts": pa.array([attempts] * count, pa.int32()),
         "cells": pa.array([int(i not in absent) for i in range(count)], pa.int32()),
         "failures": failure_column(
             [[Failure("f", "u", "decode", failed[i], "m")] if i in failed else [] for i in range(count)]
@@ -121,6 +133,44 @@ def test_a_retried_task_overwrites_its_own_file(tmp_path: Path) -> None:
     done = write(tmp_path, rows(["a", "b"], {}))
     assert os.listdir(tmp_path / "data") == ["r-000000-000.parquet"]
     assert pq.read_table(tmp_path / done.shards[0]["path"]).num_rows == 2
+
+
+def test_rows_that_replace_others_wait_for_the_commit(tmp_path: Path) -> None:
+    new = rows(["new", "bad"], {1: "io"})
+    replacing = rows(["old", "worse"], {1: "io"}, replaces=True, attempts=2)
+    done = write(tmp_path, new, replacing)
+    assert done.problems() == []
+    places = {shard["path"]: shard.get("pending") for shard in [*done.shards, *done.failure_shards]}
+    assert places == {
+        "data/r-000000-000.parquet": None,
+        "data/r-000000-000-r.parquet": "_runs/r/pending/data/r-000000-000-r.parquet",
+        "failures/r-000000.parquet": None,
+        "failures/r-000000-r.parquet": "_runs/r/pending/failures/r-000000-r.parquet",
+    }
+    ids = [pq.read_table(tmp_path / (pending or path))["sample_id"].to_pylist() for path, pending in places.items()]
+    assert ids == [["new"], ["old"], ["bad"], ["worse"]]
+    failure = pq.read_table(tmp_path / "_runs/r/pending/failures/r-000000-r.parquet").to_pylist()[0]
+    assert (failure["attempts"], failure["source_version"]) == (3, "v")
+
+
+def test_the_record_comes_last_and_says_what_is_whole(tmp_path: Path) -> None:
+    table = rows(["a", "a", "b", "c"], {2: "corrupt"}, windows=[0, 1, 0, 0], absent=(3,))
+    done = write(tmp_path, table)
+    record = pq.read_table(tmp_path / "_runs/r/tasks/r-000000.parquet")
+    assert sorted(map(tuple, (row.values() for row in record.to_pylist()))) == [
+        ("a", "v", 2),
+        ("b", "v", 1),
+        ("c", "v", 1),
+    ]
+    named = json.loads(record.schema.metadata[RECORD])
+    assert named == {"shards": done.shards, "failures": done.failure_shards, "empty": done.empty_shards}
+    assert pq.read_table(tmp_path / done.empty_shards[0]["path"])["sample_id"].to_pylist() == ["c"]
+    writer = ShardWriter(
+        str(tmp_path), "x", "x", {"f": [f.name for f in FIELDS]}, SCHEMA, OutputConfig(path="x", shard_bytes=1024)
+    )
+    writer.add(rows(["a"] * 5000, {}))
+    writer.abort()
+    assert not (tmp_path / "_runs" / "x").exists()
 
 
 def test_a_full_disk_is_an_error_and_publishes_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from pipeline import config as configs
-from pipeline import plan
+from pipeline import sources
 from pipeline.config import PipelineConfig
 from pipeline.features import Feature, bind
 
@@ -62,7 +62,9 @@ def bound(settings: PipelineConfig) -> tuple[PipelineConfig, tuple[Feature, ...]
     """A config with its features and the one listed table."""
     import pyarrow as pa
 
-    return settings, bind(settings), pa.concat_tables(plan.make(settings).blocks)
+    source = sources.build(settings.source)
+    source.check("source")
+    return settings, bind(settings), pa.concat_tables(source.list())
 
 
 def write_clip(path: Path, seconds: float, sound_s: float | None = None, fps: int = 10) -> None:

@@ -1,0 +1,360 @@
+"""The corpus's listing against the dataset: which samples are new, changed, unchanged, deleted or to be tried again.
+
+Both sides are tables of ids. They are compared in partitions of ids, spilled to this machine's disk where they are
+many, so memory does not grow with the corpus; and as arrays, without a Python loop over samples.
+
+A run that was killed left whole tasks behind. What they wrote is on the dataset's side too, marked ``adopted``: rows of
+a sample that is still to be done, of the same version, are kept, and only its other windows are computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc as ipc
+
+STATE = pa.schema(
+    [
+        pa.field("sample_id", pa.string()),
+        pa.field("source_version", pa.string()),
+        pa.field("window", pa.int32()),
+        pa.field("what", pa.int8()),
+        pa.field("adopted", pa.bool_()),
+        pa.field("file", pa.int32()),
+        pa.field("position", pa.int64()),
+        pa.field("retry", pa.int8()),
+        pa.field("attempts", pa.int32()),
+    ]
+)
+"""The dataset's side. One row for each stored row, failure and empty window, and where it stands (file, position)."""
+
+ROW, FAILURE, EMPTY, TOTAL = range(4)
+"""``what``. TOTAL: ``window`` is the number of windows that the sample was cut into."""
+RETRY_WINDOW, RETRY_SAMPLE = 1, 2
+"""``retry`` of a failure: of its window, or, if it was of the whole file, of the sample."""
+
+EXTRA = pa.schema(
+    [
+        pa.field("replaces", pa.bool_()),
+        pa.field("windows_done", pa.list_(pa.int32())),
+        pa.field("attempts", pa.int32()),
+    ]
+)
+"""What a row of work carries behind the listing: whether the dataset holds rows of this sample already, the windows
+that are not to be computed, and how often what is tried again was tried."""
+
+_PARTITIONS = 256
+_IN_MEMORY = 192 << 20
+
+
+@dataclass
+class Counts:
+    """Samples per class."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    retried: int = 0
+    """Unchanged, with a failure that is tried again."""
+    forgotten: int = 0
+    adopted: int = 0
+    """New, changed or retried, and done by a run that was killed: nothing left to compute."""
+    rows_adopted: int = 0
+
+    def add(self, other: Counts) -> None:
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
+
+@dataclass
+class Difference:
+    """What is to be done, but for the work itself, which is handed on as it is found."""
+
+    counts: Counts = field(default_factory=Counts)
+    work: int = 0
+    """Samples to compute."""
+    drops: dict[int, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    """File -> positions of rows that go."""
+
+
+def compare(
+    listing: Iterable[pa.Table],
+    state: Iterable[pa.Table],
+    *,
+    emit: Callable[[pa.Table], None],
+    keep_deleted: bool = False,
+    forgotten: Iterable[str] = (),
+) -> Difference:
+    """Compare the listing with what the dataset holds.
+
+    Args:
+        listing: tables of ``LISTING`` + passthrough.
+        state: tables of ``STATE``.
+        emit: takes tables of work: listing + ``EXTRA``. In the listing's order where all fits into memory.
+        keep_deleted: rows of samples that are listed no more stay.
+        forgotten: sha256 (hex) of ids that are treated as not listed.
+
+    Raises:
+        Twice: two samples of one id.
+    """
+    barred = frozenset(forgotten)
+    done = Difference()
+    with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
+        exchange = _Exchange(folder)
+        for table in listing:
+            exchange.add(0, table)
+        for table in state:
+            exchange.add(1, table)
+        for listed, stored in exchange.partitions():
+            if listed is None and stored is None:
+                continue
+            _Partition(listed, stored if stored is not None else STATE.empty_table(), barred).compare(
+                done, emit, keep_deleted
+            )
+    return done
+
+
+class Twice(Exception):
+    """Two samples of the id that is its only argument."""
+
+
+class _Partition:
+    """All samples whose ids fall into one partition, as arrays over codes: one code an id."""
+
+    def __init__(self, listed: pa.Table | None, stored: pa.Table, forgotten: frozenset[str]) -> None:
+        self.forgotten = 0
+        if listed is not None and forgotten:
+            barred = pa.array([_sha256(one) in forgotten for one in listed["sample_id"].to_pylist()], pa.bool_())
+            self.forgotten = pc.sum(barred).as_py() or 0
+            listed = listed.filter(pc.invert(barred))
+        self.listed = listed
+        ids = [] if listed is None else [listed["sample_id"]]
+        versions = [] if listed is None else [listed["source_version"]]
+        codes, self.count = _codes([*ids, stored["sample_id"]])
+        version_codes, _ = _codes([*versions, stored["source_version"]])
+        rows = 0 if listed is None else len(listed)
+        self.code, version = codes[rows:], version_codes[rows:]
+        self.row = np.full(self.count, -1, np.int64)
+        self.row[codes[:rows]] = np.arange(rows)
+        self.is_listed = self.row >= 0
+        if listed is not None and (double := np.flatnonzero(np.bincount(codes[:rows]) > 1)).size:
+            raise Twice(listed["sample_id"][int(np.flatnonzero(codes[:rows] == double[0])[0])].as_py())
+        current = np.full(self.count, -1, np.int64)
+        current[codes[:rows]] = version_codes[:rows]
+        self.same = version == current[self.code]
+        self.window = stored["window"].to_numpy()
+        self.what = stored["what"].to_numpy()
+        self.adopted = stored["adopted"].to_numpy()
+        self.file = stored["file"].to_numpy()
+        self.position = stored["position"].to_numpy()
+        self.retry = stored["retry"].to_numpy()
+        self.attempts = stored["attempts"].to_numpy()
+
+    def compare(self, done: Difference, emit: Callable[[pa.Table], None], keep_deleted: bool) -> None:
+        base = ~self.adopted & (self.what != TOTAL)
+        known = self._any(base)
+        stale = self._any(base & ~self.same)
+        new, changed = self.is_listed & ~known, self.is_listed & known & stale
+        deleted, unchanged = known & ~self.is_listed, self.is_listed & known & ~stale
+        again = base & unchanged[self.code]
+        whole = self._any(again & (self.retry == RETRY_SAMPLE))
+        some = self._any(again & (self.retry == RETRY_WINDOW)) & ~whole
+        retried = whole | some
+        redone = new | changed | whole
+        failed = again & (self.retry == RETRY_WINDOW) & some[self.code]
+        asked = _Pairs(self.code[failed], self.window[failed])
+        in_asked = asked.hold(self.code, self.window)
+
+        taken = self.adopted & (self.what != TOTAL) & self.same & (redone[self.code] | (some[self.code] & in_asked))
+        arrived = _Pairs(self.code[taken], self.window[taken])
+        have = arrived.count(self.count)
+        need = np.zeros(self.count, np.int64)
+        totals = self.adopted & (self.what == TOTAL) & self.same
+        np.maximum.at(need, self.code[totals], self.window[totals])
+        need[some] = asked.count(self.count)[some]
+        complete = (redone | some) & (have > 0) & (have >= need) & (need > 0)
+
+        dropped = base & (changed | whole | (deleted & (not keep_deleted)))[self.code]
+        dropped |= base & some[self.code] & in_asked
+        dropped |= self.adopted & (self.what != TOTAL) & ~taken
+        self._drop(dropped, done.drops)
+        counts = Counts(
+            new=int(new.sum()),
+            changed=int(changed.sum()),
+            unchanged=int((unchanged & ~retried).sum()),
+            deleted=int(deleted.sum()),
+            retried=int(retried.sum()),
+            forgotten=self.forgotten,
+            adopted=int(complete.sum()),
+            rows_adopted=int(have.sum()),
+        )
+        done.counts.add(counts)
+        todo = (redone | some) & ~complete
+        if self.listed is not None and todo.any():
+            keep = base & some[self.code] & ~in_asked
+            settled = taken | keep
+            emit(self._work(todo, known, _Pairs(self.code[settled], self.window[settled]), again))
+            done.work += int(todo.sum())
+
+    def _work(self, todo: np.ndarray, known: np.ndarray, settled: _Pairs, again: np.ndarray) -> pa.Table:
+        assert self.listed is not None
+        codes = np.flatnonzero(todo)
+        codes = codes[np.argsort(self.row[codes], kind="stable")]
+        tried = np.zeros(self.count, np.int32)
+        failures = again & (self.what == FAILURE)
+        np.maximum.at(tried, self.code[failures], self.attempts[failures])
+        table = self.listed.take(pa.array(self.row[codes]))
+        extra = [pa.array(known[codes]), settled.lists(codes), pa.array(tried[codes])]
+        for one, column in zip(EXTRA, extra, strict=True):
+            table = table.append_column(one, column)
+        return table
+
+    def _any(self, rows: np.ndarray) -> np.ndarray:
+        """Per code, whether any of the stored rows of a mask is its."""
+        found = np.zeros(self.count, bool)
+        found[self.code[rows]] = True
+        return found
+
+    def _drop(self, rows: np.ndarray, drops: dict[int, list[np.ndarray]]) -> None:
+        files, positions = self.file[rows], self.position[rows]
+        order = np.argsort(files, kind="stable")
+        files, positions = files[order], positions[order]
+        cuts = np.flatnonzero(np.diff(files)) + 1
+        for some, where in zip(np.split(files, cuts), np.split(positions, cuts), strict=True):
+            if len(some):
+                drops[int(some[0])].append(where)
+
+
+class _Pairs:
+    """A set of (code, window)."""
+
+    def __init__(self, codes: np.ndarray, windows: np.ndarray) -> None:
+        self.keys = np.unique(codes.astype(np.int64) << 32 | windows.astype(np.int64))
+
+    def hold(self, codes: np.ndarray, windows: np.ndarray) -> np.ndarray:
+        return np.isin(codes.astype(np.int64) << 32 | windows.astype(np.int64), self.keys)
+
+    def count(self, codes: int) -> np.ndarray:
+        """Windows of each code."""
+        return np.bincount(self.keys >> 32, minlength=codes)
+
+    def lists(self, codes: np.ndarray) -> pa.Array:
+        """The windows of each of ``codes``, as ``list<int32>``."""
+        first = np.searchsorted(self.keys, codes.astype(np.int64) << 32)
+        last = np.searchsorted(self.keys, (codes.astype(np.int64) + 1) << 32)
+        lengths = last - first
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        at = np.repeat(first - offsets[:-1], lengths) + np.arange(offsets[-1])
+        windows = (self.keys[at] & 0xFFFFFFFF).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(windows))
+
+
+def _codes(columns: list[pa.ChunkedArray]) -> tuple[np.ndarray, int]:
+    """One number a distinct string, over all columns, in order of appearance; and how many there are."""
+    chunks = [chunk for column in columns for chunk in column.cast(pa.large_string()).chunks]
+    found = pa.chunked_array(chunks, pa.large_string()).combine_chunks()
+    encoded = (found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found).dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
+
+
+def _sha256(sample_id: str) -> str:
+    return hashlib.sha256(sample_id.encode()).hexdigest()
+
+
+# -- partitions -----------------------------------------------------------------------------------
+
+
+class _Exchange:
+    """Two sides of tables with a ``sample_id``; equal ids come out together. Spills beyond a bound of memory."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.held: tuple[list[pa.Table], list[pa.Table]] = ([], [])
+        self.bytes = 0
+        self.spilled = False
+
+    def add(self, side: int, table: pa.Table) -> None:
+        self.held[side].append(table)
+        self.bytes += table.nbytes
+        if self.bytes > _IN_MEMORY:
+            self._spill()
+
+    def partitions(self) -> Iterator[tuple[pa.Table | None, pa.Table | None]]:
+        """The two sides of each partition; None for a side that has nothing there."""
+        if not self.spilled:
+            yield tuple(pa.concat_tables(side) if side else None for side in self.held)  # type: ignore[misc]
+            return
+        self._spill()
+        for number in range(_PARTITIONS):
+            yield self._read(0, number), self._read(1, number)
+
+    def _spill(self) -> None:
+        self.spilled = True
+        for side, tables in enumerate(self.held):
+            if not tables:
+                continue
+            table = pa.concat_tables(tables)
+            tables.clear()
+            part = partition_of(table["sample_id"])
+            order = np.argsort(part, kind="stable")
+            table = table.take(pa.array(order))
+            ends = np.searchsorted(part[order], np.arange(_PARTITIONS + 1))
+            for number in range(_PARTITIONS):
+                piece = table.slice(ends[number], ends[number + 1] - ends[number])
+                if len(piece):
+                    with open(self._path(side, number), "ab") as file, ipc.new_stream(file, piece.schema) as stream:
+                        stream.write_table(piece)
+        self.bytes = 0
+
+    def _read(self, side: int, number: int) -> pa.Table | None:
+        path = self._path(side, number)
+        if not os.path.exists(path):
+            return None
+        pieces: list[pa.Table] = []
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            while file.tell() < size:
+                pieces.append(ipc.open_stream(file).read_all())
+        os.unlink(path)
+        return pa.concat_tables(pieces)
+
+    def _path(self, side: int, number: int) -> str:
+        return os.path.join(self.folder, f"{side}-{number:03d}.arrow")
+
+
+def partition_of(ids: pa.ChunkedArray) -> np.ndarray:
+    """A partition for each id, [n] int64 below the number of partitions: a polynomial hash over its bytes."""
+    parts = [np.zeros(0, np.int64)]
+    for chunk in ids.cast(pa.large_binary()).chunks:
+        if not len(chunk):
+            continue
+        offsets = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        data = chunk.buffers()[2]
+        octets = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+        parts.append(_hash(octets[offsets[0] : offsets[-1]], offsets - offsets[0]))
+    return np.concatenate(parts)
+
+
+def _hash(octets: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    lengths = np.diff(offsets)
+    within = np.arange(len(octets)) - np.repeat(offsets[:-1], lengths)
+    weights = _weights(int(lengths.max(initial=0)))
+    sums = np.zeros(len(octets) + 1, np.uint64)
+    np.cumsum((octets.astype(np.uint64) + np.uint64(1)) * weights[within], out=sums[1:])
+    total = sums[offsets[1:]] - sums[offsets[:-1]]
+    total ^= total >> np.uint64(29)
+    return ((total * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)).astype(np.int64) % _PARTITIONS
+
+
+def _weights(count: int) -> np.ndarray:
+    weights: np.ndarray = np.random.default_rng(0).integers(1, 1 << 63, max(count, 1), np.uint64) | np.uint64(1)
+    return weights

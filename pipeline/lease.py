@@ -1,0 +1,165 @@
+"""One writer at a time: a lease on a dataset's version, kept alive by heartbeats.
+
+``_leases/00000007.json`` says who holds it and when that was last renewed. Taking it over is creating the next number
+exclusively, so of two that wait only one gets it, on a file system and on S3 alike. The lease keeps two runs from
+doing the same work; that a dataset is never mixed does not hang on it, but on the exclusive creation of a snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from pipeline import storage
+from pipeline.errors import TesseraError
+
+TTL_S = 30.0
+"""A holder that has not renewed for so long is taken for dead."""
+_POLL_S = 0.5
+_NUMBER = re.compile(r"(\d+)\.json")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease, as the file says."""
+
+    token: str
+    what: str
+    """For a person: ``extract 20260101T000000-ab12``."""
+    host: str
+    namespace: str
+    """Of process numbers: two containers may share a host's name."""
+    boot: float
+    pid: int
+    started: float
+    """When the process started, so that another of the same number is not taken for it."""
+    renewed: float
+    """Unix time, for a person; waiting goes by the file's change, not by two hosts' clocks."""
+    released: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what} (process {self.pid} on {self.host}, renewed {time.time() - self.renewed:.0f} s ago)"
+
+
+class Lease:
+    """A context manager: holds the lease of ``root`` while the block runs.
+
+    Raises:
+        TesseraError: another process holds it and is alive; told after at most ``ttl_s`` seconds.
+    """
+
+    def __init__(self, root: str, what: str, ttl_s: float = TTL_S) -> None:
+        self.folder, self.ttl_s = storage.join(root, "_leases"), ttl_s
+        me = psutil.Process()
+        self.me = Holder(
+            token=secrets.token_hex(8),
+            what=what,
+            host=socket.gethostname(),
+            namespace=_namespace(),
+            boot=psutil.boot_time(),
+            pid=me.pid,
+            started=me.create_time(),
+            renewed=time.time(),
+        )
+        self.number = 0
+        self.lost = False
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Self:
+        start = since = time.monotonic()
+        seen = found = self._newest()
+        while True:
+            number, holder = found
+            if holder is None or holder.released or _dead(holder) or time.monotonic() - since >= self.ttl_s:
+                if self._take(number + 1):
+                    break
+            elif time.monotonic() - start >= self.ttl_s:
+                raise TesseraError(f"{self.folder.rpartition('/')[0]!r} is in use by {holder}: wait for it, or stop it")
+            else:
+                self._stop.wait(min(_POLL_S, self.ttl_s / 10))
+            found = self._newest()
+            if found != seen:
+                seen, since = found, time.monotonic()
+        self._thread = threading.Thread(target=self._renew, daemon=True, name="tessera-lease")
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(timeout=self.ttl_s)
+        if not self.lost:
+            self._write(replace(self.me, released=True))
+
+    def check(self) -> None:
+        """Raises ``TesseraError`` if another has taken the lease over: this process slept for too long."""
+        if not self.lost and self._newest()[0] != self.number:
+            self.lost = True
+        if self.lost:
+            _, holder = self._newest()
+            raise TesseraError(f"the lease was taken over by {holder}; run again to continue")
+
+    def _take(self, number: int) -> bool:
+        mine = replace(self.me, renewed=time.time())
+        if not storage.publish_new(self._path(number), json.dumps(asdict(mine)).encode()):
+            return False
+        self.number = number
+        for name in storage.list_files(self.folder, ".json"):
+            if (match := _NUMBER.fullmatch(name)) and int(match[1]) < number - 1:
+                storage.remove(storage.join(self.folder, name))
+        return True
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self.ttl_s / 4):
+            try:
+                if self._newest()[0] != self.number:
+                    self.lost = True
+                    return
+                self._write(replace(self.me, renewed=time.time()))
+            except OSError:  # the next heartbeat, or the commit, tells whether the place is really gone
+                continue
+
+    def _write(self, holder: Holder) -> None:
+        storage.publish(self._path(self.number), json.dumps(asdict(holder)).encode())
+
+    def _newest(self) -> tuple[int, Holder | None]:
+        numbers = [int(m[1]) for name in storage.list_files(self.folder, ".json") if (m := _NUMBER.fullmatch(name))]
+        if not numbers:
+            return 0, None
+        try:
+            return max(numbers), Holder(**json.loads(storage.read_bytes(self._path(max(numbers)))))
+        except FileNotFoundError:  # cleaned away by the next holder in this moment
+            return self._newest()
+
+    def _path(self, number: int) -> str:
+        return storage.join(self.folder, f"{number:08d}.json")
+
+
+def _dead(holder: Holder) -> bool:
+    """True if the holder was a process of this host that is gone. Of other hosts nothing can be said."""
+    if (holder.host, holder.namespace) != (socket.gethostname(), _namespace()):
+        return False
+    if abs(holder.boot - psutil.boot_time()) > 60:
+        return True
+    try:
+        return bool(abs(psutil.Process(holder.pid).create_time() - holder.started) > 1)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""

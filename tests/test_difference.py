@@ -1,0 +1,193 @@
+"""The difference of a corpus and a dataset is what a plain loop over samples finds, in memory and spilled."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import difference as module
+from pipeline.difference import EMPTY, EXTRA, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL, compare
+from pipeline.schema import LISTING
+
+Row = dict[str, Any]
+
+
+def listing(samples: dict[str, str]) -> pa.Table:
+    rows = [{"sample_id": name, "source_version": version, "text_uri": name} for name, version in samples.items()]
+    return pa.Table.from_pylist(rows, schema=LISTING)
+
+
+def state(rows: list[Row]) -> pa.Table:
+    plain = {"adopted": False, "file": 0, "retry": 0, "attempts": 1, "what": ROW}
+    return pa.Table.from_pylist([{**plain, "position": i, **row} for i, row in enumerate(rows)], schema=STATE)
+
+
+def run(samples: dict[str, str], rows: list[Row], **options: Any) -> tuple[module.Difference, list[Row]]:
+    work: list[Row] = []
+    done = compare([listing(samples)], [state(rows)], emit=lambda table: work.extend(table.to_pylist()), **options)
+    return done, work
+
+
+def drops(done: module.Difference) -> dict[int, set[int]]:
+    return {file: set(np.concatenate(found).tolist()) for file, found in done.drops.items()}
+
+
+def stored(name: str, version: str, window: int = 0, **more: Any) -> Row:
+    return {"sample_id": name, "source_version": version, "window": window, **more}
+
+
+def test_by_hand() -> None:
+    rows = [
+        stored("same", "1"),
+        stored("changed", "1"),
+        stored("changed", "1", 1),
+        stored("gone", "1"),
+        stored("failed", "1", 0),
+        stored("failed", "1", 1, what=FAILURE, retry=RETRY_WINDOW, attempts=2),
+        stored("failed", "1", 1),
+        stored("unread", "1", 0, what=FAILURE, retry=RETRY_SAMPLE),
+        stored("corrupt", "1", 0, what=FAILURE),
+        stored("nothing", "1", 0, what=EMPTY),
+    ]
+    samples = {"new": "1", "same": "1", "changed": "2", "failed": "1", "unread": "1", "corrupt": "1", "nothing": "1"}
+    done, work = run(samples, rows)
+    assert vars(done.counts) == {
+        "new": 1,
+        "changed": 1,
+        "unchanged": 3,
+        "deleted": 1,
+        "retried": 2,
+        "forgotten": 0,
+        "adopted": 0,
+        "rows_adopted": 0,
+    }
+    assert [(w["sample_id"], w["replaces"], w["windows_done"], w["attempts"]) for w in work] == [
+        ("new", False, [], 0),
+        ("changed", True, [], 0),
+        ("failed", True, [0], 2),
+        ("unread", True, [], 1),
+    ]
+    assert drops(done) == {0: {1, 2, 3, 5, 6, 7}}
+    kept, _ = run(samples, rows, keep_deleted=True)
+    assert drops(kept) == {0: {1, 2, 5, 6, 7}}
+
+
+def test_what_a_killed_run_left_is_kept_and_the_rest_computed() -> None:
+    rows = [
+        stored("whole", "1", 0, adopted=True, file=5),
+        stored("whole", "1", 1, adopted=True, file=5),
+        stored("whole", "1", 2, adopted=True, what=TOTAL, file=-1),
+        stored("part", "1", 1, adopted=True, file=5),
+        stored("part", "1", 3, adopted=True, what=TOTAL, file=-1),
+        stored("stale", "0", 0, adopted=True, file=5),
+        stored("stale", "0", 1, adopted=True, what=TOTAL, file=-1),
+        stored("gone", "1", 0, adopted=True, file=5),
+        stored("broken", "1", 0, adopted=True, what=FAILURE, file=6),
+        stored("broken", "1", 0, adopted=True, what=FAILURE, file=6),
+        stored("broken", "1", 1, adopted=True, what=TOTAL, file=-1),
+    ]
+    done, work = run({"whole": "1", "part": "1", "stale": "1", "broken": "1"}, rows)
+    assert [(w["sample_id"], w["windows_done"]) for w in work] == [("part", [1]), ("stale", [])]
+    assert (done.counts.adopted, done.counts.rows_adopted, done.counts.new) == (2, 4, 4)
+    assert drops(done) == {5: {5, 7}}
+
+
+def test_a_retried_window_that_a_killed_run_finished_is_not_tried_again() -> None:
+    rows = [
+        stored("a", "1", 0),
+        stored("a", "1", 1, what=FAILURE, retry=RETRY_WINDOW),
+        stored("a", "1", 1, adopted=True, file=3),
+        stored("a", "1", 0, adopted=True, file=3),
+        stored("a", "1", 2, adopted=True, what=TOTAL, file=-1),
+    ]
+    done, work = run({"a": "1"}, rows)
+    assert work == []
+    assert drops(done) == {0: {1}, 3: {3}}
+
+
+def test_forgotten_samples_are_not_listed() -> None:
+    done, work = run({"a": "1", "b": "1"}, [stored("a", "1")], forgotten=[module._sha256("a"), module._sha256("b")])
+    assert (done.counts.forgotten, done.counts.new, work) == (2, 0, [])
+    assert drops(done) == {0: {0}}
+
+
+def test_an_id_twice_is_told() -> None:
+    with pytest.raises(module.Twice, match="b"):
+        compare([listing({"a": "1", "b": "1"}), listing({"b": "2"})], [], emit=lambda table: None)
+
+
+def test_nothing_against_nothing() -> None:
+    assert compare([], [], emit=lambda table: None).work == 0
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_it_is_what_a_plain_loop_finds(data: st.DataObject) -> None:
+    """Also spilled into partitions, where the order is another."""
+    names = [f"s{i}é" for i in range(12)]
+    samples = {n: data.draw(st.sampled_from("12")) for n in names if data.draw(st.booleans())}
+    rows = []
+    for name in names:
+        if not data.draw(st.booleans()):
+            continue
+        version = data.draw(st.sampled_from("12"))
+        for window in range(data.draw(st.integers(1, 3))):
+            rows.append(stored(name, version, window))
+            if data.draw(st.booleans()):
+                retry = data.draw(st.sampled_from([0, RETRY_WINDOW, RETRY_SAMPLE]))
+                rows.append(stored(name, version, window, what=FAILURE, retry=retry, file=1))
+    expected = _plainly(samples, rows)
+    done, work = run(samples, rows)
+    assert (_seen(done, work)) == expected
+    assert [w["sample_id"] for w in work] == [n for n in samples if n in expected[0]]
+    held, module._IN_MEMORY = module._IN_MEMORY, 100
+    try:
+        assert _seen(*run(samples, rows)) == expected
+    finally:
+        module._IN_MEMORY = held
+
+
+def _seen(done: module.Difference, work: list[Row]) -> tuple[dict[str, list[int]], dict[int, set[int]]]:
+    return {w["sample_id"]: w["windows_done"] for w in work}, drops(done)
+
+
+def _plainly(samples: dict[str, str], rows: list[Row]) -> tuple[dict[str, list[int]], dict[int, set[int]]]:
+    by_name: dict[str, list[tuple[int, Row]]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        by_name[row["sample_id"]].append((i, row))
+    work: dict[str, list[int]] = {n: [] for n in samples if n not in by_name}
+    gone: dict[int, set[int]] = defaultdict(set)
+    for name, own in by_name.items():
+        retries = {row.get("retry", 0) for _, row in own}
+        all_go = name not in samples or samples[name] != own[0][1]["source_version"] or RETRY_SAMPLE in retries
+        asked = {row["window"] for _, row in own if row.get("retry")}
+        if name in samples and (all_go or asked):
+            work[name] = [] if all_go else sorted({row["window"] for _, row in own} - asked)
+        for i, row in own:
+            if all_go or row["window"] in asked:
+                gone[row.get("file", 0)].add(i)
+    return work, dict(gone)
+
+
+def test_partitions_are_stable_and_even() -> None:
+    """An id lands in the same one whatever stands beside it, in a slice too."""
+    ids = pa.chunked_array([pa.array([f"folder/{i}.jpg" for i in range(20_000)])])
+    parts = module.partition_of(ids)
+    longer = pa.chunked_array([pa.array(["x" * 5_000, *ids.to_pylist()[100:200], ""]), pa.array([], pa.string())])
+    assert (module.partition_of(longer)[1:-1] == parts[100:200]).all()
+    assert (module.partition_of(ids.slice(100, 100)) == parts[100:200]).all()
+    assert np.bincount(parts, minlength=256).max() < 2 * 20_000 / 256
+
+
+def test_work_keeps_the_corpus_own_columns() -> None:
+    table = listing({"a": "1", "b": "1"}).append_column("label", pa.array(["x", "y"]))
+    work: list[pa.Table] = []
+    compare([table], [], emit=work.append)
+    assert work[0].schema.names == [*LISTING.names, "label", *EXTRA.names]
+    assert work[0]["label"].to_pylist() == ["x", "y"]
