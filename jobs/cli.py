@@ -63,6 +63,77 @@ def inspect(
 
 
 @app.command()
+def snapshots(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
+    version: Annotated[str | None, typer.Option(help="Another version than the current one.")] = None,
+) -> None:
+    """List the moments that can be read or rolled back to."""
+    from pipeline import inspection
+
+    inspection.show_snapshots(dataset, version, _console())
+
+
+@app.command()
+def versions(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
+    use: Annotated[str | None, typer.Option(help="Make this one the current version.")] = None,
+) -> None:
+    """List the versions of a dataset, or choose the current one."""
+    from pipeline import inspection, upkeep
+
+    if use is not None:
+        upkeep.use(dataset, use)
+    inspection.show_versions(dataset, _console())
+
+
+@app.command()
+def compact(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
+    version: Annotated[str | None, typer.Option(help="Another version than the current one.")] = None,
+    shard_bytes: Annotated[int, typer.Option(help="A shard is closed once it holds this much.")] = 256 << 20,
+) -> None:
+    """Merge small shards and apply deletions, so that plain Parquet readers see every row once."""
+    from pipeline import inspection, upkeep
+
+    inspection.show_done("rewrote", [upkeep.compact(dataset, version, shard_bytes)], _console())
+
+
+@app.command()
+def rollback(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
+    to: Annotated[int, typer.Option(help="Number of the snapshot.")],
+    version: Annotated[str | None, typer.Option(help="Another version than the current one.")] = None,
+) -> None:
+    """Make a dataset what it was at an old snapshot; the next run brings it up to date again."""
+    from pipeline import inspection, upkeep
+
+    inspection.show_done("rolled back", [upkeep.rollback(dataset, to, version)], _console())
+
+
+@app.command()
+def forget(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
+    sample_ids: Annotated[list[str], typer.Argument(metavar="SAMPLE_ID...", help="What must not come back.")],
+) -> None:
+    """Remove samples from every version, for good; run vacuum to remove them from old snapshots too."""
+    from pipeline import inspection, upkeep
+
+    inspection.show_done("forgot", upkeep.forget(dataset, sample_ids), _console())
+
+
+@app.command()
+def vacuum(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
+    older_than: Annotated[str, typer.Option(help="Age of snapshots: 7d, 12h, 30m, 45s, 2w.")] = "7d",
+    version: Annotated[str | None, typer.Option(help="Only this version.")] = None,
+) -> None:
+    """Delete old snapshots and what only they need; and whatever holds forgotten samples."""
+    from pipeline import inspection, upkeep
+
+    inspection.show_done("vacuumed", upkeep.vacuum(dataset, upkeep.seconds(older_than), version), _console())
+
+
+@app.command()
 def models(folder: Annotated[str, typer.Argument(help="Where to write them.")]) -> None:
     """Write the small demo checkpoints: true architectures, seeded weights."""
     from pipeline.demo import models as demo

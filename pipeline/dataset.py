@@ -201,9 +201,8 @@ class Dataset:
         self, shard: File, filter: ds.Expression | None, names: list[str], batch_size: int
     ) -> Iterator[pa.RecordBatch]:
         """Rows of a shard that are not deleted; with a filter all columns, since it may name any."""
-        wanted = names if filter is None else self.schema.names
-        with _Reading(self.root), _open_shard(self.root, shard) as file:
-            yield from _slice(file, shard, 0, shard.live, wanted, batch_size)
+        with _Reading(self.root):
+            yield from live_rows(self.root, shard, names if filter is None else self.schema.names, batch_size)
 
     def _check_filter(self, names: list[str], filter: ds.Expression | None) -> None:
         try:
@@ -226,7 +225,7 @@ class Dataset:
     def _footer(self) -> pa.Schema:
         newest = [*self.failure_shards, *self.shards][-1:]
         with _Reading(self.root):
-            return _open_shard(self.root, newest[0]).schema_arrow if newest else pa.schema([])
+            return open_shard(self.root, newest[0]).schema_arrow if newest else pa.schema([])
 
     # -- torch -----------------------------------------------------------------------------------
 
@@ -272,7 +271,7 @@ class Dataset:
             first, last = max(0, start - before), min(shard.live, end - before)
             before += shard.live
             if first < last:
-                with _Reading(self.root), _open_shard(self.root, shard) as file:
+                with _Reading(self.root), open_shard(self.root, shard) as file:
                     yield from _slice(file, shard, first, last, columns, rows)
 
     # -- Ray -------------------------------------------------------------------------------------
@@ -418,7 +417,7 @@ def _whole(root: str, shard: File, schema: pa.Schema, names: list[str], filter: 
     with _Reading(root):
         if not shard.deleted:
             return _scanner(root, shard, schema, names, filter, BATCH_ROWS).to_table()
-        with _open_shard(root, shard) as file:
+        with open_shard(root, shard) as file:
             table = file.read(columns=names if filter is None else schema.names, use_threads=True)
     table = table.filter(pa.array(np.isin(np.arange(len(table)), shard.deleted, invert=True)))
     if filter is not None:
@@ -437,7 +436,16 @@ def _filtered(
         yield from (one for one in kept.to_batches(max_chunksize=rows) if len(one))
 
 
-def _open_shard(root: str, shard: File) -> pq.ParquetFile:
+def live_rows(
+    root: str, shard: File, columns: list[str] | None = None, rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """The rows of one file that are not deleted, in order, at most ``rows`` at once."""
+    with open_shard(root, shard) as file:
+        yield from _slice(file, shard, 0, shard.live, columns or file.schema_arrow.names, rows)
+
+
+def open_shard(root: str, shard: File) -> pq.ParquetFile:
+    """One file of a snapshot, wherever it lies."""
     return pq.ParquetFile(_open_file(root, shard), pre_buffer=False)
 
 

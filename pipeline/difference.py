@@ -133,7 +133,7 @@ class _Partition:
     def __init__(self, listed: pa.Table | None, stored: pa.Table, forgotten: frozenset[str]) -> None:
         self.forgotten = 0
         if listed is not None and forgotten:
-            barred = pa.array([_sha256(one) in forgotten for one in listed["sample_id"].to_pylist()], pa.bool_())
+            barred = pa.array([sample_hash(one) in forgotten for one in listed["sample_id"].to_pylist()], pa.bool_())
             self.forgotten = pc.sum(barred).as_py() or 0
             listed = listed.filter(pc.invert(barred))
         self.listed = listed
@@ -266,7 +266,8 @@ def _codes(columns: list[pa.ChunkedArray]) -> tuple[np.ndarray, int]:
     return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
 
 
-def _sha256(sample_id: str) -> str:
+def sample_hash(sample_id: str) -> str:
+    """What stands for a forgotten sample's id: sha256 (hex)."""
     return hashlib.sha256(sample_id.encode()).hexdigest()
 
 
@@ -352,7 +353,8 @@ def _hash(octets: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     np.cumsum((octets.astype(np.uint64) + np.uint64(1)) * weights[within], out=sums[1:])
     total = sums[offsets[1:]] - sums[offsets[:-1]]
     total ^= total >> np.uint64(29)
-    return ((total * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)).astype(np.int64) % _PARTITIONS
+    mixed: np.ndarray = (total * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
+    return mixed.astype(np.int64) % _PARTITIONS
 
 
 def _weights(count: int) -> np.ndarray:

@@ -10,7 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import dataset as datasets
+from pipeline import snapshots, storage
+from pipeline.errors import ConfigError
 from pipeline.report import size
+from pipeline.upkeep import Done
 
 
 def show(path: str, rows: int, console: Console) -> None:
@@ -29,6 +32,45 @@ def show(path: str, rows: int, console: Console) -> None:
         console.print(_failures(failures))
     if rows:
         console.print(_rows(dataset, rows))
+
+
+def show_snapshots(path: str, version: str | None, console: Console) -> None:
+    """Print the snapshots of a version, oldest first. Raises ``ConfigError`` if there is none."""
+    root = datasets.open(path, version).root
+    table = Table("snapshot", "created", "by", "run", "rows", "failures", "shards", box=None, pad_edge=False)
+    for number in sorted(snapshots.numbers(root)):
+        one = snapshots.read(root, number)
+        rows, failures = (sum(file.live for file in files) for files in (one.shards, one.failures))
+        table.add_row(str(number), one.created, one.kind, one.run_id, str(rows), str(failures), str(len(one.shards)))
+    console.print(table)
+
+
+def show_versions(path: str, console: Console) -> None:
+    """Print the versions of a dataset. Raises ``ConfigError`` if there is none."""
+    current = snapshots.current(path)
+    if current is None:
+        raise ConfigError("path", f"{path!r} holds no dataset", "give output.path of a finished run")
+    table = Table("version", "", "snapshot", "created", "rows", "features", box=None, pad_edge=False)
+    for name in snapshots.versions(path):
+        one = snapshots.newest(storage.join(path, name))
+        assert one is not None
+        rows = sum(file.live for file in one.shards)
+        features = ", ".join(one.identities.get("features", {}))
+        mark = "current" if name == current else ""
+        table.add_row(name, mark, str(one.number), one.created, str(rows), features)
+    console.print(table)
+
+
+def show_done(what: str, done: list[Done], console: Console) -> None:
+    """Print what upkeep did, a line a version."""
+    for one in done:
+        told = {
+            "rewrote": f"{one.rewritten} files rewritten, {one.removed} deleted rows left out, wrote {size(one.bytes)}",
+            "rolled back": "the rows are those of the old snapshot again",
+            "forgot": f"{one.removed} rows and failures removed from {one.rewritten} files, wrote {size(one.bytes)}",
+            "vacuumed": f"{one.removed} files deleted, {size(one.bytes)} freed",
+        }[what]
+        console.print(f"{one.version}: {told} · snapshot {one.snapshot}", soft_wrap=True)
 
 
 def _features(dataset: datasets.Dataset) -> Table:

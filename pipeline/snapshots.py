@@ -22,7 +22,7 @@ from pipeline.schema import CONTRACT
 SUPERSEDED = "_superseded"
 FOLDERS = ("data", "failures", "_empty")
 """Where live files are: rows, failures, windows that hold nothing."""
-Kind = Literal["extract", "compact", "rollback", "forget"]
+Kind = Literal["extract", "compact", "rollback", "forget", "vacuum"]
 _NUMBER = re.compile(r"(\d+)\.json")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CURRENT = "_current.json"
@@ -155,6 +155,11 @@ def commit(root: str, snapshot: Snapshot) -> bool:
     return storage.publish_new(_path(root, snapshot.number), snapshot.json())
 
 
+def delete(root: str, number: int) -> None:
+    """Remove an old snapshot; what it names stays."""
+    storage.remove(_path(root, number))
+
+
 def following(
     before: Snapshot | None,
     run_id: str,
@@ -215,6 +220,8 @@ def versions(output: str) -> list[str]:
 def current(output: str) -> str | None:
     """The version that a reader gets who names none; None if there is no dataset."""
     known = versions(output)
+    if not known:
+        return None
     try:
         named = json.loads(storage.read_bytes(storage.join(output, _CURRENT)))["version"]
     except FileNotFoundError:

@@ -76,6 +76,18 @@ class Transaction:
         opened = {"base": self.number, "identity": identity}
         storage.publish(storage.join(self.root, _OPEN, f"{self.run_id}.json"), json.dumps(opened).encode())
 
+    def refuse_interrupted(self) -> None:
+        """Raises ``TesseraError`` if a run was killed and not continued: a commit would make its work worthless."""
+        for name in storage.list_files(storage.join(self.root, _OPEN), ".json"):
+            run_id = name.removesuffix(".json")
+            raise TesseraError(f"run {run_id} was interrupted: continue it with `tessera extract` first")
+
+    def discard_interrupted(self) -> None:
+        """Remove what killed runs left."""
+        for name in storage.list_files(storage.join(self.root, _OPEN), ".json"):
+            self._forget_run(name.removesuffix(".json"))
+        self.sweep()
+
     def sweep(self) -> None:
         """Remove our own files that neither the newest snapshot nor a killed run's records name."""
         named = {one.path for one in (self.base.files() if self.base else ())}

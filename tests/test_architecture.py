@@ -14,6 +14,7 @@ PACKAGE = ROOT / "pipeline"
 
 ORDER = [
     "inspection",
+    "upkeep",
     "run",
     "progress",
     "report",

@@ -43,7 +43,7 @@ def test_a_good_config() -> None:
     ("path", "value", "expected"),
     [
         ("sauce", 1, r"sauce: unknown key 'sauce'; known keys: source, output, features"),
-        ("output.shard", 1, r"output\.shard: unknown key 'shard'; known keys: path, version, shard_bytes"),
+        ("output.shard", 1, r"output\.shard: unknown key 'shard'; known keys: path, version, on_delete"),
         (
             "features.picture.encoder.size",
             1,

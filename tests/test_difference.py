@@ -112,7 +112,9 @@ def test_a_retried_window_that_a_killed_run_finished_is_not_tried_again() -> Non
 
 
 def test_forgotten_samples_are_not_listed() -> None:
-    done, work = run({"a": "1", "b": "1"}, [stored("a", "1")], forgotten=[module._sha256("a"), module._sha256("b")])
+    done, work = run(
+        {"a": "1", "b": "1"}, [stored("a", "1")], forgotten=[module.sample_hash("a"), module.sample_hash("b")]
+    )
     assert (done.counts.forgotten, done.counts.new, work) == (2, 0, [])
     assert drops(done) == {0: {0}}
 

@@ -228,7 +228,7 @@ def test_beside_a_gpu_the_stages_stand_apart(models: Path, tmp_path: Path) -> No
         "ray.shutdown()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, done.stderr
     table = dataset.open(str(tmp_path / "out")).to_arrow()

@@ -26,7 +26,8 @@ def test_columns_of_every_row() -> None:
         "run_id": ("string", False),
     }
     assert FAILURES.names == [
-        *("sample_id", "window", "feature", "uri", "stage", "kind", "message", "attempts", "row_written", "run_id")
+        *("sample_id", "window", "source_version", "feature", "uri", "stage", "kind", "message", "attempts"),
+        *("row_written", "run_id"),
     ]
     assert [field.name for field in FAILURES if field.nullable] == ["feature", "uri"]
     assert CONTRACT == 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -94,7 +96,9 @@ class ShardWriter:
         self.root, self.name, self.run_id = root, name, run_id
         self.features, self.schema, self.output = features, schema, output
         self.done = Written()
-        self.rows = {replaces: _Rows(self, replaces) for replaces in (False, True)}
+        self.rows = {
+            replaces: RowFiles(root, schema, output, partial(self.path, "data", replaces)) for replaces in (False, True)
+        }
         self.failures: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
         self.empty: list[pa.Table] = []
         self.samples: list[pa.Table] = []
@@ -156,7 +160,7 @@ class ShardWriter:
         """Publish what is open, then the record; the summary of everything taken."""
         metadata = {k: v for k, v in (self.schema.metadata or {}).items() if k == b"tessera"}
         for stream in self.rows.values():
-            stream.close()
+            self.done.shards += [one.plain() for one in stream.close()]
         for replaces, failures in self.failures.items():
             if failures:
                 table = pa.Table.from_pylist(failures, schema=FAILURES.with_metadata(metadata))
@@ -172,7 +176,7 @@ class ShardWriter:
         for stream in self.rows.values():
             stream.abort()
 
-    def path(self, folder: str, number: int | None, replaces: bool) -> tuple[str, str | None]:
+    def path(self, folder: str, replaces: bool, number: int | None = None) -> tuple[str, str | None]:
         """Where a file belongs, and where it waits."""
         tail = ("" if number is None else f"-{number:03d}") + ("-r" if replaces else "")
         path = f"{folder}/{self.name}{tail}.parquet"
@@ -180,13 +184,13 @@ class ShardWriter:
 
     def _publish(self, table: pa.Table, folder: str, replaces: bool) -> dict[str, Any]:
         """One whole table as a file."""
-        shard = _Shard(self.root, *self.path(folder, None, replaces), table.schema)
+        shard = _Shard(self.root, *self.path(folder, replaces), table.schema)
         try:
             shard.write(table, len(table))
         except BaseException:
             shard.abort()
             raise
-        return shard.close()
+        return shard.close().plain()
 
     def _record(self) -> None:
         done = self.done
@@ -198,11 +202,21 @@ class ShardWriter:
         storage.publish(url, buffer.getvalue().to_pybytes())
 
 
-class _Rows:
-    """Rows of one destination on their way into shards."""
+class RowFiles:
+    """Rows of one destination on their way into shards of about ``output.shard_bytes``.
 
-    def __init__(self, writer: ShardWriter, replaces: bool) -> None:
-        self.writer, self.replaces = writer, replaces
+    Args:
+        root: the dataset's version folder.
+        schema: of the files, with the footer's metadata.
+        output: sizes.
+        path: number of a file -> where it belongs, and where it waits.
+    """
+
+    def __init__(
+        self, root: str, schema: pa.Schema, output: OutputConfig, path: Callable[[int], tuple[str, str | None]]
+    ) -> None:
+        self.root, self.schema, self.output, self.path = root, schema, output, path
+        self.files: list[File] = []
         self.pending: list[pa.Table] = []
         self.pending_bytes, self.count = 0, 0
         self.shard: _Shard | None = None
@@ -210,15 +224,18 @@ class _Rows:
     def add(self, rows: pa.Table) -> None:
         self.pending.append(rows)
         self.pending_bytes += rows.nbytes
-        if self.pending_bytes >= self.writer.output.row_group_bytes:
+        if self.pending_bytes >= self.output.row_group_bytes:
             self._flush()
 
-    def close(self) -> None:
+    def close(self) -> list[File]:
+        """Publish what is open; all files."""
         self._flush()
         if self.shard is not None:
             self._close_shard(self.shard)
+        return self.files
 
     def abort(self) -> None:
+        """Leave nothing half-written behind."""
         if self.shard is not None:
             self.shard.abort()
             self.shard = None
@@ -226,22 +243,21 @@ class _Rows:
     def _flush(self) -> None:
         if not self.pending:
             return
-        table, output = pa.concat_tables(self.pending).combine_chunks(), self.writer.output
+        table = pa.concat_tables(self.pending).combine_chunks()
         self.pending, self.pending_bytes = [], 0
         per_row = max(1, table.nbytes // len(table))
-        group = max(1, output.row_group_bytes // per_row)
+        group = max(1, self.output.row_group_bytes // per_row)
         for start in range(0, len(table), group):
             if self.shard is None:
-                path = self.writer.path("data", self.count, self.replaces)
-                self.shard = _Shard(self.writer.root, *path, self.writer.schema)
+                self.shard = _Shard(self.root, *self.path(self.count), self.schema)
                 self.count += 1
             self.shard.write(table.slice(start, group), group)
-            if self.shard.size() >= output.shard_bytes:
+            if self.shard.size() >= self.output.shard_bytes:
                 self._close_shard(self.shard)
 
     def _close_shard(self, shard: _Shard) -> None:
         self.shard = None
-        self.writer.done.shards.append(shard.close())
+        self.files.append(shard.close())
 
 
 class _Shard:
@@ -260,7 +276,7 @@ class _Shard:
     def size(self) -> int:
         return self.file.tell()
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> File:
         try:
             self.writer.close()
         except BaseException:
@@ -268,7 +284,7 @@ class _Shard:
             raise
         self.publishing.__exit__(None, None, None)
         size, digest = self.file.tell(), self.file.digest.hexdigest()
-        return File(self.path, self.rows, size, digest, pending=self.pending).plain()
+        return File(self.path, self.rows, size, digest, pending=self.pending)
 
     def abort(self) -> None:
         error = RuntimeError("write aborted")

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.decoders import opening
+from pipeline.difference import EXTRA
 from pipeline.media import MediaInfo, Span
 from pipeline.stages.probe import ProbeStage
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip, write_tone
@@ -46,13 +47,33 @@ def test_windows_follow_the_media_and_modalities_their_streams(tmp_path: Path) -
     assert lone["image_uri"].endswith("lone.png")
 
 
-def test_a_sample_of_a_modality_nobody_reads_is_not_even_listed(tmp_path: Path) -> None:
+def test_windows_that_are_done_are_not_computed_again(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    (folder / "a.txt").write_text("words")
-    write_tone(folder / "b.wav", 1.0)
-    _, _, table = bound(config(folder, {"a": AUDIO}))
-    assert table["sample_id"].to_pylist() == ["b.wav"]
+    write_tone(folder / "a.wav", 3.5)
+    (folder / "bad.wav").write_bytes(b"RIFF")
+    settings, features, table = bound(config(folder, {"a": AUDIO}, window={"length_s": 1}))
+
+    def probed(done: list[int]) -> list[tuple[str, int, int, int, bool, int]]:
+        work = table.append_column(EXTRA.field("replaces"), pa.array([True, False]))
+        work = work.append_column(EXTRA.field("windows_done"), pa.array([done, done], pa.list_(pa.int32())))
+        work = work.append_column(EXTRA.field("attempts"), pa.array([2, 0], pa.int32()))
+        rows = ProbeStage(settings, features)(work).to_pylist()
+        names = ("sample_id", "window", "windows", "promised", "final")
+        return [(*(row[name] for name in names), len(row["failures"])) for row in rows]  # type: ignore[misc]
+
+    assert probed([]) == [
+        *(("a.wav", i, 4, 4 if i == 3 else 0, i == 3, 0) for i in range(4)),
+        ("bad.wav", 0, 1, 1, True, 1),
+    ]
+    assert probed([0, 2]) == [
+        ("a.wav", 1, 4, 0, False, 0),
+        ("a.wav", 3, 4, 2, True, 0),
+        ("bad.wav", -1, 1, 0, True, 0),  # it failed for good when window 0 was done
+    ]
+    assert probed([0, 1, 2, 3])[0] == ("a.wav", -1, 4, 0, True, 0)
+    (folder / "a.wav").unlink()
+    assert probed([0, 2])[0] == ("a.wav", 0, 1, 1, True, 1)  # gone since: told now
 
 
 def test_files_are_what_they_hold_not_what_they_are_called(tmp_path: Path) -> None:

@@ -1,0 +1,292 @@
+"""Keeping a dataset in order: compact, roll back, forget, vacuum. Each takes the lease and, but for vacuum, ends in a
+snapshot of its own; plain functions, no Ray."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import snapshots, storage
+from pipeline.config import OutputConfig
+from pipeline.dataset import live_rows, open_shard
+from pipeline.difference import EMPTY, FAILURE, ROW, sample_hash
+from pipeline.errors import ConfigError, TesseraError
+from pipeline.sinks.shards import RowFiles
+from pipeline.snapshots import FOLDERS, SUPERSEDED, File, Snapshot
+from pipeline.transaction import Transaction
+
+_SMALL = 0.25
+"""A shard of less than this share of ``shard_bytes`` is merged with others."""
+_FOLDER = {ROW: "data", FAILURE: "failures", EMPTY: "_empty"}
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What upkeep did to one version."""
+
+    version: str
+    snapshot: int
+    rewritten: int = 0
+    """Files that were read and replaced."""
+    removed: int = 0
+    """Rows, or files for `vacuum`, that are gone."""
+    bytes: int = 0
+    """Written, or freed by `vacuum`."""
+
+
+def compact(path: str, version: str | None = None, shard_bytes: int = 256 << 20) -> Done:
+    """Merge small shards and apply deletions, so that a plain Parquet reader sees every row once.
+
+    Raises:
+        ConfigError: no dataset there.
+        TesseraError: another run is at it, or one was interrupted and must be continued first.
+    """
+    root, name = _found(path, version)
+    with Transaction(root, "compact", _run_id()) as transaction:
+        transaction.refuse_interrupted()
+        base = _base(transaction)
+        sizes = OutputConfig(path=path, shard_bytes=shard_bytes)
+        done, kept = Done(name, base.number), {}
+        for what, files in _lists(base).items():
+            old = _to_rewrite(files, shard_bytes)
+            new = _rewritten(transaction, what, old, sizes) if old else []
+            kept[what] = [*(one for one in files if one not in old), *new]
+            done = replace(
+                done,
+                rewritten=done.rewritten + len(old),
+                removed=done.removed + sum(len(one.deleted) for one in old),
+                bytes=done.bytes + sum(one.bytes for one in new),
+            )
+        return _committed(transaction, base, kept, done) if done.rewritten else done
+
+
+def rollback(path: str, to: int, version: str | None = None) -> Done:
+    """Make the dataset what it was at snapshot ``to``, as a further snapshot. The next run brings it up to date again.
+
+    Raises:
+        ConfigError: no such snapshot, its files are gone, or it holds samples that were forgotten since.
+        TesseraError: as `compact`.
+    """
+    root, name = _found(path, version)
+    with Transaction(root, "rollback", _run_id()) as transaction:
+        base = _base(transaction)
+        known = snapshots.numbers(root)
+        if to not in known:
+            numbers = ", ".join(str(one) for one in sorted(known))
+            raise ConfigError("--to", f"there is no snapshot {to} in {root!r}", f"one of: {numbers}")
+        target = snapshots.read(root, to)
+        if set(base.forgotten) - set(target.forgotten):
+            raise ConfigError("--to", f"snapshot {to} holds samples that were forgotten since", "a later one")
+        transaction.discard_interrupted()
+        kept = {what: [_at_hand(root, one) for one in files] for what, files in _lists(target).items()}
+        rows = sum(one.live for one in base.shards) - sum(one.live for one in target.shards)
+        following = snapshots.following(
+            base, transaction.run_id, "rollback", target.identities, kept[ROW], kept[FAILURE], kept[EMPTY]
+        )
+        transaction.commit(following)
+        return Done(name, following.number, removed=max(0, rows))
+
+
+def forget(path: str, sample_ids: Sequence[str]) -> list[Done]:
+    """Remove samples from every version: rows, failures, pending work; and keep them from coming back. Old snapshots
+    hold them until `vacuum`.
+
+    Raises:
+        ConfigError: no dataset there.
+        TesseraError: another run is at it.
+    """
+    done = []
+    versions = snapshots.versions(path)
+    if not versions:
+        raise ConfigError("path", f"{path!r} holds no dataset", "give output.path of a finished run")
+    for name in versions:
+        root = storage.join(path, name)
+        with Transaction(root, "forget", _run_id()) as transaction:
+            transaction.discard_interrupted()
+            base = _base(transaction)
+            kept, one = {}, Done(name, base.number)
+            for what, files in _lists(base).items():
+                old = [file for file in files if _holds(root, file, sample_ids)]
+                sizes = OutputConfig(path=path)
+                new = _rewritten(transaction, what, old, sizes, set(sample_ids)) if old else []
+                kept[what] = [*(file for file in files if file not in old), *new]
+                gone = sum(file.live for file in old) - sum(file.live for file in new)
+                one = replace(
+                    one,
+                    rewritten=one.rewritten + len(old),
+                    removed=one.removed + gone,
+                    bytes=one.bytes + sum(file.bytes for file in new),
+                )
+            barred = tuple(dict.fromkeys([*base.forgotten, *(sample_hash(sample_id) for sample_id in sample_ids)]))
+            done.append(_committed(transaction, base, kept, one, barred))
+    return done
+
+
+def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[Done]:
+    """Delete snapshots older than ``older_than_s`` and what only they name; and, whatever their age, those that hold
+    forgotten samples. The newest stays.
+
+    Raises:
+        ConfigError: no dataset there.
+        TesseraError: another run is at it.
+    """
+    done = []
+    for name in [version] if version is not None else snapshots.versions(path):
+        root, name = _found(path, name)
+        with Transaction(root, "vacuum", _run_id()) as transaction:
+            base = _base(transaction)
+            cutoff = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=older_than_s)
+            kept = {one.path for one in base.files()}
+            for number in sorted(set(snapshots.numbers(root)) - {base.number}):
+                old = snapshots.read(root, number)
+                if datetime.datetime.fromisoformat(old.created) < cutoff or set(base.forgotten) - set(old.forgotten):
+                    snapshots.delete(root, number)
+                else:
+                    kept |= {one.path for one in old.files()}
+            removed, freed = 0, 0
+            for folder in FOLDERS:
+                place = storage.join(root, SUPERSEDED, folder)
+                for file in storage.list_files(place):
+                    if f"{folder}/{file}" not in kept:
+                        url = storage.join(place, file)
+                        freed += storage.Blob(url).size()
+                        storage.remove(url)
+                        removed += 1
+            done.append(Done(name, base.number, removed=removed, bytes=freed))
+    return done
+
+
+def use(path: str, version: str) -> None:
+    """Make ``version`` the current one. Raises ``ConfigError`` if there is none of that name."""
+    snapshots.make_current(path, _found(path, version)[1])
+
+
+def seconds(age: str) -> float:
+    """``7d``, ``12h``, ``90m``, ``30s``, ``2w``. Raises ``ConfigError``."""
+    match = _AGE.fullmatch(age.strip())
+    if match is None:
+        raise ConfigError("--older-than", f"found {age!r}", "a number and one of s, m, h, d, w: 7d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+# -- parts ----------------------------------------------------------------------------------------
+
+
+def _found(path: str, version: str | None) -> tuple[str, str]:
+    name = version or snapshots.current(path)
+    if name is None:
+        raise ConfigError("path", f"{path!r} holds no dataset", "give output.path of a finished run")
+    if name not in (known := snapshots.versions(path)):
+        raise ConfigError("--version", f"there is no version {name!r} in {path!r}", f"one of: {', '.join(known)}")
+    return storage.join(path, name), name
+
+
+def _base(transaction: Transaction) -> Snapshot:
+    if transaction.base is None:
+        raise TesseraError(f"{transaction.root!r} has no snapshot")
+    return transaction.base
+
+
+def _run_id() -> str:
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _lists(snapshot: Snapshot) -> dict[int, tuple[File, ...]]:
+    return {ROW: snapshot.shards, FAILURE: snapshot.failures, EMPTY: snapshot.empty}
+
+
+def _to_rewrite(files: Sequence[File], shard_bytes: int) -> list[File]:
+    """Those with deleted rows, and small ones if there is more than one file to make of them."""
+    small = [one for one in files if one.bytes < _SMALL * shard_bytes]
+    return [one for one in files if one.deleted or (len(small) > 1 and one in small)]
+
+
+def _rewritten(
+    transaction: Transaction, what: int, files: Sequence[File], sizes: OutputConfig, without: set[str] | None = None
+) -> list[File]:
+    """The live rows of ``files`` in new ones, which wait for the commit."""
+    folder, run_id = _FOLDER[what], transaction.run_id
+
+    def path(number: int) -> tuple[str, str | None]:
+        target = f"{folder}/{run_id}-compact-{number:05d}.parquet"
+        return target, f"_runs/{run_id}/pending/{target}"
+
+    out = RowFiles(transaction.root, _schema(transaction.root, files), sizes, path)
+    try:
+        for table in _rows(transaction.root, files, without or set()):
+            out.add(table.cast(out.schema))
+        return out.close()
+    except BaseException:
+        out.abort()
+        raise
+
+
+def _rows(root: str, files: Sequence[File], without: set[str]) -> Iterator[pa.Table]:
+    for file in files:
+        for batch in live_rows(root, file):
+            table = pa.Table.from_batches([batch])
+            if without:
+                gone = pc.is_in(table["sample_id"], value_set=pa.array(sorted(without), table["sample_id"].type))
+                table = table.filter(pc.invert(gone))
+            if len(table):
+                yield table
+
+
+def _schema(root: str, files: Sequence[File]) -> pa.Schema:
+    """Of the newest file; its lineage says which runs' rows are together now."""
+    newest = max(files, key=lambda one: os.path.basename(one.path))
+    with open_shard(root, newest) as file:
+        schema = file.schema_arrow
+    metadata = dict(schema.metadata or {})
+    if lineage := json.loads(metadata.get(b"tessera", b"{}")):
+        lineage["compacted"] = sorted({os.path.basename(one.path)[:20] for one in files})
+        metadata[b"tessera"] = json.dumps(lineage).encode()
+    return schema.with_metadata(metadata)
+
+
+def _holds(root: str, file: File, sample_ids: Sequence[str]) -> bool:
+    wanted = pa.array(sorted(sample_ids), pa.string())
+    return any(
+        pc.any(pc.is_in(batch.column(0).cast(pa.string()), value_set=wanted)).as_py()
+        for batch in live_rows(root, replace(file, deleted=()), ["sample_id"])
+    )
+
+
+def _at_hand(root: str, file: File) -> File:
+    """The file of an old snapshot, waiting where it lies now."""
+    try:
+        place = snapshots.find(root, file).removeprefix(f"{root.rstrip('/')}/")
+    except FileNotFoundError as error:
+        raise ConfigError("--to", f"{file.path} is gone: it was vacuumed", "a later snapshot") from error
+    return replace(file, pending=None if place == file.path else place)
+
+
+def _committed(
+    transaction: Transaction,
+    base: Snapshot,
+    kept: dict[int, list[File]],
+    done: Done,
+    forgotten: tuple[str, ...] | None = None,
+) -> Done:
+    following = snapshots.following(
+        base,
+        transaction.run_id,
+        transaction.kind,
+        base.identities,
+        kept[ROW],
+        kept[FAILURE],
+        kept[EMPTY],
+        forgotten,
+    )
+    transaction.commit(following)
+    return replace(done, snapshot=following.number)

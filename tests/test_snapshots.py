@@ -1,0 +1,86 @@
+"""A snapshot is created once, says what is live, and its moves may be done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import snapshots
+from pipeline.errors import ConfigError
+from pipeline.snapshots import File, Snapshot
+
+
+def put(root: Path, *paths: str) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(path)
+
+
+def make(before: Snapshot | None, *shards: File) -> Snapshot:
+    return snapshots.following(before, "r", "extract", {"features": {}}, list(shards), [], [])
+
+
+def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    file = File("data/a.parquet", 9, 100, "ab", (1, 4), "_runs/r/pending/data/a.parquet")
+    one = snapshots.following(None, "r", "compact", {"features": {"f": {}}}, [file], [], [], ("ff",))
+    assert snapshots.commit(str(tmp_path), one)
+    assert snapshots.newest(str(tmp_path)) == one
+    assert (file.live, file.without({0, 4}).deleted) == (7, (0, 1, 4))
+
+
+def test_only_one_of_a_number(tmp_path: Path) -> None:
+    assert snapshots.commit(str(tmp_path), make(None))
+    assert not snapshots.commit(str(tmp_path), make(None, File("data/b", 1, 1, "")))
+    newest = snapshots.newest(str(tmp_path))
+    assert newest is not None
+    assert newest.shards == ()
+
+
+def test_only_one_of_a_number_on_s3(s3: Any) -> None:
+    assert snapshots.commit("s3://corpus/v1", make(None))
+    assert not snapshots.commit("s3://corpus/v1", make(None))
+    assert list(snapshots.numbers("s3://corpus/v1")) == [1]
+
+
+def test_moves_are_done_once_or_twice(tmp_path: Path) -> None:
+    put(tmp_path, "data/old.parquet", "data/same.parquet", "_runs/r/pending/data/new.parquet")
+    same, old = File("data/same.parquet", 1, 1, ""), File("data/old.parquet", 1, 1, "")
+    first = make(None, same, old)
+    second = make(first, same, File("data/new.parquet", 1, 1, "", pending="_runs/r/pending/data/new.parquet"))
+    assert second.retired == ("data/old.parquet",)
+    for _ in range(2):
+        snapshots.settle(str(tmp_path), second)
+        assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["new.parquet", "same.parquet"]
+        assert (tmp_path / "_superseded/data/old.parquet").read_text() == "data/old.parquet"
+    assert snapshots.find(str(tmp_path), old) == f"{tmp_path}/_superseded/data/old.parquet"
+    with pytest.raises(FileNotFoundError):
+        snapshots.find(str(tmp_path), File("data/never.parquet", 1, 1, ""))
+
+
+def test_a_file_without_a_live_row_is_named_no_more(tmp_path: Path) -> None:
+    first = make(None, File("data/a", 2, 1, ""))
+    second = make(first, first.shards[0].without([0, 1]))
+    assert (second.shards, second.retired, second.number) == ((), ("data/a",), 2)
+
+
+def test_versions(tmp_path: Path) -> None:
+    out = str(tmp_path)
+    assert (snapshots.current(out), snapshots.versions(out), snapshots.next_version(out)) == (None, [], "v1")
+    for name in ("v1", "v3", "mine"):
+        snapshots.commit(f"{out}/{name}", make(None))
+    put(tmp_path, "v9/data/x.parquet")
+    assert snapshots.versions(out) == ["mine", "v1", "v3"]
+    assert snapshots.next_version(out) == "v10"
+    snapshots.make_current(out, "v1")
+    assert snapshots.current(out) == "v1"
+    snapshots.make_current(out, "gone")
+    assert snapshots.current(out) in {"mine", "v1", "v3"}
+
+
+def test_a_newer_contract_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "_snapshots/00000001.json")
+    (tmp_path / "_snapshots/00000001.json").write_text('{"contract": 99}')
+    with pytest.raises(ConfigError, match="of contract 99, this reader knows 1; update tessera"):
+        snapshots.newest(str(tmp_path))

@@ -1,0 +1,70 @@
+"""What the difference sees of a dataset: every live row, failure and empty window, with its place, and no vector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import snapshots, state
+from pipeline.difference import EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, TOTAL
+from pipeline.state import Retry
+from tests.dataset_fixtures import RUNS, added, night, write
+
+
+def seen(tables: Any) -> list[tuple[Any, ...]]:
+    rows = pa.concat_tables(tables).to_pylist()
+    return [(r["sample_id"], r["what"], r["file"], r["position"], r["retry"], r["adopted"]) for r in rows]
+
+
+def test_live_rows_with_their_places(tmp_path: Path) -> None:
+    night(tmp_path, RUNS[1], ["a", "b", "c"], {1: "io"})
+    night(tmp_path, RUNS[2], ["d"], drops={f"data/{RUNS[1]}-000000-000.parquet": [0]})
+    newest = snapshots.newest(str(tmp_path))
+    assert newest is not None
+    assert seen(state.of_snapshot(str(tmp_path), newest, Retry())) == [
+        ("c", ROW, 0, 1, 0, False),
+        ("d", ROW, 1, 0, 0, False),
+        ("b", FAILURE, 2, 0, RETRY_WINDOW, False),
+    ]
+
+
+def test_which_failures_are_tried_again(tmp_path: Path) -> None:
+    from pipeline.schema import FAILURES
+    from pipeline.state import _with_retry
+
+    rows = [
+        {"stage": stage, "kind": kind, "attempts": attempts, "feature": feature}
+        for stage, kind, attempts, feature in (
+            ("decode", "io", 1, "f"),
+            ("decode", "io", 3, "f"),
+            ("decode", "corrupt", 1, "f"),
+            ("probe", "missing", 1, "f"),
+            ("encode", "memory", 2, "f"),
+            ("decode", "io", 1, None),
+        )
+    ]
+    failures = pa.Table.from_pylist(rows, schema=pa.schema([FAILURES.field(name) for name in rows[0]]))
+    blank = pa.Table.from_pylist([{"sample_id": "a"}] * len(rows), schema=state.STATE)
+    expected = [RETRY_WINDOW, 0, 0, RETRY_SAMPLE, RETRY_WINDOW, RETRY_SAMPLE]
+    assert _with_retry(blank, failures, Retry(max_attempts=3))["retry"].to_pylist() == expected
+    everything = _with_retry(blank, failures, Retry(all=True))
+    assert everything["retry"].to_pylist() == [RETRY_WINDOW] * 3 + [RETRY_SAMPLE, RETRY_WINDOW, RETRY_SAMPLE]
+    assert everything["attempts"].to_pylist() == [1, 3, 1, 1, 2, 1]
+
+
+def test_a_killed_run_says_what_its_tasks_finished(tmp_path: Path) -> None:
+    done = write(tmp_path, RUNS[1], ["a", "a", "b"], {2: "corrupt"})
+    killed = state.killed_run(str(tmp_path), RUNS[1])
+    expected = [(what, file) for what, files in added(done).items() for file in files]
+    assert killed.files == expected
+    assert seen(state.of_killed(str(tmp_path), [killed], 10)) == [
+        ("a", ROW, 10, 0, 0, True),
+        ("a", ROW, 10, 1, 0, True),
+        ("b", FAILURE, 11, 0, 0, True),
+        ("a", TOTAL, -1, -1, 0, True),
+        ("b", TOTAL, -1, -1, 0, True),
+    ]
+    assert EMPTY not in {row[1] for row in expected}
+    assert state.killed_run(str(tmp_path), RUNS[2]).files == []

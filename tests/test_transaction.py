@@ -1,0 +1,111 @@
+"""Whatever instant a writer dies at, the next one finds the old snapshot or the new one, whole, and does the rest."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import snapshots, storage
+from pipeline.errors import TesseraError
+from pipeline.transaction import Transaction
+from tests.dataset_fixtures import RUNS, added, ids, night, plain, write
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after it runs."""
+
+
+def _steps(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
+    """Die before the ``at``-th change of the file system; the names of the changes so far."""
+    done: list[str] = []
+    for name in ("move", "remove", "remove_folder", "publish", "publish_new"):
+        real = getattr(storage, name)
+
+        def step(*args: Any, real: Any = real, name: str = name) -> Any:
+            if len(done) == at:
+                raise Killed
+            done.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(storage, name, step)
+    return done
+
+
+def test_dead_before_each_step_of_a_commit(tmp_path: Path) -> None:
+    """Between any two steps: readers see the old rows or the new, and one more night makes all well."""
+    for at in itertools.count():
+        out = tmp_path / str(at)
+        root = out / "v1"
+        night(root, RUNS[1], ["a", "b", "c"])
+        first = f"data/{RUNS[1]}-000000-000.parquet"
+        with pytest.MonkeyPatch.context() as patch:
+            transaction = Transaction(str(root), "extract", RUNS[2])
+            transaction.__enter__()
+            transaction.adopt("identity")
+            written = write(root, RUNS[2], ["b"], replaces=True)
+            following = transaction.next_snapshot({}, {0: [[1]]}, added(written))  # type: ignore[list-item]
+            done = _steps(patch, at)
+            killed = False
+            try:
+                transaction.commit(following)
+            except Killed:
+                killed = True
+        assert ids(out) == ["a", "b", "c"]
+        committed = "publish_new" in done
+        newest = snapshots.newest(str(root))
+        assert newest is not None
+        assert newest.number == (2 if committed else 1)
+        transaction.lease._stop.set()
+        transaction.lease.me = transaction.lease.me.__class__(**{**vars(transaction.lease.me), "pid": 2**22 + 1})
+        transaction.lease._write(transaction.lease.me)
+        with Transaction(str(root), "extract", RUNS[3]) as after:
+            after.adopt("identity")
+            assert len(after.killed) == (0 if committed else 1)
+            if committed:
+                after.close()
+            else:
+                after.commit(after.next_snapshot({}, {0: [[1]]}, {}))  # type: ignore[list-item]
+        assert ids(out) == ["a", "b", "c"]
+        assert set(plain(root)) == {"a", "b", "c"}
+        assert os.listdir(root / "_running") == []
+        assert (root / first).exists()
+        pending = [path for path in root.rglob("*") if "pending" in path.parts and path.is_file()]
+        assert pending == []
+        if not killed:
+            break
+    assert at > 4
+
+
+def test_work_of_another_config_or_base_is_not_adopted(tmp_path: Path) -> None:
+    for identity, run_id in (("other", RUNS[1]), ("identity", RUNS[2])):
+        with Transaction(str(tmp_path), "extract", run_id) as transaction:
+            transaction.adopt(identity)
+            write(tmp_path, run_id, [run_id])
+    with Transaction(str(tmp_path), "extract", RUNS[3]) as transaction:
+        transaction.adopt("identity")
+        assert [one.run_id for one in transaction.killed] == [RUNS[2]]
+    assert plain(tmp_path) == [RUNS[2]], "files of the other are gone"
+
+
+def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:
+    night(tmp_path, RUNS[1], ["a"])
+    (tmp_path / "data" / "notes.parquet").write_text("mine")
+    (tmp_path / "data" / f"{RUNS[2]}-000000-000.parquet.ab12.tmp").write_text("half")
+    with Transaction(str(tmp_path), "extract", RUNS[2]) as transaction:
+        transaction.adopt("identity")
+    assert sorted(os.listdir(tmp_path / "data")) == [f"{RUNS[1]}-000000-000.parquet", "notes.parquet"]
+
+
+def test_who_slept_through_another_commit_commits_nothing(tmp_path: Path) -> None:
+    night(tmp_path, RUNS[1], ["a"])
+    with Transaction(str(tmp_path), "extract", RUNS[2]) as slow:
+        slow.adopt("identity")
+        written = write(tmp_path, RUNS[2], ["b"])
+        base = snapshots.newest(str(tmp_path))
+        assert snapshots.commit(str(tmp_path), snapshots.following(base, RUNS[3], "extract", {}, [], [], []))
+        with pytest.raises(TesseraError, match=r"another run committed snapshot 2 .*run again to continue"):
+            slow.commit(slow.next_snapshot({}, {}, added(written)))

@@ -1,0 +1,143 @@
+"""Compact, roll back, forget and vacuum: what readers see before, during and after, at old snapshots too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import dataset, snapshots, upkeep
+from pipeline.errors import ConfigError, TesseraError
+from tests.dataset_fixtures import RUNS, ids, night, plain, write
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Three nights: a b c d; then b again and e; then a failure and the end of d."""
+    root = tmp_path / "out" / "v1"
+    night(root, RUNS[1], ["a", "b", "c", "d"])
+    night(root, RUNS[2], ["b", "e"], drops={f"data/{RUNS[1]}-000000-000.parquet": [1]})
+    night(root, RUNS[3], ["x"], {0: "corrupt"}, drops={f"data/{RUNS[1]}-000000-000.parquet": [3]})
+    return tmp_path / "out"
+
+
+def test_every_snapshot_reads_as_it_was(out: Path) -> None:
+    assert ids(out) == ["a", "b", "c", "e"]
+    assert [ids(out, snapshot=n) for n in (1, 2, 3)] == [["a", "b", "c", "d"], ["a", "b", "c", "d", "e"], ids(out)]
+    assert plain(out / "v1") == ["a", "b", "b", "c", "d", "e"]
+
+
+def test_compaction_makes_the_folder_what_the_snapshot_says(out: Path) -> None:
+    pinned = dataset.open(str(out), snapshot=2)
+    before = pinned.to_arrow().to_pylist()
+    values = dataset.open(str(out)).to_arrow().sort_by("sample_id")
+    done = upkeep.compact(str(out))
+    assert (done.snapshot, done.removed) == (4, 2)
+    assert plain(out / "v1") == ids(out) == ["a", "b", "c", "e"]
+    assert dataset.open(str(out)).to_arrow().sort_by("sample_id").equals(values)
+    assert len(os.listdir(out / "v1" / "data")) == 1
+    assert pinned.to_arrow().to_pylist() == before
+    assert [row for batch in pinned.batches() for row in batch.to_pylist()] == before
+    assert dataset.open(str(out)).num_failures == 1
+    again = upkeep.compact(str(out))
+    assert (again.snapshot, again.rewritten) == (4, 0)
+
+
+def test_compaction_keeps_the_lineage_and_closes_shards_by_size(out: Path) -> None:
+    upkeep.compact(str(out), shard_bytes=1024)
+    footers = [pq.read_schema(path).metadata[b"tessera"].decode() for path in (out / "v1" / "data").iterdir()]
+    assert len(footers) > 1, "files of the size asked for are left alone"
+    assert all('"model": "m"' in footer for footer in footers)
+    assert sum('"compacted"' in footer for footer in footers) == 1
+
+
+def test_rollback_and_forth(out: Path) -> None:
+    upkeep.compact(str(out))
+    done = upkeep.rollback(str(out), 1)
+    assert done.snapshot == 5
+    assert ids(out) == plain(out / "v1") == ["a", "b", "c", "d"]
+    upkeep.rollback(str(out), 4)
+    assert ids(out) == plain(out / "v1") == ["a", "b", "c", "e"]
+    assert ids(out, snapshot=5) == ["a", "b", "c", "d"]
+    with pytest.raises(ConfigError, match=r"--to: there is no snapshot 9 .*one of: 1, 2, 3, 4, 5, 6"):
+        upkeep.rollback(str(out), 9)
+
+
+def test_vacuum_keeps_the_newest_and_what_is_young(out: Path) -> None:
+    upkeep.compact(str(out))
+    (kept,) = upkeep.vacuum(str(out), upkeep.seconds("7d"))
+    assert (kept.removed, sorted(snapshots.numbers(str(out / "v1")))) == (0, [1, 2, 3, 4])
+    (done,) = upkeep.vacuum(str(out), 0)
+    assert done.removed == 2
+    assert done.bytes > 0
+    assert list(snapshots.numbers(str(out / "v1"))) == [4]
+    assert ids(out) == ["a", "b", "c", "e"]
+    assert [name for _, _, files in os.walk(out / "v1" / "_superseded") for name in files] == []
+    with pytest.raises(ConfigError, match="there is no snapshot 1"):
+        dataset.open(str(out), snapshot=1)
+
+
+def test_what_is_forgotten_is_gone_and_stays_so(out: Path) -> None:
+    (done,) = upkeep.forget(str(out), ["b", "x", "never"])
+    assert done.removed == 2
+    assert ids(out) == ["a", "c", "e"]
+    assert "b" not in plain(out / "v1")
+    assert dataset.open(str(out)).num_failures == 0
+    newest = snapshots.newest(str(out / "v1"))
+    assert newest is not None
+    assert len(newest.forgotten) == 3
+    assert ids(out, snapshot=3) == ["a", "b", "c", "e"], "until the vacuum"
+    with pytest.raises(ConfigError, match="forgotten since"):
+        upkeep.rollback(str(out), 3)
+    upkeep.vacuum(str(out), upkeep.seconds("7d"))
+    assert list(snapshots.numbers(str(out / "v1"))) == [4]
+    files = [path for path in out.rglob("*.parquet") if "sample_id" in pq.read_schema(path).names]
+    held = [i for path in files for i in pq.read_table(path, columns=["sample_id"])["sample_id"].to_pylist()]
+    assert set(held) == {"a", "c", "e", *(["d"] if "d" in held else [])}
+    assert "b" not in held
+
+
+def test_an_interrupted_run_comes_first(out: Path) -> None:
+    write(out / "v1", RUNS[4], ["y"])
+    running = out / "v1" / "_running" / f"{RUNS[4]}.json"
+    running.parent.mkdir(exist_ok=True)
+    running.write_text('{"base": 3, "identity": "identity"}')
+    with pytest.raises(TesseraError, match=rf"run {RUNS[4]} was interrupted: continue it"):
+        upkeep.compact(str(out))
+    upkeep.forget(str(out), ["y"])
+    assert not running.exists()
+    assert "y" not in plain(out / "v1")
+
+
+def test_every_version_forgets(tmp_path: Path) -> None:
+    for version in ("v1", "v2"):
+        night(tmp_path / version, RUNS[1], ["a", "b"])
+    assert [one.version for one in upkeep.forget(str(tmp_path), ["a"])] == ["v1", "v2"]
+    assert ids(tmp_path, version="v1") == ids(tmp_path, version="v2") == ["b"]
+
+
+def test_ages() -> None:
+    ages = {"7d": 604_800, "90m": 5400, "0s": 0, "1.5h": 5400, "2w": 1_209_600}
+    assert {age: upkeep.seconds(age) for age in ages} == ages
+
+
+def test_mistakes_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--older-than: found '7 days'; a number and one of s, m, h, d, w"):
+        upkeep.seconds("7 days")
+    for call in (lambda: upkeep.compact(str(tmp_path)), lambda: upkeep.forget(str(tmp_path), ["a"])):
+        with pytest.raises(ConfigError, match="holds no dataset"):
+            call()
+    night(tmp_path / "v1", RUNS[1], ["a"])
+    with pytest.raises(ConfigError, match=r"--version: there is no version 'v7' .*one of: v1"):
+        upkeep.compact(str(tmp_path), "v7")
+
+
+def test_the_current_version_is_a_choice(tmp_path: Path) -> None:
+    night(tmp_path / "v1", RUNS[1], ["a"])
+    night(tmp_path / "v2", RUNS[2], ["b"])
+    upkeep.use(str(tmp_path), "v1")
+    assert ids(tmp_path) == ["a"]
+    upkeep.use(str(tmp_path), "v2")
+    assert ids(tmp_path) == ["b"]
