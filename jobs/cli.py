@@ -31,6 +31,12 @@ def extract(
     retry_failures: Annotated[
         bool, typer.Option("--retry-failures", help="Also try again what failed for good.")
     ] = False,
+    new_version: Annotated[
+        bool,
+        typer.Option(
+            "--new-version", help="Extract beside the current version; columns that do not change are copied."
+        ),
+    ] = False,
 ) -> None:
     """Bring a dataset up to date with its corpus (or, with --plan, only say what that takes)."""
     from pipeline import config as configs
@@ -38,7 +44,7 @@ def extract(
     loaded = configs.load(config, overrides)
     from pipeline import report, run
 
-    prepared = run.prepare(loaded)
+    prepared = run.prepare(loaded, new_version)
     console = _console()
     if plan:
         report.show_plan(prepared, run.preview(prepared, retry_failures), console)

@@ -36,8 +36,9 @@ STATE = pa.schema(
 )
 """The dataset's side. One row for each stored row, failure and empty window, and where it stands (file, position)."""
 
-ROW, FAILURE, EMPTY, TOTAL = range(4)
-"""``what``. TOTAL: ``window`` is the number of windows that the sample was cut into."""
+ROW, FAILURE, EMPTY, TOTAL, CARRY, CARRY_NOT = range(6)
+"""``what``. TOTAL: ``window`` is the number of windows that the sample was cut into. CARRY: a row of another version,
+of which columns may be taken; CARRY_NOT: that version has a failure of this sample, so that it is computed anew."""
 RETRY_WINDOW, RETRY_SAMPLE = 1, 2
 """``retry`` of a failure: of its window, or, if it was of the whole file, of the sample."""
 
@@ -46,10 +47,14 @@ EXTRA = pa.schema(
         pa.field("replaces", pa.bool_()),
         pa.field("windows_done", pa.list_(pa.int32())),
         pa.field("attempts", pa.int32()),
+        pa.field(
+            "carry",
+            pa.list_(pa.struct([("window", pa.int32()), ("file", pa.int32()), ("position", pa.int64())])),
+        ),
     ]
 )
 """What a row of work carries behind the listing: whether the dataset holds rows of this sample already, the windows
-that are not to be computed, and how often what is tried again was tried."""
+that are not to be computed, how often what is tried again was tried, and where rows of another version stand."""
 
 _PARTITIONS = 256
 _IN_MEMORY = 192 << 20
@@ -160,7 +165,7 @@ class _Partition:
         self.attempts = stored["attempts"].to_numpy()
 
     def compare(self, done: Difference, emit: Callable[[pa.Table], None], keep_deleted: bool) -> None:
-        base = ~self.adopted & (self.what != TOTAL)
+        base = ~self.adopted & (self.what < TOTAL)
         known = self._any(base)
         stale = self._any(base & ~self.same)
         new, changed = self.is_listed & ~known, self.is_listed & known & stale
@@ -174,7 +179,7 @@ class _Partition:
         asked = _Pairs(self.code[failed], self.window[failed])
         in_asked = asked.hold(self.code, self.window)
 
-        taken = self.adopted & (self.what != TOTAL) & self.same & (redone[self.code] | (some[self.code] & in_asked))
+        taken = self.adopted & (self.what < TOTAL) & self.same & (redone[self.code] | (some[self.code] & in_asked))
         arrived = _Pairs(self.code[taken], self.window[taken])
         have = arrived.count(self.count)
         need = np.zeros(self.count, np.int64)
@@ -185,7 +190,7 @@ class _Partition:
 
         dropped = base & (changed | whole | (deleted & (not keep_deleted)))[self.code]
         dropped |= base & some[self.code] & in_asked
-        dropped |= self.adopted & (self.what != TOTAL) & ~taken
+        dropped |= self.adopted & (self.what < TOTAL) & ~taken
         self._drop(dropped, done.drops)
         counts = Counts(
             new=int(new.sum()),
@@ -213,10 +218,23 @@ class _Partition:
         failures = again & (self.what == FAILURE)
         np.maximum.at(tried, self.code[failures], self.attempts[failures])
         table = self.listed.take(pa.array(self.row[codes]))
-        extra = [pa.array(known[codes]), settled.lists(codes), pa.array(tried[codes])]
+        extra = [pa.array(known[codes]), settled.lists(codes), pa.array(tried[codes]), self._carried(codes)]
         for one, column in zip(EXTRA, extra, strict=True):
             table = table.append_column(one, column)
         return table
+
+    def _carried(self, codes: np.ndarray) -> pa.Array:
+        """Rows of another version of the same media, per code."""
+        rows = np.flatnonzero((self.what == CARRY) & self.same & ~self._any(self.what == CARRY_NOT)[self.code])
+        rows = rows[np.argsort(self.code[rows], kind="stable")]
+        first, last = (np.searchsorted(self.code[rows], codes, side) for side in ("left", "right"))
+        lengths = last - first
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        at = rows[np.repeat(first - offsets[:-1], lengths) + np.arange(offsets[-1])]
+        kind = EXTRA.field("carry").type
+        columns = [self.window[at].astype(np.int32), self.file[at].astype(np.int32), self.position[at]]
+        values = pa.StructArray.from_arrays([pa.array(one) for one in columns], fields=list(kind.value_type))
+        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
 
     def _any(self, rows: np.ndarray) -> np.ndarray:
         """Per code, whether any of the stored rows of a mask is its."""

@@ -44,6 +44,7 @@ from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.ray_sink import ShardSink
 from pipeline.sinks.shards import ShardWriter, Written, footer
 from pipeline.snapshots import File, Snapshot
+from pipeline.stages.carry import CarryStage
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
@@ -69,16 +70,32 @@ _PACKAGES = (
 )
 
 
-def prepare(config: PipelineConfig) -> Prepared:
-    """Check everything that can be checked without computing. Raises ``ConfigError``."""
+def prepare(config: PipelineConfig, new_version: bool = False) -> Prepared:
+    """Check everything that can be checked without computing.
+
+    Args:
+        new_version: extract into a version of its own: ``output.version`` where that is given, else the next ``v<n>``.
+
+    Raises:
+        ConfigError: any mistake; or a version that there is already.
+    """
     config = configs.here(config)
     _check_output(config)
-    version = config.output.version or snapshots.current(config.output.path) or "v1"
+    version = _version(config, new_version)
     config = config.model_copy(update={"output": config.output.model_copy(update={"version": version})})
     features = binding.bind(config)
     _check_passthrough(config, features)
     storage.check_writable(_root(config), "output.path")
     return Prepared(config, features)
+
+
+def _version(config: PipelineConfig, new: bool) -> str:
+    path, named = config.output.path, config.output.version
+    if not new:
+        return named or snapshots.current(path) or "v1"
+    if named is not None and named in snapshots.versions(path):
+        raise ConfigError("output.version", f"there is a version {named!r} already", "another name, or none")
+    return named or snapshots.next_version(path)
 
 
 def preview(prepared: Prepared, retry_failures: bool = False) -> Plan:
@@ -112,14 +129,16 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
         base = transaction.base
         _check_identities(prepared, base)
         transaction.adopt(configs.digest(_identities(prepared)))
+        carry = _carry(prepared) if base is None else None
         held = chain(
             state.of_snapshot(root, base, _retry(config, retry_failures)) if base else (),
             state.of_killed(root, transaction.killed, len(base.files()) if base else 0),
+            state.to_carry(carry.root, carry.snapshot) if carry else (),
         )
         plan = planning.make(config, held, base.forgotten if base else (), storage.join(folder, "plan"))
         storage.publish(storage.join(folder, "config.json"), config.model_dump_json(indent=1).encode())
         with MemoryMeter() as memory:
-            written, first_row_s = _compute(prepared, plan, run_id, terminal if show_progress else None)
+            written, first_row_s = _compute(prepared, plan, carry, run_id, terminal if show_progress else None)
         report = reporting.build(
             prepared,
             plan,
@@ -144,6 +163,8 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
             report["snapshot"] = following.number
             storage.publish(storage.join(folder, "report.json"), json.dumps(report, indent=1).encode())
             transaction.commit(following)
+            if base is None:
+                snapshots.make_current(config.output.path, str(config.output.version))
         else:
             report["snapshot"] = base.number
             storage.publish(storage.join(folder, "report.json"), json.dumps(report, indent=1).encode())
@@ -152,7 +173,32 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
     return report
 
 
-def _compute(prepared: Prepared, plan: Plan, run_id: str, terminal: TextIO | None) -> tuple[Written, float | None]:
+@dataclass(frozen=True)
+class _Carry:
+    """Another version, and the features that it has with the same values."""
+
+    root: str
+    snapshot: Snapshot
+    features: tuple[Feature, ...]
+
+
+def _carry(prepared: Prepared) -> _Carry | None:
+    """The current version, if a new one may take columns of it."""
+    output = prepared.config.output
+    version = snapshots.current(output.path)
+    if version is None:
+        return None
+    root = storage.join(output.path, version)
+    old = snapshots.newest(root)
+    assert old is not None
+    theirs = old.identities.get("features", {})
+    same = tuple(f for f in prepared.features if theirs.get(f.name) == json.loads(json.dumps(f.identity)))
+    return _Carry(root, old, same) if same else None
+
+
+def _compute(
+    prepared: Prepared, plan: Plan, carry: _Carry | None, run_id: str, terminal: TextIO | None
+) -> tuple[Written, float | None]:
     """Decode, encode and write what the plan names; the books balance, or it raises."""
     if not plan.units:
         return Written(), None
@@ -160,7 +206,7 @@ def _compute(prepared: Prepared, plan: Plan, run_id: str, terminal: TextIO | Non
     sink = _sink(prepared, run_id, _root(prepared.config))
     with Progress(plan.samples, terminal) as progress:
         try:
-            _graph(prepared, plan, progress).write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
+            _graph(prepared, plan, carry, progress).write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
         except Exception as error:
             raise _told(error, run_id, progress.cause()) from error
     problems = sink.written.problems()
@@ -276,14 +322,15 @@ class _Task:
         return _READY[self.key](table)
 
 
-def _graph(prepared: Prepared, plan: Plan, progress: Progress) -> Any:
+def _graph(prepared: Prepared, plan: Plan, carry: _Carry | None, progress: Progress) -> Any:
     config, features = prepared.config, prepared.features
     pools = list(dict.fromkeys(feature.config.pool for feature in features))
     on_gpu = _gpus() > 0 and any(getattr(f.config.encoder, "device", "cpu") != "cpu" for f in features)
     dataset = ray.data.from_arrow([planning.unit_table(unit) for unit in plan.units])
     dataset = _map(dataset, _Task((ReadPlanStage(), ProbeStage(config, features)), progress.actor), _TASK_CPUS)
     dataset = dataset.repartition(target_num_rows_per_block=config.compute.block_rows)
-    decode: tuple[Any, ...] = (DecodeStage(config, features),)
+    carried = frozenset(feature.name for feature in carry.features) if carry else frozenset()
+    decode: tuple[Any, ...] = (DecodeStage(config, features, carried),)
     if on_gpu:
         dataset = _map(dataset, _Task(decode, progress.actor), num_cpus=1)
         decode = ()
@@ -292,10 +339,12 @@ def _graph(prepared: Prepared, plan: Plan, progress: Progress) -> Any:
         hosted = tuple(feature for feature in features if feature.config.pool == name)
         actors = sizes[name]
         stages = (*decode, EncodeStage(config, hosted, threads=max(1, int(actors.num_cpus))))
-        decode = ()
+        decode, last = (), number == len(pools) - 1
+        if carry and last:
+            stages = (*stages, CarryStage(carry.root, carry.snapshot.shards, carry.features))
         dataset = dataset.map_batches(
             _Stage,
-            fn_constructor_args=(stages, progress.actor, number == len(pools) - 1),
+            fn_constructor_args=(stages, progress.actor, last),
             batch_size=config.compute.block_rows if actors.num_gpus else None,  # Ray insists on a number beside a GPU
             batch_format="pyarrow",
             zero_copy_batch=True,

@@ -242,8 +242,8 @@ def make_current(output: str, version: str) -> None:
 
 
 def next_version(output: str) -> str:
-    """A name for a further version: ``v<n>``, one more than the highest."""
-    taken = [int(match[1]) for name in storage.list_folders(output) if (match := re.fullmatch(r"v(\d+)", name))]
+    """A name for a further version: ``v<n>``, one more than the highest that is committed."""
+    taken = [int(match[1]) for name in versions(output) if (match := re.fullmatch(r"v(\d+)", name))]
     return f"v{max(taken, default=0) + 1}"
 
 

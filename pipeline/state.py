@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import snapshots, storage
-from pipeline.difference import EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL
+from pipeline.difference import CARRY, CARRY_NOT, EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL
 from pipeline.errors import TRANSIENT_KINDS
 from pipeline.snapshots import File, Snapshot
 
@@ -72,6 +72,14 @@ def of_killed(root: str, killed: Sequence[Killed], first: int) -> Iterator[pa.Ta
             yield _state(
                 table["sample_id"], table["source_version"], table["windows"], TOTAL, adopted=True, file=-1, first=-1
             )
+
+
+def to_carry(root: str, snapshot: Snapshot) -> Iterator[pa.Table]:
+    """The same of another version, whose columns may be taken. Files are numbered as ``snapshot.shards``."""
+    for number, file in enumerate(snapshot.shards):
+        yield from _file(root, file, CARRY, number, adopted=False, retry=None)
+    for file in snapshot.failures:
+        yield from _file(root, file, CARRY_NOT, -1, adopted=False, retry=None)
 
 
 def killed_run(root: str, run_id: str) -> Killed:

@@ -245,3 +245,39 @@ def test_a_killed_run_is_continued(ray_session: Any, tmp_path: Path, monkeypatch
     assert shown(tmp_path) == {f"s{i}": i if i < 3 else 100 + i for i in range(9)} | {"more": 50, "s0": 60}
     assert json.loads((root / "_runs" / report["run_id"] / "report.json").read_text())["snapshot"] == 3
     assert plain(tmp_path).count("more.png") == 1
+
+
+def test_a_new_version_copies_what_did_not_change(ray_session: Any, tmp_path: Path) -> None:
+    """A file changes behind the back of its time stamp: what is copied has its old colour, what is computed the new."""
+    for i in range(5):
+        draw(tmp_path, f"s{i}", 10 + i)
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    night(tmp_path)
+    path = tmp_path / "in" / "s1.png"
+    before = path.stat()
+    draw(tmp_path, "s1", 99)
+    os.truncate(path, before.st_size) if path.stat().st_size > before.st_size else None
+    with path.open("ab") as file:
+        file.write(b"\0" * (before.st_size - path.stat().st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    draw(tmp_path, "s2", 77)  # openly
+    draw(tmp_path, "s9", 9)
+    wide = {**PICTURE, "tokenizer": {"kind": "patch", "size": 8, "patch_size": 8}}
+    more = {"features": {"p": PICTURE, "q": wide}}
+    with pytest.raises(ConfigError, match=r"features\.q is not in the dataset"):
+        night(tmp_path, **more)
+    report = run.extract(run.prepare(config(tmp_path, **more), new_version=True), show_progress=False)
+    assert (report["version"], counts(report)) == ("v2", {"new": 7})
+    assert report["cells"] == {"planned": 14, "written": 12, "failed": 2}
+    rows = {row["sample_id"]: row for row in dataset.open(str(tmp_path / "out")).to_arrow().to_pylist()}
+    colours = {
+        name.removesuffix(".png"): tuple(round(row[f"{f}_tokens"][0][0] * 255) for f in "pq")
+        for name, row in rows.items()
+    }
+    assert colours == {"s0": (10, 10), "s1": (11, 99), "s2": (77, 77), "s3": (13, 13), "s4": (14, 14), "s9": (9, 9)}
+    assert rows["s1.png"]["p_grid"] == [1, 2, 2]
+    assert shown(tmp_path, version="v1") == {f"s{i}": 10 + i for i in range(5)}
+    assert counts(night(tmp_path, **more)) == {"unchanged": 7}, "the new version is the current one"
+    assert counts(night(tmp_path, output={"path": str(tmp_path / "out"), "version": "v1"}))["changed"] == 1
+    with pytest.raises(ConfigError, match=r"output\.version: there is a version 'v1' already"):
+        run.prepare(config(tmp_path, output={"path": str(tmp_path / "out"), "version": "v1"}), new_version=True)

@@ -39,9 +39,13 @@ class _Cost:
 class DecodeStage:
     """Maps rows to rows with ``<feature>/<input>`` columns. One row in, one row out."""
 
-    def __init__(self, config: PipelineConfig, features: tuple[Feature, ...]) -> None:
+    def __init__(
+        self, config: PipelineConfig, features: tuple[Feature, ...], carried: frozenset[str] = frozenset()
+    ) -> None:
+        """``carried``: names of features that are not computed where a row of another version has them."""
         self.config = config
         self.features = features
+        self.carried = carried
         self.tokenizers: dict[str, Tokenizer] = {}
 
     def setup(self) -> None:
@@ -83,7 +87,10 @@ class DecodeStage:
         return add_failures(table, failures)
 
     def _stands_elsewhere(self, feature: Feature, row: dict[str, Any]) -> bool:
-        """Tokens of untimed media stand in window 0 only; a feature of nothing else has no cell in the others."""
+        """What is carried over; and tokens of untimed media, which stand in window 0 only: a feature of nothing else
+        has no cell in the others."""
+        if feature.name in self.carried and row["carry_file"] is not None:
+            return True
         only_tokens = not feature.emits("embedding") and not self.config.window.repeat_tokens
         return only_tokens and row["window"] > 0 and _part(feature, row) is None
 

@@ -61,6 +61,8 @@ def _left(rows: list[dict[str, Any]], done: frozenset[int], failed: bool) -> lis
     left = [row for row in rows if row["window"] not in done]
     nothing = {
         "window": 0 if failed else -1,
+        "carry_file": None,
+        "carry_position": None,
         "inline_text": None,
         **{f"{modality}_uri": None for modality in MODALITIES},
     }
@@ -135,6 +137,10 @@ class ProbeStage:
                 uris = {f"{m}_uri": found.uris.get(m) if m in present else None for m in MODALITIES}
                 inline = sample["inline_text"] if "text" in present and found.uris.get("text") is None else None
                 rows.append({**base, **uris, **times, "inline_text": inline, "window": len(rows)})
+        carry = {one["window"]: one for one in sample.get("carry") or ()}
+        for row in rows:
+            old = carry.get(row["window"], {})
+            row |= {"carry_file": old.get("file"), "carry_position": old.get("position")}
         done = frozenset(sample.get("windows_done") or ())
         told = [one for one in found.failures if 0 not in done or one.kind in TRANSIENT_KINDS]
         todo = _left(rows, done, bool(told))

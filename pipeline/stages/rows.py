@@ -34,6 +34,8 @@ ROWS = pa.schema(
         pa.field("promised", pa.int32()),
         pa.field("replaces", pa.bool_()),
         pa.field("attempts", pa.int32()),
+        pa.field("carry_file", pa.int32()),
+        pa.field("carry_position", pa.int64()),
         pa.field("final", pa.bool_()),
         pa.field("cells", pa.int32()),
         pa.field("failures", pa.list_(FAILURE)),
@@ -45,8 +47,9 @@ ROWS = pa.schema(
 ``<modality>_uri`` is the file that holds the modality in this window, or null. ``text_from`` and
 ``text_to`` bound a token window in characters. ``windows`` counts the windows that the sample was cut into.
 ``final`` marks a sample's last row of this run, which also says how many rows were ``promised``. ``replaces``: the
-dataset holds the sample already; ``attempts``: how often it was tried before. ``cells`` counts the features that this
-row should have. A row of window -1 is none: it accounts for a sample of which nothing was left to do.
+dataset holds the sample already; ``attempts``: how often it was tried before. ``carry_file`` and ``carry_position``
+say which row of another version has the columns of features that did not change. ``cells`` counts the features that
+this row should have. A row of window -1 is none: it accounts for a sample of which nothing was left to do.
 """
 
 
