@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: setup demo test test-all checks lock clean
+.PHONY: setup demo test test-all chaos checks lock clean
 
 setup: .venv/.ready $(DEMO)/models/.ready  ## environment in .venv and the demo checkpoints
 
@@ -35,6 +35,9 @@ test: setup  ## all tests but the long ones
 
 test-all: setup  ## the long ones too
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+chaos: setup  ## kill extractions in five ways and compare with an undisturbed one
+	$(BIN)/python -m tests.chaos --kills 30
 
 checks: .venv/.ready  ## what CI checks before the tests
 	$(BIN)/ruff check .

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from pipeline import inspection
+from pipeline import inspection, upkeep
 from pipeline.errors import ConfigError
 from pipeline.sinks.shards import ShardWriter
+from tests.dataset_fixtures import RUNS, night
 from tests.sinks.test_shards import rows
 
 
@@ -64,3 +66,28 @@ def test_it_counts_and_samples(tmp_path: Path) -> None:
 def test_no_dataset_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         inspection.show(str(tmp_path), 1, Console(file=io.StringIO()))
+
+
+def _printed(show: Any, *args: Any) -> str:
+    console = Console(width=160, file=io.StringIO(), markup=False)
+    show(*args, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_snapshots_and_versions_are_listed(tmp_path: Path) -> None:
+    for version in ("v1", "v2"):
+        night(tmp_path / version, RUNS[1], ["a", "b", "c"], {2: "corrupt"})
+    night(tmp_path / "v2", RUNS[2], ["d"], drops={f"data/{RUNS[1]}-000000-000.parquet": [0]})
+    text = _printed(inspection.show_snapshots, str(tmp_path), "v2")
+    lines = [line.split() for line in text.splitlines()[1:]]
+    assert [(line[0], line[2], line[3], line[4:]) for line in lines] == [
+        ("1", "extract", RUNS[1], ["2", "1", "1"]),
+        ("2", "extract", RUNS[2], ["2", "1", "2"]),
+    ]
+    upkeep.use(str(tmp_path), "v1")
+    text = _printed(inspection.show_versions, str(tmp_path))
+    assert [line.split()[:2] for line in text.splitlines()[1:]] == [["v1", "current"], ["v2", "2"]]
+    told = _printed(inspection.show_done, "rewrote", [upkeep.compact(str(tmp_path), "v2")])
+    assert told.startswith("v2: 2 files rewritten, 1 deleted rows left out, wrote ")
+    assert told.endswith("snapshot 3\n")

@@ -1,0 +1,70 @@
+"""Columns of another version arrive at their rows, whatever file, row group and order they stand in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.snapshots import File
+from pipeline.stages.carry import CarryStage
+
+FIELDS = [pa.field("f_tokens", pa.list_(pa.list_(pa.float16(), 2))), pa.field("f_grid", pa.list_(pa.int32()))]
+
+
+class Doubled:
+    """What the stage asks of a feature."""
+
+    name = "f"
+
+    def fields(self) -> list[pa.Field]:
+        return FIELDS
+
+
+def values(number: int) -> list[list[float]]:
+    return [[number, 0.5]] * (number % 3)
+
+
+def shard(root: Path, name: str, numbers: list[int]) -> File:
+    """Row i holds ``numbers[i]``; a negative one is null. Row groups of three rows."""
+    rows = [None if n < 0 else np.array(values(n), np.float16).reshape(-1, 2) for n in numbers]
+    columns = {
+        "other": pa.array(numbers),
+        "f_tokens": pa.array([None if r is None else r.tolist() for r in rows], FIELDS[0].type),
+        "f_grid": pa.array([None if r is None else [len(r), 1, 1] for r in rows], FIELDS[1].type),
+    }
+    (root / "data").mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns), root / "data" / name, row_group_size=3)
+    return File(f"data/{name}", len(numbers), 1, "")
+
+
+def test_rows_are_filled_from_their_places(tmp_path: Path) -> None:
+    files = [shard(tmp_path, "a.parquet", list(range(10))), shard(tmp_path, "b.parquet", [20, -1, 22, 23])]
+    wanted: list[tuple[int, int] | None] = [(0, 9), None, (1, 1), (0, 0), (1, 3), None, (0, 4), (1, 0)]
+    table = pa.table(
+        {
+            "carry_file": pa.array([w and w[0] for w in wanted], pa.int32()),
+            "carry_position": pa.array([w and w[1] for w in wanted], pa.int64()),
+            "cells": pa.array([1] * len(wanted), pa.int32()),
+            "f_tokens": pa.array([None, [[7, 7]], None, None, None, None, None, None], FIELDS[0].type),
+            "f_grid": pa.array([None, [1, 1, 1], None, None, None, None, None, None], FIELDS[1].type),
+        }
+    )
+    features: Any = (Doubled(),)
+    done = CarryStage(str(tmp_path), files, features)(table)
+    numbers = [9, None, None, 0, 23, None, 4, 20]
+    expected = [None if n is None else values(n) for n in numbers]
+    expected[1] = [[7, 7]]
+    assert done["f_tokens"].to_pylist() == expected
+    assert done["f_grid"].to_pylist() == [None if e is None else [len(e), 1, 1] for e in expected]
+    assert done["cells"].to_pylist() == [2, 1, 1, 2, 2, 1, 2, 2]
+    assert done.schema.field("f_tokens").type == FIELDS[0].type
+
+
+def test_rows_of_nowhere_stay_as_they_are(tmp_path: Path) -> None:
+    table = pa.table({"carry_file": pa.nulls(2, pa.int32()), "carry_position": pa.nulls(2, pa.int64())})
+    features: Any = (Doubled(),)
+    assert CarryStage(str(tmp_path), [], features)(table) is table
