@@ -20,7 +20,7 @@ _IDENTITIES: dict[str, Any] = {"features": {"f": {"a": 1}}, "passthrough": {}}
 
 
 def write(
-    root: Path, run_id: str, ids: list[str], failed: dict[int, str] | None = None, replaces: bool = False
+    root: Path | str, run_id: str, ids: list[str], failed: dict[int, str] | None = None, replaces: bool = False
 ) -> Written:
     """One write task of a run."""
     writer = ShardWriter(
@@ -39,7 +39,7 @@ def added(written: Written) -> dict[int, list[File]]:
 
 
 def night(
-    root: Path,
+    root: Path | str,
     run_id: str,
     ids: list[str],
     failed: dict[int, str] | None = None,
@@ -57,7 +57,7 @@ def night(
 RUNS = [f"2026010{i}T000000-000{i}" for i in range(1, 10)]
 
 
-def ids(out: Path, **options: Any) -> list[str]:
+def ids(out: Path | str, **options: Any) -> list[str]:
     """As our reader sees it."""
     return sorted(dataset.open(str(out), **options).to_arrow(["sample_id"])["sample_id"].to_pylist())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -141,3 +142,21 @@ def test_the_current_version_is_a_choice(tmp_path: Path) -> None:
     assert ids(tmp_path) == ["a"]
     upkeep.use(str(tmp_path), "v2")
     assert ids(tmp_path) == ["b"]
+
+
+def test_on_s3(s3: Any) -> None:
+    """Where moving is copying: nights, an old reader, compaction, a rollback, a vacuum."""
+    root, out = "s3://corpus/out/v1", "s3://corpus/out"
+    night(root, RUNS[1], ["a", "b", "c"])
+    night(root, RUNS[2], ["b"], drops={f"data/{RUNS[1]}-000000-000.parquet": [1]})
+    old = dataset.open(out, snapshot=1)
+    values = old.to_arrow()
+    assert upkeep.compact(out).removed == 1
+    assert ids(out) == ["a", "b", "c"]
+    assert len(s3.ls("corpus/out/v1/data", refresh=True)) == 1
+    assert old.to_arrow().equals(values)
+    upkeep.rollback(out, 1)
+    assert dataset.open(out).to_arrow().equals(values)
+    upkeep.vacuum(out, 0)
+    assert s3.find("corpus/out/v1/_superseded") == []
+    assert ids(out) == ["a", "b", "c"]
