@@ -80,6 +80,7 @@ def prepare(config: PipelineConfig, new_version: bool = False) -> Prepared:
         ConfigError: any mistake; or a version that there is already.
     """
     config = configs.here(config)
+    _check_cluster(config)
     _check_output(config)
     version = _version(config, new_version)
     config = config.model_copy(update={"output": config.output.model_copy(update={"version": version})})
@@ -428,23 +429,18 @@ def _start_ray(config: PipelineConfig) -> None:
     """Raises ``ConfigError`` for a cluster that does not answer."""
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        address = config.compute.address or os.environ.get("RAY_ADDRESS")
-        where = "compute.address" if config.compute.address else "RAY_ADDRESS"
+        address, where = _address(config)
         cores = config.compute.num_cpus or max(2, os.cpu_count() or 1)
         # "local": without it Ray joins a cluster that `ray start` left on this machine
-        options = (
-            {"address": address} if address else {"address": "local", "num_cpus": cores, "include_dashboard": False}
-        )
+        local = {"address": "local", "num_cpus": cores, "include_dashboard": False}
+        options = {"address": address} if address else local
         on_term = signal.getsignal(signal.SIGTERM)
         try:
-            _check_answers(address)
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:
             if address is None:
                 raise
-            raise ConfigError(
-                where, f"no Ray cluster answers at {address!r} ({describe(error)})", "start one there, or leave it out"
-            ) from error
+            raise _no_answer(address, where, error) from error
         if threading.current_thread() is threading.main_thread():  # Ray's own handler exits with the signal's number
             signal.signal(signal.SIGTERM, on_term)
     context = DataContext.get_current()
@@ -453,11 +449,27 @@ def _start_ray(config: PipelineConfig) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def _check_answers(address: str | None) -> None:
-    """Raises ``OSError`` if nothing listens there: Ray itself would wait for minutes, silently."""
+def _address(config: PipelineConfig) -> tuple[str | None, str]:
+    """Of the cluster, None for a local one; and who named it."""
+    named = config.compute.address
+    return (named, "compute.address") if named else (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS")
+
+
+def _check_cluster(config: PipelineConfig) -> None:
+    """Raises ``ConfigError`` if nothing listens there: Ray itself would wait for minutes, silently."""
+    address, where = _address(config)
     found = re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", address or "")
-    if found is not None:
-        socket.create_connection((found[1], int(found[2])), timeout=_ANSWER_S).close()
+    if found is not None and not ray.is_initialized():
+        try:
+            socket.create_connection((found[1], int(found[2])), timeout=_ANSWER_S).close()
+        except OSError as error:
+            raise _no_answer(str(address), where, error) from error
+
+
+def _no_answer(address: str, where: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        where, f"no Ray cluster answers at {address!r} ({describe(error)})", "start one there, or leave it out"
+    )
 
 
 def _check_output(config: PipelineConfig) -> None:

@@ -14,6 +14,8 @@ import psutil
 import pytest
 import yaml
 
+from tests.dataset_fixtures import RUNS, night
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -69,9 +71,35 @@ def test_plan_then_extract_then_inspect(tmp_path: Path, models: Path) -> None:
     for words in ("1 rows", "1 failures", "t", "a.txt", "zero bytes", "bert:"):
         assert words in shown.stdout
     again = tessera("extract", config)
-    assert (again.returncode, again.stdout) == (2, "")
-    assert again.stderr.startswith("tessera: output.path: ")
-    assert again.stderr.count("\n") == 1
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "samples: 0 new, 0 changed, 2 unchanged, 0 deleted" in again.stdout
+    kept = tessera("snapshots", str(tmp_path / "out"))
+    assert [line.split()[0] for line in kept.stdout.splitlines()] == ["snapshot", "1"]
+
+
+def test_upkeep_of_a_dataset(tmp_path: Path) -> None:
+    for run_id, name in zip(RUNS[1:3], "ab", strict=True):
+        night(tmp_path / "v1", run_id, [name, f"{name}{name}"])
+    out = str(tmp_path)
+    for args, words in (
+        (["compact", out], "v1: 2 files rewritten, 0 deleted rows left out"),
+        (["forget", out, "a"], "v1: 1 rows and failures removed from 1 files"),
+        (["vacuum", out, "--older-than", "7d"], "v1: 3 files deleted"),
+        (["versions", out], "v1       current"),
+        (["versions", out, "--use", "v1"], "v1       current"),
+        (["rollback", out, "--to", "4"], "v1: the rows are those of the old snapshot again · snapshot 5"),
+    ):
+        done = tessera(*args)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert words in done.stdout
+    for args, words in (
+        (["vacuum", out, "--older-than", "soon"], "--older-than: found 'soon'"),
+        (["rollback", out, "--to", "1"], "--to: there is no snapshot 1"),
+        (["compact", out, "--version", "v3"], "--version: there is no version 'v3'"),
+    ):
+        done = tessera(*args)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert words in done.stderr
 
 
 def test_past_the_budget_the_exit_code_is_3(tmp_path: Path, models: Path) -> None:
@@ -158,4 +186,4 @@ def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path, models: Path) -
 def test_help_names_every_command() -> None:
     shown = tessera("--help")
     assert shown.returncode == 0
-    assert all(name in shown.stdout for name in ("extract", "inspect", "models", "corpus"))
+    assert all(name in shown.stdout for name in ("extract", "inspect", "models", "corpus", "compact", "vacuum"))
