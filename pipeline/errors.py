@@ -82,6 +82,11 @@ class SampleError(TesseraError):
         return f"{self.kind}: {self.message}"
 
 
+class StorageError(TesseraError, OSError):
+    """The dataset's own place cannot be read or written: full, denied, out of reach. Ends the run; nothing is
+    half-published. An ``OSError`` too, for those who wait for a better moment."""
+
+
 class BudgetExceeded(TesseraError):
     """More rows failed than the config's ``failures`` allow. What was written stays valid.
 

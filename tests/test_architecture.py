@@ -40,6 +40,8 @@ ORDER = [
     "schema",
     "checkpoint",
     "storage",
+    "ranged",
+    "retrying",
     "media",
     "errors",
 ]

@@ -16,8 +16,9 @@ from pipeline.decoders.image import ImageConfig, ImageMedia
 from pipeline.decoders.joined import JoinedSamples, after_mp3, parts_of
 from pipeline.decoders.sniff import HEAD_BYTES, Shape, sniff
 from pipeline.decoders.text import TextConfig, TextMedia
-from pipeline.errors import SampleError
+from pipeline.errors import TRANSIENT_KINDS, SampleError
 from pipeline.media import Frames, Image, MediaInfo, Modality, Sampling, Span, Text, Waveform
+from pipeline.ranged import reading
 from pipeline.storage import Blob
 
 _TAIL_S = 1.0
@@ -153,7 +154,7 @@ class _OpenContainer(OpenMedia):
             return path
         self.folder = tempfile.mkdtemp(prefix="tessera-")
         path = os.path.join(self.folder, "media")
-        with self.blob.open() as remote, open(path, "wb") as local:
+        with reading(self.blob.uri), self.blob.open() as remote, open(path, "wb") as local:
             shutil.copyfileobj(remote, local, 1 << 20)
         return path
 
@@ -245,6 +246,8 @@ def _open_sound(blob: Blob, video: video_decord.Config | video_pyav.Config, audi
             return _OpenContainer(blob, video, audio)
         return _OpenSound(samples, samples.format.lower())
     except SampleError as first:
+        if first.kind in TRANSIENT_KINDS:  # says nothing about the content: no other decoder may guess
+            raise
         try:
             return _OpenContainer(blob, video, audio)
         except SampleError as second:
@@ -263,7 +266,9 @@ def _goes_on(blob: Blob, samples: SoundfileSamples) -> bool:
                 return container.sound_after(samples.span.end_s - _TAIL_S) - samples.span.end_s > _PACKET_S
             more = container.sound_after(0.0) - samples.span.end_s
             return more > _PACKET_S or (after is None and more < -_PACKET_S)
-    except SampleError:
+    except SampleError as error:
+        if error.kind in TRANSIENT_KINDS:
+            raise
         return False  # libsndfile reads on past what FFmpeg refuses
 
 
@@ -273,8 +278,12 @@ def _open_unknown(
     """A file that neither its name nor its first bytes explain."""
     try:
         return _OpenContainer(blob, video, audio)
-    except SampleError:
-        try:
-            return _OpenText(blob, text)
-        except SampleError as error:
-            raise SampleError("unsupported", "no decoder knows this content") from error
+    except SampleError as first:
+        if first.kind in TRANSIENT_KINDS:
+            raise
+    try:
+        return _OpenText(blob, text)
+    except SampleError as error:
+        if error.kind in TRANSIENT_KINDS:
+            raise
+        raise SampleError("unsupported", "no decoder knows this content") from error

@@ -13,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import storage
 from pipeline.errors import SampleError
+from pipeline.ranged import reading
 
 LISTING_ROWS = 10_000
 """Rows of one table of a listing, at most."""
@@ -81,7 +82,7 @@ def content_token(uri: str) -> str:
     """sha256 (hex) of the file's bytes; ``missing`` where they cannot be read."""
     digest = hashlib.sha256()
     try:
-        with storage.Blob(uri).open() as file, storage.reading(uri):
+        with storage.Blob(uri).open() as file, reading(uri):
             while piece := file.read(1 << 20):
                 digest.update(piece)
     except SampleError:
