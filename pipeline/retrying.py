@@ -126,16 +126,23 @@ def may_pass(error: BaseException) -> bool:
     chain = list(_chain(error))
     if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain):
         return False
-    for one in chain:  # an answer of the server says more than the error that a library made of it
+    for one in chain:  # an answer of the server says more than the number of the error that a library made of it
+        if {f"{cls.__module__}.{cls.__qualname__}" for cls in type(one).__mro__} & _TYPES:
+            return True
         status, code = _answer(one)
         if status is not None:
             return code in _CODES or status in _STATUSES or (status >= 500 and status not in _NEVER)
-    return any(_passes(one) for one in chain)
+    return any(
+        isinstance(one, TimeoutError | ConnectionError) or (isinstance(one, OSError) and one.errno in _ERRNOS)
+        for one in chain
+    )
 
 
 def of_storage(error: BaseException) -> bool:
     """True for what a file system raises when it cannot do its work: an ``OSError``, or its library's own kind."""
-    return isinstance(error, OSError) or bool({cls.__module__.partition(".")[0] for cls in _types(error)} & _LIBRARIES)
+    return isinstance(error, OSError) or bool(
+        {cls.__module__.partition(".")[0] for cls in type(error).__mro__} & _LIBRARIES
+    )
 
 
 def denied(error: BaseException) -> bool:
@@ -151,18 +158,6 @@ def precondition_failed(error: BaseException) -> bool:
     """True where a conditional request met another state: not every S3 server says which condition it was, and s3fs
     makes a ``FileExistsError`` only of those that do."""
     return any(_answer(one)[0] == 412 for one in _chain(error))
-
-
-def _passes(error: BaseException) -> bool:
-    if isinstance(error, TimeoutError | ConnectionError):
-        return True
-    if isinstance(error, OSError) and error.errno in _ERRNOS:
-        return True
-    return bool({f"{cls.__module__}.{cls.__qualname__}" for cls in _types(error)} & _TYPES)
-
-
-def _types(error: BaseException) -> tuple[type, ...]:
-    return type(error).__mro__
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

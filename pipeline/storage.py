@@ -311,11 +311,8 @@ def check_writable(url: str, where: str) -> None:
         new = [path] if isinstance(fs, LocalFileSystem) else []
         while new and not os.path.exists(os.path.dirname(new[-1])):
             new.append(os.path.dirname(new[-1]))
-        if new:
-            publish(probe, b"")
-        else:  # asked once: who mistyped an endpoint should not wait
-            fs.pipe_file(path, b"")
-        fs.rm_file(path)
+        publish(probe, b"")
+        retried(lambda: fs.rm_file(path))
         for folder in new[1:]:
             os.rmdir(folder)
     except Exception as error:  # any backend may raise anything here: permissions, quotas, DNS, credentials
@@ -400,7 +397,7 @@ class _Temporary(io.FileIO):
 def check_readable(url: str, where: str) -> None:
     """Raises ``ConfigError`` at ``where`` unless ``url`` can be reached and is there."""
     try:
-        found = _exists(url)  # asked once: who mistyped an endpoint should not wait
+        found = retried(lambda: _exists(url))
     except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
         raise ConfigError(where, f"cannot reach {url!r} ({describe(error)})", "give a path that can be read") from error
     if not found:

@@ -1,7 +1,7 @@
 """``faulty://<folder>/...``: a local folder behind a file system whose faults a test chooses, file by file.
 
-Faults lie in ``<folder>/.faults.json``, so that every process (Ray's workers too, once they import this module) sees the
-same ones, and counts them down together:
+Faults lie in ``<folder>/.faults.json``, so that every process sees the same ones and counts them down together. Ray's
+workers know the scheme with ``ray.init(runtime_env={"worker_process_setup_hook": "tests.faulty.register"})``.
 
     faulty.plan(folder, {"a.jpg": Fault("read", "reset", times=2), "out/*": Fault("write", "full", after=1000)})
 
@@ -253,7 +253,7 @@ def _write(path: str, data: bytes) -> None:
 
 
 def register() -> None:
-    """Once a process. A Ray worker: ``worker_process_setup_hook``, or import and call it in the task."""
+    """Once a process; importing this module has done it."""
     fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
 
 
