@@ -13,6 +13,7 @@ import stat
 import tempfile
 import uuid
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -88,7 +89,11 @@ class Blob:
         return split(self.uri)[1] if self.local and not self.uri.startswith(_BYTES) else None
 
     def size(self) -> int:
-        """Bytes of the file. Raises ``SampleError`` (missing, io)."""
+        """Bytes of the file, asked for once. Raises ``SampleError`` (missing, io)."""
+        return self._size
+
+    @cached_property
+    def _size(self) -> int:
         fs, path = split(self.uri)
         with reading(self.uri):
             if isinstance(fs, LocalFileSystem):
