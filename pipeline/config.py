@@ -304,8 +304,8 @@ def _path_in(raw: Any, loc: tuple[str | int, ...]) -> str:
     names: list[str] = []
     value = raw
     tagged = False
-    for i, part in enumerate(loc):
-        if not tagged and i < len(loc) - 1 and isinstance(value, dict) and value.get("kind") == part:
+    for part in loc:
+        if not tagged and isinstance(value, dict) and value.get("kind") == part:
             tagged = True
             continue
         in_list = isinstance(value, list) and isinstance(part, int) and part < len(value)

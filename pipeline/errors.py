@@ -82,6 +82,11 @@ class SampleError(TesseraError):
         return f"{self.kind}: {self.message}"
 
 
+class StorageError(TesseraError, OSError):
+    """The dataset's own place cannot be read or written: full, denied, out of reach. Ends the run; nothing is
+    half-published. An ``OSError`` too, for those who wait for a better moment."""
+
+
 class BudgetExceeded(TesseraError):
     """More rows failed than the config's ``failures`` allow. What was written stays valid.
 
@@ -97,6 +102,21 @@ class BudgetExceeded(TesseraError):
     def __str__(self) -> str:
         return str(self.args[0])
 
+
+def out_of_memory(error: BaseException) -> bool:
+    """True for an allocation that failed, of the host or of a device. Also torch's own errors, without importing it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "bad_alloc",
+    "could not create a memory",  # oneDNN
+    "out of memory",  # CUDA, where it is the driver that refuses
+    "ALLOC_FAILED",  # cuBLAS, cuDNN
+)
 
 _SECRET_URL = re.compile(r"^(?:[a-z][a-z0-9+.-]*://[^/?#]*:[^/?#]*@|(?:https?|ftps?)://[^/?#]*@)", re.IGNORECASE)
 _SIGNED_URL = re.compile(

@@ -6,20 +6,28 @@ Everything that touches a path goes through here, so a local folder, S3 and memo
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import shutil
 import stat
+import tempfile
 import uuid
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from functools import cached_property
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline.errors import ConfigError, SampleError, describe
+from pipeline.errors import ConfigError, SampleError, StorageError, TesseraError, describe
+from pipeline.ranged import RangedFile, reading, whole
+from pipeline.retrying import denied, full, of_storage, precondition_failed, retried
 
 _BYTES = "bytes://"
+_BUFFER = 1 << 20
+_PIECE = 8 << 20
 
 
 def split(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -63,7 +71,11 @@ def join(root: str, *parts: str) -> str:
 
 @dataclass(frozen=True)
 class Blob:
-    """One file of the corpus. ``uri`` is a local path or an fsspec URL."""
+    """One file of the corpus. ``uri`` is a local path or an fsspec URL.
+
+    What fails and may pass is tried again where the file is remote (`pipeline.retrying`); local files are read as they
+    are.
+    """
 
     uri: str
 
@@ -77,64 +89,101 @@ class Blob:
         return split(self.uri)[1] if self.local and not self.uri.startswith(_BYTES) else None
 
     def size(self) -> int:
-        """Bytes of the file. Raises ``SampleError`` (missing, io)."""
+        """Bytes of the file, asked for once. Raises ``SampleError`` (missing, io)."""
+        return self._size
+
+    @cached_property
+    def _size(self) -> int:
         fs, path = split(self.uri)
         with reading(self.uri):
-            self._check_regular(fs, path)
-            return int(fs.size(path) or 0)
+            if isinstance(fs, LocalFileSystem):
+                _check_regular(path, self.uri)
+                return os.path.getsize(path)
+            return retried(lambda: int(fs.size(path) or 0))
 
     def read(self, limit: int | None = None) -> bytes:
         """All bytes (or the first ``limit``). Raises ``SampleError`` (missing, io)."""
-        with reading(self.uri), self._open() as file:
-            return file.read(-1 if limit is None else limit)
+        fs, path = split(self.uri)
+
+        def read() -> bytes:
+            with fs.open(path, "rb") as file:
+                return whole(file, limit)
+
+        with reading(self.uri):
+            if isinstance(fs, LocalFileSystem):
+                with self._open_local(path) as file:
+                    return file.read(-1 if limit is None else limit)
+            return retried(read)
 
     def open(self) -> BinaryIO:
-        """A seekable binary file, read by ranges where it is remote."""
-        with reading(self.uri):
-            return self._open()
-
-    def _open(self) -> BinaryIO:
+        """A seekable binary file, read by ranges where it is remote. Raises ``SampleError`` (missing, io), and so does
+        reading it where it is remote."""
         fs, path = split(self.uri)
-        self._check_regular(fs, path)
-        return cast(BinaryIO, fs.open(path, "rb"))
+        with reading(self.uri):
+            if isinstance(fs, LocalFileSystem):
+                return self._open_local(path)
+            return cast(BinaryIO, RangedFile(self.uri, retried(lambda: fs.open(path, "rb"))))
 
-    def _check_regular(self, fs: fsspec.AbstractFileSystem, path: str) -> None:
-        """A pipe would wait for ever, a device may have no end."""
-        if isinstance(fs, LocalFileSystem) and not stat.S_ISREG(os.stat(path).st_mode):
-            raise SampleError("unsupported", f"not a regular file: {self.uri}")
+    def _open_local(self, path: str) -> BinaryIO:
+        _check_regular(path, self.uri)
+        return open(path, "rb")
 
 
-class reading:
-    """Turns what a file system raises into a ``SampleError`` that names the file."""
+def _check_regular(path: str, uri: str) -> None:
+    """A pipe would wait for ever, a device may have no end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise SampleError("unsupported", f"not a regular file: {uri}")
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+
+class _own_place:
+    """Turns what a file system raises at the dataset's own place into a ``StorageError`` of one line."""
+
+    def __init__(self, doing: str, url: str, missing_is_told: bool = False) -> None:
+        self.doing, self.url, self.missing_is_told = doing, url, missing_is_told
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, FileNotFoundError):
-            raise SampleError("missing", f"no such file: {self.uri}") from error
-        if isinstance(error, OSError):
-            raise SampleError("io", describe(error)) from error
+        told = (FileNotFoundError, NotADirectoryError) if self.missing_is_told else ()
+        if error is None or isinstance(error, (TesseraError, *told)) or not of_storage(error):
+            return
+        why = "it is full" if full(error) else "access is denied" if denied(error) else "it failed"
+        raise StorageError(f"cannot {self.doing} {self.url!r}: {why} ({describe(error)})") from error
 
 
 def exists(url: str) -> bool:
+    with _own_place("reach", url):
+        return retried(lambda: _exists(url))
+
+
+def _exists(url: str) -> bool:
     fs, path = split(url)
-    return bool(fs.exists(path))
+    if type(fs).exists is not fsspec.AbstractFileSystem.exists:
+        return bool(fs.exists(path))
+    try:  # fsspec's own would take any error for "not there"
+        fs.info(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def read_bytes(url: str) -> bytes:
+    """All of a file. Raises ``FileNotFoundError``; ``StorageError`` for anything else that stands in the way."""
     fs, path = split(url)
-    return cast(bytes, fs.cat_file(path))
+
+    def read() -> bytes:
+        data: bytes = fs.cat_file(path)
+        return data
+
+    with _own_place("read", url, missing_is_told=True):
+        return retried(read)
 
 
 def list_files(url: str, suffix: str = "") -> list[str]:
     """Names of the files directly inside the folder ``url``, sorted; empty if there is none."""
-    fs, path = split(url)
     try:
-        found = fs.ls(path, detail=True, refresh=True)
+        found = entries(url)
     except FileNotFoundError:
         return []
     names = (entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in found if entry["type"] == "file")
@@ -143,73 +192,120 @@ def list_files(url: str, suffix: str = "") -> list[str]:
 
 def list_folders(url: str) -> list[str]:
     """Names of the folders directly inside the folder ``url``, sorted; empty if there is none."""
-    fs, path = split(url)
     try:
-        entries = fs.ls(path, detail=True, refresh=True)
+        found = entries(url)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+    return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in found if e["type"] == "directory")
+
+
+def entries(url: str) -> list[dict[str, Any]]:
+    """What fsspec tells of each entry of a folder, as it is now.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        NotADirectoryError: a file.
+        StorageError: it cannot be listed.
+    """
+    fs, path = split(url)
+
+    def listed() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = fs.ls(path, detail=True, refresh=True)
+        return found
+
+    with _own_place("list", url, missing_is_told=True):
+        return retried(listed)
 
 
 def remove(url: str) -> None:
     """Delete a file; nothing happens if it is not there."""
     fs, path = split(url)
-    with contextlib.suppress(FileNotFoundError):
-        fs.rm_file(path)
+    with _own_place("remove", url), contextlib.suppress(FileNotFoundError):
+        retried(lambda: fs.rm_file(path))
 
 
 def move(source: str, target: str) -> None:
     """Move a file within one file system; moved already is fine, so that it may be done twice, by anybody."""
     fs, path = split(source)
     to = split(target)[1]
-    try:
-        if isinstance(fs, LocalFileSystem):
-            os.makedirs(os.path.dirname(to), exist_ok=True)
-            os.replace(path, to)
-        else:
-            fs.copy(path, to)
-            fs.rm_file(path)
-    except FileNotFoundError:
-        if not fs.exists(to):
-            raise
+    with _own_place("move", source):
+        try:
+            if isinstance(fs, LocalFileSystem):
+                os.makedirs(os.path.dirname(to), exist_ok=True)
+                os.replace(path, to)
+            else:
+                retried(lambda: fs.copy(path, to))
+                retried(lambda: fs.rm_file(path))
+        except FileNotFoundError:
+            if not exists(target):
+                raise
 
 
 def remove_folder(url: str) -> None:
     """Delete a folder with all that is in it; nothing happens if it is not there."""
     fs, path = split(url)
-    with contextlib.suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)
+    with _own_place("remove", url), contextlib.suppress(FileNotFoundError):
+        retried(lambda: fs.rm(path, recursive=True))
 
 
 def publish(url: str, data: bytes) -> None:
-    """Write ``data`` to ``url`` so that no reader ever sees half of it. Overwrites."""
-    with publishing(url) as file:
-        file.write(data)
+    """Write ``data`` to ``url`` so that no reader ever sees half of it. Overwrites. Raises ``StorageError``."""
+    if is_local(url):
+        with publishing(url) as file:
+            file.write(data)
+        return
+    fs, path = split(url)
+    with _own_place("write", url):
+        retried(lambda: fs.pipe_file(path, data))
 
 
 def publish_new(url: str, data: bytes) -> bool:
-    """Create ``url`` with ``data`` exclusively; False if it is there already. This is the commit."""
-    fs, path = split(url)
-    if isinstance(fs, LocalFileSystem):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    """Create ``url`` with ``data`` exclusively; False if another was first. This is the commit.
+
+    ``data`` must be the writer's alone (a run's id, a token): an answer that was lost on the way makes an object store,
+    asked again by us or by its own library, say that the file is there already, and only what is in it tells whose it
+    is. A local link either is made or is not, and says which.
+
+    Raises:
+        StorageError: it could not be tried, or nobody answered whether it was done.
+    """
+    with _own_place("write", url):
+        if is_local(url):
+            return _link_new(split(url)[1], data)
+        return _create_new(url, data)
+
+
+def _link_new(path: str, data: bytes) -> bool:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
             os.link(temporary, path)
         except FileExistsError:
             return False
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-        return True
-    try:
-        fs.pipe_file(path, data, mode="create")
-    except FileExistsError:
-        return False
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
     return True
+
+
+def _create_new(url: str, data: bytes) -> bool:
+    fs, path = split(url)
+
+    def create() -> bool:
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except Exception as error:
+            if not isinstance(error, FileExistsError) and not precondition_failed(error):
+                raise
+            return False
+        return True
+
+    return retried(create) or read_bytes(url) == data
 
 
 def check_writable(url: str, where: str) -> None:
@@ -221,59 +317,92 @@ def check_writable(url: str, where: str) -> None:
         while new and not os.path.exists(os.path.dirname(new[-1])):
             new.append(os.path.dirname(new[-1]))
         publish(probe, b"")
-        fs.rm_file(path)
+        retried(lambda: fs.rm_file(path))
         for folder in new[1:]:
             os.rmdir(folder)
     except Exception as error:  # any backend may raise anything here: permissions, quotas, DNS, credentials
+        told = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
         raise ConfigError(
-            where, f"cannot write to {url!r} ({describe(error)})", "give a folder that can be written"
+            where, f"cannot write to {url!r} ({describe(told)})", "give a folder that can be written"
         ) from error
 
 
 class publishing:
-    """A binary file that appears under ``url`` when the block ends well, and never otherwise."""
+    """A binary file that appears under ``url`` when the block ends well, and never otherwise.
+
+    What goes to an object store is written to this machine's temporary folder first (``TMPDIR``), so that an upload
+    which breaks off is done again whole. s3fs sends its parts while they are written, one after the other: nothing is
+    lost by waiting.
+
+    Raises:
+        StorageError: the place is full, denied, out of reach.
+    """
 
     def __init__(self, url: str) -> None:
-        self.fs, self.path = split(url)
-        self.local = isinstance(self.fs, LocalFileSystem)
-        self.temporary = f"{self.path}.{uuid.uuid4().hex}.tmp" if self.local else self.path
+        self.url, self.local = url, is_local(url)
+        self.path = split(url)[1]
+        folder, name = os.path.split(self.path)
+        self.folder = folder if self.local else tempfile.gettempdir()
+        self.temporary = os.path.join(self.folder, f"{name}.{uuid.uuid4().hex}.tmp")
 
     def __enter__(self) -> BinaryIO:
-        if self.local:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            self.file: BinaryIO = open(self.temporary, "wb")
-        else:
-            self.file = cast(BinaryIO, self.fs.open(self.path, "wb"))
+        with _own_place("write", self.temporary):
+            os.makedirs(self.folder, exist_ok=True)
+            self.file: BinaryIO = cast(BinaryIO, io.BufferedWriter(_Temporary(self.temporary, "wb"), _BUFFER))
         return self.file
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None:
-            self._give_up()
-        elif self.local:
-            try:
+        try:
+            if error is not None:
+                self._abandon()
+            elif self.local:
                 self.file.flush()
-                os.fsync(self.file.fileno())
+                with _own_place("write", self.url):
+                    os.fsync(self.file.fileno())
+                    self.file.close()
+                    os.replace(self.temporary, self.path)
+            else:
                 self.file.close()
-                os.replace(self.temporary, self.path)
-            except BaseException:
-                self._give_up()
-                raise
-        else:
-            self.file.close()
-
-    def _give_up(self) -> None:
-        if self.local:
-            self.file.close()
+                with _own_place("write", self.url):
+                    retried(self._upload)
+        except BaseException:
+            self._abandon()
+            raise
+        finally:
             if os.path.exists(self.temporary):
                 os.unlink(self.temporary)
-        else:
-            self.file.discard()  # type: ignore[attr-defined]  # fsspec's: an upload that is never completed
+
+    def _abandon(self) -> None:
+        """Close without a second complaint: a buffer that could not be written still waits in the file."""
+        with contextlib.suppress(OSError):
+            self.file.close()
+
+    def _upload(self) -> None:
+        fs, path = split(self.url)
+        remote = fs.open(path, "wb")
+        try:
+            with open(self.temporary, "rb") as source:
+                shutil.copyfileobj(source, remote, _PIECE)
+            remote.close()
+        except BaseException:
+            with contextlib.suppress(Exception):  # what broke the upload breaks this too; the first is told
+                remote.discard()  # fsspec's: an upload that is never completed
+            remote.closed = True  # or its collection would complete it
+            raise
+
+
+class _Temporary(io.FileIO):
+    """A file whose every failing write says where."""
+
+    def write(self, data: Any) -> int:
+        with _own_place("write", str(self.name)):
+            return super().write(data)
 
 
 def check_readable(url: str, where: str) -> None:
     """Raises ``ConfigError`` at ``where`` unless ``url`` can be reached and is there."""
     try:
-        found = exists(url)
+        found = retried(lambda: _exists(url))
     except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
         raise ConfigError(where, f"cannot reach {url!r} ({describe(error)})", "give a path that can be read") from error
     if not found:

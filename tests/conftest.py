@@ -84,3 +84,12 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield fs
     s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between attempts of a few milliseconds."""
+    from pipeline import retrying
+
+    monkeypatch.setattr(retrying, "BASE_S", 0.001)
+    monkeypatch.setattr(retrying, "MAX_S", 0.005)

@@ -41,6 +41,8 @@ ORDER = [
     "schema",
     "checkpoint",
     "storage",
+    "ranged",
+    "retrying",
     "media",
     "errors",
 ]

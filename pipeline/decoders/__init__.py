@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipeline.decoders import opening, video_decord, video_pyav
 from pipeline.decoders.audio import AudioConfig
+from pipeline.decoders.bounds import FileBounds
 from pipeline.decoders.image import ImageConfig
 from pipeline.decoders.opening import OpenMedia
 from pipeline.decoders.text import TextConfig
@@ -21,17 +22,13 @@ from pipeline.storage import Blob
 VideoConfig = Annotated[video_decord.Config | video_pyav.Config, Field(discriminator="kind")]
 
 
-class DecodersConfig(BaseModel):
-    """How each modality is decoded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class DecodersConfig(FileBounds):
+    """How each modality is decoded, and what a file may have."""
 
     text: TextConfig = TextConfig()
     image: ImageConfig = ImageConfig()
     video: VideoConfig = video_decord.Config()
     audio: AudioConfig = AudioConfig()
-    max_seconds: float = Field(default=7 * 86400.0, gt=0, allow_inf_nan=False)
-    """A file whose time stamps go beyond this is a failure (``limit``): it would be cut into windows without end."""
 
 
 def open_media(blob: Blob, hint: Modality | None, config: DecodersConfig) -> OpenMedia:
@@ -40,7 +37,7 @@ def open_media(blob: Blob, hint: Modality | None, config: DecodersConfig) -> Ope
     Raises:
         SampleError: ``empty``, ``unsupported``, ``corrupt``, ``limit``, ``missing``, ``io``, ``encoding``.
     """
-    return opening.open_media(blob, hint, config.text, config.image, config.video, config.audio, config.max_seconds)
+    return opening.open_media(blob, hint, config.text, config.image, config.video, config.audio, config)
 
 
 __all__ = ["DecodersConfig", "OpenMedia", "open_media"]

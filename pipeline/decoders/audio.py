@@ -37,6 +37,10 @@ class AudioConfig(BaseModel):
     soundfile: bool = True
     """False: sound files go through PyAV at once."""
     max_sample_rate: int = Field(default=768_000, ge=1)
+    """Hz by the header; a higher rate is a failure (``limit``)."""
+    max_window_bytes: int = Field(default=1 << 30, ge=1)
+    """Seconds of one window x the higher of its own and the wanted rate x 4; more is a failure (``limit``) before
+    memory is taken."""
 
     def check_rate(self, rate: int) -> None:
         """Raises ``SampleError`` (``limit``, ``corrupt``) for rates that no converter has."""
@@ -44,6 +48,13 @@ class AudioConfig(BaseModel):
             raise SampleError("corrupt", f"sample rate {rate}")
         if rate > self.max_sample_rate:
             raise SampleError("limit", f"sample rate {rate} Hz, over max_sample_rate {self.max_sample_rate}")
+
+    def check_window(self, seconds: float, rate: int) -> None:
+        """Raises ``SampleError``: ``limit``."""
+        size = seconds * rate * 4
+        if size > self.max_window_bytes:
+            told = f"{seconds:.0f} seconds of sound at {rate} Hz are {size:.0f} bytes"
+            raise SampleError("limit", f"{told}, over max_window_bytes {self.max_window_bytes}: cut shorter windows")
 
 
 class Samples(Protocol):

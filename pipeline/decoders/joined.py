@@ -19,7 +19,8 @@ import numpy as np
 from pipeline.decoders.audio import Samples
 from pipeline.errors import SampleError
 from pipeline.media import Span
-from pipeline.storage import Blob, reading
+from pipeline.ranged import reading
+from pipeline.storage import Blob
 
 _CHUNK = 1 << 20
 _OGG_FIRST = b"OggS\x00\x02"

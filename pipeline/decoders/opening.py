@@ -11,18 +11,22 @@ from typing import Self
 
 from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders.audio import AudioConfig, ContainerSamples, Samples, SoundfileSamples, waveform
+from pipeline.decoders.bounds import FileBounds
 from pipeline.decoders.container import Container
 from pipeline.decoders.image import ImageConfig, ImageMedia
 from pipeline.decoders.joined import JoinedSamples, after_mp3, parts_of
 from pipeline.decoders.sniff import HEAD_BYTES, Shape, sniff
 from pipeline.decoders.text import TextConfig, TextMedia
-from pipeline.errors import SampleError
+from pipeline.errors import TRANSIENT_KINDS, SampleError
 from pipeline.media import Frames, Image, MediaInfo, Modality, Sampling, Span, Text, Waveform
+from pipeline.ranged import reading
 from pipeline.storage import Blob
 
 _TAIL_S = 1.0
 _PACKET_S = 0.2
 _TAGS_BYTES = 1024
+_SAYS_NOTHING = (*TRANSIENT_KINDS, "limit")
+"""Kinds of failure after which no other decoder may guess what the content is."""
 
 
 class OpenMedia:
@@ -32,6 +36,7 @@ class OpenMedia:
     """
 
     info: MediaInfo
+    sound_limits = AudioConfig()
 
     def text(self, start_s: float | None, end_s: float | None) -> Text:
         """The words of ``[start_s, end_s)``, a segment a line; all of them where times are None."""
@@ -50,7 +55,10 @@ class OpenMedia:
 
     def waveform(self, sample_rate: int, start_s: float, end_s: float) -> Waveform:
         """The sound of ``[start_s, end_s)``, mono, at ``sample_rate``."""
-        return waveform(self.sound(), sample_rate, start_s, end_s)
+        samples = self.sound()
+        seconds = min(end_s, samples.span.end_s) - max(start_s, samples.span.start_s)
+        self.sound_limits.check_window(seconds, max(samples.rate, sample_rate))
+        return waveform(samples, sample_rate, start_s, end_s)
 
     def close(self) -> None:
         """Give back what is held open."""
@@ -100,11 +108,14 @@ class _OpenSound(OpenMedia):
 class _OpenContainer(OpenMedia):
     """Video and audio streams. Each reader has a container of its own, so that they do not move each other."""
 
-    def __init__(self, blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig) -> None:
+    def __init__(
+        self, blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig, bounds: FileBounds
+    ) -> None:
         self.blob, self.video, self.audio = blob, video, audio
         self.folder: str | None = None
         self.containers = [Container(blob)]
         try:
+            bounds.check_streams(len(self.containers[0].av.streams))
             spans: dict[Modality, Span | None] = dict(self.containers[0].spans())
         except BaseException:
             self.close()
@@ -153,7 +164,7 @@ class _OpenContainer(OpenMedia):
             return path
         self.folder = tempfile.mkdtemp(prefix="tessera-")
         path = os.path.join(self.folder, "media")
-        with self.blob.open() as remote, open(path, "wb") as local:
+        with reading(self.blob.uri), self.blob.open() as remote, open(path, "wb") as local:
             shutil.copyfileobj(remote, local, 1 << 20)
         return path
 
@@ -171,23 +182,26 @@ def open_media(
     image: ImageConfig,
     video: video_decord.Config | video_pyav.Config,
     audio: AudioConfig,
-    max_seconds: float,
+    bounds: FileBounds,
 ) -> OpenMedia:
     """See ``pipeline.decoders.open_media``."""
+    bounds.check_bytes(blob.size())
     head = blob.read(HEAD_BYTES)
     if not head:
         raise SampleError("empty", "zero bytes")
     known = sniff(head)
     try:
-        media = _open(blob, known or hint, text, image, video, audio)
+        media = _open(blob, known or hint, text, image, video, audio, bounds)
     except SampleError as error:
         if known is None and hint != "text" and error.kind == "corrupt":
             raise SampleError("unsupported", error.message) from error
         raise
-    end_s = max((span.end_s for span in media.info.spans.values() if span is not None), default=0.0)
-    if not end_s <= max_seconds:
+    media.sound_limits = audio
+    try:
+        bounds.check_seconds(max((span.end_s for span in media.info.spans.values() if span is not None), default=0.0))
+    except SampleError:
         media.close()
-        raise SampleError("limit", f"{end_s:.0f} seconds by its time stamps, over max_seconds {max_seconds:.0f}")
+        raise
     return media
 
 
@@ -198,28 +212,32 @@ def _open(
     image: ImageConfig,
     video: video_decord.Config | video_pyav.Config,
     audio: AudioConfig,
+    bounds: FileBounds,
 ) -> OpenMedia:
     if shape == "image":
         return _OpenImage(blob, image)
     if shape == "text":
         return _OpenText(blob, text)
     if shape == "audio":
-        return _open_joined(blob, video, audio) or _open_sound(blob, video, audio)
+        return _open_joined(blob, video, audio, bounds) or _open_sound(blob, video, audio, bounds)
     if shape is not None:
-        return _OpenContainer(blob, video, audio)
-    return _open_unknown(blob, text, video, audio)
+        return _OpenContainer(blob, video, audio, bounds)
+    return _open_unknown(blob, text, video, audio, bounds)
 
 
-def _open_joined(blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig) -> OpenMedia | None:
+def _open_joined(
+    blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig, bounds: FileBounds
+) -> OpenMedia | None:
     """A file of several sound streams, one after the other; None if it is no such file."""
     parts = parts_of(blob)
     if not parts:
         return None
-    with _open_sound(parts[0], video, audio) as first:
+    bounds.check_streams(len(parts))
+    with _open_sound(parts[0], video, audio, bounds) as first:
         if list(first.info.spans) != ["audio"]:
             return None
         format = first.info.format
-    return _OpenSound(JoinedSamples(parts, lambda part: _PartSamples(_open_sound(part, video, audio))), format)
+    return _OpenSound(JoinedSamples(parts, lambda part: _PartSamples(_open_sound(part, video, audio, bounds))), format)
 
 
 class _PartSamples:
@@ -233,21 +251,27 @@ class _PartSamples:
         self.media.close()
 
 
-def _open_sound(blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig) -> OpenMedia:
+def _open_sound(
+    blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig, bounds: FileBounds
+) -> OpenMedia:
     """soundfile first; where it refuses, PyAV has the last word, and soundfile's is told if both refuse."""
     if not audio.soundfile:
-        return _OpenContainer(blob, video, audio)
+        return _OpenContainer(blob, video, audio, bounds)
     try:
         samples = SoundfileSamples(blob)
         audio.check_rate(samples.rate)
         if _goes_on(blob, samples):
             samples.close()
-            return _OpenContainer(blob, video, audio)
+            return _OpenContainer(blob, video, audio, bounds)
         return _OpenSound(samples, samples.format.lower())
     except SampleError as first:
+        if first.kind in TRANSIENT_KINDS:
+            raise
         try:
-            return _OpenContainer(blob, video, audio)
+            return _OpenContainer(blob, video, audio, bounds)
         except SampleError as second:
+            if second.kind in _SAYS_NOTHING:
+                raise
             raise SampleError(first.kind, f"{first.message}; {second.message}") from second
 
 
@@ -263,18 +287,28 @@ def _goes_on(blob: Blob, samples: SoundfileSamples) -> bool:
                 return container.sound_after(samples.span.end_s - _TAIL_S) - samples.span.end_s > _PACKET_S
             more = container.sound_after(0.0) - samples.span.end_s
             return more > _PACKET_S or (after is None and more < -_PACKET_S)
-    except SampleError:
+    except SampleError as error:
+        if error.kind in TRANSIENT_KINDS:
+            raise
         return False  # libsndfile reads on past what FFmpeg refuses
 
 
 def _open_unknown(
-    blob: Blob, text: TextConfig, video: video_decord.Config | video_pyav.Config, audio: AudioConfig
+    blob: Blob,
+    text: TextConfig,
+    video: video_decord.Config | video_pyav.Config,
+    audio: AudioConfig,
+    bounds: FileBounds,
 ) -> OpenMedia:
     """A file that neither its name nor its first bytes explain."""
     try:
-        return _OpenContainer(blob, video, audio)
-    except SampleError:
-        try:
-            return _OpenText(blob, text)
-        except SampleError as error:
-            raise SampleError("unsupported", "no decoder knows this content") from error
+        return _OpenContainer(blob, video, audio, bounds)
+    except SampleError as first:
+        if first.kind in _SAYS_NOTHING:
+            raise
+    try:
+        return _OpenText(blob, text)
+    except SampleError as error:
+        if error.kind in _SAYS_NOTHING:
+            raise
+        raise SampleError("unsupported", "no decoder knows this content") from error

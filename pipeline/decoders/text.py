@@ -29,6 +29,13 @@ class TextConfig(BaseModel):
     """Tags, scripts and styles of HTML are taken out, or kept as text."""
     max_bytes: int = Field(default=64 << 20, ge=1)
     """A larger file is a failure (``limit``)."""
+    max_characters: int = Field(default=16 << 20, ge=1)
+    """A longer text, of a file or of a manifest, is a failure (``limit``): tokenizers read all of it before cutting."""
+
+    def check_length(self, text: str) -> None:
+        """Raises ``SampleError``: ``limit``."""
+        if len(text) > self.max_characters:
+            raise SampleError("limit", f"{len(text)} characters of text, over max_characters {self.max_characters}")
 
     @field_validator("encoding")
     @classmethod
@@ -72,6 +79,7 @@ class TextMedia:
             text = "\n".join(segment.text for segment in self.segments)
         if not text.strip():
             raise SampleError("empty", "no words in it")
+        config.check_length(text)
         self.whole = text
         span = None
         if self.segments:

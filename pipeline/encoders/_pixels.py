@@ -122,11 +122,15 @@ class PictureEncoder(PixelEncoder):
     def prefix_length(self) -> int:
         """Class and register tokens before the patches."""
 
+    @property
+    def in_pieces(self) -> bool:
+        return self.modality == "video"
+
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         singles = [[row.inputs] if self.modality == "image" else _frames(row) for row in rows]
         pictures = [picture for single in singles for picture in single]
         want_hidden = want_tokens and not self.per_frame
-        step = self.config.batch_size
+        step = self.batch_size
         parts = [self.look(pictures[i : i + step], want_hidden) for i in range(0, len(pictures), step)]
         vectors = [part.pooled for part in parts if part.pooled is not None]
         pooled = np.concatenate(vectors) if vectors else None

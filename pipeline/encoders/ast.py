@@ -82,9 +82,13 @@ class AstEncoder(TransformersEncoder):
     def bucket(self, row: Prepared) -> tuple[()]:
         return ()
 
+    @property
+    def in_pieces(self) -> bool:
+        return True
+
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         parts, refused = _audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
-        encoded = _audio.in_batches(parts, self.config.batch_size, lambda some: self._encode(some, want_tokens))
+        encoded = _audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
         step_s = self.model.config.time_stride * _SHIFT_S
         return _audio.rows_of(len(rows), parts, encoded, refused, step_s, self.bands)
 

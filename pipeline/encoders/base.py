@@ -8,7 +8,7 @@ architecture does differently: how to load, what may be batched, one forward pas
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from weakref import WeakValueDictionary
@@ -17,8 +17,9 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.checkpoint import Checkpoint, CheckpointConfig
+from pipeline.encoders._fit import Fit
 from pipeline.encoders._weights import quiet
-from pipeline.errors import ConfigError, SampleError
+from pipeline.errors import ConfigError, SampleError, describe, out_of_memory
 from pipeline.media import Modality
 from pipeline.tokenizers.base import Prepared
 
@@ -95,20 +96,27 @@ class TransformersEncoderConfig(CheckpointConfig):
     device: Device = "auto"
     """``auto``: CUDA where there is one, else the CPU."""
     batch_size: int = Field(default=32, ge=1)
-    """Rows in one forward pass."""
+    """Rows in one forward pass; fewer for a while where memory runs out."""
+
+
+def first_pass(lengths: Sequence[int], start: int, count: int, most: float | None) -> range:
+    """The items from ``start`` on, at most ``count``, that hold at most ``most`` once padded to the longest of them; at
+    least one."""
+    longest = 0
+    for i in range(start, min(start + count, len(lengths))):
+        longest = max(longest, lengths[i])
+        if i > start and most is not None and (i - start + 1) * longest > most:
+            return range(start, i)
+    return range(start, min(start + count, len(lengths)))
 
 
 def passes(lengths: Sequence[int], count: int, most: float | None) -> list[range]:
     """Consecutive items in groups of at most ``count`` that hold at most ``most`` once padded to the longest of the
     group. An item longer than ``most`` goes alone."""
     groups: list[range] = []
-    start, longest = 0, 0
-    for i, length in enumerate(lengths):
-        longest = max(longest, length)
-        if i > start and (i - start >= count or (most is not None and (i - start + 1) * longest > most)):
-            groups.append(range(start, i))
-            start, longest = i, length
-    return [*groups, range(start, len(lengths))] if lengths else []
+    while (start := groups[-1].stop if groups else 0) < len(lengths):
+        groups.append(first_pass(lengths, start, count, most))
+    return groups
 
 
 _MODELS: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
@@ -136,6 +144,7 @@ class TransformersEncoder(ABC):
         self.checkpoint = checkpoint
         self.modality: Modality = modality
         self.tokenizer = tokenizer
+        self.fit = Fit()
 
     # -- on the driver -------------------------------------------------------------------------
 
@@ -212,7 +221,11 @@ class TransformersEncoder(ABC):
         return model
 
     def encode(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
-        """Rows in the order given; batched by ``bucket``, within a bucket by length."""
+        """Rows in the order given; batched by ``bucket``, within a bucket by length.
+
+        Where memory runs out the micro-batch is halved, and grows again later; a row that does not fit alone gives a
+        ``SampleError`` (``memory``).
+        """
         import torch
 
         done: list[Encoded | SampleError | None] = [None] * len(rows)
@@ -222,12 +235,69 @@ class TransformersEncoder(ABC):
         with torch.inference_mode():
             for members in buckets.values():
                 members.sort(key=lambda i: self.length(rows[i]))
-                lengths = [self.length(rows[i]) for i in members]
-                for some in passes(lengths, self.config.batch_size, self.most()):
-                    chunk = [members[i] for i in some]
-                    for index, encoded in zip(chunk, self.forward([rows[i] for i in chunk], want_tokens), strict=True):
-                        done[index] = encoded
+                ordered = [rows[i] for i in members]
+                for index, encoded in zip(members, self._in_passes(ordered, want_tokens), strict=True):
+                    done[index] = encoded
         return [row for row in done if row is not None]
+
+    def _in_passes(self, rows: Sequence[Prepared], want_tokens: bool) -> Iterator[Encoded | SampleError]:
+        """Rows of one bucket, ordered by length, a micro-batch after the other."""
+        lengths = [self.length(row) for row in rows]
+        start = 0
+        while start < len(rows):
+            group = self._next_pass(lengths, start)
+            encoded = self._tried([rows[i] for i in group], want_tokens)
+            if isinstance(encoded, str) and len(group) > 1:
+                self.fit.halve()
+                while not self.in_pieces and len(self._next_pass(lengths, start)) > len(group) // 2:
+                    self.fit.halve()
+                continue
+            if isinstance(encoded, str):
+                encoded = [self._alone(rows[start], want_tokens, encoded)]
+            yield from encoded
+            start = group.stop
+
+    def _next_pass(self, lengths: Sequence[int], start: int) -> range:
+        most = self.most()
+        return first_pass(lengths, start, self.batch_size, None if most is None else most * self.fit.share)
+
+    def _tried(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError] | str:
+        """What ``forward`` gives, or in one line where memory ran out."""
+        import torch
+
+        try:
+            encoded = self.forward(rows, want_tokens)
+            self.fit.went_well()
+            return encoded
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            told = describe(error)
+        self.fit.ran_out()  # only here are the tensors of the failed pass free
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return told
+
+    def _alone(self, row: Prepared, want_tokens: bool, told: str) -> Encoded | SampleError:
+        """A row that did not fit alone: again in smaller steps, where it has some."""
+        share = self.fit.share
+        while self.in_pieces and self.batch_size > 1:
+            self.fit.halve()
+            encoded = self._tried([row], want_tokens)
+            if not isinstance(encoded, str):
+                return encoded[0]
+        self.fit.share = share  # it says nothing about other rows
+        return SampleError("memory", told)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows, or pieces of rows, in one forward pass: the config's, or as many as fit into memory."""
+        return self.fit.of(self.config.batch_size)
+
+    @property
+    def in_pieces(self) -> bool:
+        """True if ``forward`` runs one row in steps of ``batch_size`` pieces (a video's frames, parts of a sound)."""
+        return False
 
     def bucket(self, row: Prepared) -> Hashable:
         """Rows of equal bucket may share a batch. Default: equal shapes of all inputs."""

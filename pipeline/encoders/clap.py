@@ -92,6 +92,10 @@ class ClapEncoder(TransformersEncoder):
     def length(self, row: Prepared) -> int:
         return len(row.inputs["input_ids"]) if self.modality == "text" else 0
 
+    @property
+    def in_pieces(self) -> bool:
+        return self.modality == "audio"
+
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         if self.modality == "text":
             ids, mask = _text.pad(rows, self.model.config.text_config.pad_token_id, self.device)
@@ -99,7 +103,7 @@ class ClapEncoder(TransformersEncoder):
             return [*_text.split(rows, output.pooler_output, output.last_hidden_state if want_tokens else None)]
         step_s = self.span / self.steps / self.extractor.sampling_rate
         parts, refused = _audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
-        encoded = _audio.in_batches(parts, self.config.batch_size, lambda some: self._encode(some, want_tokens))
+        encoded = _audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
         return _audio.rows_of(len(rows), parts, encoded, refused, step_s, self.bands)
 
     def _divide(self, samples: np.ndarray) -> list[np.ndarray]:

@@ -156,13 +156,17 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
     def most(self) -> float | None:
         return self.config.batch_tokens if self.modality == "text" else None
 
+    @property
+    def in_pieces(self) -> bool:
+        return self.modality != "text"
+
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         if self.modality == "text":
             pooled, hidden = read(self.model, *_text.pad(rows, self.model.config.text_config.pad_token_id, self.device))
             return list(_text.split(rows, pooled, hidden if want_tokens else None))
         if self.modality == "audio":
             parts, refused = _audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
-            encoded = _audio.in_batches(parts, self.config.batch_size, lambda some: self._listen(some, want_tokens))
+            encoded = _audio.in_batches(parts, self.batch_size, lambda some: self._listen(some, want_tokens))
             return _audio.rows_of(len(rows), parts, encoded, refused, self.processor.audio_ms_per_token / 1000)
         return list(self._look(rows, want_tokens))
 
@@ -176,7 +180,7 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
         """Pictures, or videos as the pictures of their frames."""
         import torch
 
-        limits = (self.config.batch_size, self.config.batch_tokens)
+        limits = (self.batch_size, self.fit.of(self.config.batch_tokens))
         kernel = self.model.config.vision_config.pooling_kernel_size
         pictures = [_pictures(row) for row in rows]
         seen = iter(see(self.model, self.pixels, [picture for own in pictures for picture in own], *limits))
@@ -225,7 +229,7 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
         prompts = [self.processor.replace_audio_token({"input_features_mask": [mask]}, 0) for _, mask in sounds]
         heard = hear(self.model, sounds)
         said = [self._said(prompt, vectors) for prompt, vectors in zip(prompts, heard, strict=True)]
-        done = understand(self.model, said, len(said), self.config.batch_tokens, want_tokens)
+        done = understand(self.model, said, len(said), self.fit.of(self.config.batch_tokens), want_tokens)
         return [
             EncodedPart(one.pooled, len(own.soft), 1.0, *((one.tokens, one.prefix) if want_tokens else ()))
             for own, one in zip(said, done, strict=True)

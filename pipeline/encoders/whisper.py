@@ -77,10 +77,14 @@ class WhisperEncoder(TransformersEncoder):
     def bucket(self, row: Prepared) -> tuple[()]:
         return ()
 
+    @property
+    def in_pieces(self) -> bool:
+        return True
+
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         rate = self.extractor.sampling_rate
         parts, refused = _audio.parts_of(rows, rate, self._divide)
-        encoded = _audio.in_batches(parts, self.config.batch_size, lambda some: self._encode(some, want_tokens))
+        encoded = _audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
         return _audio.rows_of(len(rows), parts, encoded, refused, self.samples_per_token / rate)
 
     def _divide(self, samples: np.ndarray) -> list[np.ndarray]:

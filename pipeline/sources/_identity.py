@@ -13,6 +13,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import storage
 from pipeline.errors import SampleError
+from pipeline.ranged import reading
+from pipeline.retrying import may_pass, retried
+
+SCHEMES = ("file", "s3", "gs", "abfs", "memory")
+"""Of URIs, unless the config allows others; plain paths are ``file``. Some that fsspec knows would run or fetch more
+than they name."""
+_SCHEME = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*)://|(data):)")
 
 LISTING_ROWS = 10_000
 """Rows of one table of a listing, at most."""
@@ -32,6 +39,12 @@ _ROLES = {extension: role for role, names in _EXTENSIONS.items() for extension i
 def role_of(name: str) -> str:
     """The role that the extension of ``name`` hints at, in any case; ``other`` where it says nothing."""
     return _ROLES.get(os.path.splitext(name)[1][1:].lower(), "other")
+
+
+def scheme_of(url: str) -> str | None:
+    """The scheme, in lower case; None for a plain path."""
+    found = _SCHEME.match(url)
+    return (found[1] or found[2]).lower() if found else None
 
 
 def id_of(path: str) -> str:
@@ -69,11 +82,18 @@ def remote_token(info: Mapping[str, Any]) -> str:
 
 
 def stat_token(uri: str) -> str:
-    """The token of one file; ``missing`` where it cannot be had, for the worker to tell as a failure."""
+    """The token of one file; ``missing`` where it cannot be had, for the worker to tell as a failure.
+
+    Raises what a server that is out of reach raises: that says nothing about the file.
+    """
     fs, path = storage.split(uri)
     try:
-        return local_token(os.stat(path)) if isinstance(fs, LocalFileSystem) else remote_token(fs.info(path))
-    except OSError:
+        if isinstance(fs, LocalFileSystem):
+            return local_token(os.stat(path))
+        return remote_token(retried(lambda: fs.info(path)))
+    except OSError as error:
+        if may_pass(error):
+            raise
         return "missing"
 
 
@@ -81,7 +101,7 @@ def content_token(uri: str) -> str:
     """sha256 (hex) of the file's bytes; ``missing`` where they cannot be read."""
     digest = hashlib.sha256()
     try:
-        with storage.Blob(uri).open() as file, storage.reading(uri):
+        with storage.Blob(uri).open() as file, reading(uri):
             while piece := file.read(1 << 20):
                 digest.update(piece)
     except SampleError:

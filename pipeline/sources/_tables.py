@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
+from fsspec.compression import compr
+from fsspec.utils import infer_compression
 
 from pipeline import storage
-from pipeline.errors import ConfigError, describe, one_line
+from pipeline.errors import ConfigError, SampleError, describe, one_line
 
 _EXTENSIONS = {
     ".parquet": "parquet",
@@ -55,11 +58,10 @@ def open_manifest(path: str, form: str | None, strings: set[str], wanted: set[st
     """
     form = form or _format_of(path, where)
     try:
-        fs, name = storage.split(path)
+        blob = storage.Blob(path)
         if form == "parquet":
-            return _Parquet(pq.ParquetFile(fs.open(name, "rb"), pre_buffer=False), path, where)
-        with fs.open(name, "rb", compression="infer") as file:
-            data = file.read()
+            return _Parquet(pq.ParquetFile(blob.open(), pre_buffer=False), path, where)
+        data = _decompressed(blob.read(), path)
         if form == "jsonl":
             return _jsonl(data, path, wanted, where)
         return _csv(data, "\t" if form == "tsv" else ",", strings)
@@ -67,6 +69,15 @@ def open_manifest(path: str, form: str | None, strings: set[str], wanted: set[st
         raise
     except Exception as error:  # Arrow, the decompressors and any backend may raise anything here
         raise ConfigError(where, f"cannot read {path!r} as {form} ({describe(error)})", "mend or replace it") from error
+
+
+def _decompressed(data: bytes, path: str) -> bytes:
+    """``data`` as its file's extension says (``.gz``, ``.bz2``, ``.xz``, ``.zst``)."""
+    compression = infer_compression(path)
+    if compression is None:
+        return data
+    with compr[compression](io.BytesIO(data), mode="rb") as file:
+        return bytes(file.read())
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
@@ -117,7 +128,7 @@ class _Parquet:
                 places = [f"row {done + i + 1}" for i in range(len(batch))]
                 yield places, pa.Table.from_batches([batch]).select(names)
                 done += len(batch)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, SampleError) as error:
             raise ConfigError(
                 self.where, f"{self.path!r} breaks off after row {done} ({describe(error)})", "mend or replace it"
             ) from error

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline import storage
-from pipeline.errors import ConfigError, describe
+from pipeline.errors import ConfigError, NotAllowed, describe
+from pipeline.retrying import retried
 from pipeline.schema import LISTING
 from pipeline.sources._identity import (
     LISTING_ROWS,
+    SCHEMES,
     content_token,
     id_of,
     local_token,
     remote_token,
     role_of,
+    scheme_of,
     version_of,
 )
 from pipeline.sources._patterns import MAGIC, Patterns
@@ -60,6 +63,8 @@ class Config(BaseModel):
     """Globs of what is no sample."""
     version: Literal["mtime", "sha256"] = "mtime"
     """What tells a changed file: size and time of change (etag or version id where there is one), or its content."""
+    schemes: tuple[str, ...] = SCHEMES
+    """Schemes that ``path`` may have; a plain path is ``file``."""
     follow_symlinks: bool = False
     """True: also follow links that lead out of the folder."""
 
@@ -68,6 +73,12 @@ class Config(BaseModel):
     def _readable(cls, globs: tuple[str, ...]) -> tuple[str, ...]:
         Patterns(globs)
         return globs
+
+    @model_validator(mode="after")
+    def _of_an_allowed_scheme(self) -> Config:
+        if (scheme_of(self.path) or "file") not in self.schemes:
+            raise NotAllowed(f"found {self.path!r}", f"schemes that are allowed: {', '.join(self.schemes)}", "path")
+        return self
 
 
 class FilesSource:
@@ -233,7 +244,7 @@ class FilesSource:
         while todo:
             folder = todo.pop()
             try:
-                entries = fs.ls(folder, detail=True, refresh=True)
+                entries = retried(partial(fs.ls, folder, detail=True, refresh=True))
             except Exception as error:  # any backend may raise anything here
                 raise self._unlistable(folder, error) from error
             fs.invalidate_cache(folder)  # a listing is read once: nothing of it stays in memory
@@ -255,7 +266,7 @@ class FilesSource:
 
     def _nameless(self, fs: Any, root: str, folder: str) -> Iterator[_Found]:
         """Files below a folder whose name is empty."""
-        for name, entry in fs.find(folder, detail=True).items():
+        for name, entry in retried(partial(fs.find, folder, detail=True)).items():
             path = name.removeprefix(root).removeprefix("/")
             if name.startswith(f"{folder}//") and not name.endswith("/") and self._wanted(path):
                 yield path, remote_token(entry)

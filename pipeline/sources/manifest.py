@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Literal
@@ -17,10 +16,7 @@ from pipeline import storage
 from pipeline.errors import ConfigError, NotAllowed, carries_secret, describe
 from pipeline.schema import FIXED, LISTING, ROLES
 from pipeline.sources import _tables
-from pipeline.sources._identity import LISTING_ROWS, stat_token, version_of
-
-_SCHEME = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*)://|(data):)")
-
+from pipeline.sources._identity import LISTING_ROWS, SCHEMES, scheme_of, stat_token, version_of
 
 _Sections = list[tuple[str, str]]
 
@@ -73,7 +69,7 @@ class Config(BaseModel):
     written."""
     root: str | None = None
     """Folder of relative URIs; null: the manifest's own."""
-    schemes: tuple[str, ...] = ("file", "s3", "gs", "abfs", "memory")
+    schemes: tuple[str, ...] = SCHEMES
     """Schemes that URIs may have; plain paths are ``file``."""
     version: Literal["uri", "stat"] = "uri"
     """What tells a changed sample: the row's own values, or also size and time of change (etag) of each file."""
@@ -204,8 +200,7 @@ class ManifestSource:
         """(relative to the root where it lies inside, absolute or full) of a row's value."""
         if carries_secret(value):
             raise ConfigError(where, f"a URL with a password or a signature in {place}", "leave it out of the table")
-        found = _SCHEME.match(value)
-        scheme = (found[1] or found[2]).lower() if found else None
+        scheme = scheme_of(value)
         root, root_scheme = self._root
         if (scheme or ("file" if value.startswith("/") else root_scheme)) not in self.config.schemes:
             allowed = ", ".join(self.config.schemes)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import SampleError, Stage, describe
+from pipeline.errors import SampleError, Stage, describe, out_of_memory
 from pipeline.media import MODALITIES
 from pipeline.schema import METERS
 
@@ -68,13 +68,7 @@ def failure(feature: str | None, uri: str | None, stage: Stage, error: Exception
     """The one place where an exception becomes data."""
     if isinstance(error, SampleError):
         return Failure(feature, uri, stage, error.kind, error.message)
-    return Failure(feature, uri, stage, "memory" if _out_of_memory(error) else "internal", describe(error))
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Also torch's own errors, of the device and of the host, without importing torch."""
-    name, text = type(error).__name__, str(error)
-    return isinstance(error, MemoryError) or name == "OutOfMemoryError" or "DefaultCPUAllocator" in text
+    return Failure(feature, uri, stage, "memory" if out_of_memory(error) else "internal", describe(error))
 
 
 def failure_column(rows: Sequence[Sequence[Failure]]) -> pa.Array:

@@ -12,12 +12,14 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from pipeline import config as configs
 from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.schema import LISTING, ROLES
 from pipeline.sources import files as module
 from pipeline.sources._patterns import Patterns, expand
 from pipeline.sources.files import Config, FilesSource
+from tests import faulty
 
 
 def listed(path: Path | str, **options: Any) -> dict[str, dict[str, str]]:
@@ -281,7 +283,39 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"source\.path: .*does not exist"):
         listed(tmp_path / "no" / "*.jpg")
     with pytest.raises(ConfigError, match=r"source\.path: cannot reach"):
-        listed("nosuchscheme://x/y")
+        listed("nosuchscheme://x/y", schemes=["nosuchscheme"])
+
+
+def test_only_schemes_that_are_allowed(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    assert listed(f"file://{tmp_path}")
+    for url in (
+        f"local://{tmp_path}",
+        "http://169.254.169.254/latest",
+        "reference://x",
+        "data:text/plain,x",
+        "zip://a",
+    ):
+        with pytest.raises(ValidationError, match="schemes that are allowed: file, s3, gs, abfs, memory"):
+            listed(url)
+    with pytest.raises(ValidationError, match="schemes that are allowed: s3"):
+        listed(tmp_path, schemes=["s3"])
+    feature = {"modality": "text", "tokenizer": {"kind": "text", "checkpoint": "x"}, "encoder": {"kind": "raw"}}
+    raw = {"output": {"path": "y"}, "features": {"f": {**feature, "emit": ["token_ids"]}}}
+    with pytest.raises(ConfigError, match=r"source\.path: found 'http://x/y'; schemes that are allowed: file"):
+        configs.parse({**raw, "source": {"kind": "files", "path": "http://x/y"}})
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_listing_that_stutters(tmp_path: Path) -> None:
+    for name in ("a.txt", "b/c.txt", "b/d/e.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    faulty.plan(tmp_path, {"*": [faulty.Fault("list", "slow_down", times=3), faulty.Fault("info", "reset", times=1)]})
+    assert set(listed(f"faulty://{tmp_path}", schemes=["faulty"])) == {"a.txt", "b/c.txt", "b/d/e.txt"}
+    faulty.plan(tmp_path, {"b": faulty.Fault("list", "denied")})
+    with pytest.raises(ConfigError, match=r"source\.path: cannot list '/.*/b' \(PermissionError"):
+        listed(f"faulty://{tmp_path}", schemes=["faulty"])
 
 
 def test_every_file_of_the_real_media_is_listed_once(data: Path) -> None:

@@ -20,6 +20,7 @@ from pipeline.schema import LISTING
 from pipeline.sources import _tables
 from pipeline.sources import manifest as module
 from pipeline.sources.manifest import Config, ManifestSource
+from tests import faulty
 
 ROWS: list[dict[str, Any]] = [
     {"key": "007", "pic": "b/1.jpg", "sound": None, "words": 'a "big", red\ncircle', "score": 1, "label": "x"},
@@ -373,3 +374,22 @@ def test_values_of_a_csv_are_copied_as_they_are_written(tmp_path: Path) -> None:
     made = source(tmp_path / "m.csv", {"id": "id", "inline_text": "t"}, passthrough=["zip", "n"])
     (found,) = [table.select(["zip", "n"]).to_pylist() for table in made.list()]
     assert found == [{"zip": "01234", "n": "1e3"}, {"zip": "00501", "n": None}]
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_a_manifest_and_its_files_on_a_place_that_stutters(tmp_path: Path, form: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x" * 10)
+    table = write(tmp_path, form, [{"pic": f"faulty://{tmp_path}/a.jpg"}])
+    url, options = f"faulty://{table}", {"schemes": ["faulty"], "version": "stat"}
+    ops = [faulty.Fault(op, "slow_down", times=1) for op in ("info", "open", "read")]
+    faulty.plan(tmp_path, {"*": [*ops, faulty.Fault("read", "short", times=1, after=9)]})
+    assert [row["image_uri"] for row in listed(url, {"image": "pic"}, **options).values()] == [
+        f"faulty://{tmp_path}/a.jpg"
+    ]
+    faulty.plan(tmp_path, {"a.jpg": faulty.Fault("info", "timeout")})
+    with pytest.raises(ConfigError, match=r"source\.columns\.image: cannot reach .*a\.jpg"):
+        listed(url, {"image": "pic"}, **options)
+    faulty.plan(tmp_path, {table.name: faulty.Fault("read", "short", after=9)})
+    with pytest.raises(ConfigError, match=r"source\.path: .*truncated read"):
+        listed(url, {"image": "pic"}, **options)

@@ -16,6 +16,7 @@ from pipeline.encoders.raw import RawEncoder
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
+from pipeline.tensors import unpack
 from pipeline.tokenizers.base import Prepared
 from tests.stages.media_fixtures import IMAGE, VIDEO, bound, config, text, write_clip
 
@@ -128,3 +129,41 @@ def test_untimed_media_are_encoded_once_and_their_tokens_stand_in_window_0(
     assert table["ids_token_ids"].is_valid().to_pylist() == [True, False, False]
     assert table["v_tokens"].is_valid().to_pylist() == [True, True, True]
     assert table["cells"].to_pylist() == [3, 2, 2]
+
+
+def test_a_row_that_is_nan_shares_a_batch_and_fails_alone(tmp_path: Path, models: Path) -> None:
+    """A true model that has no number for one token: its rows are NaN, the others as if they were alone."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    words = ["a red circle", "a zebra crossing in the rain", "green star", "a zebra", "one more and much longer text"]
+    for i, line in enumerate(words):
+        (folder / f"{i}.txt").write_text(line)
+    feature = {
+        "modality": "text",
+        "tokenizer": {"kind": "text"},
+        "encoder": {"kind": "bert", "checkpoint": str(models / "bert")},
+        "emit": ["embedding", "tokens"],
+    }
+    settings, features, table = bound(config(folder, {"t": feature}))
+    for stage in (ProbeStage(settings, features), DecodeStage(settings, features)):
+        stage.setup()
+        table = stage(table)
+    encode = EncodeStage(settings, features)
+    encode.setup()
+    whole = encode(table)
+    assert whole["failures"].to_pylist() == [[]] * 5
+    model: Any = encode.encoders["t"].model  # type: ignore[attr-defined]
+    ids = [set(row.tolist()) for row in unpack(table["t/input_ids"]) if row is not None]
+    only = sorted(ids[1] & ids[3] - ids[0] - ids[2] - ids[4])
+    embeddings = model.get_input_embeddings()
+    embeddings.weight.data = embeddings.weight.data.clone()
+    for value in (np.nan, np.inf):
+        embeddings.weight.data[only[0]] = value
+        got = encode(table)
+        told = [[(f["stage"], f["kind"]) for f in row] for row in got["failures"].to_pylist()]
+        assert told == [[], [("encode", "nan")], [], [("encode", "nan")], []]
+        for column in ("t_embedding", "t_tokens"):
+            assert got[column].is_valid().to_pylist() == [True, False, True, False, True]
+            for i in (0, 2, 4):
+                expected = np.array(whole[column][i].as_py(), np.float64)
+                np.testing.assert_allclose(np.array(got[column][i].as_py(), np.float64), expected, atol=2e-3)

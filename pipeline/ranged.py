@@ -1,0 +1,112 @@
+"""Reading files of the corpus: what a file system raises becomes a ``SampleError``, a range that breaks off is asked
+for again."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from pipeline.errors import SampleError, describe
+from pipeline.retrying import Truncated, of_storage, retried
+
+
+class reading:
+    """Turns what a file system raises into a ``SampleError`` that names the file."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise SampleError("missing", f"no such file: {self.uri}") from error
+        if error is not None and not isinstance(error, SampleError) and of_storage(error):
+            raise SampleError("io", f"{self.uri}: {describe(error)}") from error
+
+
+def whole(file: Any, limit: int | None) -> bytes:
+    """All bytes of an open file, or the first ``limit``. Raises ``Truncated`` if fewer come than it has."""
+    data: bytes = file.read(-1 if limit is None else limit)
+    size = _size(file)
+    if size is not None:
+        wanted = size if limit is None else min(limit, size)
+        if len(data) < wanted:
+            raise Truncated(len(data), wanted)
+    return data
+
+
+class RangedFile(io.RawIOBase):
+    """A seekable file of fsspec's, open for reading. A range that fails or ends short is continued where it ended.
+
+    Reading raises ``SampleError`` (``io``, ``missing``) once the attempts are used up: a decoder must not take a broken
+    connection for the end of the file.
+    """
+
+    def __init__(self, uri: str, file: Any) -> None:
+        self.uri, self.file = uri, file
+        self.size = _size(file)
+        self.at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        end = self.size if self.size is not None else 0
+        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: end}[whence]
+        if at < 0:
+            raise ValueError(f"seek to {at}")
+        self.at = at
+        return at
+
+    def read(self, size: int | None = -1) -> bytes:
+        wanted = -1 if size is None or size < 0 else size
+        if self.size is not None:
+            rest = max(0, self.size - self.at)
+            wanted = rest if wanted < 0 else min(wanted, rest)
+        if wanted == 0:
+            return b""
+        with reading(self.uri):
+            data = self._range(wanted)
+        self.at += len(data)
+        return data
+
+    def _range(self, wanted: int) -> bytes:
+        pieces: list[bytes] = []
+        got = 0
+
+        def more() -> None:
+            nonlocal got
+            if self.file.tell() != self.at + got:
+                self.file.seek(self.at + got)
+            piece = self.file.read(wanted - got if wanted >= 0 else -1)
+            pieces.append(piece)
+            got += len(piece)
+            if self.size is not None and got < wanted:
+                raise Truncated(got, wanted)
+
+        retried(more)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.file.close()
+        super().close()
+
+
+def _size(file: Any) -> int | None:
+    size = getattr(file, "size", None)
+    return size if isinstance(size, int) else None

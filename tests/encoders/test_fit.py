@@ -1,0 +1,259 @@
+"""Memory that runs out halves the micro-batch, which grows again; one row that does not fit fails alone; no value
+changes. On the host for real, under a limit of address space; of CUDA its own error, raised by a double."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.encoders._fit import Fit
+from pipeline.encoders.base import Encoded
+from pipeline.encoders.bert import BertConfig, BertEncoder
+from pipeline.encoders.clip import ClipConfig, ClipEncoder
+from pipeline.errors import SampleError, out_of_memory
+from pipeline.media import Frames
+from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
+from tests.encoders.sound_fixtures import assert_close, built, checkpoint, read
+
+WORDS = ["a", "small", "dog", "runs", "over", "the", "green", "hill", "and", "back", "again", "while", "it", "rains"]
+
+
+def test_share() -> None:
+    fit = Fit()
+    assert (fit.of(32), fit.of(1)) == (32, 1)
+    for _ in range(3):
+        fit.ran_out()
+        fit.halve()
+    assert (fit.of(32), fit.of(3)) == (4, 1)
+    for expected in (8, 16, 32, 32):
+        for _ in range(8):
+            fit.went_well()
+        assert fit.of(32) == expected
+    fit.ran_out()
+    assert fit.patience == 8  # not too early: it had gone well at this size
+    for patience in (16, 32, 64, 128, 256, 256):
+        fit.share = 0.5
+        for _ in range(fit.patience):
+            fit.went_well()
+        assert fit.share == 1
+        fit.ran_out()
+        assert fit.patience == patience
+
+
+def test_what_counts_as_out_of_memory() -> None:
+    import torch
+
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."))
+    assert out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert out_of_memory(MemoryError())
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60)
+    assert out_of_memory(caught.value)
+    with pytest.raises(MemoryError) as numpy_s:
+        np.empty(1 << 55)
+    assert out_of_memory(numpy_s.value)
+    assert not out_of_memory(RuntimeError("shape mismatch"))
+    assert not out_of_memory(ValueError("out of memory"))
+
+
+class Device:
+    """A device that holds so many units: of a batch, the sum over its rows (or pictures) of what each takes."""
+
+    def __init__(self, encoder: Any, name: str, holds: int, takes: Callable[[Any], int]) -> None:
+        import torch
+
+        self.holds, self.sizes, self.emptied = holds, list[int](), 0
+        original = getattr(encoder, name)
+
+        def limited(items: Sequence[Any], *more: Any) -> Any:
+            self.sizes.append(len(items))
+            if sum(map(takes, items)) > self.holds:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return original(items, *more)
+
+        setattr(encoder, name, limited)
+
+
+def _rows(count: int) -> list[Prepared]:
+    return read([" ".join(WORDS[i % 7 :] * (1 + i % 3)) for i in range(count)], checkpoint("bert"))
+
+
+def _equal(a: Sequence[Encoded | SampleError], b: Sequence[Encoded | SampleError]) -> None:
+    for one, other in zip(a, b, strict=True):
+        assert isinstance(one, Encoded)
+        assert isinstance(other, Encoded)
+        assert_close(one.pooled, other.pooled, "pooled")
+        assert_close(one.tokens, other.tokens, "tokens")
+
+
+def test_the_micro_batch_is_halved_and_grows_again() -> None:
+    rows = _rows(30)
+    whole = built(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=16).encode(rows, True)
+    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=16)
+    device = Device(encoder, "forward", 5, lambda row: 1)
+    _equal(encoder.encode(rows, True), whole)
+    assert device.sizes == [16, 8, 4, 4, 4, 4, 4, 4, 4, 2]
+    device.holds = 100  # others have left the device
+    for _ in range(10):
+        encoder.encode(rows, False)
+    assert device.sizes[-2:] == [16, 14]
+    _equal(encoder.encode(rows, True), whole)
+
+
+def test_a_batch_that_never_fits_is_seldom_tried() -> None:
+    rows = [_rows(1)[0]] * 16
+    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=16)
+    device = Device(encoder, "forward", 8, lambda row: 1)
+    for _ in range(60):
+        encoder.encode(rows, False)
+    assert 2 <= sum(size > 8 for size in device.sizes) <= 6
+
+
+def test_a_row_that_does_not_fit_alone_fails_alone() -> None:
+    rows = _rows(12)
+    whole = built(BertEncoder, BertConfig, checkpoint("bert"), "text").encode(rows, True)
+    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text")
+    Device(encoder, "forward", 12, lambda row: 100 if row is rows[5] else 1)
+    got = encoder.encode(rows, True)
+    assert isinstance(got[5], SampleError)
+    assert got[5].kind == "memory"
+    assert got[5].message.startswith("OutOfMemoryError: CUDA out of memory")
+    _equal([*got[:5], *got[6:]], [*whole[:5], *whole[6:]])
+
+
+def test_a_budget_of_tokens_shrinks_with_the_rows() -> None:
+    rows = _rows(24)
+    whole = built(BertEncoder, BertConfig, checkpoint("bert"), "text").encode(rows, True)
+    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=1000, batch_tokens=400)
+    device = Device(encoder, "forward", 150, lambda row: len(row.inputs["input_ids"]))
+    _equal(encoder.encode(rows, True), whole)
+    assert max(device.sizes[len(device.sizes) // 2 :]) > 1
+
+
+def test_a_video_that_does_not_fit_at_once_is_encoded_frame_by_frame(models: Path) -> None:
+    from pipeline.checkpoint import Checkpoint
+
+    where = Checkpoint(str(models / "clip"), "clip", None, "features.x.encoder.checkpoint")
+    tokenizer = FrameTokenizer(FrameConfig(kind="frame"), where)
+    tokenizer.setup()
+    draw = np.random.default_rng(0)
+    rows = [
+        tokenizer.tokenize(Frames(draw.integers(0, 256, (count, 40, 50, 3), np.uint8), np.arange(count) / 4.0))
+        for count in (7, 20, 3)
+    ]
+
+    def made() -> ClipEncoder:
+        encoder = ClipEncoder(
+            ClipConfig(kind="clip", checkpoint=where.path, batch_size=16), where, "video", FrameConfig(kind="frame")
+        )
+        encoder.setup()
+        return encoder
+
+    whole = made().encode(rows, True)
+    encoder = made()
+    device = Device(encoder, "look", 5, lambda picture: 1)
+    _equal(encoder.encode(rows, True), whole)
+    assert max(size for size in device.sizes if size <= 5) > 1
+    encoder = made()
+    Device(encoder, "look", 0, lambda picture: 1)
+    assert [one.kind for one in encoder.encode(rows, True) if isinstance(one, SampleError)] == ["memory"] * 3
+
+
+def test_the_cache_of_a_cuda_device_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    emptied: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text")
+    Device(encoder, "forward", 4, lambda row: 1)
+    encoder.encode(_rows(8), False)
+    assert not emptied
+    encoder.device = type("Cuda", (), {"type": "cuda"})()
+    monkeypatch.setattr(encoder, "forward", lambda rows, want: _cuda(rows))
+    assert all(isinstance(one, SampleError) for one in encoder.encode(_rows(2), False))
+    assert emptied
+
+
+def _cuda(rows: Sequence[Prepared]) -> list[Encoded]:
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_another_error_is_none_of_memory() -> None:
+    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text")
+    encoder.forward = lambda rows, want: [][0]
+    with pytest.raises(IndexError):
+        encoder.encode(_rows(2), False)
+    assert encoder.fit.share == 1
+
+
+_HOST = """
+import resource, sys
+import numpy as np, psutil, torch
+from transformers import BertConfig as ModelConfig, BertModel
+from pipeline.checkpoint import Checkpoint
+from pipeline.encoders.bert import BertConfig, BertEncoder
+from pipeline.errors import SampleError
+from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.text import TextConfig
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+folder = sys.argv[1]
+size = ModelConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16384)
+BertModel(size).save_pretrained(folder)
+where = Checkpoint(folder, "bert", None, "x")
+encoder = BertEncoder(BertConfig(kind="bert", checkpoint=folder, batch_size=32), where, "text", TextConfig(kind="text"))
+encoder.pad_id = 0
+super(BertEncoder, encoder).setup()
+draw = np.random.default_rng(0)
+
+def row(length):
+    return Prepared({"input_ids": draw.integers(1, 50, length), "special_mask": np.zeros(length, np.uint8)}, None)
+
+short, long = [row(16) for _ in range(48)], row(512)   # 1 MiB and 32 MiB of activations, several times over
+alone = [encoder.encode([one], True)[0] for one in short]
+encoder.encode(short[:4], True)
+
+def room(megabytes):
+    most = psutil.Process().memory_info().vms + (megabytes << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+
+room(24)
+got = encoder.encode([*short[:32], long, *short[32:]], True)
+failed = [i for i, one in enumerate(got) if isinstance(one, SampleError)]
+assert failed == [32] and got[32].kind == "memory" and "DefaultCPUAllocator" in got[32].message, (failed, got[32])
+for one, other in zip([*got[:32], *got[33:]], alone):
+    np.testing.assert_allclose(one.pooled, other.pooled, atol=1e-5)
+    np.testing.assert_allclose(one.tokens, other.tokens, atol=1e-5)
+assert encoder.batch_size < 32, encoder.batch_size
+small = encoder.batch_size
+room(4096)
+assert not isinstance(encoder.encode([long], True)[0], SampleError)
+for _ in range(40):
+    encoder.encode(short[:2], False)
+assert encoder.batch_size == 32
+print("halved to", small, "and back")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
+def test_the_host_s_memory_runs_out_for_real(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _HOST, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("halved to")
