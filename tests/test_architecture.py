@@ -29,6 +29,7 @@ ORDER = [
     "heads",
     "encoders",
     "tokenizers",
+    "isolation",
     "transaction",
     "state",
     "difference",

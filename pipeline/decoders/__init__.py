@@ -15,6 +15,7 @@ from pipeline.decoders.audio import AudioConfig
 from pipeline.decoders.image import ImageConfig
 from pipeline.decoders.opening import OpenMedia
 from pipeline.decoders.text import TextConfig
+from pipeline.isolation import LimitsConfig
 from pipeline.media import Modality
 from pipeline.storage import Blob
 
@@ -30,6 +31,7 @@ class DecodersConfig(BaseModel):
     image: ImageConfig = ImageConfig()
     video: VideoConfig = video_decord.Config()
     audio: AudioConfig = AudioConfig()
+    limits: LimitsConfig = LimitsConfig()
     max_seconds: float = Field(default=7 * 86400.0, gt=0, allow_inf_nan=False)
     """A file whose time stamps go beyond this is a failure (``limit``): it would be cut into windows without end."""
 
