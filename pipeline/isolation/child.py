@@ -21,7 +21,7 @@ from pipeline.errors import FailureKind, TesseraError, one_line
 from pipeline.errors import Stage as Step
 from pipeline.isolation.limits import LimitsConfig
 from pipeline.isolation.notes import NOTE_BYTES, Memory, Note, Noted, Orders
-from pipeline.isolation.parcels import Pool, shared_file, write
+from pipeline.isolation.parcels import Pool, Segment, shared_file
 from pipeline.isolation.serve import MESSAGE_BYTES, Stage
 
 _LOOK_S = 0.05
@@ -30,7 +30,12 @@ _STARTS = 3
 _RUN = (
     "import sys; sys.path[:] = sys.argv[4:]; from pipeline.isolation.serve import main; main(*map(int, sys.argv[1:4]))"
 )
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    # pages that glibc gives back after each picture, and takes again for the next, cost up to a tenth of decoding
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+}
 _DOING: dict[Step, str] = {"probe": "opening", "decode": "decoding", "tokenize": "tokenizing"}
 
 
@@ -60,7 +65,7 @@ class Child:
     """
 
     def __init__(self, stage: Stage, limits: LimitsConfig, pool: Pool) -> None:
-        self.limits, self.pool = limits, pool
+        self.limits, self.pool, self.asked = limits, pool, Segment()
         for attempt in range(_STARTS):
             words = self._start(stage)
             if words is None:
@@ -81,7 +86,7 @@ class Child:
                 stdout=subprocess.DEVNULL,
                 stderr=told,
                 pass_fds=fds,
-                env={**os.environ, **_ONE_THREAD},
+                env={**os.environ, **_ENVIRONMENT},
             )
             theirs.close()
             self.note, self.memory = Note(note_fd), Memory(self.process.pid)
@@ -111,12 +116,12 @@ class Child:
         self._end()
 
     def _exchange(self, values: Any, table: pa.Table | None) -> tuple[Any, pa.Table] | Death:
-        asked, answer = self.pool.take(), self.pool.take()
+        answer = self.pool.take()
         kept = False
         try:
-            message = write(asked.fd, values, table)
+            message = self.asked.write(values, table)
             try:
-                socket.send_fds(self.channel, [message], [asked.fd, answer.fd])
+                socket.send_fds(self.channel, [message], [self.asked.fd, answer.fd])
                 reply = self._awaited()
             except (BrokenPipeError, ConnectionResetError):
                 reply = self._death()
@@ -125,7 +130,6 @@ class Child:
             kept = True
             told, done = answer.read(reply, self.pool)
         finally:
-            self.pool.give(asked)
             if not kept:
                 self.pool.give(answer)
         if isinstance(told, Exception):

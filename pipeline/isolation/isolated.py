@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.errors import TesseraError
 from pipeline.isolation.child import Child, Death
 from pipeline.isolation.limits import LimitsConfig
-from pipeline.isolation.notes import Orders, Reason
+from pipeline.isolation.notes import WHOLE, Key, Orders, Reason
 from pipeline.isolation.parcels import Pool
 from pipeline.isolation.serve import Stage
 
@@ -32,7 +32,7 @@ class Isolated:
     def __init__(self, stage: Stage, limits: LimitsConfig) -> None:
         self.stage, self.limits = stage, limits
         self.name = type(stage).__name__
-        self.refused: dict[bytes, Reason] = {}
+        self.refused: dict[Key, Reason] = {}
         self.strikes: dict[bytes, int] = {}
         self.child: Child | None = None
         self.pool: Pool | None = None
@@ -70,7 +70,7 @@ class Isolated:
 
     def _alone(self, row: pa.Table, death: Death) -> pa.Table:
         """One row at which a child died, in fresh ones, until each of its works is done or blamed."""
-        deaths: Counter[bytes | None] = Counter()
+        deaths: Counter[Key | None] = Counter()
         nothing: Reason | None = None
         while True:
             key = death.noted.key if death.noted else None
@@ -90,14 +90,14 @@ class Isolated:
     def _blame(self, death: Death, reason: Reason) -> None:
         assert death.noted is not None
         self._refuse(death.noted.key, reason)
-        file = death.noted.file_key
+        file, _ = death.noted.key
         self.strikes[file] = self.strikes.pop(file, 0) + 1
         _forget(self.strikes)
         if self.strikes[file] >= _FILE_STRIKES:
             kind, message = reason
-            self._refuse(file, (kind, f"{message}, as {_FILE_STRIKES} others of this file: not tried"))
+            self._refuse((file, WHOLE), (kind, f"{message}, as {_FILE_STRIKES} others of this file: not tried"))
 
-    def _refuse(self, key: bytes, reason: Reason) -> None:
+    def _refuse(self, key: Key, reason: Reason) -> None:
         self.refused.pop(key, None)
         self.refused[key] = reason
         _forget(self.refused)
@@ -121,7 +121,7 @@ class Isolated:
         return self.child
 
 
-def _forget(memory: dict[bytes, Any]) -> None:
+def _forget(memory: dict[Any, Any]) -> None:
     """The oldest goes: what a child is told with every table stays small."""
     if len(memory) > _REMEMBERED:
         del memory[next(iter(memory))]

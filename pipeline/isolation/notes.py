@@ -7,20 +7,22 @@ import mmap
 import os
 import resource
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.errors import FailureKind, SampleError, Stage
 
 NOTE_BYTES = mmap.PAGESIZE
-_NOTE = struct.Struct("<QqB16s16sQ")
+_NOTE = struct.Struct("<QqB16sqQ")
+_NUMBER = struct.Struct("<Q")
+_NO_PART = -(1 << 63)
 _STEPS: tuple[Stage, ...] = ("probe", "decode", "tokenize")
 _PAGE = mmap.PAGESIZE
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """One thing that a stage is about to ask of native code.
 
     Args:
@@ -37,16 +39,15 @@ class Work:
     source: str
     part: int | None = None
 
-    @property
-    def key(self) -> bytes:
-        """The same for the same work, in whatever row of whatever table."""
-        return _digest(self.step, self.feature, self.source, self.part)
-
-    @property
     def file_key(self) -> bytes:
-        """The same for all parts of one file."""
-        return _digest(self.step, self.feature, self.source)
+        """The same for all parts of one file, in whatever row of whatever table."""
+        words = f"{self.step}\0{self.feature}\0{self.source}"
+        return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=16).digest()
 
+
+Key = tuple[bytes, int | None]
+"""``Work.file_key`` and the part; a part of ``WHOLE`` stands for all of the file."""
+WHOLE = -1
 
 Watch = Callable[[Work], AbstractContextManager[None]]
 """What a stage enters around each work. Raises ``SampleError`` where the work is not to be tried again."""
@@ -60,19 +61,13 @@ def unwatched(work: Work) -> AbstractContextManager[None]:
 _NOTHING = nullcontext()
 
 
-def _digest(*parts: object) -> bytes:
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
-
-
-@dataclass(frozen=True)
-class Noted:
+class Noted(NamedTuple):
     """A work as its process noted it. ``number`` counts works; ``base_bytes``: memory that it had before this one."""
 
     number: int
     row: int
     step: Stage
-    key: bytes
-    file_key: bytes
+    key: Key
     base_bytes: int
 
 
@@ -82,17 +77,20 @@ class Note:
     def __init__(self, fd: int) -> None:
         self.memory = mmap.mmap(fd, NOTE_BYTES)
 
-    def write(self, noted: Noted) -> None:
-        step = _STEPS.index(noted.step)
-        _NOTE.pack_into(self.memory, 0, noted.number, noted.row, step, noted.key, noted.file_key, noted.base_bytes)
+    def write(self, number: int, row: int, step: Stage, key: Key, base_bytes: int) -> None:
+        file, part = key
+        _NOTE.pack_into(
+            self.memory, 0, number, row, _STEPS.index(step), file, _NO_PART if part is None else part, base_bytes
+        )
 
     def rest(self) -> None:
         """Nothing is at work."""
-        _NOTE.pack_into(self.memory, 0, 0, 0, 0, b"", b"", 0)
+        _NUMBER.pack_into(self.memory, 0, 0)
 
     def read(self) -> Noted | None:
-        number, row, step, key, file_key, base_bytes = _NOTE.unpack_from(self.memory)
-        return Noted(number, row, _STEPS[step], key, file_key, base_bytes) if number else None
+        number, row, step, file, part, base_bytes = _NOTE.unpack_from(self.memory)
+        key = (file, None if part == _NO_PART else part)
+        return Noted(number, row, _STEPS[step], key, base_bytes) if number else None
 
 
 class Memory:
@@ -100,6 +98,7 @@ class Memory:
 
     def __init__(self, pid: int | str = "self") -> None:
         self.fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self.hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
 
     def anonymous_bytes(self) -> int:
         """Resident bytes. 0 of a process that is gone."""
@@ -107,22 +106,20 @@ class Memory:
 
     def _read(self) -> tuple[int, int]:
         try:
-            _, resident, shared, _, _, data, *_ = map(int, os.pread(self.fd, 256, 0).split())
+            fields = os.pread(self.fd, 256, 0).split(b" ", 6)
         except ProcessLookupError:
             return 0, 0
-        return (resident - shared) * _PAGE, data * _PAGE
+        return (int(fields[1]) - int(fields[2])) * _PAGE, int(fields[5]) * _PAGE
 
     def limit(self, more_bytes: int) -> int:
         """From now on an allocation beyond ``more_bytes`` more fails. Returns ``anonymous_bytes``."""
         resident, data = self._read()
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         soft = data + more_bytes
-        resource.setrlimit(resource.RLIMIT_DATA, (soft if hard < 0 else min(soft, hard), hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (soft if self.hard < 0 else min(soft, self.hard), self.hard))
         return resident
 
     def unlimit(self) -> None:
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (self.hard, self.hard))
 
     def close(self) -> None:
         os.close(self.fd)
@@ -135,8 +132,8 @@ Reason = tuple[FailureKind, str]
 class Orders:
     """What a process is told beside a table."""
 
-    refused: dict[bytes, Reason] = field(default_factory=dict)
-    """Keys of works and files that are not to be tried."""
+    refused: dict[Key, Reason] = field(default_factory=dict)
+    """Works that are not to be tried."""
     suspects: frozenset[bytes] = frozenset()
     """Files of which to tell whether any work ended well."""
     nothing: Reason | None = None
@@ -144,34 +141,44 @@ class Orders:
 
 
 class Watcher:
-    """The watch inside the process: notes each work, bounds its memory, refuses what has been blamed."""
+    """The watch inside the process: notes each work, bounds its memory, refuses what has been blamed.
+
+    One work at a time. It is entered a few times a row, so it is one object and makes none.
+    """
 
     def __init__(self, note: Note, memory_bytes: int) -> None:
         # The parent's look at what is really used comes first and names the cause; this holds between two looks.
         self.note, self.most_bytes = note, memory_bytes + memory_bytes // 4
         self.memory = Memory()
         self.number = 0
+        self.file = b""
+        self.ending = False
         self.orders = Orders()
         self.survived: set[bytes] = set()
 
-    @contextmanager
-    def __call__(self, work: Work) -> Iterator[None]:
-        key, file_key = work.key, work.file_key
-        refused = self.orders.nothing or self.orders.refused.get(key) or self.orders.refused.get(file_key)
+    def __call__(self, work: Work) -> Watcher:
+        if self.ending:
+            return self
+        orders, file, part = self.orders, work.file_key(), work.part
+        refused = orders.nothing
+        if orders.refused and refused is None:
+            refused = orders.refused.get((file, part)) or orders.refused.get((file, WHOLE))
         if refused is not None:
             raise SampleError(*refused)
         self.number += 1
-        base = self.memory.limit(self.most_bytes)
-        self.note.write(Noted(self.number, work.row, work.step, key, file_key, base))
-        try:
-            yield
-        except Exception:  # anything else, SystemExit above all, ends the process: then the note must stay
-            self._rest()
-            raise
-        self._rest()
-        if file_key in self.orders.suspects:
-            self.survived.add(file_key)
+        self.file = file
+        self.note.write(self.number, work.row, work.step, (file, part), self.memory.limit(self.most_bytes))
+        return self
 
-    def _rest(self) -> None:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            self.ending = True  # SystemExit above all: it ends the process, and the note must stay
+        if self.ending:
+            return
         self.note.rest()
         self.memory.unlimit()
+        if kind is None and self.file in self.orders.suspects:
+            self.survived.add(self.file)

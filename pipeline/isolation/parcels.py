@@ -18,6 +18,7 @@ import pyarrow as pa
 _SIZES = struct.Struct("<QQQ")
 _ALIGN = 64
 _BIG_BYTES = 1 << 16
+_OVERHEAD_BYTES = 1 << 14
 _KEEP_BYTES = 256 << 20
 _KEEP = 2
 
@@ -29,80 +30,76 @@ def shared_file(size: int = 0) -> int:
     return fd
 
 
-def write(fd: int, values: Any, table: pa.Table | None = None) -> bytes:
-    """Put a parcel into the file ``fd``. Returns the message that its reader needs."""
-    os.lseek(fd, 0, os.SEEK_SET)
-    sizes = []
-    with open(fd, "wb", closefd=False) as file:
-        start = 0
-        for part in _parts(values, table):
-            if isinstance(part, bytes):
-                file.write(part)
-            else:
-                with pa.ipc.new_stream(file, part.schema) as stream:
-                    stream.write_table(part)
-            sizes.append(file.tell() - start)
-            file.write(bytes(-sizes[-1] % _ALIGN))
-            start = file.tell()
-    return _SIZES.pack(*sizes)
-
-
-def _parts(values: Any, table: pa.Table | None) -> tuple[bytes | pa.Table, ...]:
-    """Small columns go apart: copied by the reader, those that outlive the big ones hold no shared memory."""
-    if table is None:
-        return pickle.dumps((values, None), 5), b"", b""
-    big = [i for i, column in enumerate(table.columns) if column.nbytes >= _BIG_BYTES]
-    small = sorted(set(range(table.num_columns)) - set(big))
-    head = pickle.dumps((values, [*small, *big]), 5)
-    # a table without columns has no rows either, so the small part is there even if it is empty
-    return head, table.select(small), table.select(big) if big else b""
-
-
-def read(memory: memoryview, message: bytes) -> tuple[Any, pa.Table | None, memoryview | None]:
-    """The values, the table, and the part of ``memory`` that its big columns lie in (None: it has none)."""
-    offset, parts = 0, []
-    for size in _SIZES.unpack(message):
-        parts.append(memory[offset : offset + size])
-        offset += size + -size % _ALIGN
-    values, order = pickle.loads(parts[0])
-    if order is None:
-        return values, None, None
-    tables = [pa.ipc.open_stream(pa.py_buffer(bytes(parts[1]))).read_all()]
-    if len(parts[2]):
-        tables.append(pa.ipc.open_stream(pa.py_buffer(parts[2])).read_all())
-    columns = dict(zip(order, _columns(tables), strict=True))
-    fields, arrays = zip(*(columns[place] for place in sorted(columns)), strict=True) if columns else ((), ())
-    schema = pa.schema(fields, tables[0].schema.metadata)
-    return values, pa.Table.from_arrays(list(arrays), schema=schema), parts[2] if len(parts[2]) else None
-
-
-def _columns(tables: list[pa.Table]) -> list[tuple[pa.Field, pa.ChunkedArray]]:
-    return [one for table in tables for one in zip(table.schema, table.columns, strict=True)]
-
-
 class Segment:
-    """Shared memory of one parcel at a time, as its owner sees it."""
+    """Shared memory of one parcel at a time. Any process that holds its file may write it and read it."""
 
-    def __init__(self) -> None:
-        self.fd = shared_file()
+    def __init__(self, fd: int | None = None) -> None:
+        self.fd = shared_file() if fd is None else fd
         self.memory: mmap.mmap | None = None
         self.close = weakref.finalize(self, os.close, self.fd)
 
-    def read(self, message: bytes, pool: Pool) -> tuple[Any, pa.Table | None]:
-        """The parcel that another process put here; the segment goes back to ``pool`` with the table's last column."""
-        size = os.fstat(self.fd).st_size
-        if self.memory is None or len(self.memory) < size:
-            self.memory = mmap.mmap(self.fd, size, prot=mmap.PROT_READ)
-        values, table, held = read(memoryview(self.memory), message)
-        if held is None:
+    def write(self, values: Any, table: pa.Table | None = None) -> bytes:
+        """Put a parcel here, in place of the one before. Returns the message that its reader needs."""
+        if table is None:
+            return self._fill(pickle.dumps((values, None), 5), b"", None)
+        # Small columns go apart: copied by the reader, those that outlive the big ones hold no shared memory.
+        sizes = [column.get_total_buffer_size() for column in table.columns]
+        big = [i for i, size in enumerate(sizes) if size >= _BIG_BYTES]
+        small = [i for i, size in enumerate(sizes) if size < _BIG_BYTES]
+        stream = pa.BufferOutputStream()
+        _stream(table.select(small), stream)
+        head = pickle.dumps((values, [*small, *big]), 5)
+        return self._fill(head, stream.getvalue().to_pybytes(), table.select(big) if big else None)
+
+    def _fill(self, head: bytes, small: bytes, big: pa.Table | None) -> bytes:
+        at = [0, _aligned(len(head)), _aligned(len(head)) + _aligned(len(small))]
+        need = at[2]
+        if big is not None:
+            chunks = sum(column.num_chunks for column in big.columns)
+            need += big.get_total_buffer_size() + (1 + chunks) * _OVERHEAD_BYTES
+        while True:
+            memory = self._mapped(need)
+            memory[: len(head)] = head
+            memory[at[1] : at[1] + len(small)] = small
+            if big is None:
+                return _SIZES.pack(len(head), len(small), 0)
+            sink = pa.FixedSizeBufferWriter(pa.py_buffer(memory[at[2] :]))
+            try:
+                _stream(big, sink)
+                return _SIZES.pack(len(head), len(small), sink.tell())
+            except OSError:  # more metadata than was reckoned with
+                need *= 2
+
+    def read(self, message: bytes, pool: Pool | None = None) -> tuple[Any, pa.Table | None]:
+        """The parcel's values and table. Big columns lie in the segment: with the last of them it goes to ``pool``."""
+        memory, offset, parts = self._mapped(0).toreadonly(), 0, []
+        for size in _SIZES.unpack(message):
+            parts.append(memory[offset : offset + size])
+            offset += _aligned(size)
+        values, order = pickle.loads(parts[0])
+        tables = [pa.ipc.open_stream(pa.py_buffer(bytes(parts[1]))).read_all()] if order is not None else []
+        held = parts[2]
+        if len(held):
+            tables.append(pa.ipc.open_stream(pa.py_buffer(held)).read_all())
+            if pool is not None:
+                weakref.finalize(held, pool.give, self).atexit = False
+        elif pool is not None:
             pool.give(self)
-        else:
-            weakref.finalize(held, pool.give, self).atexit = False
-        return values, table
+        return values, _joined(tables, order) if tables else None
+
+    def _mapped(self, need: int) -> memoryview:
+        """All of the memory, at least ``need`` bytes. A process keeps its map: new pages cost more than the copy."""
+        size = os.fstat(self.fd).st_size
+        if size < max(need, 1):
+            size = max(need + need // 4, mmap.PAGESIZE)
+            os.truncate(self.fd, size)
+        if self.memory is None or len(self.memory) < size:
+            self.memory = mmap.mmap(self.fd, size)
+        return memoryview(self.memory)
 
 
 class Pool:
-    """Segments that are used again: the pages of a new one cost more than copying into them."""
+    """Segments that are used again."""
 
     def __init__(self) -> None:
         self.free: list[Segment] = []
@@ -116,3 +113,38 @@ class Pool:
             self.free.append(segment)
         else:
             segment.close()
+
+
+class Known:
+    """The other process's segments, as they come through a channel: the same ones, again and again."""
+
+    def __init__(self) -> None:
+        self.segments: dict[int, Segment] = {}
+
+    def segment(self, fd: int) -> Segment:
+        """The segment whose file ``fd`` is; takes ``fd`` over."""
+        place = os.fstat(fd).st_ino
+        if place in self.segments:
+            os.close(fd)
+        else:
+            self.segments[place] = Segment(fd)
+            if len(self.segments) > 2 * _KEEP:
+                self.segments.pop(next(iter(self.segments))).close()
+        return self.segments[place]
+
+
+def _aligned(size: int) -> int:
+    return size + -size % _ALIGN
+
+
+def _stream(table: pa.Table, sink: Any) -> None:
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+
+
+def _joined(tables: list[pa.Table], order: list[int]) -> pa.Table:
+    """One table of the columns of all, each at its place in ``order``."""
+    columns = [one for table in tables for one in zip(table.schema, table.columns, strict=True)]
+    placed = [one for _, one in sorted(zip(order, columns, strict=True), key=lambda pair: pair[0])]
+    schema = pa.schema([field for field, _ in placed], tables[0].schema.metadata)
+    return pa.Table.from_arrays([column for _, column in placed], schema=schema)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 import pickle
 import resource
 import signal
 import socket
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
 from pipeline.errors import TesseraError, describe
-from pipeline.isolation import parcels
 from pipeline.isolation.notes import Note, Orders, Watch, Watcher
+from pipeline.isolation.parcels import Known, Segment
 
 _PR_SET_PDEATHSIG = 1
 MESSAGE_BYTES = 64
@@ -38,45 +37,37 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pa.set_cpu_count(1)
     channel = socket.socket(fileno=channel_fd)
+    known = Known()
     stage: Stage | None = None
     watcher: Watcher | None = None
     while True:
         message, fds, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 2)
         if not message:
             return
-        asked, answer = fds
+        asked, answer = map(known.segment, fds)
         if stage is None or watcher is None:
-            values, _ = _read(asked, message)
             try:
-                stage, memory_bytes = pickle.loads(values)
+                stage, memory_bytes = pickle.loads(asked.read(message)[0])
                 watcher = stage.watch = Watcher(Note(note_fd), memory_bytes)
                 stage.setup()
-                reply = parcels.write(answer, None)
+                reply = answer.write(None)
             except Exception as error:  # told by the parent, as an error of the run
-                reply = parcels.write(answer, _portable(error))
+                reply = answer.write(_portable(error))
             _silence()
         else:
             reply = _mapped(stage, watcher, asked, answer, message)
         channel.send(reply)
-        os.close(asked)
-        os.close(answer)
 
 
-def _mapped(stage: Stage, watcher: Watcher, asked: int, answer: int, message: bytes) -> bytes:
-    orders, table = _read(asked, message)
+def _mapped(stage: Stage, watcher: Watcher, asked: Segment, answer: Segment, message: bytes) -> bytes:
+    orders, table = asked.read(message)
     assert isinstance(orders, Orders)
     watcher.orders, watcher.survived = orders, set()
     try:
         done = stage(table)
     except Exception as error:  # raised again by the parent: a defect of the stage is none of a row
-        return parcels.write(answer, _portable(error))
-    return parcels.write(answer, watcher.survived, done)
-
-
-def _read(fd: int, message: bytes) -> tuple[Any, pa.Table]:
-    memory = mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ)
-    values, table, _ = parcels.read(memoryview(memory), message)
-    return values, table
+        return answer.write(_portable(error))
+    return answer.write(watcher.survived, done)
 
 
 def _portable(error: Exception) -> Exception:
