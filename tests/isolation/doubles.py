@@ -18,6 +18,7 @@ import pyarrow as pa
 import pipeline.stages.decode
 import pipeline.stages.probe
 from pipeline.decoders import OpenMedia, open_media
+from pipeline.isolation import Watch, Work, unwatched
 from pipeline.media import Image
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
@@ -141,8 +142,6 @@ class Plain:
     """A stage of no media: what it does is told by the table's ``do`` column, once a table."""
 
     def __init__(self, setup: str = "") -> None:
-        from pipeline.isolation import Watch, unwatched
-
         self.watch: Watch = unwatched
         self.broken = setup
 
@@ -165,4 +164,23 @@ class Plain:
                 time.sleep(HELD_S)
             elif value in FAULTS:
                 FAULTS[value]()
+        return table
+
+
+class Busy:
+    """Uses ``seconds`` of CPU time for each row, under its watch."""
+
+    def __init__(self, seconds: float) -> None:
+        self.watch: Watch = unwatched
+        self.seconds = seconds
+
+    def setup(self) -> None:
+        """Nothing to load."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        for number in range(len(table)):
+            with self.watch(Work(number, "decode", "x", str(number))):
+                end = time.process_time() + self.seconds
+                while time.process_time() < end:
+                    pass
         return table
