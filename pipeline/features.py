@@ -205,5 +205,5 @@ def _identity(
         "preprocessing": checkpoint.preprocessing_sha256() if checkpoint else None,
         "window": config.window.model_dump(mode="json", exclude={"max_windows"}),
         "cut": _cut(feature, config),
-        "decoders": config.decoders.model_dump(mode="json"),
+        "decoders": config.decoders.model_dump(mode="json", exclude={"limits"}),
     }

@@ -38,6 +38,7 @@ from pipeline.config import PipelineConfig, PoolConfig
 from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe
 from pipeline.features import Feature
+from pipeline.isolation import Isolated
 from pipeline.plan import Plan, Prepared
 from pipeline.progress import MemoryMeter, Progress, quiet
 from pipeline.schema import CONTRACT, FIXED
@@ -315,7 +316,7 @@ class _Task:
 
     def __init__(self, stages: tuple[Any, ...], progress: Any) -> None:
         self.stages, self.progress, self.key = stages, progress, secrets.token_bytes(8)
-        self.__name__ = type(stages[-1]).__name__
+        self.__name__ = getattr(stages[-1], "name", type(stages[-1]).__name__)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         if self.key not in _READY:
@@ -328,10 +329,11 @@ def _graph(prepared: Prepared, plan: Plan, carry: _Carry | None, progress: Progr
     pools = list(dict.fromkeys(feature.config.pool for feature in features))
     on_gpu = _gpus() > 0 and any(getattr(f.config.encoder, "device", "cpu") != "cpu" for f in features)
     dataset = ray.data.from_arrow([planning.unit_table(unit) for unit in plan.units])
-    dataset = _map(dataset, _Task((ReadPlanStage(), ProbeStage(config, features)), progress.actor), _TASK_CPUS)
+    probe = _isolated(ProbeStage(config, features))
+    dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), _TASK_CPUS)
     dataset = dataset.repartition(target_num_rows_per_block=config.compute.block_rows)
     carried = frozenset(feature.name for feature in carry.features) if carry else frozenset()
-    decode: tuple[Any, ...] = (DecodeStage(config, features, carried),)
+    decode: tuple[Any, ...] = (_isolated(DecodeStage(config, features, carried)),)
     if on_gpu:
         dataset = _map(dataset, _Task(decode, progress.actor), num_cpus=1)
         decode = ()
@@ -354,6 +356,11 @@ def _graph(prepared: Prepared, plan: Plan, carry: _Carry | None, progress: Progr
             num_gpus=actors.num_gpus or None,
         )
     return dataset
+
+
+def _isolated(stage: ProbeStage | DecodeStage) -> Any:
+    limits = stage.config.decoders.limits
+    return Isolated(stage, limits) if limits.isolate else stage
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ ORDER = [
     "heads",
     "encoders",
     "tokenizers",
+    "isolation",
     "transaction",
     "state",
     "difference",

@@ -16,6 +16,7 @@ from pipeline.decoders.bounds import FileBounds
 from pipeline.decoders.image import ImageConfig
 from pipeline.decoders.opening import OpenMedia
 from pipeline.decoders.text import TextConfig
+from pipeline.isolation import LimitsConfig
 from pipeline.media import Modality
 from pipeline.storage import Blob
 
@@ -29,6 +30,7 @@ class DecodersConfig(FileBounds):
     image: ImageConfig = ImageConfig()
     video: VideoConfig = video_decord.Config()
     audio: AudioConfig = AudioConfig()
+    limits: LimitsConfig = LimitsConfig()
 
 
 def open_media(blob: Blob, hint: Modality | None, config: DecodersConfig) -> OpenMedia:

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from pipeline.config import PipelineConfig
 from pipeline.decoders import OpenMedia, open_media
-from pipeline.errors import SampleError
+from pipeline.errors import SampleError, Stage
 from pipeline.features import Feature
+from pipeline.isolation import Watch, Work, unwatched
 from pipeline.media import FramesRequest, Media, Request, Text, WaveformRequest
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
 from pipeline.storage import Blob
@@ -47,6 +48,7 @@ class DecodeStage:
         self.features = features
         self.carried = carried
         self.tokenizers: dict[str, Tokenizer] = {}
+        self.watch: Watch = unwatched
 
     def setup(self) -> None:
         for feature in self.features:
@@ -60,8 +62,9 @@ class DecodeStage:
         costs: list[_Cost] = []
         cells: list[int] = []
         passing = [n for n in table.schema.names if n.startswith("meter_") or n == "failures"]
-        with _Opener(self.config) as opener:
-            for row, before in zip(table.drop_columns(passing).to_pylist(), table["failures"].to_pylist(), strict=True):
+        with _Opener(self.config, self.watch) as opener:
+            rows = zip(table.drop_columns(passing).to_pylist(), table["failures"].to_pylist(), strict=True)
+            for opener.number, (row, before) in enumerate(rows):
                 opener.cost = _Cost()
                 failed: list[Failure] = []
                 planned = len(before)
@@ -107,7 +110,8 @@ class DecodeStage:
         started = time.perf_counter()
         try:
             key = ("prepared", feature.name, _part(feature, row))
-            return cast(Prepared, opener.remember(key, lambda: tokenizer.tokenize(media)))
+            work = opener.work("tokenize", feature, row)
+            return cast(Prepared, opener.remember(key, work, lambda: tokenizer.tokenize(media)))
         except Exception as error:  # the same
             return failure(feature.name, uri, "tokenize", error)
         finally:
@@ -128,11 +132,12 @@ def _part(feature: Feature, row: dict[str, Any]) -> int | None:
 class _Opener:
     """The open files and decoded media of the sample at hand, so that nothing is opened or decoded twice."""
 
-    def __init__(self, config: PipelineConfig) -> None:
-        self.config = config
+    def __init__(self, config: PipelineConfig, watch: Watch) -> None:
+        self.config, self.watch = config, watch
+        self.number = 0
         self.sample: str | None = None
         self.window: int | None = None
-        self.open: dict[str, OpenMedia] = {}
+        self.open: dict[str, tuple[Work, OpenMedia]] = {}
         self.known: dict[tuple[Any, ...], Any] = {}
         self.cost = _Cost()
 
@@ -154,14 +159,20 @@ class _Opener:
         key = (request, uri, feature.modality, _part(feature, row))
         started = time.perf_counter()
         try:
-            return cast(Media, self.remember(key, lambda: self._decode(request, feature, row, uri)))
+            work = self.work("decode", feature, row)
+            return cast(Media, self.remember(key, work, lambda: self._decode(request, feature, row, work)))
         finally:
             self.cost.decode_s += time.perf_counter() - started
 
-    def remember(self, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+    def work(self, step: Stage, feature: Feature, row: dict[str, Any]) -> Work:
+        source = row[f"{feature.modality}_uri"] or row["sample_id"]
+        return Work(self.number, step, feature.name, source, _part(feature, row))
+
+    def remember(self, key: tuple[Any, ...], work: Work, compute: Callable[[], Any]) -> Any:
         if key not in self.known:
             try:
-                self.known[key] = compute()
+                with self.watch(work):
+                    self.known[key] = compute()
             except Exception as error:  # kept, so that the second asker hears the same
                 self.known[key] = error
         value = self.known[key]
@@ -169,11 +180,11 @@ class _Opener:
             raise value
         return value
 
-    def _decode(self, request: Request, feature: Feature, row: dict[str, Any], uri: str | None) -> Media:
-        start, end = row["start_s"], row["end_s"]
+    def _decode(self, request: Request, feature: Feature, row: dict[str, Any], work: Work) -> Media:
+        start, end, uri = row["start_s"], row["end_s"], row[f"{feature.modality}_uri"]
         if uri is None:
             return self._slice(Text(row["inline_text"]), row)
-        media = self._opened(uri, feature)
+        media = self._opened(uri, feature, work)
         self.cost.decoded += 1
         if feature.modality == "text":
             return self._slice(media.text(start, end) if row["text_timed"] else media.text(None, None), row)
@@ -193,16 +204,17 @@ class _Opener:
             raise SampleError("empty", "no words in it")
         return text
 
-    def _opened(self, uri: str, feature: Feature) -> OpenMedia:
+    def _opened(self, uri: str, feature: Feature, work: Work) -> OpenMedia:
         if uri not in self.open:
             blob = Blob(uri)
             self.cost.bytes_read += blob.size()
-            self.open[uri] = open_media(blob, feature.modality, self.config.decoders)
-        return self.open[uri]
+            self.open[uri] = work, open_media(blob, feature.modality, self.config.decoders)
+        return self.open[uri][1]
 
     def _close(self) -> None:
-        for media in self.open.values():
-            media.close()
+        for work, media in self.open.values():
+            with self.watch(work):  # closing runs native code too: what opened the file answers for it
+                media.close()
         self.open.clear()
         self.known.clear()
         self.window = None

@@ -16,6 +16,7 @@ from pipeline.decoders import open_media
 from pipeline.difference import EXTRA
 from pipeline.errors import TRANSIENT_KINDS, SampleError
 from pipeline.features import Feature
+from pipeline.isolation import Watch, Work, unwatched
 from pipeline.media import MODALITIES, MediaInfo, Modality, Span
 from pipeline.schema import LISTING, METERS, ROLES
 from pipeline.stages.rows import FAILURE, ROWS, Failure, failure, failure_column
@@ -96,6 +97,7 @@ class ProbeStage:
         self.modalities = plan.wanted(config)
         self.roles = plan.roles_to_open(self.modalities)
         self.cutter: Any = None
+        self.watch: Watch = unwatched
 
     def setup(self) -> None:
         name = self.config.text_windows()
@@ -109,7 +111,7 @@ class ProbeStage:
         samples: list[int] = []
         extra = [name for name in EXTRA.names if name in table.schema.names]
         for number, sample in enumerate(table.select([*LISTING.names, *extra]).to_pylist()):
-            for row, failed in self._rows(sample):
+            for row, failed in self._rows(number, sample):
                 rows.append(row)
                 failures.append(failed)
                 samples.append(number)
@@ -120,17 +122,17 @@ class ProbeStage:
             [*done.columns, *passthrough.columns], schema=pa.schema([*done.schema, *passthrough.schema])
         )
 
-    def _rows(self, sample: dict[str, Any]) -> list[tuple[dict[str, Any], list[Failure]]]:
-        """The windows of one sample. Always at least one row, so that every sample is accounted for."""
+    def _rows(self, number: int, sample: dict[str, Any]) -> list[tuple[dict[str, Any], list[Failure]]]:
+        """The windows of sample ``number``. Always at least one row, so that every sample is accounted for."""
         started = time.perf_counter()
-        found = self._probe(sample)
+        found = self._probe(number, sample)
         base: dict[str, Any] = {name: sample[name] for name in ("sample_id", "source_version", "inline_text")}
         base |= {f"meter_{name}": 0.0 for name in METERS} | {"cells": 0, "final": False, "promised": 0}
         base |= {"replaces": bool(sample.get("replaces")), "attempts": sample.get("attempts") or 0}
         text = found.spans.get("text", ...)
         base["text_timed"] = isinstance(text, Span)
         rows: list[dict[str, Any]] = []
-        windows = self._windows(found, sample)
+        windows = self._windows(number, found, sample)
         parts = [found.present(times["start_s"], times["end_s"]) for times in windows]
         for times, present in zip(windows, parts, strict=True):
             if present or not (rows or any(parts)):
@@ -148,7 +150,7 @@ class ProbeStage:
         todo[0]["meter_probe_s"] = time.perf_counter() - started
         return [(row, told if i == 0 else []) for i, row in enumerate(todo)]
 
-    def _windows(self, found: _Found, sample: dict[str, Any]) -> list[dict[str, Any]]:
+    def _windows(self, number: int, found: _Found, sample: dict[str, Any]) -> list[dict[str, Any]]:
         whole = {"start_s": None, "end_s": None, "text_from": None, "text_to": None}
         end_s = found.end_s()
         if end_s is not None:
@@ -160,9 +162,9 @@ class ProbeStage:
             return [{**whole, "start_s": start, "end_s": end} for start, end in cuts] or [whole]
         if self.cutter is not None and set(found.spans) == {"text"}:
             try:
-                return [{**whole, "text_from": a, "text_to": b} for a, b in self._text_windows(found, sample)] or [
-                    whole
-                ]
+                with self.watch(Work(number, "probe", "text", found.uris["text"] or sample["sample_id"])):
+                    cuts_of_text = self._text_windows(found, sample)
+                return [{**whole, "text_from": a, "text_to": b} for a, b in cuts_of_text] or [whole]
             except SampleError as error:
                 self._refuse(found, {"text"}, error)
         return [whole]
@@ -179,7 +181,7 @@ class ProbeStage:
         with open_media(Blob(uri), "text", self.config.decoders) as media:
             return list(self.cutter.cut(media.text(None, None).text))
 
-    def _probe(self, sample: dict[str, Any]) -> _Found:
+    def _probe(self, number: int, sample: dict[str, Any]) -> _Found:
         found = _Found()
         opened: list[tuple[str, str, MediaInfo]] = []
         broken: list[tuple[str, str, Exception]] = []
@@ -192,7 +194,10 @@ class ProbeStage:
                 continue
             hint = None if role == "other" else role
             try:
-                with open_media(Blob(uri), hint, self.config.decoders) as media:  # type: ignore[arg-type]
+                with (
+                    self.watch(Work(number, "probe", role, uri)),
+                    open_media(Blob(uri), hint, self.config.decoders) as media,  # type: ignore[arg-type]
+                ):
                     opened.append((role, uri, _worth(media.info)))
             except Exception as error:  # a decoder may raise anything; the sample goes on without this file
                 broken.append((role, uri, error))

@@ -1,0 +1,17 @@
+"""A stage in a process of its own, so that whatever native code does there costs one feature of one row.
+
+isolated.py   what is tried again and what is blamed, after a death
+child.py      the parent's side of the process: starts it, watches it, ends it
+serve.py      the process itself: sets the stage up, then maps table after table
+notes.py      what the process is at, noted where its death does not reach
+parcels.py    tables in shared memory
+limits.py     how long and how much
+"""
+
+from __future__ import annotations
+
+from pipeline.isolation.isolated import Isolated
+from pipeline.isolation.limits import LimitsConfig
+from pipeline.isolation.notes import Watch, Work, unwatched
+
+__all__ = ["Isolated", "LimitsConfig", "Watch", "Work", "unwatched"]

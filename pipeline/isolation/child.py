@@ -1,0 +1,190 @@
+"""A process that runs a stage, from its parent's side: started, given tables, watched, ended."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import FailureKind, TesseraError, one_line
+from pipeline.errors import Stage as Step
+from pipeline.isolation.limits import LimitsConfig
+from pipeline.isolation.notes import NOTE_BYTES, Memory, Note, Noted, Orders
+from pipeline.isolation.parcels import Pool, Segment, shared_file
+from pipeline.isolation.serve import MESSAGE_BYTES, Stage
+
+_LOOK_S = 0.05
+_END_S = 5.0
+_STARTS = 3
+_RUN = (
+    "import sys; sys.path[:] = sys.argv[4:]; from pipeline.isolation.serve import main; main(*map(int, sys.argv[1:4]))"
+)
+_ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    # pages that glibc gives back after each picture, and takes again for the next, cost up to a tenth of decoding
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+}
+_DOING: dict[Step, str] = {"probe": "opening", "decode": "decoding", "tokenize": "tokenizing"}
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a process ended. ``noted``: at what, None: at nothing that a stage notes. ``ours``: it was over a limit."""
+
+    noted: Noted | None
+    kind: FailureKind
+    message: str
+    ours: bool
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """``survived``: those of the suspected files of which some work ended well."""
+
+    table: pa.Table
+    survived: frozenset[bytes]
+
+
+class Child:
+    """One process with one stage in it, set up.
+
+    Raises:
+        TesseraError: it could not start; or what the stage's ``setup`` raised there.
+    """
+
+    def __init__(self, stage: Stage, limits: LimitsConfig, pool: Pool) -> None:
+        self.limits, self.pool, self.asked = limits, pool, Segment()
+        for attempt in range(_STARTS):
+            words = self._start(stage)
+            if words is None:
+                return
+            if self.process.returncode != -signal.SIGKILL or attempt == _STARTS - 1:
+                raise TesseraError(f"the decoders' process cannot start: {words}")
+
+    def _start(self, stage: Stage) -> str | None:
+        """None once the stage is set up, or how the process ended."""
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        note_fd = shared_file(NOTE_BYTES)
+        with tempfile.TemporaryFile() as told:
+            fds = (theirs.fileno(), note_fd)
+            paths = [path or os.getcwd() for path in sys.path]
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _RUN, *map(str, (*fds, os.getpid())), *paths],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=told,
+                pass_fds=fds,
+                env={**os.environ, **_ENVIRONMENT},
+            )
+            theirs.close()
+            self.note, self.memory = Note(note_fd), Memory(self.process.pid)
+            os.close(note_fd)
+            self._end = weakref.finalize(self, _end, self.process, self.channel, self.memory)
+            answer = self._exchange(pickle.dumps((stage, self.limits.memory_bytes), 5), None)
+            if not isinstance(answer, Death):
+                return None
+            self._end()
+            told.seek(max(0, os.fstat(told.fileno()).st_size - 4096))
+            last = told.read().decode(errors="replace").strip().rsplit("\n", 1)[-1]
+            return one_line(last) or answer.message
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def map(self, table: pa.Table, orders: Orders) -> Mapped | Death:
+        """``table`` through the stage, or how the process ended at it. Raises what the stage raises."""
+        answer = self._exchange(orders, table)
+        if isinstance(answer, Death):
+            return answer
+        survived, done = answer
+        return Mapped(done, frozenset(survived))
+
+    def close(self) -> None:
+        self._end()
+
+    def _exchange(self, values: Any, table: pa.Table | None) -> tuple[Any, pa.Table] | Death:
+        answer = self.pool.take()
+        kept = False
+        try:
+            message = self.asked.write(values, table)
+            try:
+                socket.send_fds(self.channel, [message], [self.asked.fd, answer.fd])
+                reply = self._awaited()
+            except (BrokenPipeError, ConnectionResetError):
+                reply = self._death()
+            if isinstance(reply, Death):
+                return reply
+            kept = True
+            told, done = answer.read(reply, self.pool)
+        finally:
+            if not kept:
+                self.pool.give(answer)
+        if isinstance(told, Exception):
+            raise told
+        return told, done
+
+    def _awaited(self) -> bytes | Death:
+        """The answer. Looks at the process from time to time and ends it if it is over a limit."""
+        self.channel.settimeout(_LOOK_S)
+        number, spent_s, before = 0, 0.0, time.monotonic()
+        while True:
+            with suppress(TimeoutError):
+                return self.channel.recv(MESSAGE_BYTES) or self._death()
+            now, noted = time.monotonic(), self.note.read()
+            # time in which this process did not run either (a frozen machine) is not the work's
+            passed, before = min(now - before, 4 * _LOOK_S), now
+            if noted is None or noted.number != number:
+                number, spent_s = noted.number if noted else 0, 0.0
+                continue
+            spent_s += passed
+            doing = _DOING[noted.step]
+            if spent_s > self.limits.row_seconds:
+                return self._killed(noted, "timeout", f"{doing} took longer than {self.limits.row_seconds:g} s")
+            if self.memory.anonymous_bytes() - noted.base_bytes > self.limits.memory_bytes:
+                most = f"{self.limits.memory_bytes / 2**30:.3g} GiB"
+                return self._killed(noted, "memory", f"{doing} took more than {most} of memory")
+
+    def _killed(self, noted: Noted, kind: FailureKind, message: str) -> Death:
+        self._end()
+        # it may have come to its end, or to another work, between the look and the kill
+        return Death(noted if self.note.read() == noted else None, kind, message, ours=True)
+
+    def _death(self) -> Death:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_END_S)
+        self._end()
+        code, noted = self.process.returncode, self.note.read()
+        doing = f" while {_DOING[noted.step]}" if noted else ""
+        if code == -signal.SIGKILL:
+            return Death(noted, "memory", f"the decoder's process was killed{doing}: is memory short?", ours=False)
+        if code is not None and code >= 0:
+            return Death(noted, "crash", f"the decoder's process ended itself{doing} (exit code {code})", ours=False)
+        return Death(noted, "crash", f"the decoder's process died{doing} ({_signal_name(code)})", ours=False)
+
+
+def _signal_name(code: int | None) -> str:
+    try:
+        return signal.Signals(-(code or 0)).name
+    except ValueError:
+        return f"signal {-(code or 0)}"
+
+
+def _end(process: subprocess.Popen[bytes], channel: socket.socket, memory: Memory) -> None:
+    channel.close()
+    memory.close()
+    process.kill()
+    with suppress(subprocess.TimeoutExpired):  # one that the kernel holds ends when it lets go
+        process.wait(_END_S)

@@ -1,0 +1,184 @@
+"""What a process is at, noted in memory that its parent shares: the note survives whatever ends the process."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import resource
+import struct
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pipeline.errors import FailureKind, SampleError, Stage
+
+NOTE_BYTES = mmap.PAGESIZE
+_NOTE = struct.Struct("<QqB16sqQ")
+_NUMBER = struct.Struct("<Q")
+_NO_PART = -(1 << 63)
+_STEPS: tuple[Stage, ...] = ("probe", "decode", "tokenize")
+_PAGE = mmap.PAGESIZE
+
+
+class Work(NamedTuple):
+    """One thing that a stage is about to ask of native code.
+
+    Args:
+        row: in the table that the stage was given.
+        step: of the stage.
+        feature: the feature, or the role of the file that is opened.
+        source: the file's uri, or the sample's id where there is none.
+        part: the window, where it decides what is done; None: the same work in every window.
+    """
+
+    row: int
+    step: Stage
+    feature: str
+    source: str
+    part: int | None = None
+
+    def file_key(self) -> bytes:
+        """The same for all parts of one file, in whatever row of whatever table."""
+        words = f"{self.step}\0{self.feature}\0{self.source}"
+        return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+Key = tuple[bytes, int | None]
+"""``Work.file_key`` and the part; a part of ``WHOLE`` stands for all of the file."""
+WHOLE = -1
+
+Watch = Callable[[Work], AbstractContextManager[None]]
+"""What a stage enters around each work. Raises ``SampleError`` where the work is not to be tried again."""
+
+
+def unwatched(work: Work) -> AbstractContextManager[None]:
+    """The watch of a stage that nobody watches."""
+    return _NOTHING
+
+
+_NOTHING = nullcontext()
+
+
+class Noted(NamedTuple):
+    """A work as its process noted it. ``number`` counts works; ``base_bytes``: memory that it had before this one."""
+
+    number: int
+    row: int
+    step: Stage
+    key: Key
+    base_bytes: int
+
+
+class Note:
+    """One ``Noted``, or none, in the shared file ``fd`` of ``NOTE_BYTES``."""
+
+    def __init__(self, fd: int) -> None:
+        self.memory = mmap.mmap(fd, NOTE_BYTES)
+
+    def write(self, number: int, row: int, step: Stage, key: Key, base_bytes: int) -> None:
+        file, part = key
+        _NOTE.pack_into(
+            self.memory, 0, number, row, _STEPS.index(step), file, _NO_PART if part is None else part, base_bytes
+        )
+
+    def rest(self) -> None:
+        """Nothing is at work."""
+        _NUMBER.pack_into(self.memory, 0, 0)
+
+    def read(self) -> Noted | None:
+        number, row, step, file, part, base_bytes = _NOTE.unpack_from(self.memory)
+        key = (file, None if part == _NO_PART else part)
+        return Noted(number, row, _STEPS[step], key, base_bytes) if number else None
+
+
+class Memory:
+    """A process's own memory: what it does not share with files or other processes."""
+
+    def __init__(self, pid: int | str = "self") -> None:
+        self.fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self.hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+
+    def anonymous_bytes(self) -> int:
+        """Resident bytes. 0 of a process that is gone."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[int, int]:
+        try:
+            fields = os.pread(self.fd, 256, 0).split(b" ", 6)
+        except ProcessLookupError:
+            return 0, 0
+        return (int(fields[1]) - int(fields[2])) * _PAGE, int(fields[5]) * _PAGE
+
+    def limit(self, more_bytes: int) -> int:
+        """From now on an allocation beyond ``more_bytes`` more fails. Returns ``anonymous_bytes``."""
+        resident, data = self._read()
+        soft = data + more_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (soft if self.hard < 0 else min(soft, self.hard), self.hard))
+        return resident
+
+    def unlimit(self) -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (self.hard, self.hard))
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+Reason = tuple[FailureKind, str]
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a process is told beside a table."""
+
+    refused: dict[Key, Reason] = field(default_factory=dict)
+    """Works that are not to be tried."""
+    suspects: frozenset[bytes] = frozenset()
+    """Files of which to tell whether any work ended well."""
+    nothing: Reason | None = None
+    """No work at all is to be tried."""
+
+
+class Watcher:
+    """The watch inside the process: notes each work, bounds its memory, refuses what has been blamed.
+
+    One work at a time. It is entered a few times a row, so it is one object and makes none.
+    """
+
+    def __init__(self, note: Note, memory_bytes: int) -> None:
+        # The parent's look at what is really used comes first and names the cause; this holds between two looks.
+        self.note, self.most_bytes = note, memory_bytes + memory_bytes // 4
+        self.memory = Memory()
+        self.number = 0
+        self.file = b""
+        self.ending = False
+        self.orders = Orders()
+        self.survived: set[bytes] = set()
+
+    def __call__(self, work: Work) -> Watcher:
+        if self.ending:
+            return self
+        orders, file, part = self.orders, work.file_key(), work.part
+        refused = orders.nothing
+        if orders.refused and refused is None:
+            refused = orders.refused.get((file, part)) or orders.refused.get((file, WHOLE))
+        if refused is not None:
+            raise SampleError(*refused)
+        self.number += 1
+        self.file = file
+        self.note.write(self.number, work.row, work.step, (file, part), self.memory.limit(self.most_bytes))
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            self.ending = True  # SystemExit above all: it ends the process, and the note must stay
+        if self.ending:
+            return
+        self.note.rest()
+        self.memory.unlimit()
+        if kind is None and self.file in self.orders.suspects:
+            self.survived.add(self.file)

@@ -1,0 +1,93 @@
+"""The process itself. Started by `pipeline.isolation.child`, it ends with its parent, whatever it is at."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import resource
+import signal
+import socket
+from typing import Protocol
+
+import pyarrow as pa
+
+from pipeline.errors import TesseraError, describe
+from pipeline.isolation.notes import Note, Orders, Watch, Watcher
+from pipeline.isolation.parcels import Known, Segment
+
+_PR_SET_PDEATHSIG = 1
+MESSAGE_BYTES = 64
+
+
+class Stage(Protocol):
+    """What can be isolated: maps tables to tables, row by row, and enters ``watch`` around each work."""
+
+    watch: Watch
+
+    def setup(self) -> None: ...
+
+    def __call__(self, table: pa.Table) -> pa.Table: ...
+
+
+def main(channel_fd: int, note_fd: int, parent: int) -> None:
+    """Set the stage up that comes first through the channel, answer, then map every table that comes."""
+    _end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pa.set_cpu_count(1)
+    channel = socket.socket(fileno=channel_fd)
+    known = Known()
+    stage: Stage | None = None
+    watcher: Watcher | None = None
+    while True:
+        message, fds, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 2)
+        if not message:
+            return
+        asked, answer = map(known.segment, fds)
+        if stage is None or watcher is None:
+            try:
+                stage, memory_bytes = pickle.loads(asked.read(message)[0])
+                watcher = stage.watch = Watcher(Note(note_fd), memory_bytes)
+                stage.setup()
+                reply = answer.write(None)
+            except Exception as error:  # told by the parent, as an error of the run
+                reply = answer.write(_portable(error))
+            _silence()
+        else:
+            reply = _mapped(stage, watcher, asked, answer, message)
+        channel.send(reply)
+
+
+def _mapped(stage: Stage, watcher: Watcher, asked: Segment, answer: Segment, message: bytes) -> bytes:
+    orders, table = asked.read(message)
+    assert isinstance(orders, Orders)
+    watcher.orders, watcher.survived = orders, set()
+    try:
+        done = stage(table)
+    except Exception as error:  # raised again by the parent: a defect of the stage is none of a row
+        return answer.write(_portable(error))
+    return answer.write(watcher.survived, done)
+
+
+def _portable(error: Exception) -> Exception:
+    """``error``, or its words if it does not pickle."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its own pickling raises
+        return TesseraError(describe(error))
+    return error
+
+
+def _end_with(parent: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before that was set
+        os._exit(1)
+
+
+def _silence() -> None:
+    """Decoders write to the terminal what they think of a file."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)

@@ -1,0 +1,186 @@
+"""Stages whose decoders do, in the child, what hostile media make native code do. A file's name says what it does."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+import pipeline.stages.decode
+import pipeline.stages.probe
+from pipeline.decoders import OpenMedia, open_media
+from pipeline.isolation import Watch, Work, unwatched
+from pipeline.media import Image
+from pipeline.stages.decode import DecodeStage
+from pipeline.stages.probe import ProbeStage
+
+HELD_S = 30
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def hold_the_gil() -> None:
+    """`sleep` called as C code that never lets the GIL go."""
+    ctypes.PyDLL(None).sleep(HELD_S)
+
+
+def backtrack() -> None:
+    """The regular expression engine neither lets the GIL go nor looks for signals."""
+    re.match(r"(a+)+$", "a" * 40 + "b")
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def take_pages() -> None:
+    """malloc and memset, in C."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    while True:
+        memory = libc.malloc(ctypes.c_size_t(16 << 20))
+        if memory:
+            libc.memset(ctypes.c_void_p(memory), 1, ctypes.c_size_t(16 << 20))
+
+
+def take_arrays() -> None:
+    held = []
+    while True:
+        held.append(np.ones(2 << 20))
+
+
+def take_at_once() -> None:
+    np.ones(1 << 40, np.uint8)
+
+
+def kill_oneself() -> None:
+    """What the kernel does to a process when memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+FAULTS: dict[str, Callable[[], Any]] = {
+    "abort": os.abort,
+    "segfault": segfault,
+    "gil": hold_the_gil,
+    "regex": backtrack,
+    "spin": spin,
+    "pages": take_pages,
+    "arrays": take_arrays,
+    "atonce": take_at_once,
+    "exit": lambda: ctypes.CDLL(None).exit(3),
+    "sysexit": lambda: sys.exit(3),
+    "kill": kill_oneself,
+}
+
+
+def fault_of(uri: str) -> Callable[[], Any] | None:
+    """``bad-abort.png`` aborts; ``bad-abort-once.png`` only the first time, which a file beside it tells."""
+    words = Path(uri).stem.split("-")
+    if words[0] != "bad" or words[1] not in FAULTS:
+        return None
+    if words[-1] == "once":
+        mark = Path(uri).with_suffix(".tried")
+        if mark.exists():
+            return None
+        mark.touch()
+    return FAULTS[words[1]]
+
+
+class FaultyMedia(OpenMedia):
+    """Media that open well and misbehave when they are decoded, or when they are closed."""
+
+    def __init__(self, media: OpenMedia, uri: str) -> None:
+        self.media, self.uri, self.info = media, uri, media.info
+
+    def image(self) -> Image:
+        if fault := None if "closing" in self.uri else fault_of(self.uri):
+            fault()
+        return self.media.image()
+
+    def frames(self, *asked: Any) -> Any:
+        if fault := fault_of(self.uri):
+            fault()
+        return self.media.frames(*asked)
+
+    def close(self) -> None:
+        if "closing" in self.uri and (fault := fault_of(self.uri)):
+            fault()
+        self.media.close()
+
+
+class FaultyDecode(DecodeStage):
+    def setup(self) -> None:
+        super().setup()
+        pipeline.stages.decode.open_media = lambda blob, *rest: FaultyMedia(open_media(blob, *rest), blob.uri)
+
+
+class FaultyProbe(ProbeStage):
+    def setup(self) -> None:
+        super().setup()
+
+        def opened(blob: Any, *rest: Any) -> OpenMedia:
+            if fault := fault_of(blob.uri):
+                fault()
+            return open_media(blob, *rest)
+
+        pipeline.stages.probe.open_media = opened
+
+
+class Plain:
+    """A stage of no media: what it does is told by the table's ``do`` column, once a table."""
+
+    def __init__(self, setup: str = "") -> None:
+        self.watch: Watch = unwatched
+        self.broken = setup
+
+    def setup(self) -> None:
+        if self.broken == "raise":
+            raise ImportError("no module named 'codec'")
+        if self.broken:
+            os.write(2, b"libcodec.so.9: cannot open shared object file\n")
+            FAULTS[self.broken]()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        os.write(1, b"noise\n")
+        os.write(2, b"noise\n")
+        for value in table["do"].to_pylist():
+            if value == "raise":
+                raise ValueError("a defect")
+            if value == "pid":
+                table = table.append_column("pid", pa.array([os.getpid()] * len(table)))
+            elif value == "wait":
+                time.sleep(HELD_S)
+            elif value in FAULTS:
+                FAULTS[value]()
+        return table
+
+
+class Busy:
+    """Uses ``seconds`` of CPU time for each row, under its watch."""
+
+    def __init__(self, seconds: float) -> None:
+        self.watch: Watch = unwatched
+        self.seconds = seconds
+
+    def setup(self) -> None:
+        """Nothing to load."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        for number in range(len(table)):
+            with self.watch(Work(number, "decode", "x", str(number))):
+                end = time.process_time() + self.seconds
+                while time.process_time() < end:
+                    pass
+        return table

@@ -1,0 +1,71 @@
+"""A child is started, watched and ended: what it cannot do is told in its own words."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import TesseraError
+from pipeline.isolation import LimitsConfig
+from pipeline.isolation.child import Child, Death, Mapped
+from pipeline.isolation.notes import Orders
+from pipeline.isolation.parcels import Pool
+from tests.isolation.doubles import Plain
+
+ROOT = Path(__file__).resolve().parents[2]
+FROZEN = """
+import pyarrow as pa
+from pipeline.isolation import Isolated, LimitsConfig
+from tests.isolation.doubles import Busy
+stage = Isolated(Busy(1.0), LimitsConfig(row_seconds=2.5))
+stage.setup()
+print("ready", flush=True)
+print(stage(pa.table({"x": [1]}))["x"].to_pylist(), stage.refused)
+"""
+
+
+def test_a_child_that_cannot_start_is_an_error_in_its_own_words() -> None:
+    with pytest.raises(TesseraError, match=r"cannot start: libcodec.so.9: cannot open shared object file$"):
+        Child(Plain("abort"), LimitsConfig(), Pool())
+    with pytest.raises(ImportError, match="no module named 'codec'"):
+        Child(Plain("raise"), LimitsConfig(), Pool())
+
+
+def test_a_start_that_is_killed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[list[str]] = []
+    original = subprocess.Popen
+
+    def counted(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        starts.append(command)
+        return original(command, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(subprocess, "Popen", counted)
+    with pytest.raises(TesseraError, match="cannot start"):
+        Child(Plain("kill"), LimitsConfig(), Pool())
+    assert len(starts) == 3
+
+
+def test_how_it_ended_is_told() -> None:
+    child = Child(Plain(), LimitsConfig(), Pool())
+    done = child.map(pa.table({"do": [""]}), Orders())
+    assert isinstance(done, Mapped)
+    death = child.map(pa.table({"do": ["abort"]}), Orders())
+    assert death == Death(None, "crash", "the decoder's process died (SIGABRT)", ours=False)
+    assert not child.alive
+
+
+def test_time_in_which_the_machine_stood_still_is_nobody_s() -> None:
+    """Parent and child are stopped for longer than the limit while the child works."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", FROZEN], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    freeze = f"kill -STOP -{parent.pid}; sleep 4; kill -CONT -{parent.pid}"
+    subprocess.run(["bash", "-c", f"sleep 0.3; {freeze}"], check=True)
+    told, _ = parent.communicate(timeout=60)
+    assert told == "[1] {}\n"

@@ -1,0 +1,280 @@
+"""Faults produced for real in the child: each costs its feature of its row, and nothing else differs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pipeline.errors import TesseraError
+from pipeline.isolation import Isolated, LimitsConfig
+from pipeline.isolation.child import Child
+from pipeline.isolation.notes import Memory
+from pipeline.stages.decode import DecodeStage, input_column
+from pipeline.stages.probe import ProbeStage
+from pipeline.stages.rows import put
+from pipeline.tensors import unpack
+from tests.isolation.doubles import FaultyDecode, FaultyProbe, Plain
+from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, write_clip
+
+TIGHT = LimitsConfig(row_seconds=2.0, memory_bytes=256 << 20)
+METERS = ["meter_probe_s", "meter_decode_s", "meter_tokenize_s"]
+EXPECTED = {
+    "abort": ("crash", "the decoder's process died while decoding (SIGABRT)"),
+    "segfault": ("crash", "the decoder's process died while decoding (SIGSEGV)"),
+    "exit": ("crash", "the decoder's process ended itself while decoding (exit code 3)"),
+    "sysexit": ("crash", "the decoder's process ended itself while decoding (exit code 3)"),
+    "gil": ("timeout", "decoding took longer than 2 s"),
+    "regex": ("timeout", "decoding took longer than 2 s"),
+    "spin": ("timeout", "decoding took longer than 2 s"),
+    "pages": ("memory", "decoding took more than 0.25 GiB of memory"),
+    "arrays": ("memory", None),  # whichever of the two limits it meets first
+    "atonce": ("memory", None),
+    "kill": ("memory", "the decoder's process was killed while decoding: is memory short?"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(4):
+        noise = np.random.default_rng(i).integers(0, 255, (60, 80, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{'bcde'[i]}.png")
+    return folder
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When children were started."""
+    times: list[float] = []
+    original = Child.__init__
+
+    def counted(self: Child, *args: Any) -> None:
+        times.append(time.monotonic())
+        original(self, *args)
+
+    monkeypatch.setattr(Child, "__init__", counted)
+    return times
+
+
+def _probed(settings: Any) -> tuple[Any, Any, pa.Table]:
+    settings, features, listed = bound(settings)
+    stage = ProbeStage(settings, features)
+    stage.setup()
+    return settings, features, stage(listed)
+
+
+def _run(stage: Any, table: pa.Table) -> pa.Table:
+    stage.setup()
+    return stage(table)
+
+
+def _failures(table: pa.Table) -> dict[str, list[tuple[str, str, str, str]]]:
+    rows = zip(table["sample_id"].to_pylist(), table["failures"].to_pylist(), strict=True)
+    return {
+        sample: [(f["feature"], f["stage"], f["kind"], f["message"]) for f in failures] for sample, failures in rows
+    }
+
+
+def _same(table: pa.Table, reference: pa.Table) -> None:
+    """Equal but for the seconds that it took, whatever the order of columns."""
+    names = sorted(set(reference.column_names) - set(METERS))
+    assert sorted(set(table.column_names) - set(METERS)) == names
+    assert table.select(names).combine_chunks().equals(reference.select(names).combine_chunks())
+
+
+def test_every_fault_costs_its_feature_of_its_row(folder: Path) -> None:
+    for name in EXPECTED:
+        shutil.copy(folder / "b.png", folder / f"bad-{name}.png")
+    settings, features, rows = _probed(config(folder, {"i": IMAGE, "t": {**IMAGE}}))
+    stage = Isolated(FaultyDecode(settings, features), TIGHT)
+    done = _run(stage, rows)
+    reference = _run(DecodeStage(settings, features), rows)
+    told = _failures(done)
+    for name, (kind, message) in EXPECTED.items():
+        failed = told.pop(f"bad-{name}.png")
+        assert [one[:3] for one in failed] == [("i", "decode", kind), ("t", "decode", kind)], name
+        assert message is None or {one[3] for one in failed} == {message}
+    assert told == {f"{letter}.png": [] for letter in "bcde"}
+    assert done["cells"].to_pylist() == [2] * len(rows)
+    assert done["sample_id"].to_pylist() == rows["sample_id"].to_pylist()
+    good = pa.array([not name.startswith("bad") for name in rows["sample_id"].to_pylist()])
+    _same(done.filter(good), reference.filter(good))
+
+
+def test_a_fault_that_does_not_come_again_is_nobody_s(folder: Path) -> None:
+    for name in ("abort", "kill"):
+        shutil.copy(folder / "b.png", folder / f"bad-{name}-once.png")
+    settings, features, rows = _probed(config(folder, {"i": IMAGE}))
+    _same(_run(Isolated(FaultyDecode(settings, features), TIGHT), rows), _run(DecodeStage(settings, features), rows))
+    assert len(list(folder.glob("*.tried"))) == 2
+
+
+def test_a_fault_while_a_file_is_closed_is_its_own(folder: Path) -> None:
+    shutil.copy(folder / "b.png", folder / "bad-abort-closing.png")
+    settings, features, rows = _probed(config(folder, {"i": IMAGE}))
+    told = _failures(_run(Isolated(FaultyDecode(settings, features), TIGHT), rows))
+    assert [one[2] for one in told.pop("bad-abort-closing.png")] == ["crash"]
+    assert set(map(len, told.values())) == {0}
+
+
+def test_probes_are_isolated_too(folder: Path) -> None:
+    for name in ("segfault", "gil"):
+        shutil.copy(folder / "b.png", folder / f"bad-{name}.png")
+    write_clip(folder / "clip.mp4", 1.0)
+    shutil.copy(folder / "b.png", folder / "clip.png")
+    (folder / "clip.png").rename(folder / "bad-abort.png")
+    settings, features, listed = bound(config(folder, {"i": IMAGE, "j": IMAGE, "v": VIDEO}))
+    rows = _run(Isolated(FaultyProbe(settings, features), TIGHT), listed)
+    reference = _run(ProbeStage(settings, features), listed)
+    assert rows.schema.equals(reference.schema)
+    told = _failures(rows)
+    died, late = "the decoder's process died while opening", "opening took longer than 2 s"
+    for name, kind, message in (
+        ("abort", "crash", f"{died} (SIGABRT)"),
+        ("segfault", "crash", f"{died} (SIGSEGV)"),
+        ("gil", "timeout", late),
+    ):
+        failed = [(feature, "probe", kind, message) for feature in ("i", "j")]
+        assert told.pop(f"bad-{name}.png") == failed
+    assert set(map(len, told.values())) == {0}
+    good = pa.array([not name.startswith("bad") for name in reference["sample_id"].to_pylist()])
+    _same(rows.filter(good), reference.filter(good))
+    assert rows["final"].to_pylist() == [True] * len(reference)
+
+
+def test_a_healthy_run_gives_the_same_tables(data: Path, tmp_path: Path, starts: list[float]) -> None:
+    """Real media of three modalities, and broken files among them."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for pattern, count in (("images/*.*", 25), ("videos/*.mp4", 5), ("audio/*.*", 12), ("bad/*.*", 25)):
+        for path in sorted(path for path in data.glob(pattern) if path.stat().st_size < 2 << 20)[:count]:
+            shutil.copy(path, folder)
+    features = {"i": IMAGE, "v": VIDEO, "a": AUDIO}
+    settings, bound_features, listed = bound(config(folder, features, window={"length_s": 2}))
+    rows = _run(ProbeStage(settings, bound_features), listed)
+    _same(_run(Isolated(ProbeStage(settings, bound_features), LimitsConfig()), listed), rows)
+    plain = DecodeStage(settings, bound_features)
+    isolated = Isolated(DecodeStage(settings, bound_features), LimitsConfig())
+    plain.setup()
+    held = []
+    for start in range(0, len(rows), 16):
+        block = rows.slice(start, 16)
+        held.append((isolated(block), plain(block)))
+    for mine, reference in held:  # compared at the end: a table must not change while later ones are made
+        _same(mine, reference)
+    assert sum(len(mine) for mine, _ in held) == len(rows) > 40
+    assert len(starts) == 2
+
+
+def test_a_file_that_fails_in_every_window_is_given_up(tmp_path: Path, starts: list[float]) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_clip(folder / "bad-segfault.mp4", 12.0)
+    write_clip(folder / "good.mp4", 4.0)
+    settings, features, rows = _probed(config(folder, {"v": VIDEO}, window={"length_s": 1}))
+    stage = Isolated(FaultyDecode(settings, features), TIGHT)
+    done = _run(stage, rows)
+    failures = [row for row in done["failures"].to_pylist() if row]
+    died = "the decoder's process died while decoding (SIGSEGV)"
+    untried = f"{died}, as 3 others of this file: not tried"
+    assert [one["message"] for (one,) in failures] == [died] * 3 + [untried] * 9
+    assert len(starts) == 1 + 2 * 3
+    arrays = unpack(done[input_column("v", "pixels")])
+    assert [array is not None for array in arrays] == [False] * 12 + [True] * 4
+
+
+def test_successes_between_keep_a_file_from_being_given_up() -> None:
+    """Strikes count in a row: what ends well wipes them out."""
+    from pipeline.isolation.child import Death
+    from pipeline.isolation.notes import Noted
+
+    stage = Isolated(Plain(), TIGHT)
+    for part in (1, 2, 3, 4):
+        death = Death(Noted(1, 0, "decode", (b"file", part), 0), "crash", "died", ours=False)
+        stage._blame(death, ("crash", "died"))
+        if part == 2:
+            stage.strikes.pop(b"file")
+    assert list(stage.refused) == [(b"file", part) for part in (1, 2, 3, 4)]
+
+
+def test_what_belongs_to_every_window_fails_once(tmp_path: Path, starts: list[float]) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_clip(folder / "bad-gil.mp4", 6.0)
+    Image.new("RGB", (40, 40)).save(folder / "bad-gil.png")
+    settings, features, rows = _probed(
+        config(folder, {"i": IMAGE, "v": VIDEO}, window={"length_s": 1, "repeat_tokens": True})
+    )
+    assert len(rows) == 6
+    rows = put(rows, "video_uri", pa.nulls(6, pa.string()))
+    told = _run(Isolated(FaultyDecode(settings, features), TIGHT), rows)["failures"].to_pylist()
+    assert [[one["kind"] for one in row] for row in told] == [["timeout"]] * 6
+    assert len(starts) == 2
+
+
+def test_a_child_killed_between_two_tables_is_replaced(folder: Path, starts: list[float]) -> None:
+    settings, features, rows = _probed(config(folder, {"i": IMAGE}))
+    stage = Isolated(DecodeStage(settings, features), TIGHT)
+    before = _run(stage, rows)
+    assert stage.child is not None
+    os.kill(stage.child.process.pid, signal.SIGKILL)
+    _same(stage(rows), before)
+    assert len(starts) == 2
+    assert stage.refused == {}
+
+
+def test_a_stage_that_dies_at_no_work_is_an_error_of_the_run(starts: list[float]) -> None:
+    stage = Isolated(Plain(), TIGHT)
+    with pytest.raises(TesseraError, match=r"died \(SIGABRT\), 4 times, with no file to blame"):
+        stage(pa.table({"do": ["", "", "abort"]}))
+    assert len(stage(pa.table({"do": ["", ""]}))) == 2
+
+
+def test_hundreds_of_tables_leave_nothing_behind(folder: Path) -> None:
+    settings, features, rows = _probed(
+        config(folder, {"i": {**IMAGE, "tokenizer": {**IMAGE["tokenizer"], "size": 224}}})
+    )
+    stage = Isolated(DecodeStage(settings, features), TIGHT)
+    stage.setup()
+    assert stage.child is not None
+    child, ours = Memory(stage.child.process.pid), Memory()
+
+    def held() -> tuple[int, int, int, int]:
+        gc.collect()
+        assert stage.child is not None
+        fds = [len(os.listdir(f"/proc/{pid}/fd")) for pid in ("self", stage.child.process.pid)]
+        return fds[0], fds[1], ours.anonymous_bytes(), child.anonymous_bytes()
+
+    for _ in range(30):
+        stage(rows)
+    before = held()
+    for _ in range(300):
+        assert stage(rows).nbytes > 500_000
+    after = held()
+    assert after[0] <= before[0]
+    assert after[1] <= before[1]
+    assert after[2] - before[2] < 8 << 20
+    assert after[3] - before[3] < 8 << 20
+
+
+def test_deaths_leave_nothing_behind() -> None:
+    stage = Isolated(Plain(), TIGHT)
+    counts = []
+    for _ in range(4):
+        with pytest.raises(TesseraError, match="no file to blame"):
+            stage(pa.table({"do": ["exit"]}))
+        stage(pa.table({"do": [""]}))
+        gc.collect()
+        counts.append(len(os.listdir("/proc/self/fd")))
+    assert counts[-1] == counts[0]

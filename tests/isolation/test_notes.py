@@ -1,0 +1,122 @@
+"""Notes survive; blamed work is refused before it starts; an allocation without end ends in `MemoryError`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pipeline.errors import SampleError
+from pipeline.isolation.notes import NOTE_BYTES, WHOLE, Memory, Note, Orders, Watcher, Work, unwatched
+from pipeline.isolation.parcels import shared_file
+
+WORK = Work(7, "decode", "picture", "s3://bucket/a.jpg", 2)
+
+
+@pytest.fixture
+def note() -> Note:
+    return Note(shared_file(NOTE_BYTES))
+
+
+def test_a_note_tells_what_is_at_work_and_for_how_long_it_stands(note: Note) -> None:
+    watcher = Watcher(note, 1 << 30)
+    assert note.read() is None
+    with watcher(WORK):
+        noted = note.read()
+        assert noted is not None
+        assert (noted.row, noted.step, noted.key) == (7, "decode", (WORK.file_key(), 2))
+        assert 0 < noted.base_bytes <= Memory().anonymous_bytes() + (1 << 20)
+    assert note.read() is None
+    with watcher(WORK._replace(part=None)):
+        again = note.read()
+    assert again is not None
+    assert again.number > noted.number
+    assert again.key == (WORK.file_key(), None)
+
+
+def test_a_note_outlives_the_process_that_wrote_it() -> None:
+    fd = shared_file(NOTE_BYTES)
+    code = (
+        "import os, sys; from pipeline.isolation.notes import *; w = Watcher(Note(int(sys.argv[1])), 1 << 30)\n"
+        "with w(Work(3, 'tokenize', 'f', 'x')): os.abort()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(fd)], pass_fds=[fd], check=False)
+    noted = Note(fd).read()
+    assert done.returncode == -6
+    assert noted is not None
+    assert (noted.row, noted.step) == (3, "tokenize")
+
+
+def test_the_same_work_has_the_same_key_wherever_it_stands() -> None:
+    assert WORK.file_key() == WORK._replace(row=0, part=9).file_key()
+    others = [WORK._replace(step="tokenize"), WORK._replace(feature="x"), WORK._replace(source="\udcff.jpg")]
+    assert len({WORK.file_key(), *(other.file_key() for other in others)}) == 4
+
+
+def test_an_exception_is_an_end_and_an_exit_is_not(note: Note) -> None:
+    watcher = Watcher(note, 1 << 30)
+    with pytest.raises(ValueError, match="bad"), watcher(WORK):
+        raise ValueError("bad")
+    assert note.read() is None
+    with pytest.raises(SystemExit), watcher(WORK):
+        sys.exit(3)
+    with watcher(WORK._replace(row=8)):  # what runs while the process ends
+        pass
+    noted = note.read()
+    assert noted is not None
+    assert noted.row == 7
+
+
+@pytest.mark.parametrize("part", [2, WHOLE])
+def test_refused_work_is_not_tried(note: Note, part: int) -> None:
+    watcher = Watcher(note, 1 << 30)
+    watcher.orders = Orders({(WORK.file_key(), part): ("crash", "it died")})
+    with pytest.raises(SampleError, match="it died"), watcher(WORK):
+        pytest.fail("tried")
+    assert note.read() is None
+    with watcher(WORK._replace(source="other")):
+        pass
+    watcher.orders = Orders(nothing=("timeout", "all"))
+    with pytest.raises(SampleError, match="all"), watcher(WORK._replace(source="other")):
+        pytest.fail("tried")
+
+
+def test_of_suspects_it_tells_which_ended_well(note: Note) -> None:
+    watcher = Watcher(note, 1 << 30)
+    other = WORK._replace(source="other")
+    watcher.orders = Orders(suspects=frozenset({WORK.file_key()}))
+    with pytest.raises(ValueError, match="bad"), watcher(WORK):
+        raise ValueError("bad")
+    with watcher(other):
+        pass
+    assert watcher.survived == set()
+    with watcher(WORK):
+        pass
+    assert watcher.survived == {WORK.file_key()}
+
+
+def test_memory_is_bounded_at_work_and_only_there(note: Note) -> None:
+    watcher = Watcher(note, 1 << 30)
+    with watcher(WORK), pytest.raises(MemoryError):
+        np.empty(3 << 30, np.uint8)
+    assert len(np.empty(3 << 30, np.uint8)) == 3 << 30
+
+
+def test_memory_counts_what_is_a_process_s_own() -> None:
+    memory = Memory(os.getpid())
+    before = memory.anonymous_bytes()
+    held = np.ones(64 << 20, np.uint8)
+    assert (60 << 20) < memory.anonymous_bytes() - before < (80 << 20)
+    del held
+    process = subprocess.Popen(["true"])
+    gone = Memory(process.pid)
+    process.wait()
+    assert gone.anonymous_bytes() == 0
+
+
+def test_nobody_watches_by_default() -> None:
+    with unwatched(WORK):
+        pass

@@ -1,0 +1,117 @@
+"""Tables come through shared memory as they were; what a reader holds is never written over."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.isolation import parcels
+from pipeline.isolation.parcels import Known, Pool, Segment
+from pipeline.stages.rows import FAILURE
+from pipeline.tensors import pack, unpack
+
+
+def _table(rows: int, width: int) -> pa.Table:
+    arrays = [np.random.default_rng(i).integers(0, 255, (width, 3), np.uint8) for i in range(rows)]
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False)], {b"told": b"yes"})
+    table = pa.table({"id": [str(i) for i in range(rows)]}, schema=schema)
+    table = table.append_column("pixels", pack([*arrays[:-1], None]))
+    table = table.append_column("failures", pa.array([[] for _ in range(rows)], pa.list_(FAILURE)))
+    table = table.append_column("sound", pack([a.astype(np.float32) for a in arrays]))
+    return table.append_column("words", pa.array(["a", "b"] * (rows // 2)).dictionary_encode())
+
+
+def _sent(table: pa.Table, values: Any = None) -> tuple[Any, pa.Table]:
+    """Through a segment, as another process would read it."""
+    ours = Segment()
+    message = ours.write(values, table)
+    theirs = Segment(os.dup(ours.fd))
+    told, done = theirs.read(message)
+    assert done is not None
+    return told, done
+
+
+@pytest.mark.parametrize("width", [1, 10, 100_000])
+def test_a_table_arrives_as_it_was(width: int) -> None:
+    table = _table(8, width)
+    told, done = _sent(table, {"x": 1})
+    assert told == {"x": 1}
+    assert done.equals(table)
+    assert done.schema.equals(table.schema, check_metadata=True)
+
+
+def test_pieces_and_empty_tables_arrive() -> None:
+    table = _table(8, 100_000)
+    for part in (table.slice(3, 2), table.slice(0, 0), pa.concat_tables([table, table])):
+        assert _sent(part)[1].equals(part)
+
+
+def test_a_segment_grows_to_what_is_put_in_it() -> None:
+    segment, pool = Segment(), Pool()
+    for width in (10, 1_000_000, 10):
+        table = _table(8, width)
+        _, done = segment.read(segment.write(None, table), pool)
+        assert done is not None
+        assert done.equals(table)
+        del done
+
+
+def test_more_metadata_than_reckoned_with_is_written_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parcels, "_OVERHEAD_BYTES", 0)
+    table = pa.concat_tables([_table(8, 30_000).slice(i % 7, 1) for i in range(100)])
+    assert _sent(table)[1].equals(table)
+
+
+def test_a_segment_is_free_once_nobody_holds_its_columns() -> None:
+    pool, table = Pool(), _table(8, 100_000)
+    segment = pool.take()
+    _, done = segment.read(segment.write(None, table), pool)
+    assert done is not None
+    pixels = unpack(done["pixels"])
+    ids = done["id"]
+    del done
+    gc.collect()
+    assert pool.free == []
+    assert pixels[0] is not None
+    del pixels
+    gc.collect()
+    assert pool.free == [segment]
+    assert ids.to_pylist() == table["id"].to_pylist()  # a small column holds no segment
+
+
+def test_a_pool_keeps_few_segments_and_no_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool()
+    segments = [Segment() for _ in range(5)]
+    for segment in segments:
+        pool.give(segment)
+    assert len(pool.free) == parcels._KEEP
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(segments[-1].fd)
+    monkeypatch.setattr(parcels, "_KEEP_BYTES", 1 << 20)
+    large = pool.take()
+    large.write(None, _table(8, 100_000))
+    pool.give(large)
+    assert large not in pool.free
+
+
+def test_the_other_process_knows_a_segment_again() -> None:
+    known, segments = Known(), [Segment() for _ in range(9)]
+    first = known.segment(os.dup(segments[0].fd))
+    assert known.segment(os.dup(segments[0].fd)) is first
+    before = len(os.listdir("/proc/self/fd"))
+    for segment in segments * 20:
+        known.segment(os.dup(segment.fd))
+    assert len(os.listdir("/proc/self/fd")) <= before + 2 * parcels._KEEP
+
+
+def test_a_segment_that_is_dropped_is_closed() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        Segment().write(None, _table(2, 100))
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
