@@ -153,8 +153,9 @@ class FaultyFileSystem(fsspec.AbstractFileSystem):
         return [self.info(name) for name in names] if detail else names
 
     def rm_file(self, path: str) -> None:
-        self.meet("remove", self._strip_protocol(path))
-        os.unlink(self._strip_protocol(path))
+        path = self._strip_protocol(path)
+        self.meet("remove", path)
+        (os.rmdir if os.path.isdir(path) else os.unlink)(path)
 
     def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         source, target = self._strip_protocol(path1), self._strip_protocol(path2)

@@ -1,0 +1,113 @@
+"""Whole runs over a storage that fails: files that stay broken are `io` failures, the dataset's own place ends the run
+in one line, nothing is half-published, and the next run continues."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests import faulty
+from tests.faulty import Fault
+
+ROOT = Path(__file__).resolve().parent.parent
+_OPS = ("info", "open", "read", "write", "create", "list", "remove", "copy")
+
+_RUNS = """
+import json, os, sys
+import ray
+from tests import faulty
+from tests.faulty import Fault
+from tests.stages.media_fixtures import IMAGE
+from pipeline import config as configs, retrying, run
+from pipeline.errors import TesseraError
+
+corpus, out, plans = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+hook = {"worker_process_setup_hook": "tests.test_faults.in_worker", "env_vars": {"PYTHONPATH": os.getcwd()}}
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=hook)
+retrying.BASE_S, retrying.MAX_S = 0.01, 0.02
+for plan in plans:
+    for folder, faults in ((corpus, plan["corpus"]), (out, plan["out"])):
+        faulty.plan(folder, {glob: [Fault(**one) for one in each] for glob, each in faults.items()})
+    config = configs.parse({
+        "source": {"kind": "files", "path": f"faulty://{corpus}", "schemes": ["faulty"]},
+        "output": {"path": f"faulty://{out}"},
+        "features": {"i": IMAGE},
+        "failures": {"max_fraction": 1.0},
+        "compute": {"block_rows": 4},
+    })
+    try:
+        report = run.extract(run.prepare(config))
+        print("TOLD", json.dumps({"report": report}, default=str))
+    except TesseraError as error:
+        print("TOLD", json.dumps({"error": str(error), "type": type(error).__name__}))
+"""
+
+
+def in_worker() -> None:
+    """Ray's setup hook: the scheme, and short waits."""
+    from pipeline import retrying
+
+    faulty.register()
+    retrying.BASE_S, retrying.MAX_S = 0.01, 0.02
+
+
+def _runs(corpus: Path, out: Path, plans: list[dict[str, dict[str, list[dict[str, Any]]]]]) -> list[dict[str, Any]]:
+    """What each of some runs says, one after the other in one Ray."""
+    command = [sys.executable, "-c", _RUNS, str(corpus), str(out), json.dumps(plans)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)
+    told = [json.loads(line.removeprefix("TOLD ")) for line in done.stdout.splitlines() if line.startswith("TOLD ")]
+    assert len(told) == len(plans), done.stdout + done.stderr
+    return told
+
+
+def _ids(out: Path, folder: str) -> list[str]:
+    import pyarrow.parquet as pq
+
+    files = sorted((out / "v1" / folder).glob("*.parquet"))
+    return sorted(
+        name for file in files for name in pq.read_table(file, columns=["sample_id"])["sample_id"].to_pylist()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_runs_over_a_storage_that_fails(tmp_path: Path) -> None:
+    corpus, out = tmp_path / "corpus", tmp_path / "out"
+    corpus.mkdir()
+    out.mkdir()
+    names = [f"{i:02d}.png" for i in range(12)]
+    for i, name in enumerate(names):
+        Image.new("RGB", (32, 32), (10 * i, 0, 255)).save(corpus / name)
+    broken = {
+        "03.png": [vars(Fault("open", "reset"))],
+        "04.png": [vars(Fault("read", "short", after=10))],
+    }
+    stutters = {"*": [vars(Fault(op, "slow_down", times=2)) for op in _OPS]}
+    full = {"v1/data/*": [vars(Fault("write", "full", after=100))]}
+    denied = {"v1/data/*": [vars(Fault("write", "denied_s3"))]}
+    told = _runs(
+        corpus,
+        out,
+        [
+            {"corpus": {}, "out": full},
+            {"corpus": {}, "out": denied},
+            {"corpus": {**broken, **stutters}, "out": stutters},
+            {"corpus": {}, "out": {}},
+        ],
+    )
+    for ended, why in zip(told[:2], ("it is full", "access is denied"), strict=True):
+        assert f"cannot write 'faulty://{out}/v1/data/" in ended["error"]
+        assert why in ended["error"]
+        assert "\n" not in ended["error"]
+    third, last = told[2]["report"], told[3]["report"]
+    assert third["snapshot"] == 1  # the first two committed nothing
+    assert last["snapshot"] == 2
+    assert json.dumps(third).count('"io": 2') >= 1
+    assert _ids(out, "data") == names
+    assert not list(out.rglob("*.tmp"))
