@@ -205,5 +205,11 @@ def _identity(
         "preprocessing": checkpoint.preprocessing_sha256() if checkpoint else None,
         "window": config.window.model_dump(mode="json", exclude={"max_windows"}),
         "cut": _cut(feature, config),
-        "decoders": config.decoders.model_dump(mode="json", exclude={"limits"}),
+        "decoders": _without_bounds(config.decoders.model_dump(mode="json", exclude={"limits"})),
     }
+
+
+def _without_bounds(values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` without what is ``max_...``: a bound decides whether there is a value, never which."""
+    plain = {name: value for name, value in values.items() if not name.startswith("max_")}
+    return {name: _without_bounds(value) if isinstance(value, dict) else value for name, value in plain.items()}

@@ -87,10 +87,12 @@ def _failures(table: pa.Table) -> dict[str, list[tuple[str, str, str, str]]]:
 
 
 def _same(table: pa.Table, reference: pa.Table) -> None:
-    """Equal but for the seconds that it took, whatever the order of columns."""
-    names = sorted(set(reference.column_names) - set(METERS))
-    assert sorted(set(table.column_names) - set(METERS)) == names
-    assert table.select(names).combine_chunks().equals(reference.select(names).combine_chunks())
+    """Equal but for what it cost (a table that goes over in parts opens a file twice), whatever the order of columns."""
+    meters = {name for name in reference.column_names if name.startswith("meter_")}
+    names = sorted(set(reference.column_names) - meters)
+    assert sorted(set(table.column_names) - meters) == names
+    differing = [name for name in names if table[name].to_pylist() != reference[name].to_pylist()]
+    assert differing == []
 
 
 def test_every_fault_costs_its_feature_of_its_row(folder: Path) -> None:
