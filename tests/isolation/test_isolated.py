@@ -87,7 +87,7 @@ def _failures(table: pa.Table) -> dict[str, list[tuple[str, str, str, str]]]:
 
 
 def _same(table: pa.Table, reference: pa.Table) -> None:
-    """Equal but for what it cost (a table that goes over in parts opens a file twice), whatever the order of columns."""
+    """Equal but for what it cost (a table in parts opens a file twice), whatever the order of columns."""
     meters = {name for name in reference.column_names if name.startswith("meter_")}
     names = sorted(set(reference.column_names) - meters)
     assert sorted(set(table.column_names) - meters) == names
