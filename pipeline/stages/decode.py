@@ -183,6 +183,7 @@ class _Opener:
     def _decode(self, request: Request, feature: Feature, row: dict[str, Any], work: Work) -> Media:
         start, end, uri = row["start_s"], row["end_s"], row[f"{feature.modality}_uri"]
         if uri is None:
+            self.config.decoders.text.check_length(row["inline_text"])
             return self._slice(Text(row["inline_text"]), row)
         media = self._opened(uri, feature, work)
         self.cost.decoded += 1

@@ -177,6 +177,7 @@ class ProbeStage:
     def _text_windows(self, found: _Found, sample: dict[str, Any]) -> list[tuple[int, int]]:
         uri = found.uris["text"]
         if uri is None:
+            self.config.decoders.text.check_length(sample["inline_text"])
             return list(self.cutter.cut(sample["inline_text"]))
         with open_media(Blob(uri), "text", self.config.decoders) as media:
             return list(self.cutter.cut(media.text(None, None).text))

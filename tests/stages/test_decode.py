@@ -111,3 +111,21 @@ def test_any_exception_of_a_tokenizer_is_a_reason(tmp_path: Path, monkeypatch: p
         "internal",
         "ZeroDivisionError: by design",
     )
+
+
+@pytest.mark.parametrize("overflow", ["truncate", "windows"])
+def test_an_inline_text_over_the_bound_is_a_failure(tmp_path: Path, models: Path, overflow: str) -> None:
+    (tmp_path / "m.jsonl").write_text('{"id": "a", "t": "short"}\n{"id": "b", "t": "too many words"}\n')
+    settings = config(
+        tmp_path,
+        {"t": text(models / "bert", overflow=overflow)},
+        source={
+            "kind": "manifest",
+            "path": str(tmp_path / "m.jsonl"),
+            "columns": {"id": "id", "inline_text": "t"},
+        },
+        decoders={"text": {"max_characters": 10}},
+    )
+    table = _decode(settings)
+    told = [[(one["kind"], one["message"]) for one in failures] for failures in table["failures"].to_pylist()]
+    assert told == [[], [("limit", "14 characters of text, over max_characters 10")]]
