@@ -149,12 +149,19 @@ def test_other_readers_read_the_same(extracted: tuple[Path, dict[str, Any]]) -> 
         assert count == (None if tokens is None else len(tokens))
 
 
-def test_a_second_run_into_the_same_place_is_refused_before_compute(
+def test_a_second_run_into_the_same_place_computes_nothing(
     extracted: tuple[Path, dict[str, Any]], models: Path
 ) -> None:
     out, _ = extracted
-    with pytest.raises(ConfigError, match=r"output\.path: .* holds a dataset already"):
-        run.prepare(_media_config(models, out.parent / "corpus", out))
+    config = _media_config(models, out.parent / "corpus", out, "window.length_s=4")
+    before = dataset.open(str(out)).to_arrow()
+    report = run.extract(run.prepare(config), show_progress=False)
+    assert (report["decoded"], report["samples"], report["samples_by_class"]["unchanged"]) == (0, 0, 8)
+    assert dataset.open(str(out)).to_arrow().equals(before)
+    with pytest.raises(
+        ConfigError, match=r"config: it is not what version 'v1' .*window\.length_s is 4\.0 there, 10\.0"
+    ):
+        run.preview(run.prepare(_media_config(models, out.parent / "corpus", out)))
 
 
 def test_past_the_budget_the_dataset_is_committed_and_the_run_fails(
