@@ -193,8 +193,8 @@ class Dataset:
             if shard.deleted:
                 yield from _filtered(self._live(shard, filter, names, batch_size), filter, names, batch_size)
                 continue
-            scanner = _scanner(self.root, shard, self.schema, names, filter, batch_size)
             with _Reading(self.root):
+                scanner = _scanner(self.root, shard, self.schema, names, filter, batch_size)
                 yield from (batch for batch in scanner.to_batches() if len(batch))
 
     def _live(

@@ -124,13 +124,15 @@ class Known:
     def segment(self, fd: int) -> Segment:
         """The segment whose file ``fd`` is; takes ``fd`` over."""
         place = os.fstat(fd).st_ino
-        if place in self.segments:
-            os.close(fd)
+        segment = self.segments.pop(place, None)
+        if segment is None:
+            segment = Segment(fd)
         else:
-            self.segments[place] = Segment(fd)
-            if len(self.segments) > 2 * _KEEP:
-                self.segments.pop(next(iter(self.segments))).close()
-        return self.segments[place]
+            os.close(fd)
+        self.segments[place] = segment  # the last: what was used longest ago goes, never the one before this
+        if len(self.segments) > 2 * _KEEP:
+            self.segments.pop(next(iter(self.segments))).close()
+        return segment
 
 
 def _aligned(size: int) -> int:

@@ -115,3 +115,13 @@ def test_a_segment_that_is_dropped_is_closed() -> None:
         Segment().write(None, _table(2, 100))
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_a_segment_in_use_is_not_dropped_for_the_one_beside_it() -> None:
+    """A process is given two at a time: one to read, the same with every table, and one to answer in."""
+    known, asked = Known(), Segment()
+    for answer in [Segment() for _ in range(9)]:
+        message = asked.write("told")
+        mine = known.segment(os.dup(asked.fd))
+        known.segment(os.dup(answer.fd))
+        assert mine.read(message) == ("told", None)
