@@ -31,10 +31,10 @@ demo: setup  ## a small corpus, an extraction, a look at what came out
 	@echo "dataset: $(DEMO)/dataset"
 
 test: setup  ## all tests but the long ones
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: setup  ## the long ones too
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: setup  ## kill extractions in five ways and compare with an undisturbed one
 	$(BIN)/python -m tests.chaos --kills 30

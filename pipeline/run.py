@@ -20,6 +20,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -288,8 +289,7 @@ class _Stage:
         self.stages, self.progress, self.last = stages, progress, last
         self.broken: Exception | None = None
         try:
-            for stage in stages:
-                stage.setup()
+            _set_up(stages)
         except Exception as error:  # told at the first call: of an actor that does not start Ray tells no cause
             self.broken = error
 
@@ -306,6 +306,20 @@ class _Stage:
         if self.last:
             self.progress.add.remote(*Progress.count(table))
         return table
+
+
+def _set_up(stages: tuple[Any, ...]) -> None:
+    """An isolated stage waits for its process; the others import and load meanwhile. Raises what a ``setup`` raises.
+
+    That process ends with the thread that started it, so it is this one that starts it.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        others = [beside.submit(stage.setup) for stage in stages if not isinstance(stage, Isolated)]
+        for stage in stages:
+            if isinstance(stage, Isolated):
+                stage.setup()
+        for other in others:
+            other.result()
 
 
 _READY: dict[bytes, _Stage] = {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +16,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ROOT = Path(__file__).resolve().parent.parent
+LONG = (
+    "test_cli",
+    "test_nights",
+    "test_run",
+    "test_docs",
+    "test_hostile",
+    "test_chaos",
+    "test_isolated",
+    "test_dataset",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that take minutes first: whoever runs the last of them runs alone."""
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="session")
@@ -39,14 +56,20 @@ def ray_session() -> Iterator[Any]:
     ray.shutdown()
 
 
+@pytest.fixture
+def shared_ray(ray_session: Any) -> dict[str, str]:
+    """Environment in which commands join the session's Ray: starting one takes longer than most of what they do."""
+    import ray
+
+    return {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo checkpoints, as `tessera models` writes them."""
     from pipeline.demo import models as demo
 
-    folder = tmp_path_factory.mktemp("models")
-    demo.build(str(folder))
-    return folder
+    return _once("models", demo.build, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +77,16 @@ def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's corpus."""
     from pipeline.demo import corpus
 
-    folder = tmp_path_factory.mktemp("corpus")
-    corpus.build(str(folder))
+    return _once("corpus", corpus.build, tmp_path_factory)
+
+
+def _once(name: str, build: Callable[[str], object], factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of `pytest -n` share."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with filelock.FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            build(str(folder))
     return folder
 
 

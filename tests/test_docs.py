@@ -220,7 +220,9 @@ def test_every_command_parses(command: str) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_everything_in_the_readme_runs(tmp_path: Path, models: Path, demo_corpus: Path) -> None:
+def test_everything_in_the_readme_runs(
+    tmp_path: Path, models: Path, demo_corpus: Path, shared_ray: dict[str, str]
+) -> None:
     """Its commands in order, then its Python, in a checkout of its own; `make` is what made this environment.
 
     The corpus is a part of the demo's, each modality in it.
@@ -244,7 +246,9 @@ def test_everything_in_the_readme_runs(tmp_path: Path, models: Path, demo_corpus
     ]
     assert len(commands) >= 4
     for command in commands:
-        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, env=shared_ray, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{command}: {done.stderr}"
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ import pytest
 from PIL import Image
 
 from pipeline import config as configs
-from pipeline import dataset, run
+from pipeline import dataset, run, upkeep
 from pipeline.errors import ConfigError
 
+ROOT = Path(__file__).resolve().parent.parent
 PICTURE = {
     "modality": "image",
     "tokenizer": {"kind": "patch", "size": 16, "patch_size": 8},
@@ -30,6 +33,7 @@ def config(folder: Path, **more: Any) -> configs.PipelineConfig:
         "output": {"path": str(folder / "out")},
         "features": {"p": PICTURE},
         "failures": {"max_fraction": 1.0},
+        "decoders": {"limits": {"isolate": False}},
     }
     return configs.parse({**raw, **more})
 
@@ -281,3 +285,57 @@ def test_a_new_version_copies_what_did_not_change(ray_session: Any, tmp_path: Pa
     assert counts(night(tmp_path, output={"path": str(tmp_path / "out"), "version": "v1"}))["changed"] == 1
     with pytest.raises(ConfigError, match=r"output\.version: there is a version 'v1' already"):
         run.prepare(config(tmp_path, output={"path": str(tmp_path / "out"), "version": "v1"}), new_version=True)
+
+
+_READER = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from pipeline import dataset
+out, stop = sys.argv[1], Path(sys.argv[2])
+pinned = dataset.open(out, snapshot=1)
+first, reads = pinned.to_arrow(), 0
+while True:
+    last = stop.exists()
+    assert dataset.open(out, snapshot=1).to_arrow().equals(first), "a fresh reader"
+    assert pinned.to_arrow().equals(first), "the reader that was there before"
+    assert pa.Table.from_batches(pinned.batches()).equals(first), "batch by batch"
+    reads += 1
+    print(reads, len(first), flush=True)
+    if last:
+        break
+"""
+
+
+def test_a_pinned_reader_sees_its_snapshot_during_and_after_later_runs(ray_session: Any, tmp_path: Path) -> None:
+    """In a process of its own, again and again, while three nights and a compaction replace and delete its rows."""
+    for i in range(24):
+        draw(tmp_path, f"s{i:02}", i)
+    more = {"compute": {"block_rows": 1}}  # 16 rows a shard
+    night(tmp_path, **more)
+    stop = tmp_path / "stop"
+    command = [sys.executable, "-c", _READER, str(tmp_path / "out"), str(stop)]
+    reader = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert reader.stdout is not None
+    reader.stdout.readline()  # it reads
+    expected, gone = {f"s{i:02}": i for i in range(24)}, set[str]()
+    for number in range(3):
+        changed, deleted, new = f"s{number:02}", f"s{10 + number}", f"n{number}"
+        draw(tmp_path, changed, 100 + number)
+        draw(tmp_path, new, 200 + number)
+        os.unlink(tmp_path / "in" / f"{deleted}.png")
+        assert counts(night(tmp_path, **more)) == {"new": 1, "changed": 1, "deleted": 1, "unchanged": 22}
+        expected |= {changed: 100 + number, new: 200 + number}
+        del expected[deleted]
+        gone.add(deleted)
+        assert shown(tmp_path) == expected
+        # whoever knows nothing of snapshots: every live row, once; a deleted one until the compaction
+        assert plain(tmp_path) == sorted(f"{name}.png" for name in {*expected, *gone})
+    upkeep.compact(str(tmp_path / "out"))
+    assert plain(tmp_path) == sorted(f"{name}.png" for name in expected)
+    assert shown(tmp_path) == expected
+    stop.touch()
+    told, errors = reader.communicate(timeout=60)
+    assert reader.returncode == 0, errors
+    assert int(told.split()[-2]) >= 5
+    assert shown(tmp_path, snapshot=1) == {f"s{i:02}": i for i in range(24)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 
@@ -30,9 +31,6 @@ class EncodeStage:
         self.heads: dict[str, Head] = {}
 
     def setup(self) -> None:
-        import torch
-
-        torch.set_num_threads(self.threads)
         for feature in self.features:
             encoder = feature.encoder()
             encoder.setup()
@@ -42,6 +40,8 @@ class EncodeStage:
                 head.check(f"features.{feature.name}.head")
                 head.setup()
                 self.heads[feature.name] = head
+        if torch := sys.modules.get("torch"):  # seconds to import, and not every encoder needs it
+            torch.set_num_threads(self.threads)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         failures: list[list[Failure]] = [[] for _ in range(len(table))]

@@ -127,15 +127,25 @@ class FaultyDecode(DecodeStage):
 
 
 class FaultyProbe(ProbeStage):
+    """``only``: files with this in their name."""
+
+    only = ""
+
     def setup(self) -> None:
         super().setup()
 
         def opened(blob: Any, *rest: Any) -> OpenMedia:
-            if fault := fault_of(blob.uri):
+            if self.only in blob.uri and (fault := fault_of(blob.uri)):
                 fault()
             return open_media(blob, *rest)
 
         pipeline.stages.probe.open_media = opened
+
+
+class FaultyOpening(FaultyProbe):
+    """Beside ``FaultyDecode`` in one run: ``bad-abort-opening.png`` dies while it is opened, the others later."""
+
+    only = "opening"
 
 
 class Plain:

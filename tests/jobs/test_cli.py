@@ -4,47 +4,73 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import yaml
+from PIL import Image
 
+from jobs import cli
 from tests.dataset_fixtures import RUNS, night
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def tessera(*args: str) -> subprocess.CompletedProcess[str]:
+def tessera(*args: str, env: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, with a Ray of its own unless ``env`` names one."""
     return subprocess.run(
         [sys.executable, "-m", "jobs.cli", *args],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**env, "COLUMNS": "200"},
         timeout=200,
         check=False,
     )
 
 
-def write_config(folder: Path, models: Path, **changes: object) -> Path:
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Any]]:
+    """The same in this process: code, output and errors."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(ROOT)
+
+    def call(*args: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["tessera", *args])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(args, ended.value.code or 0, told.out, told.err)  # type: ignore[arg-type]
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def write_config(folder: Path, **changes: object) -> Path:
+    """One picture that is well and one that is empty; values without a model, which takes seconds to import."""
     corpus = folder / "in"
     corpus.mkdir()
-    (corpus / "a.txt").write_text("some words")
-    (corpus / "b.txt").write_text("")
+    Image.new("RGB", (20, 20), (1, 2, 3)).save(corpus / "a.png")
+    (corpus / "b.png").write_bytes(b"")
     raw = {
         "source": {"kind": "files", "path": "./in"},
         "output": {"path": "./out"},
         "features": {
             "t": {
-                "modality": "text",
-                "tokenizer": {"kind": "text"},
-                "encoder": {"kind": "bert", "checkpoint": str(models / "bert")},
-                "emit": ["embedding", "tokens"],
+                "modality": "image",
+                "tokenizer": {"kind": "patch", "size": 16, "patch_size": 8},
+                "encoder": {"kind": "raw"},
+                "emit": ["tokens"],
             }
         },
         **changes,
@@ -54,11 +80,11 @@ def write_config(folder: Path, models: Path, **changes: object) -> Path:
     return path
 
 
-def test_plan_then_extract_then_inspect(tmp_path: Path, models: Path) -> None:
-    config = str(write_config(tmp_path, models))
+def test_plan_then_extract_then_inspect(tmp_path: Path) -> None:
+    config = str(write_config(tmp_path))
     plan = tessera("extract", config, "--plan")
     assert plan.returncode == 0, plan.stderr
-    assert "2 samples to extract (files: 2 text)" in plan.stdout
+    assert "2 samples to extract (files: 2 image)" in plan.stdout
     assert not (tmp_path / "out").exists()
     done = tessera("extract", config, "--set", "failures.max_fraction=1")
     assert done.returncode == 0, done.stderr
@@ -68,7 +94,7 @@ def test_plan_then_extract_then_inspect(tmp_path: Path, models: Path) -> None:
     assert done.stderr == ""
     shown = tessera("inspect", str(tmp_path / "out"))
     assert shown.returncode == 0, shown.stderr
-    for words in ("1 rows", "1 failures", "t", "a.txt", "zero bytes", "bert:"):
+    for words in ("1 rows", "1 failures", "t", "a.png", "zero bytes", "raw"):
         assert words in shown.stdout
     again = tessera("extract", config)
     assert (again.returncode, again.stderr) == (0, "")
@@ -77,7 +103,7 @@ def test_plan_then_extract_then_inspect(tmp_path: Path, models: Path) -> None:
     assert [line.split()[0] for line in kept.stdout.splitlines()] == ["snapshot", "1"]
 
 
-def test_upkeep_of_a_dataset(tmp_path: Path) -> None:
+def test_upkeep_of_a_dataset(tmp_path: Path, called: Callable[..., Any]) -> None:
     for run_id, name in zip(RUNS[1:3], "ab", strict=True):
         night(tmp_path / "v1", run_id, [name, f"{name}{name}"])
     out = str(tmp_path)
@@ -89,7 +115,7 @@ def test_upkeep_of_a_dataset(tmp_path: Path) -> None:
         (["versions", out, "--use", "v1"], "v1       current"),
         (["rollback", out, "--to", "4"], "v1: the rows are those of the old snapshot again · snapshot 5"),
     ):
-        done = tessera(*args)
+        done = called(*args)
         assert (done.returncode, done.stderr) == (0, ""), done
         assert words in done.stdout
     for args, words in (
@@ -97,36 +123,35 @@ def test_upkeep_of_a_dataset(tmp_path: Path) -> None:
         (["rollback", out, "--to", "1"], "--to: there is no snapshot 1"),
         (["compact", out, "--version", "v3"], "--version: there is no version 'v3'"),
     ):
-        done = tessera(*args)
+        done = called(*args)
         assert (done.returncode, done.stdout) == (2, "")
         assert words in done.stderr
 
 
-def test_past_the_budget_the_exit_code_is_3(tmp_path: Path, models: Path) -> None:
-    config = str(write_config(tmp_path, models, failures={"max_rows": 0}))
-    done = tessera("extract", config)
+def test_past_the_budget_the_exit_code_is_3(tmp_path: Path, shared_ray: dict[str, str]) -> None:
+    config = str(write_config(tmp_path, failures={"max_rows": 0}))
+    done = tessera("extract", config, env=shared_ray)
     assert done.returncode == 3
     assert "1 written" in done.stdout
     assert "1 of 2 rows failed" in done.stderr
 
 
-def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path, models: Path) -> None:
-    config = str(write_config(tmp_path, models))
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path, models: Path, called: Callable[..., Any]) -> None:
+    config, vit = str(write_config(tmp_path)), "features.t.encoder={kind: vit, checkpoint: %s}"
     for args, words in (
-        (
-            ["extract", config, "--set", "features.t.encoder.checkpoint=nowhere"],
-            "features.t.encoder.checkpoint: no folder",
-        ),
-        (["extract", config, "--set", f"features.t.encoder.checkpoint={models / 'clip'}"], "model_type 'clip'"),
+        (["extract", config, "--set", vit % "nowhere"], "features.t.encoder.checkpoint: no folder"),
+        (["extract", config, "--set", vit % (models / "clip")], "model_type 'clip'"),
         (["extract", config, "--set", "sorce.path=x"], "sorce: unknown key"),
         (["extract", config, "--set", "source.path=/no/such/folder"], "source.path: '/no/such/folder'"),
         (["extract", str(tmp_path / "none.yaml")], "cannot be read"),
         (["inspect", str(tmp_path / "in")], "path"),
-        (["extract", config, "--set", "compute.address=127.0.0.1:1"], "compute.address: no Ray cluster answers at"),
         (["extract", config, "--set", "output.path=/proc/out"], "output.path: cannot write to '/proc/out/v1'"),
-        (["extract", config, "--set", "features.t.encoder.device=cuda"], "no CUDA device; auto or cpu"),
+        (
+            ["extract", config, "--set", vit % (models / "vit"), "--set", "features.t.encoder.device=cuda"],
+            "no CUDA device; auto or cpu",
+        ),
     ):
-        done = tessera(*args)
+        done = called(*args)
         assert done.returncode == 2, done
         assert words in done.stderr
         assert done.stderr.count("\n") == 1, done.stderr
@@ -134,15 +159,17 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path, models: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("number", "when"), [(signal.SIGTERM, "raylet"), (signal.SIGTERM, "MapWorker"), (signal.SIGINT, "MapWorker")]
-)
-def test_a_stopped_run_ends_with_4_and_leaves_no_dataset(
-    tmp_path: Path, models: Path, number: signal.Signals, when: str
-) -> None:
-    config = write_config(tmp_path, models)
+def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
+    done = tessera("extract", str(write_config(tmp_path)), "--set", "compute.address=127.0.0.1:1")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "compute.address: no Ray cluster answers at" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "when"), [(signal.SIGTERM, "raylet"), (signal.SIGINT, "MapWorker")])
+def test_a_stopped_run_ends_with_4_and_leaves_no_dataset(tmp_path: Path, number: signal.Signals, when: str) -> None:
+    config = write_config(tmp_path)
     for i in range(600):
-        (tmp_path / "in" / f"{i}.txt").write_text("words " * 400)
+        shutil.copy(tmp_path / "in" / "a.png", tmp_path / "in" / f"{i}.png")
     run = psutil.Popen(
         [sys.executable, "-m", "jobs.cli", "extract", str(config), "--set", "compute.block_rows=1"],
         cwd=ROOT,
@@ -169,18 +196,18 @@ def _commands(process: psutil.Popen) -> list[str]:
     return found
 
 
-def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path, models: Path) -> None:
-    config = str(write_config(tmp_path, models, failures={"max_fraction": 1}, output={"path": str(tmp_path / "o[/b]")}))
-    (tmp_path / "in" / "x[red][1].txt").write_text(":smile: words")
-    plan = tessera("extract", config, "--plan")
+def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path, ray_session: Any, called: Callable[..., Any]) -> None:
+    config = str(write_config(tmp_path, failures={"max_fraction": 1}, output={"path": str(tmp_path / "o[/b]")}))
+    shutil.copy(tmp_path / "in" / "a.png", tmp_path / "in" / "x[red][1]:smile:.png")
+    plan = called("extract", config, "--plan")
     assert (plan.returncode, plan.stderr) == (0, "")
     assert f"output: {tmp_path / 'o[/b]'}" in plan.stdout
-    done = tessera("extract", config)
+    done = called("extract", config)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.rstrip().endswith(f"dataset: {tmp_path / 'o[/b]'}")
-    shown = tessera("inspect", str(tmp_path / "o[/b]"))
+    shown = called("inspect", str(tmp_path / "o[/b]"))
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert "x[red][1].txt" in shown.stdout
+    assert "x[red][1]:smile:.png" in shown.stdout
 
 
 def test_help_names_every_command() -> None:
