@@ -341,7 +341,8 @@ class _Task:
 def _graph(prepared: Prepared, plan: Plan, carry: _Carry | None, progress: Progress) -> Any:
     config, features = prepared.config, prepared.features
     pools = list(dict.fromkeys(feature.config.pool for feature in features))
-    on_gpu = _gpus() > 0 and any(getattr(f.config.encoder, "device", "cpu") != "cpu" for f in features)
+    asked = any(config.compute.pools[name].num_gpus for name in pools)
+    on_gpu = _gpus() > 0 and (asked or any(getattr(f.config.encoder, "device", "cpu") != "cpu" for f in features))
     dataset = ray.data.from_arrow([planning.unit_table(unit) for unit in plan.units])
     probe = _isolated(ProbeStage(config, features))
     dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), _TASK_CPUS)

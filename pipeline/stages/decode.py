@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from pipeline import decoders
 from pipeline.config import PipelineConfig
 from pipeline.decoders import OpenMedia, open_media
 from pipeline.errors import SampleError, Stage
@@ -51,6 +52,7 @@ class DecodeStage:
         self.watch: Watch = unwatched
 
     def setup(self) -> None:
+        decoders.load({feature.modality for feature in self.features}, self.config.decoders)
         for feature in self.features:
             tokenizer = feature.tokenizer()
             tokenizer.setup()

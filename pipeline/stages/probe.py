@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import plan
+from pipeline import decoders, plan
 from pipeline.config import PipelineConfig
 from pipeline.decoders import open_media
 from pipeline.difference import EXTRA
@@ -100,6 +100,7 @@ class ProbeStage:
         self.watch: Watch = unwatched
 
     def setup(self) -> None:
+        decoders.load({feature.modality for feature in self.features}, self.config.decoders, decode=False)
         name = self.config.text_windows()
         if name is not None:
             self.cutter = next(f for f in self.features if f.name == name).tokenizer()

@@ -114,6 +114,12 @@ class FaultyMedia(OpenMedia):
             fault()
         return self.media.frames(*asked)
 
+    def sound(self) -> Any:
+        return self.media.sound()
+
+    def waveform(self, *asked: Any) -> Any:
+        return self.media.waveform(*asked)
+
     def close(self) -> None:
         if "closing" in self.uri and (fault := fault_of(self.uri)):
             fault()

@@ -1,0 +1,64 @@
+"""The short form of `make chaos`: a driver and an actor of a run get SIGKILL; the dataset is that of a calm run."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipeline import config as configs
+from pipeline import dataset, run
+from tests import chaos
+
+FEATURES = {
+    "p": {
+        "modality": "image",
+        "tokenizer": {"kind": "patch", "size": 16, "patch_size": 8},
+        "encoder": {"kind": "raw"},
+        "emit": ["tokens"],
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def calm(ray_session: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus of real pictures, good and bad, and ``calm``, its dataset."""
+    folder = tmp_path_factory.mktemp("chaos")
+    (folder / "in").mkdir()
+    for pattern, count in (("images/*.jpg", 150), ("bad/*.jpg", 10)):
+        for path in sorted(data.glob(pattern))[:count]:
+            if path.stat().st_size < 1 << 20:
+                (folder / "in" / path.name).write_bytes(path.read_bytes())
+    Image.new("RGB", (20, 20), (9, 9, 9)).save(folder / "in" / "last.png")
+    config = chaos.write_config(folder, folder / "in", FEATURES, "calm")
+    run.extract(run.prepare(configs.load(str(config))), show_progress=False)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["driver", pytest.param("actor", marks=pytest.mark.slow)])
+def test_a_kill_costs_nothing(
+    kind: str, calm: Path, shared_ray: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", shared_ray["RAY_ADDRESS"])
+    config = chaos.write_config(calm, calm / "in", FEATURES, kind)
+    process = chaos.start(config)
+    try:
+        assert chaos.first_shard(calm / kind, process), config.with_suffix(".log").read_text()
+        killed = chaos.kill(kind, process, random.Random(0), above=os.getpid())
+        assert killed == "driver" or killed.startswith("ray::MapWorker")
+        code = process.wait(timeout=200)
+    finally:
+        chaos.sweep(process)
+    assert code == (0 if kind == "actor" else -9)
+    if code:
+        with pytest.raises(configs.ConfigError):
+            dataset.open(str(calm / kind))
+        report = run.extract(run.prepare(configs.load(str(config))), show_progress=False)
+        assert report["samples_by_class"]["rows_adopted"] > 0
+    verdict = chaos.compare(kind, calm / kind, calm / "calm")
+    assert verdict.good, verdict
+    assert dataset.open(str(calm / kind)).num_rows > 100
