@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -221,7 +219,13 @@ def test_every_command_parses(command: str) -> None:
 
 @pytest.mark.timeout(600)
 def test_everything_in_the_readme_runs(
-    tmp_path: Path, models: Path, demo_corpus: Path, shared_ray: dict[str, str]
+    tmp_path: Path,
+    models: Path,
+    demo_corpus: Path,
+    ray_session: Any,
+    called: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Its commands in order, then its Python, in a checkout of its own; `make` is what made this environment.
 
@@ -235,8 +239,6 @@ def test_everything_in_the_readme_runs(
             copy = tmp_path / ".demo" / "corpus" / path.relative_to(demo_corpus)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, copy)
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "tessera").symlink_to(Path(sys.executable).with_name("tessera"))
     text = (ROOT / "README.md").read_text()
     commands = [
         line
@@ -245,14 +247,15 @@ def test_everything_in_the_readme_runs(
         if not line.startswith("make ")
     ]
     assert len(commands) >= 4
+    monkeypatch.chdir(tmp_path)
     for command in commands:
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=tmp_path, env=shared_ray, capture_output=True, text=True, check=False
-        )
+        program, *args = shlex.split(command, comments=True)
+        assert program == ".venv/bin/tessera"
+        done = called(*args)
         assert done.returncode == 0, f"{command}: {done.stderr}"
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
-    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (shown.returncode, "picture" in shown.stdout) == (0, True), shown.stderr
+    exec(compile(code, "README.md", "exec"), {})
+    assert "picture" in capsys.readouterr().out
 
 
 def test_every_make_target_of_the_readme_exists() -> None:

@@ -25,8 +25,7 @@ KINDS = {
     **dict.fromkeys(("pages", "arrays", "atonce", "kill"), "memory"),
 }
 LIMITS = {"row_seconds": 4.0, "memory_bytes": 256 << 20}
-PICTURES = {"i": IMAGE}
-ALL = {"i": IMAGE, "v": VIDEO, "a": AUDIO}
+FEATURES = {"i": IMAGE, "v": VIDEO, "a": AUDIO}
 
 
 @pytest.fixture
@@ -36,14 +35,14 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "DecodeStage", FaultyDecode)
 
 
-def _settings(corpus: Path, features: dict[str, Any]) -> Any:
-    return config(corpus, features, window={"length_s": 4}, decoders={"limits": LIMITS}, compute={"block_rows": 8})
+def _settings(corpus: Path) -> Any:
+    return config(corpus, FEATURES, window={"length_s": 4}, decoders={"limits": LIMITS}, compute={"block_rows": 8})
 
 
-def _doubles(corpus: Path, *names: str) -> dict[str, str]:
+def _doubles(corpus: Path) -> dict[str, str]:
     """Pictures that are well but for what the double does at their names; name -> the kind of their failure."""
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8))
-    kinds = {f"bad-{name}.png": KINDS[name] for name in names}
+    kinds = {f"bad-{name}.png": kind for name, kind in KINDS.items()}
     kinds |= {f"bad-{name}-opening.png": KINDS[name] for name in ("abort", "gil", "pages")}
     for name in kinds:
         picture.save(corpus / name)
@@ -57,7 +56,7 @@ def _good(corpus: Path, data: Path, *patterns: tuple[str, int]) -> None:
             shutil.copy(path, corpus / f"good-{path.name}")
 
 
-def _check(corpus: Path, features: dict[str, Any], kinds: dict[str, str]) -> None:
+def _check(corpus: Path, kinds: dict[str, str]) -> None:
     """Every row of good media with the values that the stages give in this process; every double one failure."""
     found = dataset.open(str(corpus.parent / "out"))
     failures = found.failures().to_pylist()
@@ -74,7 +73,7 @@ def _check(corpus: Path, features: dict[str, Any], kinds: dict[str, str]) -> Non
         for row in found.to_arrow(columns).to_pylist()
         if row["sample_id"].startswith("good-")
     }
-    settings, made, listed = bound(_settings(corpus, features))
+    settings, made, listed = bound(_settings(corpus))
     table = listed.filter(pa.array([name.startswith("good-") for name in listed["sample_id"].to_pylist()]))
     for stage in (ProbeStage(settings, made), DecodeStage(settings, made), EncodeStage(settings, made)):
         stage.setup()
@@ -83,28 +82,18 @@ def _check(corpus: Path, features: dict[str, Any], kinds: dict[str, str]) -> Non
     assert len(rows) >= len(list(corpus.glob("good-*")))
 
 
-def test_doubles_among_good_media(ray_session: Any, data: Path, tmp_path: Path, faulty: None) -> None:
+@pytest.mark.slow
+def test_doubles_and_all_the_bad_media_among_good(ray_session: Any, data: Path, tmp_path: Path, faulty: None) -> None:
     assert sorted(KINDS) == sorted(FAULTS)
     corpus = tmp_path / "in"
     corpus.mkdir()
-    kinds = _doubles(corpus, "abort", "gil", "pages")
-    _good(corpus, data, ("images/*", 30))
-    report = run.extract(run.prepare(_settings(corpus, PICTURES)), show_progress=False)
-    assert report["rows_failed"] == len(kinds)
-    _check(corpus, PICTURES, kinds)
-
-
-@pytest.mark.slow
-def test_doubles_and_all_the_bad_media_among_good(ray_session: Any, data: Path, tmp_path: Path, faulty: None) -> None:
-    corpus = tmp_path / "in"
-    corpus.mkdir()
-    kinds = _doubles(corpus, *KINDS)
+    kinds = _doubles(corpus)
     _good(corpus, data, ("images/*", 100), ("videos/*.mp4", 10), ("audio/*", 40))
     with (data / "bad" / "manifest.csv").open(encoding="utf-8") as file:
         bad = [row["path"] for row in csv.DictReader(file)]
     shutil.copytree(data / "bad", corpus / "all")
-    run.extract(run.prepare(_settings(corpus, ALL)), show_progress=False)
-    _check(corpus, ALL, kinds)
+    run.extract(run.prepare(_settings(corpus)), show_progress=False)
+    _check(corpus, kinds)
     found = dataset.open(str(corpus.parent / "out"))
     failures = found.failures()
     ids = {*found.to_arrow(["sample_id"])["sample_id"].to_pylist(), *failures["sample_id"].to_pylist()}

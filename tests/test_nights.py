@@ -69,6 +69,9 @@ def test_nights(ray_session: Any, tmp_path: Path) -> None:
     for i in range(12):
         draw(tmp_path, f"s{i:02}", i)
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    plan = run.preview(run.prepare(config(tmp_path)))
+    assert (plan.samples, plan.difference.counts.new) == (13, 13)
+    assert not (tmp_path / "out").exists()
     first = night(tmp_path)
     assert counts(first) == {"new": 13}
     expected = {f"s{i:02}": i for i in range(12)}
@@ -82,6 +85,9 @@ def test_nights(ray_session: Any, tmp_path: Path) -> None:
     draw(tmp_path, "s03", 103)
     draw(tmp_path, "new", 200)
     os.unlink(tmp_path / "in" / "s05.png")
+    before = sorted(tmp_path.rglob("*"))
+    assert run.preview(run.prepare(config(tmp_path))).difference.counts.changed == 1
+    assert sorted(tmp_path.rglob("*")) == before
     third = night(tmp_path)
     assert counts(third) == {"new": 1, "changed": 1, "deleted": 1, "unchanged": 11}
     assert third["decoded"] == 2
@@ -98,6 +104,15 @@ def test_nights(ray_session: Any, tmp_path: Path) -> None:
     left = os.listdir(tmp_path / "out" / "v1" / "_runs" / third["run_id"])
     assert sorted(left) == ["config.json", "report.json"]
     assert os.listdir(tmp_path / "out" / "v1" / "_running") == []
+
+    other = {"p": {**PICTURE, "tokenizer": {"kind": "patch", "size": 24, "patch_size": 8}}}
+    for call in (run.preview, run.extract):
+        with pytest.raises(
+            ConfigError, match=r"features\.p\.feature\.tokenizer\.size is 16 there, 24 here.*--new-version"
+        ):
+            call(run.prepare(config(tmp_path, features=other)))
+    with pytest.raises(ConfigError, match=r"features\.q is not in the dataset"):
+        run.preview(run.prepare(config(tmp_path, features={"p": PICTURE, "q": PICTURE})))
 
 
 @pytest.mark.slow
@@ -132,31 +147,6 @@ def test_deleted_samples_may_be_kept(ray_session: Any, tmp_path: Path) -> None:
     assert shown(tmp_path) == {"a": 1, "b": 2}
     night(tmp_path)
     assert shown(tmp_path) == {"a": 1}
-
-
-def test_another_config_is_refused_and_says_what_differs(ray_session: Any, tmp_path: Path) -> None:
-    draw(tmp_path, "a", 1)
-    night(tmp_path)
-    other = {"p": {**PICTURE, "tokenizer": {"kind": "patch", "size": 24, "patch_size": 8}}}
-    for call in (run.preview, run.extract):
-        with pytest.raises(
-            ConfigError, match=r"features\.p\.feature\.tokenizer\.size is 16 there, 24 here.*--new-version"
-        ):
-            call(run.prepare(config(tmp_path, features=other)))
-    with pytest.raises(ConfigError, match=r"features\.q is not in the dataset"):
-        run.preview(run.prepare(config(tmp_path, features={"p": PICTURE, "q": PICTURE})))
-
-
-def test_a_plan_counts_and_leaves_nothing_behind(ray_session: Any, tmp_path: Path) -> None:
-    draw(tmp_path, "a", 1)
-    plan = run.preview(run.prepare(config(tmp_path)))
-    assert (plan.samples, plan.difference.counts.new) == (1, 1)
-    assert not (tmp_path / "out").exists()
-    night(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
-    draw(tmp_path, "a", 2)
-    assert run.preview(run.prepare(config(tmp_path))).difference.counts.changed == 1
-    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.slow

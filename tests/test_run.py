@@ -180,13 +180,17 @@ def test_a_second_run_into_the_same_place_computes_nothing(
         run.preview(run.prepare(_media_config(models, out.parent / "corpus", out)))
 
 
-def test_past_the_budget_the_dataset_is_committed_and_the_run_fails(ray_session: Any, tmp_path: Path) -> None:
+def test_past_the_budget_the_dataset_is_committed_and_the_run_fails(
+    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And with paths of this process's working directory: the workers' is where Ray was started."""
     corpus = tmp_path / "in"
     corpus.mkdir()
     for i in range(3):
         _draw(corpus / f"{i}.png")
     (corpus / "bad.png").write_bytes(b"")
-    config = _picture_config(corpus, tmp_path / "out", failures={"max_fraction": 0.1, "min_rows": 2})
+    monkeypatch.chdir(tmp_path)
+    config = _picture_config(Path("in"), Path("out"), failures={"max_fraction": 0.1, "min_rows": 2})
     with pytest.raises(BudgetExceeded, match=r"1 of 4 rows failed \(25\.0%; 1 empty\), over the budget"):
         run.extract(run.prepare(config), show_progress=False)
     assert dataset.open(str(tmp_path / "out")).num_rows == 3
@@ -213,6 +217,7 @@ def test_pools_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(one.most * one.num_cpus for one in sizes.values()) <= 3
 
 
+@pytest.mark.slow
 def test_beside_a_gpu_the_stages_stand_apart(tmp_path: Path) -> None:
     """A cluster that says it has a GPU, and pools that ask for a part of it."""
     corpus = tmp_path / "in"
@@ -364,14 +369,3 @@ def test_what_cannot_work_is_told_before_compute(models: Path, tmp_path: Path, o
     (tmp_path / "in" / "a.txt").write_text("words")
     with pytest.raises(ConfigError, match=expected):
         run.prepare(_media_config(models, tmp_path / "in", tmp_path / "out", override))
-
-
-def test_workers_with_another_working_directory_write_to_the_same_place(
-    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The workers' directory is where Ray was started."""
-    (tmp_path / "in").mkdir()
-    _draw(tmp_path / "in" / "a.png")
-    monkeypatch.chdir(tmp_path)
-    run.extract(run.prepare(_picture_config(Path("in"), Path("out"))), show_progress=False)
-    assert dataset.open(str(tmp_path / "out")).to_arrow(["sample_id"])["sample_id"].to_pylist() == ["a.png"]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +18,22 @@ import pytest
 import yaml
 from PIL import Image
 
-from jobs import cli
 from tests.dataset_fixtures import RUNS, night
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def tessera(*args: str, env: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, with a Ray of its own unless ``env`` names one."""
+def tessera(*args: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, with a Ray of its own."""
     return subprocess.run(
         [sys.executable, "-m", "jobs.cli", *args],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**env, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200"},
         timeout=200,
         check=False,
     )
-
-
-@pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Any]]:
-    """The same in this process: code, output and errors."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(ROOT)
-
-    def call(*args: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["tessera", *args])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr()
-        return subprocess.CompletedProcess(args, ended.value.code or 0, told.out, told.err)  # type: ignore[arg-type]
-
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def write_config(folder: Path, **changes: object) -> Path:
@@ -80,9 +60,9 @@ def write_config(folder: Path, **changes: object) -> Path:
     return path
 
 
-def test_plan_then_extract_then_inspect(tmp_path: Path) -> None:
+def test_plan_then_extract_then_inspect(tmp_path: Path, called: Callable[..., Any]) -> None:
     config = str(write_config(tmp_path))
-    plan = tessera("extract", config, "--plan")
+    plan = called("extract", config, "--plan")
     assert plan.returncode == 0, plan.stderr
     assert "2 samples to extract (files: 2 image)" in plan.stdout
     assert not (tmp_path / "out").exists()
@@ -92,14 +72,14 @@ def test_plan_then_extract_then_inspect(tmp_path: Path) -> None:
     assert "failures: 1 empty" in done.stdout
     assert done.stdout.rstrip().endswith(f"dataset: {tmp_path / 'out'}")
     assert done.stderr == ""
-    shown = tessera("inspect", str(tmp_path / "out"))
+    shown = called("inspect", str(tmp_path / "out"))
     assert shown.returncode == 0, shown.stderr
     for words in ("1 rows", "1 failures", "t", "a.png", "zero bytes", "raw"):
         assert words in shown.stdout
-    again = tessera("extract", config)
+    again = called("extract", config)
     assert (again.returncode, again.stderr) == (0, "")
     assert "samples: 0 new, 0 changed, 2 unchanged, 0 deleted" in again.stdout
-    kept = tessera("snapshots", str(tmp_path / "out"))
+    kept = called("snapshots", str(tmp_path / "out"))
     assert [line.split()[0] for line in kept.stdout.splitlines()] == ["snapshot", "1"]
 
 
@@ -128,9 +108,9 @@ def test_upkeep_of_a_dataset(tmp_path: Path, called: Callable[..., Any]) -> None
         assert words in done.stderr
 
 
-def test_past_the_budget_the_exit_code_is_3(tmp_path: Path, shared_ray: dict[str, str]) -> None:
+def test_past_the_budget_the_exit_code_is_3(tmp_path: Path, ray_session: Any, called: Callable[..., Any]) -> None:
     config = str(write_config(tmp_path, failures={"max_rows": 0}))
-    done = tessera("extract", config, env=shared_ray)
+    done = called("extract", config)
     assert done.returncode == 3
     assert "1 written" in done.stdout
     assert "1 of 2 rows failed" in done.stderr
@@ -166,33 +146,40 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "when"), [(signal.SIGTERM, "raylet"), (signal.SIGINT, "MapWorker")])
-def test_a_stopped_run_ends_with_4_and_leaves_no_dataset(tmp_path: Path, number: signal.Signals, when: str) -> None:
+def test_a_stopped_run_ends_with_4_and_leaves_no_dataset(
+    tmp_path: Path, shared_ray: dict[str, str], called: Callable[..., Any], number: signal.Signals, when: str
+) -> None:
+    """While it starts a Ray of its own, and while it computes in another."""
     config = write_config(tmp_path)
     for i in range(600):
         shutil.copy(tmp_path / "in" / "a.png", tmp_path / "in" / f"{i}.png")
+    before = _processes(when)
     run = psutil.Popen(
         [sys.executable, "-m", "jobs.cli", "extract", str(config), "--set", "compute.block_rows=1"],
         cwd=ROOT,
+        env=os.environ if when == "raylet" else shared_ray,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     started = time.monotonic()
-    while time.monotonic() - started < 100 and not any(when in name for name in _commands(run)):
+    while time.monotonic() - started < 100 and not _processes(when) - before:
         time.sleep(0.1)
     run.send_signal(number)
     _, told = run.communicate(timeout=100)
     assert run.returncode == 4, told
     assert told.strip().endswith("tessera: interrupted")
     assert "Traceback" not in told
-    assert tessera("inspect", str(tmp_path / "out")).returncode == 2
+    assert called("inspect", str(tmp_path / "out")).returncode == 2
 
 
-def _commands(process: psutil.Popen) -> list[str]:
-    found = []
-    for child in process.children(recursive=True):
+def _processes(name: str) -> set[int]:
+    """Those below this one with ``name`` in their command."""
+    found = set()
+    for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            found.append(" ".join(child.cmdline()))
+            if name in " ".join(child.cmdline()):
+                found.add(child.pid)
     return found
 
 
