@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: setup demo test test-all chaos checks lock clean
+.PHONY: setup demo test test-long test-all chaos checks lock clean
 
 setup: .venv/.ready $(DEMO)/models/.ready  ## environment in .venv and the demo checkpoints
 
@@ -33,8 +33,10 @@ demo: setup  ## a small corpus, an extraction, a look at what came out
 test: setup  ## all tests but the long ones
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-test-all: setup  ## the long ones too
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test-long: setup  ## the long ones: whole runs over all real media, nights, hostile media, sweeps over decoders
+	$(BIN)/python -m pytest -m slow
+
+test-all: test test-long
 
 chaos: setup  ## kill extractions in five ways and compare with an undisturbed one
 	$(BIN)/python -m tests.chaos --kills 30
