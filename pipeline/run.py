@@ -37,7 +37,7 @@ from pipeline import report as reporting
 from pipeline import snapshots, sources, state, storage
 from pipeline.config import PipelineConfig, PoolConfig
 from pipeline.difference import EMPTY, FAILURE, ROW
-from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe
+from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
 from pipeline.features import Feature
 from pipeline.isolation import Isolated
 from pipeline.plan import Plan, Prepared
@@ -57,6 +57,7 @@ from pipeline.transaction import Transaction
 _TASK_CPUS = 0.25
 _ANSWER_S = 10.0
 _FREE_CPUS = 1.0
+_ADVICE_OF_RAY = " Failed to apply UDF transform after "  # added to the words of any error, of ours too
 """What actors leave to tasks: Ray's own repartitioning takes a whole CPU, and waits for ever for less."""
 _PACKAGES = (
     "ray",
@@ -559,4 +560,5 @@ def _told(error: Exception, run_id: str, told: TesseraError | None) -> TesseraEr
     while isinstance(inner := getattr(causes[-1], "cause", None) or causes[-1].__cause__, BaseException):
         causes.append(inner)
     own = [one for one in causes if not type(one).__module__.startswith("ray.")] or causes
-    return TesseraError(f"the run {run_id} broke off: {told or describe(own[-1])}")
+    words = one_line(str(own[-1])) if isinstance(own[-1], TesseraError) else describe(own[-1])
+    return TesseraError(f"the run {run_id} broke off: {told or words.partition(_ADVICE_OF_RAY)[0]}")

@@ -15,7 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import fsspec
 import pyarrow as pa
+from fsspec.registry import known_implementations
 
 from pipeline.errors import FailureKind, TesseraError, one_line
 from pipeline.errors import Stage as Step
@@ -92,7 +94,7 @@ class Child:
             self.note, self.memory = Note(note_fd), Memory(self.process.pid)
             os.close(note_fd)
             self._end = weakref.finalize(self, _end, self.process, self.channel, self.memory)
-            answer = self._exchange(pickle.dumps((stage, self.limits.memory_bytes), 5), None)
+            answer = self._exchange(pickle.dumps((stage, self.limits.memory_bytes, _schemes()), 5), None)
             if not isinstance(answer, Death):
                 return None
             self._end()
@@ -173,6 +175,17 @@ class Child:
         if code is not None and code >= 0:
             return Death(noted, "crash", f"the decoder's process ended itself{doing} (exit code {code})", ours=False)
         return Death(noted, "crash", f"the decoder's process died{doing} ({_signal_name(code)})", ours=False)
+
+
+def _schemes() -> dict[str, str]:
+    """The storage that this process knows by registration (Ray's worker hook, a program's own), by name: a fresh
+    process knows it only by what is installed."""
+    named = {scheme: f"{each.__module__}.{each.__qualname__}" for scheme, each in fsspec.registry.items()}
+    return {
+        scheme: name
+        for scheme, name in named.items()
+        if not name.startswith("__main__.") and known_implementations.get(scheme, {}).get("class") != name
+    }
 
 
 def _signal_name(code: int | None) -> str:

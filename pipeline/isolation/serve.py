@@ -10,6 +10,7 @@ import signal
 import socket
 from typing import Protocol
 
+import fsspec
 import pyarrow as pa
 
 from pipeline.errors import TesseraError, describe
@@ -47,7 +48,9 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
         asked, answer = map(known.segment, fds)
         if stage is None or watcher is None:
             try:
-                stage, memory_bytes = pickle.loads(asked.read(message)[0])
+                stage, memory_bytes, schemes = pickle.loads(asked.read(message)[0])
+                for scheme, name in schemes.items():
+                    fsspec.register_implementation(scheme, name, clobber=True)
                 watcher = stage.watch = Watcher(Note(note_fd), memory_bytes)
                 stage.setup()
                 reply = answer.write(None)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 
@@ -176,6 +177,8 @@ class Plain:
                 raise ValueError("a defect")
             if value == "pid":
                 table = table.append_column("pid", pa.array([os.getpid()] * len(table)))
+            elif value == "storage":
+                table = table.append_column("is", pa.array([fsspec.get_filesystem_class("faulty").__name__]))
             elif value == "wait":
                 time.sleep(HELD_S)
             elif value in FAULTS:

@@ -15,6 +15,7 @@ import pytest
 from pipeline.errors import ConfigError, TesseraError
 from pipeline.isolation import Isolated, LimitsConfig
 from pipeline.isolation.serve import _portable
+from tests import faulty
 from tests.isolation.doubles import Plain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +86,12 @@ def test_what_the_stage_raises_as_a_whole_is_raised() -> None:
     with pytest.raises(ValueError, match="a defect"):
         stage(pa.table({"do": ["raise"]}))
     assert len(stage(pa.table({"do": [""]}))) == 1
+
+
+def test_storage_that_the_parent_registered_is_known() -> None:
+    faulty.register()
+    stage = Isolated(Plain(), LimitsConfig())
+    assert stage(pa.table({"do": ["storage"]}))["is"].to_pylist() == ["FaultyFileSystem"]
 
 
 def test_errors_that_do_not_pickle_are_told_in_words() -> None:
