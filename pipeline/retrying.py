@@ -92,6 +92,14 @@ _LIBRARIES = frozenset(
 T = TypeVar("T")
 
 
+def _nobody() -> None:
+    """Nobody is to be told."""
+
+
+on_wait: Callable[[], None] = _nobody
+"""Called before each wait: who watches this process's time may want to know that it is the storage's."""
+
+
 class Truncated(OSError):
     """Fewer bytes came than the file has."""
 
@@ -114,6 +122,7 @@ def retried(call: Callable[[], T]) -> T:
             over = attempt + 1 >= ATTEMPTS or time.monotonic() - started + wait_s > TOTAL_S
             if over or not may_pass(error):
                 raise
+        on_wait()
         time.sleep(wait_s)
     raise AssertionError
 

@@ -154,7 +154,10 @@ class Child:
             spent_s += passed
             doing = _DOING[noted.step]
             if spent_s > self.limits.row_seconds:
-                return self._killed(noted, "timeout", f"{doing} took longer than {self.limits.row_seconds:g} s")
+                late = f"{doing} took longer than {self.limits.row_seconds:g} s"
+                if noted.waited:
+                    return self._killed(noted, "io", f"{late}: its storage failed and was asked again")
+                return self._killed(noted, "timeout", late)
             if self.memory.anonymous_bytes() - noted.base_bytes > self.limits.memory_bytes:
                 most = f"{self.limits.memory_bytes / 2**30:.3g} GiB"
                 return self._killed(noted, "memory", f"{doing} took more than {most} of memory")
@@ -162,7 +165,8 @@ class Child:
     def _killed(self, noted: Noted, kind: FailureKind, message: str) -> Death:
         self._end()
         # it may have come to its end, or to another work, between the look and the kill
-        return Death(noted if self.note.read() == noted else None, kind, message, ours=True)
+        last = self.note.read()
+        return Death(noted if last and last.number == noted.number else None, kind, message, ours=True)
 
     def _death(self) -> Death:
         with suppress(subprocess.TimeoutExpired):

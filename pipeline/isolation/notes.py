@@ -15,7 +15,8 @@ from typing import NamedTuple
 from pipeline.errors import FailureKind, SampleError, Stage
 
 NOTE_BYTES = mmap.PAGESIZE
-_NOTE = struct.Struct("<QqB16sqQ")
+_NOTE = struct.Struct("<QqB16sqQB")
+_WAITED_AT = _NOTE.size - 1
 _NUMBER = struct.Struct("<Q")
 _NO_PART = -(1 << 63)
 _STEPS: tuple[Stage, ...] = ("probe", "decode", "tokenize")
@@ -62,13 +63,20 @@ _NOTHING = nullcontext()
 
 
 class Noted(NamedTuple):
-    """A work as its process noted it. ``number`` counts works; ``base_bytes``: memory that it had before this one."""
+    """A work as its process noted it.
+
+    Args:
+        number: counts works.
+        base_bytes: memory that the process had before this one.
+        waited: the storage failed in this work, and is asked again.
+    """
 
     number: int
     row: int
     step: Stage
     key: Key
     base_bytes: int
+    waited: bool = False
 
 
 class Note:
@@ -80,17 +88,21 @@ class Note:
     def write(self, number: int, row: int, step: Stage, key: Key, base_bytes: int) -> None:
         file, part = key
         _NOTE.pack_into(
-            self.memory, 0, number, row, _STEPS.index(step), file, _NO_PART if part is None else part, base_bytes
+            self.memory, 0, number, row, _STEPS.index(step), file, _NO_PART if part is None else part, base_bytes, 0
         )
+
+    def wait(self) -> None:
+        """The work at hand waits for its storage."""
+        self.memory[_WAITED_AT] = 1
 
     def rest(self) -> None:
         """Nothing is at work."""
         _NUMBER.pack_into(self.memory, 0, 0)
 
     def read(self) -> Noted | None:
-        number, row, step, file, part, base_bytes = _NOTE.unpack_from(self.memory)
+        number, row, step, file, part, base_bytes, waited = _NOTE.unpack_from(self.memory)
         key = (file, None if part == _NO_PART else part)
-        return Noted(number, row, _STEPS[step], key, base_bytes) if number else None
+        return Noted(number, row, _STEPS[step], key, base_bytes, bool(waited)) if number else None
 
 
 class Memory:

@@ -13,6 +13,7 @@ from typing import Protocol
 import fsspec
 import pyarrow as pa
 
+from pipeline import retrying
 from pipeline.errors import TesseraError, describe
 from pipeline.isolation.notes import Note, Orders, Watch, Watcher
 from pipeline.isolation.parcels import Known, Segment
@@ -51,7 +52,9 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
                 stage, memory_bytes, schemes = pickle.loads(asked.read(message)[0])
                 for scheme, name in schemes.items():
                     fsspec.register_implementation(scheme, name, clobber=True)
-                watcher = stage.watch = Watcher(Note(note_fd), memory_bytes)
+                note = Note(note_fd)
+                watcher = stage.watch = Watcher(note, memory_bytes)
+                retrying.on_wait = note.wait
                 stage.setup()
                 reply = answer.write(None)
             except Exception as error:  # told by the parent, as an error of the run

@@ -23,6 +23,8 @@ from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from pipeline.stages.rows import put
 from pipeline.tensors import unpack
+from tests import faulty
+from tests.faulty import Fault
 from tests.isolation.doubles import FaultyDecode, FaultyProbe, Plain
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, write_clip
 
@@ -152,6 +154,20 @@ def test_probes_are_isolated_too(folder: Path) -> None:
     good = pa.array([not name.startswith("bad") for name in reference["sample_id"].to_pylist()])
     _same(rows.filter(good), reference.filter(good))
     assert rows["final"].to_pylist() == [True] * len(reference)
+
+
+def test_time_that_a_storage_takes_is_not_the_file_s(folder: Path, tmp_path: Path) -> None:
+    """It is tried again by the next run, where a file that is too slow is not."""
+    faulty.register()
+    faulty.plan(folder, {"c.png": Fault("open", "reset")})
+    source = {"kind": "files", "path": f"faulty://{folder}", "schemes": ["faulty"]}
+    settings, features, listed = bound(config(folder, {"i": IMAGE}, source=source))
+    limits = LimitsConfig(row_seconds=1.0)
+    rows = _run(Isolated(ProbeStage(settings, features), limits), listed)
+    told = _failures(rows)
+    late = "opening took longer than 1 s: its storage failed and was asked again"
+    assert told.pop("c.png") == [("i", "probe", "io", late)]
+    assert set(map(len, told.values())) == {0}
 
 
 def test_a_healthy_run_gives_the_same_tables(data: Path, tmp_path: Path, starts: list[float]) -> None:
