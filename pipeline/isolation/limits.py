@@ -12,7 +12,7 @@ class LimitsConfig(BaseModel):
 
     row_seconds: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     """Seconds that opening, decoding or tokenizing may take for one feature of one row, reading included; more is a
-    failure: ``timeout``, or ``io`` if the storage failed meanwhile and was asked again, for at most ``retrying.TOTAL_S``.
+    failure: ``timeout``, or ``io`` if the storage failed meanwhile and was asked again.
     Files that are decoded whole are fetched in it: 120 s is 6 GB at 50 MB/s."""
     memory_bytes: int = Field(default=4 << 30, ge=64 << 20)
     """Bytes that it may take beyond what its process had before; more is a failure (``memory``). The largest picture
