@@ -98,12 +98,18 @@ def stat_token(uri: str) -> str:
 
 
 def content_token(uri: str) -> str:
-    """sha256 (hex) of the file's bytes; ``missing`` where they cannot be read."""
+    """sha256 (hex) of the file's bytes; ``missing`` where there are none to read.
+
+    Raises what a storage that is out of reach raises: that says nothing about the file, which must not count as
+    changed.
+    """
     digest = hashlib.sha256()
     try:
         with storage.Blob(uri).open() as file, reading(uri):
             while piece := file.read(1 << 20):
                 digest.update(piece)
-    except SampleError:
+    except SampleError as error:
+        if error.__cause__ is not None and may_pass(error.__cause__):
+            raise error.__cause__ from None
         return "missing"
     return digest.hexdigest()

@@ -157,12 +157,20 @@ class FilesSource:
     def _sample(self, sample_id: str, files: _Files) -> dict[str, str | None]:
         named = [(role_of(path), path, self._uri(path), token) for path, token in files]
         if self.config.version == "sha256":
-            named = [(role, path, uri, content_token(uri)) for role, path, uri, _ in named]
+            named = [(role, path, uri, self._content(uri)) for role, path, uri, _ in named]
         return {
             "sample_id": sample_id,
             "source_version": version_of([(role, id_of(path), token) for role, path, _, token in named], None, {}),
             **{f"{role}_uri": uri for role, _, uri, _ in named},
         }
+
+    def _content(self, uri: str) -> str:
+        try:
+            return content_token(uri)
+        except Exception as error:  # any backend may raise anything here
+            raise ConfigError(
+                f"{self.where}.version", f"cannot read {uri!r} ({describe(error)})", "run again, or give version: stat"
+            ) from error
 
     def _uri(self, path: str) -> str:
         root = self._place.root
@@ -226,8 +234,10 @@ class FilesSource:
                     continue
                 try:
                     status = os.stat(entry.path)
-                except OSError:  # a dangling link is listed, so that its failure is told
-                    if is_link and self._wanted(path):
+                except OSError as error:
+                    if not is_link and not isinstance(error, FileNotFoundError):  # passed over, it would be "deleted"
+                        raise self._unlistable(entry.path, error) from error
+                    if is_link and self._wanted(path):  # a dangling link is listed, so that its failure is told
                         files.append((path, "missing"))
                     continue
                 own = (status.st_dev, status.st_ino)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import config as configs
-from pipeline import storage
+from pipeline import retrying, storage
 from pipeline.errors import ConfigError
 from pipeline.schema import LISTING, ROLES
 from pipeline.sources import files as module
@@ -47,6 +48,32 @@ def make(root: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     return root
+
+
+def test_a_file_that_cannot_be_looked_at_is_not_one_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passed over, its rows would be dropped."""
+    make(tmp_path, "a.txt", "b.txt")
+    real = os.stat
+
+    def stale(path: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("b.txt"):
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real(path, **options)
+
+    monkeypatch.setattr(module.os, "stat", stale)
+    with pytest.raises(ConfigError, match=r"cannot list .*b.txt' \(OSError: .*Stale file handle\)"):
+        listed(tmp_path)
+
+
+def test_a_digest_that_cannot_be_had_is_not_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a.txt")
+    monkeypatch.setattr(retrying, "BASE_S", 0.01)
+    faulty.register()
+    faulty.plan(tmp_path, {"a.txt": faulty.Fault("read", "reset")})
+    with pytest.raises(ConfigError, match=r"source.version: cannot read .*a.txt.*Connection reset.*run again"):
+        listed(f"faulty://{tmp_path}", version="sha256", schemes=("faulty",), include=["*.txt"])
 
 
 def test_ids_are_relative_paths_with_their_extension(tmp_path: Path) -> None:
