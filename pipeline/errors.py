@@ -110,6 +110,13 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
+def device_failed(error: BaseException) -> bool:
+    """True for an error after which a device does nothing more in this process, whatever row it is given: an assertion
+    on the device, an illegal address, a memory error that its hardware could not correct."""
+    of_cuda = isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    return (of_cuda or type(error).__name__ == "AcceleratorError") and not out_of_memory(error)
+
+
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
     "bad_alloc",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -82,18 +83,19 @@ class Child:
         with tempfile.TemporaryFile() as told:
             fds = (theirs.fileno(), note_fd)
             paths = [path or os.getcwd() for path in sys.path]
+            folder = tempfile.mkdtemp(prefix="tessera-decoders-")  # it may be killed, and then clears nothing up
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _RUN, *map(str, (*fds, os.getpid())), *paths],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=told,
                 pass_fds=fds,
-                env={**os.environ, **_ENVIRONMENT},
+                env={**os.environ, **_ENVIRONMENT, "TMPDIR": folder},
             )
             theirs.close()
             self.note, self.memory = Note(note_fd), Memory(self.process.pid)
             os.close(note_fd)
-            self._end = weakref.finalize(self, _end, self.process, self.channel, self.memory)
+            self._end = weakref.finalize(self, _end, self.process, self.channel, self.memory, folder)
             answer = self._exchange(pickle.dumps((stage, self.limits.memory_bytes, _schemes()), 5), None)
             if not isinstance(answer, Death):
                 return None
@@ -199,9 +201,10 @@ def _signal_name(code: int | None) -> str:
         return f"signal {-(code or 0)}"
 
 
-def _end(process: subprocess.Popen[bytes], channel: socket.socket, memory: Memory) -> None:
+def _end(process: subprocess.Popen[bytes], channel: socket.socket, memory: Memory, folder: str) -> None:
     channel.close()
     memory.close()
     process.kill()
     with suppress(subprocess.TimeoutExpired):  # one that the kernel holds ends when it lets go
         process.wait(_END_S)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.config import PipelineConfig
 from pipeline.encoders.base import Encoded, Encoder
-from pipeline.errors import SampleError
+from pipeline.errors import SampleError, TesseraError, describe, device_failed
 from pipeline.features import Feature
 from pipeline.heads.base import Head
 from pipeline.stages.decode import TIMES, input_column
@@ -65,6 +65,7 @@ class EncodeStage:
         try:
             done = dict(zip(todo, self.encoders[feature.name].encode(rows, want_tokens), strict=True))
         except Exception as error:  # one row must not cost its neighbours: find out which it was
+            _check_device(feature, error)
             if len(rows) == 1:
                 done = {todo[0]: error}
             else:
@@ -75,6 +76,7 @@ class EncodeStage:
         try:
             return self.encoders[feature.name].encode([row], want_tokens)[0]
         except Exception as error:  # becomes the row's failure
+            _check_device(feature, error)
             return error
 
     def _store(
@@ -149,6 +151,15 @@ class EncodeStage:
                 shown = [None if row is None or not tokens_stand[i] else row for i, row in enumerate(keep)]
                 columns.append(list_column(_arrays(shown, name), field.type.value_type))
         return columns, broken
+
+
+def _check_device(feature: Feature, error: Exception) -> None:
+    """Raises ``TesseraError`` if no row is to blame: every later one would fail too."""
+    if device_failed(error):
+        raise TesseraError(
+            f"features.{feature.name}: the device failed ({describe(error)}): run again to continue; "
+            "if it fails there again, try encoder.device: cpu, which names the row"
+        ) from error
 
 
 def _arrays(rows: Sequence[Encoded | None], name: str) -> list[np.ndarray | None]:

@@ -145,7 +145,10 @@ class ProbeStage:
             old = carry.get(row["window"], {})
             row |= {"carry_file": old.get("file"), "carry_position": old.get("position")}
         done = frozenset(sample.get("windows_done") or ())
-        told = [one for one in found.failures if 0 not in done or one.kind in TRANSIENT_KINDS]
+        # What the bytes decide was told with window 0, when that was computed. What load decides may be new.
+        by_load = (*TRANSIENT_KINDS, "timeout", "crash", "internal")
+        nothing_left = all(row["window"] in done for row in rows)
+        told = [one for one in found.failures if 0 not in done or nothing_left or one.kind in by_load]
         todo = _left(rows, done, bool(told))
         todo[-1] |= {"final": True, "promised": len(todo) if todo[-1]["window"] >= 0 else 0}
         todo[0]["meter_probe_s"] = time.perf_counter() - started

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -177,6 +178,8 @@ class Plain:
                 raise ValueError("a defect")
             if value == "pid":
                 table = table.append_column("pid", pa.array([os.getpid()] * len(table)))
+            elif value == "spill":
+                table = table.append_column("place", pa.array([tempfile.mkdtemp()]))
             elif value == "storage":
                 table = table.append_column("is", pa.array([fsspec.get_filesystem_class("faulty").__name__]))
             elif value == "wait":

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.raw import RawEncoder
+from pipeline.errors import TesseraError
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
@@ -47,6 +49,16 @@ def test_columns_have_the_stored_types_and_inputs_are_gone(tmp_path: Path) -> No
     np.testing.assert_allclose(tokens.reshape(3, -1, 3), np.broadcast_to(expected[:, None], (3, 1024, 3)), atol=1e-3)
     assert table["i_grid"].to_pylist() == [[1, 4, 4]] * 3
     assert all(seconds > 0 for seconds in table["meter_encode_s"].to_pylist())
+
+
+def test_a_device_that_failed_blames_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any, rows: Sequence[Prepared], want_tokens: bool) -> list[Any]:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    _pictures(tmp_path / "in", 3)
+    monkeypatch.setattr(RawEncoder, "encode", broken)
+    with pytest.raises(TesseraError, match=r"features.i: the device failed \(.*assert triggered\): run again"):
+        _encode(config(tmp_path / "in", {"i": IMAGE}))
 
 
 @pytest.mark.parametrize(

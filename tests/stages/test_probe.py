@@ -69,7 +69,7 @@ def test_windows_that_are_done_are_not_computed_again(tmp_path: Path) -> None:
     assert probed([0, 2]) == [
         ("a.wav", 1, 4, 0, False, 0),
         ("a.wav", 3, 4, 2, True, 0),
-        ("bad.wav", -1, 1, 0, True, 0),  # it failed for good when window 0 was done
+        ("bad.wav", 0, 1, 1, True, 1),  # nothing else tells why the window that was asked for is not there
     ]
     assert probed([0, 1, 2, 3])[0] == ("a.wav", -1, 4, 0, True, 0)
     (folder / "a.wav").unlink()
