@@ -277,21 +277,16 @@ class Dataset:
     # -- Ray -------------------------------------------------------------------------------------
 
     def to_ray(self, columns: Sequence[str] | None = None) -> ray.data.Dataset:
-        """A Ray dataset of this snapshot's rows. Its `iter_torch_batches` raises at nulls: give it `ray_collate`."""
+        """A Ray dataset of this snapshot's rows. Its `iter_torch_batches` raises at nulls: give it `ray_collate`.
+
+        Tasks read a shard each, as `batches` does. Ray's own reader knows no deleted rows, and takes the place that a
+        shard has now: it may have been moved when Ray comes to read it.
+        """
         import ray.data
 
         names = self._names(columns)
         if not self.shards:
             return ray.data.from_arrow(self.schema.empty_table().select(names))
-        if any(shard.deleted for shard in self.shards):
-            return self._to_ray_by_shard(names)
-        with _Reading(self.root):
-            paths = [storage.split(snapshots.find(self.root, shard))[1] for shard in self.shards]
-        return ray.data.read_parquet(paths, columns=names, filesystem=_arrow_filesystem(self.root)[0])
-
-    def _to_ray_by_shard(self, names: list[str]) -> ray.data.Dataset:
-        """Ray's own reader knows no deleted rows: tasks read a shard each, as `batches` does."""
-        import ray.data
 
         def read(table: pa.Table) -> Iterator[pa.Table]:
             for number in table["shard"].to_pylist():

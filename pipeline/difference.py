@@ -3,8 +3,9 @@
 Both sides are tables of ids. They are compared in partitions of ids, spilled to this machine's disk where they are
 many, so memory does not grow with the corpus; and as arrays, without a Python loop over samples.
 
-A run that was killed left whole tasks behind. What they wrote is on the dataset's side too, marked ``adopted``: rows of
-a sample that is still to be done, of the same version, are kept, and only its other windows are computed.
+A run that was killed left whole tasks behind. What they wrote is on the dataset's side too, as a ``run``'s: rows of
+a sample that is still to be done, of the same version, are kept, and only its other windows are computed. Two killed
+runs may have done the same window, if a worker of the first outlived its driver; then the later run's counts.
 """
 
 from __future__ import annotations
@@ -21,20 +22,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc as ipc
 
+from pipeline.errors import StorageError, describe
+
 STATE = pa.schema(
     [
         pa.field("sample_id", pa.string()),
         pa.field("source_version", pa.string()),
         pa.field("window", pa.int32()),
         pa.field("what", pa.int8()),
-        pa.field("adopted", pa.bool_()),
+        pa.field("run", pa.int16()),
         pa.field("file", pa.int32()),
         pa.field("position", pa.int64()),
         pa.field("retry", pa.int8()),
         pa.field("attempts", pa.int32()),
     ]
 )
-"""The dataset's side. One row for each stored row, failure and empty window, and where it stands (file, position)."""
+"""The dataset's side. One row for each stored row, failure and empty window, and where it stands (file, position).
+``run``: 0 of the dataset itself, from 1 on a killed run's."""
 
 ROW, FAILURE, EMPTY, TOTAL, CARRY, CARRY_NOT = range(6)
 """``what``. TOTAL: ``window`` is the number of windows that the sample was cut into. CARRY: a row of another version,
@@ -74,6 +78,7 @@ class Counts:
     adopted: int = 0
     """New, changed or retried, and done by a run that was killed: nothing left to compute."""
     rows_adopted: int = 0
+    rows_adopted_with_failures: int = 0
 
     def add(self, other: Counts) -> None:
         for one in fields(self):
@@ -158,7 +163,8 @@ class _Partition:
         self.same = version == current[self.code]
         self.window = stored["window"].to_numpy()
         self.what = stored["what"].to_numpy()
-        self.adopted = stored["adopted"].to_numpy()
+        self.run = stored["run"].to_numpy()
+        self.adopted = self.run > 0
         self.file = stored["file"].to_numpy()
         self.position = stored["position"].to_numpy()
         self.retry = stored["retry"].to_numpy()
@@ -180,7 +186,9 @@ class _Partition:
         in_asked = asked.hold(self.code, self.window)
 
         taken = self.adopted & (self.what < TOTAL) & self.same & (redone[self.code] | (some[self.code] & in_asked))
+        taken &= self._of_the_latest_run(taken)
         arrived = _Pairs(self.code[taken], self.window[taken])
+        lacking = taken & (self.what == FAILURE)
         have = arrived.count(self.count)
         need = np.zeros(self.count, np.int64)
         totals = self.adopted & (self.what == TOTAL) & self.same
@@ -201,6 +209,7 @@ class _Partition:
             forgotten=self.forgotten,
             adopted=int(complete.sum()),
             rows_adopted=int(have.sum()),
+            rows_adopted_with_failures=len(_Pairs(self.code[lacking], self.window[lacking]).keys),
         )
         done.counts.add(counts)
         todo = (redone | some) & ~complete
@@ -215,7 +224,7 @@ class _Partition:
         codes = np.flatnonzero(todo)
         codes = codes[np.argsort(self.row[codes], kind="stable")]
         tried = np.zeros(self.count, np.int32)
-        failures = again & (self.what == FAILURE)
+        failures = again & (self.what == FAILURE) & (self.retry > 0)
         np.maximum.at(tried, self.code[failures], self.attempts[failures])
         table = self.listed.take(pa.array(self.row[codes]))
         extra = [pa.array(known[codes]), settled.lists(codes), pa.array(tried[codes]), self._carried(codes)]
@@ -235,6 +244,17 @@ class _Partition:
         columns = [self.window[at].astype(np.int32), self.file[at].astype(np.int32), self.position[at]]
         values = pa.StructArray.from_arrays([pa.array(one) for one in columns], fields=list(kind.value_type))
         return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
+
+    def _of_the_latest_run(self, rows: np.ndarray) -> np.ndarray:
+        """Of the stored rows of a mask, those that no later run has a row for."""
+        at = np.flatnonzero(rows)
+        pairs = _Pairs(self.code[at], self.window[at])
+        which = np.searchsorted(pairs.keys, _Pairs.key(self.code[at], self.window[at]))
+        latest = np.zeros(len(pairs.keys), np.int16)
+        np.maximum.at(latest, which, self.run[at])
+        found = np.zeros(len(rows), bool)
+        found[at] = self.run[at] == latest[which]
+        return found
 
     def _any(self, rows: np.ndarray) -> np.ndarray:
         """Per code, whether any of the stored rows of a mask is its."""
@@ -256,10 +276,14 @@ class _Pairs:
     """A set of (code, window)."""
 
     def __init__(self, codes: np.ndarray, windows: np.ndarray) -> None:
-        self.keys = np.unique(codes.astype(np.int64) << 32 | windows.astype(np.int64))
+        self.keys = np.unique(self.key(codes, windows))
+
+    @staticmethod
+    def key(codes: np.ndarray, windows: np.ndarray) -> np.ndarray:
+        return codes.astype(np.int64) << 32 | windows.astype(np.int64)
 
     def hold(self, codes: np.ndarray, windows: np.ndarray) -> np.ndarray:
-        return np.isin(codes.astype(np.int64) << 32 | windows.astype(np.int64), self.keys)
+        return np.isin(self.key(codes, windows), self.keys)
 
     def count(self, codes: int) -> np.ndarray:
         """Windows of each code."""
@@ -318,6 +342,16 @@ class _Exchange:
 
     def _spill(self) -> None:
         self.spilled = True
+        try:
+            self._write_out()
+        except OSError as error:
+            place = os.path.dirname(self.folder)
+            raise StorageError(
+                f"cannot compare the listing with the dataset in {place!r} ({describe(error)}): is it full? "
+                "TMPDIR names another place"
+            ) from error
+
+    def _write_out(self) -> None:
         for side, tables in enumerate(self.held):
             if not tables:
                 continue

@@ -112,7 +112,7 @@ def preview(prepared: Prepared, retry_failures: bool = False) -> Plan:
     base = snapshots.newest(root)
     _check_identities(prepared, base)
     stored = state.of_snapshot(root, base, _retry(config, retry_failures)) if base else iter(())
-    return planning.make(config, stored, base.forgotten if base else (), None)
+    return planning.make(config, stored, _barred(config, base), None)
 
 
 def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool = False) -> dict[str, Any]:
@@ -132,14 +132,15 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
     with quiet() as terminal, Transaction(root, "extract", run_id) as transaction:
         base = transaction.base
         _check_identities(prepared, base)
-        transaction.adopt(configs.digest(_identities(prepared)))
+        barred = _barred(config, base)
+        transaction.adopt(configs.digest({**_identities(prepared), "forgotten": sorted(barred)}))
         carry = _carry(prepared) if base is None else None
         held = chain(
             state.of_snapshot(root, base, _retry(config, retry_failures)) if base else (),
             state.of_killed(root, transaction.killed, len(base.files()) if base else 0),
             state.to_carry(carry.root, carry.snapshot) if carry else (),
         )
-        plan = planning.make(config, held, base.forgotten if base else (), storage.join(folder, "plan"))
+        plan = planning.make(config, held, barred, storage.join(folder, "plan"))
         storage.publish(storage.join(folder, "config.json"), config.model_dump_json(indent=1).encode())
         with MemoryMeter() as memory:
             written, first_row_s = _compute(prepared, plan, carry, run_id, terminal if show_progress else None)
@@ -161,14 +162,16 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
                 (EMPTY, written.empty_shards),
             )
         }
-        changed = any(added.values()) or plan.difference.drops or transaction.killed
+        changed = any(added.values()) or plan.difference.drops or transaction.killed or transaction.discarded
         if changed or base is None:
-            following = transaction.next_snapshot(_identities(prepared), plan.difference.drops, added)
+            following = transaction.next_snapshot(_identities(prepared), plan.difference.drops, added, barred)
             report["snapshot"] = following.number
             storage.publish(storage.join(folder, "report.json"), json.dumps(report, indent=1).encode())
-            transaction.commit(following)
             if base is None:
+                if set(_barred(config, None)) - set(barred):
+                    raise TesseraError("samples were forgotten while this run went on: run again")
                 snapshots.make_current(config.output.path, str(config.output.version))
+            transaction.commit(following)
         else:
             report["snapshot"] = base.number
             storage.publish(storage.join(folder, "report.json"), json.dumps(report, indent=1).encode())
@@ -224,6 +227,11 @@ def _compute(
 def _root(config: PipelineConfig) -> str:
     assert config.output.version is not None
     return storage.join(config.output.path, config.output.version)
+
+
+def _barred(config: PipelineConfig, base: Snapshot | None) -> tuple[str, ...]:
+    """sha256 of the ids that must not come back. A version's first run takes over what the others bar."""
+    return base.forgotten if base else snapshots.forgotten(config.output.path)
 
 
 def _retry(config: PipelineConfig, everything: bool) -> Retry:
@@ -536,7 +544,9 @@ def _check_passthrough(config: PipelineConfig, features: tuple[Feature, ...]) ->
 
 def _judge(config: PipelineConfig, report: dict[str, Any]) -> None:
     """Raises ``BudgetExceeded`` past the failure budget."""
-    failed, rows = report["rows_with_failures"], report["rows_planned"]
+    adopted = report["samples_by_class"]
+    failed = report["rows_with_failures"] + adopted["rows_adopted_with_failures"]
+    rows = report["rows_planned"] + adopted["rows_adopted"]
     budget = config.failures
     over = budget.max_rows is not None and failed > budget.max_rows
     if rows >= budget.min_rows and rows and failed / rows > budget.max_fraction:

@@ -217,17 +217,24 @@ def versions(output: str) -> list[str]:
     return [name for name in storage.list_folders(output) if numbers(storage.join(output, name))]
 
 
+def forgotten(output: str) -> tuple[str, ...]:
+    """sha256 of the ids that any version bars."""
+    found = (newest(storage.join(output, name)) for name in versions(output))
+    return tuple(dict.fromkeys(one for snapshot in found if snapshot for one in snapshot.forgotten))
+
+
 def current(output: str) -> str | None:
     """The version that a reader gets who names none; None if there is no dataset."""
     known = versions(output)
     if not known:
         return None
     try:
-        named = json.loads(storage.read_bytes(storage.join(output, _CURRENT)))["version"]
+        named = json.loads(storage.read_bytes(storage.join(output, _CURRENT)))
     except FileNotFoundError:
-        named = None
-    if named in known:
-        return str(named)
+        named = {}
+    for one in (named.get("version"), named.get("until_then")):
+        if one in known:
+            return str(one)
 
     def created(name: str) -> tuple[str, str]:
         found = newest(storage.join(output, name))
@@ -237,8 +244,9 @@ def current(output: str) -> str | None:
 
 
 def make_current(output: str, version: str) -> None:
-    """Name ``version`` as the one that readers get."""
-    storage.publish(storage.join(output, _CURRENT), json.dumps({"version": version}).encode())
+    """Name ``version`` as the one that readers get, from its first commit on: until then they get the one before."""
+    named = {"version": version, "until_then": current(output)}
+    storage.publish(storage.join(output, _CURRENT), json.dumps(named).encode())
 
 
 def next_version(output: str) -> str:

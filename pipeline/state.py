@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import snapshots, storage
 from pipeline.difference import CARRY, CARRY_NOT, EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL
-from pipeline.errors import TRANSIENT_KINDS
+from pipeline.errors import TRANSIENT_KINDS, StorageError, describe
 from pipeline.snapshots import File, Snapshot
 
 RECORD = b"tessera_task"
@@ -56,30 +56,28 @@ def of_snapshot(root: str, snapshot: Snapshot, retry: Retry) -> Iterator[pa.Tabl
     number = 0
     for what, files in ((ROW, snapshot.shards), (FAILURE, snapshot.failures), (EMPTY, snapshot.empty)):
         for file in files:
-            yield from _file(root, file, what, number, adopted=False, retry=retry)
+            yield from _file(root, file, what, number, run=0, retry=retry)
             number += 1
 
 
 def of_killed(root: str, killed: Sequence[Killed], first: int) -> Iterator[pa.Table]:
     """The same of runs that were killed. Their files are numbered from ``first`` on, in order."""
     number = first
-    for one in killed:
+    for run, one in enumerate(killed, 1):
         for what, file in one.files:
-            yield from _file(root, file, what, number, adopted=True, retry=None)
+            yield from _file(root, file, what, number, run=run, retry=None)
             number += 1
         for record in one.records:
             table = _open(record).read(columns=TASK.names)
-            yield _state(
-                table["sample_id"], table["source_version"], table["windows"], TOTAL, adopted=True, file=-1, first=-1
-            )
+            yield _state(table["sample_id"], table["source_version"], table["windows"], TOTAL, run, file=-1, first=-1)
 
 
 def to_carry(root: str, snapshot: Snapshot) -> Iterator[pa.Table]:
     """The same of another version, whose columns may be taken. Files are numbered as ``snapshot.shards``."""
     for number, file in enumerate(snapshot.shards):
-        yield from _file(root, file, CARRY, number, adopted=False, retry=None)
+        yield from _file(root, file, CARRY, number, run=0, retry=None)
     for file in snapshot.failures:
-        yield from _file(root, file, CARRY_NOT, -1, adopted=False, retry=None)
+        yield from _file(root, file, CARRY_NOT, -1, run=0, retry=None)
 
 
 def killed_run(root: str, run_id: str) -> Killed:
@@ -95,15 +93,15 @@ def killed_run(root: str, run_id: str) -> Killed:
     return found
 
 
-def _file(root: str, file: File, what: int, number: int, adopted: bool, retry: Retry | None) -> Iterator[pa.Table]:
+def _file(root: str, file: File, what: int, number: int, run: int, retry: Retry | None) -> Iterator[pa.Table]:
     """The rows of one file that are not deleted."""
     names = [*_KEYS, *(["stage", "kind", "attempts", "feature"] if what == FAILURE else [])]
     gone = np.array(file.deleted, np.int64)
     position = 0
-    for batch in _open(snapshots.find(root, file)).iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
+    for batch in _open(_place(root, file)).iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
         table = pa.Table.from_batches([batch])
         made = _state(
-            table["sample_id"], table["source_version"], table["window"], what, adopted, file=number, first=position
+            table["sample_id"], table["source_version"], table["window"], what, run, file=number, first=position
         )
         if what == FAILURE and retry is not None:
             made = _with_retry(made, table, retry)
@@ -114,12 +112,21 @@ def _file(root: str, file: File, what: int, number: int, adopted: bool, retry: R
         yield made
 
 
+def _place(root: str, file: File) -> str:
+    try:
+        return snapshots.find(root, file)
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"{file.path!r} of {root!r} is gone: see `tessera snapshots`, `tessera rollback`, or put it back"
+        ) from error
+
+
 def _state(
     ids: pa.ChunkedArray,
     versions: pa.ChunkedArray,
     windows: pa.ChunkedArray,
     what: int,
-    adopted: bool,
+    run: int,
     file: int,
     first: int,
 ) -> pa.Table:
@@ -130,7 +137,7 @@ def _state(
         versions,
         windows,
         pa.array(np.full(count, what, np.int8)),
-        pa.array(np.full(count, adopted)),
+        pa.array(np.full(count, run, np.int16)),
         pa.array(np.full(count, file, np.int32)),
         pa.array(positions.astype(np.int64)),
         pa.array(np.zeros(count, np.int8)),
@@ -152,5 +159,13 @@ def _with_retry(made: pa.Table, failures: pa.Table, retry: Retry) -> pa.Table:
 
 
 def _open(url: str) -> pq.ParquetFile:
+    """Raises ``StorageError``: what a snapshot or a record names is whole, or the place is broken."""
+    try:
+        return _opened(url)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StorageError(f"cannot read {url!r} ({describe(error)}), which a run wrote whole") from error
+
+
+def _opened(url: str) -> pq.ParquetFile:
     fs, path = storage.split(url)
     return pq.ParquetFile(path if isinstance(fs, LocalFileSystem) else fs.open(path, "rb"))

@@ -2,11 +2,12 @@
 
     with Transaction(root, "extract", run_id) as transaction:
         transaction.base         # the newest snapshot, all its moves done
-        transaction.adopt(...)   # what a killed run left, as far as it is whole; the rest is removed
-        transaction.commit(...)  # the next snapshot, exclusively; then its moves
+        transaction.adopt(...)   # what a killed run left, as far as it is whole
+        transaction.commit(...)  # the next snapshot, exclusively; then its moves, then what nobody needs is removed
 
 A crash at any instant leaves the newest snapshot as it was or the next one whole; whoever writes next does what is
-left to do.
+left to do. Nothing that another writer may still name is removed before the commit: one that slept beyond its lease
+finds its number taken, and cannot commit any more.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from pipeline.snapshots import FOLDERS, File, Kind, Snapshot
 from pipeline.state import Killed
 
 _OPEN = "_running"
-_OURS = re.compile(r"(\d{8}T\d{6}-[0-9a-f]{4,}-.+\.parquet)(\.[0-9a-f]+\.tmp)?")
+_OURS = re.compile(r"(\d{8}T\d{6}-[0-9a-f]{4,})-.+\.parquet(\.[0-9a-f]+\.tmp)?")
+"""A file that a run wrote: its run, and what a write that broke off is named."""
 _WORKING = ("tasks", "pending", "plan")
 """Folders of a run that no longer matter once it is committed."""
 
@@ -40,6 +42,8 @@ class Transaction:
         self.lease = Lease(root, f"{kind} {run_id}", ttl_s)
         self.base: Snapshot | None = None
         self.killed: list[Killed] = []
+        self.discarded: list[str] = []
+        """Interrupted runs that nothing is taken from. Their files go once this transaction has committed."""
         self.committed = False
 
     def __enter__(self) -> Self:
@@ -48,6 +52,7 @@ class Transaction:
             self.base = snapshots.newest(self.root)
             if self.base is not None:
                 snapshots.settle(self.root, self.base)
+            self._sweep()
         except BaseException as error:
             self.lease.__exit__(type(error), error, None)
             raise
@@ -63,38 +68,64 @@ class Transaction:
         return self.base.number if self.base else 0
 
     def adopt(self, identity: str) -> None:
-        """Find what killed runs left that fits: the same base, the same ``identity``. Remove everything else that no
-        snapshot names, then announce this run."""
-        for name in storage.list_files(storage.join(self.root, _OPEN), ".json"):
-            run_id = name.removesuffix(".json")
-            found = json.loads(storage.read_bytes(storage.join(self.root, _OPEN, name)))
-            if found["base"] == self.number and found["identity"] == identity:
+        """Find what killed runs left that fits: the same base, the same ``identity``. Then announce this run."""
+        for run_id, opened in sorted(self._interrupted()):  # by time
+            if opened["base"] == self.number and opened["identity"] == identity:
                 self.killed.append(state.killed_run(self.root, run_id))
             else:
-                self._forget_run(run_id)
-        self.sweep()
-        opened = {"base": self.number, "identity": identity}
-        storage.publish(storage.join(self.root, _OPEN, f"{self.run_id}.json"), json.dumps(opened).encode())
+                self.discarded.append(run_id)
+        self._announce(self.run_id, identity)
 
     def refuse_interrupted(self) -> None:
-        """Raises ``TesseraError`` if a run was killed and not continued: a commit would make its work worthless."""
-        for name in storage.list_files(storage.join(self.root, _OPEN), ".json"):
-            run_id = name.removesuffix(".json")
-            raise TesseraError(f"run {run_id} was interrupted: continue it with `tessera extract` first")
+        """Raises ``TesseraError`` if a run was killed and may be continued: a commit would make its work worthless."""
+        for run_id, opened in self._interrupted():
+            if opened["base"] == self.number:
+                raise TesseraError(f"run {run_id} was interrupted: continue it with `tessera extract` first")
+            self.discarded.append(run_id)
 
     def discard_interrupted(self) -> None:
-        """Remove what killed runs left."""
-        for name in storage.list_files(storage.join(self.root, _OPEN), ".json"):
-            self._forget_run(name.removesuffix(".json"))
-        self.sweep()
+        """With the commit, what killed runs left is removed."""
+        self.discarded.extend(run_id for run_id, _ in self._interrupted())
 
-    def sweep(self) -> None:
-        """Remove our own files that neither the newest snapshot nor a killed run's records name."""
+    def fence(self) -> None:
+        """Commit the base once more: from now on nobody names what it does not. Interrupted runs stay adoptable."""
+        base, opened = self.base, self._interrupted()
+        assert base is not None
+        lists = (list(base.shards), list(base.failures), list(base.empty))
+        self.commit(snapshots.following(base, self.run_id, self.kind, base.identities, *lists))
+        for run_id, one in opened:
+            if one["base"] == base.number:
+                self._announce(run_id, one["identity"])
+
+    def leftovers(self) -> list[str]:
+        """URLs of working folders of runs that are over. To be removed behind a `fence`."""
+        going_on = {self.run_id, *(run_id for run_id, _ in self._interrupted())}
+        found = []
+        for run_id in storage.list_folders(storage.join(self.root, "_runs")):
+            if run_id not in going_on:
+                folder = storage.join(self.root, "_runs", run_id)
+                found += [storage.join(folder, name) for name in storage.list_folders(folder) if name in _WORKING]
+        return found
+
+    def _interrupted(self) -> list[tuple[str, dict[str, Any]]]:
+        folder = storage.join(self.root, _OPEN)
+        names = storage.list_files(folder, ".json")
+        return [
+            (name.removesuffix(".json"), json.loads(storage.read_bytes(storage.join(folder, name)))) for name in names
+        ]
+
+    def _announce(self, run_id: str, identity: str) -> None:
+        opened = {"base": self.number, "identity": identity}
+        storage.publish(storage.join(self.root, _OPEN, f"{run_id}.json"), json.dumps(opened).encode())
+
+    def _sweep(self) -> None:
+        """Remove our own files that the newest snapshot does not name, and whose run is over."""
         named = {one.path for one in (self.base.files() if self.base else ())}
-        named |= {file.path for one in self.killed for _, file in one.files}
+        going_on = {name.removesuffix(".json") for name in storage.list_files(storage.join(self.root, _OPEN), ".json")}
         for folder in FOLDERS:
             for name in storage.list_files(storage.join(self.root, folder)):
-                if _OURS.fullmatch(name) and f"{folder}/{name}" not in named:
+                ours = _OURS.fullmatch(name)
+                if ours and ours[1] not in going_on and f"{folder}/{name}" not in named:
                     storage.remove(storage.join(self.root, folder, name))
 
     def files(self) -> list[tuple[int, File]]:
@@ -145,10 +176,11 @@ class Transaction:
         self.close()
 
     def close(self) -> None:
-        """Remove what only a continued run would need, of this run and of those that it adopted."""
-        for run_id in (self.run_id, *(one.run_id for one in self.killed)):
+        """Remove what only a continued run would need, of this run, of those that it adopted or discarded."""
+        for run_id in (self.run_id, *(one.run_id for one in self.killed), *self.discarded):
             self._forget_run(run_id)
-        self.killed = []
+        self.killed, self.discarded = [], []
+        self._sweep()
 
     def _forget_run(self, run_id: str) -> None:
         for folder in _WORKING:

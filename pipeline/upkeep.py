@@ -1,5 +1,5 @@
-"""Keeping a dataset in order: compact, roll back, forget, vacuum. Each takes the lease and, but for vacuum, ends in a
-snapshot of its own; plain functions, no Ray."""
+"""Keeping a dataset in order: compact, roll back, forget, vacuum. Each takes the lease and commits a snapshot
+of its own before anything is removed; plain functions, no Ray."""
 
 from __future__ import annotations
 
@@ -129,12 +129,17 @@ def forget(path: str, sample_ids: Sequence[str]) -> list[Done]:
                 )
             barred = tuple(dict.fromkeys([*base.forgotten, *(sample_hash(sample_id) for sample_id in sample_ids)]))
             done.append(_committed(transaction, base, kept, one, barred))
+    for name in storage.list_folders(path):  # a version's first run that was killed: nothing names its files yet
+        if name not in versions and storage.list_files(storage.join(path, name, "_running")):
+            with Transaction(storage.join(path, name), "forget", _run_id()) as transaction:
+                transaction.discard_interrupted()
+                transaction.close()
     return done
 
 
 def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[Done]:
-    """Delete snapshots older than ``older_than_s`` and what only they name; and, whatever their age, those that hold
-    forgotten samples. The newest stays.
+    """Delete snapshots that have not been the newest for ``older_than_s``, and what only they name; and, whatever their
+    age, those that hold forgotten samples. The newest stays.
 
     Raises:
         ConfigError: no dataset there.
@@ -146,23 +151,33 @@ def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[D
         with Transaction(root, "vacuum", _run_id()) as transaction:
             base = _base(transaction)
             cutoff = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=older_than_s)
-            kept = {one.path for one in base.files()}
-            for number in sorted(set(snapshots.numbers(root)) - {base.number}):
+            kept, old_numbers, until = {one.path for one in base.files()}, list[int](), base.created
+            for number in sorted(set(snapshots.numbers(root)) - {base.number}, reverse=True):
                 old = snapshots.read(root, number)
-                if datetime.datetime.fromisoformat(old.created) < cutoff or set(base.forgotten) - set(old.forgotten):
-                    snapshots.delete(root, number)
+                if datetime.datetime.fromisoformat(until) < cutoff or set(base.forgotten) - set(old.forgotten):
+                    old_numbers.append(number)
                 else:
                     kept |= {one.path for one in old.files()}
-            removed, freed = 0, 0
-            for folder in FOLDERS:
-                place = storage.join(root, SUPERSEDED, folder)
-                for file in storage.list_files(place):
-                    if f"{folder}/{file}" not in kept:
-                        url = storage.join(place, file)
-                        freed += storage.Blob(url).size()
-                        storage.remove(url)
-                        removed += 1
-            done.append(Done(name, base.number, removed=removed, bytes=freed))
+                until = old.created
+            places = [(folder, storage.join(root, SUPERSEDED, folder)) for folder in FOLDERS]
+            files = [
+                storage.join(place, file)
+                for folder, place in places
+                for file in storage.list_files(place)
+                if f"{folder}/{file}" not in kept
+            ]
+            leftovers, freed = transaction.leftovers(), 0
+            if old_numbers or files or leftovers:
+                transaction.fence()
+            for number in old_numbers:
+                snapshots.delete(root, number)
+            for url in files:
+                freed += storage.Blob(url).size()
+                storage.remove(url)
+            for url in leftovers:
+                storage.remove_folder(url)
+            assert transaction.base is not None
+            done.append(Done(name, transaction.base.number, removed=len(files), bytes=freed))
     return done
 
 

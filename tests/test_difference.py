@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline import difference as module
 from pipeline.difference import EMPTY, EXTRA, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL, compare
+from pipeline.errors import StorageError
 from pipeline.schema import LISTING
 
 Row = dict[str, Any]
@@ -24,7 +25,7 @@ def listing(samples: dict[str, str]) -> pa.Table:
 
 
 def state(rows: list[Row]) -> pa.Table:
-    plain = {"adopted": False, "file": 0, "retry": 0, "attempts": 1, "what": ROW}
+    plain = {"run": 0, "file": 0, "retry": 0, "attempts": 1, "what": ROW}
     return pa.Table.from_pylist([{**plain, "position": i, **row} for i, row in enumerate(rows)], schema=STATE)
 
 
@@ -66,6 +67,7 @@ def test_by_hand() -> None:
         "forgotten": 0,
         "adopted": 0,
         "rows_adopted": 0,
+        "rows_adopted_with_failures": 0,
     }
     assert [(w["sample_id"], w["replaces"], w["windows_done"], w["attempts"]) for w in work] == [
         ("new", False, [], 0),
@@ -80,21 +82,22 @@ def test_by_hand() -> None:
 
 def test_what_a_killed_run_left_is_kept_and_the_rest_computed() -> None:
     rows = [
-        stored("whole", "1", 0, adopted=True, file=5),
-        stored("whole", "1", 1, adopted=True, file=5),
-        stored("whole", "1", 2, adopted=True, what=TOTAL, file=-1),
-        stored("part", "1", 1, adopted=True, file=5),
-        stored("part", "1", 3, adopted=True, what=TOTAL, file=-1),
-        stored("stale", "0", 0, adopted=True, file=5),
-        stored("stale", "0", 1, adopted=True, what=TOTAL, file=-1),
-        stored("gone", "1", 0, adopted=True, file=5),
-        stored("broken", "1", 0, adopted=True, what=FAILURE, file=6),
-        stored("broken", "1", 0, adopted=True, what=FAILURE, file=6),
-        stored("broken", "1", 1, adopted=True, what=TOTAL, file=-1),
+        stored("whole", "1", 0, run=1, file=5),
+        stored("whole", "1", 1, run=1, file=5),
+        stored("whole", "1", 2, run=1, what=TOTAL, file=-1),
+        stored("part", "1", 1, run=1, file=5),
+        stored("part", "1", 3, run=1, what=TOTAL, file=-1),
+        stored("stale", "0", 0, run=1, file=5),
+        stored("stale", "0", 1, run=1, what=TOTAL, file=-1),
+        stored("gone", "1", 0, run=1, file=5),
+        stored("broken", "1", 0, run=1, what=FAILURE, file=6),
+        stored("broken", "1", 0, run=1, what=FAILURE, file=6),
+        stored("broken", "1", 1, run=1, what=TOTAL, file=-1),
     ]
     done, work = run({"whole": "1", "part": "1", "stale": "1", "broken": "1"}, rows)
     assert [(w["sample_id"], w["windows_done"]) for w in work] == [("part", [1]), ("stale", [])]
     assert (done.counts.adopted, done.counts.rows_adopted, done.counts.new) == (2, 4, 4)
+    assert done.counts.rows_adopted_with_failures == 1
     assert drops(done) == {5: {5, 7}}
 
 
@@ -102,9 +105,9 @@ def test_a_retried_window_that_a_killed_run_finished_is_not_tried_again() -> Non
     rows = [
         stored("a", "1", 0),
         stored("a", "1", 1, what=FAILURE, retry=RETRY_WINDOW),
-        stored("a", "1", 1, adopted=True, file=3),
-        stored("a", "1", 0, adopted=True, file=3),
-        stored("a", "1", 2, adopted=True, what=TOTAL, file=-1),
+        stored("a", "1", 1, run=1, file=3),
+        stored("a", "1", 0, run=1, file=3),
+        stored("a", "1", 2, run=1, what=TOTAL, file=-1),
     ]
     done, work = run({"a": "1"}, rows)
     assert work == []
@@ -117,6 +120,33 @@ def test_forgotten_samples_are_not_listed() -> None:
     )
     assert (done.counts.forgotten, done.counts.new, work) == (2, 0, [])
     assert drops(done) == {0: {0}}
+
+
+def test_a_window_that_two_killed_runs_did_is_taken_once_from_the_later() -> None:
+    """The worker of a first run may outlive its driver, and publish what a second has done already."""
+    rows = [
+        stored("a", "1", 0, run=1, file=5),
+        stored("a", "1", 1, run=1, file=5),
+        stored("a", "1", 2, run=1, what=TOTAL, file=-1),
+        stored("a", "1", 0, run=2, file=7),
+        stored("a", "1", 0, run=2, file=8, what=FAILURE),
+        stored("a", "1", 2, run=2, what=TOTAL, file=-1),
+        stored("b", "1", 0, run=1, file=6, what=FAILURE),
+        stored("b", "1", 1, run=1, what=TOTAL, file=-1),
+        stored("b", "1", 0, run=2, file=7),
+        stored("b", "1", 1, run=2, what=TOTAL, file=-1),
+    ]
+    done, work = run({"a": "1", "b": "1"}, rows)
+    assert work == []
+    assert (done.counts.adopted, done.counts.rows_adopted) == (2, 3)
+    assert drops(done) == {5: {0}, 6: {6}}
+
+
+def test_a_full_disk_under_the_difference_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_IN_MEMORY", 0)
+    monkeypatch.setattr(module._Exchange, "_path", lambda *_: "/dev/full")
+    with pytest.raises(StorageError, match=r"No space left on device\): is it full\? TMPDIR names another place"):
+        run({"a": "1"}, [])
 
 
 def test_an_id_twice_is_told() -> None:

@@ -15,7 +15,7 @@ from tests.dataset_fixtures import RUNS, added, night, write
 
 def seen(tables: Any) -> list[tuple[Any, ...]]:
     rows = pa.concat_tables(tables).to_pylist()
-    return [(r["sample_id"], r["what"], r["file"], r["position"], r["retry"], r["adopted"]) for r in rows]
+    return [(r["sample_id"], r["what"], r["file"], r["position"], r["retry"], r["run"]) for r in rows]
 
 
 def test_live_rows_with_their_places(tmp_path: Path) -> None:
@@ -24,9 +24,9 @@ def test_live_rows_with_their_places(tmp_path: Path) -> None:
     newest = snapshots.newest(str(tmp_path))
     assert newest is not None
     assert seen(state.of_snapshot(str(tmp_path), newest, Retry())) == [
-        ("c", ROW, 0, 1, 0, False),
-        ("d", ROW, 1, 0, 0, False),
-        ("b", FAILURE, 2, 0, RETRY_WINDOW, False),
+        ("c", ROW, 0, 1, 0, 0),
+        ("d", ROW, 1, 0, 0, 0),
+        ("b", FAILURE, 2, 0, RETRY_WINDOW, 0),
     ]
 
 
@@ -60,11 +60,11 @@ def test_a_killed_run_says_what_its_tasks_finished(tmp_path: Path) -> None:
     expected = [(what, file) for what, files in added(done).items() for file in files]
     assert killed.files == expected
     assert seen(state.of_killed(str(tmp_path), [killed], 10)) == [
-        ("a", ROW, 10, 0, 0, True),
-        ("a", ROW, 10, 1, 0, True),
-        ("b", FAILURE, 11, 0, 0, True),
-        ("a", TOTAL, -1, -1, 0, True),
-        ("b", TOTAL, -1, -1, 0, True),
+        ("a", ROW, 10, 0, 0, 1),
+        ("a", ROW, 10, 1, 0, 1),
+        ("b", FAILURE, 11, 0, 0, 1),
+        ("a", TOTAL, -1, -1, 0, 1),
+        ("b", TOTAL, -1, -1, 0, 1),
     ]
     assert EMPTY not in {row[1] for row in expected}
     assert state.killed_run(str(tmp_path), RUNS[2]).files == []

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline import snapshots, storage
@@ -88,7 +89,42 @@ def test_work_of_another_config_or_base_is_not_adopted(tmp_path: Path) -> None:
     with Transaction(str(tmp_path), "extract", RUNS[3]) as transaction:
         transaction.adopt("identity")
         assert [one.run_id for one in transaction.killed] == [RUNS[2]]
+        assert plain(tmp_path) == [RUNS[1], RUNS[2]], "the other may only sleep, and commit"
+        transaction.commit(transaction.next_snapshot({}, {}, {}))
     assert plain(tmp_path) == [RUNS[2]], "files of the other are gone"
+    assert os.listdir(tmp_path / "_running") == []
+
+
+def test_who_slept_and_commits_first_keeps_its_files(tmp_path: Path) -> None:
+    """A run of another config took the lease over and discards the sleeper's work, which then wakes up and commits."""
+    night(tmp_path, RUNS[1], ["a"])
+    slow = Transaction(str(tmp_path), "extract", RUNS[2], ttl_s=0.5)
+    with slow:
+        slow.adopt("other")
+        written = write(tmp_path, RUNS[2], ["b"])
+        following = slow.next_snapshot({}, {}, added(written))
+        slow.lease.check()
+        slow.lease._stop.set()  # asleep, between the last check and the creation
+        slow.lease._thread.join()
+        with Transaction(str(tmp_path), "extract", RUNS[3], ttl_s=0.5) as other:
+            other.adopt("identity")
+            assert other.discarded == [RUNS[2]]
+            assert snapshots.commit(str(tmp_path), following)
+            with pytest.raises(TesseraError, match="committed snapshot 2"):
+                other.commit(other.next_snapshot({}, {}, added(write(tmp_path, RUNS[3], ["c"]))))
+    assert set(plain(tmp_path)) >= {"a", "b"}
+
+
+def test_an_adopted_file_of_which_nothing_is_left_is_removed(tmp_path: Path) -> None:
+    with Transaction(str(tmp_path), "extract", RUNS[1]) as transaction:
+        transaction.adopt("identity")
+        write(tmp_path, RUNS[1], ["a", "b"])
+    with Transaction(str(tmp_path), "extract", RUNS[2]) as transaction:
+        transaction.adopt("identity")
+        gone = {0: [np.array([0, 1])]}
+        written = write(tmp_path, RUNS[2], ["c"])
+        transaction.commit(transaction.next_snapshot({}, gone, added(written)))
+    assert plain(tmp_path) == ["c"]
 
 
 def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import dataset, snapshots, upkeep
+from pipeline.difference import sample_hash
 from pipeline.errors import ConfigError, TesseraError
+from pipeline.transaction import Transaction
 from tests.dataset_fixtures import RUNS, ids, night, plain, write
 
 
@@ -73,11 +76,71 @@ def test_vacuum_keeps_the_newest_and_what_is_young(out: Path) -> None:
     (done,) = upkeep.vacuum(str(out), 0)
     assert done.removed == 2
     assert done.bytes > 0
-    assert list(snapshots.numbers(str(out / "v1"))) == [4]
+    assert list(snapshots.numbers(str(out / "v1"))) == [4, 5]
     assert ids(out) == ["a", "b", "c", "e"]
     assert [name for _, _, files in os.walk(out / "v1" / "_superseded") for name in files] == []
     with pytest.raises(ConfigError, match="there is no snapshot 1"):
         dataset.open(str(out), snapshot=1)
+
+
+def test_age_counts_from_when_a_snapshot_was_replaced(out: Path) -> None:
+    """After quiet weeks, what was the newest a moment ago is not old."""
+    for number in (1, 2, 3):
+        path = out / "v1" / "_snapshots" / f"{number:08d}.json"
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps({**values, "created": f"2026-01-0{number}T00:00:00+00:00"}))
+    pinned = dataset.open(str(out))
+    upkeep.compact(str(out))
+    upkeep.vacuum(str(out), upkeep.seconds("7d"))
+    assert list(snapshots.numbers(str(out / "v1"))) == [3, 4, 5]
+    assert sorted(pinned.to_arrow(["sample_id"])["sample_id"].to_pylist()) == ["a", "b", "c", "e"]
+
+
+def test_what_a_killed_compaction_left_goes_with_the_vacuum(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshots, "commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            upkeep.compact(str(out))
+    left = [path for path in out.rglob("*.parquet") if "pending" in path.parts]
+    assert left
+    upkeep.forget(str(out), ["b"])
+    upkeep.vacuum(str(out), 0)
+    assert [path for path in out.rglob("*.parquet") if "pending" in path.parts] == []
+    held = {i for path in out.rglob("*.parquet") for i in pq.read_table(path).column("sample_id").to_pylist()}
+    assert "b" not in held
+
+
+def test_a_compaction_that_slept_through_a_vacuum_commits_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = snapshots.commit
+
+    def late(root: str, snapshot: snapshots.Snapshot) -> bool:
+        monkeypatch.setattr(snapshots, "commit", real)
+        for lease in (out / "v1" / "_leases").iterdir():  # as if its time were over
+            values = json.loads(lease.read_text())
+            lease.write_text(json.dumps({**values, "released": True}))
+        upkeep.vacuum(str(out), 0)
+        return real(root, snapshot)
+
+    monkeypatch.setattr(snapshots, "commit", late)
+    with pytest.raises(TesseraError, match="another run committed snapshot 4"):
+        upkeep.compact(str(out))
+    assert ids(out) == ["a", "b", "c", "e"]
+
+
+def test_a_vacuum_leaves_an_interrupted_run_to_be_continued(out: Path) -> None:
+    root = str(out / "v1")
+    with Transaction(root, "extract", RUNS[4]) as transaction:
+        transaction.adopt("identity")
+        write(root, RUNS[4], ["y"])
+    upkeep.vacuum(str(out), 0)
+    with Transaction(root, "extract", RUNS[5]) as transaction:
+        transaction.adopt("identity")
+        assert [one.run_id for one in transaction.killed] == [RUNS[4]]
+        transaction.commit(transaction.next_snapshot({}, {}, {}))
+    assert ids(out) == ["a", "b", "c", "e", "y"]
 
 
 def test_what_is_forgotten_is_gone_and_stays_so(out: Path) -> None:
@@ -93,7 +156,7 @@ def test_what_is_forgotten_is_gone_and_stays_so(out: Path) -> None:
     with pytest.raises(ConfigError, match="forgotten since"):
         upkeep.rollback(str(out), 3)
     upkeep.vacuum(str(out), upkeep.seconds("7d"))
-    assert list(snapshots.numbers(str(out / "v1"))) == [4]
+    assert list(snapshots.numbers(str(out / "v1"))) == [4, 5]
     files = [path for path in out.rglob("*.parquet") if "sample_id" in pq.read_schema(path).names]
     held = [i for path in files for i in pq.read_table(path, columns=["sample_id"])["sample_id"].to_pylist()]
     assert set(held) == {"a", "c", "e", *(["d"] if "d" in held else [])}
@@ -117,6 +180,17 @@ def test_every_version_forgets(tmp_path: Path) -> None:
         night(tmp_path / version, RUNS[1], ["a", "b"])
     assert [one.version for one in upkeep.forget(str(tmp_path), ["a"])] == ["v1", "v2"]
     assert ids(tmp_path, version="v1") == ids(tmp_path, version="v2") == ["b"]
+
+
+def test_a_version_to_come_forgets_too(tmp_path: Path) -> None:
+    night(tmp_path / "v1", RUNS[1], ["a", "b"])
+    with Transaction(str(tmp_path / "v2"), "extract", RUNS[2]) as transaction:  # killed before its first commit
+        transaction.adopt("identity")
+        write(tmp_path / "v2", RUNS[2], ["a", "b"])
+    upkeep.forget(str(tmp_path), ["a"])
+    assert snapshots.forgotten(str(tmp_path)) == (sample_hash("a"),)
+    assert list((tmp_path / "v2").rglob("*.parquet")) == []
+    assert os.listdir(tmp_path / "v2" / "_running") == []
 
 
 def test_ages() -> None:
