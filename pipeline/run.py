@@ -56,9 +56,7 @@ from pipeline.transaction import Transaction
 
 _TASK_CPUS = 0.25
 _ANSWER_S = 10.0
-_FREE_CPUS = 1.0
 _ADVICE_OF_RAY = " Failed to apply UDF transform after "  # added to the words of any error, of ours too
-"""What actors leave to tasks: Ray's own repartitioning takes a whole CPU, and waits for ever for less."""
 _PACKAGES = (
     "ray",
     "torch",
@@ -398,12 +396,16 @@ class _Actors:
 
 
 def _sizes(pools: dict[str, PoolConfig], on_gpu: bool, blocks: int) -> dict[str, _Actors]:
-    """One actor per GPU, or per core on a host without; all together leave ``_FREE_CPUS`` to tasks.
+    """One actor per GPU, or per core on a host without; all together leave as many CPUs to tasks as there are nodes.
+
+    Ray's own repartitioning takes a whole CPU of one node, and waits for ever for less; wherever Ray puts the actors,
+    one node has that then.
 
     Raises:
         ConfigError: more CPUs or GPUs than the cluster has.
     """
     cpus, sizes = float(ray.cluster_resources().get("CPU", 1)), {}
+    free = float(max(1, sum(node["Alive"] and "CPU" in node["Resources"] for node in ray.nodes())))
     for name, pool in pools.items():
         num_gpus = pool.num_gpus if pool.num_gpus is not None else float(on_gpu)
         if num_gpus > _gpus():
@@ -412,15 +414,15 @@ def _sizes(pools: dict[str, PoolConfig], on_gpu: bool, blocks: int) -> dict[str,
             )
         most = pool.max_actors or max(1, int(_gpus() / num_gpus) if num_gpus else int(cpus))
         least = min(pool.min_actors or min(most, max(1, blocks)), most)
-        num_cpus = pool.num_cpus or min(1.0, int(100 * (cpus - _FREE_CPUS) / (most * len(pools))) / 100)
+        num_cpus = pool.num_cpus or min(1.0, int(100 * (cpus - free) / (most * len(pools))) / 100)
         sizes[name] = _Actors(least, most, num_cpus, num_gpus)
     taken = sum(one.most * one.num_cpus for one in sizes.values())
-    if taken > cpus - _FREE_CPUS + 1e-6 or any(one.num_cpus <= 0 for one in sizes.values()):
+    if taken > cpus - free + 1e-6 or any(one.num_cpus <= 0 for one in sizes.values()):
         told = ", ".join(f"{name}: {one.most} actors of {one.num_cpus:g} CPUs" for name, one in sizes.items())
         raise ConfigError(
             "compute.pools",
             f"{told}, on {cpus:g} CPUs",
-            f"leave {_FREE_CPUS:g} CPU to the tasks that feed them: fewer actors, or a smaller num_cpus",
+            f"leave {free:g} CPU to the tasks that feed them, one a node: fewer actors, or a smaller num_cpus",
         )
     return sizes
 

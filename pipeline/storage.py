@@ -28,6 +28,8 @@ from pipeline.retrying import denied, full, of_storage, precondition_failed, ret
 _BYTES = "bytes://"
 _BUFFER = 1 << 20
 _PIECE = 8 << 20
+TEMP = "TESSERA_TEMP"
+"""Of a decoder's process: the folder for its copies of media, which its parent removes."""
 
 
 def split(url: str) -> tuple[fsspec.AbstractFileSystem, str]:

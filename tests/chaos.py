@@ -5,6 +5,7 @@
 Nothing is mocked: a driver, a worker, an actor, a node's daemon get SIGKILL once the first shard is out; a commit dies
 between two of its steps. Prints a line a kill and a sum, and ends with 1 if a row was lost, doubled, changed or
 blamed. ``--models``: with two true encoders; without, the media's own values are the tokens, and a run is shorter.
+``--twice``: the run that continues is killed too.
 """
 
 from __future__ import annotations
@@ -107,9 +108,9 @@ def _session(leader: int) -> Iterator[psutil.Process]:
 
 def first_shard(out: Path, process: subprocess.Popen[bytes]) -> bool:
     """Wait for the first shard of the run; False if it ended before."""
-    deadline = time.monotonic() + _WAIT_S
+    deadline, before = time.monotonic() + _WAIT_S, set((out / "v1" / "data").glob("*.parquet"))
     while time.monotonic() < deadline and process.poll() is None:
-        if any((out / "v1" / "data").glob("*.parquet")):
+        if set((out / "v1" / "data").glob("*.parquet")) - before:
             return True
         time.sleep(0.02)
     return False
@@ -132,12 +133,12 @@ def kill(kind: str, process: subprocess.Popen[bytes], dice: random.Random, above
                 line = " ".join(one.cmdline())
             except psutil.Error:
                 continue
-            if kind == "node" and "raylet/raylet" in line and "--head" not in line:
+            if kind == "node" and "raylet/raylet" in line:
                 found.append((one, "raylet of the second node"))
             elif kind != "node" and line.startswith(wanted[kind]):
-                found.append((one, line.split(".")[0]))
+                found.append((one, line.split(".")[0].strip()))
         if kind == "node":
-            found = sorted(found, key=lambda pair: pair[0].create_time())[1:]
+            found = sorted(found, key=lambda pair: pair[0].create_time())[1:]  # the first is the driver's own
         if found:
             victim, name = dice.choice(found)
             victim.kill()
@@ -187,9 +188,15 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def attack(
-    kind: str, folder: Path, corpus: Path, features: dict[str, Any], expected: Path, dice: random.Random
+    kind: str,
+    folder: Path,
+    corpus: Path,
+    features: dict[str, Any],
+    expected: Path,
+    dice: random.Random,
+    twice: bool = False,
 ) -> Verdict:
-    """One kill, and the runs that make good for it."""
+    """One kill, and the runs that make good for it. ``twice``: the driver of the first of those is killed too."""
     name = f"{kind}-{dice.randrange(10**6)}"
     config, out = write_config(folder, corpus, features, name), folder / name
     options = {"node": ["--nodes", "2"], "commit": ["--die-at", str(dice.randrange(12))]}.get(kind, [])
@@ -206,6 +213,13 @@ def attack(
     if kind == "commit" or code == 0:
         started_again = time.monotonic()
     runs = 0
+    if twice and code != 0:
+        again = start(config)
+        if first_shard(out, again):
+            time.sleep(dice.random())
+            killed += f", then {kill('driver', again, dice)}"
+        code, runs = again.wait(timeout=_WAIT_S), 1
+        sweep(again)
     while code != 0 and runs < 3:
         runs += 1
         code = run(config)
@@ -223,6 +237,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--models", action="store_true")
+    parser.add_argument("--twice", action="store_true", help="kill the run that continues, too")
     asked = parser.parse_args()
     dice, kinds = random.Random(asked.seed), asked.kinds.split(",")
     data = Path(os.environ.get("TESSERA_DATA", ROOT.parent / "shared" / "data"))
@@ -239,7 +254,7 @@ def main() -> None:
         print(f"undisturbed: {rows} rows, {fresh_s:.0f} s", flush=True)
         verdicts = []
         for number in range(asked.kills):
-            one = attack(kinds[number % len(kinds)], folder, corpus, features, folder / "calm", dice)
+            one = attack(kinds[number % len(kinds)], folder, corpus, features, folder / "calm", dice, asked.twice)
             verdicts.append(one)
             print(
                 f"{number + 1:3} {one.kind:7} killed {one.notes[0]} after {one.first_s:.0f} s; {one.runs} more runs, "

@@ -60,6 +60,7 @@ def main() -> None:
         if asked.nodes == 2:
             two_nodes()
         run.extract(prepared, show_progress=False)
+        ray.shutdown()  # before the cluster's own end, which would take this process with it
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

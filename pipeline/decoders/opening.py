@@ -20,7 +20,7 @@ from pipeline.decoders.text import TextConfig, TextMedia
 from pipeline.errors import TRANSIENT_KINDS, SampleError
 from pipeline.media import Frames, Image, MediaInfo, Modality, Sampling, Span, Text, Waveform
 from pipeline.ranged import reading
-from pipeline.storage import Blob
+from pipeline.storage import TEMP, Blob
 
 _TAIL_S = 1.0
 _PACKET_S = 0.2
@@ -162,7 +162,10 @@ class _OpenContainer(OpenMedia):
         path = self.blob.local_path()
         if path is not None:
             return path
-        self.folder = tempfile.mkdtemp(prefix="tessera-")
+        place = os.environ.get(TEMP)
+        if place is not None:
+            os.makedirs(place, mode=0o700, exist_ok=True)
+        self.folder = tempfile.mkdtemp(prefix="tessera-", dir=place)
         path = os.path.join(self.folder, "media")
         with reading(self.blob.uri), self.blob.open() as remote, open(path, "wb") as local:
             shutil.copyfileobj(remote, local, 1 << 20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import secrets
 import shutil
 import signal
 import socket
@@ -26,6 +27,7 @@ from pipeline.isolation.limits import LimitsConfig
 from pipeline.isolation.notes import NOTE_BYTES, Memory, Note, Noted, Orders
 from pipeline.isolation.parcels import Pool, Segment, shared_file
 from pipeline.isolation.serve import MESSAGE_BYTES, Stage
+from pipeline.storage import TEMP
 
 _LOOK_S = 0.05
 _END_S = 5.0
@@ -83,14 +85,15 @@ class Child:
         with tempfile.TemporaryFile() as told:
             fds = (theirs.fileno(), note_fd)
             paths = [path or os.getcwd() for path in sys.path]
-            folder = tempfile.mkdtemp(prefix="tessera-decoders-")  # it may be killed, and then clears nothing up
+            # it may be killed, and then clears nothing up; made when it is first needed
+            folder = os.path.join(tempfile.gettempdir(), f"tessera-decoders-{secrets.token_hex(8)}")
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _RUN, *map(str, (*fds, os.getpid())), *paths],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=told,
                 pass_fds=fds,
-                env={**os.environ, **_ENVIRONMENT, "TMPDIR": folder},
+                env={**os.environ, **_ENVIRONMENT, TEMP: folder},
             )
             theirs.close()
             self.note, self.memory = Note(note_fd), Memory(self.process.pid)

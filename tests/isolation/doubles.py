@@ -24,6 +24,7 @@ from pipeline.isolation import Watch, Work, unwatched
 from pipeline.media import Image
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
+from pipeline.storage import TEMP
 
 HELD_S = 30
 
@@ -156,6 +157,11 @@ class FaultyOpening(FaultyProbe):
     only = "opening"
 
 
+def spill() -> str:
+    os.makedirs(os.environ[TEMP])
+    return tempfile.mkdtemp(dir=os.environ[TEMP])
+
+
 class Plain:
     """A stage of no media: what it does is told by the table's ``do`` column, once a table."""
 
@@ -179,7 +185,7 @@ class Plain:
             if value == "pid":
                 table = table.append_column("pid", pa.array([os.getpid()] * len(table)))
             elif value == "spill":
-                table = table.append_column("place", pa.array([tempfile.mkdtemp()]))
+                table = table.append_column("place", pa.array([spill()]))
             elif value == "storage":
                 table = table.append_column("is", pa.array([fsspec.get_filesystem_class("faulty").__name__]))
             elif value == "wait":
