@@ -93,7 +93,7 @@ def test_upkeep_of_a_dataset(tmp_path: Path, called: Callable[..., Any]) -> None
         (["vacuum", out, "--older-than", "7d"], "v1: 3 files deleted"),
         (["versions", out], "v1       current"),
         (["versions", out, "--use", "v1"], "v1       current"),
-        (["rollback", out, "--to", "4"], "v1: the rows are those of the old snapshot again · snapshot 5"),
+        (["rollback", out, "--to", "4"], "v1: the rows are those of the old snapshot again · snapshot 6"),
     ):
         done = called(*args)
         assert (done.returncode, done.stderr) == (0, ""), done
