@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
@@ -455,13 +454,6 @@ def _open_file(root: str, shard: File) -> pa.NativeFile:
 def _opened(url: str) -> pa.NativeFile:
     fs, path = storage.split(url)
     return pa.OSFile(path) if isinstance(fs, LocalFileSystem) else pa.PythonFile(fs.open(path, "rb"), mode="r")
-
-
-def _arrow_filesystem(url: str) -> tuple[pafs.FileSystem, str]:
-    fs, path = storage.split(url)
-    if isinstance(fs, LocalFileSystem):
-        return pafs.LocalFileSystem(), path
-    return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
 
 
 def _scanner(

@@ -168,6 +168,7 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
             if base is None:
                 if set(_barred(config, None)) - set(barred):
                     raise TesseraError("samples were forgotten while this run went on: run again")
+                # first: a kill between the two must not leave a version that is committed and never current
                 snapshots.make_current(config.output.path, str(config.output.version))
             transaction.commit(following)
         else:

@@ -83,6 +83,12 @@ def test_vacuum_keeps_the_newest_and_what_is_young(out: Path) -> None:
         dataset.open(str(out), snapshot=1)
 
 
+def test_a_ray_dataset_reads_shards_that_moved_before_ray_came_to_them(out: Path, ray_session: Any) -> None:
+    rows = dataset.open(str(out), snapshot=1).to_ray(["sample_id"])
+    upkeep.compact(str(out))
+    assert sorted(row["sample_id"] for row in rows.take_all()) == ["a", "b", "c", "d"]
+
+
 def test_age_counts_from_when_a_snapshot_was_replaced(out: Path) -> None:
     """After quiet weeks, what was the newest a moment ago is not old."""
     for number in (1, 2, 3):

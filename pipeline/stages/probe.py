@@ -22,6 +22,9 @@ from pipeline.schema import LISTING, METERS, ROLES
 from pipeline.stages.rows import FAILURE, ROWS, Failure, failure, failure_column
 from pipeline.storage import Blob
 
+_BY_LOAD = (*TRANSIENT_KINDS, "timeout", "crash", "internal")
+"""Kinds of failure that another run of the same bytes may not have."""
+
 
 @dataclass
 class _Found:
@@ -146,9 +149,8 @@ class ProbeStage:
             row |= {"carry_file": old.get("file"), "carry_position": old.get("position")}
         done = frozenset(sample.get("windows_done") or ())
         # What the bytes decide was told with window 0, when that was computed. What load decides may be new.
-        by_load = (*TRANSIENT_KINDS, "timeout", "crash", "internal")
         nothing_left = all(row["window"] in done for row in rows)
-        told = [one for one in found.failures if 0 not in done or nothing_left or one.kind in by_load]
+        told = [one for one in found.failures if 0 not in done or nothing_left or one.kind in _BY_LOAD]
         todo = _left(rows, done, bool(told))
         todo[-1] |= {"final": True, "promised": len(todo) if todo[-1]["window"] >= 0 else 0}
         todo[0]["meter_probe_s"] = time.perf_counter() - started
