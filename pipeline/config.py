@@ -112,7 +112,7 @@ class PoolConfig(_Section):
     num_gpus: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """GPUs of one actor, fractions allowed. null: 1 if the cluster has GPUs, else 0."""
     num_cpus: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """CPUs of one actor. null: 1, or less where all actors together would not leave one CPU a node to tasks."""
+    """CPUs of one actor. null: 1, or less where all actors together would leave nothing of a node to tasks."""
     min_actors: int | None = Field(default=None, ge=1)
     max_actors: int | None = Field(default=None, ge=1)
     """null: one per GPU, or per CPU core on a host without GPUs."""

@@ -8,7 +8,9 @@ does. Scheduling, streaming, backpressure and retries are Ray Data's.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import gc
 import json
 import logging
 import os
@@ -28,7 +30,7 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipeline import config as configs
 from pipeline import features as binding
@@ -54,7 +56,7 @@ from pipeline.stages.rows import ROWS
 from pipeline.state import Retry
 from pipeline.transaction import Transaction
 
-_TASK_CPUS = 0.25
+_TASK_CPUS, _FREE_CPUS = 0.05, 0.25  # of a task beside the actors; of a node, for such tasks
 _ANSWER_S = 10.0
 _ADVICE_OF_RAY = " Failed to apply UDF transform after "  # added to the words of any error, of ours too
 _PACKAGES = (
@@ -212,15 +214,27 @@ def _compute(
     sink = _sink(prepared, run_id, _root(prepared.config))
     with Progress(plan.samples, terminal) as progress:
         try:
-            _graph(prepared, plan, carry, progress).write_datasink(sink, ray_remote_args={"num_cpus": _TASK_CPUS})
+            _graph(prepared, plan, carry, progress).write_datasink(
+                sink, ray_remote_args={"num_cpus": _TASK_CPUS}, concurrency=_tasks_at_once()
+            )
         except Exception as error:
-            raise _told(error, run_id, progress.cause()) from error
+            told = _told(error, run_id, progress.cause())
+            _let_go(error)
+            raise told from error
     problems = sink.written.problems()
     if sink.written.samples != plan.samples:
         problems.append(f"{plan.samples} samples planned, {sink.written.samples} arrived")
     if problems:
         raise TesseraError(f"the books of run {run_id} do not balance: {'; '.join(problems)}")
     return sink.written, progress.first_row_s
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Ends Ray's actors of a run that broke off: the tracebacks of its errors hold them, and their CPUs."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+    gc.collect()
 
 
 def _root(config: PipelineConfig) -> str:
@@ -351,10 +365,10 @@ def _graph(prepared: Prepared, plan: Plan, carry: _Carry | None, progress: Progr
     pools = list(dict.fromkeys(feature.config.pool for feature in features))
     asked = any(config.compute.pools[name].num_gpus for name in pools)
     on_gpu = _gpus() > 0 and (asked or any(getattr(f.config.encoder, "device", "cpu") != "cpu" for f in features))
-    dataset = ray.data.from_arrow([planning.unit_table(unit) for unit in plan.units])
+    dataset = ray.data.from_blocks([planning.unit_table(unit) for unit in plan.units])
     probe = _isolated(ProbeStage(config, features))
-    dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), _TASK_CPUS)
-    dataset = dataset.repartition(target_num_rows_per_block=config.compute.block_rows)
+    dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), _TASK_CPUS, _tasks_at_once())
+    dataset = _of_rows(dataset, config.compute.block_rows)
     carried = frozenset(feature.name for feature in carry.features) if carry else frozenset()
     decode: tuple[Any, ...] = (_isolated(DecodeStage(config, features, carried)),)
     if on_gpu:
@@ -397,39 +411,76 @@ class _Actors:
 
 
 def _sizes(pools: dict[str, PoolConfig], on_gpu: bool, blocks: int) -> dict[str, _Actors]:
-    """One actor per GPU, or per core on a host without; all together leave as many CPUs to tasks as there are nodes.
+    """One actor per GPU, or per core on a host without.
 
-    Ray's own repartitioning takes a whole CPU of one node, and waits for ever for less; wherever Ray puts the actors,
-    one node has that then.
+    A node keeps the CPUs that one task asks for however many actors it takes: those of a lost node move to the others,
+    and on nodes that actors fill the tasks that feed them would wait for ever.
 
     Raises:
         ConfigError: more CPUs or GPUs than the cluster has.
     """
-    cpus, sizes = float(ray.cluster_resources().get("CPU", 1)), {}
-    free = float(max(1, sum(node["Alive"] and "CPU" in node["Resources"] for node in ray.nodes())))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and "CPU" in node["Resources"]]
+    cpus, gpus = sum(float(node["CPU"]) for node in nodes), _gpus()
+    task, spare = (1.0, 1.0) if on_gpu else (_TASK_CPUS, _FREE_CPUS)  # beside a GPU decoding is a task
+    counts, wanted = {}, {}
     for name, pool in pools.items():
-        num_gpus = pool.num_gpus if pool.num_gpus is not None else float(on_gpu)
-        if num_gpus > _gpus():
+        wanted[name] = pool.num_gpus if pool.num_gpus is not None else float(on_gpu)
+        if wanted[name] > gpus:
             raise ConfigError(
-                f"compute.pools.{name}.num_gpus", f"{num_gpus:g}", f"the cluster has {_gpus():g} GPUs: at most as many"
+                f"compute.pools.{name}.num_gpus", f"{wanted[name]:g}", f"the cluster has {gpus:g} GPUs: at most as many"
             )
-        most = pool.max_actors or max(1, int(_gpus() / num_gpus) if num_gpus else int(cpus))
-        least = min(pool.min_actors or min(most, max(1, blocks)), most)
-        num_cpus = pool.num_cpus or min(1.0, int(100 * (cpus - free) / (most * len(pools))) / 100)
-        sizes[name] = _Actors(least, most, num_cpus, num_gpus)
-    taken = sum(one.most * one.num_cpus for one in sizes.values())
-    if taken > cpus - free + 1e-6 or any(one.num_cpus <= 0 for one in sizes.values()):
+        most = pool.max_actors or max(1, int(gpus / wanted[name]) if wanted[name] else int(cpus))
+        counts[name] = min(pool.min_actors or min(most, max(1, blocks)), most), most
+    left = cpus - spare * len(nodes) - sum(counts[name][1] * (pool.num_cpus or 0) for name, pool in pools.items())
+    free = sum(counts[name][1] for name, pool in pools.items() if pool.num_cpus is None)
+    by_gpu = min(wanted.values())
+    together = [(float(node["CPU"]), min(free, int(node.get("GPU", 0) / by_gpu) if by_gpu else free)) for node in nodes]
+    share = next(
+        (
+            share / 100
+            for share in range(int(100 * min(1.0, left / max(1, free)) + 1e-6), 0, -1)
+            if all(min(most, int(has * 100 / share)) * share <= 100 * (has - task) + 1e-6 for has, most in together)
+        ),
+        0.0,
+    )
+    sizes = {name: _Actors(*counts[name], pool.num_cpus or share, wanted[name]) for name, pool in pools.items()}
+    if left < -1e-6 or (free and not share):
         told = ", ".join(f"{name}: {one.most} actors of {one.num_cpus:g} CPUs" for name, one in sizes.items())
         raise ConfigError(
             "compute.pools",
             f"{told}, on {cpus:g} CPUs",
-            f"leave {free:g} CPU to the tasks that feed them, one a node: fewer actors, or a smaller num_cpus",
+            f"leave {spare:g} CPU a node to the tasks that feed them: fewer actors, or a smaller num_cpus",
         )
     return sizes
 
 
-def _map(dataset: Any, task: _Task, num_cpus: float) -> Any:
-    return dataset.map_batches(task, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=num_cpus)
+def _of_rows(dataset: Any, rows: int) -> Any:
+    """In blocks of at most ``rows``, cut by the task that makes them.
+
+    Ray's own step for it asks for a whole CPU, waits for ever where actors leave less, and has no option for it; asking
+    for what the step before it asks for, it becomes a part of that.
+    """
+    dataset = dataset.repartition(target_num_rows_per_block=rows)
+    plan = dataset._logical_plan
+    before = plan.dag.input_dependencies[0]
+    plan._dag = dataclasses.replace(plan.dag, ray_remote_args=before.ray_remote_args, compute=before.compute)
+    return dataset
+
+
+def _tasks_at_once() -> int:
+    """Of the small kinds, a kind: what they ask for would let a node start dozens."""
+    return max(2, int(ray.cluster_resources().get("CPU", 1) / 2))
+
+
+def _map(dataset: Any, task: _Task, num_cpus: float, at_once: int | None = None) -> Any:
+    return dataset.map_batches(
+        task,
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        num_cpus=num_cpus,
+        compute=TaskPoolStrategy(at_once),
+    )
 
 
 def _gpus() -> float:

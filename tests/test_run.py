@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +200,8 @@ def test_past_the_budget_the_dataset_is_committed_and_the_run_fails(
 @pytest.mark.parametrize(
     ("pools", "expected"),
     [
-        ({"a": {"max_actors": 2, "num_cpus": 1}, "b": {"max_actors": 2}}, r"a: 2 actors of 1 CPUs, b: 2 actors of"),
-        ({"a": {"max_actors": 4, "num_cpus": 1}}, r"compute\.pools: a: 4 actors of 1 CPUs, on 4 CPUs; leave 1 CPU"),
+        ({"a": {"max_actors": 2, "num_cpus": 2}, "b": {"max_actors": 2}}, r"a: 2 actors of 2 CPUs, b: 2 actors of"),
+        ({"a": {"max_actors": 4, "num_cpus": 1}}, r"compute\.pools: a: 4 actors of 1 CPUs, on 4 CPUs; leave 0.25 CPU"),
         ({"a": {"num_gpus": 1}}, r"compute\.pools\.a\.num_gpus: 1; the cluster has 0 GPUs"),
     ],
 )
@@ -218,6 +219,44 @@ def test_pools_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = run._sizes({"a": configs.PoolConfig(num_gpus=0.5), "b": configs.PoolConfig()}, on_gpu=True, blocks=9)
     assert [(one.most, one.num_gpus) for one in sizes.values()] == [(4, 0.5), (2, 1.0)]
     assert sum(one.most * one.num_cpus for one in sizes.values()) <= 2, "one CPU a node is left"
+
+
+@pytest.mark.parametrize("nodes", [[1], [2], [2, 2], [1, 1, 1], [16] * 4, [16, 32, 64], [3, 7, 19, 33], [96] * 10])
+@pytest.mark.parametrize("pools", [1, 2, 5])
+def test_no_node_can_be_filled_by_actors(nodes: list[int], pools: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also not by those of a node that was lost."""
+    monkeypatch.setattr(run.ray, "cluster_resources", lambda: {"CPU": float(sum(nodes))})
+    monkeypatch.setattr(run.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": float(has)}} for has in nodes])
+    sizes = run._sizes({f"p{i}": configs.PoolConfig() for i in range(pools)}, on_gpu=False, blocks=10_000)
+    (one,) = {size.num_cpus for size in sizes.values()}
+    total = sum(size.most for size in sizes.values())
+    assert total == pools * sum(nodes)
+    for has in nodes:
+        actors = min(total, int(has / one + 1e-9))
+        assert has - actors * one >= run._TASK_CPUS - 1e-9, f"{actors} actors of {one} CPUs on a node of {has}"
+    assert one * pools > 0.7, "most of the CPUs are the actors'"
+
+
+def test_a_twentieth_of_a_cpu_is_enough_for_the_tasks(ray_session: Any, tmp_path: Path) -> None:
+    """Somebody else holds the rest of the cluster, as happens on a shared one."""
+    corpus = tmp_path / "in"
+    corpus.mkdir()
+    for i in range(9):
+        _draw(corpus / f"{i}.png")
+
+    class Holder:
+        def ready(self) -> None: ...
+
+    holder = ray_session.remote(num_cpus=1.45)(Holder).remote()
+    ray_session.get(holder.ready.remote())
+    config = _picture_config(
+        corpus,
+        tmp_path / "out",
+        compute={"block_rows": 4, "pools": {"default": {"max_actors": 1, "num_cpus": 0.5}}},
+    )
+    run.extract(run.prepare(config), show_progress=False)
+    ray_session.kill(holder)
+    assert dataset.open(str(tmp_path / "out")).num_rows == 9
 
 
 @pytest.mark.slow
@@ -285,6 +324,10 @@ def test_a_broken_setup_in_a_worker_says_its_own_words(
     with pytest.raises(TesseraError, match=str(checkpoints)) as caught:
         run.extract(prepared, show_progress=False)
     assert "\n" not in str(caught.value)
+    deadline = time.monotonic() + 20
+    while ray_session.available_resources().get("CPU") != 2.0:  # while the error, with its traceback, is still there
+        assert time.monotonic() < deadline, "an actor of the run that broke off holds CPUs"
+        time.sleep(0.1)
 
 
 def test_a_lost_row_ends_the_run_and_commits_nothing(
