@@ -122,8 +122,8 @@ def kill(kind: str, process: subprocess.Popen[bytes], dice: random.Random, above
         os.kill(process.pid, signal.SIGKILL)
         return "driver"
     wanted = {
-        "worker": ("ray::ProbeStage", "ray::Write", "ray::IDLE", "ray::_Task"),
-        "actor": ("ray::MapWorker", "ray::_"),
+        "worker": ("ray::MapBatches(_Task)", "ray::Write", "ray::IDLE"),
+        "actor": ("ray::MapWorker",),
     }
     for _ in range(200):
         found = []
