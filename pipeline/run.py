@@ -37,12 +37,13 @@ from pipeline import features as binding
 from pipeline import plan as planning
 from pipeline import report as reporting
 from pipeline import snapshots, sources, state, storage
-from pipeline.config import PipelineConfig, PoolConfig
+from pipeline.config import PipelineConfig
 from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
 from pipeline.features import Feature
 from pipeline.isolation import Isolated
 from pipeline.plan import Plan, Prepared
+from pipeline.pools import TASK_CPUS, Actors, Node, sizes
 from pipeline.progress import MemoryMeter, Progress, quiet
 from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.ray_sink import ShardSink
@@ -56,7 +57,6 @@ from pipeline.stages.rows import ROWS
 from pipeline.state import Retry
 from pipeline.transaction import Transaction
 
-_TASK_CPUS, _FREE_CPUS = 0.05, 0.25  # of a task beside the actors; of a node, for such tasks
 _ANSWER_S = 10.0
 _ADVICE_OF_RAY = " Failed to apply UDF transform after "  # added to the words of any error, of ours too
 _PACKAGES = (
@@ -211,11 +211,12 @@ def _compute(
     if not plan.units:
         return Written(), None
     _start_ray(prepared.config)
+    pools, on_gpu = _pools(prepared, len(plan.units))
     sink = _sink(prepared, run_id, _root(prepared.config))
     with Progress(plan.samples, terminal) as progress:
         try:
-            _graph(prepared, plan, carry, progress).write_datasink(
-                sink, ray_remote_args={"num_cpus": _TASK_CPUS}, concurrency=_tasks_at_once()
+            _graph(prepared, plan, carry, progress, pools, on_gpu).write_datasink(
+                sink, ray_remote_args={"num_cpus": TASK_CPUS}, concurrency=_tasks_at_once()
             )
         except Exception as error:
             told = _told(error, run_id, progress.cause())
@@ -231,9 +232,13 @@ def _compute(
 
 def _let_go(error: BaseException | None) -> None:
     """Ends Ray's actors of a run that broke off: the tracebacks of its errors hold them, and their CPUs."""
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+    todo, seen = [error], set[int]()
+    while todo:
+        one = todo.pop()
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            todo += [one.__cause__, one.__context__, getattr(one, "cause", None)]
     gc.collect()
 
 
@@ -360,24 +365,42 @@ class _Task:
         return _READY[self.key](table)
 
 
-def _graph(prepared: Prepared, plan: Plan, carry: _Carry | None, progress: Progress) -> Any:
+def _pools(prepared: Prepared, blocks: int) -> tuple[dict[str, Actors], bool]:
+    """The pools of the features, and whether decoding stands apart from them, as it does beside a GPU.
+
+    Raises:
+        ConfigError: see `pools.sizes`.
+    """
+    features, compute = prepared.features, prepared.config.compute
+    nodes = [
+        Node(float(node["Resources"]["CPU"]), float(node["Resources"].get("GPU", 0)))
+        for node in ray.nodes()
+        if node["Alive"] and "CPU" in node["Resources"]
+    ]
+    pools = {feature.config.pool: compute.pools[feature.config.pool] for feature in features}
+    asked = any(pool.num_gpus for pool in pools.values()) or any(
+        getattr(feature.config.encoder, "device", "cpu") != "cpu" for feature in features
+    )
+    on_gpu = asked and any(node.gpus for node in nodes)
+    return sizes(pools, nodes, on_gpu, blocks), on_gpu
+
+
+def _graph(
+    prepared: Prepared, plan: Plan, carry: _Carry | None, progress: Progress, pools: dict[str, Actors], on_gpu: bool
+) -> Any:
     config, features = prepared.config, prepared.features
-    pools = list(dict.fromkeys(feature.config.pool for feature in features))
-    asked = any(config.compute.pools[name].num_gpus for name in pools)
-    on_gpu = _gpus() > 0 and (asked or any(getattr(f.config.encoder, "device", "cpu") != "cpu" for f in features))
     dataset = ray.data.from_blocks([planning.unit_table(unit) for unit in plan.units])
     probe = _isolated(ProbeStage(config, features))
-    dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), _TASK_CPUS, _tasks_at_once())
+    dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), TASK_CPUS, at_once=_tasks_at_once())
     dataset = _of_rows(dataset, config.compute.block_rows)
     carried = frozenset(feature.name for feature in carry.features) if carry else frozenset()
     decode: tuple[Any, ...] = (_isolated(DecodeStage(config, features, carried)),)
     if on_gpu:
-        dataset = _map(dataset, _Task(decode, progress.actor), num_cpus=1)
+        # with arguments from a function Ray never fuses it into a pool that asks for as much
+        dataset = _map(dataset, _Task(decode, progress.actor), num_cpus=1, ray_remote_args_fn=dict)
         decode = ()
-    sizes = _sizes({name: config.compute.pools[name] for name in pools}, on_gpu, len(plan.units))
-    for number, name in enumerate(pools):
+    for number, (name, actors) in enumerate(pools.items()):
         hosted = tuple(feature for feature in features if feature.config.pool == name)
-        actors = sizes[name]
         stages = (*decode, EncodeStage(config, hosted, threads=max(1, int(actors.num_cpus))))
         decode, last = (), number == len(pools) - 1
         if carry and last:
@@ -400,60 +423,6 @@ def _isolated(stage: ProbeStage | DecodeStage) -> Any:
     return Isolated(stage, limits) if limits.isolate else stage
 
 
-@dataclass(frozen=True)
-class _Actors:
-    """Size and resources of a pool."""
-
-    least: int
-    most: int
-    num_cpus: float
-    num_gpus: float
-
-
-def _sizes(pools: dict[str, PoolConfig], on_gpu: bool, blocks: int) -> dict[str, _Actors]:
-    """One actor per GPU, or per core on a host without.
-
-    A node keeps the CPUs that one task asks for however many actors it takes: those of a lost node move to the others,
-    and on nodes that actors fill the tasks that feed them would wait for ever.
-
-    Raises:
-        ConfigError: more CPUs or GPUs than the cluster has.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and "CPU" in node["Resources"]]
-    cpus, gpus = sum(float(node["CPU"]) for node in nodes), _gpus()
-    task, spare = (1.0, 1.0) if on_gpu else (_TASK_CPUS, _FREE_CPUS)  # beside a GPU decoding is a task
-    counts, wanted = {}, {}
-    for name, pool in pools.items():
-        wanted[name] = pool.num_gpus if pool.num_gpus is not None else float(on_gpu)
-        if wanted[name] > gpus:
-            raise ConfigError(
-                f"compute.pools.{name}.num_gpus", f"{wanted[name]:g}", f"the cluster has {gpus:g} GPUs: at most as many"
-            )
-        most = pool.max_actors or max(1, int(gpus / wanted[name]) if wanted[name] else int(cpus))
-        counts[name] = min(pool.min_actors or min(most, max(1, blocks)), most), most
-    left = cpus - spare * len(nodes) - sum(counts[name][1] * (pool.num_cpus or 0) for name, pool in pools.items())
-    free = sum(counts[name][1] for name, pool in pools.items() if pool.num_cpus is None)
-    by_gpu = min(wanted.values())
-    together = [(float(node["CPU"]), min(free, int(node.get("GPU", 0) / by_gpu) if by_gpu else free)) for node in nodes]
-    share = next(
-        (
-            share / 100
-            for share in range(int(100 * min(1.0, left / max(1, free)) + 1e-6), 0, -1)
-            if all(min(most, int(has * 100 / share)) * share <= 100 * (has - task) + 1e-6 for has, most in together)
-        ),
-        0.0,
-    )
-    sizes = {name: _Actors(*counts[name], pool.num_cpus or share, wanted[name]) for name, pool in pools.items()}
-    if left < -1e-6 or (free and not share):
-        told = ", ".join(f"{name}: {one.most} actors of {one.num_cpus:g} CPUs" for name, one in sizes.items())
-        raise ConfigError(
-            "compute.pools",
-            f"{told}, on {cpus:g} CPUs",
-            f"leave {spare:g} CPU a node to the tasks that feed them: fewer actors, or a smaller num_cpus",
-        )
-    return sizes
-
-
 def _of_rows(dataset: Any, rows: int) -> Any:
     """In blocks of at most ``rows``, cut by the task that makes them.
 
@@ -472,7 +441,7 @@ def _tasks_at_once() -> int:
     return max(2, int(ray.cluster_resources().get("CPU", 1) / 2))
 
 
-def _map(dataset: Any, task: _Task, num_cpus: float, at_once: int | None = None) -> Any:
+def _map(dataset: Any, task: _Task, num_cpus: float, at_once: int | None = None, **options: Any) -> Any:
     return dataset.map_batches(
         task,
         batch_size=None,
@@ -480,11 +449,8 @@ def _map(dataset: Any, task: _Task, num_cpus: float, at_once: int | None = None)
         zero_copy_batch=True,
         num_cpus=num_cpus,
         compute=TaskPoolStrategy(at_once),
+        **options,
     )
-
-
-def _gpus() -> float:
-    return float(ray.cluster_resources().get("GPU", 0))
 
 
 def _sink(prepared: Prepared, run_id: str, root: str) -> ShardSink:
@@ -531,6 +497,8 @@ def _start_ray(config: PipelineConfig) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # one block may hold many rows that hang, each for its whole time, or take a slow model half an hour
+    context.execution_no_progress_timeout_s = -1
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 

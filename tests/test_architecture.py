@@ -16,6 +16,7 @@ ORDER = [
     "inspection",
     "upkeep",
     "run",
+    "pools",
     "progress",
     "report",
     "stages",

@@ -197,44 +197,12 @@ def test_past_the_budget_the_dataset_is_committed_and_the_run_fails(
     assert dataset.open(str(tmp_path / "out")).num_rows == 3
 
 
-@pytest.mark.parametrize(
-    ("pools", "expected"),
-    [
-        ({"a": {"max_actors": 2, "num_cpus": 2}, "b": {"max_actors": 2}}, r"a: 2 actors of 2 CPUs, b: 2 actors of"),
-        ({"a": {"max_actors": 4, "num_cpus": 1}}, r"compute\.pools: a: 4 actors of 1 CPUs, on 4 CPUs; leave 0.25 CPU"),
-        ({"a": {"num_gpus": 1}}, r"compute\.pools\.a\.num_gpus: 1; the cluster has 0 GPUs"),
-    ],
-)
-def test_pools_that_the_cluster_cannot_hold(pools: Any, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run.ray, "cluster_resources", lambda: {"CPU": 4.0})
-    monkeypatch.setattr(run.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
-    with pytest.raises(ConfigError, match=expected):
-        run._sizes({name: configs.PoolConfig(**pool) for name, pool in pools.items()}, on_gpu=False, blocks=9)
-
-
-def test_pools_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 2.0}}]
-    monkeypatch.setattr(run.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
-    monkeypatch.setattr(run.ray, "nodes", lambda: nodes)
-    sizes = run._sizes({"a": configs.PoolConfig(num_gpus=0.5), "b": configs.PoolConfig()}, on_gpu=True, blocks=9)
-    assert [(one.most, one.num_gpus) for one in sizes.values()] == [(4, 0.5), (2, 1.0)]
-    assert sum(one.most * one.num_cpus for one in sizes.values()) <= 2, "one CPU a node is left"
-
-
-@pytest.mark.parametrize("nodes", [[1], [2], [2, 2], [1, 1, 1], [16] * 4, [16, 32, 64], [3, 7, 19, 33], [96] * 10])
-@pytest.mark.parametrize("pools", [1, 2, 5])
-def test_no_node_can_be_filled_by_actors(nodes: list[int], pools: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also not by those of a node that was lost."""
-    monkeypatch.setattr(run.ray, "cluster_resources", lambda: {"CPU": float(sum(nodes))})
-    monkeypatch.setattr(run.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": float(has)}} for has in nodes])
-    sizes = run._sizes({f"p{i}": configs.PoolConfig() for i in range(pools)}, on_gpu=False, blocks=10_000)
-    (one,) = {size.num_cpus for size in sizes.values()}
-    total = sum(size.most for size in sizes.values())
-    assert total == pools * sum(nodes)
-    for has in nodes:
-        actors = min(total, int(has / one + 1e-9))
-        assert has - actors * one >= run._TASK_CPUS - 1e-9, f"{actors} actors of {one} CPUs on a node of {has}"
-    assert one * pools > 0.7, "most of the CPUs are the actors'"
+def test_pools_that_the_cluster_cannot_hold_are_a_mistake_of_the_config(ray_session: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    _draw(tmp_path / "in" / "a.png")
+    config = _picture_config(tmp_path / "in", tmp_path / "out", compute={"pools": {"default": {"num_gpus": 1}}})
+    with pytest.raises(ConfigError, match=r"compute\.pools\.default\.num_gpus: 1; no node has more than 0 GPUs"):
+        run.extract(run.prepare(config), show_progress=False)
 
 
 def test_a_twentieth_of_a_cpu_is_enough_for_the_tasks(ray_session: Any, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ class FilesSource:
             return content_token(uri)
         except Exception as error:  # any backend may raise anything here
             raise ConfigError(
-                f"{self.where}.version", f"cannot read {uri!r} ({describe(error)})", "run again, or give version: stat"
+                f"{self.where}.version", f"cannot read {uri!r} ({describe(error)})", "run again, or give version: mtime"
             ) from error
 
     def _uri(self, path: str) -> str:

@@ -1,0 +1,112 @@
+"""Sizes of pools: what cannot stand is told, and no node can be filled."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from pipeline.config import PoolConfig
+from pipeline.errors import ConfigError
+from pipeline.pools import TASK_CPUS, Actors, Node, sizes
+
+
+def _sizes(pools: dict[str, Any], nodes: list[Node], on_gpu: bool = False, blocks: int = 10_000) -> dict[str, Actors]:
+    return sizes({name: PoolConfig(**pool) for name, pool in pools.items()}, nodes, on_gpu, blocks)
+
+
+def _fullest(found: dict[str, Actors], node: Node) -> float:
+    """CPUs of the fullest way to put actors on a node, by trying all of them."""
+    ranges = []
+    for one in found.values():
+        most = min(one.most, int(node.cpus / one.num_cpus + 1e-9))
+        ranges.append(range((min(most, int(node.gpus / one.num_gpus + 1e-9)) if one.num_gpus else most) + 1))
+    counts = itertools.product(*ranges)
+    taken = (sum(n * one.num_cpus for n, one in zip(way, found.values(), strict=True)) for way in counts)
+    return max(one for one in taken if one <= node.cpus + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("pools", "nodes", "expected"),
+    [
+        (
+            {"a": {"max_actors": 2, "num_cpus": 2}, "b": {"max_actors": 2}},
+            [Node(4)],
+            r"a: 2 actors of 2 CPUs, b: 2 actors, on 4 CPUs; leave 0\.25 to the tasks",
+        ),
+        ({"a": {"max_actors": 4, "num_cpus": 1}}, [Node(4)], r"a: 4 actors of 1 CPUs, on 4 CPUs; leave 0\.25"),
+        ({"a": {"num_gpus": 1}}, [Node(4)], r"compute\.pools\.a\.num_gpus: 1; no node has more than 0 GPUs"),
+        ({"a": {"num_gpus": 2}}, [Node(4, 1), Node(4, 1)], r"num_gpus: 2; no node has more than 1 GPUs"),
+        ({"a": {"num_cpus": 8, "max_actors": 1}}, [Node(4)] * 4, r"num_cpus: 8; no node for it has more than 4"),
+        (
+            {"a": {"num_cpus": 8, "max_actors": 1, "num_gpus": 1}},
+            [Node(16), Node(4, 1)],
+            r"num_cpus: 8; no node for it has more than 4",
+        ),
+    ],
+)
+def test_what_the_cluster_cannot_hold(pools: Any, nodes: list[Node], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        _sizes(pools, nodes, on_gpu=False)
+
+
+def test_beside_a_gpu_a_node_of_one_cpu_has_no_room_for_decoding() -> None:
+    with pytest.raises(ConfigError, match=r"nodes of 1 CPU; beside a GPU decoding takes a whole CPU"):
+        _sizes({"a": {}}, [Node(1, 1)] * 4, on_gpu=True)
+
+
+def test_one_actor_per_gpu_or_core() -> None:
+    nodes = [Node(2, 1), Node(2, 1)]
+    found = _sizes({"a": {"num_gpus": 0.5}, "b": {}}, nodes, on_gpu=True, blocks=3)
+    assert [(one.least, one.most, one.num_gpus) for one in found.values()] == [(3, 4, 0.5), (2, 2, 1.0)]
+    assert [(one.least, one.most) for one in _sizes({"a": {}}, nodes, blocks=2).values()] == [(2, 4)]
+    assert _sizes({"a": {"num_gpus": 0.6}}, nodes, on_gpu=True)["a"].most == 2, "a GPU holds one of 0.6, not 1.67"
+    assert _sizes({"a": {"max_actors": 3, "min_actors": 1}}, nodes)["a"] == Actors(1, 3, 0.97, 0.0)
+
+
+@pytest.mark.parametrize("cpus", [[1], [2], [2, 2], [1, 1, 1], [16] * 4, [16, 32, 64], [3, 7, 19, 33], [96] * 10])
+@pytest.mark.parametrize("pools", [1, 2, 5])
+def test_no_node_can_be_filled_by_actors(cpus: list[int], pools: int) -> None:
+    """Also not by those of a node that was lost."""
+    found = _sizes({f"p{i}": {} for i in range(pools)}, [Node(one) for one in cpus])
+    (share,) = {one.num_cpus for one in found.values()}
+    total = sum(one.most for one in found.values())
+    assert total == pools * sum(cpus)
+    for has in cpus:
+        actors = min(total, int(has / share + 1e-9))
+        assert has - actors * share >= TASK_CPUS - 1e-9, f"{actors} actors of {share} CPUs on a node of {has}"
+    assert share * pools > 0.7, "most of the CPUs are the actors'"
+
+
+@pytest.mark.parametrize(
+    "pools",
+    [
+        {"a": {"num_cpus": 0.5, "max_actors": 1}, "b": {}},
+        {"a": {"num_cpus": 0.3, "max_actors": 2}, "b": {}, "c": {"max_actors": 1}},
+    ],
+)
+@pytest.mark.parametrize("nodes", [[Node(2), Node(2)], [Node(4), Node(2), Node(3)]])
+def test_nor_where_some_shares_are_given(pools: Any, nodes: list[Node]) -> None:
+    found = _sizes(pools, nodes)
+    for node in nodes:
+        assert node.cpus - _fullest(found, node) >= TASK_CPUS - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("pools", "nodes"),
+    [
+        ({"a": {}}, [Node(16, 4)]),
+        ({"a": {}, "b": {"num_gpus": 0.5}}, [Node(4, 2), Node(4, 2)]),
+        ({"cpu": {"num_gpus": 0, "max_actors": 4}, "gpu": {}}, [Node(1), Node(16, 1)]),
+        ({"cpu": {"num_gpus": 0, "max_actors": 4}, "gpu": {}}, [Node(2), Node(16, 1)]),
+        ({"cpu": {"num_gpus": 0}, "gpu": {}}, [Node(2), Node(16, 1)]),
+        ({"a": {}}, [Node(2, 1)]),
+    ],
+)
+def test_beside_a_gpu_the_largest_nodes_keep_a_whole_cpu(pools: Any, nodes: list[Node]) -> None:
+    found = _sizes(pools, nodes, on_gpu=True)
+    largest = max(node.cpus for node in nodes)
+    for node in nodes:
+        assert node.cpus - _fullest(found, node) >= (1 if node.cpus == largest else TASK_CPUS) - 1e-9
+    assert all(one.num_cpus >= 0.5 for one in found.values()), found
