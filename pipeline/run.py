@@ -574,9 +574,11 @@ def _judge(config: PipelineConfig, report: dict[str, Any]) -> None:
     if rows >= budget.min_rows and rows and failed / rows > budget.max_fraction:
         over = True
     if over:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in report["failures_by_kind"].items())
+        kinds = [f"{count} {kind}" for kind, count in report["failures_by_kind"].items()]
+        if before := adopted["rows_adopted_with_failures"]:
+            kinds.append(f"{before} in the run that was killed")
         raise BudgetExceeded(
-            f"{failed} of {rows} rows failed ({failed / max(1, rows):.1%}; {kinds}), over the budget of "
+            f"{failed} of {rows} rows failed ({failed / max(1, rows):.1%}; {', '.join(kinds)}), over the budget of "
             f"max_fraction {budget.max_fraction:.1%}"
             + (f", max_rows {budget.max_rows}" if budget.max_rows is not None else "")
             + "; what was written is committed and valid",

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline import config as configs
 from pipeline import dataset, run, upkeep
-from pipeline.errors import ConfigError
+from pipeline.errors import BudgetExceeded, ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = {
@@ -211,6 +211,7 @@ def test_a_killed_run_is_continued(ray_session: Any, tmp_path: Path, monkeypatch
     night(tmp_path)
     for i in range(3, 9):
         draw(tmp_path, f"s{i}", 100 + i)
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
     root = tmp_path / "out" / "v1"
 
     def die(self: Any, snapshot: Any) -> None:
@@ -222,9 +223,13 @@ def test_a_killed_run_is_continued(ray_session: Any, tmp_path: Path, monkeypatch
             night(tmp_path)
     assert shown(tmp_path) == {f"s{i}": i for i in range(6)}
     assert len(os.listdir(root / "_running")) == 1
-    report = night(tmp_path)
+    with pytest.raises(BudgetExceeded, match=r"1 of 7 rows failed \(14\.3%; 1 in the run that was killed\)") as over:
+        night(tmp_path, failures={"max_rows": 0})
+    report = over.value.report
     assert report["decoded"] == 0
-    assert counts(report) == {"new": 3, "changed": 3, "unchanged": 3, "adopted": 6, "rows_adopted": 6}
+    found = {"new": 4, "changed": 3, "unchanged": 3, "adopted": 7, "rows_adopted": 7, "rows_adopted_with_failures": 1}
+    assert counts(report) == found
+    assert dataset.open(str(tmp_path / "out")).num_failures == 1
     assert shown(tmp_path) == {f"s{i}": i if i < 3 else 100 + i for i in range(9)}
     assert os.listdir(root / "_running") == []
 
@@ -237,7 +242,7 @@ def test_a_killed_run_is_continued(ray_session: Any, tmp_path: Path, monkeypatch
     record.unlink()
     draw(tmp_path, "s0", 60)
     report = night(tmp_path)
-    assert counts(report) == {"new": 1, "changed": 1, "unchanged": 8}
+    assert counts(report) == {"new": 1, "changed": 1, "unchanged": 9}
     assert shown(tmp_path) == {f"s{i}": i if i < 3 else 100 + i for i in range(9)} | {"more": 50, "s0": 60}
     assert json.loads((root / "_runs" / report["run_id"] / "report.json").read_text())["snapshot"] == 3
     assert plain(tmp_path).count("more.png") == 1
