@@ -1,5 +1,7 @@
 """How listing and difference grow: `python -m tests.difference_scale files DIR` or `manifest FILE.parquet`.
 
+`python -m tests.difference_scale write PATH N` makes what they read: a manifest of N URIs where PATH ends with
+``.parquet``, else a folder of N small text files.
 Two processes: a first run against nothing, and one against a dataset that holds every sample already (written here with
 one small column, in shards of 20,000 rows). Each prints seconds and its own peak memory.
 """
@@ -89,7 +91,25 @@ def hold(kind: str, path: str, out: str) -> None:
     snapshots.commit(f"{out}/v1", snapshots.following(None, "r", "extract", {}, shards, [], []))
 
 
+def write(path: str, count: str) -> None:
+    rows = int(count)
+    if path.endswith(".parquet"):
+        with pq.ParquetWriter(path, pa.schema({"id": pa.string(), "uri": pa.string()})) as file:
+            for start in range(0, rows, 1_000_000):
+                names = [f"{i:010x}" for i in range(start, min(rows, start + 1_000_000))]
+                uris = [f"s3://corpus/images/{name[-4:]}/{name}.jpg" for name in names]
+                file.write_table(pa.table({"id": names, "uri": uris}))
+        return
+    for i in range(rows):
+        folder = Path(path) / f"{i % 1000:03}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i:09}.txt").write_text(f"text {i}")
+
+
 def main() -> None:
+    if sys.argv[1] == "write":
+        write(*sys.argv[2:])
+        return
     if sys.argv[1] in ("measure", "hold"):
         {"measure": measure, "hold": hold}[sys.argv[1]](*sys.argv[2:])
         return
