@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -39,10 +40,11 @@ class Holder:
     host: str
     namespace: str
     """Of process numbers: two containers may share a host's name."""
-    boot: float
+    boot: str
+    """Of the running kernel: two machines may share a host's name too."""
     pid: int
     started: float
-    """When the process started, so that another of the same number is not taken for it."""
+    """When the process started, by a clock that nobody sets, so that another of the same number is not taken for it."""
     renewed: float
     """Unix time, for a person; waiting goes by the file's change, not by two hosts' clocks."""
     released: bool = False
@@ -60,15 +62,14 @@ class Lease:
 
     def __init__(self, root: str, what: str, ttl_s: float = TTL_S) -> None:
         self.folder, self.ttl_s = storage.join(root, "_leases"), ttl_s
-        me = psutil.Process()
         self.me = Holder(
             token=secrets.token_hex(8),
             what=what,
             host=socket.gethostname(),
             namespace=_namespace(),
-            boot=psutil.boot_time(),
-            pid=me.pid,
-            started=me.create_time(),
+            boot=_boot(),
+            pid=os.getpid(),
+            started=_started(os.getpid()) or 0.0,
             renewed=time.time(),
         )
         self.number = 0
@@ -147,15 +148,31 @@ class Lease:
 
 
 def _dead(holder: Holder) -> bool:
-    """True if the holder was a process of this host that is gone. Of other hosts nothing can be said."""
-    if (holder.host, holder.namespace) != (socket.gethostname(), _namespace()):
+    """True if the holder was a process of this machine, since it was started, that is gone. Of others nothing can be
+    said: they are waited for."""
+    if (holder.host, holder.namespace, holder.boot) != (socket.gethostname(), _namespace(), _boot()):
         return False
-    if abs(holder.boot - psutil.boot_time()) > 60:
-        return True
+    return _started(holder.pid) != holder.started
+
+
+def _boot() -> str:
     try:
-        return bool(abs(psutil.Process(holder.pid).create_time() - holder.started) > 1)
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(round(psutil.boot_time()))
+
+
+def _started(pid: int) -> float | None:
+    """Ticks since the boot, so that setting the clock changes nothing; None if there is no such process."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else float(rest[18])
+    except OSError:
+        pass
+    try:
+        return round(psutil.Process(pid).create_time(), 1) if not Path("/proc/self/stat").exists() else None
     except psutil.NoSuchProcess:
-        return True
+        return None
 
 
 def _namespace() -> str:

@@ -161,6 +161,7 @@ def exists(url: str) -> bool:
 
 def _exists(url: str) -> bool:
     fs, path = split(url)
+    fs.invalidate_cache(fs._parent(path))  # a listing of before knows nothing of what others wrote since
     if type(fs).exists is not fsspec.AbstractFileSystem.exists:
         return bool(fs.exists(path))
     try:  # fsspec's own would take any error for "not there"
@@ -311,7 +312,8 @@ def _create_new(url: str, data: bytes) -> bool:
 
 
 def check_writable(url: str, where: str) -> None:
-    """Raises ``ConfigError`` at ``where`` unless files can be written into the folder ``url``. Leaves nothing there."""
+    """Raises ``ConfigError`` at ``where`` unless files can be written into the folder ``url``, and one that is there
+    cannot be created again, on which every commit stands. Leaves nothing there."""
     probe = join(url, f".writable-{uuid.uuid4().hex}")
     try:
         fs, path = split(probe)
@@ -319,6 +321,7 @@ def check_writable(url: str, where: str) -> None:
         while new and not os.path.exists(os.path.dirname(new[-1])):
             new.append(os.path.dirname(new[-1]))
         publish(probe, b"")
+        again = publish_new(probe, b"second")
         retried(lambda: fs.rm_file(path))
         for folder in new[1:]:
             os.rmdir(folder)
@@ -327,6 +330,12 @@ def check_writable(url: str, where: str) -> None:
         raise ConfigError(
             where, f"cannot write to {url!r} ({describe(told)})", "give a folder that can be written"
         ) from error
+    if again:
+        raise ConfigError(
+            where,
+            f"{url!r} lets a second writer create a file that is there",
+            "a file system, or an object store that keeps to If-None-Match",
+        )
 
 
 class publishing:

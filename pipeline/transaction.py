@@ -119,14 +119,30 @@ class Transaction:
         storage.publish(storage.join(self.root, _OPEN, f"{run_id}.json"), json.dumps(opened).encode())
 
     def _sweep(self) -> None:
-        """Remove our own files that the newest snapshot does not name, and whose run is over."""
+        """Remove our own files that no snapshot names and whose run is over: none can come to name them.
+
+        Also of a writer that slept while others committed that is true. A run writes once it is announced, and is
+        announced until another run or itself has committed; so the files are listed before the runs, and the snapshots
+        last. What a later snapshot names it has from one that is there, or from a run that goes on.
+        """
         named = {one.path for one in (self.base.files() if self.base else ())}
+        found = [(f, n) for f in FOLDERS for n in storage.list_files(storage.join(self.root, f))]
         going_on = {name.removesuffix(".json") for name in storage.list_files(storage.join(self.root, _OPEN), ".json")}
-        for folder in FOLDERS:
-            for name in storage.list_files(storage.join(self.root, folder)):
-                ours = _OURS.fullmatch(name)
-                if ours and ours[1] not in going_on and f"{folder}/{name}" not in named:
-                    storage.remove(storage.join(self.root, folder, name))
+        left = []
+        for folder, name in found:
+            ours = _OURS.fullmatch(name)
+            if ours and ours[1] not in going_on and f"{folder}/{name}" not in named:
+                left.append(f"{folder}/{name}")
+        if not left:
+            return
+        for number in snapshots.numbers(self.root):
+            try:
+                named |= {one.path for one in snapshots.read(self.root, number).files()}
+            except FileNotFoundError:  # vacuumed in this moment, with what only it named
+                continue
+        for path in left:
+            if path not in named:
+                storage.remove(storage.join(self.root, path))
 
     def files(self) -> list[tuple[int, File]]:
         """What `state` numbers: the files of the base, then those of killed runs; each with what it holds."""

@@ -105,36 +105,42 @@ def forget(path: str, sample_ids: Sequence[str]) -> list[Done]:
         ConfigError: no dataset there.
         TesseraError: another run is at it.
     """
-    done = []
-    versions = snapshots.versions(path)
-    if not versions:
+    done, seen = [], set[str]()
+    if not snapshots.versions(path):
         raise ConfigError("path", f"{path!r} holds no dataset", "give output.path of a finished run")
-    for name in versions:
-        root = storage.join(path, name)
-        with Transaction(root, "forget", _run_id()) as transaction:
-            transaction.discard_interrupted()
-            base = _base(transaction)
-            kept, one = {}, Done(name, base.number)
-            for what, files in _lists(base).items():
-                old = [file for file in files if _holds(root, file, sample_ids)]
-                sizes = OutputConfig(path=path)
-                new = _rewritten(transaction, what, old, sizes, set(sample_ids)) if old else []
-                kept[what] = [*(file for file in files if file not in old), *new]
-                gone = sum(file.live for file in old) - sum(file.live for file in new)
-                one = replace(
-                    one,
-                    rewritten=one.rewritten + len(old),
-                    removed=one.removed + gone,
-                    bytes=one.bytes + sum(file.bytes for file in new),
-                )
-            barred = tuple(dict.fromkeys([*base.forgotten, *(sample_hash(sample_id) for sample_id in sample_ids)]))
-            done.append(_committed(transaction, base, kept, one, barred))
-    for name in storage.list_folders(path):  # a version's first run that was killed: nothing names its files yet
-        if name not in versions and storage.list_files(storage.join(path, name, "_running")):
-            with Transaction(storage.join(path, name), "forget", _run_id()) as transaction:
-                transaction.discard_interrupted()
-                transaction.close()
+    while versions := [name for name in snapshots.versions(path) if name not in seen]:
+        for name in versions:
+            done.append(_forget_in(path, name, sample_ids))
+            seen.add(name)
+        for name in storage.list_folders(path):  # a version's first run that goes on or was killed
+            if name not in seen and storage.list_files(storage.join(path, name, "_running")):
+                with Transaction(storage.join(path, name), "forget", _run_id()) as transaction:
+                    if transaction.base is None:  # else it has committed meanwhile: the next round
+                        transaction.discard_interrupted()
+                        transaction.close()
     return done
+
+
+def _forget_in(path: str, name: str, sample_ids: Sequence[str]) -> Done:
+    root = storage.join(path, name)
+    with Transaction(root, "forget", _run_id()) as transaction:
+        transaction.discard_interrupted()
+        base = _base(transaction)
+        kept, one = {}, Done(name, base.number)
+        for what, files in _lists(base).items():
+            old = [file for file in files if _holds(root, file, sample_ids)]
+            sizes = OutputConfig(path=path)
+            new = _rewritten(transaction, what, old, sizes, set(sample_ids)) if old else []
+            kept[what] = [*(file for file in files if file not in old), *new]
+            gone = sum(file.live for file in old) - sum(file.live for file in new)
+            one = replace(
+                one,
+                rewritten=one.rewritten + len(old),
+                removed=one.removed + gone,
+                bytes=one.bytes + sum(file.bytes for file in new),
+            )
+        barred = tuple(dict.fromkeys([*base.forgotten, *(sample_hash(sample_id) for sample_id in sample_ids)]))
+        return _committed(transaction, base, kept, one, barred)
 
 
 def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[Done]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import snapshots, storage
+from pipeline import snapshots, storage, upkeep
 from pipeline.errors import TesseraError
 from pipeline.transaction import Transaction
 from tests.dataset_fixtures import RUNS, added, ids, night, plain, write
@@ -113,6 +114,43 @@ def test_who_slept_and_commits_first_keeps_its_files(tmp_path: Path) -> None:
             with pytest.raises(TesseraError, match="committed snapshot 2"):
                 other.commit(other.next_snapshot({}, {}, added(write(tmp_path, RUNS[3], ["c"]))))
     assert set(plain(tmp_path)) >= {"a", "b"}
+
+
+@pytest.mark.parametrize("how", ["night", "compact"])
+def test_who_slept_while_others_committed_removes_nothing_of_theirs(tmp_path: Path, how: str) -> None:
+    """It found nothing to do, at a snapshot that is no longer the newest; or it wakes up behind its own commit."""
+    root = tmp_path / "v1"
+    night(root, RUNS[1], ["a"])
+    night(root, RUNS[2], ["b"])
+    slow, committed = (Transaction(str(root), "extract", run, ttl_s=0.5) for run in (RUNS[3], RUNS[4]))
+    slow.__enter__()
+    slow.adopt("identity")
+    slow.lease._stop.set()
+    with committed, pytest.MonkeyPatch.context() as patch:
+        committed.adopt("identity")
+        following = committed.next_snapshot({}, {}, added(write(root, RUNS[4], ["c"])))
+
+        def slept(*_: object) -> None:
+            committed.lease._stop.set()
+            patch.undo()
+            if how == "night":
+                with Transaction(str(root), "extract", RUNS[5], ttl_s=0.5) as other:
+                    other.adopt("identity")
+                    other.commit(other.next_snapshot({}, {}, added(write(root, RUNS[5], ["d"]))))
+            else:
+                for lease in (root / "_leases").iterdir():
+                    lease.write_text(json.dumps({**json.loads(lease.read_text()), "released": True}))
+                upkeep.compact(str(tmp_path))
+
+        patch.setattr(snapshots, "settle", slept)
+        committed.commit(following)
+    expected = ["a", "b", "c", "d"] if how == "night" else ["a", "b", "c"]
+    assert ids(tmp_path) == expected
+    slow.close()
+    slow.lease.lost = True
+    slow.__exit__(None, None, None)
+    assert ids(tmp_path) == expected
+    assert set(plain(root)) == set(expected)
 
 
 def test_an_adopted_file_of_which_nothing_is_left_is_removed(tmp_path: Path) -> None:

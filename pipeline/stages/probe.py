@@ -47,14 +47,17 @@ class _Found:
             return here
         for modality, span in self.spans.items():
             if span is not None and span.overlaps(start_s, end_s):
-                starts, ends = self.word_times
-                if modality != "text" or bool(((starts < end_s) & (ends > start_s)).any()):
+                starts, latest = self.word_times
+                begun = int(np.searchsorted(starts, end_s)) if modality == "text" else 0
+                if modality != "text" or (begun and latest[begun - 1] > start_s):
                     here.add(modality)
         return here
 
     @cached_property
     def word_times(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.array([s.start_s for s in self.words]), np.array([s.end_s for s in self.words])
+        """Starts of the words, ascending, and where the last of those begun by then ends; seconds."""
+        words = sorted(self.words, key=lambda span: span.start_s)
+        return np.array([s.start_s for s in words]), np.maximum.accumulate([s.end_s for s in words] or [0.0])
 
 
 def _left(rows: list[dict[str, Any]], done: frozenset[int], failed: bool) -> list[dict[str, Any]]:
@@ -171,11 +174,11 @@ class ProbeStage:
                 with self.watch(Work(number, "probe", "text", found.uris["text"] or sample["sample_id"])):
                     cuts_of_text = self._text_windows(found, sample)
                 return [{**whole, "text_from": a, "text_to": b} for a, b in cuts_of_text] or [whole]
-            except SampleError as error:
+            except Exception as error:  # a tokenizer too may raise anything
                 self._refuse(found, {"text"}, error)
         return [whole]
 
-    def _refuse(self, found: _Found, modalities: set[Modality], error: SampleError) -> None:
+    def _refuse(self, found: _Found, modalities: set[Modality], error: Exception) -> None:
         for modality in sorted(modalities):
             found.failures.extend(self._failed({modality}, found.uris[modality], error))
             del found.spans[modality]
