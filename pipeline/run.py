@@ -42,7 +42,8 @@ from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
 from pipeline.features import Feature
 from pipeline.isolation import Isolated
-from pipeline.plan import Plan, Prepared
+from pipeline.media import Modality
+from pipeline.plan import Plan, Prepared, wanted
 from pipeline.pools import TASK_CPUS, Actors, Node, sizes
 from pipeline.progress import MemoryMeter, Progress, quiet
 from pipeline.schema import CONTRACT, FIXED
@@ -188,6 +189,8 @@ class _Carry:
     root: str
     snapshot: Snapshot
     features: tuple[Feature, ...]
+    read: frozenset[Modality]
+    """What that version read: its windows are cut by it."""
 
 
 def _carry(prepared: Prepared) -> _Carry | None:
@@ -200,8 +203,11 @@ def _carry(prepared: Prepared) -> _Carry | None:
     old = snapshots.newest(root)
     assert old is not None
     theirs = old.identities.get("features", {})
+    read = frozenset(one["feature"]["modality"] for one in theirs.values())
+    if not read <= wanted(prepared.config):
+        return None  # it cut its windows by files that are not opened any more
     same = tuple(f for f in prepared.features if theirs.get(f.name) == json.loads(json.dumps(f.identity)))
-    return _Carry(root, old, same) if same else None
+    return _Carry(root, old, same, read) if same else None
 
 
 def _compute(
@@ -390,7 +396,7 @@ def _graph(
 ) -> Any:
     config, features = prepared.config, prepared.features
     dataset = ray.data.from_blocks([planning.unit_table(unit) for unit in plan.units])
-    probe = _isolated(ProbeStage(config, features))
+    probe = _isolated(ProbeStage(config, features, carry.read if carry else None))
     dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), TASK_CPUS, at_once=_tasks_at_once())
     dataset = _of_rows(dataset, config.compute.block_rows)
     carried = frozenset(feature.name for feature in carry.features) if carry else frozenset()

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from pipeline import lease
 from pipeline.errors import TesseraError
 from pipeline.lease import Lease
 
@@ -62,6 +65,24 @@ def test_a_dead_holder_of_this_host_is_replaced_at_once(tmp_path: Path) -> None:
     started = time.monotonic()
     with Lease(str(tmp_path), "b", ttl_s=30):
         assert time.monotonic() - started < 5
+
+
+def test_a_living_holder_stays_one_when_the_clock_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What psutil tells of a start moves with the clock; the holder does not."""
+    process = hold(str(tmp_path), ttl=30)
+    try:
+        _, holder = Lease(str(tmp_path), "b")._newest()
+        assert holder is not None
+        monkeypatch.setattr(psutil, "boot_time", lambda: time.time())
+        assert not lease._dead(holder)
+        assert not lease._dead(replace(holder, boot="another machine of this name"))
+        process.kill()
+        time.sleep(0.2)
+        assert lease._dead(holder), "not waited for by its parent yet, but gone"
+    finally:
+        process.kill()
+        process.wait()
+    assert lease._dead(holder)
 
 
 def test_a_silent_holder_of_another_host_is_replaced_after_its_time(tmp_path: Path) -> None:

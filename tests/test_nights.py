@@ -283,6 +283,17 @@ def test_a_new_version_copies_what_did_not_change(ray_session: Any, tmp_path: Pa
     assert counts(night(tmp_path, output={"path": str(tmp_path / "out"), "version": "v1"}))["changed"] == 1
     with pytest.raises(ConfigError, match=r"output\.version: there is a version 'v1' already"):
         run.prepare(config(tmp_path, output={"path": str(tmp_path / "out"), "version": "v1"}), new_version=True)
+    # a modality more: pictures are where they were
+    sound = {
+        "modality": "audio",
+        "tokenizer": {"kind": "audio_frame", "sample_rate": 8000},
+        "encoder": {"kind": "raw"},
+        "emit": ["tokens"],
+    }
+    report = run.extract(
+        run.prepare(config(tmp_path, features={"q": wide, "s": sound}), new_version=True), show_progress=False
+    )
+    assert (report["version"], report["cells"]["written"], report["decoded"]) == ("v3", 6, 0)
 
 
 _READER = """

@@ -101,6 +101,19 @@ def test_check_readable(tmp_path) -> None:
         storage.check_readable("nosuchscheme://x/y", "source.path")
 
 
+def test_a_place_that_creates_a_file_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an object store does that does not know If-None-Match."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    storage.check_writable("memory://careful", "output.path")
+    real = MemoryFileSystem.pipe_file
+    monkeypatch.setattr(
+        MemoryFileSystem, "pipe_file", lambda self, path, value, mode="overwrite": real(self, path, value)
+    )
+    with pytest.raises(ConfigError, match=r"output\.path: 'memory://careless' lets a second writer create a file"):
+        storage.check_writable("memory://careless", "output.path")
+
+
 def test_check_writable(tmp_path) -> None:
     storage.check_writable(str(tmp_path / "new" / "folder"), "output.path")
     assert os.listdir(tmp_path) == []

@@ -14,7 +14,7 @@ from pipeline import dataset, snapshots, upkeep
 from pipeline.difference import sample_hash
 from pipeline.errors import ConfigError, TesseraError
 from pipeline.transaction import Transaction
-from tests.dataset_fixtures import RUNS, ids, night, plain, write
+from tests.dataset_fixtures import RUNS, added, ids, night, plain, write
 
 
 @pytest.fixture
@@ -197,6 +197,33 @@ def test_a_version_to_come_forgets_too(tmp_path: Path) -> None:
     assert snapshots.forgotten(str(tmp_path)) == (sample_hash("a"),)
     assert list((tmp_path / "v2").rglob("*.parquet")) == []
     assert os.listdir(tmp_path / "v2" / "_running") == []
+
+
+@pytest.mark.parametrize("when", ["while another version is rewritten", "while it is waited for"])
+def test_a_version_that_commits_meanwhile_forgets_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    night(tmp_path / "v1", RUNS[1], ["a", "b"])
+    first = Transaction(str(tmp_path / "v2"), "extract", RUNS[2])
+    first.__enter__()
+    first.adopt("identity")
+    written = write(tmp_path / "v2", RUNS[2], ["a", "b"])
+    # when it rewrites v1, or when it has found v2 going on and waits for its lease
+    name = "_holds" if when == "while another version is rewritten" else "Transaction"
+    late = getattr(upkeep, name)
+
+    def meanwhile(*given: Any) -> Any:
+        if not first.committed and (name == "_holds" or given[0].endswith("v2")):
+            first.commit(first.next_snapshot({}, {}, added(written)))
+            first.__exit__(None, None, None)
+        return late(*given)
+
+    monkeypatch.setattr(upkeep, name, meanwhile)
+    assert [one.version for one in upkeep.forget(str(tmp_path), ["a"])] == ["v1", "v2"]
+    assert ids(tmp_path, version="v1") == ids(tmp_path, version="v2") == ["b"]
+    newest = snapshots.newest(str(tmp_path / "v2"))
+    assert newest is not None
+    assert newest.forgotten == (sample_hash("a"),)
 
 
 def test_ages() -> None:

@@ -22,6 +22,7 @@ from pipeline.schema import LISTING, METERS, ROLES
 from pipeline.stages.rows import FAILURE, ROWS, Failure, failure, failure_column
 from pipeline.storage import Blob
 
+_WHOLE = {"start_s": None, "end_s": None, "text_from": None, "text_to": None}
 _BY_LOAD = (*TRANSIENT_KINDS, "timeout", "crash", "internal")
 """Kinds of failure that another run of the same bytes may not have."""
 
@@ -52,6 +53,11 @@ class _Found:
                 if modality != "text" or (begun and latest[begun - 1] > start_s):
                     here.add(modality)
         return here
+
+    def of(self, windows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], set[Modality]]]:
+        """Those of the windows in which something lies, and what; the first where there is nothing in any."""
+        parts = [(times, self.present(times["start_s"], times["end_s"])) for times in windows]
+        return [one for one in parts if one[1]] or parts[:1]
 
     @cached_property
     def word_times(self) -> tuple[np.ndarray, np.ndarray]:
@@ -95,12 +101,20 @@ class ReadPlanStage:
 
 
 class ProbeStage:
-    """Maps a table of schema ``LISTING`` (+ passthrough + ``EXTRA``) to one of schema ``ROWS`` (+ passthrough)."""
+    """Maps a table of schema ``LISTING`` (+ passthrough + ``EXTRA``) to one of schema ``ROWS`` (+ passthrough).
 
-    def __init__(self, config: PipelineConfig, features: tuple[Feature, ...]) -> None:
+    Args:
+        carried_from: what the version read that columns are taken from, a part of what this one reads. Its windows are
+            another cut of the same media where it read less, and only those of the same times are the same.
+    """
+
+    def __init__(
+        self, config: PipelineConfig, features: tuple[Feature, ...], carried_from: frozenset[Modality] | None = None
+    ) -> None:
         self.config = config
         self.features = features
         self.modalities = plan.wanted(config)
+        self.carried_from = self.modalities if carried_from is None else carried_from
         self.roles = plan.roles_to_open(self.modalities)
         self.cutter: Any = None
         self.watch: Watch = unwatched
@@ -139,14 +153,11 @@ class ProbeStage:
         text = found.spans.get("text", ...)
         base["text_timed"] = isinstance(text, Span)
         rows: list[dict[str, Any]] = []
-        windows = self._windows(number, found, sample)
-        parts = [found.present(times["start_s"], times["end_s"]) for times in windows]
-        for times, present in zip(windows, parts, strict=True):
-            if present or not (rows or any(parts)):
-                uris = {f"{m}_uri": found.uris.get(m) if m in present else None for m in MODALITIES}
-                inline = sample["inline_text"] if "text" in present and found.uris.get("text") is None else None
-                rows.append({**base, **uris, **times, "inline_text": inline, "window": len(rows)})
-        carry = {one["window"]: one for one in sample.get("carry") or ()}
+        for times, present in found.of(self._windows(number, found, sample)):
+            uris = {f"{m}_uri": found.uris.get(m) if m in present else None for m in MODALITIES}
+            inline = sample["inline_text"] if "text" in present and found.uris.get("text") is None else None
+            rows.append({**base, **uris, **times, "inline_text": inline, "window": len(rows)})
+        carry = self._carry(found, rows, {one["window"]: one for one in sample.get("carry") or ()})
         for row in rows:
             old = carry.get(row["window"], {})
             row |= {"carry_file": old.get("file"), "carry_position": old.get("position")}
@@ -159,24 +170,43 @@ class ProbeStage:
         todo[0]["meter_probe_s"] = time.perf_counter() - started
         return [(row, told if i == 0 else []) for i, row in enumerate(todo)]
 
+    def _carry(self, found: _Found, rows: list[dict[str, Any]], carry: dict[int, Any]) -> dict[int, Any]:
+        """``carry`` by number of our windows, where it is by those of the version that it is taken from."""
+        if not carry or self.carried_from == self.modalities:
+            return carry
+        theirs = _Found(spans={m: span for m, span in found.spans.items() if m in self.carried_from}, words=found.words)
+        end_s = theirs.end_s()
+        if end_s is None and self.cutter is not None and "text" in theirs.spans:
+            return {}  # perhaps cut by a tokenizer there
+        try:
+            cut = theirs.of(self._by_time(end_s))
+        except SampleError:
+            return {}
+        by_time = {(one["start_s"], one["end_s"]): carry.get(number) for number, (one, _) in enumerate(cut)}
+        here = ((row["window"], by_time.get((row["start_s"], row["end_s"]))) for row in rows)
+        return {number: old for number, old in here if old is not None}
+
+    def _by_time(self, end_s: float | None) -> list[dict[str, Any]]:
+        """Raises ``SampleError`` for too many windows."""
+        cuts = plan.cut(end_s, self.config.window) if end_s is not None else []
+        return [{**_WHOLE, "start_s": start, "end_s": end} for start, end in cuts] or [_WHOLE]
+
     def _windows(self, number: int, found: _Found, sample: dict[str, Any]) -> list[dict[str, Any]]:
-        whole = {"start_s": None, "end_s": None, "text_from": None, "text_to": None}
         end_s = found.end_s()
         if end_s is not None:
             try:
-                cuts = plan.cut(end_s, self.config.window)
+                return self._by_time(end_s)
             except SampleError as error:
                 self._refuse(found, {m for m, span in found.spans.items() if span is not None}, error)
-                return [whole]
-            return [{**whole, "start_s": start, "end_s": end} for start, end in cuts] or [whole]
+                return [_WHOLE]
         if self.cutter is not None and set(found.spans) == {"text"}:
             try:
                 with self.watch(Work(number, "probe", "text", found.uris["text"] or sample["sample_id"])):
                     cuts_of_text = self._text_windows(found, sample)
-                return [{**whole, "text_from": a, "text_to": b} for a, b in cuts_of_text] or [whole]
+                return [{**_WHOLE, "text_from": a, "text_to": b} for a, b in cuts_of_text] or [_WHOLE]
             except Exception as error:  # a tokenizer too may raise anything
                 self._refuse(found, {"text"}, error)
-        return [whole]
+        return [_WHOLE]
 
     def _refuse(self, found: _Found, modalities: set[Modality], error: Exception) -> None:
         for modality in sorted(modalities):

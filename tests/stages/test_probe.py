@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 from PIL import Image
 
@@ -45,6 +46,30 @@ def test_windows_follow_the_media_and_modalities_their_streams(tmp_path: Path) -
     (lone,) = [row for row in rows if row["sample_id"] == "lone.png"]
     assert (lone["start_s"], lone["end_s"], lone["final"]) == (None, None, True)
     assert lone["image_uri"].endswith("lone.png")
+
+
+def test_columns_are_taken_from_windows_of_the_same_times(tmp_path: Path, models: Path) -> None:
+    """Of captions with a gap the version before had two windows; with the clip beside them there are three."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_clip(folder / "clip.mp4", 6.0)
+    cues = ["1\n00:00:00,000 --> 00:00:01,000\nfirst\n", "2\n00:00:04,500 --> 00:00:06,000\nlast\n"]
+    (folder / "clip.srt").write_text("\n".join(cues))
+    Image.new("RGB", (8, 8)).save(folder / "lone.png")
+    both = {"t": text(models / "bert", max_length=16), "v": VIDEO}
+    old = _probe(config(folder, {"t": both["t"]}, window={"length_s": 2}))
+    assert [(row["window"], row["start_s"]) for row in old if row["sample_id"] == "clip"] == [(0, 0.0), (1, 4.0)]
+    settings, features, table = bound(config(folder, both, window={"length_s": 2}))
+    work = table.filter(pa.compute.equal(table["sample_id"], "clip"))
+    carry = [{"window": 0, "file": 5, "position": 10}, {"window": 1, "file": 5, "position": 11}]
+    work = work.append_column(EXTRA.field("carry"), pa.array([carry], EXTRA.field("carry").type))
+
+    def positions(read: frozenset[Any]) -> list[tuple[float, int | None]]:
+        rows = ProbeStage(settings, features, read)(work).to_pylist()
+        return [(row["start_s"], row["carry_position"]) for row in rows]
+
+    assert positions(frozenset({"text"})) == [(0.0, 10), (2.0, None), (4.0, 11)]
+    assert positions(frozenset({"text", "video"})) == [(0.0, 10), (2.0, 11), (4.0, None)], "by number: the same cut"
 
 
 def test_windows_that_are_done_are_not_computed_again(tmp_path: Path) -> None:
