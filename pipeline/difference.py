@@ -35,6 +35,7 @@ STATE = pa.schema(
         pa.field("position", pa.int64()),
         pa.field("retry", pa.int8()),
         pa.field("attempts", pa.int32()),
+        pa.field("feature", pa.string()),
     ]
 )
 """The dataset's side. One row for each stored row, failure and empty window, and where it stands (file, position).
@@ -50,7 +51,10 @@ EXTRA = pa.schema(
     [
         pa.field("replaces", pa.bool_()),
         pa.field("windows_done", pa.list_(pa.int32())),
-        pa.field("attempts", pa.int32()),
+        pa.field(
+            "attempts",
+            pa.list_(pa.struct([("window", pa.int32()), ("feature", pa.string()), ("attempts", pa.int32())])),
+        ),
         pa.field(
             "carry",
             pa.list_(pa.struct([("window", pa.int32()), ("file", pa.int32()), ("position", pa.int64())])),
@@ -137,6 +141,11 @@ class Twice(Exception):
     """Two samples of the id that is its only argument."""
 
 
+def _lists(columns: list[pa.Array], offsets: np.ndarray, kind: pa.DataType) -> pa.Array:
+    values = pa.StructArray.from_arrays(columns, fields=list(kind.value_type))
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
+
+
 class _Partition:
     """All samples whose ids fall into one partition, as arrays over codes: one code an id."""
 
@@ -168,7 +177,8 @@ class _Partition:
         self.file = stored["file"].to_numpy()
         self.position = stored["position"].to_numpy()
         self.retry = stored["retry"].to_numpy()
-        self.attempts = stored["attempts"].to_numpy()
+        self.attempts = stored["attempts"]
+        self.feature = stored["feature"]
 
     def compare(self, done: Difference, emit: Callable[[pa.Table], None], keep_deleted: bool) -> None:
         base = ~self.adopted & (self.what < TOTAL)
@@ -223,27 +233,33 @@ class _Partition:
         assert self.listed is not None
         codes = np.flatnonzero(todo)
         codes = codes[np.argsort(self.row[codes], kind="stable")]
-        tried = np.zeros(self.count, np.int32)
-        failures = again & (self.what == FAILURE) & (self.retry > 0)
-        np.maximum.at(tried, self.code[failures], self.attempts[failures])
         table = self.listed.take(pa.array(self.row[codes]))
-        extra = [pa.array(known[codes]), settled.lists(codes), pa.array(tried[codes]), self._carried(codes)]
+        extra = [pa.array(known[codes]), settled.lists(codes), self._tried(codes, again), self._carried(codes)]
         for one, column in zip(EXTRA, extra, strict=True):
             table = table.append_column(one, column)
         return table
 
     def _carried(self, codes: np.ndarray) -> pa.Array:
         """Rows of another version of the same media, per code."""
-        rows = np.flatnonzero((self.what == CARRY) & self.same & ~self._any(self.what == CARRY_NOT)[self.code])
+        rows = (self.what == CARRY) & self.same & ~self._any(self.what == CARRY_NOT)[self.code]
+        at, offsets = self._by_code(rows, codes)
+        columns = [self.window[at].astype(np.int32), self.file[at].astype(np.int32), self.position[at]]
+        return _lists([pa.array(one) for one in columns], offsets, EXTRA.field("carry").type)
+
+    def _tried(self, codes: np.ndarray, again: np.ndarray) -> pa.Array:
+        """How often each feature of each window has failed before, where it is tried again, per code."""
+        at, offsets = self._by_code(again & (self.what == FAILURE) & (self.retry > 0), codes)
+        taken = [column.take(pa.array(at)).combine_chunks() for column in (self.feature, self.attempts)]
+        return _lists([pa.array(self.window[at].astype(np.int32)), *taken], offsets, EXTRA.field("attempts").type)
+
+    def _by_code(self, mask: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The stored rows of a mask, one of ``codes`` after the other, and where each one's begin."""
+        rows = np.flatnonzero(mask)
         rows = rows[np.argsort(self.code[rows], kind="stable")]
         first, last = (np.searchsorted(self.code[rows], codes, side) for side in ("left", "right"))
         lengths = last - first
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        at = rows[np.repeat(first - offsets[:-1], lengths) + np.arange(offsets[-1])]
-        kind = EXTRA.field("carry").type
-        columns = [self.window[at].astype(np.int32), self.file[at].astype(np.int32), self.position[at]]
-        values = pa.StructArray.from_arrays([pa.array(one) for one in columns], fields=list(kind.value_type))
-        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
+        return rows[np.repeat(first - offsets[:-1], lengths) + np.arange(offsets[-1])], offsets
 
     def _of_the_latest_run(self, rows: np.ndarray) -> np.ndarray:
         """Of the stored rows of a mask, those that no later run has a row for."""

@@ -142,12 +142,13 @@ def _state(
         pa.array(positions.astype(np.int64)),
         pa.array(np.zeros(count, np.int8)),
         pa.array(np.zeros(count, np.int32)),
+        pa.nulls(count, pa.string()),
     ]
     return pa.Table.from_arrays(columns, names=STATE.names).cast(STATE)
 
 
 def _with_retry(made: pa.Table, failures: pa.Table, retry: Retry) -> pa.Table:
-    """``retry`` and ``attempts`` of failures."""
+    """``retry``, ``attempts`` and ``feature`` of failures."""
     again = pa.array([True] * len(made))
     if not retry.all:
         transient = pc.is_in(failures["kind"], value_set=pa.array(TRANSIENT_KINDS))
@@ -155,7 +156,10 @@ def _with_retry(made: pa.Table, failures: pa.Table, retry: Retry) -> pa.Table:
     of_sample = pc.or_(pc.equal(failures["stage"], "probe"), pc.is_null(failures["feature"]))
     how = pc.if_else(again, pc.if_else(of_sample, RETRY_SAMPLE, RETRY_WINDOW), 0).cast(pa.int8())
     made = made.set_column(STATE.get_field_index("retry"), STATE.field("retry"), how)
-    return made.set_column(STATE.get_field_index("attempts"), STATE.field("attempts"), failures["attempts"])
+    for name in ("attempts", "feature"):
+        field = STATE.field(name)
+        made = made.set_column(STATE.get_field_index(name), field, failures[name].cast(field.type))
+    return made
 
 
 def _open(url: str) -> pq.ParquetFile:

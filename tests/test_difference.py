@@ -25,7 +25,7 @@ def listing(samples: dict[str, str]) -> pa.Table:
 
 
 def state(rows: list[Row]) -> pa.Table:
-    plain = {"run": 0, "file": 0, "retry": 0, "attempts": 1, "what": ROW}
+    plain = {"run": 0, "file": 0, "retry": 0, "attempts": 1, "feature": None, "what": ROW}
     return pa.Table.from_pylist([{**plain, "position": i, **row} for i, row in enumerate(rows)], schema=STATE)
 
 
@@ -50,7 +50,7 @@ def test_by_hand() -> None:
         stored("changed", "1", 1),
         stored("gone", "1"),
         stored("failed", "1", 0),
-        stored("failed", "1", 1, what=FAILURE, retry=RETRY_WINDOW, attempts=2),
+        stored("failed", "1", 1, what=FAILURE, retry=RETRY_WINDOW, attempts=2, feature="p"),
         stored("failed", "1", 1),
         stored("unread", "1", 0, what=FAILURE, retry=RETRY_SAMPLE),
         stored("corrupt", "1", 0, what=FAILURE),
@@ -70,10 +70,10 @@ def test_by_hand() -> None:
         "rows_adopted_with_failures": 0,
     }
     assert [(w["sample_id"], w["replaces"], w["windows_done"], w["attempts"]) for w in work] == [
-        ("new", False, [], 0),
-        ("changed", True, [], 0),
-        ("failed", True, [0], 2),
-        ("unread", True, [], 1),
+        ("new", False, [], []),
+        ("changed", True, [], []),
+        ("failed", True, [0], [{"window": 1, "feature": "p", "attempts": 2}]),
+        ("unread", True, [], [{"window": 0, "feature": None, "attempts": 1}]),
     ]
     assert drops(done) == {0: {1, 2, 3, 5, 6, 7}}
     kept, _ = run(samples, rows, keep_deleted=True)

@@ -136,6 +136,7 @@ class ShardWriter:
         for i, failed in enumerate(table["failures"].to_pylist()):
             if not failed:
                 continue
+            tried = {one["feature"]: one["attempts"] for one in own[i]["attempts"] or ()}
             done.rows_partial += written[i]
             done.rows_failed += not written[i]
             for one in failed:
@@ -143,7 +144,7 @@ class ShardWriter:
                 done.cells_failed[feature] = done.cells_failed.get(feature, 0) + 1
                 for counts, key in ((done.failures_by_kind, one["kind"]), (done.failures_by_stage, one["stage"])):
                     counts[key] = counts.get(key, 0) + 1
-                more = {"attempts": own[i]["attempts"] + 1, "row_written": written[i], "run_id": self.run_id}
+                more = {"attempts": tried.get(one["feature"], 0) + 1, "row_written": written[i], "run_id": self.run_id}
                 self.failures[own[i]["replaces"]].append({**own[i], **one, **more})
 
     def _note(self, table: pa.Table, written: pa.Array) -> None:

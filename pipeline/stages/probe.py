@@ -149,7 +149,7 @@ class ProbeStage:
         found = self._probe(number, sample)
         base: dict[str, Any] = {name: sample[name] for name in ("sample_id", "source_version", "inline_text")}
         base |= {f"meter_{name}": 0.0 for name in METERS} | {"cells": 0, "final": False, "promised": 0}
-        base |= {"replaces": bool(sample.get("replaces")), "attempts": sample.get("attempts") or 0}
+        base["replaces"] = bool(sample.get("replaces"))
         text = found.spans.get("text", ...)
         base["text_timed"] = isinstance(text, Span)
         rows: list[dict[str, Any]] = []
@@ -157,6 +157,8 @@ class ProbeStage:
             uris = {f"{m}_uri": found.uris.get(m) if m in present else None for m in MODALITIES}
             inline = sample["inline_text"] if "text" in present and found.uris.get("text") is None else None
             rows.append({**base, **uris, **times, "inline_text": inline, "window": len(rows)})
+        for row in rows:
+            row["attempts"] = [one for one in sample.get("attempts") or () if one["window"] == row["window"]]
         carry = self._carry(found, rows, {one["window"]: one for one in sample.get("carry") or ()})
         for row in rows:
             old = carry.get(row["window"], {})

@@ -33,7 +33,7 @@ ROWS = pa.schema(
         pa.field("windows", pa.int32()),
         pa.field("promised", pa.int32()),
         pa.field("replaces", pa.bool_()),
-        pa.field("attempts", pa.int32()),
+        pa.field("attempts", pa.list_(pa.struct([("feature", pa.string()), ("attempts", pa.int32())]))),
         pa.field("carry_file", pa.int32()),
         pa.field("carry_position", pa.int64()),
         pa.field("final", pa.bool_()),
@@ -47,9 +47,10 @@ ROWS = pa.schema(
 ``<modality>_uri`` is the file that holds the modality in this window, or null. ``text_from`` and
 ``text_to`` bound a token window in characters. ``windows`` counts the windows that the sample was cut into.
 ``final`` marks a sample's last row of this run, which also says how many rows were ``promised``. ``replaces``: the
-dataset holds the sample already; ``attempts``: how often it was tried before. ``carry_file`` and ``carry_position``
-say which row of another version has the columns of features that did not change. ``cells`` counts the features that
-this row should have. A row of window -1 is none: it accounts for a sample of which nothing was left to do.
+dataset holds the sample already; ``attempts``: how often a feature of this window has failed before. ``carry_file`` and
+``carry_position`` say which row of another version has the columns of features that did not change. ``cells`` counts
+the features that this row should have. A row of window -1 is none: it accounts for a sample of which nothing was left
+to do.
 """
 
 

@@ -47,7 +47,7 @@ def rows(
             [ids.count(ids[i]) * (i + 1 == count or ids[i + 1] != ids[i]) for i in range(count)], pa.int32()
         ),
         "replaces": [replaces] * count,
-        "attempts": pa.array([attempts] * count, pa.int32()),
+        "attempts": pa.array([[{"feature": "f", "attempts": attempts}]] * count, ROWS.field("attempts").type),
         "cells": pa.array([int(i not in absent) for i in range(count)], pa.int32()),
         "failures": failure_column(
             [[Failure("f", "u", "decode", failed[i], "m")] if i in failed else [] for i in range(count)]
@@ -151,6 +151,16 @@ def test_rows_that_replace_others_wait_for_the_commit(tmp_path: Path) -> None:
     assert ids == [["new"], ["old"], ["bad"], ["worse"]]
     failure = pq.read_table(tmp_path / "_runs/r/pending/failures/r-000000-r.parquet").to_pylist()[0]
     assert (failure["attempts"], failure["source_version"]) == (3, "v")
+
+
+def test_attempts_are_those_of_the_feature_that_fails(tmp_path: Path) -> None:
+    """Another one's of the same window count from one."""
+    table = rows(["old"], {0: "io"}, replaces=True)
+    tried = pa.array([[{"feature": "g", "attempts": 2}]], ROWS.field("attempts").type)
+    table = put(table, "attempts", tried)
+    done = write(tmp_path, table)
+    (failure,) = pq.read_table(tmp_path / done.failure_shards[0]["pending"]).to_pylist()
+    assert (failure["feature"], failure["attempts"]) == ("f", 1)
 
 
 def test_the_record_comes_last_and_says_what_is_whole(tmp_path: Path) -> None:

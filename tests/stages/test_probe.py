@@ -82,9 +82,13 @@ def test_windows_that_are_done_are_not_computed_again(tmp_path: Path) -> None:
     def probed(done: list[int]) -> list[tuple[str, int, int, int, bool, int]]:
         work = table.append_column(EXTRA.field("replaces"), pa.array([True, False]))
         work = work.append_column(EXTRA.field("windows_done"), pa.array([done, done], pa.list_(pa.int32())))
-        work = work.append_column(EXTRA.field("attempts"), pa.array([2, 0], pa.int32()))
+        tried = [[{"window": 3, "feature": "a", "attempts": 2}], []]
+        work = work.append_column(EXTRA.field("attempts"), pa.array(tried, EXTRA.field("attempts").type))
         rows = ProbeStage(settings, features)(work).to_pylist()
         names = ("sample_id", "window", "windows", "promised", "final")
+        for row in rows:
+            of_three = (row["sample_id"], row["window"]) == ("a.wav", 3)
+            assert row["attempts"] == ([{"feature": "a", "attempts": 2}] if of_three else [])
         return [(*(row[name] for name in names), len(row["failures"])) for row in rows]  # type: ignore[misc]
 
     assert probed([]) == [
