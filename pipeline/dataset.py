@@ -11,7 +11,10 @@ and tensors without a Python loop over values.
 from __future__ import annotations
 
 import datetime
+import functools
+import io
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -21,7 +24,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import snapshots, storage
 from pipeline.collate import Collate, Column
@@ -445,15 +447,61 @@ def open_shard(root: str, shard: File) -> pq.ParquetFile:
 
 def _open_file(root: str, shard: File) -> pa.NativeFile:
     """Wherever it lies: a run that commits meanwhile may move it between looking and opening, but not twice."""
+    if not storage.is_local(root):
+        return pa.PythonFile(_Followed(root, shard), mode="r")
     try:
-        return _opened(snapshots.find(root, shard))
+        return pa.OSFile(storage.split(snapshots.find(root, shard))[1])
     except FileNotFoundError:
-        return _opened(snapshots.find(root, shard))
+        return pa.OSFile(storage.split(snapshots.find(root, shard))[1])
 
 
-def _opened(url: str) -> pa.NativeFile:
-    fs, path = storage.split(url)
-    return pa.OSFile(path) if isinstance(fs, LocalFileSystem) else pa.PythonFile(fs.open(path, "rb"), mode="r")
+class _Followed(io.RawIOBase):
+    """A shard on an object store, which has no open files: moved while it is read, it is found again."""
+
+    def __init__(self, root: str, shard: File) -> None:
+        self._find = functools.partial(snapshots.find, root, shard)
+        self._at = 0
+        self._file: Any = self._again(self._open)
+
+    def _open(self) -> Any:
+        fs, path = storage.split(self._find())
+        return fs.open(path, "rb")
+
+    def _again(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except FileNotFoundError:
+            self._file = self._open()
+            return action()
+
+    def read(self, size: int = -1) -> bytes:
+        def read() -> bytes:
+            self._file.seek(self._at)
+            data: bytes = self._file.read(size)
+            return data
+
+        data: bytes = self._again(read)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size}[whence]
+        self._at = start + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 def _scanner(

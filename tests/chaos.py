@@ -33,6 +33,8 @@ from pipeline import dataset
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("driver", "worker", "actor", "node", "commit")
 _WAIT_S = 400.0
+_COMMIT_STEPS = 7
+"""Changes of the file system from a first run's report on."""
 
 
 @dataclass
@@ -199,7 +201,7 @@ def attack(
     """One kill, and the runs that make good for it. ``twice``: the driver of the first of those is killed too."""
     name = f"{kind}-{dice.randrange(10**6)}"
     config, out = write_config(folder, corpus, features, name), folder / name
-    options = {"node": ["--nodes", "2"], "commit": ["--die-at", str(dice.randrange(12))]}.get(kind, [])
+    options = {"node": ["--nodes", "2"], "commit": ["--die-at", str(dice.randrange(_COMMIT_STEPS))]}.get(kind, [])
     started = started_again = time.monotonic()
     process = start(config, *options)
     killed = "at a step of the commit"
@@ -212,6 +214,8 @@ def attack(
     sweep(process)
     if kind == "commit" or code == 0:
         started_again = time.monotonic()
+    if kind == "commit" and code == 0:
+        killed = "nothing: the run was over"
     runs = 0
     if twice and code != 0:
         again = start(config)

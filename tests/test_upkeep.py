@@ -251,6 +251,26 @@ def test_the_current_version_is_a_choice(tmp_path: Path) -> None:
     assert ids(tmp_path) == ["b"]
 
 
+def test_on_s3_a_reader_goes_on_where_its_shard_is_moved(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a file, of which it has only the first block."""
+    night("s3://corpus/out/v1", RUNS[1], [f"{i:06}" for i in range(3000)])
+    newest = snapshots.newest("s3://corpus/out/v1")
+    assert newest is not None
+    (shard,) = newest.shards
+    whole = s3.cat_file(f"corpus/out/v1/{shard.path}")
+    assert len(whole) > 10_000
+    with monkeypatch.context() as patch:
+        patch.setattr(type(s3), "default_block_size", 1000)
+        file = dataset._open_file("s3://corpus/out/v1", shard)
+    with file:
+        assert file.read(100) == whole[:100]
+        upkeep.forget("s3://corpus/out", ["000000"])
+        assert not s3.exists(f"corpus/out/v1/{shard.path}")
+        assert file.read() == whole[100:]
+        file.seek(-50, os.SEEK_END)
+        assert file.read() == whole[-50:]
+
+
 def test_on_s3(s3: Any) -> None:
     """Where moving is copying: nights, an old reader, compaction, a rollback, a vacuum."""
     root, out = "s3://corpus/out/v1", "s3://corpus/out"
