@@ -14,6 +14,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -74,6 +75,8 @@ class Lease:
         )
         self.number = 0
         self.lost = False
+        self.on_lost: Callable[[], object] = lambda: None
+        """Called by the thread that renews, once another has taken the lease over."""
         self._stop = threading.Event()
 
     def __enter__(self) -> Self:
@@ -126,6 +129,7 @@ class Lease:
             try:
                 if self._newest()[0] != self.number:
                     self.lost = True
+                    self.on_lost()
                     return
                 self._write(replace(self.me, renewed=time.time()))
             except OSError:  # the next heartbeat, or the commit, tells whether the place is really gone

@@ -8,6 +8,8 @@ does. Scheduling, streaming, backpressure and retries are Ray Data's.
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import dataclasses
 import datetime
 import gc
@@ -42,6 +44,7 @@ from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
 from pipeline.features import Feature
 from pipeline.isolation import Isolated
+from pipeline.lease import Lease
 from pipeline.media import Modality
 from pipeline.plan import Plan, Prepared, wanted
 from pipeline.pools import TASK_CPUS, Actors, Node, sizes
@@ -130,7 +133,7 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
     config, started, root = prepared.config, time.time(), _root(prepared.config)
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     folder = storage.join(root, "_runs", run_id)
-    with quiet() as terminal, Transaction(root, "extract", run_id) as transaction:
+    with quiet() as terminal, Transaction(root, "extract", run_id) as transaction, _ended_if_lost(transaction.lease):
         base = transaction.base
         _check_identities(prepared, base)
         barred = _barred(config, base)
@@ -180,6 +183,25 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
             transaction.close()
     _judge(config, report)
     return report
+
+
+@contextlib.contextmanager
+def _ended_if_lost(lease: Lease) -> Iterator[None]:
+    """A run that slept until another took its lease over ends at once: what it would still write is nobody's.
+
+    Raises:
+        TesseraError: that happened.
+    """
+    if threading.current_thread() is threading.main_thread():
+        lease.on_lost = _thread.interrupt_main
+    try:
+        yield
+    except KeyboardInterrupt:
+        if lease.lost:
+            lease.check()
+        raise
+    finally:
+        lease.on_lost = lambda: None
 
 
 @dataclass(frozen=True)

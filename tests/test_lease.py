@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline import lease
+from pipeline import lease, run
 from pipeline.errors import TesseraError
 from pipeline.lease import Lease
 
@@ -93,6 +93,22 @@ def test_a_silent_holder_of_another_host_is_replaced_after_its_time(tmp_path: Pa
     started = time.monotonic()
     with Lease(str(tmp_path), "b", ttl_s=1):
         assert 0.9 < time.monotonic() - started < 4
+
+
+def test_a_run_that_was_replaced_while_it_slept_ends_at_once(tmp_path: Path) -> None:
+    def sleep() -> None:
+        with asleep, run._ended_if_lost(asleep):
+            Lease(str(tmp_path), "extract y")._take(2)
+            time.sleep(20)
+
+    asleep = Lease(str(tmp_path), "extract x", ttl_s=0.4)
+    with pytest.raises(TesseraError, match="the lease was taken over by extract y"):
+        sleep()
+    assert asleep.lost
+    with Lease(str(tmp_path / "2"), "extract x", ttl_s=0.4) as mine, run._ended_if_lost(mine):
+        pass
+    with pytest.raises(KeyboardInterrupt), Lease(str(tmp_path / "3"), "x", ttl_s=9) as mine, run._ended_if_lost(mine):
+        raise KeyboardInterrupt
 
 
 def test_who_was_replaced_while_it_slept_is_told(tmp_path: Path) -> None:
