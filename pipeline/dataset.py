@@ -446,42 +446,39 @@ def open_shard(root: str, shard: File) -> pq.ParquetFile:
 
 
 def _open_file(root: str, shard: File) -> pa.NativeFile:
-    """Wherever it lies: a run that commits meanwhile may move it between looking and opening, but not twice."""
-    if not storage.is_local(root):
-        return pa.PythonFile(_Followed(root, shard), mode="r")
+    if storage.is_local(root):
+        return _found(root, shard, lambda fs, path: pa.OSFile(path))
+    return pa.PythonFile(_Followed(root, shard), mode="r")
+
+
+def _found(root: str, shard: File, opened: Callable[[Any, str], Any]) -> Any:
+    """A shard wherever it lies: a run that commits may move it between looking and opening, but not twice."""
     try:
-        return pa.OSFile(storage.split(snapshots.find(root, shard))[1])
+        return opened(*storage.split(snapshots.find(root, shard)))
     except FileNotFoundError:
-        return pa.OSFile(storage.split(snapshots.find(root, shard))[1])
+        return opened(*storage.split(snapshots.find(root, shard)))
 
 
 class _Followed(io.RawIOBase):
     """A shard on an object store, which has no open files: moved while it is read, it is found again."""
 
     def __init__(self, root: str, shard: File) -> None:
-        self._find = functools.partial(snapshots.find, root, shard)
-        self._at = 0
-        self._file: Any = self._again(self._open)
-
-    def _open(self) -> Any:
-        fs, path = storage.split(self._find())
-        return fs.open(path, "rb")
-
-    def _again(self, action: Callable[[], Any]) -> Any:
-        try:
-            return action()
-        except FileNotFoundError:
-            self._file = self._open()
-            return action()
+        self._open = functools.partial(_found, root, shard, lambda fs, path: fs.open(path, "rb"))
+        self._file, self._at = self._open(), 0
 
     def read(self, size: int = -1) -> bytes:
-        def read() -> bytes:
-            self._file.seek(self._at)
-            data: bytes = self._file.read(size)
-            return data
-
-        data: bytes = self._again(read)
+        try:
+            data = self._read(size)
+        except FileNotFoundError:
+            self._file.close()
+            self._file = self._open()
+            data = self._read(size)
         self._at += len(data)
+        return data
+
+    def _read(self, size: int) -> bytes:
+        self._file.seek(self._at)
+        data: bytes = self._file.read(size)
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

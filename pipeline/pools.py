@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pipeline.config import PoolConfig
 from pipeline.errors import ConfigError
 
-TASK_CPUS = 0.05
-"""What a small task asks for."""
-_SPARE = 25
-"""Hundredths of a CPU that the actors leave of every node."""
+_TASK, _SPARE = 5, 25
+"""Hundredths of a CPU: a small task's, and what actors leave of a node on average."""
+TASK_CPUS = _TASK / 100
 
 
 @dataclass(frozen=True)
@@ -61,25 +60,19 @@ def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, 
             f"nodes of {largest:g} CPU",
             "beside a GPU decoding takes a whole CPU: nodes of 2 or more, or num_gpus: 0 and encoders with device: cpu",
         )
-    keeps = {node: 100 if on_gpu and node.cpus == largest else _SPARE for node in nodes}
+    keeps = {node: 100 if on_gpu and node.cpus == largest else _TASK for node in nodes}
+    spare = sum(max(_SPARE, keeps[node]) for node in nodes)
     declared = sum(counts[name][1] * pool.num_cpus for name, pool in pools.items() if pool.num_cpus is not None)
     free = sum(counts[name][1] for name, pool in pools.items() if pool.num_cpus is None)
-    left = sum(100 * node.cpus - keeps[node] for node in nodes) - 100 * declared
-    most_share = min(100, math.floor(left / max(1, free) + 1e-6))
+    left = 100 * (cpus - declared) - spare
+    largest_share = min(100, math.floor(left / max(1, free) + 1e-6))
 
-    def share_of(hundredths: int) -> dict[str, int]:
-        return {
-            name: hundredths if pool.num_cpus is None else round(100 * pool.num_cpus) for name, pool in pools.items()
-        }
-
-    def good(hundredths: int) -> bool:
-        return all(
-            _fullest(node, share_of(hundredths), counts, wanted) <= 100 * node.cpus - (keep if keep > _SPARE else 5)
-            for node, keep in keeps.items()
-        )
+    def room_stays(share: int) -> bool:
+        shares = {name: share if one.num_cpus is None else round(100 * one.num_cpus) for name, one in pools.items()}
+        return all(_fullest(node, shares, counts, wanted) <= 100 * node.cpus - keep for node, keep in keeps.items())
 
     # where declared shares can fill a node whatever the others are, theirs is only what is left
-    share = next((one for one in range(most_share, 0, -1) if good(one)), most_share) if free else 0
+    share = next((one for one in range(largest_share, 0, -1) if room_stays(one)), largest_share) if free else 0
     found = {
         name: Actors(*counts[name], (pool.num_cpus if pool.num_cpus is not None else share / 100), wanted[name])
         for name, pool in pools.items()
@@ -92,8 +85,7 @@ def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, 
         raise ConfigError(
             "compute.pools",
             f"{told}, on {cpus:g} CPUs",
-            f"leave {sum(keeps[node] for node in nodes) / 100:g} to the tasks that feed them: fewer actors, or a "
-            "smaller num_cpus",
+            f"leave {spare / 100:g} to the tasks that feed them: fewer actors, or a smaller num_cpus",
         )
     return found
 
@@ -107,9 +99,7 @@ def _check_fits(name: str, pool: PoolConfig, gpus: float, nodes: Sequence[Node])
     has, asked = max(node.cpus for node in nodes if node.gpus >= gpus), pool.num_cpus or 0.0
     if asked > has:
         raise ConfigError(
-            f"compute.pools.{name}.num_cpus",
-            f"{asked:g}",
-            f"no node for it has more than {has:g}: at most as many",
+            f"compute.pools.{name}.num_cpus", f"{asked:g}", f"no node for it has more than {has:g}: at most as many"
         )
 
 

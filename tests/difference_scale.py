@@ -2,6 +2,7 @@
 
 `python -m tests.difference_scale write PATH N` makes what they read: a manifest of N URIs where PATH ends with
 ``.parquet``, else a folder of N small text files.
+
 Two processes: a first run against nothing, and one against a dataset that holds every sample already (written here with
 one small column, in shards of 20,000 rows). Each prints seconds and its own peak memory.
 """

@@ -222,8 +222,10 @@ def test_a_twentieth_of_a_cpu_is_enough_for_the_tasks(ray_session: Any, tmp_path
         tmp_path / "out",
         compute={"block_rows": 4, "pools": {"default": {"max_actors": 1, "num_cpus": 0.5}}},
     )
-    run.extract(run.prepare(config), show_progress=False)
-    ray_session.kill(holder)
+    try:
+        run.extract(run.prepare(config), show_progress=False)
+    finally:
+        ray_session.kill(holder)
     assert dataset.open(str(tmp_path / "out")).num_rows == 9
 
 

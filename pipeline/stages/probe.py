@@ -157,12 +157,14 @@ class ProbeStage:
             uris = {f"{m}_uri": found.uris.get(m) if m in present else None for m in MODALITIES}
             inline = sample["inline_text"] if "text" in present and found.uris.get("text") is None else None
             rows.append({**base, **uris, **times, "inline_text": inline, "window": len(rows)})
-        for row in rows:
-            row["attempts"] = [one for one in sample.get("attempts") or () if one["window"] == row["window"]]
+        tried: dict[int, list[dict[str, Any]]] = {}
+        for one in sample.get("attempts") or ():
+            tried.setdefault(one["window"], []).append(one)
         carry = self._carry(found, rows, {one["window"]: one for one in sample.get("carry") or ()})
         for row in rows:
             old = carry.get(row["window"], {})
             row |= {"carry_file": old.get("file"), "carry_position": old.get("position")}
+            row["attempts"] = tried.get(row["window"], [])
         done = frozenset(sample.get("windows_done") or ())
         # What the bytes decide was told with window 0, when that was computed. What load decides may be new.
         nothing_left = all(row["window"] in done for row in rows)
