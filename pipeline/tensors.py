@@ -7,10 +7,14 @@ row, seen and split by Arrow like any other column. Stored columns have the type
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+empty: Callable[[int, np.dtype[Any]], np.ndarray] = np.empty
+"""Where the values of a packed column lie. A process that hands its columns over sets it to memory that it shares."""
 
 
 def pack(arrays: Sequence[np.ndarray | None]) -> pa.StructArray:
@@ -20,7 +24,9 @@ def pack(arrays: Sequence[np.ndarray | None]) -> pa.StructArray:
     assert all(a.dtype == dtype for a in present), "a tensor column holds one dtype"
     offsets = np.zeros(len(arrays) + 1, np.int64)
     np.cumsum([0 if a is None else a.size for a in arrays], out=offsets[1:])
-    values = np.concatenate([np.ascontiguousarray(a).reshape(-1) for a in present]) if present else np.zeros(0, dtype)
+    values = empty(offsets[-1], dtype)
+    if present:
+        np.concatenate([np.ascontiguousarray(a).reshape(-1) for a in present], out=values)
     data = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
     shape = pa.array([[] if a is None else list(a.shape) for a in arrays], pa.list_(pa.int32()))
     absent = np.array([a is None for a in arrays], bool)

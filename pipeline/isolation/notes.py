@@ -7,6 +7,7 @@ import mmap
 import os
 import resource
 import struct
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ _NUMBER = struct.Struct("<Q")
 _NO_PART = -(1 << 63)
 _STEPS: tuple[Stage, ...] = ("probe", "decode", "tokenize")
 _PAGE = mmap.PAGESIZE
+_READ_EACH_S = 0.005
 
 
 class Work(NamedTuple):
@@ -111,6 +113,8 @@ class Memory:
     def __init__(self, pid: int | str = "self") -> None:
         self.fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
         self.hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        self.resident = self.data = 0
+        self.read_at = -_READ_EACH_S
 
     def anonymous_bytes(self) -> int:
         """Resident bytes. 0 of a process that is gone."""
@@ -125,10 +129,13 @@ class Memory:
 
     def limit(self, more_bytes: int) -> int:
         """From now on an allocation beyond ``more_bytes`` more fails. Returns ``anonymous_bytes``."""
-        resident, data = self._read()
-        soft = data + more_bytes
+        now = time.monotonic()
+        if now - self.read_at >= _READ_EACH_S:  # what comes sooner has not changed much: reading is half of all this
+            self.resident, self.data = self._read()
+            self.read_at = now
+        soft = self.data + more_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (soft if self.hard < 0 else min(soft, self.hard), self.hard))
-        return resident
+        return self.resident
 
     def unlimit(self) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (self.hard, self.hard))

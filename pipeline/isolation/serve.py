@@ -13,7 +13,7 @@ from typing import Protocol
 import fsspec
 import pyarrow as pa
 
-from pipeline import retrying
+from pipeline import retrying, tensors
 from pipeline.errors import TesseraError, describe
 from pipeline.isolation.notes import Note, Orders, Watch, Watcher
 from pipeline.isolation.parcels import Known, Segment
@@ -69,11 +69,12 @@ def _mapped(stage: Stage, watcher: Watcher, asked: Segment, answer: Segment, mes
     orders, table = asked.read(message)
     assert isinstance(orders, Orders)
     watcher.orders, watcher.survived = orders, set()
+    tensors.empty = answer.empty
     try:
         done = stage(table)
     except Exception as error:  # raised again by the parent: a defect of the stage is none of a row
         return answer.write(_portable(error))
-    return answer.write(watcher.survived, done)
+    return answer.write(watcher.survived, done, table)
 
 
 def _portable(error: Exception) -> Exception:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline import tensors
 from pipeline.isolation import parcels
 from pipeline.isolation.parcels import Known, Pool, Segment
 from pipeline.stages.rows import FAILURE
@@ -125,3 +126,62 @@ def test_a_segment_in_use_is_not_dropped_for_the_one_beside_it() -> None:
         mine = known.segment(os.dup(asked.fd))
         known.segment(os.dup(answer.fd))
         assert mine.read(message) == ("told", None)
+
+
+def _filled(segment: Segment, width: int, rows: int = 8) -> pa.Table:
+    """As a stage in the other process makes it: a column of arrays that lie in the segment, beside others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensors, "empty", segment.empty)
+        return _table(rows, width)
+
+
+@pytest.mark.parametrize("width", [10, 30_000, 1_000_000])
+def test_what_was_filled_in_the_segment_is_not_copied(width: int) -> None:
+    """It grows under the first column while the second is put there."""
+    segment = Segment()
+    for _ in range(2):
+        table = _filled(segment, width)
+        there, before = segment.filled, os.fstat(segment.fd).st_size
+        assert (there > width) == (width > 10)
+        message = segment.write("told", table)
+        assert os.fstat(segment.fd).st_size == before or width == 10, "nothing was copied behind it"
+        told, done = Segment(os.dup(segment.fd)).read(message)
+        assert (told, done) == ("told", _table(8, width))
+
+
+def test_slices_and_mixtures_of_what_was_filled_arrive() -> None:
+    segment = Segment()
+    table = _filled(segment, 30_000)
+    both = pa.concat_tables([table.slice(2, 3), _table(8, 40_000), table.slice(7)])
+    _, done = Segment(os.dup(segment.fd)).read(segment.write(None, both))
+    assert done == pa.concat_tables([_table(8, 30_000).slice(2, 3), _table(8, 40_000), _table(8, 30_000).slice(7)])
+
+
+def test_what_was_filled_for_nothing_is_gone_with_the_next_parcel() -> None:
+    segment = Segment()
+    _filled(segment, 30_000)
+    segment.write(ValueError("the stage broke off"))
+    assert segment.filled == 0
+    _, done = Segment(os.dup(segment.fd)).read(segment.write(None, _filled(segment, 40_000)))
+    assert done == _table(8, 40_000)
+
+
+def test_columns_that_the_reader_has_do_not_travel() -> None:
+    known = _table(8, 100_000)
+    table = known.set_column(2, "failures", pa.array([[]] * 7 + [None], pa.list_(FAILURE)))
+    table = table.append_column("more", pa.array(range(8))).drop_columns("words")
+    segment = Segment()
+    message = segment.write(None, table, known)
+    assert os.fstat(segment.fd).st_size < 100_000
+    _, done = Segment(os.dup(segment.fd)).read(message, None, known)
+    assert done is not None
+    assert done.equals(table)
+    assert done.schema.equals(table.schema, check_metadata=True)
+
+
+def test_a_table_of_nothing_new_and_one_of_only_new_columns() -> None:
+    known = _table(8, 10)
+    for table in (known, known.rename_columns([f"new_{name}" for name in known.column_names]), known.slice(1)):
+        segment = Segment()
+        _, done = Segment(os.dup(segment.fd)).read(segment.write(None, table, known), None, known)
+        assert done == table
