@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import json
 import re
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -84,6 +86,8 @@ class TextMedia:
         span = None
         if self.segments:
             span = Span(0.0, max(segment.end_s for segment in self.segments))
+        self.starts = [segment.start_s for segment in self.segments or ()]
+        self.reached = list(accumulate((segment.end_s for segment in self.segments or ()), max))
         words = tuple(Span(segment.start_s, segment.end_s) for segment in self.segments or ())
         self.info = MediaInfo("text", {"text": span}, words)
 
@@ -91,7 +95,9 @@ class TextMedia:
         """The segments that overlap ``[start_s, end_s)``, a line each; everything where times are None."""
         if self.segments is None or start_s is None or end_s is None:
             return Text(self.whole)
-        return Text("\n".join(s.text for s in self.segments if s.start_s < end_s and s.end_s > start_s))
+        # they are sorted by their start: none before the first whose end, or an earlier one's, lies behind start_s
+        some = self.segments[bisect_right(self.reached, start_s) : bisect_left(self.starts, end_s)]
+        return Text("\n".join(s.text for s in some if s.end_s > start_s))
 
     def close(self) -> None:
         """Nothing is held open."""

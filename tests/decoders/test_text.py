@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.decoders.text import TextConfig, TextMedia, decode, strip_html
 from pipeline.errors import SampleError
@@ -275,6 +278,22 @@ def test_no_words_of_a_subtitle_are_lost(tmp_path: Path) -> None:
     media = _opened(tmp_path, "a.srt", words)
     assert [one.text for one in media.segments or ()] == ["First\nSecond line", "Zero long", "a < b and c > d"]
     assert media.text(3.0, 4.0).text == "Zero long"
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 30)), min_size=1, max_size=20), st.data())
+@settings(deadline=None, max_examples=200)
+def test_a_window_s_words_are_those_of_all_cues_that_overlap_it(
+    cues: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    """Whatever order they stand in, nested or beside each other."""
+    said = [{"start": start, "end": start + more, "text": f"w{i}"} for i, (start, more) in enumerate(cues)]
+    with tempfile.TemporaryDirectory() as folder:
+        media = _opened(Path(folder), "a.json", json.dumps(said))
+    start = data.draw(st.integers(0, 80))
+    end = start + data.draw(st.integers(1, 30))
+    ordered = sorted(said, key=lambda cue: float(cue["start"]))  # type: ignore[arg-type]
+    over = [str(cue["text"]) for cue in ordered if cue["start"] < end and cue["end"] > start]  # type: ignore[operator]
+    assert media.text(start, end).text == "\n".join(over)
 
 
 @pytest.mark.parametrize(
