@@ -11,11 +11,11 @@ runs may have done the same window, if a worker of the first outlived its driver
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -122,18 +122,17 @@ def compare(
     """
     barred = frozenset(forgotten)
     done = Difference()
-    with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
-        exchange = _Exchange(folder)
-        for table in listing:
-            exchange.add(0, table)
-        for table in state:
-            exchange.add(1, table)
-        for listed, stored in exchange.partitions():
-            if listed is None and stored is None:
-                continue
-            _Partition(listed, stored if stored is not None else STATE.empty_table(), barred).compare(
-                done, emit, keep_deleted
-            )
+    exchange = _Exchange()
+    for table in listing:
+        exchange.add(0, table)
+    for table in state:
+        exchange.add(1, table)
+    for listed, stored in exchange.partitions():
+        if listed is None and stored is None:
+            continue
+        _Partition(listed, stored if stored is not None else STATE.empty_table(), barred).compare(
+            done, emit, keep_deleted
+        )
     return done
 
 
@@ -199,6 +198,7 @@ class _Partition:
         taken &= self._of_the_latest_run(taken)
         arrived = _Pairs(self.code[taken], self.window[taken])
         lacking = taken & (self.what == FAILURE)
+        real = taken & (self.what != EMPTY)
         have = arrived.count(self.count)
         need = np.zeros(self.count, np.int64)
         totals = self.adopted & (self.what == TOTAL) & self.same
@@ -218,7 +218,7 @@ class _Partition:
             retried=int(retried.sum()),
             forgotten=self.forgotten,
             adopted=int(complete.sum()),
-            rows_adopted=int(have.sum()),
+            rows_adopted=len(_Pairs(self.code[real], self.window[real]).keys),
             rows_adopted_with_failures=len(_Pairs(self.code[lacking], self.window[lacking]).keys),
         )
         done.counts.add(counts)
@@ -333,13 +333,16 @@ def sample_hash(sample_id: str) -> str:
 
 
 class _Exchange:
-    """Two sides of tables with a ``sample_id``; equal ids come out together. Spills beyond a bound of memory."""
+    """Two sides of tables with a ``sample_id``; equal ids come out together.
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    Beyond a bound of memory it spills into files without a name, which go with this process, however that ends.
+    """
+
+    def __init__(self) -> None:
+        self.files: list[IO[bytes]] = []
+        self.pieces: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
         self.held: tuple[list[pa.Table], list[pa.Table]] = ([], [])
         self.bytes = 0
-        self.spilled = False
 
     def add(self, side: int, table: pa.Table) -> None:
         self.held[side].append(table)
@@ -349,19 +352,21 @@ class _Exchange:
 
     def partitions(self) -> Iterator[tuple[pa.Table | None, pa.Table | None]]:
         """The two sides of each partition; None for a side that has nothing there."""
-        if not self.spilled:
+        if not self.files:
             yield tuple(pa.concat_tables(side) if side else None for side in self.held)  # type: ignore[misc]
             return
         self._spill()
         for number in range(_PARTITIONS):
             yield self._read(0, number), self._read(1, number)
+        for file in self.files:
+            file.close()
 
     def _spill(self) -> None:
-        self.spilled = True
+        place = tempfile.gettempdir()
         try:
+            self.files = self.files or [tempfile.TemporaryFile() for _ in self.held]  # noqa: SIM115
             self._write_out()
         except OSError as error:
-            place = os.path.dirname(self.folder)
             raise StorageError(
                 f"cannot compare the listing with the dataset in {place!r} ({describe(error)}): is it full? "
                 "TMPDIR names another place"
@@ -380,24 +385,19 @@ class _Exchange:
             for number in range(_PARTITIONS):
                 piece = table.slice(ends[number], ends[number + 1] - ends[number])
                 if len(piece):
-                    with open(self._path(side, number), "ab") as file, ipc.new_stream(file, piece.schema) as stream:
+                    start = self.files[side].tell()
+                    with ipc.new_stream(self.files[side], piece.schema) as stream:
                         stream.write_table(piece)
+                    self.pieces[side, number].append((start, self.files[side].tell() - start))
+            self.files[side].flush()
         self.bytes = 0
 
     def _read(self, side: int, number: int) -> pa.Table | None:
-        path = self._path(side, number)
-        if not os.path.exists(path):
-            return None
         pieces: list[pa.Table] = []
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            while file.tell() < size:
-                pieces.append(ipc.open_stream(file).read_all())
-        os.unlink(path)
-        return pa.concat_tables(pieces)
-
-    def _path(self, side: int, number: int) -> str:
-        return os.path.join(self.folder, f"{side}-{number:03d}.arrow")
+        for start, size in self.pieces.pop((side, number), []):
+            self.files[side].seek(start)
+            pieces.append(ipc.open_stream(self.files[side].read(size)).read_all())
+        return pa.concat_tables(pieces) if pieces else None
 
 
 def partition_of(ids: pa.ChunkedArray) -> np.ndarray:

@@ -28,8 +28,6 @@ from pipeline.retrying import denied, full, of_storage, precondition_failed, ret
 _BYTES = "bytes://"
 _BUFFER = 1 << 20
 _PIECE = 8 << 20
-TEMP = "TESSERA_TEMP"
-"""Of a decoder's process: the folder for its copies of media, which its parent removes."""
 
 
 def split(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -342,8 +340,8 @@ class publishing:
     """A binary file that appears under ``url`` when the block ends well, and never otherwise.
 
     What goes to an object store is written to this machine's temporary folder first (``TMPDIR``), so that an upload
-    which breaks off is done again whole. s3fs sends its parts while they are written, one after the other: nothing is
-    lost by waiting.
+    which breaks off is done again whole; without a name, so that it goes with this process, however that ends. s3fs
+    sends its parts while they are written, one after the other: nothing is lost by waiting.
 
     Raises:
         StorageError: the place is full, denied, out of reach.
@@ -360,6 +358,8 @@ class publishing:
         with _own_place("write", self.temporary):
             os.makedirs(self.folder, exist_ok=True)
             self.file: BinaryIO = cast(BinaryIO, io.BufferedWriter(_Temporary(self.temporary, "wb"), _BUFFER))
+            if not self.local:
+                os.unlink(self.temporary)
         return self.file
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -373,9 +373,10 @@ class publishing:
                     self.file.close()
                     os.replace(self.temporary, self.path)
             else:
-                self.file.close()
+                self.file.flush()
                 with _own_place("write", self.url):
                     retried(self._upload)
+                self.file.close()
         except BaseException:
             self._abandon()
             raise
@@ -392,7 +393,7 @@ class publishing:
         fs, path = split(self.url)
         remote = fs.open(path, "wb")
         try:
-            with open(self.temporary, "rb") as source:
+            with open(f"/proc/self/fd/{self.file.fileno()}", "rb") as source:
                 shutil.copyfileobj(source, remote, _PIECE)
             remote.close()
         except BaseException:

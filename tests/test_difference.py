@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import defaultdict
 from typing import Any
 
@@ -93,10 +94,12 @@ def test_what_a_killed_run_left_is_kept_and_the_rest_computed() -> None:
         stored("broken", "1", 0, run=1, what=FAILURE, file=6),
         stored("broken", "1", 0, run=1, what=FAILURE, file=6),
         stored("broken", "1", 1, run=1, what=TOTAL, file=-1),
+        stored("nothing", "1", 0, run=1, what=EMPTY, file=8),
+        stored("nothing", "1", 1, run=1, what=TOTAL, file=-1),
     ]
-    done, work = run({"whole": "1", "part": "1", "stale": "1", "broken": "1"}, rows)
+    done, work = run({"whole": "1", "part": "1", "stale": "1", "broken": "1", "nothing": "1"}, rows)
     assert [(w["sample_id"], w["windows_done"]) for w in work] == [("part", [1]), ("stale", [])]
-    assert (done.counts.adopted, done.counts.rows_adopted, done.counts.new) == (2, 4, 4)
+    assert (done.counts.adopted, done.counts.rows_adopted, done.counts.new) == (3, 4, 5)  # of nothing there is no row
     assert done.counts.rows_adopted_with_failures == 1
     assert drops(done) == {5: {5, 7}}
 
@@ -144,7 +147,7 @@ def test_a_window_that_two_killed_runs_did_is_taken_once_from_the_later() -> Non
 
 def test_a_full_disk_under_the_difference_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_IN_MEMORY", 0)
-    monkeypatch.setattr(module._Exchange, "_path", lambda *_: "/dev/full")
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "r+b"))  # noqa: SIM115
     with pytest.raises(StorageError, match=r"No space left on device\): is it full\? TMPDIR names another place"):
         run({"a": "1"}, [])
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from contextlib import closing
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders.audio import AudioConfig, ContainerSamples, Samples, SoundfileSamples, waveform
@@ -20,7 +19,7 @@ from pipeline.decoders.text import TextConfig, TextMedia
 from pipeline.errors import TRANSIENT_KINDS, SampleError
 from pipeline.media import Frames, Image, MediaInfo, Modality, Sampling, Span, Text, Waveform
 from pipeline.ranged import reading
-from pipeline.storage import TEMP, Blob
+from pipeline.storage import Blob
 
 _TAIL_S = 1.0
 _PACKET_S = 0.2
@@ -112,7 +111,7 @@ class _OpenContainer(OpenMedia):
         self, blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig, bounds: FileBounds
     ) -> None:
         self.blob, self.video, self.audio = blob, video, audio
-        self.folder: str | None = None
+        self.copy: IO[bytes] | None = None
         self.containers = [Container(blob)]
         try:
             bounds.check_streams(len(self.containers[0].av.streams))
@@ -162,20 +161,19 @@ class _OpenContainer(OpenMedia):
         path = self.blob.local_path()
         if path is not None:
             return path
-        place = os.environ.get(TEMP)
-        if place is not None:
-            os.makedirs(place, mode=0o700, exist_ok=True)
-        self.folder = tempfile.mkdtemp(prefix="tessera-", dir=place)
-        path = os.path.join(self.folder, "media")
-        with reading(self.blob.uri), self.blob.open() as remote, open(path, "wb") as local:
-            shutil.copyfileobj(remote, local, 1 << 20)
-        return path
+        # without a name: it goes with this process, however that ends
+        self.copy = tempfile.TemporaryFile()  # noqa: SIM115
+        with reading(self.blob.uri), self.blob.open() as remote:
+            shutil.copyfileobj(remote, self.copy, 1 << 20)
+            self.copy.flush()
+        return f"/proc/self/fd/{self.copy.fileno()}"
 
     def close(self) -> None:
         for container in self.containers:
             container.close()
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        self.reader = None  # decord holds the copy open too
+        if self.copy is not None:
+            self.copy.close()
 
 
 def open_media(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,9 +25,8 @@ from pipeline.isolation.limits import LimitsConfig
 from pipeline.isolation.notes import NOTE_BYTES, Memory, Note, Noted, Orders
 from pipeline.isolation.parcels import Pool, Segment, shared_file
 from pipeline.isolation.serve import MESSAGE_BYTES, Stage
-from pipeline.storage import TEMP
 
-_LOOK_S = 0.05
+_LOOK_S = 0.1
 _END_S = 5.0
 _STARTS = 3
 _RUN = (
@@ -85,20 +82,18 @@ class Child:
         with tempfile.TemporaryFile() as told:
             fds = (theirs.fileno(), note_fd)
             paths = [path or os.getcwd() for path in sys.path]
-            # it may be killed, and then clears nothing up; made when it is first needed
-            folder = os.path.join(tempfile.gettempdir(), f"tessera-decoders-{secrets.token_hex(8)}")
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _RUN, *map(str, (*fds, os.getpid())), *paths],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=told,
                 pass_fds=fds,
-                env={**os.environ, **_ENVIRONMENT, TEMP: folder},
+                env={**os.environ, **_ENVIRONMENT},
             )
             theirs.close()
             self.note, self.memory = Note(note_fd), Memory(self.process.pid)
             os.close(note_fd)
-            self._end = weakref.finalize(self, _end, self.process, self.channel, self.memory, folder)
+            self._end = weakref.finalize(self, _end, self.process, self.channel, self.memory)
             answer = self._exchange(pickle.dumps((stage, self.limits.memory_bytes, _schemes()), 5), None)
             if not isinstance(answer, Death):
                 return None
@@ -135,7 +130,7 @@ class Child:
             if isinstance(reply, Death):
                 return reply
             kept = True
-            told, done = answer.read(reply, self.pool)
+            told, done = answer.read(reply, self.pool, table)
         finally:
             if not kept:
                 self.pool.give(answer)
@@ -204,10 +199,9 @@ def _signal_name(code: int | None) -> str:
         return f"signal {-(code or 0)}"
 
 
-def _end(process: subprocess.Popen[bytes], channel: socket.socket, memory: Memory, folder: str) -> None:
+def _end(process: subprocess.Popen[bytes], channel: socket.socket, memory: Memory) -> None:
     channel.close()
     memory.close()
     process.kill()
     with suppress(subprocess.TimeoutExpired):  # one that the kernel holds ends when it lets go
         process.wait(_END_S)
-    shutil.rmtree(folder, ignore_errors=True)

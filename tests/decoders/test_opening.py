@@ -124,7 +124,7 @@ def test_remote_and_oddly_named_files_are_read_alike(tmp_path: Path, monkeypatch
     assert list((tmp_path / "private").iterdir()) == []
 
 
-def test_a_spooled_file_is_private_and_gone_after_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spooled_file_has_no_name_and_is_gone_after_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "private"))
     (tmp_path / "private").mkdir()
     write_numbered(tmp_path / "a.mp4", [i * 40 for i in range(60)])
@@ -132,10 +132,18 @@ def test_a_spooled_file_is_private_and_gone_after_closing(tmp_path: Path, monkey
     media = _open("memory://opening/b.mp4")
     assert list((tmp_path / "private").iterdir()) == []  # opening is cheap
     assert number_in(media.frames(UniformSampling(1), 0.0, 0.04).pixels[0]) == 0
-    (folder,) = (tmp_path / "private").iterdir()
-    assert folder.stat().st_mode & 0o077 == 0
-    media.close()
     assert list((tmp_path / "private").iterdir()) == []
+    spooled = [name for name in map(_target, os.listdir("/proc/self/fd")) if name.startswith(f"{tmp_path}/private")]
+    assert len(spooled) >= 1
+    media.close()
+    assert not [name for name in map(_target, os.listdir("/proc/self/fd")) if name.startswith(f"{tmp_path}/private")]
+
+
+def _target(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:  # of the listing itself
+        return ""
 
 
 def test_limits_have_a_name(tmp_path: Path) -> None:

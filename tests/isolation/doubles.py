@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,6 @@ from pipeline.isolation import Watch, Work, unwatched
 from pipeline.media import Image
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
-from pipeline.storage import TEMP
 
 HELD_S = 30
 
@@ -157,11 +155,6 @@ class FaultyOpening(FaultyProbe):
     only = "opening"
 
 
-def spill() -> str:
-    os.makedirs(os.environ[TEMP])
-    return tempfile.mkdtemp(dir=os.environ[TEMP])
-
-
 class Plain:
     """A stage of no media: what it does is told by the table's ``do`` column, once a table."""
 
@@ -184,8 +177,6 @@ class Plain:
                 raise ValueError("a defect")
             if value == "pid":
                 table = table.append_column("pid", pa.array([os.getpid()] * len(table)))
-            elif value == "spill":
-                table = table.append_column("place", pa.array([spill()]))
             elif value == "storage":
                 table = table.append_column("is", pa.array([fsspec.get_filesystem_class("faulty").__name__]))
             elif value == "wait":

@@ -58,16 +58,6 @@ def test_how_it_ended_is_told() -> None:
     assert not child.alive
 
 
-def test_what_a_killed_process_left_on_the_disk_is_removed() -> None:
-    child = Child(Plain(), LimitsConfig(), Pool())
-    done = child.map(pa.table({"do": ["spill"]}), Orders())
-    assert isinstance(done, Mapped)
-    (place,) = done.table["place"].to_pylist()
-    assert Path(place).exists()
-    assert isinstance(child.map(pa.table({"do": ["kill"]}), Orders()), Death)
-    assert not Path(place).exists()
-
-
 def test_time_in_which_the_machine_stood_still_is_nobody_s() -> None:
     """Parent and child are stopped for longer than the limit while the child works."""
     parent = subprocess.Popen(
