@@ -20,7 +20,7 @@ FailureKind = Literal[
     "overflow",  # a value does not fit the storage dtype
     "memory",  # out of memory on the host or the device, or over a row's share of it
     "timeout",  # decoding took longer than a row may take
-    "crash",  # the decoder's process died
+    "crash",  # the decoder's or the encoder's process died
     "internal",  # anything else: a defect, told with its type
 ]
 FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
@@ -85,6 +85,10 @@ class SampleError(TesseraError):
 class StorageError(TesseraError, OSError):
     """The dataset's own place cannot be read or written: full, denied, out of reach. Ends the run; nothing is
     half-published. An ``OSError`` too, for those who wait for a better moment."""
+
+
+class DeviceFailed(TesseraError):
+    """A device does nothing more in this process, whatever row it is given."""
 
 
 class BudgetExceeded(TesseraError):

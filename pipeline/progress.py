@@ -19,16 +19,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from pipeline.errors import TesseraError
+from pipeline.trail import Notes
 
 
 @ray.remote(num_cpus=0, max_concurrency=2)
-class _Counter:
-    """Counts what the encoders have finished, and keeps why a worker broke, which Ray tells in its own words only.
+class _Counter(Notes):
+    """Counts what the encoders have finished, keeps what they are at, and why a worker broke, which Ray tells in its
+    own words only.
 
-    Losing it costs the display, never a row.
+    Losing it costs the display and blame, never a row.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.counts = [0, 0, 0]
         self.cause: TesseraError | None = None
 

@@ -41,7 +41,7 @@ from pipeline import report as reporting
 from pipeline import snapshots, sources, state, storage
 from pipeline.config import PipelineConfig
 from pipeline.difference import EMPTY, FAILURE, ROW
-from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
+from pipeline.errors import BudgetExceeded, ConfigError, DeviceFailed, TesseraError, describe, one_line
 from pipeline.features import Feature
 from pipeline.isolation import Isolated
 from pipeline.lease import Lease
@@ -59,6 +59,7 @@ from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
 from pipeline.stages.rows import ROWS
 from pipeline.state import Retry
+from pipeline.trail import Trail
 from pipeline.transaction import Transaction
 
 _ANSWER_S = 10.0
@@ -342,19 +343,29 @@ class _Stage:
 
     def __init__(self, stages: tuple[Any, ...], progress: Any, last: bool = False) -> None:
         self.stages, self.progress, self.last = stages, progress, last
+        self.trail = Trail(progress) if any(isinstance(stage, EncodeStage) for stage in stages) else None
         self.broken: Exception | None = None
         try:
+            if self.trail is not None:
+                self.trail.set_up()
             _set_up(stages)
         except Exception as error:  # told at the first call: of an actor that does not start Ray tells no cause
             self.broken = error
+        if self.trail is not None:
+            self.trail.rest()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         try:
             if self.broken is not None:
                 raise self.broken
+            alone = self.trail if self.trail is not None and self.trail.begin(table) else None
             for stage in self.stages:
+                if isinstance(stage, EncodeStage):
+                    stage.alone = alone
                 table = stage(table)
         except Exception as error:
+            if isinstance(error, DeviceFailed) and self.trail is not None and self.trail.device_failed():
+                os._exit(1)
             cause = error if isinstance(error, TesseraError) else TesseraError(describe(error))
             ray.wait([self.progress.broke.remote(cause)], timeout=_ANSWER_S)
             raise

@@ -18,6 +18,7 @@ ORDER = [
     "run",
     "pools",
     "progress",
+    "trail",
     "report",
     "stages",
     "sinks",
@@ -52,7 +53,7 @@ ORDER = [
 
 FAMILIES = ("sources", "decoders", "tokenizers", "encoders", "heads")
 HEAVY = ("torch", "torchaudio", "torchvision", "transformers", "decord", "av", "soundfile", "PIL", "ray")
-RAY_ROOMS = {"run.py", "progress.py", "sinks/ray_sink.py"}
+RAY_ROOMS = {"run.py", "progress.py", "trail.py", "sinks/ray_sink.py"}
 
 
 def _modules() -> list[Path]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.config import PipelineConfig
 from pipeline.encoders.base import Encoded, Encoder
-from pipeline.errors import SampleError, TesseraError, describe, device_failed
+from pipeline.errors import DeviceFailed, SampleError, describe, device_failed
 from pipeline.features import Feature
 from pipeline.heads.base import Head
 from pipeline.stages.decode import TIMES, input_column
@@ -20,8 +21,19 @@ from pipeline.tensors import list_column, unpack, vector_list_column
 from pipeline.tokenizers.base import Prepared
 
 
+class Alone(Protocol):
+    """Whom to tell of each row before it is encoded by itself. Raises ``SampleError`` where it is not to be tried."""
+
+    def enter(self, feature: str, sample_id: str, window: int) -> None: ...
+
+    def rest(self) -> None: ...
+
+
 class EncodeStage:
     """Hosts the encoders of some features. Maps rows with inputs to rows with stored columns."""
+
+    alone: Alone | None = None
+    """Set for tables at which a process died: their rows are encoded one by one."""
 
     def __init__(self, config: PipelineConfig, features: tuple[Feature, ...], threads: int = 1) -> None:
         self.config = config
@@ -62,6 +74,12 @@ class EncodeStage:
         rows = [prepared[i] for i in todo]
         want_tokens = feature.emits("tokens", "prefix_tokens", "token_ids")
         done: dict[int, Encoded | SampleError | Exception] = {}
+        if self.alone is not None:
+            ids, windows = table["sample_id"].to_pylist(), table["window"].to_pylist()
+            for i in todo:
+                done[i] = self._encode_alone(self.alone, feature, prepared[i], want_tokens, ids[i], windows[i])
+            self.alone.rest()
+            return [done[i] if i >= 0 else None for i in first]
         try:
             done = dict(zip(todo, self.encoders[feature.name].encode(rows, want_tokens), strict=True))
         except Exception as error:  # one row must not cost its neighbours: find out which it was
@@ -78,6 +96,15 @@ class EncodeStage:
         except Exception as error:  # becomes the row's failure
             _check_device(feature, error)
             return error
+
+    def _encode_alone(
+        self, alone: Alone, feature: Feature, row: Prepared, want_tokens: bool, sample_id: str, window: int
+    ) -> Encoded | SampleError | Exception:
+        try:
+            alone.enter(feature.name, sample_id, window)
+        except SampleError as error:
+            return error
+        return self._encode_one(feature, row, want_tokens)
 
     def _store(
         self,
@@ -154,9 +181,9 @@ class EncodeStage:
 
 
 def _check_device(feature: Feature, error: Exception) -> None:
-    """Raises ``TesseraError`` if no row is to blame: every later one would fail too."""
+    """Raises ``DeviceFailed`` if every later row would fail too."""
     if device_failed(error):
-        raise TesseraError(
+        raise DeviceFailed(
             f"features.{feature.name}: the device failed ({describe(error)}): run again to continue; "
             "if it fails there again, try encoder.device: cpu, which names the row"
         ) from error

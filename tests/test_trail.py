@@ -1,0 +1,139 @@
+"""A row at which an encoder's process dies costs itself; whatever else died at most costs time."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pipeline import dataset, run
+from pipeline.errors import DeviceFailed, SampleError, TesseraError
+from pipeline.progress import Progress
+from pipeline.stages.encode import EncodeStage
+from pipeline.tokenizers.base import Prepared
+from pipeline.trail import _DEVICES, Notes, Trail
+from tests.stages.media_fixtures import IMAGE, config
+
+ABORT, SEGFAULT, DEVICE, ONCE = 250, 251, 252, 253
+"""Reds of pictures at which the double below does something."""
+
+
+class FragileEncode(EncodeStage):
+    """An encoder that certain pictures kill, and one of them its device, which then fails at whatever it is given."""
+
+    broken = False
+
+    def setup(self) -> None:
+        super().setup()
+        encoder: Any = self.encoders["i"]
+        whole = encoder.encode
+
+        def encode(rows: Sequence[Prepared], want_tokens: bool) -> Any:
+            for row in rows:
+                self._at(int(row.inputs["pixels"][0, 0, 0]))
+            return whole(rows, want_tokens)
+
+        encoder.encode = encode
+
+    def _at(self, red: int) -> None:
+        once = Path(self.config.output.path) / "once"
+        if red == DEVICE or self.broken:
+            self.broken = True
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        if red == ABORT:
+            os.abort()
+        if red == SEGFAULT:
+            ctypes.string_at(1)
+        if red == ONCE and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _picture(path: Path, red: int) -> None:
+    Image.new("RGB", (32, 32), (red, 0, 255)).save(path)
+
+
+@pytest.mark.timeout(240)
+def test_rows_that_kill_the_encoder_cost_themselves(
+    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "EncodeStage", FragileEncode)
+    (tmp_path / "in").mkdir()
+    for i in range(20):
+        _picture(tmp_path / "in" / f"{i:02d}.png", i)
+    for number, red in ((3, ABORT), (4, SEGFAULT), (9, DEVICE), (14, ONCE)):
+        _picture(tmp_path / "in" / f"{number:02d}.png", red)
+    settings = config(tmp_path / "in", {"i": IMAGE}, compute={"block_rows": 5})
+    report = run.extract(run.prepare(settings), show_progress=False)
+    assert report["failures_by_kind"] == {"crash": 3}
+    found = dataset.open(str(tmp_path / "out"))
+    told = {row["sample_id"]: (row["stage"], row["message"]) for row in found.failures().to_pylist()}
+    assert told == dict.fromkeys(("03.png", "04.png", "09.png"), ("encode", "the encoder's process died 2 times at it"))
+    rows = {row["sample_id"]: np.array(row["i_tokens"])[0, 0] for row in found.to_arrow().to_pylist()}
+    assert {name: round(float(red) * 255) for name, red in rows.items()} == {
+        f"{i:02d}.png": ONCE if i == 14 else i for i in range(20) if i not in (3, 4, 9)
+    }
+
+
+def test_a_device_that_fails_at_everything_ends_the_run() -> None:
+    notes = Notes()
+    assert [notes.device_failed() for _ in range(_DEVICES + 1)][-1] == _DEVICES + 1
+
+
+@pytest.mark.timeout(240)
+def test_models_that_kill_their_process_end_the_run(
+    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unloadable(EncodeStage):
+        def setup(self) -> None:
+            os.abort()
+
+    monkeypatch.setattr(run, "EncodeStage", Unloadable)
+    (tmp_path / "in").mkdir()
+    _picture(tmp_path / "in" / "0.png", 1)
+    with pytest.raises(TesseraError, match="a process died 3 times while it loaded its models: is memory short"):
+        run.extract(run.prepare(config(tmp_path / "in", {"i": IMAGE})), show_progress=False)
+
+
+def test_notes_count_deaths_by_what_was_at_work() -> None:
+    notes = Notes()
+    assert notes.started("one") == {}
+    notes.at("one", ("row", "i", "a", "0"))
+    notes.at("two", ("block", "a", "0"))
+    assert notes.started("one") == {("row", "i", "a", "0"): 1}
+    assert notes.started("one") == {("row", "i", "a", "0"): 1}, "a death at nothing"
+    notes.at("one", ("row", "i", "a", "0"))
+    notes.at("two", None)
+    assert notes.started("two") == {("row", "i", "a", "0"): 1}, "it rested"
+    assert notes.started("one") == {("row", "i", "a", "0"): 2}
+
+
+def test_a_row_is_refused_after_the_second_death_alone(ray_session: Any) -> None:
+    block = pa.table({"sample_id": ["a", "b"], "window": [0, 0]})
+    with Progress(2, None) as progress:
+        trail = Trail(progress.actor)
+        assert not trail.begin(block)
+        assert not trail.begin(block.slice(0, 0))
+        for deaths in range(2):
+            trail = Trail(progress.actor)
+            assert trail.begin(block)
+            assert not trail.begin(block.slice(1))
+            trail.enter("i", "a", 0)
+            assert trail.deaths.get(("row", "i", "a", "0"), 0) == deaths
+        trail = Trail(progress.actor)
+        with pytest.raises(SampleError, match="crash: the encoder's process died 2 times at it"):
+            trail.enter("i", "a", 0)
+        trail.enter("i", "a", 1)
+        trail.enter("j", "a", 0)
+        trail.rest()
+        assert ("row", "j", "a", "0") not in Trail(progress.actor).deaths
+    assert not trail.device_failed(), "a counter that is gone answers nothing"
+    assert issubclass(DeviceFailed, TesseraError)
