@@ -247,8 +247,9 @@ class _Partition:
         return _lists([pa.array(one) for one in columns], offsets, EXTRA.field("carry").type)
 
     def _tried(self, codes: np.ndarray, again: np.ndarray) -> pa.Array:
-        """How often each feature of each window has failed before, where it is tried again, per code."""
-        at, offsets = self._by_code(again & (self.what == FAILURE) & (self.retry > 0), codes)
+        """How often each feature of each window has failed before, per code: also what is not tried again for its own
+        sake, but beside another."""
+        at, offsets = self._by_code(again & (self.what == FAILURE), codes)
         taken = [column.take(pa.array(at)).combine_chunks() for column in (self.feature, self.attempts)]
         return _lists([pa.array(self.window[at].astype(np.int32)), *taken], offsets, EXTRA.field("attempts").type)
 

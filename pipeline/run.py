@@ -197,7 +197,7 @@ def _ended_if_lost(lease: Lease) -> Iterator[None]:
         lease.on_lost = _thread.interrupt_main
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException:  # whatever the program's own handler of SIGINT raises
         if lease.lost:
             lease.check()
         raise

@@ -277,10 +277,9 @@ def publish_new(url: str, data: bytes) -> bool:
 
 
 def _link_new(path: str, data: bytes) -> bool:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
-        with open(temporary, "wb") as file:
+        with io.BufferedWriter(_in_folder(temporary)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -318,11 +317,17 @@ def check_writable(url: str, where: str) -> None:
         new = [path] if isinstance(fs, LocalFileSystem) else []
         while new and not os.path.exists(os.path.dirname(new[-1])):
             new.append(os.path.dirname(new[-1]))
-        publish(probe, b"")
-        again = publish_new(probe, b"second")
+        try:
+            publish(probe, b"")
+            again = publish_new(probe, b"second")
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first is told
+                fs.rm_file(path)
+            raise
         retried(lambda: fs.rm_file(path))
-        for folder in new[1:]:
-            os.rmdir(folder)
+        with contextlib.suppress(OSError):  # another run begins there
+            for folder in new[1:]:
+                os.rmdir(folder)
     except Exception as error:  # any backend may raise anything here: permissions, quotas, DNS, credentials
         told = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
         raise ConfigError(
@@ -356,8 +361,7 @@ class publishing:
 
     def __enter__(self) -> BinaryIO:
         with _own_place("write", self.temporary):
-            os.makedirs(self.folder, exist_ok=True)
-            self.file: BinaryIO = cast(BinaryIO, io.BufferedWriter(_Temporary(self.temporary, "wb"), _BUFFER))
+            self.file: BinaryIO = cast(BinaryIO, io.BufferedWriter(_in_folder(self.temporary), _BUFFER))
             if not self.local:
                 os.unlink(self.temporary)
         return self.file
@@ -401,6 +405,18 @@ class publishing:
                 remote.discard()  # fsspec's: an upload that is never completed
             remote.closed = True  # or its collection would complete it
             raise
+
+
+def _in_folder(path: str) -> _Temporary:
+    """A new file, in a folder that another process may remove until something lies there: `check_writable`."""
+    for last in (False, True):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            return _Temporary(path, "wb")
+        except FileNotFoundError:
+            if last:
+                raise
+    raise AssertionError
 
 
 class _Temporary(io.FileIO):

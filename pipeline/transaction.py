@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline import snapshots, state, storage
 from pipeline.difference import EMPTY, FAILURE, ROW
-from pipeline.errors import TesseraError
+from pipeline.errors import StorageError, TesseraError
 from pipeline.lease import TTL_S, Lease
 from pipeline.snapshots import FOLDERS, File, Kind, Snapshot
 from pipeline.state import Killed
@@ -188,8 +188,20 @@ class Transaction:
                 f"another run committed snapshot {snapshot.number} of {self.root!r} first; run again to continue"
             )
         self.base, self.committed = snapshot, True
-        snapshots.settle(self.root, snapshot)
+        self._settle(snapshot)
         self.close()
+
+    def _settle(self, snapshot: Snapshot) -> None:
+        """Its moves; none once another writer has committed, which has done these first and others since."""
+        if self._is_newest(snapshot):
+            try:
+                snapshots.settle(self.root, snapshot)
+            except StorageError:
+                if self._is_newest(snapshot):
+                    raise
+
+    def _is_newest(self, snapshot: Snapshot) -> bool:
+        return max(snapshots.numbers(self.root)) == snapshot.number
 
     def close(self) -> None:
         """Remove what only a continued run would need, of this run, of those that it adopted or discarded."""

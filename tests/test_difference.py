@@ -145,6 +145,23 @@ def test_a_window_that_two_killed_runs_did_is_taken_once_from_the_later() -> Non
     assert drops(done) == {5: {0}, 6: {6}}
 
 
+def test_features_that_fail_by_turns_come_to_their_end() -> None:
+    """Each is recomputed beside the other; neither may start to count anew."""
+    failed, nights = {"f": 1}, 1
+    while True:
+        rows = [stored("s", "1", 0)]
+        for name, attempts in failed.items():
+            retry = RETRY_WINDOW if attempts < 3 else 0
+            rows.append(stored("s", "1", 0, what=FAILURE, retry=retry, attempts=attempts, feature=name))
+        _, work = run({"s": "1"}, rows)
+        if not work:
+            break
+        tried = {one["feature"]: one["attempts"] for one in work[0]["attempts"]}
+        failed, nights = {name: tried.get(name, 0) + 1 for name in ("f", "g")}, nights + 1
+        assert nights < 9
+    assert (nights, failed) == (4, {"f": 4, "g": 3})
+
+
 def test_a_full_disk_under_the_difference_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_IN_MEMORY", 0)
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "r+b"))  # noqa: SIM115

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from jobs import cli
 from pipeline import lease, run
 from pipeline.errors import TesseraError
 from pipeline.lease import Lease
@@ -95,15 +97,20 @@ def test_a_silent_holder_of_another_host_is_replaced_after_its_time(tmp_path: Pa
         assert 0.9 < time.monotonic() - started < 4
 
 
-def test_a_run_that_was_replaced_while_it_slept_ends_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("handler", [None, cli._stop])
+def test_a_run_that_was_replaced_while_it_slept_ends_at_once(tmp_path: Path, handler: Any) -> None:
     def sleep() -> None:
         with asleep, run._ended_if_lost(asleep):
             Lease(str(tmp_path), "extract y")._take(2)
             time.sleep(20)
 
     asleep = Lease(str(tmp_path), "extract x", ttl_s=0.4)
-    with pytest.raises(TesseraError, match="the lease was taken over by extract y"):
-        sleep()
+    before = signal.signal(signal.SIGINT, handler) if handler else signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(TesseraError, match="the lease was taken over by extract y"):
+            sleep()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert asleep.lost
     with Lease(str(tmp_path / "2"), "extract x", ttl_s=0.4) as mine, run._ended_if_lost(mine):
         pass

@@ -116,6 +116,33 @@ def test_who_slept_and_commits_first_keeps_its_files(tmp_path: Path) -> None:
     assert set(plain(tmp_path)) >= {"a", "b"}
 
 
+@pytest.mark.parametrize("when", ["before", "at"])
+def test_who_slept_before_its_moves_finds_them_done(tmp_path: Path, when: str) -> None:
+    """A compaction; the next night and another compaction have moved its files to their place, and on."""
+    root = tmp_path / "v1"
+    night(root, RUNS[1], ["a"])
+    night(root, RUNS[2], ["b"])
+    real = snapshots.commit if when == "before" else snapshots.settle
+    calls = []
+
+    def late(at: str, snapshot: snapshots.Snapshot) -> bool | None:
+        done = real(at, snapshot) if when == "before" else None
+        calls.append(snapshot.number)
+        if calls == ([3] if when == "before" else [2, 3]):
+            for lease in (root / "_leases").iterdir():
+                lease.write_text(json.dumps({**json.loads(lease.read_text()), "released": True}))
+            night(root, RUNS[3], ["c"])
+            upkeep.compact(str(tmp_path))
+        return done if when == "before" else real(at, snapshot)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshots, "commit" if when == "before" else "settle", late)
+        upkeep.compact(str(tmp_path))
+    assert max(calls) == 5
+    assert ids(tmp_path) == ["a", "b", "c"]
+    assert set(plain(root)) == {"a", "b", "c"}
+
+
 @pytest.mark.parametrize("how", ["night", "compact"])
 def test_who_slept_while_others_committed_removes_nothing_of_theirs(tmp_path: Path, how: str) -> None:
     """It found nothing to do, at a snapshot that is no longer the newest; or it wakes up behind its own commit."""

@@ -136,6 +136,38 @@ def test_a_compaction_that_slept_through_a_vacuum_commits_nothing(out: Path, mon
     assert ids(out) == ["a", "b", "c", "e"]
 
 
+def test_a_vacuum_that_slept_through_a_rollback_removes_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rollback has committed; its moves out of what the vacuum deletes are still to come."""
+    upkeep.compact(str(out))
+    delete, settle = snapshots.delete, snapshots.settle
+    settled = []
+
+    def late(root: str, number: int) -> None:
+        monkeypatch.setattr(snapshots, "delete", delete)
+        for lease in (out / "v1" / "_leases").iterdir():
+            lease.write_text(json.dumps({**json.loads(lease.read_text()), "released": True}))
+        monkeypatch.setattr(snapshots, "settle", lambda *of: settle(*of) if not settled else None)
+        monkeypatch.setattr(snapshots, "commit", _then(snapshots.commit, settled.append))
+        upkeep.rollback(str(out), 3)
+        monkeypatch.setattr(snapshots, "settle", settle)
+        delete(root, number)
+
+    monkeypatch.setattr(snapshots, "delete", late)
+    with pytest.raises(TesseraError, match="the lease was taken over by rollback"):
+        upkeep.vacuum(str(out), 0)
+    assert settled
+    assert ids(out) == ["a", "b", "c", "e"]
+
+
+def _then(real: Any, after: Any) -> Any:
+    def both(*of: Any) -> Any:
+        done = real(*of)
+        after(of)
+        return done
+
+    return both
+
+
 def test_a_vacuum_leaves_an_interrupted_run_to_be_continued(out: Path) -> None:
     root = str(out / "v1")
     with Transaction(root, "extract", RUNS[4]) as transaction:

@@ -127,6 +127,9 @@ class Child:
                 reply = self._awaited()
             except (BrokenPipeError, ConnectionResetError):
                 reply = self._death()
+            except BaseException:  # interrupted: what the process still answers is to nobody's question
+                self._end()
+                raise
             if isinstance(reply, Death):
                 return reply
             kept = True

@@ -39,7 +39,7 @@ class Segment:
         self.fd = shared_file() if fd is None else fd
         self.memory: mmap.mmap | None = None
         self.filled = 0
-        self.maps: list[tuple[int, int]] = []
+        self.maps: list[tuple[int, int, mmap.mmap]] = []
         self.close = weakref.finalize(self, os.close, self.fd)
 
     def empty(self, size: int, dtype: np.dtype[Any]) -> np.ndarray:
@@ -94,10 +94,11 @@ class Segment:
 
     def _offset(self, address: int) -> int | None:
         """Where in the arrays of ``empty`` this address lies."""
-        return next((address - start for start, size in self.maps if 0 <= address - start < size), None)
+        return next((address - start for start, size, _ in self.maps if 0 <= address - start < size), None)
 
     def _fill(self, head: bytes, small: bytes, big: pa.Table | None) -> bytes:
         start, self.filled = self.filled, 0
+        self.maps = self.maps[-1:]  # an address that is unmapped may be anything's soon
         at = [start, start + _aligned(len(head)), start + _aligned(len(head)) + _aligned(len(small))]
         need = at[2]
         if big is not None:
@@ -149,7 +150,7 @@ class Segment:
         if self.memory is None or len(self.memory) < size:
             self.memory = mmap.mmap(self.fd, size)
             start = np.frombuffer(self.memory, np.uint8).ctypes.data
-            self.maps = [*(self.maps if self.filled else ()), (start, size)]
+            self.maps = [*(self.maps if self.filled else ()), (start, size, self.memory)]
         return memoryview(self.memory)
 
 
@@ -188,6 +189,12 @@ class Known:
         if len(self.segments) > 2 * _KEEP:
             self.segments.pop(next(iter(self.segments))).close()
         return segment
+
+    def drop_large(self) -> None:
+        """After an answer: the other side keeps no very large one either."""
+        for place, segment in list(self.segments.items()):
+            if os.fstat(segment.fd).st_size > _KEEP_BYTES:
+                self.segments.pop(place).close()
 
 
 def _aligned(size: int) -> int:

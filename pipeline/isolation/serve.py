@@ -62,6 +62,8 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
             _silence()
         else:
             reply = _mapped(stage, watcher, asked, answer, message)
+        del asked, answer
+        known.drop_large()
         channel.send(reply)
 
 

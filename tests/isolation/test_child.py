@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import TesseraError
-from pipeline.isolation import LimitsConfig
+from pipeline.isolation import Isolated, LimitsConfig
 from pipeline.isolation.child import Child, Death, Mapped
 from pipeline.isolation.notes import Orders
 from pipeline.isolation.parcels import Pool
@@ -56,6 +57,24 @@ def test_how_it_ended_is_told() -> None:
     death = child.map(pa.table({"do": ["abort"]}), Orders())
     assert death == Death(None, "crash", "the decoder's process died (SIGABRT)", ours=False)
     assert not child.alive
+
+
+def test_after_an_interruption_no_answer_is_taken_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    stage = Isolated(Plain(), LimitsConfig())
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        stage.setup()
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(KeyboardInterrupt):
+            stage(pa.table({"do": ["wait"], "n": [1]}))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert "pid" in stage(pa.table({"do": ["pid"], "n": [2]})).column_names
+    stage.close()
 
 
 def test_time_in_which_the_machine_stood_still_is_nobody_s() -> None:

@@ -110,6 +110,21 @@ def test_the_other_process_knows_a_segment_again() -> None:
     assert len(os.listdir("/proc/self/fd")) <= before + 2 * parcels._KEEP
 
 
+def test_the_other_process_keeps_no_large_segment_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parcels, "_KEEP_BYTES", 1 << 20)
+    known, small, large = Known(), Segment(), Segment()
+    message = large.write(None, _table(8, 100_000))
+    before = len(os.listdir("/proc/self/fd"))
+    mine, _ = known.segment(os.dup(large.fd)), known.segment(os.dup(small.fd))
+    _, done = mine.read(message)
+    assert done == _table(8, 100_000)
+    del mine, done
+    known.drop_large()
+    gc.collect()
+    assert len(known.segments) == 1
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+
+
 def test_a_segment_that_is_dropped_is_closed() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(50):
@@ -147,6 +162,27 @@ def test_what_was_filled_in_the_segment_is_not_copied(width: int) -> None:
         assert os.fstat(segment.fd).st_size == before or width == 10, "nothing was copied behind it"
         told, done = Segment(os.dup(segment.fd)).read(message)
         assert (told, done) == ("told", _table(8, width))
+
+
+def test_a_segment_that_grows_while_it_is_filled_mixes_nothing_up() -> None:
+    """Its old maps are unmapped, and what comes next may lie at their addresses."""
+    ours = Segment()
+    theirs = Segment(os.dup(ours.fd))
+    random = np.random.default_rng(0)
+    most = 300_000
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensors, "empty", ours.empty)
+        for _ in range(60):
+            sizes = random.integers(70_000, 70_000 + most, (3, 2))
+            arrays = {str(i): [random.integers(0, 255, n, np.uint8) for n in pair] for i, pair in enumerate(sizes)}
+            table = pa.table({name: pack(values) for name, values in arrays.items()})
+            message = ours.write(None, table)
+            del table
+            _, done = theirs.read(message)
+            assert done is not None
+            for name, values in arrays.items():
+                assert all(np.array_equal(a, b) for a, b in zip(values, unpack(done[name]), strict=True))
+            most = int(most * 1.08)
 
 
 def test_slices_and_mixtures_of_what_was_filled_arrive() -> None:
