@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pipeline.config import PoolConfig
 from pipeline.errors import ConfigError
 
+_PARTS = 8
+"""Into so many parts pools divide a GPU at most, unless they say how."""
+_LITTLE = 1e-9
 _TASK, _SPARE = 5, 25
 """Hundredths of a CPU: a small task's, and what actors leave of a node on average."""
 TASK_CPUS = _TASK / 100
@@ -37,21 +40,33 @@ class Actors:
 
 
 def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, blocks: int) -> dict[str, Actors]:
-    """One actor per GPU, or per core on a host without.
+    """One actor per GPU, or per core on a host without. Pools that say nothing share the GPUs.
 
     Args:
         on_gpu: decoding is then a task of its own and takes a whole CPU; the largest nodes keep one.
         blocks: of samples there are; more actors than that do not start at once.
 
     Raises:
-        ConfigError: more CPUs or GPUs than the cluster has, or than any node of it.
+        ConfigError: more CPUs or GPUs than the cluster has, or than any node of it; or not one actor of each pool
+            finds room.
     """
     cpus = sum(node.cpus for node in nodes)
-    wanted = {name: float(on_gpu) if pool.num_gpus is None else pool.num_gpus for name, pool in pools.items()}
-    counts = {}
+    wanted = _gpus(pools, nodes, on_gpu)
     for name, pool in pools.items():
         _check_fits(name, pool, wanted[name], nodes)
-        most = pool.max_actors or max(1, _per_gpu(wanted[name], nodes) if wanted[name] else int(cpus))
+    if not _stand(pools, wanted, nodes):
+        told = ", ".join(
+            f"{name}: {wanted[name]:g} GPUs and {pool.num_cpus or 0:g} CPUs" for name, pool in pools.items()
+        )
+        raise ConfigError(
+            "compute.pools",
+            f"an actor takes, {told}; the nodes have no room for one of each at once",
+            "a smaller num_gpus or num_cpus, or fewer pools",
+        )
+    at_most = _at_most(pools, wanted, nodes)
+    counts = {}
+    for name, pool in pools.items():
+        most = pool.max_actors or max(1, at_most[name] if wanted[name] else int(cpus))
         counts[name] = min(pool.min_actors or min(most, max(1, blocks)), most), most
     largest = max(node.cpus for node in nodes)
     if on_gpu and largest < 2:
@@ -103,8 +118,85 @@ def _check_fits(name: str, pool: PoolConfig, gpus: float, nodes: Sequence[Node])
         )
 
 
-def _per_gpu(gpus: float, nodes: Sequence[Node]) -> int:
-    return sum(int(node.gpus / gpus + 1e-9) for node in nodes)
+def without_room(pools: Mapping[str, Actors], nodes: Sequence[Node]) -> str | None:
+    """Name of a pool of which no node can hold an actor, however empty it is."""
+    for name, one in pools.items():
+        if not any(one.num_cpus <= node.cpus + _LITTLE and one.num_gpus <= node.gpus + _LITTLE for node in nodes):
+            return name
+    return None
+
+
+def _gpus(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool) -> dict[str, float]:
+    """GPUs of an actor of each pool: what is declared, else a whole one, or such a part that all find room."""
+    for parts in range(1, _PARTS + 1):
+        share = float(on_gpu) / parts
+        found = {name: share if pool.num_gpus is None else pool.num_gpus for name, pool in pools.items()}
+        if not on_gpu or _stand(pools, found, nodes):
+            return found
+    return {name: float(on_gpu) if pool.num_gpus is None else pool.num_gpus for name, pool in pools.items()}
+
+
+class _Gpus:
+    """What is free of each device of each node."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.free = [[1.0] * int(node.gpus) for node in nodes]
+
+    def take(self, node: int, gpus: float) -> bool:
+        """On one device; of more than one GPU, on as many that are wholly free."""
+        devices, whole = self.free[node], math.ceil(gpus - _LITTLE)
+        found = [i for i, free in enumerate(devices) if free >= min(gpus, 1.0) - _LITTLE][:whole]
+        if len(found) < whole:
+            return False
+        for i in found:
+            devices[i] -= min(gpus, 1.0)
+        return True
+
+
+def _stand(pools: Mapping[str, PoolConfig], gpus: Mapping[str, float], nodes: Sequence[Node]) -> bool:
+    """Whether one actor of every pool finds room at once, the largest first."""
+    free, cpus = _Gpus(nodes), [node.cpus for node in nodes]
+    for name in sorted(pools, key=lambda name: (gpus[name], pools[name].num_cpus or 0.0), reverse=True):
+        asked = pools[name].num_cpus or 0.0
+        order = sorted(range(len(nodes)), key=lambda i: (nodes[i].gpus, cpus[i]))
+        node = next((i for i in order if cpus[i] >= asked - _LITTLE and free.take(i, gpus[name])), None)
+        if node is None:
+            return False
+        cpus[node] -= asked
+    return True
+
+
+def _at_most(pools: Mapping[str, PoolConfig], gpus: Mapping[str, float], nodes: Sequence[Node]) -> dict[str, int]:
+    """Actors of the pools that take GPUs: in turn one more of each that does not say how many, as long as there is
+    room, and for one of every other pool too, wherever Ray puts them."""
+    free, devices = _Gpus(nodes), sum(int(node.gpus) for node in nodes)
+    named = [name for name in sorted(pools, key=lambda name: gpus[name], reverse=True) if gpus[name]]
+    counts = {name: pools[name].max_actors or 1 for name in named}
+
+    def taken(name: str) -> bool:
+        return any(free.take(i, gpus[name]) for i in range(len(nodes)))
+
+    def blocked(name: str, counts: Mapping[str, int]) -> int:
+        """Devices on which the others may leave no room for an actor of this pool, at worst."""
+        others = [other for other in named if other != name]
+        if not others:
+            return 0
+        each = 1 + int(max(0.0, 1.0 - gpus[name]) / max(gpus[other] for other in others) + _LITTLE)
+        return sum(counts[other] * math.ceil(gpus[other] - _LITTLE) for other in others) // each
+
+    for name in named:
+        for _ in range(counts[name]):
+            taken(name)
+    growing = [name for name in named if pools[name].max_actors is None]
+    while growing:
+        for name in list(growing):
+            more = {**counts, name: counts[name] + 1}
+            safe = all(devices - blocked(other, more) >= gpus[other] - _LITTLE for other in named if other != name)
+            if safe and taken(name):
+                counts = more
+            else:
+                growing.remove(name)
+    return counts
 
 
 def _fullest(

@@ -47,7 +47,7 @@ from pipeline.isolation import Isolated
 from pipeline.lease import Lease
 from pipeline.media import Modality
 from pipeline.plan import Plan, Prepared, wanted
-from pipeline.pools import TASK_CPUS, Actors, Node, sizes
+from pipeline.pools import TASK_CPUS, Actors, Node, sizes, without_room
 from pipeline.progress import MemoryMeter, Progress, quiet
 from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.ray_sink import ShardSink
@@ -63,6 +63,7 @@ from pipeline.trail import Trail
 from pipeline.transaction import Transaction
 
 _ANSWER_S = 10.0
+_LOOK_S, _ROOM_S = 5.0, 300.0
 _ADVICE_OF_RAY = " Failed to apply UDF transform after "  # added to the words of any error, of ours too
 _PACKAGES = (
     "ray",
@@ -242,7 +243,7 @@ def _compute(
     _start_ray(prepared.config)
     pools, on_gpu = _pools(prepared, len(plan.units))
     sink = _sink(prepared, run_id, _root(prepared.config))
-    with Progress(plan.samples, terminal) as progress:
+    with Progress(plan.samples, terminal) as progress, _ended_without_room(pools):
         try:
             _graph(prepared, plan, carry, progress, pools, on_gpu).write_datasink(
                 sink, ray_remote_args={"num_cpus": TASK_CPUS}, concurrency=_tasks_at_once()
@@ -411,17 +412,59 @@ def _pools(prepared: Prepared, blocks: int) -> tuple[dict[str, Actors], bool]:
         ConfigError: see `pools.sizes`.
     """
     features, compute = prepared.features, prepared.config.compute
-    nodes = [
-        Node(float(node["Resources"]["CPU"]), float(node["Resources"].get("GPU", 0)))
-        for node in ray.nodes()
-        if node["Alive"] and "CPU" in node["Resources"]
-    ]
+    nodes = _nodes()
     pools = {feature.config.pool: compute.pools[feature.config.pool] for feature in features}
     asked = any(pool.num_gpus for pool in pools.values()) or any(
         getattr(feature.config.encoder, "device", "cpu") != "cpu" for feature in features
     )
     on_gpu = asked and any(node.gpus for node in nodes)
     return sizes(pools, nodes, on_gpu, blocks), on_gpu
+
+
+def _nodes() -> list[Node]:
+    return [
+        Node(float(node["Resources"]["CPU"]), float(node["Resources"].get("GPU", 0)))
+        for node in ray.nodes()
+        if node["Alive"] and "CPU" in node["Resources"]
+    ]
+
+
+@contextlib.contextmanager
+def _ended_without_room(pools: dict[str, Actors]) -> Iterator[None]:
+    """A pool that found no node for an actor any more would be waited for, for ever.
+
+    Raises:
+        TesseraError: for ``_ROOM_S`` no node of the cluster was large enough for some pool.
+    """
+    lost: list[str] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        since: float | None = None
+        while not over.wait(_LOOK_S):
+            with contextlib.suppress(Exception):  # a cluster that does not answer is told by what is waited for
+                name = without_room(pools, _nodes())
+                since = (since or time.monotonic()) if name else None
+                if name and since and time.monotonic() - since > _ROOM_S:
+                    lost.append(name)
+                    _thread.interrupt_main()
+                    return
+
+    watching = threading.Thread(target=watch, daemon=True, name="tessera-room")
+    if threading.current_thread() is threading.main_thread():
+        watching.start()
+    try:
+        yield
+    except BaseException:
+        if lost:
+            one = pools[lost[0]]
+            raise TesseraError(
+                f"compute.pools.{lost[0]}: no node is left for an actor of {one.num_cpus:g} CPUs and {one.num_gpus:g} "
+                "GPUs: bring one back, then run again to continue"
+            ) from None
+        raise
+    finally:
+        over.set()
 
 
 def _graph(

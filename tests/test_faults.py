@@ -111,3 +111,46 @@ def test_runs_over_a_storage_that_fails(tmp_path: Path) -> None:
     assert json.dumps(third).count('"io": 2') >= 1
     assert _ids(out, "data") == names
     assert not list(out.rglob("*.tmp"))
+
+
+_LOST = """
+import json, sys, threading, time
+import ray
+from ray.cluster_utils import Cluster
+from tests.stages.media_fixtures import IMAGE, config
+from pathlib import Path
+from pipeline import run
+from pipeline.errors import TesseraError
+from pipeline.stages.encode import EncodeStage
+
+class Slow(EncodeStage):
+    def __call__(self, table):
+        time.sleep(600)
+
+run.EncodeStage, run._LOOK_S, run._ROOM_S = Slow, 0.5, 4.0
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+large = cluster.add_node(num_cpus=4)
+hook = {"env_vars": {"PYTHONPATH": "."}}
+ray.init(address=cluster.address, log_to_driver=False, runtime_env=hook)
+settings = config(Path(sys.argv[1]), {"i": IMAGE}, compute={"pools": {"default": {"num_cpus": 3, "max_actors": 1}}})
+threading.Timer(12, lambda: cluster.remove_node(large)).start()
+started = time.time()
+try:
+    run.extract(run.prepare(settings), show_progress=False)
+except TesseraError as error:
+    print("TOLD", json.dumps({"error": str(error), "seconds": time.time() - started}), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_pool_whose_only_node_is_lost_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "in" / "0.png")
+    command = [sys.executable, "-c", _LOST, str(tmp_path / "in")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=150)
+    told = [json.loads(line.removeprefix("TOLD ")) for line in done.stdout.splitlines() if line.startswith("TOLD ")]
+    assert len(told) == 1, done.stdout + done.stderr
+    words = "compute.pools.default: no node is left for an actor of 3 CPUs and 0 GPUs: bring one back, then run again"
+    assert words in told[0]["error"]
+    assert 12 < told[0]["seconds"] < 60

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import PoolConfig
 from pipeline.errors import ConfigError
-from pipeline.pools import TASK_CPUS, Actors, Node, sizes
+from pipeline.pools import TASK_CPUS, Actors, Node, sizes, without_room
 
 
 def _sizes(pools: dict[str, Any], nodes: list[Node], on_gpu: bool = False, blocks: int = 10_000) -> dict[str, Actors]:
@@ -56,10 +56,46 @@ def test_beside_a_gpu_a_node_of_one_cpu_has_no_room_for_decoding() -> None:
         _sizes({"a": {}}, [Node(1, 1)] * 4, on_gpu=True)
 
 
+def test_pools_share_the_gpus() -> None:
+    def shown(pools: Any, nodes: list[Node]) -> list[tuple[int, float]]:
+        return [(one.most, one.num_gpus) for one in _sizes(pools, nodes, on_gpu=True).values()]
+
+    one, two, eight = [Node(8, 1)], [Node(4, 1), Node(4, 1)], [Node(64, 8)]
+    assert shown({"a": {}, "b": {}}, one) == [(1, 0.5), (1, 0.5)]
+    assert shown({"a": {}, "b": {}, "c": {}}, two) == [(2, 0.5), (1, 0.5), (1, 0.5)]
+    assert shown({"a": {}, "b": {}, "c": {}}, eight) == [(3, 1.0), (3, 1.0), (2, 1.0)]
+    assert shown({"a": {"num_gpus": 2}, "b": {}}, eight) == [(3, 2.0), (2, 1.0)]
+    assert shown({"a": {"max_actors": 6}, "b": {}}, eight) == [(6, 1.0), (2, 1.0)]
+    # two of a half on two devices would leave none whole
+    assert shown({"a": {"num_gpus": 0.5}, "b": {}}, two) == [(1, 0.5), (1, 1.0)]
+    assert shown({"a": {"num_gpus": 0.6}}, [Node(16, 4)]) == [(4, 0.6)]
+
+
+@pytest.mark.parametrize(
+    ("pools", "nodes"),
+    [
+        ({"a": {}, "b": {"num_gpus": 1}, "c": {"num_gpus": 1}}, [Node(8, 2)]),
+        ({f"p{i}": {} for i in range(9)}, [Node(8, 1)]),
+        ({"a": {"num_gpus": 2}, "b": {"num_gpus": 1}}, [Node(4, 2), Node(4)]),
+        ({name: {"num_cpus": 3, "max_actors": 1} for name in "ab"}, [Node(5), Node(2)]),
+    ],
+)
+def test_pools_of_which_not_one_actor_each_finds_room(pools: Any, nodes: list[Node]) -> None:
+    with pytest.raises(ConfigError, match="have no room for one of each at once; a smaller num_gpus or num_cpus"):
+        _sizes(pools, nodes, on_gpu=any(node.gpus for node in nodes))
+
+
+def test_a_pool_for_which_no_node_is_left() -> None:
+    pools = {"a": Actors(1, 1, 0.5, 0.0), "b": Actors(1, 1, 0.5, 1.0)}
+    assert without_room(pools, [Node(2), Node(2, 1)]) is None
+    assert without_room(pools, [Node(2), Node(2)]) == "b"
+    assert without_room(pools, [Node(0.25, 1)]) == "a"
+    assert without_room(pools, []) == "a"
+
+
 def test_one_actor_per_gpu_or_core() -> None:
     nodes = [Node(2, 1), Node(2, 1)]
-    found = _sizes({"a": {"num_gpus": 0.5}, "b": {}}, nodes, on_gpu=True, blocks=3)
-    assert [(one.least, one.most, one.num_gpus) for one in found.values()] == [(3, 4, 0.5), (2, 2, 1.0)]
+    assert _sizes({"a": {"num_gpus": 0.5}}, nodes, on_gpu=True, blocks=3)["a"].least == 3
     assert [(one.least, one.most) for one in _sizes({"a": {}}, nodes, blocks=2).values()] == [(2, 4)]
     assert _sizes({"a": {"num_gpus": 0.6}}, nodes, on_gpu=True)["a"].most == 2, "a GPU holds one of 0.6, not 1.67"
     assert _sizes({"a": {"max_actors": 3, "min_actors": 1}}, nodes)["a"] == Actors(1, 3, 0.97, 0.0)
