@@ -36,9 +36,9 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipeline import config as configs
 from pipeline import features as binding
+from pipeline import malloc, snapshots, sources, state, storage
 from pipeline import plan as planning
 from pipeline import report as reporting
-from pipeline import snapshots, sources, state, storage
 from pipeline.config import PipelineConfig
 from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.errors import BudgetExceeded, ConfigError, DeviceFailed, TesseraError, describe, one_line
@@ -343,6 +343,7 @@ class _Stage:
     """Stages as Ray calls them: set up once a process; the last pool's rows are counted for the progress display."""
 
     def __init__(self, stages: tuple[Any, ...], progress: Any, last: bool = False) -> None:
+        malloc.keep_pages()
         self.stages, self.progress, self.last = stages, progress, last
         self.trail = Trail(progress) if any(isinstance(stage, EncodeStage) for stage in stages) else None
         self.broken: Exception | None = None

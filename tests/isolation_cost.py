@@ -1,10 +1,14 @@
-"""What isolation costs where nothing goes wrong: `python -m tests.isolation_cost [processes]`.
+"""What isolation costs where nothing goes wrong: `python -m tests.isolation_cost [pairs]`.
 
-CPU seconds of decoding and tokenizing real media in the process itself, against a child (its CPU seconds and its
-parent's together): table by table in turn, in alternating order; of each table the least of all rounds counts, since
-what else a shared machine does only adds. Fresh processes are as much as 6 % apart by themselves, so each pair is one
-fresh process with one fresh child, and the interval is over those. `same malloc`: both with the settings of malloc
-that every child has; `as shipped`: only the child. Numeric libraries have one thread in both, as in Ray's workers.
+CPU seconds of real media's rows, in the process itself against a child (its CPU seconds and its parent's together):
+some tables one way, then the same the other way, and again; of each table the least of all rounds counts, since what
+else a shared machine does only adds. (Turns of a single table would measure caches that a run never finds so cold:
+there each process goes on with its own.) Told for decoding and tokenizing alone, and with what every run does beside
+it, at the least: the columns of raw tokens, written to a shard.
+
+Where a process's buffers happen to lie is worth 3 % of decoding, the same in every round. So each pair is one fresh
+process with one fresh child, in both of which something of random size is allocated first, and the interval is over
+those. malloc is set as in every worker, and numeric libraries have one thread, as in Ray's workers.
 """
 
 from __future__ import annotations
@@ -23,18 +27,20 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import config as configs
-from pipeline import sources
-from pipeline.features import bind
+from pipeline import malloc, sources
+from pipeline.config import PipelineConfig
+from pipeline.features import Feature, bind
 from pipeline.isolation import Isolated, LimitsConfig
+from pipeline.schema import FIXED
+from pipeline.sinks.shards import ShardWriter, footer
 from pipeline.stages.decode import DecodeStage
+from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
-from pipeline.tensors import unpack
 
 DATA = Path(os.environ.get("TESSERA_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 BLOCK_ROWS = 32
 ROUNDS = 4
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 RAW: dict[str, Any] = {"encoder": {"kind": "raw"}, "emit": ["tokens"]}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
     "images": (
@@ -62,29 +68,28 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
 
 
 def main() -> None:
-    if len(sys.argv) > 2:
-        print(json.dumps(_pair(sys.argv[1])))
-        return
-    processes = int(sys.argv[1]) if len(sys.argv) > 1 else 12
+    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 12
     for name in CASES:
-        for settings, more in (("same malloc", MALLOC), ("as shipped", {})):
-            pairs = [_in_a_process(name, more) for _ in range(processes)]
-            costs = [pair["isolated_s"] / pair["plain_s"] - 1 for pair in pairs]
-            mean, half = float(np.mean(costs)), 2.2 * float(np.std(costs, ddof=1)) / math.sqrt(processes)
-            told = {key: float(np.median([pair[key] for pair in pairs])) for key in pairs[0]}
+        found = [_in_a_process(name, number) for number in range(pairs)]
+        told = {key: float(np.median([pair[key] for pair in found])) for key in found[0]}
+        for part, of in (("decoding", "decoding and tokenizing alone"), ("all", "with raw columns and their shard")):
+            costs = [pair[f"isolated_{part}_s"] / pair[f"plain_{part}_s"] - 1 for pair in found]
+            mean, half = float(np.mean(costs)), 2.2 * float(np.std(costs, ddof=1)) / math.sqrt(pairs)
             print(
-                f"{name}, {settings}: {1000 * told['plain_s'] / told['rows']:.2f} ms a row; isolation {mean:+.1%}, "
-                f"95 % interval {mean - half:+.1%} to {mean + half:+.1%} over {processes} pairs; "
-                f"a child starts in {told['start_s']:.1f} s and takes {told['own_bytes'] / 1e6:.0f} MB",
+                f"{name}, {of}: {1000 * told[f'plain_{part}_s'] / told['rows']:.2f} ms a row; isolation {mean:+.1%}, "
+                f"95 % interval {mean - half:+.1%} to {mean + half:+.1%} over {pairs} pairs",
                 flush=True,
             )
+        print(
+            f"{name}: a child starts in {told['start_s']:.1f} s and takes {told['own_bytes'] / 1e6:.0f} MB", flush=True
+        )
 
 
-def _in_a_process(name: str, settings: dict[str, str]) -> dict[str, float]:
-    command = [sys.executable, "-m", __spec__.name, name, "pair"]
+def _in_a_process(name: str, number: int) -> dict[str, float]:
+    code = f"from tests.isolation_cost import tell; tell({name!r}, {number})"
     done = subprocess.run(
-        command,
-        env={**os.environ, **THREADS, **settings},
+        [sys.executable, "-c", code],
+        env={**os.environ, **THREADS},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         check=True,
@@ -93,27 +98,47 @@ def _in_a_process(name: str, settings: dict[str, str]) -> dict[str, float]:
     return told
 
 
-def _pair(name: str) -> dict[str, float]:
+def tell(name: str, number: int) -> None:
+    """What one pair found, as JSON."""
+    print(json.dumps(_pair(name, number)))
+
+
+class Shaken(DecodeStage):
+    """With something of random size allocated before anything else."""
+
+    seed = 0
+
+    def setup(self) -> None:
+        random = np.random.default_rng((self.seed, os.getpid()))
+        self.before = [bytearray(int(size)) for size in random.integers(16, 1 << 17, 16)]
+        super().setup()
+
+
+def _pair(name: str, seed: int) -> dict[str, float]:
     """Both ways through the same tables, and what the child takes."""
+    malloc.keep_pages()
     files, feature, window, blocks = CASES[name]
-    stage, tables = _work(files, {**RAW, **feature}, window, blocks)
-    plain, isolated = _fresh(stage), Isolated(_fresh(stage), LimitsConfig())
+    settings, features, tables = _work(files, {**RAW, **feature}, window, blocks)
+    plain, isolated = _fresh(settings, features, seed), Isolated(_fresh(settings, features, seed), LimitsConfig())
     started = time.perf_counter()
     isolated.setup()
     start_s = time.perf_counter() - started
     plain.setup()
-    least = {id(one): np.full(len(tables), np.inf) for one in (plain, isolated)}
-    for turn in range(1 + ROUNDS):
-        for number, table in enumerate(tables):
-            for one in (plain, isolated) if (turn + number) % 2 else (isolated, plain):
-                seconds = _seconds(one, table, isolated)
-                if turn:  # the first warms up
-                    least[id(one)][number] = min(least[id(one)][number], seconds)
+    encode = EncodeStage(settings, features)
+    encode.setup()
+    least = {one: np.full((2, len(tables)), np.inf) for one in ("plain", "isolated")}
+    with tempfile.TemporaryDirectory() as out:
+        for turn in range(1 + ROUNDS):
+            for one in ("plain", "isolated") if turn % 2 else ("isolated", "plain"):
+                for number, table in enumerate(tables):
+                    seconds = _seconds(plain if one == "plain" else isolated, encode, table, isolated, out)
+                    if turn:  # the first warms up
+                        least[one][:, number] = np.minimum(least[one][:, number], seconds)
     own_bytes = _own_bytes(isolated)
     isolated.close()
     return {
-        "plain_s": float(least[id(plain)].sum()),
-        "isolated_s": float(least[id(isolated)].sum()),
+        **{f"{one}_decoding_s": float(parts[0].sum()) for one, parts in least.items()},
+        **{f"{one}_all_s": float(parts[1].sum()) for one, parts in least.items()},
         "rows": sum(map(len, tables)),
         "start_s": start_s,
         "own_bytes": own_bytes,
@@ -122,8 +147,8 @@ def _pair(name: str) -> dict[str, float]:
 
 def _work(
     files: str, feature: dict[str, Any], window: dict[str, Any], blocks: int
-) -> tuple[DecodeStage, list[pa.Table]]:
-    """The stage, and the rows that a probe cuts the files into, in blocks."""
+) -> tuple[PipelineConfig, tuple[Feature, ...], list[pa.Table]]:
+    """The rows that a probe cuts the files into, in blocks."""
     with tempfile.TemporaryDirectory() as out:
         settings = configs.parse(
             {
@@ -142,23 +167,28 @@ def _work(
     enough = np.linspace(0, len(listed) - 1, min(len(listed), blocks * BLOCK_ROWS)).astype(int)
     rows = probe(listed.take(pa.array(enough)))
     rows = rows.slice((len(rows) - blocks * BLOCK_ROWS) // 2)
-    return DecodeStage(settings, features), [rows.slice(at * BLOCK_ROWS, BLOCK_ROWS) for at in range(blocks)]
+    return settings, features, [rows.slice(at * BLOCK_ROWS, BLOCK_ROWS) for at in range(blocks)]
 
 
-def _fresh(stage: DecodeStage) -> DecodeStage:
-    return DecodeStage(stage.config, stage.features)
+def _fresh(settings: PipelineConfig, features: tuple[Feature, ...], seed: int) -> Shaken:
+    stage = Shaken(settings, features)
+    stage.seed = seed
+    return stage
 
 
-def _seconds(stage: Any, table: pa.Table, isolated: Isolated) -> float:
-    """CPU seconds of the stage and of a reader of its arrays, of both processes."""
+def _seconds(stage: Any, encode: EncodeStage, table: pa.Table, isolated: Isolated, out: str) -> tuple[float, float]:
+    """CPU seconds of both processes: after decoding, and after the shard."""
     started = _cpu_s(isolated)
     done = stage(table)
-    for name in done.column_names:
-        if "/" in name:
-            for array in unpack(done[name]):
-                if array is not None:
-                    array.max()  # what an encoder does at least: reads each value once
-    return _cpu_s(isolated) - started
+    decoded = _cpu_s(isolated)
+    done = encode(done)
+    feature = encode.features[0]
+    schema = footer(pa.schema([*FIXED, *feature.fields()]), {})
+    columns = {feature.name: [field.name for field in feature.fields()]}
+    writer = ShardWriter(out, "shard", "run", columns, schema, encode.config.output)
+    writer.add(done)
+    writer.close()
+    return decoded - started, _cpu_s(isolated) - started
 
 
 def _cpu_s(isolated: Isolated) -> float:

@@ -40,6 +40,7 @@ ORDER = [
     "dataset",
     "snapshots",
     "collate",
+    "malloc",
     "tensors",
     "schema",
     "checkpoint",

@@ -32,12 +32,7 @@ _STARTS = 3
 _RUN = (
     "import sys; sys.path[:] = sys.argv[4:]; from pipeline.isolation.serve import main; main(*map(int, sys.argv[1:4]))"
 )
-_ENVIRONMENT = {
-    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-    # pages that glibc gives back after each picture, and takes again for the next, cost up to a tenth of decoding
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-}
+_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 _DOING: dict[Step, str] = {"probe": "opening", "decode": "decoding", "tokenize": "tokenizing"}
 
 
@@ -108,7 +103,7 @@ class Child:
 
     def map(self, table: pa.Table, orders: Orders) -> Mapped | Death:
         """``table`` through the stage, or how the process ended at it. Raises what the stage raises."""
-        answer = self._exchange(orders, table)
+        answer = self._exchange(None if orders == Orders() else orders, table)
         if isinstance(answer, Death):
             return answer
         survived, done = answer

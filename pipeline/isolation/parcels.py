@@ -60,7 +60,10 @@ class Segment:
             return self._fill(pickle.dumps((values, None), 5), b"", None)
         same, kept = _same(table, known)
         # Small columns go apart: copied by the reader, those that outlive the big ones hold no shared memory.
-        sizes = {i: column.get_total_buffer_size() for i, column in enumerate(table.columns) if i not in same}
+        new = [i for i in range(table.num_columns) if i not in same]
+        sizes = dict.fromkeys(new, 0)
+        if table.get_total_buffer_size() >= _BIG_BYTES:
+            sizes = {i: table.column(i).get_total_buffer_size() for i in new}
         here = [i for i, size in sizes.items() if size >= _BIG_BYTES and self._is_here(table.column(i), size)]
         big = [i for i, size in sizes.items() if size >= _BIG_BYTES and i not in here]
         small = [i for i, size in sizes.items() if size < _BIG_BYTES]

@@ -13,7 +13,7 @@ from typing import Protocol
 import fsspec
 import pyarrow as pa
 
-from pipeline import retrying, tensors
+from pipeline import malloc, retrying, tensors
 from pipeline.errors import TesseraError, describe
 from pipeline.isolation.notes import Note, Orders, Watch, Watcher
 from pipeline.isolation.parcels import Known, Segment
@@ -38,6 +38,7 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pa.set_cpu_count(1)
+    malloc.keep_pages()
     channel = socket.socket(fileno=channel_fd)
     known = Known()
     stage: Stage | None = None
@@ -69,8 +70,7 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
 
 def _mapped(stage: Stage, watcher: Watcher, asked: Segment, answer: Segment, message: bytes) -> bytes:
     orders, table = asked.read(message)
-    assert isinstance(orders, Orders)
-    watcher.orders, watcher.survived = orders, set()
+    watcher.orders, watcher.survived = orders or Orders(), set()
     tensors.empty = answer.empty
     try:
         done = stage(table)
