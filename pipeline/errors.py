@@ -88,7 +88,19 @@ class StorageError(TesseraError, OSError):
 
 
 class DeviceFailed(TesseraError):
-    """A device does nothing more in this process, whatever row it is given."""
+    """A device does nothing more in this process, whatever row it is given.
+
+    Args:
+        message: with what to do.
+        words: the device's own.
+    """
+
+    def __init__(self, message: str, words: str) -> None:
+        super().__init__(message, words)
+        self.words = one_line(words, 200)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class BudgetExceeded(TesseraError):

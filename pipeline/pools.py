@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.config import PoolConfig
 from pipeline.errors import ConfigError
@@ -54,16 +54,17 @@ def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, 
     wanted = _gpus(pools, nodes, on_gpu)
     for name, pool in pools.items():
         _check_fits(name, pool, wanted[name], nodes)
-    if not _stand(pools, wanted, nodes):
+    asked = {name: _Asked(pool.num_cpus or 0.0, wanted[name], pool.max_actors or 1) for name, pool in pools.items()}
+    if not _stand(asked, nodes) or not _find_room(asked, nodes):
         told = ", ".join(
-            f"{name}: {wanted[name]:g} GPUs and {pool.num_cpus or 0:g} CPUs" for name, pool in pools.items()
+            f"{name}: {one.most} of {one.gpus:g} GPUs and {one.cpus:g} CPUs" for name, one in asked.items()
         )
         raise ConfigError(
             "compute.pools",
-            f"an actor takes, {told}; the nodes have no room for one of each at once",
-            "a smaller num_gpus or num_cpus, or fewer pools",
+            f"{told}; wherever Ray puts them, not each pool is sure to find room for an actor",
+            "a smaller num_gpus, num_cpus or max_actors, or fewer pools",
         )
-    at_most = _at_most(pools, wanted, nodes)
+    at_most = _at_most(pools, asked, nodes)
     counts = {}
     for name, pool in pools.items():
         most = pool.max_actors or max(1, at_most[name] if wanted[name] else int(cpus))
@@ -84,7 +85,10 @@ def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, 
 
     def room_stays(share: int) -> bool:
         shares = {name: share if one.num_cpus is None else round(100 * one.num_cpus) for name, one in pools.items()}
-        return all(_fullest(node, shares, counts, wanted) <= 100 * node.cpus - keep for node, keep in keeps.items())
+        asked = {name: _Asked(shares[name] / 100, wanted[name], counts[name][1]) for name in pools}
+        return _find_room(asked, nodes) and all(
+            _fullest(node, shares, counts, wanted) <= 100 * node.cpus - keep for node, keep in keeps.items()
+        )
 
     # where declared shares can fill a node whatever the others are, theirs is only what is left
     share = next((one for one in range(largest_share, 0, -1) if room_stays(one)), largest_share) if free else 0
@@ -118,12 +122,28 @@ def _check_fits(name: str, pool: PoolConfig, gpus: float, nodes: Sequence[Node])
         )
 
 
-def without_room(pools: Mapping[str, Actors], nodes: Sequence[Node]) -> str | None:
-    """Name of a pool of which no node can hold an actor, however empty it is."""
-    for name, one in pools.items():
-        if not any(one.num_cpus <= node.cpus + _LITTLE and one.num_gpus <= node.gpus + _LITTLE for node in nodes):
-            return name
-    return None
+def without_room(pools: Mapping[str, Actors], nodes: Sequence[Node], on_gpu: bool) -> str | None:
+    """Name of a pool that does not find room for one actor, beside one of each other, on empty nodes."""
+    asked = {name: _Asked(one.num_cpus, one.num_gpus, 1) for name, one in pools.items()}
+    decoding = {"": _Asked(1.0, 0.0, 1)} if on_gpu else {}
+    if _stand({**asked, **decoding}, nodes):
+        return None
+    alone = (name for name, one in asked.items() if not _stand({name: one, **decoding}, nodes))
+    return next(alone, max(asked, key=lambda name: (asked[name].gpus, asked[name].cpus)))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """CPUs and GPUs of an actor of a pool, and how many there are at most."""
+
+    cpus: float
+    gpus: float
+    most: int
+
+    @property
+    def devices(self) -> int:
+        """On how many an actor stands."""
+        return math.ceil(self.gpus - _LITTLE)
 
 
 def _gpus(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool) -> dict[str, float]:
@@ -131,7 +151,8 @@ def _gpus(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool) 
     for parts in range(1, _PARTS + 1):
         share = float(on_gpu) / parts
         found = {name: share if pool.num_gpus is None else pool.num_gpus for name, pool in pools.items()}
-        if not on_gpu or _stand(pools, found, nodes):
+        asked = {name: _Asked(pool.num_cpus or 0.0, found[name], pool.max_actors or 1) for name, pool in pools.items()}
+        if not on_gpu or (_stand(asked, nodes) and _find_room(asked, nodes)):
             return found
     return {name: float(on_gpu) if pool.num_gpus is None else pool.num_gpus for name, pool in pools.items()}
 
@@ -142,61 +163,76 @@ class _Gpus:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.free = [[1.0] * int(node.gpus) for node in nodes]
 
-    def take(self, node: int, gpus: float) -> bool:
+    def take(self, node: int, one: _Asked) -> bool:
         """On one device; of more than one GPU, on as many that are wholly free."""
-        devices, whole = self.free[node], math.ceil(gpus - _LITTLE)
-        found = [i for i, free in enumerate(devices) if free >= min(gpus, 1.0) - _LITTLE][:whole]
-        if len(found) < whole:
+        devices, share = self.free[node], min(one.gpus, 1.0)
+        found = [i for i, free in enumerate(devices) if free >= share - _LITTLE][: one.devices]
+        if len(found) < one.devices:
             return False
         for i in found:
-            devices[i] -= min(gpus, 1.0)
+            devices[i] -= share
         return True
 
 
-def _stand(pools: Mapping[str, PoolConfig], gpus: Mapping[str, float], nodes: Sequence[Node]) -> bool:
-    """Whether one actor of every pool finds room at once, the largest first."""
+def _stand(asked: Mapping[str, _Asked], nodes: Sequence[Node]) -> bool:
+    """Whether one actor of every pool finds room at once, if the largest are placed first."""
     free, cpus = _Gpus(nodes), [node.cpus for node in nodes]
-    for name in sorted(pools, key=lambda name: (gpus[name], pools[name].num_cpus or 0.0), reverse=True):
-        asked = pools[name].num_cpus or 0.0
+    for one in sorted(asked.values(), key=lambda one: (one.gpus, one.cpus), reverse=True):
         order = sorted(range(len(nodes)), key=lambda i: (nodes[i].gpus, cpus[i]))
-        node = next((i for i in order if cpus[i] >= asked - _LITTLE and free.take(i, gpus[name])), None)
+        node = next((i for i in order if cpus[i] >= one.cpus - _LITTLE and free.take(i, one)), None)
         if node is None:
             return False
-        cpus[node] -= asked
+        cpus[node] -= one.cpus
     return True
 
 
-def _at_most(pools: Mapping[str, PoolConfig], gpus: Mapping[str, float], nodes: Sequence[Node]) -> dict[str, int]:
+def _find_room(asked: Mapping[str, _Asked], nodes: Sequence[Node]) -> bool:
+    """Whether every pool is sure of room for an actor, wherever Ray puts all those of the others.
+
+    Of each node: how many of the others' devices, or actors, it takes to leave no room there. If all of them together
+    are fewer than it takes on all nodes, there is room on some.
+    """
+    for name, one in asked.items():
+        others = [other for key, other in asked.items() if key != name and other.gpus + other.cpus > 0]
+        there = sum(other.most * max(1, other.devices) for other in others)
+        needed = 0
+        for node in nodes:
+            if node.gpus < one.gpus - _LITTLE or node.cpus < one.cpus - _LITTLE:
+                continue
+            ways = [there + 1]
+            if one.gpus and any(other.gpus for other in others):
+                a_device = 1 + int(max(0.0, 1.0 - one.gpus) / max(min(other.gpus, 1.0) for other in others) + _LITTLE)
+                ways.append((int(node.gpus) - one.devices + 1) * a_device)
+            if one.cpus and (largest := max((other.cpus for other in others), default=0.0)):
+                ways.append(1 + int((node.cpus - one.cpus) / largest + _LITTLE))
+            needed += min(ways)
+        if there >= needed:
+            return False
+    return True
+
+
+def _at_most(pools: Mapping[str, PoolConfig], asked: Mapping[str, _Asked], nodes: Sequence[Node]) -> dict[str, int]:
     """Actors of the pools that take GPUs: in turn one more of each that does not say how many, as long as there is
-    room, and for one of every other pool too, wherever Ray puts them."""
-    free, devices = _Gpus(nodes), sum(int(node.gpus) for node in nodes)
-    named = [name for name in sorted(pools, key=lambda name: gpus[name], reverse=True) if gpus[name]]
-    counts = {name: pools[name].max_actors or 1 for name in named}
+    room for it, and room for one of every other pool stays sure."""
+    free = _Gpus(nodes)
+    named = {name: asked[name] for name in sorted(asked, key=lambda name: asked[name].gpus, reverse=True)}
+    named = {name: one for name, one in named.items() if one.gpus}
 
-    def taken(name: str) -> bool:
-        return any(free.take(i, gpus[name]) for i in range(len(nodes)))
+    def placed(one: _Asked) -> bool:
+        return any(free.take(i, one) for i in range(len(nodes)))
 
-    def blocked(name: str, counts: Mapping[str, int]) -> int:
-        """Devices on which the others may leave no room for an actor of this pool, at worst."""
-        others = [other for other in named if other != name]
-        if not others:
-            return 0
-        each = 1 + int(max(0.0, 1.0 - gpus[name]) / max(gpus[other] for other in others) + _LITTLE)
-        return sum(counts[other] * math.ceil(gpus[other] - _LITTLE) for other in others) // each
-
-    for name in named:
-        for _ in range(counts[name]):
-            taken(name)
+    for one in named.values():
+        for _ in range(one.most):
+            placed(one)
     growing = [name for name in named if pools[name].max_actors is None]
     while growing:
         for name in list(growing):
-            more = {**counts, name: counts[name] + 1}
-            safe = all(devices - blocked(other, more) >= gpus[other] - _LITTLE for other in named if other != name)
-            if safe and taken(name):
-                counts = more
+            more = {**named, name: replace(named[name], most=named[name].most + 1)}
+            if _find_room({**asked, **more}, nodes) and placed(named[name]):
+                named = more
             else:
                 growing.remove(name)
-    return counts
+    return {name: one.most for name, one in named.items()}
 
 
 def _fullest(

@@ -14,6 +14,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -22,7 +23,7 @@ from pipeline.errors import TesseraError
 from pipeline.trail import Notes
 
 
-@ray.remote(num_cpus=0, max_concurrency=2)
+@ray.remote(num_cpus=0)
 class _Counter(Notes):
     """Counts what the encoders have finished, keeps what they are at, and why a worker broke, which Ray tells in its
     own words only.
@@ -74,8 +75,11 @@ class Progress:
 
     def __init__(self, samples: int, terminal: TextIO | None) -> None:
         self.samples, self.terminal = samples, terminal
-        self.actor: Any = _Counter.remote()  # type: ignore[attr-defined]
+        # where the driver is: a node that is lost takes no notes along; begun again, it has lost them
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self.actor: Any = _Counter.options(scheduling_strategy=here, max_restarts=-1).remote()  # type: ignore[attr-defined]
         self.first_row_s: float | None = None
+        self.rows = 0
         self._stop = threading.Event()
         self._started = time.perf_counter()
 
@@ -120,6 +124,7 @@ class Progress:
             last = False
             while True:
                 samples, rows, failed = self._read()
+                self.rows = max(self.rows, rows)
                 now = time.perf_counter() - self._started
                 if rows and self.first_row_s is None:
                     self.first_row_s = now

@@ -243,7 +243,7 @@ def _compute(
     _start_ray(prepared.config)
     pools, on_gpu = _pools(prepared, len(plan.units))
     sink = _sink(prepared, run_id, _root(prepared.config))
-    with Progress(plan.samples, terminal) as progress, _ended_without_room(pools):
+    with Progress(plan.samples, terminal) as progress, _ended_without_room(pools, on_gpu, progress):
         try:
             _graph(prepared, plan, carry, progress, pools, on_gpu).write_datasink(
                 sink, ray_remote_args={"num_cpus": TASK_CPUS}, concurrency=_tasks_at_once()
@@ -366,7 +366,7 @@ class _Stage:
                     stage.alone = alone
                 table = stage(table)
         except Exception as error:
-            if isinstance(error, DeviceFailed) and self.trail is not None and self.trail.device_failed():
+            if isinstance(error, DeviceFailed) and self.trail is not None and self.trail.device_failed(error.words):
                 os._exit(1)
             cause = error if isinstance(error, TesseraError) else TesseraError(describe(error))
             ray.wait([self.progress.broke.remote(cause)], timeout=_ANSWER_S)
@@ -431,21 +431,23 @@ def _nodes() -> list[Node]:
 
 
 @contextlib.contextmanager
-def _ended_without_room(pools: dict[str, Actors]) -> Iterator[None]:
-    """A pool that found no node for an actor any more would be waited for, for ever.
+def _ended_without_room(pools: dict[str, Actors], on_gpu: bool, progress: Progress) -> Iterator[None]:
+    """A pool that found no room for an actor any more would be waited for, for ever.
 
     Raises:
-        TesseraError: for ``_ROOM_S`` no node of the cluster was large enough for some pool.
+        TesseraError: for ``_ROOM_S`` nothing advanced, and the nodes had no room for one actor of each pool.
     """
     lost: list[str] = []
     over = threading.Event()
 
     def watch() -> None:
         since: float | None = None
+        before = 0
         while not over.wait(_LOOK_S):
             with contextlib.suppress(Exception):  # a cluster that does not answer is told by what is waited for
-                name = without_room(pools, _nodes())
-                since = (since or time.monotonic()) if name else None
+                name, rows = without_room(pools, _nodes(), on_gpu), progress.rows
+                since = (since or time.monotonic()) if name and rows == before else None
+                before = rows
                 if name and since and time.monotonic() - since > _ROOM_S:
                     lost.append(name)
                     _thread.interrupt_main()
@@ -460,8 +462,8 @@ def _ended_without_room(pools: dict[str, Actors]) -> Iterator[None]:
         if lost:
             one = pools[lost[0]]
             raise TesseraError(
-                f"compute.pools.{lost[0]}: no node is left for an actor of {one.num_cpus:g} CPUs and {one.num_gpus:g} "
-                "GPUs: bring one back, then run again to continue"
+                f"compute.pools.{lost[0]}: the nodes that are left have no room for an actor of {one.num_cpus:g} CPUs "
+                f"and {one.num_gpus:g} GPUs beside the other pools: bring one back, then run again to continue"
             ) from None
         raise
     finally:

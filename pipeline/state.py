@@ -152,6 +152,9 @@ def _with_retry(made: pa.Table, failures: pa.Table, retry: Retry) -> pa.Table:
     again = pa.array([True] * len(made))
     if not retry.all:
         transient = pc.is_in(failures["kind"], value_set=pa.array(TRANSIENT_KINDS))
+        # a process of Ray's is also killed for the memory that others take
+        killed = pc.and_(pc.equal(failures["kind"], "crash"), pc.equal(failures["stage"], "encode"))
+        transient = pc.or_(transient, killed)
         again = pc.and_(transient, pc.less(failures["attempts"], retry.max_attempts))
     of_sample = pc.or_(pc.equal(failures["stage"], "probe"), pc.is_null(failures["feature"]))
     how = pc.if_else(again, pc.if_else(of_sample, RETRY_SAMPLE, RETRY_WINDOW), 0).cast(pa.int8())

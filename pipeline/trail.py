@@ -2,7 +2,7 @@
 twice, alone, is that row's failure.
 
 A decoder's process has a parent that watches it (`pipeline.isolation`). An encoder's is replaced by Ray wherever there
-is room, so its notes lie in the run's counter, which no death of a worker reaches. A lost node or a kill counts as one
+is room, so its notes lie in the run's counter, which stands on the driver's node. A lost node or a kill counts as one
 death at what was at work there, and a row is blamed for two.
 """
 
@@ -17,9 +17,9 @@ import ray
 
 from pipeline.errors import SampleError, TesseraError
 
-_DEATHS = 2
-_SETUPS = 3
-_DEVICES = 20
+_ROW_DEATHS, _BLOCK_DEATHS, _SETUP_DEATHS = 2, 5, 3
+_DEVICE_FAILURES = 9
+"""Without a row or a block that ended well between them: four rows alone, and their block."""
 _ANSWER_S = 10.0
 
 Work = tuple[str, ...]
@@ -32,26 +32,32 @@ class Notes:
     def __init__(self) -> None:
         self.works: dict[str, Work] = {}
         self.deaths: Counter[Work] = Counter()
-        self.devices = 0
+        self.causes: dict[Work, str] = {}
+        self.failures = 0
+        self.progressed = False
 
     def at(self, actor: str, work: Work | None) -> None:
-        """``actor`` begins ``work``, or rests."""
-        if work is None:
-            self.works.pop(actor, None)
-        else:
+        """``actor`` begins ``work``, or rests; what it was at has ended well, unless this is a row of that block."""
+        before = self.works.pop(actor, None)
+        ended = {"row": True, "block": work is None or (work[0] == "block" and work != before)}
+        if before is not None and ended.get(before[0]):
+            self.failures, self.progressed = 0, True
+        if work is not None:
             self.works[actor] = work
 
-    def started(self, actor: str) -> dict[Work, int]:
-        """How often a process died at each work, ``actor``'s last among them if it had one."""
+    def started(self, actor: str) -> tuple[dict[Work, int], dict[Work, str]]:
+        """How often a process died at each work, ``actor``'s last among them if it had one; and what a device said."""
         work = self.works.pop(actor, None)
         if work is not None:
             self.deaths[work] += 1
-        return dict(self.deaths)
+        return dict(self.deaths), dict(self.causes)
 
-    def device_failed(self) -> int:
-        """How many devices' failures that makes in this run."""
-        self.devices += 1
-        return self.devices
+    def device_failed(self, actor: str, words: str) -> bool:
+        """Whether what ``actor`` is at may be to blame: not if nothing has ever ended well, or does any more."""
+        self.failures += 1
+        if (work := self.works.get(actor)) is not None:
+            self.causes[work] = words
+        return self.failures <= (_DEVICE_FAILURES if self.progressed else _ROW_DEATHS)
 
 
 class Trail:
@@ -61,41 +67,56 @@ class Trail:
         self.counter = counter
         self.actor = ray.get_runtime_context().get_actor_id() or ""  # the same after a death
         self.deaths: dict[Work, int] = {}
+        self.causes: dict[Work, str] = {}
+        self.block: Work | None = None
         with suppress(Exception):
-            self.deaths = ray.get(counter.started.remote(self.actor), timeout=_ANSWER_S)
+            self.deaths, self.causes = ray.get(counter.started.remote(self.actor), timeout=_ANSWER_S)
 
     def set_up(self) -> None:
         """Before models are loaded. Raises ``TesseraError`` where that has ended this actor's process too often."""
         work = ("setup", self.actor)
-        if self.deaths.get(work, 0) >= _SETUPS:
-            raise TesseraError(f"a process died {_SETUPS} times while it loaded its models: is memory short?")
+        if self.deaths.get(work, 0) >= _SETUP_DEATHS:
+            raise TesseraError(f"a process died {_SETUP_DEATHS} times while it loaded its models: is memory short?")
         self._tell(work)
 
     def begin(self, table: pa.Table) -> bool:
-        """Before a block. True if a process died at it before: then `enter` is to be called for each row instead."""
+        """Before a block. True if a process died at it before: then `enter` is to be called for each row too.
+
+        Raises:
+            TesseraError: processes died at it again and again, and at no row alone.
+        """
         if not len(table):
             return False
-        work = ("block", table["sample_id"][0].as_py(), str(table["window"][0].as_py()))
-        if work in self.deaths:
-            return True
-        self.counter.at.remote(self.actor, work)
-        return False
+        sample_id, window = table["sample_id"][0].as_py(), table["window"][0].as_py()
+        self.block = ("block", sample_id, str(window))
+        deaths = self.deaths.get(self.block, 0)
+        if deaths >= _BLOCK_DEATHS:
+            raise TesseraError(
+                f"a process died {deaths} times at the block that begins with {sample_id!r}, window {window}, and at "
+                "none of its rows alone: is memory short?"
+            )
+        if deaths:
+            self._tell(self.block)
+        else:
+            self.counter.at.remote(self.actor, self.block)
+        return deaths > 0
 
     def enter(self, feature: str, sample_id: str, window: int) -> None:
         """Before a row is encoded by itself. Raises ``SampleError`` (``crash``) if that has ended a process twice."""
         work = ("row", feature, sample_id, str(window))
-        if self.deaths.get(work, 0) >= _DEATHS:
-            raise SampleError("crash", f"the encoder's process died {_DEATHS} times at it")
+        if self.deaths.get(work, 0) >= _ROW_DEATHS:
+            cause = f" ({self.causes[work]})" if work in self.causes else ""
+            raise SampleError("crash", f"the encoder's process died {_ROW_DEATHS} times at it{cause}")
         self._tell(work)
 
     def rest(self) -> None:
         """Nothing is at work that a row could be blamed for."""
-        self._tell(None)
+        self._tell(self.block)
 
-    def device_failed(self) -> bool:
-        """True if this process is to end, so that Ray starts another, which has the device anew; not for ever."""
+    def device_failed(self, words: str) -> bool:
+        """True if this process is to end, so that Ray starts another, which has the device anew."""
         with suppress(Exception):
-            return bool(ray.get(self.counter.device_failed.remote(), timeout=_ANSWER_S) <= _DEVICES)
+            return bool(ray.get(self.counter.device_failed.remote(self.actor, words), timeout=_ANSWER_S))
         return False
 
     def _tell(self, work: Work | None) -> None:

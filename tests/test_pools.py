@@ -66,6 +66,8 @@ def test_pools_share_the_gpus() -> None:
     assert shown({"a": {}, "b": {}, "c": {}}, eight) == [(3, 1.0), (3, 1.0), (2, 1.0)]
     assert shown({"a": {"num_gpus": 2}, "b": {}}, eight) == [(3, 2.0), (2, 1.0)]
     assert shown({"a": {"max_actors": 6}, "b": {}}, eight) == [(6, 1.0), (2, 1.0)]
+    assert shown({"a": {"max_actors": 2}, "b": {}}, [Node(8, 2)]) == [(2, 0.5), (2, 0.5)]
+    assert shown({"b": {}, "a": {"num_gpus": 2}}, [Node(8, 2), Node(8, 2)]) == [(1, 1.0), (1, 2.0)]
     # two of a half on two devices would leave none whole
     assert shown({"a": {"num_gpus": 0.5}, "b": {}}, two) == [(1, 0.5), (1, 1.0)]
     assert shown({"a": {"num_gpus": 0.6}}, [Node(16, 4)]) == [(4, 0.6)]
@@ -77,20 +79,28 @@ def test_pools_share_the_gpus() -> None:
         ({"a": {}, "b": {"num_gpus": 1}, "c": {"num_gpus": 1}}, [Node(8, 2)]),
         ({f"p{i}": {} for i in range(9)}, [Node(8, 1)]),
         ({"a": {"num_gpus": 2}, "b": {"num_gpus": 1}}, [Node(4, 2), Node(4)]),
+        # the two that share may stand on different nodes, or two of one pool; then no GPU is whole
+        ({"a": {}, "b": {}, "c": {"num_gpus": 1}}, [Node(4, 1), Node(4, 1)]),
+        ({"a": {"num_gpus": 1, "max_actors": 2}, "b": {"num_gpus": 1}}, [Node(8, 2)]),
+        ({"a": {"num_cpus": 3, "max_actors": 2}, "b": {"num_cpus": 3, "max_actors": 1}}, [Node(4), Node(4), Node(2)]),
         ({name: {"num_cpus": 3, "max_actors": 1} for name in "ab"}, [Node(5), Node(2)]),
     ],
 )
 def test_pools_of_which_not_one_actor_each_finds_room(pools: Any, nodes: list[Node]) -> None:
-    with pytest.raises(ConfigError, match="have no room for one of each at once; a smaller num_gpus or num_cpus"):
+    with pytest.raises(ConfigError, match="not each pool is sure to find room for an actor; a smaller num_gpus"):
         _sizes(pools, nodes, on_gpu=any(node.gpus for node in nodes))
 
 
 def test_a_pool_for_which_no_node_is_left() -> None:
     pools = {"a": Actors(1, 1, 0.5, 0.0), "b": Actors(1, 1, 0.5, 1.0)}
-    assert without_room(pools, [Node(2), Node(2, 1)]) is None
-    assert without_room(pools, [Node(2), Node(2)]) == "b"
-    assert without_room(pools, [Node(0.25, 1)]) == "a"
-    assert without_room(pools, []) == "a"
+    assert without_room(pools, [Node(2), Node(2, 1)], on_gpu=True) is None
+    assert without_room(pools, [Node(2), Node(2)], on_gpu=True) == "b"
+    assert without_room(pools, [Node(1, 1)], on_gpu=False) is None
+    assert without_room(pools, [Node(1, 1)], on_gpu=True) == "a", "no CPU is left for decoding"
+    assert without_room(pools, [], on_gpu=False) == "a"
+    both = {"a": Actors(1, 1, 0.5, 1.0), "b": Actors(1, 1, 0.4, 1.0)}
+    assert without_room(both, [Node(8, 2)], on_gpu=True) is None
+    assert without_room(both, [Node(8, 1)], on_gpu=True) == "a", "one GPU for two"
 
 
 def test_one_actor_per_gpu_or_core() -> None:

@@ -19,7 +19,7 @@ from pipeline.errors import DeviceFailed, SampleError, TesseraError
 from pipeline.progress import Progress
 from pipeline.stages.encode import EncodeStage
 from pipeline.tokenizers.base import Prepared
-from pipeline.trail import _DEVICES, Notes, Trail
+from pipeline.trail import _BLOCK_DEATHS, _DEVICE_FAILURES, Notes, Trail
 from tests.stages.media_fixtures import IMAGE, config
 
 ABORT, SEGFAULT, DEVICE, ONCE = 250, 251, 252, 253
@@ -76,16 +76,31 @@ def test_rows_that_kill_the_encoder_cost_themselves(
     assert report["failures_by_kind"] == {"crash": 3}
     found = dataset.open(str(tmp_path / "out"))
     told = {row["sample_id"]: (row["stage"], row["message"]) for row in found.failures().to_pylist()}
-    assert told == dict.fromkeys(("03.png", "04.png", "09.png"), ("encode", "the encoder's process died 2 times at it"))
+    words = "the encoder's process died 2 times at it"
+    device = f"{words} (RuntimeError: CUDA error: device-side assert triggered)"
+    assert told == {
+        "03.png": ("encode", words),
+        "04.png": ("encode", words),
+        "09.png": ("encode", device),
+    }
     rows = {row["sample_id"]: np.array(row["i_tokens"])[0, 0] for row in found.to_arrow().to_pylist()}
     assert {name: round(float(red) * 255) for name, red in rows.items()} == {
         f"{i:02d}.png": ONCE if i == 14 else i for i in range(20) if i not in (3, 4, 9)
     }
 
 
-def test_a_device_that_fails_at_everything_ends_the_run() -> None:
-    notes = Notes()
-    assert [notes.device_failed() for _ in range(_DEVICES + 1)][-1] == _DEVICES + 1
+@pytest.mark.timeout(240)
+def test_a_device_that_fails_at_everything_ends_the_run(
+    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few rows there are: none is blamed."""
+    monkeypatch.setattr(run, "EncodeStage", FragileEncode)
+    (tmp_path / "in").mkdir()
+    for i in range(2):
+        _picture(tmp_path / "in" / f"{i}.png", DEVICE)
+    settings = config(tmp_path / "in", {"i": IMAGE}, compute={"block_rows": 1})
+    with pytest.raises(TesseraError, match=r"features.i: the device failed \(RuntimeError: CUDA error: device-side"):
+        run.extract(run.prepare(settings), show_progress=False)
 
 
 @pytest.mark.timeout(240)
@@ -105,15 +120,30 @@ def test_models_that_kill_their_process_end_the_run(
 
 def test_notes_count_deaths_by_what_was_at_work() -> None:
     notes = Notes()
-    assert notes.started("one") == {}
+    assert notes.started("one") == ({}, {})
     notes.at("one", ("row", "i", "a", "0"))
     notes.at("two", ("block", "a", "0"))
-    assert notes.started("one") == {("row", "i", "a", "0"): 1}
-    assert notes.started("one") == {("row", "i", "a", "0"): 1}, "a death at nothing"
+    assert notes.started("one")[0] == {("row", "i", "a", "0"): 1}
+    assert notes.started("one")[0] == {("row", "i", "a", "0"): 1}, "a death at nothing"
     notes.at("one", ("row", "i", "a", "0"))
     notes.at("two", None)
-    assert notes.started("two") == {("row", "i", "a", "0"): 1}, "it rested"
-    assert notes.started("one") == {("row", "i", "a", "0"): 2}
+    assert notes.started("two")[0] == {("row", "i", "a", "0"): 1}, "it rested"
+    assert notes.started("one")[0] == {("row", "i", "a", "0"): 2}
+
+
+def test_a_device_is_given_up_where_nothing_ends_well() -> None:
+    notes = Notes()
+    notes.at("one", ("setup", "one"))
+    notes.at("one", None)
+    assert [notes.device_failed("one", "w") for _ in range(3)] == [True, True, False], "nothing ever has"
+    notes.at("one", ("block", "a", "0"))
+    notes.at("one", ("block", "b", "0"))
+    assert [notes.device_failed("one", "w") for _ in range(_DEVICE_FAILURES + 1)] == [True] * _DEVICE_FAILURES + [False]
+    notes.at("one", ("row", "i", "b", "0"))
+    assert not notes.device_failed("one", "other words"), "a row of that block"
+    notes.at("one", ("block", "b", "0"))
+    assert notes.device_failed("one", "w"), "the row ended well"
+    assert notes.started("one")[1][("row", "i", "b", "0")] == "other words"
 
 
 def test_a_row_is_refused_after_the_second_death_alone(ray_session: Any) -> None:
@@ -134,6 +164,12 @@ def test_a_row_is_refused_after_the_second_death_alone(ray_session: Any) -> None
         trail.enter("i", "a", 1)
         trail.enter("j", "a", 0)
         trail.rest()
-        assert ("row", "j", "a", "0") not in Trail(progress.actor).deaths
-    assert not trail.device_failed(), "a counter that is gone answers nothing"
+        trail = Trail(progress.actor)
+        assert ("row", "j", "a", "0") not in trail.deaths
+        for _ in range(_BLOCK_DEATHS - trail.deaths["block", "a", "0"]):
+            assert trail.begin(block)
+            trail = Trail(progress.actor)
+        with pytest.raises(TesseraError, match="died 5 times at the block that begins with 'a', window 0, and at none"):
+            trail.begin(block)
+    assert not trail.device_failed("w"), "a counter that is gone answers nothing"
     assert issubclass(DeviceFailed, TesseraError)

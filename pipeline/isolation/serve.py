@@ -11,6 +11,7 @@ import socket
 from typing import Protocol
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 
 from pipeline import malloc, retrying, tensors
@@ -76,6 +77,8 @@ def _mapped(stage: Stage, watcher: Watcher, asked: Segment, answer: Segment, mes
         done = stage(table)
     except Exception as error:  # raised again by the parent: a defect of the stage is none of a row
         return answer.write(_portable(error))
+    finally:
+        tensors.empty = np.empty
     return answer.write(watcher.survived, done, table)
 
 

@@ -54,6 +54,8 @@ class EncodeStage:
                 self.heads[feature.name] = head
         if torch := sys.modules.get("torch"):  # seconds to import, and not every encoder needs it
             torch.set_num_threads(self.threads)
+            if torch.cuda.is_initialized():  # a device that computes nothing is told before a row can be blamed
+                torch.ones(8, device="cuda").sum().item()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         failures: list[list[Failure]] = [[] for _ in range(len(table))]
@@ -185,7 +187,8 @@ def _check_device(feature: Feature, error: Exception) -> None:
     if device_failed(error):
         raise DeviceFailed(
             f"features.{feature.name}: the device failed ({describe(error)}): run again to continue; "
-            "if it fails there again, try encoder.device: cpu, which names the row"
+            "if it fails there again, try encoder.device: cpu, which names the row",
+            describe(error),
         ) from error
 
 
