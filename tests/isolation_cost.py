@@ -4,11 +4,12 @@ CPU seconds of real media's rows, in the process itself against a child (its CPU
 some tables one way, then the same the other way, and again; of each table the least of all rounds counts, since what
 else a shared machine does only adds. (Turns of a single table would measure caches that a run never finds so cold:
 there each process goes on with its own.) Told for decoding and tokenizing alone, and with what every run does beside
-it, at the least: the columns of raw tokens, written to a shard.
+it, at the least: making the columns of raw tokens.
 
-Where a process's buffers happen to lie is worth 3 % of decoding, the same in every round. So each pair is one fresh
-process with one fresh child, in both of which something of random size is allocated first, and the interval is over
-those. malloc is set as in every worker, and numeric libraries have one thread, as in Ray's workers.
+Where a process's buffers happen to lie is worth 3 % of decoding, and would be the same in every round. So something of
+random size is allocated before each table, which moves them about, and the least is that of the best places for both.
+Each pair is one fresh process with one fresh child, and the interval is over those. malloc is set as in every worker,
+and numeric libraries have one thread, as in Ray's workers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -31,15 +33,13 @@ from pipeline import malloc, sources
 from pipeline.config import PipelineConfig
 from pipeline.features import Feature, bind
 from pipeline.isolation import Isolated, LimitsConfig
-from pipeline.schema import FIXED
-from pipeline.sinks.shards import ShardWriter, footer
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
 
 DATA = Path(os.environ.get("TESSERA_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 BLOCK_ROWS = 32
-ROUNDS = 4
+ROUNDS = 8
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 RAW: dict[str, Any] = {"encoder": {"kind": "raw"}, "emit": ["tokens"]}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
@@ -70,9 +70,9 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
 def main() -> None:
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 12
     for name in CASES:
-        found = [_in_a_process(name, number) for number in range(pairs)]
+        found = [_in_a_process(name) for _ in range(pairs)]
         told = {key: float(np.median([pair[key] for pair in found])) for key in found[0]}
-        for part, of in (("decoding", "decoding and tokenizing alone"), ("all", "with raw columns and their shard")):
+        for part, of in (("decoding", "decoding and tokenizing alone"), ("all", "with raw columns")):
             costs = [pair[f"isolated_{part}_s"] / pair[f"plain_{part}_s"] - 1 for pair in found]
             mean, half = float(np.mean(costs)), 2.2 * float(np.std(costs, ddof=1)) / math.sqrt(pairs)
             print(
@@ -85,8 +85,8 @@ def main() -> None:
         )
 
 
-def _in_a_process(name: str, number: int) -> dict[str, float]:
-    code = f"from tests.isolation_cost import tell; tell({name!r}, {number})"
+def _in_a_process(name: str) -> dict[str, float]:
+    code = f"from tests.isolation_cost import tell; tell({name!r})"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **THREADS},
@@ -98,28 +98,25 @@ def _in_a_process(name: str, number: int) -> dict[str, float]:
     return told
 
 
-def tell(name: str, number: int) -> None:
+def tell(name: str) -> None:
     """What one pair found, as JSON."""
-    print(json.dumps(_pair(name, number)))
+    print(json.dumps(_pair(name)))
 
 
 class Shaken(DecodeStage):
-    """With something of random size allocated before anything else."""
+    """With something of random size allocated before each table."""
 
-    seed = 0
-
-    def setup(self) -> None:
-        random = np.random.default_rng((self.seed, os.getpid()))
-        self.before = [bytearray(int(size)) for size in random.integers(16, 1 << 17, 16)]
-        super().setup()
+    def __call__(self, table: pa.Table) -> pa.Table:
+        self.before = [bytearray(random.randrange(1 << 12, 1 << 18)) for _ in range(4)]
+        return super().__call__(table)
 
 
-def _pair(name: str, seed: int) -> dict[str, float]:
+def _pair(name: str) -> dict[str, float]:
     """Both ways through the same tables, and what the child takes."""
     malloc.keep_pages()
     files, feature, window, blocks = CASES[name]
     settings, features, tables = _work(files, {**RAW, **feature}, window, blocks)
-    plain, isolated = _fresh(settings, features, seed), Isolated(_fresh(settings, features, seed), LimitsConfig())
+    plain, isolated = Shaken(settings, features), Isolated(Shaken(settings, features), LimitsConfig())
     started = time.perf_counter()
     isolated.setup()
     start_s = time.perf_counter() - started
@@ -127,13 +124,12 @@ def _pair(name: str, seed: int) -> dict[str, float]:
     encode = EncodeStage(settings, features)
     encode.setup()
     least = {one: np.full((2, len(tables)), np.inf) for one in ("plain", "isolated")}
-    with tempfile.TemporaryDirectory() as out:
-        for turn in range(1 + ROUNDS):
-            for one in ("plain", "isolated") if turn % 2 else ("isolated", "plain"):
-                for number, table in enumerate(tables):
-                    seconds = _seconds(plain if one == "plain" else isolated, encode, table, isolated, out)
-                    if turn:  # the first warms up
-                        least[one][:, number] = np.minimum(least[one][:, number], seconds)
+    for turn in range(1 + ROUNDS):
+        for one in ("plain", "isolated") if turn % 2 else ("isolated", "plain"):
+            for number, table in enumerate(tables):
+                seconds = _seconds(plain if one == "plain" else isolated, encode, table, isolated)
+                if turn:  # the first warms up
+                    least[one][:, number] = np.minimum(least[one][:, number], seconds)
     own_bytes = _own_bytes(isolated)
     isolated.close()
     return {
@@ -170,24 +166,12 @@ def _work(
     return settings, features, [rows.slice(at * BLOCK_ROWS, BLOCK_ROWS) for at in range(blocks)]
 
 
-def _fresh(settings: PipelineConfig, features: tuple[Feature, ...], seed: int) -> Shaken:
-    stage = Shaken(settings, features)
-    stage.seed = seed
-    return stage
-
-
-def _seconds(stage: Any, encode: EncodeStage, table: pa.Table, isolated: Isolated, out: str) -> tuple[float, float]:
-    """CPU seconds of both processes: after decoding, and after the shard."""
+def _seconds(stage: Any, encode: EncodeStage, table: pa.Table, isolated: Isolated) -> tuple[float, float]:
+    """CPU seconds of both processes: until the rows are decoded, and until their columns are made."""
     started = _cpu_s(isolated)
     done = stage(table)
     decoded = _cpu_s(isolated)
-    done = encode(done)
-    feature = encode.features[0]
-    schema = footer(pa.schema([*FIXED, *feature.fields()]), {})
-    columns = {feature.name: [field.name for field in feature.fields()]}
-    writer = ShardWriter(out, "shard", "run", columns, schema, encode.config.output)
-    writer.add(done)
-    writer.close()
+    encode(done)
     return decoded - started, _cpu_s(isolated) - started
 
 

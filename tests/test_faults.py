@@ -151,6 +151,6 @@ def test_a_pool_whose_only_node_is_lost_ends_the_run(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=150)
     told = [json.loads(line.removeprefix("TOLD ")) for line in done.stdout.splitlines() if line.startswith("TOLD ")]
     assert len(told) == 1, done.stdout + done.stderr
-    words = "compute.pools.default: no node is left for an actor of 3 CPUs and 0 GPUs: bring one back, then run again"
+    words = "compute.pools.default: the nodes that are left have no room for an actor of 3 CPUs and 0 GPUs"
     assert words in told[0]["error"]
     assert 12 < told[0]["seconds"] < 60
