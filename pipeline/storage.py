@@ -409,14 +409,13 @@ class publishing:
 
 def _in_folder(path: str) -> _Temporary:
     """A new file, in a folder that another process may remove until something lies there: `check_writable`."""
-    for last in (False, True):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        try:
-            return _Temporary(path, "wb")
-        except FileNotFoundError:
-            if last:
-                raise
-    raise AssertionError
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    try:
+        return _Temporary(path, "wb")
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+        return _Temporary(path, "wb")
 
 
 class _Temporary(io.FileIO):
