@@ -103,7 +103,7 @@ class FailureConfig(_Section):
     max_rows: int | None = Field(default=None, ge=0)
     """Rows with a failed feature, at most."""
     max_attempts: int = Field(default=3, ge=1)
-    """Runs that try a transient failure (``io``, ``memory``, ``missing``)."""
+    """Runs that try a transient failure (``io``, ``memory``, ``missing``, an encoder's ``crash``)."""
 
 
 class PoolConfig(_Section):

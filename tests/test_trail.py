@@ -57,22 +57,21 @@ class FragileEncode(EncodeStage):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _picture(path: Path, red: int) -> None:
-    Image.new("RGB", (32, 32), (red, 0, 255)).save(path)
+def _extracted(folder: Path, reds: list[int], encode: type[EncodeStage], block_rows: int = 5) -> dict[str, Any]:
+    """The report of a run over pictures of these reds, named by their number."""
+    (folder / "in").mkdir()
+    for i, red in enumerate(reds):
+        Image.new("RGB", (32, 32), (red, 0, 255)).save(folder / "in" / f"{i:02d}.png")
+    settings = config(folder / "in", {"i": IMAGE}, compute={"block_rows": block_rows})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "EncodeStage", encode)
+        return run.extract(run.prepare(settings), show_progress=False)
 
 
 @pytest.mark.timeout(240)
-def test_rows_that_kill_the_encoder_cost_themselves(
-    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run, "EncodeStage", FragileEncode)
-    (tmp_path / "in").mkdir()
-    for i in range(20):
-        _picture(tmp_path / "in" / f"{i:02d}.png", i)
-    for number, red in ((3, ABORT), (4, SEGFAULT), (9, DEVICE), (14, ONCE)):
-        _picture(tmp_path / "in" / f"{number:02d}.png", red)
-    settings = config(tmp_path / "in", {"i": IMAGE}, compute={"block_rows": 5})
-    report = run.extract(run.prepare(settings), show_progress=False)
+def test_rows_that_kill_the_encoder_cost_themselves(ray_session: Any, tmp_path: Path) -> None:
+    bad = {3: ABORT, 4: SEGFAULT, 9: DEVICE, 14: ONCE}
+    report = _extracted(tmp_path, [bad.get(i, i) for i in range(20)], FragileEncode)
     assert report["failures_by_kind"] == {"crash": 3}
     found = dataset.open(str(tmp_path / "out"))
     told = {row["sample_id"]: (row["stage"], row["message"]) for row in found.failures().to_pylist()}
@@ -90,32 +89,20 @@ def test_rows_that_kill_the_encoder_cost_themselves(
 
 
 @pytest.mark.timeout(240)
-def test_a_device_that_fails_at_everything_ends_the_run(
-    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_that_fails_at_everything_ends_the_run(ray_session: Any, tmp_path: Path) -> None:
     """However few rows there are: none is blamed."""
-    monkeypatch.setattr(run, "EncodeStage", FragileEncode)
-    (tmp_path / "in").mkdir()
-    for i in range(2):
-        _picture(tmp_path / "in" / f"{i}.png", DEVICE)
-    settings = config(tmp_path / "in", {"i": IMAGE}, compute={"block_rows": 1})
     with pytest.raises(TesseraError, match=r"features.i: the device failed \(RuntimeError: CUDA error: device-side"):
-        run.extract(run.prepare(settings), show_progress=False)
+        _extracted(tmp_path, [DEVICE, DEVICE], FragileEncode, block_rows=1)
 
 
 @pytest.mark.timeout(240)
-def test_models_that_kill_their_process_end_the_run(
-    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_that_kill_their_process_end_the_run(ray_session: Any, tmp_path: Path) -> None:
     class Unloadable(EncodeStage):
         def setup(self) -> None:
             os.abort()
 
-    monkeypatch.setattr(run, "EncodeStage", Unloadable)
-    (tmp_path / "in").mkdir()
-    _picture(tmp_path / "in" / "0.png", 1)
     with pytest.raises(TesseraError, match="a process died 3 times while it loaded its models: is memory short"):
-        run.extract(run.prepare(config(tmp_path / "in", {"i": IMAGE})), show_progress=False)
+        _extracted(tmp_path, [1], Unloadable)
 
 
 def test_notes_count_deaths_by_what_was_at_work() -> None:
