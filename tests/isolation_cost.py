@@ -1,27 +1,30 @@
-"""What isolation costs where nothing goes wrong: `python -m tests.isolation_cost [pairs]`.
+"""What isolation costs where nothing goes wrong: `python -m tests.isolation_cost [pairs] [media]`.
 
 CPU seconds of real media's rows, in the process itself against a child (its CPU seconds and its parent's together):
 some tables one way, then the same the other way, and again; of each table the least of all rounds counts, since what
 else a shared machine does only adds. (Turns of a single table would measure caches that a run never finds so cold:
-there each process goes on with its own.) Told for decoding and tokenizing alone, and with what every run does beside
-it, at the least: making the columns of raw tokens.
+there each process goes on with its own.) Every core has a worker, and all go the same way at the same time, as in a
+run: a core that idles between two tables finds its caches cold. Told for decoding and tokenizing alone, and with what
+every run does beside it, at the least: making the columns of raw tokens.
 
-Where a process's buffers happen to lie is worth 3 % of decoding, and would be the same in every round. So something of
-random size is allocated before each table, which moves them about, and the least is that of the best places for both.
-Each pair is one fresh process with one fresh child, and the interval is over those. malloc is set as in every worker,
-and numeric libraries have one thread, as in Ray's workers.
+Where a process's buffers happen to lie is worth 3 % of decoding, one way or the other, and is the same in every round.
+So the process that decodes by itself is the child too: told so, it takes tables that it has already, with nobody to
+watch it, and encodes them there. And something of random size is allocated before each table, which moves the buffers
+about. Each pair is fresh workers with fresh children, and the interval is over those. malloc is set and numeric
+libraries have one thread, as in every worker of a run.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import multiprocessing
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +32,20 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import config as configs
-from pipeline import malloc, sources
+from pipeline import malloc, sources, tensors
 from pipeline.config import PipelineConfig
 from pipeline.features import Feature, bind
-from pipeline.isolation import Isolated, LimitsConfig
+from pipeline.isolation import Isolated, LimitsConfig, unwatched
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
 
 DATA = Path(os.environ.get("TESSERA_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 BLOCK_ROWS = 32
-ROUNDS = 8
+ROUNDS = 6
+ALONE = pa.table({"alone": [True]})
+_PATIENCE_S = 300
+_together: Barrier
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 RAW: dict[str, Any] = {"encoder": {"kind": "raw"}, "emit": ["tokens"]}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
@@ -69,8 +75,11 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
 
 def main() -> None:
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 12
+    os.environ.update(THREADS)
     for name in CASES:
-        found = [_in_a_process(name) for _ in range(pairs)]
+        if len(sys.argv) > 2 and not name.startswith(sys.argv[2]):
+            continue
+        found = [_pair(name) for _ in range(pairs)]
         told = {key: float(np.median([pair[key] for pair in found])) for key in found[0]}
         for part, of in (("decoding", "decoding and tokenizing alone"), ("all", "with raw columns")):
             costs = [pair[f"isolated_{part}_s"] / pair[f"plain_{part}_s"] - 1 for pair in found]
@@ -80,56 +89,81 @@ def main() -> None:
                 f"95 % interval {mean - half:+.1%} to {mean + half:+.1%} over {pairs} pairs",
                 flush=True,
             )
-        print(
-            f"{name}: a child starts in {told['start_s']:.1f} s and takes {told['own_bytes'] / 1e6:.0f} MB", flush=True
-        )
-
-
-def _in_a_process(name: str) -> dict[str, float]:
-    code = f"from tests.isolation_cost import tell; tell({name!r})"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **THREADS},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        check=True,
-    )
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
-
-
-def tell(name: str) -> None:
-    """What one pair found, as JSON."""
-    print(json.dumps(_pair(name)))
-
-
-class Shaken(DecodeStage):
-    """With something of random size allocated before each table."""
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        self.before = [bytearray(random.randrange(1 << 12, 1 << 18)) for _ in range(4)]
-        return super().__call__(table)
+        start_s, own_mb = told["start_s"] / told["workers"], told["own_bytes"] / told["workers"] / 1e6
+        print(f"{name}: a child starts in {start_s:.1f} s and takes {own_mb:.0f} MB", flush=True)
 
 
 def _pair(name: str) -> dict[str, float]:
+    """The sums of what every core's worker found."""
+    cores = len(os.sched_getaffinity(0))
+    fresh = multiprocessing.get_context("spawn")
+    together = fresh.Barrier(cores, timeout=_PATIENCE_S)
+    with ProcessPoolExecutor(cores, fresh, _join, (together,)) as workers:
+        found = list(workers.map(_worker, [name] * cores))
+    return {key: sum(each[key] for each in found) for key in found[0]}
+
+
+class Either(DecodeStage):
+    """Decodes what it is given; given ``ALONE``, decodes and encodes tables of its own and tells the seconds."""
+
+    def __init__(self, settings: PipelineConfig, features: tuple[Feature, ...], tables: list[pa.Table]) -> None:
+        super().__init__(settings, features)
+        self.tables = tables
+        self.encode = EncodeStage(settings, features)
+
+    def setup(self) -> None:
+        super().setup()
+        self.encode.setup()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        if table.schema != ALONE.schema:
+            return self._shaken(table)
+        watch, empty = self.watch, tensors.empty
+        self.watch, tensors.empty = unwatched, np.empty
+        try:
+            return pa.table([*np.transpose([self._alone(one) for one in self.tables])], names=["decoding", "all"])
+        finally:
+            self.watch, tensors.empty = watch, empty
+
+    def _shaken(self, table: pa.Table) -> pa.Table:
+        self.before = [bytearray(random.randrange(1 << 12, 1 << 18)) for _ in range(4)]
+        return super().__call__(table)
+
+    def _alone(self, table: pa.Table) -> tuple[float, float]:
+        started = time.process_time()
+        done = self._shaken(table)
+        decoded = time.process_time()
+        self.encode(done)
+        return decoded - started, time.process_time() - started
+
+
+def _join(together: Barrier) -> None:
+    global _together
+    _together = together
+
+
+def _worker(name: str) -> dict[str, float]:
     """Both ways through the same tables, and what the child takes."""
     malloc.keep_pages()
     files, feature, window, blocks = CASES[name]
     settings, features, tables = _work(files, {**RAW, **feature}, window, blocks)
-    plain, isolated = Shaken(settings, features), Isolated(Shaken(settings, features), LimitsConfig())
+    isolated = Isolated(Either(settings, features, tables), LimitsConfig())
     started = time.perf_counter()
     isolated.setup()
     start_s = time.perf_counter() - started
-    plain.setup()
     encode = EncodeStage(settings, features)
     encode.setup()
     least = {one: np.full((2, len(tables)), np.inf) for one in ("plain", "isolated")}
     for turn in range(1 + ROUNDS):
         for one in ("plain", "isolated") if turn % 2 else ("isolated", "plain"):
-            for number, table in enumerate(tables):
-                seconds = _seconds(plain if one == "plain" else isolated, encode, table, isolated)
-                if turn:  # the first warms up
-                    least[one][:, number] = np.minimum(least[one][:, number], seconds)
+            _together.wait()
+            if one == "plain":
+                alone = isolated(ALONE)
+                seconds = np.array([alone["decoding"], alone["all"]])
+            else:
+                seconds = np.transpose([_seconds(isolated, encode, table) for table in tables])
+            if turn:  # the first warms up
+                least[one] = np.minimum(least[one], seconds)
     own_bytes = _own_bytes(isolated)
     isolated.close()
     return {
@@ -138,6 +172,7 @@ def _pair(name: str) -> dict[str, float]:
         "rows": sum(map(len, tables)),
         "start_s": start_s,
         "own_bytes": own_bytes,
+        "workers": 1,
     }
 
 
@@ -166,10 +201,10 @@ def _work(
     return settings, features, [rows.slice(at * BLOCK_ROWS, BLOCK_ROWS) for at in range(blocks)]
 
 
-def _seconds(stage: Any, encode: EncodeStage, table: pa.Table, isolated: Isolated) -> tuple[float, float]:
+def _seconds(isolated: Isolated, encode: EncodeStage, table: pa.Table) -> tuple[float, float]:
     """CPU seconds of both processes: until the rows are decoded, and until their columns are made."""
     started = _cpu_s(isolated)
-    done = stage(table)
+    done = isolated(table)
     decoded = _cpu_s(isolated)
     encode(done)
     return decoded - started, _cpu_s(isolated) - started
@@ -187,4 +222,6 @@ def _own_bytes(isolated: Isolated) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    from tests import isolation_cost  # by this name the children find it too
+
+    isolation_cost.main()

@@ -26,7 +26,7 @@ from pipeline.isolation.notes import NOTE_BYTES, Memory, Note, Noted, Orders
 from pipeline.isolation.parcels import Pool, Segment, shared_file
 from pipeline.isolation.serve import MESSAGE_BYTES, Stage
 
-_LOOK_S = 0.1
+_LOOK_S, _FIRST_LOOK_S = 0.1, 0.3
 _END_S = 5.0
 _STARTS = 3
 _RUN = (
@@ -137,12 +137,16 @@ class Child:
         return told, done
 
     def _awaited(self) -> bytes | Death:
-        """The answer. Looks at the process from time to time and ends it if it is over a limit."""
-        self.channel.settimeout(_LOOK_S)
+        """The answer. Looks at the process from time to time and ends it if it is over a limit.
+
+        The first look is later: most tables need none, and it finds its caches cold.
+        """
+        self.channel.settimeout(_FIRST_LOOK_S)
         number, spent_s, before = 0, 0.0, time.monotonic()
         while True:
             with suppress(TimeoutError):
                 return self.channel.recv(MESSAGE_BYTES) or self._death()
+            self.channel.settimeout(_LOOK_S)
             now, noted = time.monotonic(), self.note.read()
             # time in which this process did not run either (a frozen machine) is not the work's
             passed, before = min(now - before, 4 * _LOOK_S), now

@@ -15,7 +15,7 @@ class LimitsConfig(BaseModel):
     failure: ``timeout``, or ``io`` if the storage failed meanwhile and was asked again.
     Files that are decoded whole are fetched in it: 120 s is 6 GB at 50 MB/s."""
     memory_bytes: int = Field(default=4 << 30, ge=64 << 20)
-    """Bytes that it may take beyond what its process had before; more is a failure (``memory``). The largest picture
-    that ``image.max_pixels`` lets through takes 3.2 GiB where it has transparency."""
+    """Bytes that it may take beyond what its process had at most 20 ms before; more is a failure (``memory``). The
+    largest picture that ``image.max_pixels`` lets through takes 3.2 GiB where it has transparency."""
     isolate: bool = True
     """False: decoders run in Ray's own workers. A hang then lasts, a crash ends the worker, and no limit holds."""

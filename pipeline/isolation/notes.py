@@ -16,13 +16,15 @@ from typing import NamedTuple
 from pipeline.errors import FailureKind, SampleError, Stage
 
 NOTE_BYTES = mmap.PAGESIZE
-_NOTE = struct.Struct("<QqB16sqQB")
+_NOTE = struct.Struct("<QqqQBHB")
 _WAITED_AT = _NOTE.size - 1
-_NUMBER = struct.Struct("<Q")
+_NOTHING_AT_WORK = bytes(8)
 _NO_PART = -(1 << 63)
 _STEPS: tuple[Stage, ...] = ("probe", "decode", "tokenize")
+_NUMBERS: dict[Stage, int] = {step: number for number, step in enumerate(_STEPS)}
+_KEY_BYTES = 256
 _PAGE = mmap.PAGESIZE
-_READ_EACH_S = 0.005
+_READ_EACH_S = 0.02
 
 
 class Work(NamedTuple):
@@ -44,8 +46,8 @@ class Work(NamedTuple):
 
     def file_key(self) -> bytes:
         """The same for all parts of one file, in whatever row of whatever table."""
-        words = f"{self.step}\0{self.feature}\0{self.source}"
-        return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=16).digest()
+        words = f"{self.step}\0{self.feature}\0{self.source}".encode(errors="surrogatepass")
+        return words if len(words) <= _KEY_BYTES else hashlib.blake2b(words).digest()
 
 
 Key = tuple[bytes, int | None]
@@ -82,16 +84,17 @@ class Noted(NamedTuple):
 
 
 class Note:
-    """One ``Noted``, or none, in the shared file ``fd`` of ``NOTE_BYTES``."""
+    """One ``Noted``, or none, in the shared file ``fd`` of ``NOTE_BYTES``: [numbers][key of the file]."""
 
     def __init__(self, fd: int) -> None:
         self.memory = mmap.mmap(fd, NOTE_BYTES)
 
     def write(self, number: int, row: int, step: Stage, key: Key, base_bytes: int) -> None:
         file, part = key
-        _NOTE.pack_into(
-            self.memory, 0, number, row, _STEPS.index(step), file, _NO_PART if part is None else part, base_bytes, 0
-        )
+        size = len(file)
+        self.memory[_NOTE.size : _NOTE.size + size] = file
+        part = _NO_PART if part is None else part
+        _NOTE.pack_into(self.memory, 0, number, row, part, base_bytes, _NUMBERS[step], size, 0)
 
     def wait(self) -> None:
         """The work at hand waits for its storage."""
@@ -99,11 +102,11 @@ class Note:
 
     def rest(self) -> None:
         """Nothing is at work."""
-        _NUMBER.pack_into(self.memory, 0, 0)
+        self.memory[:8] = _NOTHING_AT_WORK
 
     def read(self) -> Noted | None:
-        number, row, step, file, part, base_bytes, waited = _NOTE.unpack_from(self.memory)
-        key = (file, None if part == _NO_PART else part)
+        number, row, part, base_bytes, step, size, waited = _NOTE.unpack_from(self.memory)
+        key = (self.memory[_NOTE.size : _NOTE.size + size], None if part == _NO_PART else part)
         return Noted(number, row, _STEPS[step], key, base_bytes, bool(waited)) if number else None
 
 
@@ -113,7 +116,7 @@ class Memory:
     def __init__(self, pid: int | str = "self") -> None:
         self.fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
         self.hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        self.resident = self.data = 0
+        self.resident = 0
         self.read_at = -_READ_EACH_S
 
     def anonymous_bytes(self) -> int:
@@ -128,17 +131,21 @@ class Memory:
         return (int(fields[1]) - int(fields[2])) * _PAGE, int(fields[5]) * _PAGE
 
     def limit(self, more_bytes: int) -> int:
-        """From now on an allocation beyond ``more_bytes`` more fails. Returns ``anonymous_bytes``."""
+        """From now on an allocation beyond ``more_bytes`` more fails. Returns ``anonymous_bytes``.
+
+        "More" than the process had up to 20 ms ago: to look each time would cost more than all else here.
+        """
         now = time.monotonic()
-        if now - self.read_at >= _READ_EACH_S:  # what comes sooner has not changed much: reading is half of all this
-            self.resident, self.data = self._read()
+        if now - self.read_at >= _READ_EACH_S:
             self.read_at = now
-        soft = self.data + more_bytes
-        resource.setrlimit(resource.RLIMIT_DATA, (soft if self.hard < 0 else min(soft, self.hard), self.hard))
+            self.resident, data = self._read()
+            soft = data + more_bytes
+            resource.setrlimit(resource.RLIMIT_DATA, (soft if self.hard < 0 else min(soft, self.hard), self.hard))
         return self.resident
 
     def unlimit(self) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (self.hard, self.hard))
+        self.read_at = -_READ_EACH_S
 
     def close(self) -> None:
         os.close(self.fd)
@@ -162,32 +169,48 @@ class Orders:
 class Watcher:
     """The watch inside the process: notes each work, bounds its memory, refuses what has been blamed.
 
-    One work at a time. It is entered a few times a row, so it is one object and makes none.
+    One work at a time. It is entered a few times a row, each time with caches that a decoder has emptied: it is one
+    object, makes none, and calls as little as can be.
     """
 
     def __init__(self, note: Note, memory_bytes: int) -> None:
-        # The parent's look at what is really used comes first and names the cause; this holds between two looks.
+        # The parent looks at what is really used and names the cause; this holds before and between its looks.
         self.note, self.most_bytes = note, memory_bytes + memory_bytes // 4
         self.memory = Memory()
         self.number = 0
         self.file = b""
+        self.step: Stage = "probe"
+        self.ordered = False
         self.ending = False
-        self.orders = Orders()
-        self.survived: set[bytes] = set()
+        self.survived: set[bytes]
+        self.follow(Orders())
+
+    def follow(self, orders: Orders) -> None:
+        """What is ordered for the table at hand."""
+        self.orders, self.suspects, self.survived = orders, orders.suspects, set()
+        self.ordered = bool(orders.refused or orders.nothing)
+
+    def rest(self) -> None:
+        """What is taken from now on is no work's."""
+        self.memory.unlimit()
 
     def __call__(self, work: Work) -> Watcher:
         if self.ending:
             return self
-        orders, file, part = self.orders, work.file_key(), work.part
-        refused = orders.nothing
-        if orders.refused and refused is None:
-            refused = orders.refused.get((file, part)) or orders.refused.get((file, WHOLE))
+        key = (work.file_key(), work.part)
+        if self.ordered:
+            self._check(*key)
+        self.number += 1
+        self.file, self.step = key[0], work.step
+        self.note.write(self.number, work.row, work.step, key, self.memory.limit(self.most_bytes))
+        return self
+
+    def _check(self, file: bytes, part: int | None) -> None:
+        refused = self.orders.nothing
+        if refused is None:
+            refused = self.orders.refused.get((file, part)) or self.orders.refused.get((file, WHOLE))
         if refused is not None:
             raise SampleError(*refused)
-        self.number += 1
-        self.file = file
-        self.note.write(self.number, work.row, work.step, (file, part), self.memory.limit(self.most_bytes))
-        return self
 
     def __enter__(self) -> None:
         return None
@@ -198,6 +221,9 @@ class Watcher:
         if self.ending:
             return
         self.note.rest()
-        self.memory.unlimit()
-        if kind is None and self.file in self.orders.suspects:
+        # Whoever hears of an error needs memory, and so does a probe's stage, for all windows of the file. Between the
+        # works of a row the limit stays: lifting it is dear, beside all else here.
+        if kind is not None or self.step == "probe":
+            self.rest()
+        if self.suspects and kind is None and self.file in self.suspects:
             self.survived.add(self.file)

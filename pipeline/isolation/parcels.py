@@ -1,12 +1,14 @@
 """Values and a table on their way to another process: written once, into shared memory, and read where they lie.
 
-A parcel is [arrays][values, pickled][small columns][big columns], the columns as Arrow IPC streams. What is large is
-allocated here before it is filled (`Segment.empty`) and not copied; columns that the reader has already do not travel.
+A parcel is [arrays][values, pickled][small columns][big columns], the columns in Arrow's IPC format. What is large is
+allocated here before it is filled (`Segment.empty`) and not copied; columns that the reader has already do not travel,
+nor is a schema read twice. Both ends find their caches cold each time, so what counts is how little is called.
 The memory is a file without a name (memfd): no folder's size bounds it, and it goes when the last of its holders goes.
 """
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import pickle
@@ -23,6 +25,7 @@ _BIG_BYTES = 1 << 16
 _OVERHEAD_BYTES = 1 << 14
 _KEEP_BYTES = 256 << 20
 _KEEP = 2
+_KEEP_SCHEMAS = 8
 
 
 def shared_file(size: int = 0) -> int:
@@ -62,38 +65,48 @@ class Segment:
         # Small columns go apart: copied by the reader, those that outlive the big ones hold no shared memory.
         new = [i for i in range(table.num_columns) if i not in same]
         sizes = dict.fromkeys(new, 0)
-        if table.get_total_buffer_size() >= _BIG_BYTES:
+        if self.filled or table.get_total_buffer_size() >= _BIG_BYTES:
             sizes = {i: table.column(i).get_total_buffer_size() for i in new}
-        here = [i for i, size in sizes.items() if size >= _BIG_BYTES and self._is_here(table.column(i), size)]
+        here = {i: self._laid_out(table.column(i)) for i, size in sizes.items() if size >= _BIG_BYTES and self.filled}
+        here = {i: layout for i, layout in here.items() if layout is not None}
         big = [i for i, size in sizes.items() if size >= _BIG_BYTES and i not in here]
         small = [i for i, size in sizes.items() if size < _BIG_BYTES]
-        stream = pa.BufferOutputStream()
-        _stream(table.select(small), stream)
         place = {i: at for at, i in enumerate([*same, *small, *here, *big])}
         order = [place[i] for i in range(len(place))]
-        head = pickle.dumps((values, (kept, order, self._described(table.select(here)) if here else None)), 5)
-        return self._fill(head, stream.getvalue().to_pybytes(), table.select(big) if big else None)
+        arrays = (_serialized(table.select(list(here)).schema)[1], list(here.values())) if here else None
+        schema, data = _written(table.select(small))
+        head = pickle.dumps((values, (kept, order, schema, arrays)), 5)
+        return self._fill(head, data, table.select(big) if big else None)
 
-    def _is_here(self, column: pa.ChunkedArray, size: int) -> bool:
-        """Whether all but little of ``column`` is arrays of ``empty``."""
-        if not self.filled:
-            return False
-        buffers = [buffer for chunk in column.chunks for buffer in chunk.buffers() if buffer is not None]
-        rest: int = size - sum(one.size for one in buffers if self._offset(one.address) is not None)
-        return rest < _BIG_BYTES
+    def _laid_out(self, column: pa.ChunkedArray) -> _Layout | None:
+        """How ``column`` can be told; None if a large part of it is elsewhere, or if it is no array of ``empty``."""
+        return self._layout(column.chunk(0)) if column.num_chunks == 1 else None
 
-    def _described(self, table: pa.Table) -> tuple[bytes, list[tuple[int, int]]]:
-        """``table``, pickled but for what is here already, and where that lies."""
-        spans: list[tuple[int, int]] = []
-
-        def within(buffer: pickle.PickleBuffer) -> bool:
-            view = np.frombuffer(buffer.raw(), np.uint8)
-            offset = self._offset(view.ctypes.data)
-            if offset is not None:
-                spans.append((offset, len(view)))
-            return offset is None
-
-        return pickle.dumps(table, 5, buffer_callback=within), spans
+    def _layout(self, array: pa.Array) -> _Layout | None:
+        type_ = array.type
+        if array.offset:
+            return None
+        if pa.types.is_struct(type_):
+            children = [array.field(i) for i in range(type_.num_fields)]
+        elif pa.types.is_list(type_) or pa.types.is_large_list(type_):
+            children = [array.values]
+        elif pa.types.is_primitive(type_):
+            children = []
+        else:
+            return None
+        buffers: list[bytes | tuple[int, int] | None] = []
+        for buffer in array.buffers()[: type_.num_buffers]:
+            offset = None if buffer is None else self._offset(buffer.address)
+            if buffer is not None and offset is None and buffer.size >= _BIG_BYTES:
+                return None
+            buffers.append(None if buffer is None else buffer.to_pybytes() if offset is None else (offset, buffer.size))
+        below: list[_Layout] = []
+        for child in children:
+            layout = self._layout(child)
+            if layout is None:
+                return None
+            below.append(layout)
+        return len(array), buffers, below
 
     def _offset(self, address: int) -> int | None:
         """Where in the arrays of ``empty`` this address lies."""
@@ -130,14 +143,16 @@ class Segment:
         tables: list[pa.Table] = []
         memory = pa.py_buffer(held)
         if told is not None:
-            kept, order, here = told
+            kept, order, schema, arrays = told
             if known is not None and kept:
                 tables.append(known.select(kept))
             at = start + _aligned(head)
-            tables.append(pa.ipc.open_stream(pa.py_buffer(bytes(held[at : at + small]))).read_all())
-            if here is not None:
-                words, spans = here
-                tables.append(pickle.loads(words, buffers=[memory.slice(*span) for span in spans]))
+            tables.append(_read(schema, bytes(held[at : at + small])))
+            if arrays is not None:
+                words, layouts = arrays
+                here = _schema(words)
+                columns = [_array(one, layout, memory) for one, layout in zip(here.types, layouts, strict=True)]
+                tables.append(pa.Table.from_arrays(columns, schema=here))
             if big:
                 tables.append(pa.ipc.open_stream(memory.slice(at + _aligned(small), big)).read_all())
         if pool is not None:  # once nothing holds a view of it
@@ -204,6 +219,55 @@ def _aligned(size: int) -> int:
     return size + -size % _ALIGN
 
 
+_Layout = tuple[int, list[bytes | tuple[int, int] | None], list[Any]]
+"""Of an array: its length, its buffers (or where in the segment they lie), the layouts of those it is made of."""
+
+
+def _array(type_: pa.DataType, layout: _Layout, memory: pa.Buffer) -> pa.Array:
+    length, buffers, below = layout
+    children = [_array(type_.field(i).type, child, memory) for i, child in enumerate(below)]
+    parts = [
+        None if one is None else pa.py_buffer(one) if isinstance(one, bytes) else memory.slice(*one) for one in buffers
+    ]
+    return pa.Array.from_buffers(type_, length, parts, children=children)
+
+
+def _written(table: pa.Table) -> tuple[bytes | None, bytes]:
+    """Its schema's words and its one batch; or None and a stream, for all that one batch does not tell."""
+    batches = table.to_batches()
+    _, words, text = _serialized(table.schema)
+    if len(batches) == 1 and "dictionary" not in text and "extension" not in text:
+        return words, batches[0].serialize().to_pybytes()
+    stream = pa.BufferOutputStream()
+    _stream(table, stream)
+    return None, stream.getvalue().to_pybytes()
+
+
+def _read(schema: bytes | None, data: bytes) -> pa.Table:
+    if schema is None:
+        return pa.ipc.open_stream(pa.py_buffer(data)).read_all()
+    return pa.Table.from_batches([pa.ipc.read_record_batch(pa.py_buffer(data), _schema(schema))])
+
+
+_lately: list[tuple[pa.Schema, bytes, str]] = []
+
+
+def _serialized(schema: pa.Schema) -> tuple[pa.Schema, bytes, str]:
+    """``schema``, in Arrow's format and as text."""
+    for one in _lately:
+        if one[0].equals(schema, check_metadata=True):
+            return one
+    new = (schema, schema.serialize().to_pybytes(), str(schema))
+    _lately.append(new)
+    del _lately[:-_KEEP_SCHEMAS]
+    return new
+
+
+@functools.lru_cache(_KEEP_SCHEMAS)
+def _schema(words: bytes) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(words))
+
+
 def _stream(table: pa.Table, sink: Any) -> None:
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
@@ -215,7 +279,8 @@ def _same(table: pa.Table, known: pa.Table | None) -> tuple[list[int], list[int]
         return [], []
     places = {name: i for i, name in enumerate(known.schema.names)}
     pairs = [(i, places[name]) for i, name in enumerate(table.schema.names) if name in places]
-    pairs = [(i, j) for i, j in pairs if table.column(i).equals(known.column(j))]  # at once, if it is the same object
+    ours, theirs = table.columns, known.columns
+    pairs = [(i, j) for i, j in pairs if ours[i].equals(theirs[j])]  # at once, if it is the same object
     return [i for i, _ in pairs], [j for _, j in pairs]
 
 

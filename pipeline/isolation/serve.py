@@ -8,7 +8,7 @@ import pickle
 import resource
 import signal
 import socket
-from typing import Protocol
+from typing import Any, Protocol
 
 import fsspec
 import numpy as np
@@ -71,14 +71,21 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
 
 def _mapped(stage: Stage, watcher: Watcher, asked: Segment, answer: Segment, message: bytes) -> bytes:
     orders, table = asked.read(message)
-    watcher.orders, watcher.survived = orders or Orders(), set()
-    tensors.empty = answer.empty
+    watcher.follow(orders or Orders())
+
+    def empty(size: int, dtype: np.dtype[Any]) -> np.ndarray:
+        watcher.rest()
+        return answer.empty(size, dtype)
+
+    tensors.empty = empty
     try:
         done = stage(table)
     except Exception as error:  # raised again by the parent: a defect of the stage is none of a row
+        watcher.rest()
         return answer.write(_portable(error))
     finally:
         tensors.empty = np.empty
+        watcher.rest()
     return answer.write(watcher.survived, done, table)
 
 

@@ -191,8 +191,10 @@ class _Opener:
         self.cost.decoded += 1
         if feature.modality == "text":
             return self._slice(media.text(start, end) if row["text_timed"] else media.text(None, None), row)
-        if feature.modality == "image":
-            return media.image()
+        if feature.modality == "image":  # needed once: what is decoded is known for the whole sample
+            del self.open[uri]
+            with media:
+                return media.image()
         if isinstance(request, FramesRequest):
             return media.frames(request.sampling, start, end)
         assert isinstance(request, WaveformRequest)

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 import pipeline.stages.decode
 import pipeline.stages.probe
+from pipeline import tensors
 from pipeline.decoders import OpenMedia, open_media
 from pipeline.isolation import Watch, Work, unwatched
 from pipeline.media import Image
@@ -62,6 +63,16 @@ def take_arrays() -> None:
         held.append(np.ones(2 << 20))
 
 
+def take_untouched() -> None:
+    """Memory that only its limit knows of, taken to the last byte, and kept."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    for size in (1 << 24, 1 << 16, 1 << 10, 1 << 4):
+        while libc.malloc(ctypes.c_size_t(size)):
+            pass
+    raise MemoryError("malloc returned NULL")
+
+
 def take_at_once() -> None:
     np.ones(1 << 40, np.uint8)
 
@@ -80,6 +91,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "pages": take_pages,
     "arrays": take_arrays,
     "atonce": take_at_once,
+    "untouched": take_untouched,
     "exit": lambda: ctypes.CDLL(None).exit(3),
     "sysexit": lambda: sys.exit(3),
     "kill": kill_oneself,
@@ -111,7 +123,7 @@ class FaultyMedia(OpenMedia):
         return self.media.image()
 
     def frames(self, *asked: Any) -> Any:
-        if fault := fault_of(self.uri):
+        if fault := None if "closing" in self.uri else fault_of(self.uri):
             fault()
         return self.media.frames(*asked)
 
@@ -183,6 +195,31 @@ class Plain:
                 time.sleep(HELD_S)
             elif value in FAULTS:
                 FAULTS[value]()
+        return table
+
+
+class Greedy:
+    """Does what the table's ``do`` column says, a row each: "keep 9" 9 MiB in a work, "take 9" as much for itself,
+    "column" one that is handed over, "wait" a while."""
+
+    def __init__(self) -> None:
+        self.watch: Watch = unwatched
+        self.kept: list[Any] = []
+
+    def setup(self) -> None:
+        """Nothing to load."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        for number, (what, *size) in enumerate(map(str.split, table["do"].to_pylist())):
+            if what == "keep":
+                with self.watch(Work(number, "decode", "x", str(number))):
+                    self.kept.append(np.ones(int(size[0]) << 20, np.uint8))
+            elif what == "take":
+                np.ones(int(size[0]) << 20, np.uint8)
+            elif what == "column":
+                tensors.empty(1 << 20, np.dtype(np.uint8))
+            else:
+                time.sleep(0.05)
         return table
 
 

@@ -25,7 +25,7 @@ from pipeline.stages.rows import put
 from pipeline.tensors import unpack
 from tests import faulty
 from tests.faulty import Fault
-from tests.isolation.doubles import FaultyDecode, FaultyProbe, Plain
+from tests.isolation.doubles import FaultyDecode, FaultyProbe, Greedy, Plain
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, write_clip
 
 TIGHT = LimitsConfig(row_seconds=2.0, memory_bytes=256 << 20)
@@ -41,6 +41,7 @@ EXPECTED = {
     "pages": ("memory", "decoding took more than 0.25 GiB of memory"),
     "arrays": ("memory", None),  # whichever of the two limits it meets first
     "atonce": ("memory", None),
+    "untouched": ("memory", "MemoryError: malloc returned NULL"),
     "kill": ("memory", "the decoder's process was killed while decoding: is memory short?"),
 }
 
@@ -124,11 +125,24 @@ def test_a_fault_that_does_not_come_again_is_nobody_s(folder: Path) -> None:
 
 
 def test_a_fault_while_a_file_is_closed_is_its_own(folder: Path) -> None:
+    """A picture is closed as soon as it is decoded, a video with its last window."""
     shutil.copy(folder / "b.png", folder / "bad-abort-closing.png")
-    settings, features, rows = _probed(config(folder, {"i": IMAGE}))
+    write_clip(folder / "bad-segfault-closing.mp4", 1.0)
+    settings, features, rows = _probed(config(folder, {"i": IMAGE, "v": VIDEO}))
     told = _failures(_run(Isolated(FaultyDecode(settings, features), TIGHT), rows))
     assert [one[2] for one in told.pop("bad-abort-closing.png")] == ["crash"]
+    assert [one[2] for one in told.pop("bad-segfault-closing.mp4")] == ["crash"]
     assert set(map(len, told.values())) == {0}
+
+
+def test_memory_that_a_stage_keeps_or_takes_for_itself_is_no_work_s() -> None:
+    """Of 64 MiB and a quarter, in a work: what earlier works keep does not count, nor what is taken after them."""
+    stage = Isolated(Greedy(), LimitsConfig(memory_bytes=64 << 20))
+    for do in (["keep 50", "wait", "keep 50", "column", "take 300"], ["take 300", "keep 50"], ["keep 50", "column"]):
+        assert _run(stage, pa.table({"do": do}))["do"].to_pylist() == do
+    with pytest.raises(MemoryError):
+        stage(pa.table({"do": ["keep 200"]}))
+    assert len(stage(pa.table({"do": ["take 300"]}))) == 1
 
 
 def test_probes_are_isolated_too(folder: Path) -> None:

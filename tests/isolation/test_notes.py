@@ -53,7 +53,9 @@ def test_a_note_outlives_the_process_that_wrote_it() -> None:
 def test_the_same_work_has_the_same_key_wherever_it_stands() -> None:
     assert WORK.file_key() == WORK._replace(row=0, part=9).file_key()
     others = [WORK._replace(step="tokenize"), WORK._replace(feature="x"), WORK._replace(source="\udcff.jpg")]
-    assert len({WORK.file_key(), *(other.file_key() for other in others)}) == 4
+    others += [WORK._replace(source="x" * 5000), WORK._replace(source="x" * 5001)]
+    assert len({WORK.file_key(), *(other.file_key() for other in others)}) == 6
+    assert all(len(other.file_key()) < NOTE_BYTES // 2 for other in others)
 
 
 def test_an_exception_is_an_end_and_an_exit_is_not(note: Note) -> None:
@@ -73,13 +75,13 @@ def test_an_exception_is_an_end_and_an_exit_is_not(note: Note) -> None:
 @pytest.mark.parametrize("part", [2, WHOLE])
 def test_refused_work_is_not_tried(note: Note, part: int) -> None:
     watcher = Watcher(note, 1 << 30)
-    watcher.orders = Orders({(WORK.file_key(), part): ("crash", "it died")})
+    watcher.follow(Orders({(WORK.file_key(), part): ("crash", "it died")}))
     with pytest.raises(SampleError, match="it died"), watcher(WORK):
         pytest.fail("tried")
     assert note.read() is None
     with watcher(WORK._replace(source="other")):
         pass
-    watcher.orders = Orders(nothing=("timeout", "all"))
+    watcher.follow(Orders(nothing=("timeout", "all")))
     with pytest.raises(SampleError, match="all"), watcher(WORK._replace(source="other")):
         pytest.fail("tried")
 
@@ -87,7 +89,7 @@ def test_refused_work_is_not_tried(note: Note, part: int) -> None:
 def test_of_suspects_it_tells_which_ended_well(note: Note) -> None:
     watcher = Watcher(note, 1 << 30)
     other = WORK._replace(source="other")
-    watcher.orders = Orders(suspects=frozenset({WORK.file_key()}))
+    watcher.follow(Orders(suspects=frozenset({WORK.file_key()})))
     with pytest.raises(ValueError, match="bad"), watcher(WORK):
         raise ValueError("bad")
     with watcher(other):
@@ -98,10 +100,21 @@ def test_of_suspects_it_tells_which_ended_well(note: Note) -> None:
     assert watcher.survived == {WORK.file_key()}
 
 
-def test_memory_is_bounded_at_work_and_only_there(note: Note) -> None:
+def test_memory_is_bounded_until_the_works_are_over(note: Note) -> None:
     watcher = Watcher(note, 1 << 30)
+    with pytest.raises(MemoryError), watcher(WORK):
+        np.empty(3 << 30, np.uint8)
+    assert len(np.empty(3 << 30, np.uint8)) == 3 << 30  # who hears of an error needs memory
+    with watcher(WORK):
+        pass
+    with pytest.raises(MemoryError):
+        np.empty(3 << 30, np.uint8)
+    watcher.rest()
+    assert len(np.empty(3 << 30, np.uint8)) == 3 << 30
     with watcher(WORK), pytest.raises(MemoryError):
         np.empty(3 << 30, np.uint8)
+    with watcher(WORK._replace(step="probe")):
+        pass
     assert len(np.empty(3 << 30, np.uint8)) == 3 << 30
 
 

@@ -221,3 +221,62 @@ def test_a_table_of_nothing_new_and_one_of_only_new_columns() -> None:
         segment = Segment()
         _, done = Segment(os.dup(segment.fd)).read(segment.write(None, table, known), None, known)
         assert done == table
+
+
+def test_slices_of_what_was_filled_arrive() -> None:
+    segment = Segment()
+    for part in (slice(2, 5), slice(0, 3), slice(7, 8), slice(3, 3)):
+        table = _filled(segment, 30_000)[part]
+        told, done = Segment(os.dup(segment.fd)).read(segment.write("told", table))
+        assert told == "told"
+        assert done == _table(8, 30_000)[part]
+
+
+def test_schemas_that_differ_in_little_are_not_taken_for_each_other() -> None:
+    """What both ends remember of them is told apart by their metadata and the names in them too."""
+    values = [[1, None], None, [], [2]]
+    item = pa.field("item", pa.int32(), metadata={"a": "b"})
+    types = [
+        pa.list_(pa.int32()),
+        pa.list_(pa.field("element", pa.int32())),
+        pa.list_(pa.field("item", pa.int32(), nullable=True)),
+        pa.list_(item),
+        pa.large_list(pa.int32()),
+    ]
+    schemas = [pa.schema([pa.field("x", one, metadata=more)]) for one in types for more in (None, {"a": "b"})]
+    schemas += [one.with_metadata({"of": "all"}) for one in schemas]
+    segment = Segment()
+    for _ in range(2):
+        for schema in schemas:
+            table = pa.table([pa.array(values, schema.field("x").type)], schema=schema)
+            for part in (table, table[1:3]):
+                _, done = Segment(os.dup(segment.fd)).read(segment.write(None, part))
+                assert done is not None
+                assert done.equals(part)
+                assert done.schema.equals(schema, check_metadata=True)
+
+
+class _Coded(pa.ExtensionType):
+    """What is stored has a dictionary, and its name does not say so."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.dictionary(pa.int8(), pa.string()), "tessera.coded")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage: pa.DataType, serialized: bytes) -> _Coded:
+        return cls()
+
+
+def test_extension_types_arrive() -> None:
+    pa.register_extension_type(_Coded())
+    try:
+        coded = pa.ExtensionArray.from_storage(
+            _Coded(), pa.array(["a", "b", "a"], pa.dictionary(pa.int8(), pa.string()))
+        )
+        table = pa.table({"coded": coded})
+        assert _sent(table)[1].equals(table)
+    finally:
+        pa.unregister_extension_type("tessera.coded")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,22 @@ def test_a_failed_cell_costs_its_neighbours_nothing(tmp_path: Path) -> None:
     assert table["cells"].to_pylist() == [2, 2, 2]
     # one decoding for two features of one picture; one for each try
     assert table["meter_decoded"].to_pylist() == [1, 1, 1]
+
+
+def test_each_work_on_a_picture_is_watched_once_and_then_it_is_closed(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in "ab":
+        Image.new("RGB", (40, 40), "blue").save(folder / f"{name}.png")
+    settings, features, table = bound(config(folder, {"i": IMAGE, "j": IMAGE}))
+    probe, stage = ProbeStage(settings, features), DecodeStage(settings, features)
+    probe.setup()
+    stage.setup()
+    works: list[tuple[int, str, str]] = []
+    stage.watch = lambda work: works.append((work.row, work.step, work.feature)) or nullcontext()  # type: ignore[func-returns-value]
+    stage(probe(table))
+    each = [("decode", "i"), ("tokenize", "i"), ("tokenize", "j")]
+    assert works == [(row, *work) for row in (0, 1) for work in each]
 
 
 def test_untimed_media_of_many_windows_are_decoded_once(
