@@ -22,7 +22,7 @@ from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config
 KINDS = {
     **dict.fromkeys(("abort", "segfault", "exit", "sysexit"), "crash"),
     **dict.fromkeys(("gil", "regex", "spin"), "timeout"),
-    **dict.fromkeys(("pages", "arrays", "atonce", "kill"), "memory"),
+    **dict.fromkeys(("pages", "arrays", "atonce", "untouched", "kill"), "memory"),
 }
 LIMITS = {"row_seconds": 4.0, "memory_bytes": 256 << 20}
 FEATURES = {"i": IMAGE, "v": VIDEO, "a": AUDIO}
