@@ -43,6 +43,8 @@ from pipeline.stages.probe import ProbeStage
 DATA = Path(os.environ.get("TESSERA_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 BLOCK_ROWS = 32
 ROUNDS = 6
+STUDENT = 2.3
+"""Student's t for 95 % of ten pairs; for more, on the safe side."""
 ALONE = pa.table({"alone": [True]})
 _PATIENCE_S = 300
 _together: Barrier
@@ -83,7 +85,7 @@ def main() -> None:
         told = {key: float(np.median([pair[key] for pair in found])) for key in found[0]}
         for part, of in (("decoding", "decoding and tokenizing alone"), ("all", "with raw columns")):
             costs = [pair[f"isolated_{part}_s"] / pair[f"plain_{part}_s"] - 1 for pair in found]
-            mean, half = float(np.mean(costs)), 2.2 * float(np.std(costs, ddof=1)) / math.sqrt(pairs)
+            mean, half = float(np.mean(costs)), STUDENT * float(np.std(costs, ddof=1)) / math.sqrt(pairs)
             print(
                 f"{name}, {of}: {1000 * told[f'plain_{part}_s'] / told['rows']:.2f} ms a row; isolation {mean:+.1%}, "
                 f"95 % interval {mean - half:+.1%} to {mean + half:+.1%} over {pairs} pairs",
