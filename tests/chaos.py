@@ -3,9 +3,9 @@
     python -m tests.chaos --kills 30 --seed 0
 
 Nothing is mocked: a driver, a worker (a decoder's process or a task's), an actor, a node's daemon get SIGKILL once the
-first shard is out; a commit dies between two of its steps. Prints a line a kill and a sum, and ends with 1 if a row was lost, doubled, changed or
-blamed. ``--models``: with two true encoders; without, the media's own values are the tokens, and a run is shorter.
-``--twice``: the run that continues is killed too.
+first shard is out; a commit dies between two of its steps. Prints a line a kill and a sum, and ends with 1 if a row was
+lost, doubled, changed or blamed. ``--models``: with two true encoders; without, the media's own values are the tokens,
+and a run is shorter. ``--twice``: the run that continues is killed too.
 """
 
 from __future__ import annotations
