@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -14,6 +16,29 @@ from pipeline.sinks.shards import Written
 
 CLASSES = ("new", "changed", "unchanged", "deleted", "retried", "forgotten")
 """What the difference of corpus and dataset finds."""
+_PACKAGES = (
+    "ray",
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "transformers",
+    "pyarrow",
+    "av",
+    "decord",
+    "soundfile",
+    "pillow",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the values; recorded, no part of a fingerprint."""
+    found = {"python": platform.python_version()}
+    for name in ("tessera", *_PACKAGES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def build(

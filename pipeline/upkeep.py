@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from pipeline import snapshots, storage
 from pipeline.config import OutputConfig
-from pipeline.dataset import live_rows, open_shard
 from pipeline.difference import EMPTY, FAILURE, ROW, sample_hash
 from pipeline.errors import ConfigError, SampleError, TesseraError
+from pipeline.reading import live_rows, open_shard
 from pipeline.sinks.shards import RowFiles
 from pipeline.snapshots import FOLDERS, SUPERSEDED, File, Snapshot
 from pipeline.transaction import Transaction

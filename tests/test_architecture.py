@@ -16,6 +16,8 @@ ORDER = [
     "inspection",
     "upkeep",
     "run",
+    "graph",
+    "cluster",
     "pools",
     "progress",
     "trail",
@@ -38,6 +40,7 @@ ORDER = [
     "difference",
     "lease",
     "dataset",
+    "reading",
     "snapshots",
     "collate",
     "malloc",
@@ -54,7 +57,7 @@ ORDER = [
 
 FAMILIES = ("sources", "decoders", "tokenizers", "encoders", "heads")
 HEAVY = ("torch", "torchaudio", "torchvision", "transformers", "decord", "av", "soundfile", "PIL", "ray")
-RAY_ROOMS = {"run.py", "progress.py", "trail.py", "sinks/ray_sink.py"}
+RAY_ROOMS = {"graph.py", "cluster.py", "progress.py", "trail.py", "sinks/ray_sink.py"}
 
 
 def _modules() -> list[Path]:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -197,107 +194,10 @@ def test_past_the_budget_the_dataset_is_committed_and_the_run_fails(
     assert dataset.open(str(tmp_path / "out")).num_rows == 3
 
 
-def test_pools_that_the_cluster_cannot_hold_are_a_mistake_of_the_config(ray_session: Any, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    _draw(tmp_path / "in" / "a.png")
-    config = _picture_config(tmp_path / "in", tmp_path / "out", compute={"pools": {"default": {"num_gpus": 1}}})
-    with pytest.raises(ConfigError, match=r"compute\.pools\.default\.num_gpus: 1; no node has more than 0 GPUs"):
-        run.extract(run.prepare(config), show_progress=False)
-
-
-def test_a_twentieth_of_a_cpu_is_enough_for_the_tasks(ray_session: Any, tmp_path: Path) -> None:
-    """Somebody else holds the rest of the cluster, as happens on a shared one."""
-    corpus = tmp_path / "in"
-    corpus.mkdir()
-    for i in range(9):
-        _draw(corpus / f"{i}.png")
-
-    class Holder:
-        def ready(self) -> None: ...
-
-    holder = ray_session.remote(num_cpus=1.45)(Holder).remote()
-    ray_session.get(holder.ready.remote())
-    config = _picture_config(
-        corpus,
-        tmp_path / "out",
-        compute={"block_rows": 4, "pools": {"default": {"max_actors": 1, "num_cpus": 0.5}}},
-    )
-    try:
-        run.extract(run.prepare(config), show_progress=False)
-    finally:
-        ray_session.kill(holder)
-    assert dataset.open(str(tmp_path / "out")).num_rows == 9
-
-
-@pytest.mark.slow
-def test_beside_a_gpu_the_stages_stand_apart(tmp_path: Path) -> None:
-    """A cluster that says it has a GPU, and pools that ask for a part of it."""
-    corpus = tmp_path / "in"
-    corpus.mkdir()
-    for i in range(20):
-        Image.new("RGB", (40, 30), (i, 0, 0)).save(corpus / f"{i}.png")
-    (corpus / "bad.png").write_bytes(b"no picture")
-    raw: dict[str, Any] = {
-        "source": {"kind": "files", "path": str(corpus)},
-        "output": {"path": str(tmp_path / "out")},
-        "failures": {"max_fraction": 1},
-        "compute": {"block_rows": 7, "pools": {"default": {"num_gpus": 0.5, "max_actors": 1}, "b": {"num_gpus": 0.5}}},
-        "features": {
-            "raw": {
-                "modality": "image",
-                "tokenizer": {"kind": "patch", "size": 32, "patch_size": 8},
-                "encoder": {"kind": "raw"},
-                "emit": ["tokens"],
-            },
-        },
-    }
-    raw["features"]["other"] = {**raw["features"]["raw"], "pool": "b"}
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
-    script = (
-        "import logging, ray; ray.init(address='local', num_cpus=3, num_gpus=1, include_dashboard=False, "
-        "log_to_driver=False, logging_level=logging.ERROR)\n"
-        "from pipeline import config, run\n"
-        f"run.extract(run.prepare(config.load({str(tmp_path / 'c.yaml')!r})), show_progress=False)\n"
-        "ray.shutdown()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    table = dataset.open(str(tmp_path / "out")).to_arrow()
-    assert len(table) == 20
-    assert table["raw_tokens"].null_count == table["other_tokens"].null_count == 0
-    assert dataset.open(str(tmp_path / "out")).num_failures == 2
-
-
 def test_the_output_must_lie_outside_the_corpus(models: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words")
     with pytest.raises(ConfigError, match=r"output\.path: .* lies inside the corpus"):
         run.prepare(_media_config(models, tmp_path, tmp_path / "out"))
-
-
-def test_a_broken_setup_in_a_worker_says_its_own_words(
-    ray_session: Any, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    corpus = tmp_path / "in"
-    corpus.mkdir()
-    (corpus / "a.txt").write_text("words")
-    checkpoints = tmp_path / "models"
-    shutil.copytree(models / "bert", checkpoints / "bert")
-    words = {
-        "modality": "text",
-        "tokenizer": {"kind": "text"},
-        "encoder": {"kind": "bert", "checkpoint": str(checkpoints / "bert")},
-    }
-    prepared = run.prepare(_picture_config(corpus, tmp_path / "out", features={"words": words}))
-    shutil.rmtree(checkpoints)
-    with pytest.raises(TesseraError, match=str(checkpoints)) as caught:
-        run.extract(prepared, show_progress=False)
-    assert "\n" not in str(caught.value)
-    deadline = time.monotonic() + 20
-    while ray_session.available_resources().get("CPU") != 2.0:  # while the error, with its traceback, is still there
-        assert time.monotonic() < deadline, "an actor of the run that broke off holds CPUs"
-        time.sleep(0.1)
 
 
 def test_a_lost_row_ends_the_run_and_commits_nothing(

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import dataset, snapshots, upkeep
+from pipeline import dataset, reading, snapshots, upkeep
 from pipeline.difference import sample_hash
 from pipeline.errors import ConfigError, TesseraError
 from pipeline.transaction import Transaction
@@ -293,7 +293,7 @@ def test_on_s3_a_reader_goes_on_where_its_shard_is_moved(s3: Any, monkeypatch: p
     assert len(whole) > 10_000
     with monkeypatch.context() as patch:
         patch.setattr(type(s3), "default_block_size", 1000)
-        file = dataset._open_file("s3://corpus/out/v1", shard)
+        file = reading.open_file("s3://corpus/out/v1", shard)
     with file:
         assert file.read(100) == whole[:100]
         upkeep.forget("s3://corpus/out", ["000000"])

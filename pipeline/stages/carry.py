@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset import open_shard
 from pipeline.features import Feature
-from pipeline.snapshots import File
+from pipeline.media import Modality
+from pipeline.reading import open_shard
+from pipeline.snapshots import File, Snapshot
 from pipeline.stages.rows import put
+
+
+@dataclass(frozen=True)
+class Carry:
+    """Another version, and the features that it has with the same values."""
+
+    root: str
+    snapshot: Snapshot
+    features: tuple[Feature, ...]
+    read: frozenset[Modality]
+    """What that version read: its windows are cut by it."""
 
 
 class CarryStage:

@@ -1,0 +1,156 @@
+"""The Ray cluster that a run computes on: joined or started, the room on its nodes, and a run that has none left."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import gc
+import logging
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import ray
+from ray.data import DataContext
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import ConfigError, TesseraError, describe
+from pipeline.plan import Prepared
+from pipeline.pools import Actors, Node, sizes, without_room
+from pipeline.progress import Progress
+
+_ANSWER_S = 10.0
+_LOOK_S, _ROOM_S = 5.0, 300.0
+
+
+def check(config: PipelineConfig) -> None:
+    """Raises ``ConfigError`` if nothing listens at the cluster's address, which Ray would wait for silently."""
+    address, where = _address(config)
+    found = re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", address or "")
+    if found is not None and not ray.is_initialized():
+        try:
+            socket.create_connection((found[1], int(found[2])), timeout=_ANSWER_S).close()
+        except OSError as error:
+            raise _no_answer(str(address), where, error) from error
+
+
+def start(config: PipelineConfig) -> None:
+    """Joins the cluster that the config or ``RAY_ADDRESS`` names, or starts one here; does nothing inside one.
+
+    Raises:
+        ConfigError: the cluster does not answer.
+    """
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        address, where = _address(config)
+        cores = config.compute.num_cpus or max(2, os.cpu_count() or 1)
+        # "local": without it Ray joins a cluster that `ray start` left on this machine
+        local = {"address": "local", "num_cpus": cores, "include_dashboard": False}
+        options = {"address": address} if address else local
+        on_term = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except Exception as error:
+            if address is None:
+                raise
+            raise _no_answer(address, where, error) from error
+        if threading.current_thread() is threading.main_thread():  # Ray's own handler exits with the signal's number
+            signal.signal(signal.SIGTERM, on_term)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # one block may hold many rows that hang, each for its whole time, or take a slow model half an hour
+    context.execution_no_progress_timeout_s = -1
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def pools_of(prepared: Prepared, blocks: int) -> tuple[dict[str, Actors], bool]:
+    """The pools of the features, and whether decoding stands apart from them, as it does beside a GPU.
+
+    Raises:
+        ConfigError: see `pools.sizes`.
+    """
+    features, compute = prepared.features, prepared.config.compute
+    nodes = _nodes()
+    pools = {feature.config.pool: compute.pools[feature.config.pool] for feature in features}
+    asked = any(pool.num_gpus for pool in pools.values()) or any(
+        getattr(feature.config.encoder, "device", "cpu") != "cpu" for feature in features
+    )
+    on_gpu = asked and any(node.gpus for node in nodes)
+    return sizes(pools, nodes, on_gpu, blocks), on_gpu
+
+
+@contextlib.contextmanager
+def ended_without_room(pools: dict[str, Actors], on_gpu: bool, progress: Progress) -> Iterator[None]:
+    """A pool that found no room for an actor any more would be waited for, for ever.
+
+    Raises:
+        TesseraError: for ``_ROOM_S`` nothing advanced, and the nodes had no room for one actor of each pool.
+    """
+    lost: list[str] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        since: float | None = None
+        before = 0
+        while not over.wait(_LOOK_S):
+            with contextlib.suppress(Exception):  # a cluster that does not answer is told by what is waited for
+                name, rows = without_room(pools, _nodes(), on_gpu), progress.rows
+                since = (since or time.monotonic()) if name and rows == before else None
+                before = rows
+                if name and since and time.monotonic() - since > _ROOM_S:
+                    lost.append(name)
+                    _thread.interrupt_main()
+                    return
+
+    watching = threading.Thread(target=watch, daemon=True, name="tessera-room")
+    if threading.current_thread() is threading.main_thread():
+        watching.start()
+    try:
+        yield
+    except BaseException:
+        if lost:
+            one = pools[lost[0]]
+            raise TesseraError(
+                f"compute.pools.{lost[0]}: the nodes that are left have no room for an actor of {one.num_cpus:g} CPUs "
+                f"and {one.num_gpus:g} GPUs beside the other pools: bring one back, then run again to continue"
+            ) from None
+        raise
+    finally:
+        over.set()
+
+
+def let_go(error: BaseException | None) -> None:
+    """Ends Ray's actors of a run that broke off: the tracebacks of its errors hold them, and their CPUs."""
+    todo, seen = [error], set[int]()
+    while todo:
+        one = todo.pop()
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            todo += [one.__cause__, one.__context__, getattr(one, "cause", None)]
+    gc.collect()
+
+
+def _nodes() -> list[Node]:
+    return [
+        Node(float(node["Resources"]["CPU"]), float(node["Resources"].get("GPU", 0)))
+        for node in ray.nodes()
+        if node["Alive"] and "CPU" in node["Resources"]
+    ]
+
+
+def _address(config: PipelineConfig) -> tuple[str | None, str]:
+    """Of the cluster, None for a local one; and who named it."""
+    named = config.compute.address
+    return (named, "compute.address") if named else (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS")
+
+
+def _no_answer(address: str, where: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        where, f"no Ray cluster answers at {address!r} ({describe(error)})", "start one there, or leave it out"
+    )

@@ -1,0 +1,215 @@
+"""The Ray Data graph of an extraction: its stages as Ray calls them, and the sink they end in.
+
+    [probe, cut] tasks -> [fetch, decode, tokenize] tasks -> [encode] actors, one pool a name -> [write] tasks
+
+On a host without GPUs decoding fuses into the first pool's actors, one a core; beside a GPU it never
+does. Scheduling, streaming, backpressure and retries are Ray Data's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+from pipeline import malloc, sources
+from pipeline import plan as planning
+from pipeline.errors import DeviceFailed, TesseraError, describe
+from pipeline.isolation import Isolated
+from pipeline.plan import Plan, Prepared
+from pipeline.pools import TASK_CPUS, Actors
+from pipeline.progress import Progress
+from pipeline.report import versions
+from pipeline.schema import CONTRACT, FIXED
+from pipeline.sinks.ray_sink import ShardSink
+from pipeline.sinks.shards import ShardWriter, Written, footer
+from pipeline.stages.carry import Carry, CarryStage
+from pipeline.stages.decode import DecodeStage
+from pipeline.stages.encode import EncodeStage
+from pipeline.stages.probe import ProbeStage, ReadPlanStage
+from pipeline.trail import Trail
+
+_ANSWER_S = 10.0
+
+
+def execute(
+    prepared: Prepared,
+    plan: Plan,
+    carry: Carry | None,
+    progress: Progress,
+    pools: dict[str, Actors],
+    on_gpu: bool,
+    run_id: str,
+    root: str,
+) -> Written:
+    """Decodes, encodes and writes what ``plan`` names into the version at ``root``. Raises what Ray raises.
+
+    Args:
+        pools, on_gpu: see `cluster.pools_of`.
+    """
+    sink = _sink(prepared, run_id, root)
+    _build(prepared, plan, carry, progress, pools, on_gpu).write_datasink(
+        sink, ray_remote_args={"num_cpus": TASK_CPUS}, concurrency=_tasks_at_once()
+    )
+    return sink.written
+
+
+def _build(
+    prepared: Prepared, plan: Plan, carry: Carry | None, progress: Progress, pools: dict[str, Actors], on_gpu: bool
+) -> Any:
+    config, features = prepared.config, prepared.features
+    dataset = ray.data.from_blocks([planning.unit_table(unit) for unit in plan.units])
+    probe = _isolated(ProbeStage(config, features, carry.read if carry else None))
+    dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), TASK_CPUS, at_once=_tasks_at_once())
+    dataset = _of_rows(dataset, config.compute.block_rows)
+    carried = frozenset(feature.name for feature in carry.features) if carry else frozenset()
+    decode: tuple[Any, ...] = (_isolated(DecodeStage(config, features, carried)),)
+    if on_gpu:
+        # with arguments from a function Ray never fuses it into a pool that asks for as much
+        dataset = _map(dataset, _Task(decode, progress.actor), num_cpus=1, ray_remote_args_fn=dict)
+        decode = ()
+    for number, (name, actors) in enumerate(pools.items()):
+        hosted = tuple(feature for feature in features if feature.config.pool == name)
+        stages = (*decode, EncodeStage(config, hosted, threads=max(1, int(actors.num_cpus))))
+        decode, last = (), number == len(pools) - 1
+        if carry and last:
+            stages = (*stages, CarryStage(carry.root, carry.snapshot.shards, carry.features))
+        dataset = dataset.map_batches(
+            _Stage,
+            fn_constructor_args=(stages, progress.actor, last),
+            batch_size=config.compute.block_rows if actors.num_gpus else None,  # Ray insists on a number beside a GPU
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(min_size=actors.least, max_size=actors.most, max_tasks_in_flight_per_actor=2),
+            num_cpus=actors.num_cpus,
+            num_gpus=actors.num_gpus or None,
+        )
+    return dataset
+
+
+def _sink(prepared: Prepared, run_id: str, root: str) -> ShardSink:
+    config, features = prepared.config, prepared.features
+    passthrough = sources.build(config.source).passthrough()
+    schema = pa.schema([*FIXED, *passthrough, *(field for feature in features for field in feature.fields())])
+    lineage = {
+        "contract": CONTRACT,
+        "run_id": run_id,
+        "window": config.window.model_dump(mode="json"),
+        "features": {feature.name: feature.lineage() for feature in features},
+        "versions": versions(),
+    }
+    columns = {feature.name: [field.name for field in feature.fields()] for feature in features}
+    stored, output = footer(schema, lineage), config.output
+
+    def open_writer(name: str) -> ShardWriter:
+        return ShardWriter(root, name, run_id, columns, stored, output)
+
+    return ShardSink(open_writer, run_id, min_rows=16 * config.compute.block_rows)
+
+
+def _tasks_at_once() -> int:
+    """Of the small kinds, a kind: what they ask for would let a node start dozens."""
+    return max(2, int(ray.cluster_resources().get("CPU", 1) / 2))
+
+
+class _Stage:
+    """Stages as Ray calls them: set up once a process; the last pool's rows are counted for the progress display."""
+
+    def __init__(self, stages: tuple[Any, ...], progress: Any, last: bool = False) -> None:
+        malloc.keep_pages()
+        self.stages, self.progress, self.last = stages, progress, last
+        self.trail = Trail(progress) if any(isinstance(stage, EncodeStage) for stage in stages) else None
+        self.broken: Exception | None = None
+        try:
+            if self.trail is not None:
+                self.trail.set_up()
+            _set_up(stages)
+        except Exception as error:  # told at the first call: of an actor that does not start Ray tells no cause
+            self.broken = error
+        if self.trail is not None:
+            self.trail.rest()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        try:
+            if self.broken is not None:
+                raise self.broken
+            alone = self.trail if self.trail is not None and self.trail.begin(table) else None
+            for stage in self.stages:
+                if isinstance(stage, EncodeStage):
+                    stage.alone = alone
+                table = stage(table)
+        except Exception as error:
+            if isinstance(error, DeviceFailed) and self.trail is not None and self.trail.device_failed(error.words):
+                os._exit(1)
+            cause = error if isinstance(error, TesseraError) else TesseraError(describe(error))
+            ray.wait([self.progress.broke.remote(cause)], timeout=_ANSWER_S)
+            raise
+        if self.last:
+            self.progress.add.remote(*Progress.count(table))
+        return table
+
+
+def _set_up(stages: tuple[Any, ...]) -> None:
+    """An isolated stage waits for its process; the others import and load meanwhile. Raises what a ``setup`` raises.
+
+    That process ends with the thread that started it, so it is this one that starts it.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        others = [beside.submit(stage.setup) for stage in stages if not isinstance(stage, Isolated)]
+        for stage in stages:
+            if isinstance(stage, Isolated):
+                stage.setup()
+        for other in others:
+            other.result()
+
+
+_READY: dict[bytes, _Stage] = {}
+
+
+class _Task:
+    """Stages as a plain function for Ray tasks; a worker process keeps them set up between tasks."""
+
+    def __init__(self, stages: tuple[Any, ...], progress: Any) -> None:
+        self.stages, self.progress, self.key = stages, progress, secrets.token_bytes(8)
+        self.__name__ = getattr(stages[-1], "name", type(stages[-1]).__name__)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        if self.key not in _READY:
+            _READY[self.key] = _Stage(self.stages, self.progress)
+        return _READY[self.key](table)
+
+
+def _isolated(stage: ProbeStage | DecodeStage) -> Any:
+    limits = stage.config.decoders.limits
+    return Isolated(stage, limits) if limits.isolate else stage
+
+
+def _of_rows(dataset: Any, rows: int) -> Any:
+    """In blocks of at most ``rows``, cut by the task that makes them.
+
+    Ray's own step for it asks for a whole CPU, waits for ever where actors leave less, and has no option for it; asking
+    for what the step before it asks for, it becomes a part of that.
+    """
+    dataset = dataset.repartition(target_num_rows_per_block=rows)
+    plan = dataset._logical_plan
+    before = plan.dag.input_dependencies[0]
+    plan._dag = dataclasses.replace(plan.dag, ray_remote_args=before.ray_remote_args, compute=before.compute)
+    return dataset
+
+
+def _map(dataset: Any, task: _Task, num_cpus: float, at_once: int | None = None, **options: Any) -> Any:
+    return dataset.map_batches(
+        task,
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        num_cpus=num_cpus,
+        compute=TaskPoolStrategy(at_once),
+        **options,
+    )

@@ -1,0 +1,109 @@
+"""The cluster a run computes on: none there, no room on it, and a node that takes a pool's only room along."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipeline import cluster, run
+from pipeline.errors import ConfigError
+from tests.stages.media_fixtures import IMAGE, config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_nothing_listens_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    named = config(tmp_path, {"i": IMAGE}, compute={"address": address})
+    with pytest.raises(ConfigError, match=rf"compute\.address: no Ray cluster answers at '{address}'"):
+        cluster.check(named)
+    monkeypatch.setenv("RAY_ADDRESS", f"ray://{address}")
+    with pytest.raises(ConfigError, match=rf"RAY_ADDRESS: no Ray cluster answers at 'ray://{address}'"):
+        cluster.check(config(tmp_path, {"i": IMAGE}))
+
+
+def test_pools_that_the_cluster_cannot_hold_are_a_mistake_of_the_config(ray_session: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "in" / "a.png")
+    asked = config(tmp_path / "in", {"i": IMAGE}, compute={"pools": {"default": {"num_gpus": 1}}})
+    with pytest.raises(ConfigError, match=r"compute\.pools\.default\.num_gpus: 1; no node has more than 0 GPUs"):
+        run.extract(run.prepare(asked), show_progress=False)
+
+
+def test_what_an_errors_traceback_holds_is_let_go() -> None:
+    class Actor: ...
+
+    def fails() -> None:
+        held = Actor()
+        seen.append(weakref.ref(held))
+        raise OSError("inner")
+
+    def wraps() -> None:
+        held = Actor()
+        seen.append(weakref.ref(held))
+        try:
+            fails()
+        except OSError as error:
+            raise ValueError("outer") from error
+
+    seen: list[weakref.ref[Actor]] = []
+    with pytest.raises(ValueError, match="outer") as caught:
+        wraps()
+    error = caught.value
+    del caught
+    assert any(one() is not None for one in seen)
+    cluster.let_go(error)
+    assert [one() for one in seen] == [None, None]
+
+
+_LOST = """
+import json, sys, threading, time
+import ray
+from ray.cluster_utils import Cluster
+from tests.stages.media_fixtures import IMAGE, config
+from pathlib import Path
+from pipeline import cluster as clusters, graph, run
+from pipeline.errors import TesseraError
+from pipeline.stages.encode import EncodeStage
+
+class Slow(EncodeStage):
+    def __call__(self, table):
+        time.sleep(600)
+
+graph.EncodeStage, clusters._LOOK_S, clusters._ROOM_S = Slow, 0.5, 4.0
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+large = cluster.add_node(num_cpus=4)
+hook = {"env_vars": {"PYTHONPATH": "."}}
+ray.init(address=cluster.address, log_to_driver=False, runtime_env=hook)
+settings = config(Path(sys.argv[1]), {"i": IMAGE}, compute={"pools": {"default": {"num_cpus": 3, "max_actors": 1}}})
+threading.Timer(12, lambda: cluster.remove_node(large)).start()
+started = time.time()
+try:
+    run.extract(run.prepare(settings), show_progress=False)
+except TesseraError as error:
+    print("TOLD", json.dumps({"error": str(error), "seconds": time.time() - started}), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_pool_whose_only_node_is_lost_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "in" / "0.png")
+    command = [sys.executable, "-c", _LOST, str(tmp_path / "in")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=150)
+    told = [json.loads(line.removeprefix("TOLD ")) for line in done.stdout.splitlines() if line.startswith("TOLD ")]
+    assert len(told) == 1, done.stdout + done.stderr
+    words = "compute.pools.default: the nodes that are left have no room for an actor of 3 CPUs and 0 GPUs"
+    assert words in told[0]["error"]
+    assert 12 < told[0]["seconds"] < 60
