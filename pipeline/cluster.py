@@ -43,6 +43,7 @@ def start(config: PipelineConfig) -> None:
 
     Raises:
         ConfigError: the cluster does not answer.
+        TesseraError: Ray does not start here, as on a machine that is too busy for it.
     """
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -56,7 +57,8 @@ def start(config: PipelineConfig) -> None:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:
             if address is None:
-                raise
+                told = f"Ray does not start on this machine ({describe(error)}): run again once it can"
+                raise TesseraError(told) from error
             raise _no_answer(address, where, error) from error
         if threading.current_thread() is threading.main_thread():  # Ray's own handler exits with the signal's number
             signal.signal(signal.SIGTERM, on_term)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -30,6 +31,20 @@ def test_nothing_listens_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RAY_ADDRESS", f"ray://{address}")
     with pytest.raises(ConfigError, match=rf"RAY_ADDRESS: no Ray cluster answers at 'ray://{address}'"):
         cluster.check(config(tmp_path, {"i": IMAGE}))
+
+
+def test_a_machine_on_which_ray_does_not_start(tmp_path: Path) -> None:
+    """Its sockets lie below a folder whose name is longer than a socket's may be."""
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "in" / "a.png")
+    (tmp_path / "c.yaml").write_text(config(tmp_path / "in", {"i": IMAGE}).model_dump_json())
+    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path / ("t" * 100))}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-m", "jobs.cli", "extract", str(tmp_path / "c.yaml")]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.startswith("tessera: Ray does not start on this machine (")
+    assert done.stderr.count("\n") == 1
 
 
 def test_pools_that_the_cluster_cannot_hold_are_a_mistake_of_the_config(ray_session: Any, tmp_path: Path) -> None:
