@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: a driver and an actor of a run get SIGKILL; the dataset is that of a calm run."""
+"""The short form of `make chaos`: a driver, a worker, an actor get SIGKILL; the dataset is that of a calm run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,15 @@ def calm(ray_session: Any, data: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-@pytest.mark.parametrize("kind", ["driver", pytest.param("actor", marks=pytest.mark.slow)])
+KILLED = {
+    "driver": ("driver",),
+    "worker": ("ray::", chaos.DECODER),
+    "actor": ("ray::MapWorker",),
+}
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("kind", ["driver", pytest.param("worker", marks=SLOW), pytest.param("actor", marks=SLOW)])
 def test_a_kill_costs_nothing(
     kind: str, calm: Path, shared_ray: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,11 +60,11 @@ def test_a_kill_costs_nothing(
         while not any((calm / kind / "v1" / "_runs").glob("*/tasks/*.parquet")) and process.poll() is None:
             time.sleep(0.02)  # a shard counts once its task's record is there
         killed = chaos.kill(kind, process, random.Random(0), above=os.getpid())
-        assert killed == "driver" or killed.startswith("ray::MapWorker")
+        assert killed.startswith(KILLED[kind])
         code = process.wait(timeout=200)
     finally:
         chaos.sweep(process)
-    assert code == (0 if kind == "actor" else -9)
+    assert code == (-9 if kind == "driver" else 0)
     if code:
         with pytest.raises(configs.ConfigError):
             dataset.open(str(calm / kind))
