@@ -24,6 +24,7 @@ from pipeline.pools import Actors, Node, sizes, without_room
 from pipeline.progress import Progress
 
 _ANSWER_S = 10.0
+"""A cluster's head has so long to accept a connection."""
 _LOOK_S, _ROOM_S = 5.0, 300.0
 
 
@@ -39,7 +40,9 @@ def check(config: PipelineConfig) -> None:
 
 
 def start(config: PipelineConfig) -> None:
-    """Joins the cluster that the config or ``RAY_ADDRESS`` names, or starts one here; does nothing inside one.
+    """Joins the cluster that the config or ``RAY_ADDRESS`` names, or starts one here, unless this process has one.
+
+    Sets Ray Data's options in any case.
 
     Raises:
         ConfigError: the cluster does not answer.
@@ -55,13 +58,16 @@ def start(config: PipelineConfig) -> None:
         on_term = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except (TypeError, ValueError):  # a defect of ours: options that this Ray does not take
+            raise
         except Exception as error:
-            if address is None:
-                told = f"Ray does not start on this machine ({describe(error)}): run again once it can"
-                raise TesseraError(told) from error
-            raise _no_answer(address, where, error) from error
-        if threading.current_thread() is threading.main_thread():  # Ray's own handler exits with the signal's number
-            signal.signal(signal.SIGTERM, on_term)
+            if address is not None:
+                raise _no_answer(address, where, error) from error
+            told = f"Ray does not start on this machine ({describe(error)})"
+            raise TesseraError(f"{told}: mend that, or run again when the machine is less busy") from error
+        finally:
+            if threading.current_thread() is threading.main_thread():  # Ray's handler exits with the signal's number
+                signal.signal(signal.SIGTERM, on_term)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -25,17 +25,18 @@ from pipeline.isolation import Isolated
 from pipeline.plan import Plan, Prepared
 from pipeline.pools import TASK_CPUS, Actors
 from pipeline.progress import Progress
-from pipeline.report import versions
+from pipeline.report import installed
 from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.ray_sink import ShardSink
-from pipeline.sinks.shards import ShardWriter, Written, footer
+from pipeline.sinks.shards import ShardWriter, footer
 from pipeline.stages.carry import Carry, CarryStage
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
 from pipeline.trail import Trail
 
-_ANSWER_S = 10.0
+_TELL_S = 10.0
+"""The counter has so long to hear why a worker broke."""
 
 
 def execute(
@@ -45,19 +46,37 @@ def execute(
     progress: Progress,
     pools: dict[str, Actors],
     on_gpu: bool,
-    run_id: str,
-    root: str,
-) -> Written:
-    """Decodes, encodes and writes what ``plan`` names into the version at ``root``. Raises what Ray raises.
+    sink: ShardSink,
+) -> None:
+    """Decodes, encodes and writes what ``plan`` names. Raises what Ray raises.
 
     Args:
         pools, on_gpu: see `cluster.pools_of`.
     """
-    sink = _sink(prepared, run_id, root)
     _build(prepared, plan, carry, progress, pools, on_gpu).write_datasink(
         sink, ray_remote_args={"num_cpus": TASK_CPUS}, concurrency=_tasks_at_once()
     )
-    return sink.written
+
+
+def sink(prepared: Prepared, run_id: str, root: str) -> ShardSink:
+    """What writes the rows of this run into the version at ``root``, with their lineage; counts them."""
+    config, features = prepared.config, prepared.features
+    passthrough = sources.build(config.source).passthrough()
+    schema = pa.schema([*FIXED, *passthrough, *(field for feature in features for field in feature.fields())])
+    lineage = {
+        "contract": CONTRACT,
+        "run_id": run_id,
+        "window": config.window.model_dump(mode="json"),
+        "features": {feature.name: feature.lineage() for feature in features},
+        "versions": installed(),
+    }
+    columns = {feature.name: [field.name for field in feature.fields()] for feature in features}
+    stored, output = footer(schema, lineage), config.output
+
+    def open_writer(name: str) -> ShardWriter:
+        return ShardWriter(root, name, run_id, columns, stored, output)
+
+    return ShardSink(open_writer, run_id, min_rows=16 * config.compute.block_rows)
 
 
 def _build(
@@ -91,26 +110,6 @@ def _build(
             num_gpus=actors.num_gpus or None,
         )
     return dataset
-
-
-def _sink(prepared: Prepared, run_id: str, root: str) -> ShardSink:
-    config, features = prepared.config, prepared.features
-    passthrough = sources.build(config.source).passthrough()
-    schema = pa.schema([*FIXED, *passthrough, *(field for feature in features for field in feature.fields())])
-    lineage = {
-        "contract": CONTRACT,
-        "run_id": run_id,
-        "window": config.window.model_dump(mode="json"),
-        "features": {feature.name: feature.lineage() for feature in features},
-        "versions": versions(),
-    }
-    columns = {feature.name: [field.name for field in feature.fields()] for feature in features}
-    stored, output = footer(schema, lineage), config.output
-
-    def open_writer(name: str) -> ShardWriter:
-        return ShardWriter(root, name, run_id, columns, stored, output)
-
-    return ShardSink(open_writer, run_id, min_rows=16 * config.compute.block_rows)
 
 
 def _tasks_at_once() -> int:
@@ -148,7 +147,7 @@ class _Stage:
             if isinstance(error, DeviceFailed) and self.trail is not None and self.trail.device_failed(error.words):
                 os._exit(1)
             cause = error if isinstance(error, TesseraError) else TesseraError(describe(error))
-            ray.wait([self.progress.broke.remote(cause)], timeout=_ANSWER_S)
+            ray.wait([self.progress.broke.remote(cause)], timeout=_TELL_S)
             raise
         if self.last:
             self.progress.add.remote(*Progress.count(table))

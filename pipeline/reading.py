@@ -22,7 +22,7 @@ BATCH_ROWS = 256
 
 
 class Reading:
-    """A shard that the snapshot names and that is gone: told as such."""
+    """Around reading: a file that is not found is a ``ConfigError`` that says which dataset lost a shard."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -43,7 +43,7 @@ def open_shard(root: str, shard: File) -> pq.ParquetFile:
 
 
 def open_file(root: str, shard: File) -> pa.NativeFile:
-    """The same file, undeciphered; on an object store it goes on where a later run moves it."""
+    """The bytes of one file of a snapshot; on an object store reading goes on where a later run moves it."""
     if storage.is_local(root):
         return _found(root, shard, lambda fs, path: pa.OSFile(path))
     return pa.PythonFile(_Followed(root, shard), mode="r")
@@ -103,6 +103,7 @@ def whole(root: str, shard: File, schema: pa.Schema, names: list[str], filter: d
 def filtered(
     batches: Iterator[pa.RecordBatch], filter: ds.Expression | None, names: list[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
+    """What ``filter`` keeps of batches that have all columns, at most ``rows`` at once; without one, the batches."""
     for batch in batches:
         if filter is None:
             yield batch

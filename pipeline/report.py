@@ -1,4 +1,4 @@
-"""What a run did: for a machine (stable keys, JSON) and for a terminal."""
+"""What a run did, and with what: for a machine (stable keys, JSON) and for a terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PACKAGES = (
 )
 
 
-def versions() -> dict[str, str]:
+def installed() -> dict[str, str]:
     """Versions of what computes the values; recorded, no part of a fingerprint."""
     found = {"python": platform.python_version()}
     for name in ("tessera", *_PACKAGES):

@@ -116,7 +116,7 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
             seconds=time.time() - started,
             startup_seconds=first_row_s,
             peak_memory_bytes=memory.peak,
-            versions=reporting.versions(),
+            versions=reporting.installed(),
         )
         added = {
             kind: [File.of(one) for one in files]
@@ -189,14 +189,15 @@ def _compute(
         return Written(), None
     cluster.start(prepared.config)
     pools, on_gpu = cluster.pools_of(prepared, len(plan.units))
-    root = _root(prepared.config)
+    sink = graph.sink(prepared, run_id, _root(prepared.config))
     with Progress(plan.samples, terminal) as progress, cluster.ended_without_room(pools, on_gpu, progress):
         try:
-            written = graph.execute(prepared, plan, carry, progress, pools, on_gpu, run_id, root)
+            graph.execute(prepared, plan, carry, progress, pools, on_gpu, sink)
         except Exception as error:
             told = _told(error, run_id, progress.cause())
             cluster.let_go(error)
             raise told from error
+    written = sink.written
     problems = written.problems()
     if written.samples != plan.samples:
         problems.append(f"{plan.samples} samples planned, {written.samples} arrived")

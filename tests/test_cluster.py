@@ -55,29 +55,27 @@ def test_pools_that_the_cluster_cannot_hold_are_a_mistake_of_the_config(ray_sess
         run.extract(run.prepare(asked), show_progress=False)
 
 
-def test_what_an_errors_traceback_holds_is_let_go() -> None:
+@pytest.mark.parametrize("link", ["__cause__", "__context__", "cause"])
+def test_what_an_errors_traceback_holds_is_let_go(link: str) -> None:
     class Actor: ...
 
     def fails() -> None:
         held = Actor()
         seen.append(weakref.ref(held))
-        raise OSError("inner")
+        raise OSError
 
-    def wraps() -> None:
-        held = Actor()
-        seen.append(weakref.ref(held))
+    def caught() -> OSError:
         try:
             fails()
         except OSError as error:
-            raise ValueError("outer") from error
+            return error
+        raise AssertionError
 
     seen: list[weakref.ref[Actor]] = []
-    with pytest.raises(ValueError, match="outer") as caught:
-        wraps()
-    error = caught.value
-    del caught
-    assert any(one() is not None for one in seen)
-    cluster.let_go(error)
+    outer = caught()
+    setattr(outer, link, caught())
+    assert None not in [one() for one in seen]
+    cluster.let_go(outer)
     assert [one() for one in seen] == [None, None]
 
 

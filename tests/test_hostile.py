@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline import dataset, run
+from pipeline import dataset, graph, run
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
@@ -31,8 +31,8 @@ FEATURES = {"i": IMAGE, "v": VIDEO, "a": AUDIO}
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoders of this run do what a file's name says."""
-    monkeypatch.setattr(run, "ProbeStage", FaultyOpening)
-    monkeypatch.setattr(run, "DecodeStage", FaultyDecode)
+    monkeypatch.setattr(graph, "ProbeStage", FaultyOpening)
+    monkeypatch.setattr(graph, "DecodeStage", FaultyDecode)
 
 
 def _settings(corpus: Path) -> Any:

@@ -16,7 +16,7 @@ import pytest
 import ray
 from PIL import Image
 
-from pipeline import dataset, run
+from pipeline import dataset, graph, run
 from pipeline.errors import DeviceFailed, SampleError, TesseraError
 from pipeline.progress import Progress
 from pipeline.stages.encode import EncodeStage
@@ -66,7 +66,7 @@ def _extracted(folder: Path, reds: list[int], encode: type[EncodeStage], block_r
         Image.new("RGB", (32, 32), (red, 0, 255)).save(folder / "in" / f"{i:02d}.png")
     settings = config(folder / "in", {"i": IMAGE}, compute={"block_rows": block_rows})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "EncodeStage", encode)
+        patch.setattr(graph, "EncodeStage", encode)
         return run.extract(run.prepare(settings), show_progress=False)
 
 
