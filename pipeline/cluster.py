@@ -58,11 +58,11 @@ def start(config: PipelineConfig) -> None:
         on_term = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (TypeError, ValueError):  # a defect of ours: options that this Ray does not take
-            raise
         except Exception as error:
             if address is not None:
                 raise _no_answer(address, where, error) from error
+            if isinstance(error, TypeError | ValueError):  # a defect of ours: options that this Ray does not take
+                raise
             told = f"Ray does not start on this machine ({describe(error)})"
             raise TesseraError(f"{told}: mend that, or run again when the machine is less busy") from error
         finally:

@@ -33,17 +33,23 @@ def test_nothing_listens_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         cluster.check(config(tmp_path, {"i": IMAGE}))
 
 
-def test_a_machine_on_which_ray_does_not_start(tmp_path: Path) -> None:
-    """Its sockets lie below a folder whose name is longer than a socket's may be."""
+@pytest.mark.parametrize(
+    ("name", "value", "code", "words"),
+    [
+        # sockets lie below that folder, and its name is longer than a socket's may be
+        ("RAY_TMPDIR", "/tmp/" + "t" * 100, 4, "Ray does not start on this machine ("),
+        ("RAY_ADDRESS", "nonsense", 2, "RAY_ADDRESS: no Ray cluster answers at 'nonsense' ("),
+    ],
+)
+def test_ray_does_not_start_or_is_not_there(tmp_path: Path, name: str, value: str, code: int, words: str) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "in" / "a.png")
     (tmp_path / "c.yaml").write_text(config(tmp_path / "in", {"i": IMAGE}).model_dump_json())
-    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path / ("t" * 100))}
-    environment.pop("RAY_ADDRESS", None)
+    environment = {key: old for key, old in os.environ.items() if key != "RAY_ADDRESS"} | {name: value}
     command = [sys.executable, "-m", "jobs.cli", "extract", str(tmp_path / "c.yaml")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 4, done.stderr
-    assert done.stderr.startswith("tessera: Ray does not start on this machine (")
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(f"tessera: {words}")
     assert done.stderr.count("\n") == 1
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from PIL import Image
 
 from pipeline import dataset, run
@@ -52,22 +51,10 @@ def test_beside_a_gpu_the_stages_stand_apart(tmp_path: Path) -> None:
     for i in range(20):
         Image.new("RGB", (40, 30), (i, 0, 0)).save(corpus / f"{i}.png")
     (corpus / "bad.png").write_bytes(b"no picture")
-    raw: dict[str, Any] = {
-        "source": {"kind": "files", "path": str(corpus)},
-        "output": {"path": str(tmp_path / "out")},
-        "failures": {"max_fraction": 1},
-        "compute": {"block_rows": 7, "pools": {"default": {"num_gpus": 0.5, "max_actors": 1}, "b": {"num_gpus": 0.5}}},
-        "features": {
-            "raw": {
-                "modality": "image",
-                "tokenizer": {"kind": "patch", "size": 32, "patch_size": 8},
-                "encoder": {"kind": "raw"},
-                "emit": ["tokens"],
-            },
-        },
-    }
-    raw["features"]["other"] = {**raw["features"]["raw"], "pool": "b"}
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    pools = {"default": {"num_gpus": 0.5, "max_actors": 1}, "b": {"num_gpus": 0.5}}
+    features = {"raw": IMAGE, "other": {**IMAGE, "pool": "b"}}
+    asked = config(corpus, features, compute={"block_rows": 7, "pools": pools})
+    (tmp_path / "c.yaml").write_text(asked.model_dump_json())
     script = (
         "import logging, ray; ray.init(address='local', num_cpus=3, num_gpus=1, include_dashboard=False, "
         "log_to_driver=False, logging_level=logging.ERROR)\n"
