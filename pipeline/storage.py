@@ -32,6 +32,8 @@ _PIECE = 8 << 20
 
 def split(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of ``url`` and the path on it (absolute for local paths)."""
+    if url.startswith("/") and not url.endswith("/") and "::" not in url:  # fsspec takes longer than opening the file
+        return LocalFileSystem(), url
     if url.startswith(_BYTES):
         return LocalFileSystem(), os.fsdecode(unquote_to_bytes(url.removeprefix(_BYTES)))
     # fsspec would read "::" as a chain of file systems, so a name could reach a scheme that is not allowed
@@ -97,8 +99,7 @@ class Blob:
         fs, path = split(self.uri)
         with reading(self.uri):
             if isinstance(fs, LocalFileSystem):
-                _check_regular(path, self.uri)
-                return os.path.getsize(path)
+                return _check_regular(path, self.uri)
             return retried(lambda: int(fs.size(path) or 0))
 
     def read(self, limit: int | None = None) -> bytes:
@@ -129,10 +130,12 @@ class Blob:
         return open(path, "rb")
 
 
-def _check_regular(path: str, uri: str) -> None:
-    """A pipe would wait for ever, a device may have no end."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
+def _check_regular(path: str, uri: str) -> int:
+    """Its bytes. A pipe would wait for ever, a device may have no end: they raise ``SampleError``."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
         raise SampleError("unsupported", f"not a regular file: {uri}")
+    return found.st_size
 
 
 class _own_place:

@@ -46,7 +46,15 @@ def open_media(blob: Blob, hint: Modality | None, config: DecodersConfig) -> Ope
 
 def load(modalities: Collection[Modality], config: DecodersConfig, decode: bool = True) -> None:
     """Import what opening files (with ``decode``: and decoding them) takes. It is no row's time and no row's memory."""
-    names = ["av.format", "charset_normalizer", "PIL.ImageCms", "PIL.ImageFile", "PIL.ImageOps", "soundfile"]
+    names = [
+        "av.format",
+        "charset_normalizer",
+        "PIL.ImageCms",
+        "PIL.ImageFile",
+        "PIL.ImageOps",
+        "simplejpeg",
+        "soundfile",
+    ]
     if "video" in modalities:
         names.append({"decord": "decord", "pyav": "av"}[config.video.kind])
     if "audio" in modalities and decode:

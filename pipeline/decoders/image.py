@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     import PIL.Image
 
 _STRIP_ROWS = 64
+_ORIENTATION = 0x0112
+_JPEG = b"\xff\xd8\xff"
+_MAY_TURN = (b"Exif\0", b"tiff:Orientation")
+"""Where the metadata may say that a picture lies on its side."""
+_SUBSAMPLINGS = ("444", "422", "420")
 
 
 class ImageConfig(BaseModel):
@@ -44,29 +49,42 @@ class ImageMedia:
 
     def __init__(self, blob: Blob, config: ImageConfig) -> None:
         self.config = config
-        size = blob.size()
-        if size > config.max_bytes:
-            raise SampleError("limit", f"{size} bytes of picture, over max_bytes {config.max_bytes}")
+        check_bytes(blob, config)
         data = blob.read()
         if not data:
             raise SampleError("empty", "zero bytes")
         self.pillow: PIL.Image.Image | None = None
         self.data = data
-        try:
-            with _pillow(data, config):
-                self.pillow = _open(data)
-                width, height = self.pillow.size
-        except SampleError:
-            if not is_heif(data):
-                raise
-            with _pillow(data, config):
-                width, height = _container_size(data)
+        size_of_jpeg = plain_jpeg(data)
+        self.plain = size_of_jpeg is not None
+        format = "JPEG"
+        if size_of_jpeg is not None:
+            width, height = size_of_jpeg
+        else:
+            width, height, format = self._opened()
         if width * height > config.max_pixels:
             raise SampleError("limit", f"{width}x{height} pixels, over max_pixels {config.max_pixels}")
-        self.info = MediaInfo(self.pillow.format or "image" if self.pillow else "heif", {"image": None})
+        self.info = MediaInfo(format, {"image": None})
+
+    def _opened(self) -> tuple[int, int, str]:
+        """Width, height, format, by Pillow, or by the video library for what only that reads."""
+        try:
+            with _pillow(self.data, self.config):
+                self.pillow = _open(self.data)
+                return *self.pillow.size, self.pillow.format or "image"
+        except SampleError:
+            if not is_heif(self.data):
+                raise
+            with _pillow(self.data, self.config):
+                return *_container_size(self.data), "heif"
 
     def image(self) -> Image:
         """[H, W, 3] uint8. Raises ``SampleError`` in the decoder's words."""
+        if self.plain and (pixels := jpeg_pixels(self.data)) is not None:
+            return Image(pixels)
+        if self.plain:  # damaged: Pillow has the last word
+            self.plain = False
+            self._opened()
         with _pillow(self.data, self.config):
             return Image(_container_pixels(self.data) if self.pillow is None else self._pixels(self.pillow))
 
@@ -80,12 +98,47 @@ class ImageMedia:
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
         with contextlib.suppress(Exception):  # broken EXIF says nothing about the pixels
-            picture = ImageOps.exif_transpose(picture)
+            if picture.getexif().get(_ORIENTATION, 1) != 1:  # it copies those that stand upright too
+                picture = ImageOps.exif_transpose(picture)
         return to_rgb(picture, self.config.background)
 
     def close(self) -> None:
         if self.pillow is not None:
             self.pillow.close()
+
+
+def check_bytes(blob: Blob, config: ImageConfig) -> None:
+    """Raises ``SampleError`` (``limit``) for a file that is not read."""
+    if blob.size() > config.max_bytes:
+        raise SampleError("limit", f"{blob.size()} bytes of picture, over max_bytes {config.max_bytes}")
+
+
+def plain_jpeg(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG of 8-bit grey or YCbCr that no metadata turns; None for all else.
+
+    Its pixels are those that Pillow gives: both are libjpeg-turbo with its exact transform and upsampling.
+    """
+    if not data.startswith(_JPEG) or any(words in data for words in _MAY_TURN):
+        return None
+    import simplejpeg
+
+    try:
+        height, width, colours, subsampling = simplejpeg.decode_jpeg_header(data, strict=True)
+    except ValueError:
+        return None
+    known = (colours == "YCbCr" and subsampling in _SUBSAMPLINGS) or colours == "Gray"
+    return (width, height) if known else None
+
+
+def jpeg_pixels(data: bytes) -> np.ndarray | None:
+    """[H, W, 3] uint8 of a plain JPEG; None for one of which libjpeg so much as warns."""
+    import simplejpeg
+
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, strict=True)
+        return pixels
+    except ValueError:
+        return None
 
 
 @contextlib.contextmanager
@@ -135,11 +188,13 @@ def to_rgb(picture: PIL.Image.Image, background: tuple[int, int, int]) -> np.nda
         srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
         picture = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")  # type: ignore[assignment]
     if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
-        ground = PIL.Image.new("RGBA", layer.size, (*background, 255))
-        ground.alpha_composite(layer)
-        picture = ground
-    return np.array(picture.convert("RGB"))
+        layer = picture.convert("RGBA") if picture.mode != "RGBA" else picture
+        if layer.getchannel("A").getextrema() != (255, 255):
+            ground = PIL.Image.new("RGBA", layer.size, (*background, 255))
+            ground.alpha_composite(layer)
+            layer = ground
+        picture = layer
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _grey8(values: np.ndarray, mode: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders.audio import AudioConfig, ContainerSamples, Samples, SoundfileSamples, waveform
 from pipeline.decoders.bounds import FileBounds
 from pipeline.decoders.container import Container
-from pipeline.decoders.image import ImageConfig, ImageMedia
+from pipeline.decoders.image import ImageConfig, ImageMedia, check_bytes
 from pipeline.decoders.joined import JoinedSamples, after_mp3, parts_of
 from pipeline.decoders.sniff import HEAD_BYTES, Shape, sniff
 from pipeline.decoders.text import TextConfig, TextMedia
@@ -81,15 +81,21 @@ class _OpenText(OpenMedia):
 
 
 class _OpenImage(OpenMedia):
-    def __init__(self, blob: Blob, config: ImageConfig) -> None:
-        self.media = ImageMedia(blob, config)
-        self.info = self.media.info
+    """A picture by its magic number (``known``): it is read when it is asked for, once; any other at once."""
+
+    def __init__(self, blob: Blob, config: ImageConfig, known: bool) -> None:
+        self.blob, self.config = blob, config
+        check_bytes(blob, config)
+        self.media = None if known else ImageMedia(blob, config)
+        self.info = self.media.info if self.media else MediaInfo("image", {"image": None})
 
     def image(self) -> Image:
+        self.media = self.media or ImageMedia(self.blob, self.config)
         return self.media.image()
 
     def close(self) -> None:
-        self.media.close()
+        if self.media is not None:
+            self.media.close()
 
 
 class _OpenSound(OpenMedia):
@@ -192,7 +198,10 @@ def open_media(
         raise SampleError("empty", "zero bytes")
     known = sniff(head)
     try:
-        media = _open(blob, known or hint, text, image, video, audio, bounds)
+        if known == "image":
+            media: OpenMedia = _OpenImage(blob, image, known=True)
+        else:
+            media = _open(blob, known or hint, text, image, video, audio, bounds)
     except SampleError as error:
         if known is None and hint != "text" and error.kind == "corrupt":
             raise SampleError("unsupported", error.message) from error
@@ -216,7 +225,7 @@ def _open(
     bounds: FileBounds,
 ) -> OpenMedia:
     if shape == "image":
-        return _OpenImage(blob, image)
+        return _OpenImage(blob, image, known=False)
     if shape == "text":
         return _OpenText(blob, text)
     if shape == "audio":

@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pipeline.decoders.image import ImageConfig, ImageMedia, _grey8
+from pipeline.decoders.image import ImageConfig, ImageMedia, _grey8, jpeg_pixels, plain_jpeg
 from pipeline.errors import SampleError
 from pipeline.storage import Blob
 
@@ -261,3 +261,60 @@ def test_a_large_grey_takes_little_more_than_its_pixels(tmp_path: Path) -> None:
     tracemalloc.stop()
     np.testing.assert_array_equal(grey, np.clip(np.round(values / 257), 0, 255).astype(np.uint8))
     assert peak < 2 * grey.nbytes
+
+
+def test_plain_jpegs_of_the_real_media_are_what_pillow_reads(data: Path) -> None:
+    plain = 0
+    for path in sorted((data / "images").glob("*.jp*g")):
+        content = path.read_bytes()
+        size = plain_jpeg(content)
+        if size is None:
+            continue
+        plain += 1
+        expected = np.asarray(PIL.Image.open(io.BytesIO(content)).convert("RGB"))
+        pixels = jpeg_pixels(content)
+        assert pixels is not None
+        assert size == expected.shape[1::-1]
+        assert np.array_equal(pixels, expected), path.name
+    assert plain > 400
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"mode": "L"}]
+)
+def test_jpegs_of_every_plain_kind(tmp_path: Path, options: dict[str, Any]) -> None:
+    values = np.random.default_rng(1).integers(0, 256, (37, 53, 3), np.uint8)
+    path = _saved(tmp_path, values, options.pop("mode", None), ".jpg", quality=88, **options)
+    assert plain_jpeg(path.read_bytes()) == (53, 37)
+    assert np.array_equal(_pixels(path), np.asarray(PIL.Image.open(path).convert("RGB")))
+
+
+def test_jpegs_of_other_kinds_are_left_to_pillow(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).integers(0, 256, (37, 53, 3), np.uint8)
+    turned, words = PIL.Image.Exif(), b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
+    turned[0x0112] = 6
+    for mode, options in (("CMYK", {}), ("RGB", {"exif": turned}), ("RGB", {"xmp": words})):
+        path = _saved(tmp_path, values, mode, ".jpg", **options)
+        assert plain_jpeg(path.read_bytes()) is None
+        assert _pixels(path).shape == ((37, 53, 3) if mode == "CMYK" else (53, 37, 3))
+
+
+def test_a_damaged_jpeg_fails_in_pillow_s_words_or_is_what_pillow_makes_of_it(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    whole = _saved(tmp_path, values, None, ".jpg").read_bytes()
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(whole[: len(whole) // 2])
+    assert plain_jpeg(cut.read_bytes()) == (64, 64)
+    assert jpeg_pixels(cut.read_bytes()) is None
+    assert "truncated" in _failure(cut).message
+    assert _pixels(cut, truncated=True).shape == (64, 64, 3)
+    odd = tmp_path / "odd.jpg"
+    odd.write_bytes(whole[:-300] + bytes(300))
+    with PIL.Image.open(odd) as picture:
+        assert np.array_equal(_pixels(odd), np.asarray(picture.convert("RGB")))
+
+
+def test_an_opaque_picture_with_an_alpha_channel_keeps_its_colours(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).integers(0, 256, (9, 9, 4), np.uint8)
+    values[..., 3] = 255
+    assert np.array_equal(_pixels(_saved(tmp_path, values, None, ".png"), background=(1, 2, 3)), values[..., :3])
