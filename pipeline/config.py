@@ -25,6 +25,7 @@ from pipeline.sources import SourceConfig
 from pipeline.tokenizers import TokenizerConfig
 
 _NAME = r"^[a-z][a-z0-9_]*$"
+_ROWS_TIMED, _ROWS_STILL, _ROWS_TEXT = 32, 128, 512
 
 
 class _Section(BaseModel):
@@ -129,9 +130,14 @@ class ComputeConfig(_Section):
     """Ray cluster; null: ``RAY_ADDRESS`` if set, else a local one."""
     num_cpus: int | None = Field(default=None, ge=1)
     """Cores of a local cluster; null: all."""
-    block_rows: int = Field(default=32, ge=1)
-    """Rows that travel together from decoding to encoding."""
+    block_rows: int | None = Field(default=None, ge=1)
+    """Rows that travel together from decoding to encoding. null: 32 where a feature reads video or sound, 128 where one
+    reads pictures, 512 for texts alone; fewer of a small corpus, so that every core has some."""
     pools: dict[str, PoolConfig] = {"default": PoolConfig()}
+
+    def cluster(self) -> tuple[str | None, str]:
+        """Address of the Ray cluster that a run joins, None for a local one; and who named it."""
+        return (self.address, "compute.address") if self.address else (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS")
 
 
 class PipelineConfig(_Section):
@@ -165,6 +171,13 @@ class PipelineConfig(_Section):
                     f"found {feature.pool!r}", f"a pool of compute.pools: {known}", f"features.{name}.pool"
                 )
         return self
+
+    @property
+    def block_rows(self) -> int:
+        """Rows that travel together at most: what ``compute`` says, else by the largest medium."""
+        read = {feature.modality for feature in self.features.values()}
+        by_medium = _ROWS_TIMED if read & {"video", "audio"} else _ROWS_STILL if "image" in read else _ROWS_TEXT
+        return self.compute.block_rows or by_medium
 
     def text_windows(self) -> str | None:
         """The feature whose tokenizer cuts texts into token windows, if any."""

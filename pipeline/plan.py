@@ -21,6 +21,9 @@ from pipeline.schema import ROLES
 
 _SMALL, _UNIT = 50_000, 256
 """A partition of more samples than the first is cut into units of the second: units cost the driver memory."""
+_BLOCKS, _LEAST = 128, 16
+"""Unless the config says how large blocks are, a partition is cut into so many, but into none of fewer rows than the
+second."""
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Prepared:
 
     config: PipelineConfig
     features: tuple[Feature, ...]
+    template: str | None = None
+    """Address of the process on this machine from which those of the run fork (`pipeline.isolation.template`)."""
 
 
 def wanted(config: PipelineConfig) -> set[Modality]:
@@ -63,6 +68,16 @@ def roles_to_open(modalities: set[Modality]) -> tuple[str, ...]:
     )
 
 
+def readable(listing: pa.Table, modalities: set[Modality]) -> pa.Table:
+    """The samples of ``listing`` that hold something of ``modalities``, as far as their names tell."""
+    kept = pa.array([False] * len(listing))
+    for role in roles_to_open(modalities):
+        kept = pc.or_(kept, pc.is_valid(listing[f"{role}_uri"]))
+    if "text" in modalities:
+        kept = pc.or_(kept, pc.is_valid(listing["inline_text"]))
+    return listing.filter(kept)
+
+
 def make(config: PipelineConfig, state: Iterable[pa.Table], forgotten: tuple[str, ...], folder: str | None) -> Plan:
     """List the corpus, compare it with the dataset's ``state``, and write the work into ``folder`` (None: only count).
 
@@ -72,21 +87,14 @@ def make(config: PipelineConfig, state: Iterable[pa.Table], forgotten: tuple[str
     source = sources.build(config.source)
     source.check("source")
     plan = Plan()
-    roles = roles_to_open(wanted(config))
-    inline = "text" in wanted(config)
 
     def used() -> Iterator[pa.Table]:
         for table in source.list():
-            readable = pa.array([False] * len(table))
-            for role in roles:
-                readable = pc.or_(readable, pc.is_valid(table[f"{role}_uri"]))
-            if inline:
-                readable = pc.or_(readable, pc.is_valid(table["inline_text"]))
-            kept = table.filter(readable)
+            kept = readable(table, wanted(config))
             plan.unused += len(table) - len(kept)
             yield kept
 
-    writer = _PlanWriter(plan, roles, folder, config.compute.block_rows)
+    writer = _PlanWriter(plan, config, folder)
     try:
         plan.difference = compare(
             used(), state, emit=writer.add, keep_deleted=config.output.on_delete == "keep", forgotten=forgotten
@@ -99,8 +107,9 @@ def make(config: PipelineConfig, state: Iterable[pa.Table], forgotten: tuple[str
 class _PlanWriter:
     """Work -> plan files, one a partition, cut into row groups that a task takes at once."""
 
-    def __init__(self, plan: Plan, roles: tuple[str, ...], folder: str | None, block_rows: int) -> None:
-        self.plan, self.roles, self.folder, self.block_rows = plan, roles, folder, block_rows
+    def __init__(self, plan: Plan, config: PipelineConfig, folder: str | None) -> None:
+        self.plan, self.config, self.folder = plan, config, folder
+        self.roles = roles_to_open(wanted(config))
         self.files = 0
 
     def add(self, work: pa.Table) -> None:
@@ -111,12 +120,19 @@ class _PlanWriter:
             return
         url = storage.join(self.folder, f"{self.files:05d}.parquet")
         self.files += 1
-        rows = self.block_rows if len(work) <= _SMALL else max(self.block_rows, _UNIT)
+        rows = self._rows(len(work))
         buffer = pa.BufferOutputStream()
         pq.write_table(work, buffer, row_group_size=rows, compression="zstd", compression_level=1)
         storage.publish(url, buffer.getvalue().to_pybytes())
         starts = range(0, len(work), rows)
         self.plan.units.extend((url, i, min(rows, len(work) - start)) for i, start in enumerate(starts))
+
+    def _rows(self, samples: int) -> int:
+        """Samples of one unit."""
+        most = self.config.block_rows
+        if samples > _SMALL:
+            return max(most, _UNIT)
+        return most if self.config.compute.block_rows else min(most, max(_LEAST, samples // _BLOCKS))
 
 
 def unit_table(unit: tuple[str, int, int]) -> pa.Table:

@@ -78,7 +78,8 @@ class Progress:
         # where the driver is: a node that is lost takes no notes along; begun again, it has lost them
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.actor: Any = _Counter.options(scheduling_strategy=here, max_restarts=-1).remote()  # type: ignore[attr-defined]
-        self.first_row_s: float | None = None
+        self.first_row_at: float | None = None
+        """Of the clock that `time.time` reads."""
         self.rows = 0
         self._stop = threading.Event()
         self._started = time.perf_counter()
@@ -121,14 +122,14 @@ class Progress:
         console = Console(file=self.terminal)
         with Bar(*columns, console=console, disable=self.terminal is None or not console.is_terminal) as bar:
             task = bar.add_task("extract", total=self.samples, rows=0, failed=0, speed="–")
-            last = False
+            last, first_row_s = False, 0.0
             while True:
                 samples, rows, failed = self._read()
                 self.rows = max(self.rows, rows)
                 now = time.perf_counter() - self._started
-                if rows and self.first_row_s is None:
-                    self.first_row_s = now
-                speed = f"{rows / max(now - (self.first_row_s or 0), 1e-3):.0f}" if rows and now > 1 else "–"
+                if rows and self.first_row_at is None:
+                    self.first_row_at, first_row_s = time.time(), now
+                speed = f"{rows / max(now - first_row_s, 1e-3):.0f}" if rows and now > 1 else "–"
                 bar.update(task, completed=samples, rows=rows, failed=failed, speed=speed)
                 if last:
                     return

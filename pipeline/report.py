@@ -55,7 +55,8 @@ def build(
     """The report of a finished run. Keys are stable; times in seconds, sizes in bytes.
 
     ``seconds_by_stage`` are summed over workers. ``rows_per_second`` counts from the first encoded
-    row. ``startup_seconds`` is what passed before it. ``decoded`` counts decoding calls.
+    row. ``startup_seconds`` is what passed before it. ``decoded`` counts decoding calls. ``bytes_moved``
+    went from stage to stage through the object store.
     """
     steady = max(seconds - (startup_seconds or 0.0), 1e-3)
     rows = written.rows_written + written.rows_failed
@@ -86,6 +87,7 @@ def build(
         "rows_per_second": round(rows / steady, 3),
         "startup_seconds": None if startup_seconds is None else round(startup_seconds, 3),
         "bytes_read": int(meters.get("bytes_read", 0)),
+        "bytes_moved": int(meters.get("bytes_moved", 0)),
         "bytes_written": sum(int(shard["bytes"]) for shard in [*written.shards, *written.failure_shards]),
         "shards": len(written.shards),
         "peak_memory_bytes": peak_memory_bytes,

@@ -63,9 +63,9 @@ EMPTY = pa.schema(
 )
 """Windows that hold nothing any feature reads."""
 
-METERS = ("probe_s", "decode_s", "tokenize_s", "encode_s", "bytes_read", "decoded")
-"""What a row has cost so far: seconds, bytes, decoding calls. They travel in the row, so that a
-retried task is counted once and a report needs no other channel."""
+METERS = ("probe_s", "decode_s", "tokenize_s", "encode_s", "bytes_read", "decoded", "bytes_moved")
+"""What a row has cost so far: seconds, bytes read and bytes handed from stage to stage, decoding calls. They travel in
+the row, so that a retried task is counted once and a report needs no other channel."""
 
 STORED = {"float32": pa.float32(), "float16": pa.float16()}
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import WindowConfig
-from pipeline.plan import cut, roles_to_open
+from pipeline.plan import Plan, _PlanWriter, cut, readable, roles_to_open
+from pipeline.schema import LISTING
+from tests.stages.media_fixtures import IMAGE, config
 
 
 def test_by_hand() -> None:
@@ -47,3 +51,26 @@ def test_windows_cover_everything_in_order(end_s: float, length: float, share: f
 def test_roles() -> None:
     assert roles_to_open({"audio"}) == ("video", "audio", "other")
     assert roles_to_open({"text"}) == ("text", "other")
+
+
+@pytest.mark.parametrize(
+    ("asked", "samples", "expected"),
+    [(None, 40, 16), (None, 4_000, 31), (None, 40_000, 128), (None, 60_000, 256), (7, 40, 7), (7, 60_000, 256)],
+)
+def test_blocks_are_smaller_where_there_are_few_samples(
+    tmp_path: Path, asked: int | None, samples: int, expected: int
+) -> None:
+    compute = {} if asked is None else {"block_rows": asked}
+    writer = _PlanWriter(Plan(), config(tmp_path, {"i": IMAGE}, compute=compute), None)
+    assert writer._rows(samples) == expected
+
+
+def test_readable_samples_hold_what_a_feature_reads() -> None:
+    rows = [
+        {"sample_id": "a", "source_version": "1", "video_uri": "a.mp4"},
+        {"sample_id": "b", "source_version": "1", "inline_text": "words"},
+        {"sample_id": "c", "source_version": "1", "text_uri": "c.txt"},
+    ]
+    listing = pa.Table.from_pylist(rows, schema=LISTING)
+    assert readable(listing, {"text"})["sample_id"].to_pylist() == ["b", "c"]
+    assert readable(listing, {"audio"})["sample_id"].to_pylist() == ["a"]

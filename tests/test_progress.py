@@ -35,17 +35,17 @@ def test_what_is_counted() -> None:
 
 
 def test_the_first_row_is_timed_without_a_terminal(ray_session: Any) -> None:
-    started = time.perf_counter()
+    started = time.time()
     with Progress(3, None) as progress:
         time.sleep(0.5)
         ray_session.get(progress.actor.add.remote(1, 2, 0))
-        added = time.perf_counter() - started
+        added = time.time() - started
         time.sleep(0.6)
-    assert progress.first_row_s is not None
-    assert 0.4 < progress.first_row_s < added + 0.6
+    assert progress.first_row_at is not None
+    assert 0.4 < progress.first_row_at - started < added + 0.6
     with Progress(3, None) as idle:
         pass
-    assert idle.first_row_s is None
+    assert idle.first_row_at is None
 
 
 def test_a_terminal_shows_the_sums_of_all_workers(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from pipeline.sinks.shards import Written
 
 PROMISED = {
     *("samples", "rows_planned", "rows_written", "rows_failed", "cells", "decoded", "failures_by_kind"),
-    *("seconds_by_stage", "rows_per_second", "startup_seconds", "bytes_read", "bytes_written"),
+    *("seconds_by_stage", "rows_per_second", "startup_seconds", "bytes_read", "bytes_moved", "bytes_written"),
     *("peak_memory_bytes", "features", "versions"),
 }
 FURTHER = {
@@ -72,7 +72,7 @@ def written() -> Written:
             cells_failed={"sound": 10},
             failures_by_kind={"corrupt": 6, "empty": 4},
             failures_by_stage={"decode": 10},
-            meters={"decode_s": 1.5, "encode_s": 4.0, "bytes_read": 5e6, "decoded": 30.0},
+            meters={"decode_s": 1.5, "encode_s": 4.0, "bytes_read": 5e6, "bytes_moved": 7e6, "decoded": 30.0},
             write_s=0.25,
         )
     )
@@ -139,6 +139,7 @@ def test_the_figures_by_hand(built: dict[str, Any]) -> None:
         "rows_per_second": 4.0,
         "startup_seconds": 2.0,
         "bytes_read": 5_000_000,
+        "bytes_moved": 7_000_000,
         "bytes_written": 1507,
         "shards": 2,
         "peak_memory_bytes": 3_200_000_000,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import decoders
 from pipeline.config import PipelineConfig
@@ -16,13 +17,18 @@ from pipeline.decoders import OpenMedia, open_media
 from pipeline.errors import SampleError, Stage
 from pipeline.features import Feature
 from pipeline.isolation import Watch, Work, unwatched
-from pipeline.media import FramesRequest, Media, Request, Text, WaveformRequest
+from pipeline.media import MODALITIES, FramesRequest, Media, Request, Text, WaveformRequest
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
 from pipeline.storage import Blob
 from pipeline.tensors import pack
 from pipeline.tokenizers.base import Prepared, Tokenizer
 
 TIMES = "times"
+_READ = (
+    *("sample_id", "window", "start_s", "end_s", "inline_text", "text_timed", "text_from", "text_to", "carry_file"),
+    *(f"{modality}_uri" for modality in MODALITIES),
+)
+"""Columns that decoding reads."""
 
 
 def input_column(feature: str, name: str) -> str:
@@ -36,6 +42,15 @@ class _Cost:
     tokenize_s: float = 0.0
     bytes_read: float = 0.0
     decoded: float = 0.0
+
+
+@dataclass
+class Decoded:
+    """One row: what its encoders read, by feature (None: nothing, or it failed); its failures; what it cost."""
+
+    inputs: dict[str, Prepared | None] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    cost: _Cost = field(default_factory=_Cost)
 
 
 class DecodeStage:
@@ -59,37 +74,33 @@ class DecodeStage:
             self.tokenizers[feature.name] = tokenizer
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        prepared: dict[str, list[Prepared | None]] = {f.name: [] for f in self.features}
-        failures: list[list[Failure]] = []
-        costs: list[_Cost] = []
-        cells: list[int] = []
-        passing = [n for n in table.schema.names if n.startswith("meter_") or n == "failures"]
+        rows = list(self.each(table.select(_READ).to_pylist()))
+        before = pc.list_value_length(table["failures"]).fill_null(0).to_pylist()
+        planned = [sum(one is not None for one in row.inputs.values()) + len(row.failures) for row in rows]
+        table = put(table, "cells", pa.array(np.add(before, planned), pa.int32()))
+        for feature in self.features:
+            table = _with_inputs(table, feature.name, [row.inputs[feature.name] for row in rows])
+        for name in ("decode_s", "tokenize_s", "bytes_read", "decoded"):
+            table = add_meter(table, name, [getattr(row.cost, name) for row in rows])
+        return add_failures(table, [row.failures for row in rows])
+
+    def each(self, rows: Iterable[dict[str, Any]]) -> Iterator[Decoded]:
+        """Rows of `stages.rows.ROWS`, as values, one after the other; those of one sample stand together."""
         with _Opener(self.config, self.watch) as opener:
-            rows = zip(table.drop_columns(passing).to_pylist(), table["failures"].to_pylist(), strict=True)
-            for opener.number, (row, before) in enumerate(rows):
-                opener.cost = _Cost()
-                failed: list[Failure] = []
-                planned = len(before)
+            for opener.number, row in enumerate(rows):
+                decoded = Decoded()
+                opener.cost = decoded.cost
                 for feature in self.features:
                     uri = row[f"{feature.modality}_uri"]
                     inline = feature.modality == "text" and row["inline_text"] is not None
                     done = None
                     if (uri is not None or inline) and not self._stands_elsewhere(feature, row):
                         done = self._prepare(feature, row, opener)
-                        planned += done is not None
                     if isinstance(done, Failure):
-                        failed.append(done)
+                        decoded.failures.append(done)
                         done = None
-                    prepared[feature.name].append(done)
-                failures.append(failed)
-                costs.append(opener.cost)
-                cells.append(planned)
-        table = put(table, "cells", pa.array(cells, pa.int32()))
-        for feature in self.features:
-            table = _with_inputs(table, feature.name, prepared[feature.name])
-        for name in ("decode_s", "tokenize_s", "bytes_read", "decoded"):
-            table = add_meter(table, name, [getattr(cost, name) for cost in costs])
-        return add_failures(table, failures)
+                    decoded.inputs[feature.name] = done
+                yield decoded
 
     def _stands_elsewhere(self, feature: Feature, row: dict[str, Any]) -> bool:
         """What is carried over; and tokens of untimed media, which stand in window 0 only: a feature of nothing else
