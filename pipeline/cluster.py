@@ -30,7 +30,7 @@ _LOOK_S, _ROOM_S = 5.0, 300.0
 
 def check(config: PipelineConfig) -> None:
     """Raises ``ConfigError`` if nothing listens at the cluster's address, which Ray would wait for silently."""
-    address, where = _address(config)
+    address, where = config.compute.cluster()
     found = re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", address or "")
     if found is not None and not ray.is_initialized():
         try:
@@ -50,7 +50,7 @@ def start(config: PipelineConfig) -> None:
     """
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        address, where = _address(config)
+        address, where = config.compute.cluster()
         cores = config.compute.num_cpus or max(2, os.cpu_count() or 1)
         # "local": without it Ray joins a cluster that `ray start` left on this machine
         local = {"address": "local", "num_cpus": cores, "include_dashboard": False}
@@ -150,12 +150,6 @@ def _nodes() -> list[Node]:
         for node in ray.nodes()
         if node["Alive"] and "CPU" in node["Resources"]
     ]
-
-
-def _address(config: PipelineConfig) -> tuple[str | None, str]:
-    """Of the cluster, None for a local one; and who named it."""
-    named = config.compute.address
-    return (named, "compute.address") if named else (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS")
 
 
 def _no_answer(address: str, where: str, error: Exception) -> ConfigError:

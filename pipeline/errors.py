@@ -34,6 +34,10 @@ class TesseraError(Exception):
     """Base of every error that Tessera raises on purpose."""
 
 
+class ProcessDied(TesseraError):
+    """A process that computes for another died."""
+
+
 class ConfigError(TesseraError):
     """A mistake in a config or in what it names; found before any compute starts.
 

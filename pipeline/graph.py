@@ -14,14 +14,15 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from pipeline import malloc, sources
 from pipeline import plan as planning
-from pipeline.errors import DeviceFailed, TesseraError, describe
-from pipeline.isolation import Isolated
+from pipeline.errors import DeviceFailed, ProcessDied, TesseraError, describe
+from pipeline.isolation import Beside, Isolated
 from pipeline.plan import Plan, Prepared
 from pipeline.pools import TASK_CPUS, Actors
 from pipeline.progress import Progress
@@ -33,8 +34,10 @@ from pipeline.stages.carry import Carry, CarryStage
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
+from pipeline.stages.rows import add_meter
 from pipeline.trail import Trail
 
+_ROWS = 32
 _TELL_S = 10.0
 """The counter has so long to hear why a worker broke."""
 
@@ -76,7 +79,7 @@ def sink(prepared: Prepared, run_id: str, root: str) -> ShardSink:
     def open_writer(name: str) -> ShardWriter:
         return ShardWriter(root, name, run_id, columns, stored, output)
 
-    return ShardSink(open_writer, run_id, min_rows=16 * config.compute.block_rows)
+    return ShardSink(open_writer, run_id, min_rows=16 * (config.compute.block_rows or _ROWS))
 
 
 def _build(
@@ -84,25 +87,27 @@ def _build(
 ) -> Any:
     config, features = prepared.config, prepared.features
     dataset = ray.data.from_blocks([planning.unit_table(unit) for unit in plan.units])
-    probe = _isolated(ProbeStage(config, features, carry.read if carry else None))
+    probe = _isolated(ProbeStage(config, features, carry.read if carry else None), prepared.template)
     dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), TASK_CPUS, at_once=_tasks_at_once())
-    dataset = _of_rows(dataset, config.compute.block_rows)
+    dataset = _of_rows(dataset, config.block_rows)
     carried = frozenset(feature.name for feature in carry.features) if carry else frozenset()
-    decode: tuple[Any, ...] = (_isolated(DecodeStage(config, features, carried)),)
+    decode: tuple[Any, ...] = (_isolated(DecodeStage(config, features, carried), prepared.template),)
     if on_gpu:
         # with arguments from a function Ray never fuses it into a pool that asks for as much
         dataset = _map(dataset, _Task(decode, progress.actor), num_cpus=1, ray_remote_args_fn=dict)
         decode = ()
     for number, (name, actors) in enumerate(pools.items()):
         hosted = tuple(feature for feature in features if feature.config.pool == name)
-        stages = (*decode, EncodeStage(config, hosted, threads=max(1, int(actors.num_cpus))))
+        encode = EncodeStage(config, hosted, threads=max(1, int(actors.num_cpus)))
+        template = None if actors.num_gpus else prepared.template
+        stages = (*decode, Encoding(encode, template) if template else encode)
         decode, last = (), number == len(pools) - 1
         if carry and last:
             stages = (*stages, CarryStage(carry.root, carry.snapshot.shards, carry.features))
         dataset = dataset.map_batches(
             _Stage,
             fn_constructor_args=(stages, progress.actor, last),
-            batch_size=config.compute.block_rows if actors.num_gpus else None,  # Ray insists on a number beside a GPU
+            batch_size=config.block_rows if actors.num_gpus else None,  # Ray insists on a number beside a GPU
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ActorPoolStrategy(min_size=actors.least, max_size=actors.most, max_tasks_in_flight_per_actor=2),
@@ -117,13 +122,36 @@ def _tasks_at_once() -> int:
     return max(2, int(ray.cluster_resources().get("CPU", 1) / 2))
 
 
+class Encoding(Beside):
+    """The encoders in a process of their own, forked from a template, on a host without GPUs.
+
+    Rows that are to be encoded alone are encoded in this one, whose deaths are counted.
+    """
+
+    stage: EncodeStage
+
+    def __init__(self, stage: EncodeStage, template: str) -> None:
+        super().__init__(stage, template)
+        self.alone: Trail | None = None
+        self.here = False
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        if self.alone is None:
+            return super().__call__(table)
+        if not self.here:
+            self.stage.setup()
+            self.here = True
+        self.stage.alone = self.alone
+        return self.stage(table)
+
+
 class _Stage:
     """Stages as Ray calls them: set up once a process; the last pool's rows are counted for the progress display."""
 
     def __init__(self, stages: tuple[Any, ...], progress: Any, last: bool = False) -> None:
         malloc.keep_pages()
         self.stages, self.progress, self.last = stages, progress, last
-        self.trail = Trail(progress) if any(isinstance(stage, EncodeStage) for stage in stages) else None
+        self.trail = Trail(progress) if any(isinstance(stage, EncodeStage | Encoding) for stage in stages) else None
         self.broken: Exception | None = None
         try:
             if self.trail is not None:
@@ -140,9 +168,11 @@ class _Stage:
                 raise self.broken
             alone = self.trail if self.trail is not None and self.trail.begin(table) else None
             for stage in self.stages:
-                if isinstance(stage, EncodeStage):
+                if isinstance(stage, EncodeStage | Encoding):
                     stage.alone = alone
                 table = stage(table)
+        except ProcessDied:
+            os._exit(1)
         except Exception as error:
             if isinstance(error, DeviceFailed) and self.trail is not None and self.trail.device_failed(error.words):
                 os._exit(1)
@@ -151,7 +181,7 @@ class _Stage:
             raise
         if self.last:
             self.progress.add.remote(*Progress.count(table))
-        return table
+        return add_meter(table, "bytes_moved", np.full(len(table), table.nbytes / max(1, len(table))))
 
 
 def _set_up(stages: tuple[Any, ...]) -> None:
@@ -160,9 +190,9 @@ def _set_up(stages: tuple[Any, ...]) -> None:
     That process ends with the thread that started it, so it is this one that starts it.
     """
     with ThreadPoolExecutor(1) as beside:
-        others = [beside.submit(stage.setup) for stage in stages if not isinstance(stage, Isolated)]
+        others = [beside.submit(stage.setup) for stage in stages if not isinstance(stage, Isolated | Beside)]
         for stage in stages:
-            if isinstance(stage, Isolated):
+            if isinstance(stage, Isolated | Beside):
                 stage.setup()
         for other in others:
             other.result()
@@ -184,9 +214,9 @@ class _Task:
         return _READY[self.key](table)
 
 
-def _isolated(stage: ProbeStage | DecodeStage) -> Any:
+def _isolated(stage: ProbeStage | DecodeStage, template: str | None) -> Any:
     limits = stage.config.decoders.limits
-    return Isolated(stage, limits) if limits.isolate else stage
+    return Isolated(stage, limits, template) if limits.isolate else stage
 
 
 def _of_rows(dataset: Any, rows: int) -> Any:

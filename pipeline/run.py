@@ -23,6 +23,7 @@ from pipeline.config import PipelineConfig
 from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
 from pipeline.features import Feature
+from pipeline.isolation import Template
 from pipeline.lease import Lease
 from pipeline.plan import Plan, Prepared, wanted
 from pipeline.progress import MemoryMeter, Progress, quiet
@@ -37,11 +38,12 @@ from pipeline.transaction import Transaction
 _ADVICE_OF_RAY = " Failed to apply UDF transform after "  # added to the words of any error, of ours too
 
 
-def prepare(config: PipelineConfig, new_version: bool = False) -> Prepared:
+def prepare(config: PipelineConfig, new_version: bool = False, template: Template | None = None) -> Prepared:
     """Check everything that can be checked without computing.
 
     Args:
         new_version: extract into a version of its own: ``output.version`` where that is given, else the next ``v<n>``.
+        template: see `pipeline.template`. While it checks the features, Ray is started here.
 
     Raises:
         ConfigError: any mistake; or a version that there is already.
@@ -51,10 +53,15 @@ def prepare(config: PipelineConfig, new_version: bool = False) -> Prepared:
     _check_output(config)
     version = _version(config, new_version)
     config = config.model_copy(update={"output": config.output.model_copy(update={"version": version})})
-    features = binding.bind(config)
+    if template is None:
+        features, address = binding.bind(config), None
+    else:
+        with quiet():
+            cluster.start(config)
+        features, address = template.prepared(), template.address
     _check_passthrough(config, features)
     storage.check_writable(_root(config), "output.path")
-    return Prepared(config, features)
+    return Prepared(config, features, address)
 
 
 def _version(config: PipelineConfig, new: bool) -> str:
@@ -107,14 +114,14 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
         plan = planning.make(config, held, barred, storage.join(folder, "plan"))
         storage.publish(storage.join(folder, "config.json"), config.model_dump_json(indent=1).encode())
         with MemoryMeter() as memory:
-            written, first_row_s = _compute(prepared, plan, carry, run_id, terminal if show_progress else None)
+            written, first_row_at = _compute(prepared, plan, carry, run_id, terminal if show_progress else None)
         report = reporting.build(
             prepared,
             plan,
             written,
             run_id=run_id,
             seconds=time.time() - started,
-            startup_seconds=first_row_s,
+            startup_seconds=None if first_row_at is None else first_row_at - started,
             peak_memory_bytes=memory.peak,
             versions=reporting.installed(),
         )
@@ -184,7 +191,8 @@ def _carry(prepared: Prepared) -> Carry | None:
 def _compute(
     prepared: Prepared, plan: Plan, carry: Carry | None, run_id: str, terminal: TextIO | None
 ) -> tuple[Written, float | None]:
-    """Decode, encode and write what the plan names; the books balance, or it raises."""
+    """Decode, encode and write what the plan names; the books balance, or it raises. And when the first row was
+    encoded."""
     if not plan.units:
         return Written(), None
     cluster.start(prepared.config)
@@ -203,7 +211,7 @@ def _compute(
         problems.append(f"{plan.samples} samples planned, {written.samples} arrived")
     if problems:
         raise TesseraError(f"the books of run {run_id} do not balance: {'; '.join(problems)}")
-    return written, progress.first_row_s
+    return written, progress.first_row_at
 
 
 def _root(config: PipelineConfig) -> str:

@@ -33,7 +33,8 @@ from pipeline import dataset
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("driver", "worker", "actor", "node", "commit")
 _TASKS, _ACTOR = ("ray::MapBatches(_Task)", "ray::Write"), "ray::MapWorker"
-DECODER = "the decoder's process of"
+DECODER = "a process of the stages at work:"
+_FORKED = ("tessera-probe", "tessera-decode", "tessera-encode")
 """A title that idle workers have not is that of one at work; a decoder's process has none of its own."""
 _NOTHING = "nothing"
 _WAIT_S = 400.0
@@ -128,7 +129,7 @@ def kill(kind: str, process: subprocess.Popen[bytes], dice: random.Random, above
         os.kill(process.pid, signal.SIGKILL)
         return "driver"
     wanted = {
-        "worker": (*_TASKS, *(f"{DECODER} {whose}" for whose in (*_TASKS, _ACTOR))),
+        "worker": (*_TASKS, DECODER),
         "actor": (_ACTOR,),
     }
     for _ in range(200):
@@ -137,8 +138,8 @@ def kill(kind: str, process: subprocess.Popen[bytes], dice: random.Random, above
         for one in children if kind != "node" else _session(process.pid):
             try:
                 line = " ".join(one.cmdline())
-                if "pipeline.isolation.serve" in line:
-                    line = f"{DECODER} {' '.join(one.parent().cmdline())}"
+                if one.name() in _FORKED:
+                    line = f"{DECODER} {one.name()}" if one.status() == psutil.STATUS_RUNNING else ""
             except (psutil.Error, AttributeError):
                 continue
             if kind == "node" and "raylet/raylet" in line:

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 import ray
 from PIL import Image
 
-from pipeline import dataset, graph, run
+from pipeline import dataset, graph, run, template
 from pipeline.errors import DeviceFailed, SampleError, TesseraError
+from pipeline.isolation import Template
 from pipeline.progress import Progress
 from pipeline.stages.encode import EncodeStage
 from pipeline.tokenizers.base import Prepared
@@ -59,21 +61,25 @@ class FragileEncode(EncodeStage):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _extracted(folder: Path, reds: list[int], encode: type[EncodeStage], block_rows: int = 5) -> dict[str, Any]:
+def _extracted(
+    folder: Path, reds: list[int], encode: type[EncodeStage], block_rows: int = 5, forked: bool = False
+) -> dict[str, Any]:
     """The report of a run over pictures of these reds, named by their number."""
     (folder / "in").mkdir()
     for i, red in enumerate(reds):
         Image.new("RGB", (32, 32), (red, 0, 255)).save(folder / "in" / f"{i:02d}.png")
     settings = config(folder / "in", {"i": IMAGE}, compute={"block_rows": block_rows})
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, Template(template.check, settings) as started:
         patch.setattr(graph, "EncodeStage", encode)
-        return run.extract(run.prepare(settings), show_progress=False)
+        prepared = replace(run.prepare(settings), template=started.address if forked else None)
+        return run.extract(prepared, show_progress=False)
 
 
 @pytest.mark.timeout(240)
-def test_rows_that_kill_the_encoder_cost_themselves(ray_session: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("forked", [False, True])
+def test_rows_that_kill_the_encoder_cost_themselves(ray_session: Any, tmp_path: Path, forked: bool) -> None:
     bad = {3: ABORT, 4: SEGFAULT, 9: DEVICE, 14: ONCE}
-    report = _extracted(tmp_path, [bad.get(i, i) for i in range(20)], FragileEncode)
+    report = _extracted(tmp_path, [bad.get(i, i) for i in range(20)], FragileEncode, forked=forked)
     assert report["failures_by_kind"] == {"crash": 3}
     found = dataset.open(str(tmp_path / "out"))
     told = {row["sample_id"]: (row["stage"], row["message"]) for row in found.failures().to_pylist()}

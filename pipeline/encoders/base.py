@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from weakref import WeakValueDictionary
 
@@ -78,6 +80,10 @@ class Encoder(Protocol):
         ...
 
     def spec(self) -> EncoderSpec: ...
+
+    def import_code(self) -> None:
+        """Imports what ``setup`` takes. Loads nothing."""
+        ...
 
     def setup(self) -> None: ...
 
@@ -169,6 +175,12 @@ class TransformersEncoder(ABC):
         return self.checkpoint.model_config()
 
     # -- in the worker -------------------------------------------------------------------------
+
+    def import_code(self) -> None:
+        import_module("torch")
+        configuration = type(self.model_config()).__module__
+        with suppress(ImportError):  # a model whose files have other names is imported when it is loaded
+            import_module(configuration.replace(".configuration_", ".modeling_"))
 
     def setup(self) -> None:
         import torch

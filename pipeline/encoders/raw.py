@@ -49,6 +49,9 @@ class RawEncoder:
             processor=f"{self.tokenizer.kind} (no model)",
         )
 
+    def import_code(self) -> None:
+        """Nothing but numpy."""
+
     def setup(self) -> None:
         """Nothing to load."""
 

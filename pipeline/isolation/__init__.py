@@ -3,6 +3,8 @@
 isolated.py   what is tried again and what is blamed, after a death
 child.py      the parent's side of the process: starts it, watches it, ends it
 serve.py      the process itself: sets the stage up, then maps table after table
+template.py   a process that has imported what these take, and from which they fork
+beside.py     a stage in such a process, not for safety but for the imports that it spares
 notes.py      what the process is at, noted where its death does not reach
 parcels.py    tables in shared memory
 limits.py     how long and how much
@@ -10,8 +12,10 @@ limits.py     how long and how much
 
 from __future__ import annotations
 
+from pipeline.isolation.beside import Beside
 from pipeline.isolation.isolated import Isolated
 from pipeline.isolation.limits import LimitsConfig
 from pipeline.isolation.notes import Watch, Work, unwatched
+from pipeline.isolation.template import Template
 
-__all__ = ["Isolated", "LimitsConfig", "Watch", "Work", "unwatched"]
+__all__ = ["Beside", "Isolated", "LimitsConfig", "Template", "Watch", "Work", "unwatched"]

@@ -25,6 +25,7 @@ from pipeline.isolation.limits import LimitsConfig
 from pipeline.isolation.notes import NOTE_BYTES, Memory, Note, Noted, Orders
 from pipeline.isolation.parcels import Pool, Segment, shared_file
 from pipeline.isolation.serve import MESSAGE_BYTES, Stage
+from pipeline.isolation.template import ONE_THREAD, Forked
 
 _LOOK_S, _FIRST_LOOK_S = 0.1, 0.3
 _END_S = 5.0
@@ -32,7 +33,6 @@ _STARTS = 3
 _RUN = (
     "import sys; sys.path[:] = sys.argv[4:]; from pipeline.isolation.serve import main; main(*map(int, sys.argv[1:4]))"
 )
-_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 _DOING: dict[Step, str] = {"probe": "opening", "decode": "decoding", "tokenize": "tokenizing"}
 
 
@@ -57,34 +57,28 @@ class Mapped:
 class Child:
     """One process with one stage in it, set up.
 
+    Args:
+        template: address of the process that it forks from, if there is one.
+
     Raises:
         TesseraError: it could not start; or what the stage's ``setup`` raised there.
     """
 
-    def __init__(self, stage: Stage, limits: LimitsConfig, pool: Pool) -> None:
-        self.limits, self.pool, self.asked = limits, pool, Segment()
+    def __init__(self, stage: Stage, limits: LimitsConfig, pool: Pool, template: str | None = None) -> None:
+        self.limits, self.pool, self.template, self.asked = limits, pool, template, Segment()
         for attempt in range(_STARTS):
             words = self._start(stage)
             if words is None:
                 return
             if self.process.returncode != -signal.SIGKILL or attempt == _STARTS - 1:
-                raise TesseraError(f"the decoders' process cannot start: {words}")
+                raise TesseraError(f"the process of {type(stage).__name__} cannot start: {words}")
 
     def _start(self, stage: Stage) -> str | None:
         """None once the stage is set up, or how the process ended."""
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         note_fd = shared_file(NOTE_BYTES)
         with tempfile.TemporaryFile() as told:
-            fds = (theirs.fileno(), note_fd)
-            paths = [path or os.getcwd() for path in sys.path]
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _RUN, *map(str, (*fds, os.getpid())), *paths],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=told,
-                pass_fds=fds,
-                env={**os.environ, **_ENVIRONMENT},
-            )
+            self.process = self._process(theirs.fileno(), note_fd, told.fileno())
             theirs.close()
             self.note, self.memory = Note(note_fd), Memory(self.process.pid)
             os.close(note_fd)
@@ -96,6 +90,20 @@ class Child:
             told.seek(max(0, os.fstat(told.fileno()).st_size - 4096))
             last = told.read().decode(errors="replace").strip().rsplit("\n", 1)[-1]
             return one_line(last) or answer.message
+
+    def _process(self, channel_fd: int, note_fd: int, told_fd: int) -> subprocess.Popen[bytes] | Forked:
+        if self.template is not None:
+            with suppress(OSError):  # it is gone: imports cost ten seconds, and no more
+                return Forked(self.template, channel_fd, note_fd, told_fd)
+        paths = [path or os.getcwd() for path in sys.path]
+        return subprocess.Popen(
+            [sys.executable, "-c", _RUN, str(channel_fd), str(note_fd), str(os.getpid()), *paths],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=told_fd,
+            pass_fds=(channel_fd, note_fd),
+            env={**os.environ, **ONE_THREAD},
+        )
 
     @property
     def alive(self) -> bool:
@@ -201,7 +209,7 @@ def _signal_name(code: int | None) -> str:
         return f"signal {-(code or 0)}"
 
 
-def _end(process: subprocess.Popen[bytes], channel: socket.socket, memory: Memory) -> None:
+def _end(process: subprocess.Popen[bytes] | Forked, channel: socket.socket, memory: Memory) -> None:
     channel.close()
     memory.close()
     process.kill()

@@ -29,8 +29,8 @@ class Isolated:
     untried: a long video that hangs in every window must not cost a time limit each.
     """
 
-    def __init__(self, stage: Stage, limits: LimitsConfig) -> None:
-        self.stage, self.limits = stage, limits
+    def __init__(self, stage: Stage, limits: LimitsConfig, template: str | None = None) -> None:
+        self.stage, self.limits, self.template = stage, limits, template
         self.name = type(stage).__name__
         self.refused: dict[Key, Reason] = {}
         self.strikes: dict[bytes, int] = {}
@@ -117,7 +117,7 @@ class Isolated:
         if self.child is None or not self.child.alive:
             self.close()
             self.pool = self.pool or Pool()
-            self.child = Child(self.stage, self.limits, self.pool)
+            self.child = Child(self.stage, self.limits, self.pool, self.template)
         return self.child
 
 

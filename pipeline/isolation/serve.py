@@ -19,7 +19,7 @@ from pipeline.errors import TesseraError, describe
 from pipeline.isolation.notes import Note, Orders, Watch, Watcher
 from pipeline.isolation.parcels import Known, Segment
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 MESSAGE_BYTES = 64
 
 
@@ -35,7 +35,7 @@ class Stage(Protocol):
 
 def main(channel_fd: int, note_fd: int, parent: int) -> None:
     """Set the stage up that comes first through the channel, answer, then map every table that comes."""
-    _end_with(parent)
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pa.set_cpu_count(1)
@@ -52,6 +52,7 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
         if stage is None or watcher is None:
             try:
                 stage, memory_bytes, schemes = pickle.loads(asked.read(message)[0])
+                call_itself(f"tessera-{type(stage).__name__.removesuffix('Stage').lower()}")
                 for scheme, name in schemes.items():
                     fsspec.register_implementation(scheme, name, clobber=True)
                 note = Note(note_fd)
@@ -60,7 +61,7 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
                 stage.setup()
                 reply = answer.write(None)
             except Exception as error:  # told by the parent, as an error of the run
-                reply = answer.write(_portable(error))
+                reply = answer.write(portable(error))
             _silence()
         else:
             reply = _mapped(stage, watcher, asked, answer, message)
@@ -82,14 +83,14 @@ def _mapped(stage: Stage, watcher: Watcher, asked: Segment, answer: Segment, mes
         done = stage(table)
     except Exception as error:  # raised again by the parent: a defect of the stage is none of a row
         watcher.rest()
-        return answer.write(_portable(error))
+        return answer.write(portable(error))
     finally:
         tensors.empty = np.empty
         watcher.rest()
     return answer.write(watcher.survived, done, table)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """``error``, or its words if it does not pickle."""
     try:
         pickle.loads(pickle.dumps(error))
@@ -98,10 +99,15 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before that was set
         os._exit(1)
+
+
+def call_itself(name: str) -> None:
+    """What `top` and `ps` show of this process: at most 15 letters."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def _silence() -> None:

@@ -15,6 +15,7 @@ from pipeline.encoders.base import Encoded, Encoder
 from pipeline.errors import DeviceFailed, SampleError, describe, device_failed
 from pipeline.features import Feature
 from pipeline.heads.base import Head
+from pipeline.isolation import Watch, unwatched
 from pipeline.stages.decode import TIMES, input_column
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
 from pipeline.tensors import list_column, unpack, vector_list_column
@@ -34,6 +35,8 @@ class EncodeStage:
 
     alone: Alone | None = None
     """Set for tables at which a process died: their rows are encoded one by one."""
+    watch: Watch = unwatched
+    """Nobody watches an encoder; a process that maps tables sets it."""
 
     def __init__(self, config: PipelineConfig, features: tuple[Feature, ...], threads: int = 1) -> None:
         self.config = config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ import pipeline.stages.decode
 import pipeline.stages.probe
 from pipeline import tensors
 from pipeline.decoders import OpenMedia, open_media
+from pipeline.errors import ConfigError
 from pipeline.isolation import Watch, Work, unwatched
 from pipeline.media import Image
 from pipeline.stages.decode import DecodeStage
@@ -167,6 +169,16 @@ class FaultyOpening(FaultyProbe):
     only = "opening"
 
 
+def prepare(what: str) -> tuple[str, int]:
+    """What a template does first: imports a module, or fails."""
+    if what == "wrong":
+        raise ConfigError("a.b", "found wrong", "right")
+    if what in FAULTS:
+        FAULTS[what]()
+    importlib.import_module(what)
+    return what, os.getpid()
+
+
 class Plain:
     """A stage of no media: what it does is told by the table's ``do`` column, once a table."""
 
@@ -189,6 +201,14 @@ class Plain:
                 raise ValueError("a defect")
             if value == "pid":
                 table = table.append_column("pid", pa.array([os.getpid()] * len(table)))
+            elif value == "modules":
+                told = {
+                    "colorsys": "colorsys" in sys.modules,
+                    "environment": os.environ.get("TESSERA_TEST"),
+                    "folder": os.getcwd(),
+                }
+                for name, one in told.items():
+                    table = table.append_column(name, pa.array([one] * len(table)))
             elif value == "storage":
                 table = table.append_column("is", pa.array([fsspec.get_filesystem_class("faulty").__name__]))
             elif value == "wait":

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.errors import ConfigError, TesseraError
 from pipeline.isolation import Isolated, LimitsConfig
-from pipeline.isolation.serve import _portable
+from pipeline.isolation.serve import portable
 from tests import faulty
 from tests.isolation.doubles import Plain
 
@@ -98,8 +98,8 @@ def test_errors_that_do_not_pickle_are_told_in_words() -> None:
     class Odd(Exception):
         pass
 
-    told = _portable(Odd("why"))
+    told = portable(Odd("why"))
     assert isinstance(told, TesseraError)
     assert str(told) == "Odd: why"
     error = ConfigError("a", "b", "c")
-    assert _portable(error) is error
+    assert portable(error) is error

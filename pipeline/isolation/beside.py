@@ -1,0 +1,40 @@
+"""A stage in a process that a template forked, only to spare this one its imports: nothing that dies there is blamed
+here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import ProcessDied
+from pipeline.isolation.child import Child, Death
+from pipeline.isolation.limits import LimitsConfig
+from pipeline.isolation.notes import Orders
+from pipeline.isolation.parcels import Pool
+from pipeline.isolation.serve import Stage
+
+
+class Beside:
+    """Maps tables as ``stage`` does. Of a template that is gone it sets the stage up in a process of its own."""
+
+    def __init__(self, stage: Stage, template: str) -> None:
+        self.stage, self.template = stage, template
+        self.child: Child | None = None
+
+    def setup(self) -> None:
+        """Start the process, set the stage up there. Raises what the stage's ``setup`` raises."""
+        self.child = Child(self.stage, LimitsConfig(), Pool(), self.template)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Raises what the stage raises; ``ProcessDied`` if its process did."""
+        assert self.child is not None
+        answer: Any = self.child.map(table, Orders())
+        if isinstance(answer, Death):
+            raise ProcessDied(answer.message)
+        return answer.table
+
+    def close(self) -> None:
+        if self.child is not None:
+            self.child.close()
+        self.child = None

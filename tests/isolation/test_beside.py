@@ -1,0 +1,43 @@
+"""A stage in another process for the imports that it spares: what it raises is raised, its death is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import ProcessDied
+from pipeline.isolation import Beside, Template
+from tests.isolation import doubles
+from tests.isolation.doubles import Plain
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with Template(doubles.prepare, "colorsys") as started:
+        yield started.address
+
+
+def test_it_maps_what_its_stage_maps(address: str) -> None:
+    stage = Beside(Plain(), address)
+    stage.setup()
+    told = stage(pa.table({"do": ["pid"]}))["pid"].to_pylist()
+    assert told != [os.getpid()]
+    assert stage(pa.table({"do": ["pid"]}))["pid"].to_pylist() == told
+    with pytest.raises(ValueError, match="a defect"):
+        stage(pa.table({"do": ["raise"]}))
+    stage.close()
+
+
+def test_its_death_is_told_and_nobody_blamed(address: str) -> None:
+    stage = Beside(Plain(), address)
+    stage.setup()
+    with pytest.raises(ProcessDied, match="SIGSEGV"):
+        stage(pa.table({"do": ["segfault"]}))
+
+
+def test_what_its_setup_raises_is_raised(address: str) -> None:
+    with pytest.raises(ImportError, match="no module named 'codec'"):
+        Beside(Plain("raise"), address).setup()

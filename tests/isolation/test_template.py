@@ -1,0 +1,138 @@
+"""Processes fork from one that has done their imports; they are started, told and ended as those that have not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import ConfigError, TesseraError
+from pipeline.isolation import Isolated, LimitsConfig, Template
+from pipeline.isolation.child import Child, Death, Mapped
+from pipeline.isolation.notes import Orders
+from pipeline.isolation.parcels import Pool
+from pipeline.isolation.template import Forked
+from tests.isolation import doubles
+from tests.isolation.doubles import Plain
+
+ROOT = Path(__file__).resolve().parents[2]
+ASKER = """
+import sys
+import pyarrow as pa
+from pipeline.isolation import Isolated, LimitsConfig
+from tests.isolation.doubles import Plain
+stage = Isolated(Plain(), LimitsConfig(), sys.argv[1])
+stage.setup()
+print(stage.child.process.pid, flush=True)
+stage(pa.table({"do": ["gil"]}))
+"""
+
+
+@pytest.fixture
+def template() -> Iterator[Template]:
+    with Template(doubles.prepare, "colorsys") as started:
+        yield started
+
+
+def test_it_tells_what_was_prepared_or_what_was_wrong() -> None:
+    with Template(doubles.prepare, "colorsys") as good:
+        assert good.prepared() == ("colorsys", good.process.pid)
+    with Template(doubles.prepare, "wrong") as bad, pytest.raises(ConfigError, match=r"^a\.b: found wrong; right$"):
+        bad.prepared()
+    with Template(doubles.prepare, "abort") as dead, pytest.raises(TesseraError, match="died: is memory short"):
+        dead.prepared()
+
+
+def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
+    template: Template, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    template.prepared()
+    monkeypatch.setenv("TESSERA_TEST", "asker's")
+    monkeypatch.chdir(tmp_path)
+    stage = Isolated(Plain(), LimitsConfig(), template.address)
+    started = time.monotonic()
+    told = stage(pa.table({"do": ["pid", "modules"]}))
+    assert time.monotonic() - started < 2.0
+    assert stage.child is not None
+    assert isinstance(stage.child.process, Forked)
+    pid = told["pid"][0].as_py()
+    assert psutil.Process(pid).ppid() == template.process.pid
+    assert psutil.Process(pid).name() == "tessera-plain"
+    assert told["colorsys"][0].as_py()
+    assert told["environment"][0].as_py() == "asker's"
+    assert told["folder"][0].as_py() == str(tmp_path)
+    stage.close()
+    assert not psutil.pid_exists(pid)
+    assert not template.process.poll()
+
+
+def test_how_it_ended_is_told(template: Template) -> None:
+    for what, words in (("abort", "died (SIGABRT)"), ("exit", "ended itself (exit code 3)")):
+        child = Child(Plain(), LimitsConfig(), Pool(), template.address)
+        assert isinstance(child.map(pa.table({"do": [""]}), Orders()), Mapped)
+        death = child.map(pa.table({"do": [what]}), Orders())
+        assert death == Death(None, "crash", f"the decoder's process {words}", ours=False)
+        assert not child.alive
+
+
+def test_one_that_cannot_start_is_an_error_in_its_own_words(template: Template) -> None:
+    with pytest.raises(TesseraError, match=r"cannot start: libcodec.so.9: cannot open shared object file$"):
+        Child(Plain("abort"), LimitsConfig(), Pool(), template.address)
+    with pytest.raises(ImportError, match="no module named 'codec'"):
+        Child(Plain("raise"), LimitsConfig(), Pool(), template.address)
+
+
+def test_many_at_once_do_not_hold_one_another(template: Template) -> None:
+    """Each has a channel of its own: the first to be closed ends alone."""
+    stages = [Isolated(Plain(), LimitsConfig(), template.address) for _ in range(3)]
+    pids = [stage(pa.table({"do": ["pid"]}))["pid"][0].as_py() for stage in stages]
+    assert len(set(pids)) == 3
+    stages[0].close()
+    assert [psutil.pid_exists(pid) for pid in pids] == [False, True, True]
+    assert stages[1](pa.table({"do": ["pid"]}))["pid"][0].as_py() == pids[1]
+
+
+def test_it_ends_with_who_asked_for_it_even_while_it_hangs(template: Template) -> None:
+    asker = subprocess.Popen([sys.executable, "-c", ASKER, template.address], cwd=ROOT, stdout=subprocess.PIPE)
+    assert asker.stdout is not None
+    pid = int(asker.stdout.readline())
+    time.sleep(0.3)
+    assert psutil.pid_exists(pid)
+    asker.kill()
+    asker.wait()
+    assert _ends(pid)
+
+
+def test_without_a_template_a_process_starts_by_itself(template: Template) -> None:
+    stage = Isolated(Plain(), LimitsConfig(), template.address)
+    pid = stage(pa.table({"do": ["pid"]}))["pid"][0].as_py()
+    os.kill(template.process.pid, signal.SIGKILL)
+    template.process.wait()
+    assert _ends(pid)
+    again = stage(pa.table({"do": ["pid"]}))["pid"][0].as_py()
+    assert psutil.Process(again).ppid() == os.getpid()
+    stage.close()
+
+
+def test_nobody_else_can_ask_it(template: Template) -> None:
+    folder = Path(template.folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    template.close()
+    assert not folder.exists()
+
+
+def _ends(pid: int) -> bool:
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False

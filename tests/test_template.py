@@ -1,0 +1,70 @@
+"""The template of a run checks its features and has the imports of all that forks from it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import features, template
+from pipeline.errors import ConfigError
+from pipeline.isolation.template import ONE_THREAD
+from tests.stages.media_fixtures import IMAGE, config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def test_its_features_are_those_that_are_bound_here(models: Path, tmp_path: Path) -> None:
+    clip = {"modality": "image", "tokenizer": {"kind": "patch"}, "encoder": {"kind": "clip"}}
+    clip["encoder"]["checkpoint"] = str(models / "clip")  # type: ignore[index]
+    settings = config(tmp_path, {"i": IMAGE, "c": clip})
+    with template.started(settings) as started:
+        assert started is not None
+        assert started.prepared() == features.bind(settings)
+
+
+def test_a_mistake_is_told_as_it_is_without_one(tmp_path: Path) -> None:
+    settings = config(tmp_path, {"i": {**IMAGE, "tokenizer": {"kind": "patch", "size": 10, "patch_size": 3}}})
+    with pytest.raises(ConfigError) as here:
+        features.bind(settings)
+    with template.started(settings) as started:
+        assert started is not None
+        with pytest.raises(ConfigError) as there:
+            started.prepared()
+    assert str(there.value) == str(here.value)
+
+
+def test_a_run_on_a_cluster_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with template.started(config(tmp_path, {"i": IMAGE}, compute={"address": "10.0.0.1:6379"})) as started:
+        assert started is None
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with template.started(config(tmp_path, {"i": IMAGE})) as started:
+        assert started is None
+
+
+def test_it_imports_what_the_stages_take_and_has_one_thread() -> None:
+    """A process with threads forks into one whose locks nobody may ever let go. jemalloc takes care of its own."""
+    script = (
+        "import glob, sys; from pipeline import config, template\n"
+        "template.check(config.load('configs/media.yaml'))\n"
+        "threads = [open(one).read().strip() for one in glob.glob('/proc/self/task/*/comm')]\n"
+        "print(threads.count('python'), 'transformers.models.videomae.modeling_videomae' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **ONE_THREAD, "HF_HUB_OFFLINE": "1"},
+    )
+    count, imported = done.stdout.split()
+    assert (int(count), imported) == (1, "True"), done.stdout
