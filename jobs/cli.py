@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Annotated
+from contextlib import nullcontext
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -42,19 +43,60 @@ def extract(
     from pipeline import config as configs
 
     loaded = configs.load(config, overrides)
-    from pipeline import report, run
+    from pipeline import template as templates
 
-    prepared = run.prepare(loaded, new_version)
     console = _console()
-    if plan:
-        report.show_plan(prepared, run.preview(prepared, retry_failures), console)
-        return
-    try:
-        report.show(run.extract(prepared, retry_failures=retry_failures), console)
-    except BudgetExceeded as error:
-        report.show(error.report, console)
-        raise
+    with nullcontext() if plan else templates.started(loaded) as template:
+        from pipeline import report, run
+
+        prepared = run.prepare(loaded, new_version, template)
+        if plan:
+            report.show_plan(prepared, run.preview(prepared, retry_failures), console)
+            return
+        try:
+            report.show(run.extract(prepared, retry_failures=retry_failures), console)
+        except BudgetExceeded as error:
+            report.show(error.report, console)
+            raise
     console.print(f"dataset: {loaded.output.path}", soft_wrap=True)
+
+
+@app.command()
+def benchmark(
+    config: Annotated[str, typer.Argument(help="YAML file of an extraction; nothing is written to its output.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: dotted.key=value.")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(help="Rows of the smaller of two runs; none: as many as take 20 s.", min=1)
+    ] = None,
+    against: Annotated[
+        Literal["reference"] | None, typer.Option(help="Measure transformers' own processors and models too.")
+    ] = None,
+    stage: Annotated[
+        Literal["all", "encode"], typer.Option(help="encode: the encoding stage alone, without Ray.")
+    ] = "all",
+    json_file: Annotated[str | None, typer.Option("--json", help="File for the result.")] = None,
+    picture: Annotated[str | None, typer.Option(help="SVG file: the larger run's cores over time.")] = None,
+) -> None:
+    """Measure how fast a config goes on this machine, and what holds it back."""
+    import json
+
+    from pipeline import benchmark, storage
+    from pipeline import config as configs
+    from pipeline.benchmark import picture as pictures
+    from pipeline.benchmark import show
+
+    if picture is not None and stage != "all":
+        raise ConfigError("--picture", f"beside --stage {stage}", "only of whole runs")
+    loaded, console = configs.load(config, overrides), _console()
+    with console.status("") as status:
+        result = benchmark.measure(loaded, rows, against, stage, status.update)
+    show.show(result, console)
+    if json_file is not None:
+        storage.publish(storage.absolute(json_file), json.dumps(result, indent=1).encode())
+    if picture is not None:
+        storage.publish(storage.absolute(picture), pictures.draw(result).encode())
 
 
 @app.command()

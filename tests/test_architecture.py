@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pipeline"
 
 ORDER = [
+    "benchmark",
     "inspection",
     "upkeep",
     "run",
@@ -25,6 +26,7 @@ ORDER = [
     "stages",
     "sinks",
     "plan",
+    "template",
     "features",
     "config",
     "yamls",

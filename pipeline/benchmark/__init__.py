@@ -1,0 +1,127 @@
+"""How fast a config goes on this machine, and what holds it back.
+
+corpus.py      what it runs over: the config's own samples, repeated
+bare.py        the bare loops, in one process with one thread: what the ideal is made of
+walls.py       whole runs of two sizes, looked at from outside
+reference.py   what people write today
+stage.py       the encoding stage against its models alone
+alone.py       a process of its own for each of these
+result.py      the arithmetic
+picture.py     a run's cores over time, as SVG
+show.py        the result for a terminal
+
+The terms are those of `docs/performance.md`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from pipeline import config as configs
+from pipeline import features as binding
+from pipeline import report
+from pipeline.benchmark import bare, corpus, reference, result, stage, walls
+from pipeline.benchmark.alone import apart, on_gpu
+from pipeline.config import PipelineConfig
+from pipeline.errors import ConfigError
+
+Stage = Literal["all", "encode"]
+
+_DRAWN = 256
+_BARE_S, _REFERENCE_S, _STAGE_S = 15.0, 10.0, 15.0
+_SMALL_S = 20.0
+"""The small run has rows for so long, at the ideal's speed; the large one three times as many."""
+
+
+def measure(
+    config: PipelineConfig,
+    rows: int | None = None,
+    against: Literal["reference"] | None = None,
+    only: Stage = "all",
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure ``config`` over samples drawn from its corpus; nothing is written to its output.
+
+    Args:
+        rows: of the small run; the large one has three times as many. None: as many as take about 20 s.
+        only: ``encode``: only the encoding stage, without Ray, against the models alone.
+        tell: is told what is being measured.
+
+    Returns:
+        Plain values with stable keys: ``machine``, and ``bare``, ``run``, ``reference`` or ``stage``.
+
+    Raises:
+        ConfigError: a mistake in the config.
+        TesseraError: a run ended with an error.
+    """
+    address, where = config.compute.cluster()
+    if address:
+        raise ConfigError(where, f"a cluster at {address!r}", "leave it out: a benchmark is of this machine")
+    if only == "encode" and (rows or against):
+        raise ConfigError("--stage", "'encode' beside --rows or --against", "they are of whole runs")
+    with tempfile.TemporaryDirectory(prefix="tessera-benchmark-") as folder:
+        config = configs.here(config)
+        features = binding.bind(config)
+        tell("draw samples from the corpus")
+        samples = corpus.draw(config, _DRAWN)
+        cores = float(config.compute.num_cpus or max(2, os.cpu_count() or 1))
+        gpus = _gpus(config)
+        told: dict[str, Any] = {"machine": _machine(cores, gpus), "samples_drawn": len(samples)}
+        if only == "encode":
+            tell("the encoding stage and the models alone, in turn")
+            pair = apart("the encoding stage", stage.measure, config, features, samples, _STAGE_S)
+            return {**told, "stage": result.of_stage(pair)}
+        tell("bare loops: decode and encode, one thread")
+        found = apart("the bare loops", bare.measure, config, features, samples, _BARE_S)
+        told["bare"] = result.of_bare(found, cores, gpus)
+        if against == "reference":
+            tell("reference: transformers' own processor and model, one thread")
+            loops = apart("the reference", reference.measure, config, features, samples, _REFERENCE_S)
+            told["reference"] = result.of_reference(loops, cores, gpus)
+        wanted = rows or round(_SMALL_S * told["bare"]["ideal_rows_per_second"])
+        count = max(1, round(wanted / found.rows_per_sample))
+        few, many = (_run(config, samples, count, times, folder, tell) for times in (1, 3))
+        told["run"] = result.of_walls(told["bare"]["ideal_rows_per_second"], few, many)
+        if told.get("reference", {}).get("rows_per_second"):
+            ratio = told["run"]["rows_per_second"] / told["reference"]["rows_per_second"]
+            told["run"]["against_reference"] = round(ratio, 3)
+        return told
+
+
+def _run(
+    config: PipelineConfig, samples: pa.Table, count: int, times: int, folder: str, tell: Callable[[str], None]
+) -> walls.Wall:
+    tell(f"a run of {count * times} samples")
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        source = corpus.repeated(samples, count, times, own)
+        failures = config.failures.model_copy(update={"max_fraction": 1.0, "max_rows": None})
+        return walls.run(config.model_copy(update={"source": source, "failures": failures}), own)
+
+
+def _gpus(config: PipelineConfig) -> float:
+    if not on_gpu(config):
+        return 0.0
+    import torch
+
+    return float(torch.cuda.device_count())
+
+
+def _machine(cores: float, gpus: float) -> dict[str, Any]:
+    device = None
+    if gpus:
+        import torch
+
+        device = torch.cuda.get_device_name()
+    return {
+        "cores": cores,
+        "gpus": gpus,
+        "device": device,
+        "processor": platform.processor() or platform.machine(),
+        "versions": report.installed(),
+    }

@@ -1,0 +1,59 @@
+"""What a benchmark runs over: some of the config's own samples, again and again, until there are enough rows."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import plan, sources
+from pipeline.config import PipelineConfig
+from pipeline.errors import ConfigError
+from pipeline.schema import LISTING, ROLES
+from pipeline.sources.manifest import Columns, Config
+
+_SEED = 0
+
+
+def draw(config: PipelineConfig, most: int) -> pa.Table:
+    """At most ``most`` samples that hold what the features read, drawn from the whole corpus, always the same ones.
+
+    Returns:
+        Schema ``LISTING``, in an order drawn too.
+
+    Raises:
+        ConfigError: nothing to list.
+    """
+    source = sources.build(config.source)
+    source.check("source")
+    random = np.random.default_rng(_SEED)
+    kept, lots = LISTING.empty_table(), np.zeros(0)
+    for table in source.list():
+        table = plan.readable(table.select(LISTING.names), plan.wanted(config))
+        kept, lots = pa.concat_tables([kept, table]), np.concatenate([lots, random.random(len(table))])
+        first = np.argsort(lots)[:most]
+        kept, lots = kept.take(pa.array(first)), lots[first]
+    if not len(kept):
+        raise ConfigError("source", "no sample holds what a feature reads", "a corpus of what the features read")
+    return kept.combine_chunks()
+
+
+def _scheme(uri: str) -> str:
+    head, colon, _ = uri.partition("://")
+    return head.lower() if colon else "data" if uri.startswith("data:") else "file"
+
+
+def repeated(samples: pa.Table, count: int, times: int, folder: str) -> Config:
+    """The first ``count`` samples of a ring of ``samples``, each ``times`` times, as a manifest in ``folder``."""
+    ring = np.arange(count) % len(samples)
+    chosen = samples.take(pa.array(np.tile(ring, times)))
+    columns: dict[str, Any] = {"id": pa.array([f"{i:08d}" for i in range(len(chosen))])}
+    columns |= {role: chosen[f"{role}_uri"] for role in ROLES} | {"inline_text": chosen["inline_text"]}
+    path = os.path.join(folder, f"{count * times}.parquet")
+    pq.write_table(pa.table(columns), path)
+    uris = (uri for role in ROLES for uri in samples[f"{role}_uri"].drop_null().unique().to_pylist())
+    schemes = sorted({_scheme(uri) for uri in uris} or {"file"})
+    return Config(path=path, columns=Columns(**{name: name for name in columns}), schemes=tuple(schemes))

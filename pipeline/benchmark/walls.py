@@ -1,0 +1,156 @@
+"""Whole runs: `tessera extract` as a command, its processes looked at from outside while it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import TesseraError, one_line
+
+_LOOK_S = 0.5
+_TITLES = {
+    "tessera-probe": "probe",
+    "tessera-decode": "decode",
+    "tessera-encode": "encode",
+    "tessera-templat": "template",
+    "pipeline.isolation": "other",
+    "ray::MapWorker": "encode",
+    "ray::MapBatches": "probe",
+    "ray::Write": "write",
+    "ray::IDLE": "idle",
+    "ray::": "Ray",
+    "default_worker.py": "idle",
+    "ray/core/src/ray": "Ray",
+    "ray/dashboard": "Ray",
+    "ray/_private": "Ray",
+    "ray/autoscaler": "Ray",
+}
+KINDS = ("driver", "template", "Ray", "probe", "decode", "encode", "write", "idle", "other")
+"""What a process does, by its name or the title that Ray gives it. `encode` are the encoders' processes and the actors
+that host them, `probe` the tasks' workers and their decoders, beside a GPU those that decode too. A worker of tasks
+that writes has probed before, and may wait: ``idle``."""
+
+
+@dataclass
+class Wall:
+    """One run."""
+
+    rows: int
+    seconds: float
+    first_row_s: float
+    """From the command to the first row that is encoded, to a quarter of a second."""
+    first_shard_s: float | None
+    """From the command to the first shard that is published."""
+    peak_bytes: int
+    """Memory, summed over the processes, shared memory once."""
+    bytes_moved: int
+    write_s: float
+    bytes_written: int
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    """CPU seconds by what a process does."""
+    line: list[tuple[float, dict[str, float]]] = field(default_factory=list)
+    """(seconds since the command, CPU seconds by what a process does until then)."""
+    failed: int = 0
+
+
+def run(config: PipelineConfig, folder: str) -> Wall:
+    """``tessera extract`` of ``config``, into ``folder``/dataset.
+
+    Raises:
+        TesseraError: it ended with an error, in its words.
+    """
+    config = config.model_copy(
+        update={"output": config.output.model_copy(update={"path": os.path.join(folder, "dataset"), "version": "v1"})}
+    )
+    path = os.path.join(folder, "config.yaml")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(_absolute(config.model_dump(mode="json")), file)
+    started = time.time()
+    with tempfile.TemporaryFile() as told:
+        command = [sys.executable, "-m", "jobs.cli", "extract", path]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told)
+        try:
+            line, first_shard_s = _watch(process, os.path.join(folder, "dataset", "v1", "data"), started)
+        finally:
+            process.kill()
+            process.wait()
+        seconds = time.time() - started
+        if process.returncode not in (0, 3):
+            told.seek(0)
+            words = told.read().decode(errors="replace").strip().rsplit("\n", 1)[-1].removeprefix("tessera: ")
+            raise TesseraError(f"extract ended with code {process.returncode}: {one_line(words)}")
+    report, told_at = _report(os.path.join(folder, "dataset", "v1", "_runs"))
+    return Wall(
+        rows=report["rows_planned"],
+        seconds=seconds,
+        first_row_s=told_at - started - report["seconds"] + (report["startup_seconds"] or 0.0),
+        first_shard_s=first_shard_s,
+        peak_bytes=report["peak_memory_bytes"],
+        bytes_moved=report["bytes_moved"],
+        write_s=report["seconds_by_stage"]["write"],
+        bytes_written=report["bytes_written"],
+        cpu_s=line[-1][1],
+        line=line,
+        failed=report["rows_with_failures"],
+    )
+
+
+def _absolute(value: Any) -> Any:
+    """Paths that a config's file would take for its own folder's, which they are not any more."""
+    if isinstance(value, dict):
+        return {key: _absolute(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_absolute(item) for item in value]
+    return os.path.abspath(value) if isinstance(value, str) and value.startswith(("./", "../")) else value
+
+
+def _report(folder: str) -> tuple[dict[str, Any], float]:
+    """The run's report, and when it was written: the run's own clock starts after its imports and checks."""
+    (run_id,) = os.listdir(folder)
+    path = os.path.join(folder, run_id, "report.json")
+    with open(path, encoding="utf-8") as file:
+        return json.load(file), os.path.getmtime(path)
+
+
+def _watch(
+    process: subprocess.Popen[bytes], data: str, started: float
+) -> tuple[list[tuple[float, dict[str, float]]], float | None]:
+    """Its and its children's CPU seconds, twice a second until it ends, and when the first shard was there.
+
+    What a process did since the look before counts for what it does now. Its last half second is not seen.
+    """
+    driver = psutil.Process(process.pid)
+    before: dict[psutil.Process, float] = {}
+    spent = dict.fromkeys(KINDS, 0.0)
+    line: list[tuple[float, dict[str, float]]] = [(0.0, {})]
+    first_shard_s: float | None = None
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_LOOK_S)
+            return line, first_shard_s
+        with contextlib.suppress(psutil.Error):
+            for one in [driver, *driver.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    kind = "driver" if one == driver else _kind(one)
+                    times = one.cpu_times()
+                    spent[kind] += times.user + times.system - before.get(one, 0.0)
+                    before[one] = times.user + times.system
+        line.append((time.time() - started, {kind: round(seconds, 2) for kind, seconds in spent.items() if seconds}))
+        if first_shard_s is None and os.path.isdir(data):
+            published = [name for name in os.listdir(data) if name.endswith(".parquet")]
+            first_shard_s = time.time() - started if published else None
+
+
+def _kind(process: psutil.Process) -> str:
+    words = f"{process.name()} {' '.join(process.cmdline())}"
+    return next((kind for title, kind in _TITLES.items() if title in words), "other")

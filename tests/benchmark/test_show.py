@@ -1,0 +1,99 @@
+"""A terminal is told what binds, how efficient a run was, and how it stands against the reference."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline.benchmark import show
+from tests.benchmark.measured import encoding, whole
+
+
+def shown(result: dict[str, Any]) -> str:
+    """On one line, however it was wrapped."""
+    console = Console(width=100, file=io.StringIO(), markup=False)
+    show.show(result, console)
+    assert isinstance(console.file, io.StringIO)
+    return " ".join(console.file.getvalue().split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "4 cores, no GPU; 50 samples drawn from the corpus",
+        "over 100 rows: decode 60.00 ms a row, encode 20.00 ms (picture 15.0, caption 5.0)",
+        "opening and cutting 5.00 ms",
+        "ideal: 50.0 rows/s. decode-bound: decoding and tokenizing take 75% of a row's CPU: more cores",
+        "reference: 160.0 rows/s (ms a row: picture 20.00, caption 5.00)",
+        "reference without patches: no model",
+        "runs of 100 and 300 rows: 30.0 and 36.0 s; at the margin 40.0 rows/s: efficiency 0.800, 0.25 x the reference",
+        "driver 5.00 9.5",
+        "decode 25.00 5.5",
+        "all 50.00 18.0",
+        "2.00 cores busy at the margin; writing 10.0% as long as all CPU, 20 MB/s, 100.0 kB a row",
+        "20.0 kB a row through the object store",
+        "27.5 s paid once, 21.0 s to the first row, 28.0 s to the first shard; peak memory 2.0 GB and 2.2 GB",
+    ],
+)
+def test_it_tells_every_figure(words: str) -> None:
+    assert words in shown(whole())
+
+
+def test_it_tells_of_a_gpu() -> None:
+    told = whole(gpus=1.0, device="NVIDIA H100")
+    told["bare"] |= {"device_ms": 10.0, "binds": "decode-bound: 6.0 CPU cores per GPU needed, 4.0 there"}
+    text = shown(told)
+    assert "4 cores, 1 x NVIDIA H100;" in text
+    assert "(picture 15.0, caption 5.0), 10.00 ms of a GPU;" in text
+    assert "decode-bound: 6.0 CPU cores per GPU needed, 4.0 there" in text
+
+
+def test_without_a_reference_it_tells_none() -> None:
+    told = whole()
+    del told["reference"], told["run"]["against_reference"]
+    text = shown(told)
+    assert "efficiency 0.800" in text
+    assert "reference" not in text
+
+
+def test_of_a_reference_without_a_loop_it_tells_why() -> None:
+    told = whole()
+    told["reference"] = {"ms_by_feature": {}, "left_out": {"patches": "no model"}, "rows_per_second": None}
+    del told["run"]["against_reference"]
+    text = shown(told)
+    assert "reference without patches: no model" in text
+    assert "x the reference" not in text
+
+
+def test_a_run_without_a_shard_by_its_end() -> None:
+    told = whole()
+    told["run"]["startup"]["first_shard_s"] = None
+    assert "21.0 s to the first row; peak memory" in shown(told)
+
+
+def test_a_run_whose_writing_has_no_figures() -> None:
+    told = whole()
+    told["run"]["write"] |= {"share_of_cpu": None, "mb_per_second": None}
+    assert "at the margin; writing 100.0 kB a row; 20.0 kB a row through the object store" in shown(told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "encoding stage 150.0 rows/s, its models alone 200.0 rows/s: 0.750 of them"),
+        ({"device_busy": 0.75}, "its models alone 200.0 rows/s: 0.750 of them, device busy 75.0%"),
+        ({"model_s": 0.0}, "encoding stage 150.0 rows/s, without a model"),
+    ],
+)
+def test_the_stage_against_its_models(changes: dict[str, Any], words: str) -> None:
+    text = shown(encoding(**changes))
+    assert words in text
+    assert "ideal" not in text
+
+
+def test_a_name_in_brackets_is_shown_as_it_is() -> None:
+    told = whole(gpus=2.0, device="[bold]H100[/b]")
+    assert "2 x [bold]H100[/b];" in shown(told)
