@@ -25,7 +25,11 @@ from pipeline.sources import SourceConfig
 from pipeline.tokenizers import TokenizerConfig
 
 _NAME = r"^[a-z][a-z0-9_]*$"
-_ROWS_TIMED, _ROWS_STILL, _ROWS_TEXT = 32, 128, 512
+_ROWS = {"text": (256, 512), "image": (32, 128), "audio": (8, 128), "video": (8, 32)}
+"""Rows of a block by its largest medium, at least and at most: a row of text is a kilobyte and batches are sorted
+within a block, one of video is megabytes."""
+_SOUND_S, _SOUND_ROWS = 1280.0, 32
+"""Seconds of sound in a block, and its rows where windows have no length."""
 
 
 class _Section(BaseModel):
@@ -131,8 +135,9 @@ class ComputeConfig(_Section):
     num_cpus: int | None = Field(default=None, ge=1)
     """Cores of a local cluster; null: all."""
     block_rows: int | None = Field(default=None, ge=1)
-    """Rows that travel together from decoding to encoding. null: 32 where a feature reads video or sound, 128 where one
-    reads pictures, 512 for texts alone; fewer of a small corpus, so that every core has some."""
+    """Rows that travel together from decoding to encoding. null: 32 where a feature reads video, 128 where one reads
+    pictures or windows of sound of up to 10 s (longer ones: fewer, down to 32), 512 for texts alone; and fewer of a
+    small corpus, so that every core has some."""
     pools: dict[str, PoolConfig] = {"default": PoolConfig()}
 
     def cluster(self) -> tuple[str | None, str]:
@@ -175,9 +180,25 @@ class PipelineConfig(_Section):
     @property
     def block_rows(self) -> int:
         """Rows that travel together at most: what ``compute`` says, else by the largest medium."""
+        if self.compute.block_rows is not None:
+            return self.compute.block_rows
+        if self.text_windows() is not None:  # each of a text's windows carries all of it
+            return _ROWS["video"][1]
+        most = _ROWS[self._largest][1]
+        if self._largest == "audio":
+            length_s = self.window.length_s
+            return _SOUND_ROWS if length_s is None else max(_SOUND_ROWS, min(most, int(_SOUND_S / length_s)))
+        return most
+
+    @property
+    def least_rows(self) -> int:
+        """Rows of a block at least, as far as there are so many: of a small corpus every core is to have some."""
+        return self.compute.block_rows or _ROWS[self._largest][0]
+
+    @property
+    def _largest(self) -> Modality:
         read = {feature.modality for feature in self.features.values()}
-        by_medium = _ROWS_TIMED if read & {"video", "audio"} else _ROWS_STILL if "image" in read else _ROWS_TEXT
-        return self.compute.block_rows or by_medium
+        return next(one for one in ("video", "audio", "image", "text") if one in read)
 
     def text_windows(self) -> str | None:
         """The feature whose tokenizer cuts texts into token windows, if any."""

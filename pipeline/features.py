@@ -210,6 +210,9 @@ def _identity(
 
 
 def _without_bounds(values: dict[str, Any]) -> dict[str, Any]:
-    """``values`` without what is ``max_...``: a bound decides whether there is a value, never which."""
+    """``values`` without what is ``max_...``, a bound, which decides whether there is a value and never which; and
+    without scaling that is off, which earlier datasets do not name."""
     plain = {name: value for name, value in values.items() if not name.startswith("max_")}
+    if plain.get("shorter_edge", ...) is None:
+        del plain["shorter_edge"]
     return {name: _without_bounds(value) if isinstance(value, dict) else value for name, value in plain.items()}

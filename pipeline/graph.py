@@ -79,7 +79,7 @@ def sink(prepared: Prepared, run_id: str, root: str) -> ShardSink:
     def open_writer(name: str) -> ShardWriter:
         return ShardWriter(root, name, run_id, columns, stored, output)
 
-    return ShardSink(open_writer, run_id, min_rows=16 * (config.compute.block_rows or _ROWS))
+    return ShardSink(open_writer, run_id, min_rows=16 * min(config.block_rows, _ROWS))
 
 
 def _build(
@@ -99,7 +99,7 @@ def _build(
     for number, (name, actors) in enumerate(pools.items()):
         hosted = tuple(feature for feature in features if feature.config.pool == name)
         encode = EncodeStage(config, hosted, threads=max(1, int(actors.num_cpus)))
-        template = None if actors.num_gpus else prepared.template
+        template = None if on_gpu else prepared.template
         stages = (*decode, Encoding(encode, template) if template else encode)
         decode, last = (), number == len(pools) - 1
         if carry and last:
@@ -136,13 +136,24 @@ class Encoding(Beside):
         self.here = False
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        if self.alone is None:
-            return super().__call__(table)
+        if (self.alone is not None) != self.here:  # one at a time holds the models
+            self.here = not self.here
+            self._move()
         if not self.here:
-            self.stage.setup()
-            self.here = True
+            return super().__call__(table)
         self.stage.alone = self.alone
         return self.stage(table)
+
+    def _move(self) -> None:
+        """The models, into this process or into the other."""
+        if self.here:
+            self.close()
+            self.stage.setup()
+        else:
+            self.stage.encoders.clear()
+            self.stage.heads.clear()
+            self.stage.alone = None
+            self.setup()
 
 
 class _Stage:

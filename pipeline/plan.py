@@ -21,9 +21,8 @@ from pipeline.schema import ROLES
 
 _SMALL, _UNIT = 50_000, 256
 """A partition of more samples than the first is cut into units of the second: units cost the driver memory."""
-_BLOCKS, _LEAST = 128, 16
-"""Unless the config says how large blocks are, a partition is cut into so many, but into none of fewer rows than the
-second."""
+_BLOCKS = 64
+"""A partition is cut into so many, if that makes none smaller than it is worth."""
 
 
 @dataclass
@@ -110,7 +109,7 @@ class _PlanWriter:
     def __init__(self, plan: Plan, config: PipelineConfig, folder: str | None) -> None:
         self.plan, self.config, self.folder = plan, config, folder
         self.roles = roles_to_open(wanted(config))
-        self.files = 0
+        self.files, self.seen = 0, 0
 
     def add(self, work: pa.Table) -> None:
         for role in self.roles:
@@ -120,19 +119,20 @@ class _PlanWriter:
             return
         url = storage.join(self.folder, f"{self.files:05d}.parquet")
         self.files += 1
-        rows = self._rows(len(work))
+        self.seen += len(work)
+        rows = unit_rows(self.config, len(work), self.seen)
         buffer = pa.BufferOutputStream()
         pq.write_table(work, buffer, row_group_size=rows, compression="zstd", compression_level=1)
         storage.publish(url, buffer.getvalue().to_pybytes())
         starts = range(0, len(work), rows)
         self.plan.units.extend((url, i, min(rows, len(work) - start)) for i, start in enumerate(starts))
 
-    def _rows(self, samples: int) -> int:
-        """Samples of one unit."""
-        most = self.config.block_rows
-        if samples > _SMALL:
-            return max(most, _UNIT)
-        return most if self.config.compute.block_rows else min(most, max(_LEAST, samples // _BLOCKS))
+
+def unit_rows(config: PipelineConfig, samples: int, of: int | None = None) -> int:
+    """Samples of one unit of a partition of so many, the last of those that hold ``of`` together."""
+    if samples > _SMALL:
+        return max(config.block_rows, _UNIT)
+    return min(config.block_rows, max(config.least_rows, (of or samples) // _BLOCKS))
 
 
 def unit_table(unit: tuple[str, int, int]) -> pa.Table:

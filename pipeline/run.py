@@ -56,8 +56,9 @@ def prepare(config: PipelineConfig, new_version: bool = False, template: Templat
     if template is None:
         features, address = binding.bind(config), None
     else:
-        with quiet():
-            cluster.start(config)
+        if snapshots.newest(_root(config)) is None:  # later nights may find nothing to compute
+            with quiet(), contextlib.suppress(TesseraError):  # told when there is something to compute
+                cluster.start(config)
         features, address = template.prepared(), template.address
     _check_passthrough(config, features)
     storage.check_writable(_root(config), "output.path")

@@ -159,3 +159,30 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("!!python/object/apply:os.system ['true']")
     with pytest.raises(ConfigError, match="is not YAML"):
         configs.load(str(tmp_path / "c.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("media", "window", "rows"),
+    [
+        (["text"], {}, (256, 512)),
+        (["text", "image"], {}, (32, 128)),
+        (["audio"], {}, (8, 32)),
+        (["audio", "text"], {"length_s": 10}, (8, 128)),
+        (["audio"], {"length_s": 20}, (8, 64)),
+        (["audio"], {"length_s": 600}, (8, 32)),
+        (["audio", "video"], {"length_s": 2}, (8, 32)),
+    ],
+)
+def test_blocks_have_as_many_rows_as_their_media_let_them(
+    media: list[str], window: dict[str, Any], rows: tuple[int, int]
+) -> None:
+    kinds = {"text": "text", "image": "patch", "video": "frame", "audio": "audio_frame"}
+    features = {
+        name: {"modality": name, "tokenizer": {"kind": kinds[name]}, "encoder": {"kind": "raw"}, "emit": ["tokens"]}
+        for name in media
+    }
+    raw = {"source": {"kind": "files", "path": "in"}, "output": {"path": "out"}, "features": features, "window": window}
+    found = configs.parse(raw)
+    assert (found.least_rows, found.block_rows) == rows
+    asked = configs.parse({**raw, "compute": {"block_rows": 7}})
+    assert (asked.least_rows, asked.block_rows) == (7, 7)

@@ -315,7 +315,11 @@ def test_what_decides_the_values_changes_a_fingerprint(models: Path, clip: Path,
         "window": bind_one(one, window={"length_s": 5}).fingerprint,
         "tail": bind_one(one, window={"length_s": 5, "tail": "drop"}).fingerprint,
         "decoders": bind_one(one, decoders={"text": {"on_other": "fail"}}).fingerprint,
+        "scaled": bind_one(one, decoders={"video": {"kind": "decord", "shorter_edge": 64}}).fingerprint,
+        "small": bind_one(one, decoders={"image": {"shorter_edge": 64}}).fingerprint,
     }
+    decoding = bind_one(one).identity["decoders"]
+    assert not any("shorter_edge" in section for section in decoding.values() if isinstance(section, dict))
     vocabulary = json.loads((clip / "tokenizer.json").read_text())
     (clip / "tokenizer.json").write_text(json.dumps(vocabulary, indent=3))
     found["preprocessing"] = bind_one(one).fingerprint

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import WindowConfig
-from pipeline.plan import Plan, _PlanWriter, cut, readable, roles_to_open
+from pipeline.plan import cut, readable, roles_to_open, unit_rows
 from pipeline.schema import LISTING
 from tests.stages.media_fixtures import IMAGE, config
 
@@ -55,14 +55,16 @@ def test_roles() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "samples", "expected"),
-    [(None, 40, 16), (None, 4_000, 31), (None, 40_000, 128), (None, 60_000, 256), (7, 40, 7), (7, 60_000, 256)],
+    [(None, 40, 32), (None, 4_000, 62), (None, 40_000, 128), (None, 60_000, 256), (7, 40, 7), (7, 60_000, 256)],
 )
 def test_blocks_are_smaller_where_there_are_few_samples(
     tmp_path: Path, asked: int | None, samples: int, expected: int
 ) -> None:
     compute = {} if asked is None else {"block_rows": asked}
-    writer = _PlanWriter(Plan(), config(tmp_path, {"i": IMAGE}, compute=compute), None)
-    assert writer._rows(samples) == expected
+    settings = config(tmp_path, {"i": IMAGE}, compute=compute)
+    assert unit_rows(settings, samples) == expected
+    if asked is None:
+        assert unit_rows(settings, 40, of=1_000_000) == 128, "the last of many partitions"
 
 
 def test_readable_samples_hold_what_a_feature_reads() -> None:

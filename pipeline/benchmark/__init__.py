@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from pipeline import config as configs
 from pipeline import features as binding
-from pipeline import report
+from pipeline import plan, report
 from pipeline.benchmark import bare, corpus, reference, result, stage, walls
 from pipeline.benchmark.alone import apart, on_gpu
 from pipeline.config import PipelineConfig
@@ -86,8 +86,12 @@ def measure(
             told["reference"] = result.of_reference(loops, cores, gpus)
         wanted = rows or round(_SMALL_S * told["bare"]["ideal_rows_per_second"])
         count = max(1, round(wanted / found.rows_per_sample))
+        # blocks of one size, or what they cost would not be in the difference
+        block_rows = plan.unit_rows(config, 3 * count)
+        config = config.model_copy(update={"compute": config.compute.model_copy(update={"block_rows": block_rows})})
         few, many = (_run(config, samples, count, times, folder, tell) for times in (1, 3))
         told["run"] = result.of_walls(told["bare"]["ideal_rows_per_second"], few, many)
+        told["run"]["block_rows"] = block_rows
         if told.get("reference", {}).get("rows_per_second"):
             ratio = told["run"]["rows_per_second"] / told["reference"]["rows_per_second"]
             told["run"]["against_reference"] = round(ratio, 3)

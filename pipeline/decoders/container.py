@@ -269,7 +269,7 @@ def upright(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
     ``size`` is (height, width) of the upright picture. The matrix counts in quarter turns, like every player.
     """
     a, b, c, d = _display_matrix(frame)
-    swapped = abs(b) + abs(c) > abs(a) + abs(d)
+    swapped = _swaps(frame)
     height, width = size or (None, None)
     if swapped:
         height, width = width, height
@@ -277,6 +277,16 @@ def upright(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
     if swapped:
         pixels, a, d = pixels.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def upright_size(frame: Any, height: int, width: int) -> tuple[int, int]:
+    """Height and width of a frame of ``height`` x ``width`` once it is turned."""
+    return (width, height) if _swaps(frame) else (height, width)
+
+
+def _swaps(frame: Any) -> bool:
+    a, b, c, d = _display_matrix(frame)
+    return abs(b) + abs(c) > abs(a) + abs(d)
 
 
 def mirrored(frame: Any) -> bool:

@@ -34,6 +34,10 @@ class ImageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    shorter_edge: int | None = Field(default=None, ge=16)
+    """A JPEG is decoded at a half, a quarter or an eighth as long as both edges keep so many pixels; null: whole, the
+    pixels that the processor is made for. Faster for large photographs, and the values change: a cosine is told in
+    performance.md."""
     max_pixels: int = Field(default=178_956_970, ge=1)
     """Width x height by the header; a larger picture is a failure (``limit``) before it is decoded."""
     max_bytes: int = Field(default=512 << 20, ge=1)
@@ -80,7 +84,7 @@ class ImageMedia:
 
     def image(self) -> Image:
         """[H, W, 3] uint8. Raises ``SampleError`` in the decoder's words."""
-        if self.plain and (pixels := jpeg_pixels(self.data)) is not None:
+        if self.plain and (pixels := jpeg_pixels(self.data, self.config.shorter_edge)) is not None:
             return Image(pixels)
         if self.plain:  # damaged: Pillow has the last word
             self.plain = False
@@ -130,15 +134,33 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
     return (width, height) if known else None
 
 
-def jpeg_pixels(data: bytes) -> np.ndarray | None:
-    """[H, W, 3] uint8 of a plain JPEG; None for one of which libjpeg so much as warns."""
+def jpeg_pixels(data: bytes, shorter_edge: int | None = None) -> np.ndarray | None:
+    """[H, W, 3] uint8 of a plain JPEG; None for one of which libjpeg so much as warns.
+
+    ``shorter_edge``: at the smallest of 1, 1/2, 1/4 and 1/8 that leaves both edges at least so long.
+    """
     import simplejpeg
 
     try:
-        pixels: np.ndarray = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, strict=True)
+        scale = {} if shorter_edge is None else _scale(data, shorter_edge)
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            data, "RGB", fastdct=False, fastupsample=False, strict=True, **scale
+        )
         return pixels
     except ValueError:
         return None
+
+
+def _scale(data: bytes, shorter_edge: int) -> dict[str, int]:
+    """Options of simplejpeg that ask for a half, a quarter or an eighth: what lies between is slower than the whole."""
+    import simplejpeg
+
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+    for factor in (8, 4, 2):
+        small = {"min_height": -(-height // factor), "min_width": -(-width // factor)}
+        if min(small.values()) >= shorter_edge:
+            return small
+    return {}
 
 
 @contextlib.contextmanager

@@ -59,6 +59,9 @@ class OpenMedia:
         self.sound_limits.check_window(seconds, max(samples.rate, sample_rate))
         return waveform(samples, sample_rate, start_s, end_s)
 
+    def check(self) -> None:
+        """Looks at what was left for later. Raises what decoding would refuse at once."""
+
     def close(self) -> None:
         """Give back what is held open."""
 
@@ -88,6 +91,9 @@ class _OpenImage(OpenMedia):
         check_bytes(blob, config)
         self.media = None if known else ImageMedia(blob, config)
         self.info = self.media.info if self.media else MediaInfo("image", {"image": None})
+
+    def check(self) -> None:
+        self.media = self.media or ImageMedia(self.blob, self.config)
 
     def image(self) -> Image:
         self.media = self.media or ImageMedia(self.blob, self.config)

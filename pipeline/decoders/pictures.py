@@ -9,14 +9,24 @@ from pipeline.errors import SampleError
 
 
 class PictureLimits(BaseModel):
-    """What a video may ask of memory, whichever backend decodes it."""
+    """How large pictures are decoded, and what a video may ask of memory, whichever backend decodes it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    shorter_edge: int | None = Field(default=None, ge=16)
+    """Pixels to which the shorter edge is scaled while a frame is decoded, never up; null: as it is, whose pixels the
+    processor resizes itself. Faster, and the values change: a cosine is told in performance.md."""
     max_pixels: int = Field(default=33_177_600, ge=1)
     """Width x height of a frame (default 8K); a larger one, anywhere in the stream, is a failure (``limit``)."""
     max_window_bytes: int = Field(default=1 << 30, ge=1)
     """Frames x height x width x 3 of one window; more is a failure (``limit``) before memory is taken."""
+
+    def scaled(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which a frame of these is decoded."""
+        shorter = min(height, width)
+        if self.shorter_edge is None or shorter <= self.shorter_edge:
+            return height, width
+        return round(height * self.shorter_edge / shorter), round(width * self.shorter_edge / shorter)
 
     def check_frame(self, width: int, height: int) -> None:
         """Raises ``SampleError``: ``limit``."""

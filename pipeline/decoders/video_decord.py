@@ -84,10 +84,22 @@ class DecordReader:
         if not len(times) or np.any(np.diff(times) <= 0):
             return np.zeros(0)
         try:
-            self.reader = decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1)
+            self.reader = self._reader()
+            if self.limits.shorter_edge is not None:
+                height, width = (int(edge) for edge in self.reader[0].shape[:2])
+                self.limits.check_frame(width, height)
+                if (scaled := self.limits.scaled(height, width)) != (height, width):
+                    self.reader = self._reader(height=scaled[0], width=scaled[1])
             return times if len(self.reader) == len(times) else np.zeros(0)
+        except SampleError:
+            raise
         except Exception:  # decord refuses what PyAV may read
             return np.zeros(0)
+
+    def _reader(self, **size: int) -> Any:
+        import decord
+
+        return decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1, **size)
 
 
 def _frame_times(container: Container) -> np.ndarray:

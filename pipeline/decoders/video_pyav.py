@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.decoders.container import Container, Damage, decoding, upright
+from pipeline.decoders.container import Container, Damage, decoding, upright, upright_size
 from pipeline.decoders.pictures import PictureLimits, Pictures
 from pipeline.decoders.sampling import instants
 from pipeline.errors import SampleError
@@ -87,12 +87,13 @@ class PyavReader:
                 self._put(pictures, times, shown, len(asked))
         return pictures, times
 
-    @staticmethod
-    def _put(pictures: Pictures, times: list[float], shown: tuple[float, Any], until: int) -> None:
+    def _put(self, pictures: Pictures, times: list[float], shown: tuple[float, Any], until: int) -> None:
         """``shown`` at the instants up to index ``until`` that have no picture yet."""
         more = until - len(times)
         if more > 0:
-            pictures.add(upright(shown[1], pictures.size), more)
+            frame = shown[1]
+            size = pictures.size or upright_size(frame, *self.limits.scaled(frame.height, frame.width))
+            pictures.add(upright(frame, size), more)
             times.extend([shown[0]] * more)
 
     def _timed(self, start_s: float) -> Iterator[tuple[float, Any]]:

@@ -19,13 +19,13 @@ import fsspec
 import pyarrow as pa
 from fsspec.registry import known_implementations
 
-from pipeline.errors import FailureKind, TesseraError, one_line
+from pipeline.errors import FailureKind, TesseraError
 from pipeline.errors import Stage as Step
 from pipeline.isolation.limits import LimitsConfig
 from pipeline.isolation.notes import NOTE_BYTES, Memory, Note, Noted, Orders
 from pipeline.isolation.parcels import Pool, Segment, shared_file
 from pipeline.isolation.serve import MESSAGE_BYTES, Stage
-from pipeline.isolation.template import ONE_THREAD, Forked
+from pipeline.isolation.template import ONE_THREAD, Forked, last_line
 
 _LOOK_S, _FIRST_LOOK_S = 0.1, 0.3
 _END_S = 5.0
@@ -75,35 +75,41 @@ class Child:
 
     def _start(self, stage: Stage) -> str | None:
         """None once the stage is set up, or how the process ended."""
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        note_fd = shared_file(NOTE_BYTES)
         with tempfile.TemporaryFile() as told:
-            self.process = self._process(theirs.fileno(), note_fd, told.fileno())
-            theirs.close()
-            self.note, self.memory = Note(note_fd), Memory(self.process.pid)
-            os.close(note_fd)
+            if self.template is None or not self._begun(told, self.template):
+                self._begun(told, None)
             self._end = weakref.finalize(self, _end, self.process, self.channel, self.memory)
             answer = self._exchange(pickle.dumps((stage, self.limits.memory_bytes, _schemes()), 5), None)
             if not isinstance(answer, Death):
                 return None
             self._end()
-            told.seek(max(0, os.fstat(told.fileno()).st_size - 4096))
-            last = told.read().decode(errors="replace").strip().rsplit("\n", 1)[-1]
-            return one_line(last) or answer.message
+            return last_line(told) or answer.message
 
-    def _process(self, channel_fd: int, note_fd: int, told_fd: int) -> subprocess.Popen[bytes] | Forked:
-        if self.template is not None:
-            with suppress(OSError):  # it is gone: imports cost ten seconds, and no more
-                return Forked(self.template, channel_fd, note_fd, told_fd)
-        paths = [path or os.getcwd() for path in sys.path]
-        return subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(channel_fd), str(note_fd), str(os.getpid()), *paths],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=told_fd,
-            pass_fds=(channel_fd, note_fd),
-            env={**os.environ, **ONE_THREAD},
-        )
+    def _begun(self, told: Any, template: str | None) -> bool:
+        """Start the process, forked from ``template`` or by itself; False if there is no such template any more.
+
+        Each attempt has a channel and a note of its own: of one that failed, a process may still listen.
+        """
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        note_fd = shared_file(NOTE_BYTES)
+        try:
+            fds = (theirs.fileno(), note_fd)
+            if template is None:
+                self.process: subprocess.Popen[bytes] | Forked = _process(*fds, told.fileno())
+                self.memory = Memory(self.process.pid)
+            else:
+                self.process = forked = Forked(template, *fds, told.fileno())
+                self.memory = Memory(fd=forked.statm)
+            self.note = Note(note_fd)
+        except OSError:
+            self.channel.close()
+            if template is None:
+                raise
+            return False
+        finally:
+            theirs.close()
+            os.close(note_fd)
+        return True
 
     @property
     def alive(self) -> bool:
@@ -189,6 +195,18 @@ class Child:
         if code is not None and code >= 0:
             return Death(noted, "crash", f"the decoder's process ended itself{doing} (exit code {code})", ours=False)
         return Death(noted, "crash", f"the decoder's process died{doing} ({_signal_name(code)})", ours=False)
+
+
+def _process(channel_fd: int, note_fd: int, told_fd: int) -> subprocess.Popen[bytes]:
+    paths = [path or os.getcwd() for path in sys.path]
+    return subprocess.Popen(
+        [sys.executable, "-c", _RUN, str(channel_fd), str(note_fd), str(os.getpid()), *paths],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=told_fd,
+        pass_fds=(channel_fd, note_fd),
+        env={**os.environ, **ONE_THREAD},
+    )
 
 
 def _schemes() -> dict[str, str]:

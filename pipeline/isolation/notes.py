@@ -113,8 +113,9 @@ class Note:
 class Memory:
     """A process's own memory: what it does not share with files or other processes."""
 
-    def __init__(self, pid: int | str = "self") -> None:
-        self.fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, pid: int | str = "self", fd: int | None = None) -> None:
+        """``fd``: its open ``/proc/<pid>/statm``, which is taken over."""
+        self.fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC) if fd is None else fd
         self.hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         self.resident = 0
         self.read_at = -_READ_EACH_S

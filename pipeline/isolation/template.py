@@ -17,30 +17,33 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, NoReturn, Self
 
 import pyarrow as pa
 
-from pipeline.errors import TesseraError
+from pipeline.errors import TesseraError, describe, one_line
 from pipeline.isolation.serve import call_itself, end_with, main, portable
 
 _RUN = (
     "import sys; sys.path[:] = sys.argv[3:]; from pipeline.isolation.template import serve; "
     "serve(int(sys.argv[1]), int(sys.argv[2]))"
 )
-_REQUEST_BYTES = 1 << 16
 _ANSWER_S = 30.0
-_UNKNOWN = 255
+_QUEUE = 4096
+_FDS = 4
 ONE_THREAD = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
     "TOKENIZERS_PARALLELISM": "false",
 }
 """Environment of a process that computes with one thread, and may fork: what has threads forks into locks that nobody
 lets go."""
+_UNTOUCHED = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""With it torch tells whether there is a GPU without starting CUDA, which does not survive a fork."""
 
 
 class Template:
@@ -54,16 +57,17 @@ class Template:
         self.folder = tempfile.mkdtemp(prefix="tessera-")  # nobody else may enter it
         self.address = os.path.join(self.folder, "template")
         paths = [path or os.getcwd() for path in sys.path]
+        self.told = tempfile.TemporaryFile()  # noqa: SIM115
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             listener.bind(self.address)
-            listener.listen(64)  # who asks before it is ready waits
+            listener.listen(_QUEUE)  # who asks before it is ready waits
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _RUN, str(listener.fileno()), str(os.getpid()), *paths],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=self.told,
                 pass_fds=[listener.fileno()],
-                env={**os.environ, **ONE_THREAD},
+                env={**os.environ, **ONE_THREAD, **_UNTOUCHED},
             )
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
@@ -71,18 +75,19 @@ class Template:
             self.process.stdin.close()
 
     def prepared(self) -> Any:
-        """What ``prepare`` returned, once it has. Raises what it raised.
+        """What ``prepare`` returned, once it has. Raises what it raised, if that is an error told on purpose.
 
         Raises:
-            TesseraError: the process died at it.
+            TesseraError: the process died at it, or what it raised was nobody's purpose.
         """
         assert self.process.stdout is not None
         data = self.process.stdout.read()
         if not data:
-            raise TesseraError("the process that checks the features died: is memory short?")
+            words = last_line(self.told) or "is memory short?"
+            raise TesseraError(f"the process that checks the features ended: {words}")
         done, error = pickle.loads(data)
         if error is not None:
-            raise error
+            raise error if isinstance(error, TesseraError) else TesseraError(describe(error)) from error
         return done
 
     def close(self) -> None:
@@ -91,6 +96,7 @@ class Template:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
+        self.told.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -106,7 +112,7 @@ class Forked:
     """A process that a template forked, for whoever asked for it: looks like a ``subprocess.Popen``.
 
     Raises:
-        OSError: there is no template at ``address``.
+        OSError: there is no template at ``address``, or it cannot fork.
     """
 
     def __init__(self, address: str, channel_fd: int, note_fd: int, told_fd: int) -> None:
@@ -115,15 +121,15 @@ class Forked:
         try:
             self.connection.settimeout(_ANSWER_S)
             self.connection.connect(address)
-            request = pickle.dumps((dict(os.environ), os.getcwd()), 5)
-            socket.send_fds(self.connection, [request], [channel_fd, note_fd, told_fd])
-            self.pid = int(self.connection.recv(64) or 0)
-            if not self.pid:
-                raise ConnectionResetError("the template ended")
-            self.handle = os.pidfd_open(self.pid)
+            with _file(pickle.dumps(_surroundings(), 5)) as request:
+                socket.send_fds(self.connection, [b"?"], [channel_fd, note_fd, told_fd, request.fileno()])
+                answer, fds, _, _ = socket.recv_fds(self.connection, 64, 2)
+            if len(fds) != 2:
+                raise ConnectionResetError("the template cannot fork")
         except BaseException:
             self.connection.close()
             raise
+        self.pid, (self.handle, self.statm) = int(answer), fds
         self._close = weakref.finalize(self, _close, self.connection, self.handle)
 
     def poll(self) -> int | None:
@@ -132,14 +138,14 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code; negative: the signal. 255 where the template, which knows it, is gone."""
+        """The exit code; negative: the signal. Of a template that is gone, its forks were killed with it."""
         if self.returncode is None:
-            if not select.select([self.connection], [], [], timeout)[0]:
+            if not _readable([self.connection], timeout):
                 raise subprocess.TimeoutExpired("template", timeout or 0.0)
             told = b""
             with suppress(OSError):
                 told = self.connection.recv(64)
-            self.returncode = int(told or _UNKNOWN)
+            self.returncode = int(told) if told else -signal.SIGKILL
             self._close()
         return self.returncode
 
@@ -154,32 +160,93 @@ def _close(connection: socket.socket, handle: int) -> None:
     os.close(handle)
 
 
+def _surroundings() -> tuple[dict[str, str], str, int, int, set[int], int]:
+    """What a process has of the one that started it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        score = int(file.read())
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    return dict(os.environ), os.getcwd(), score, nice, os.sched_getaffinity(0), umask
+
+
+def _take_on(environment: dict[str, str], folder: str, score: int, nice: int, cores: set[int], umask: int) -> None:
+    """The surroundings of whoever asked. The kernel is to end a decoder before the actor that it decodes for."""
+    os.environ.clear()
+    os.environ.update({**environment, **ONE_THREAD})
+    os.umask(umask)
+    with suppress(OSError):
+        os.chdir(folder)
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(score))
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    with suppress(OSError):
+        os.sched_setaffinity(0, cores)
+
+
+def _file(data: bytes) -> BinaryIO:
+    """An open file of ``data`` without a name, at its beginning."""
+    file = os.fdopen(os.memfd_create("tessera"), "w+b")
+    file.write(data)
+    file.flush()
+    file.seek(0)
+    return file
+
+
+def _readable(some: Sequence[Any], timeout: float | None = None) -> set[int]:
+    """File descriptors of those that can be read, or are closed at the other end."""
+    poll = select.poll()
+    for one in some:
+        poll.register(one, select.POLLIN)
+    return {fd for fd, _ in poll.poll(None if timeout is None else 1000 * timeout)}
+
+
+def last_line(file: Any) -> str:
+    """Of what a process wrote into ``file``."""
+    file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+    return one_line(file.read().decode(errors="replace").strip().rsplit("\n", 1)[-1])
+
+
 def serve(listener_fd: int, parent: int) -> None:
     """The process itself: prepares, tells what came of it, then forks for each that connects, until it is killed."""
     end_with(parent)
     call_itself("tessera-template")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answer = os.dup(1)  # whatever an import prints is no part of it
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
     listener = socket.socket(fileno=listener_fd)
     prepare, arguments = pickle.load(sys.stdin.buffer)
     try:
         told = pickle.dumps((prepare(*arguments), None), 5)
     except Exception as error:
         told = pickle.dumps((None, portable(error)), 5)
-    sys.stdout.buffer.write(told)
-    sys.stdout.buffer.flush()
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 1)  # its owner reads to the end
+    with os.fdopen(answer, "wb") as owner:  # who reads to its end
+        owner.write(told)
     pa.array([0])  # the first one of a process imports pandas, wherever that is installed
+    if threads() > 1:
+        return  # a fork would not be safe: what asks starts its processes by itself
     gc.collect()
     gc.freeze()  # a collection in a forked process would copy all pages
     _Forks(listener).run()
 
 
+def threads() -> int:
+    """Of this process, without the one of pyarrow's jemalloc, which takes care of forks."""
+    names = []
+    for one in os.listdir("/proc/self/task"):
+        with suppress(OSError), open(f"/proc/self/task/{one}/comm", encoding="utf-8") as file:
+            names.append(file.read().strip())
+    return sum(name != "jemalloc_bg_thd" for name in names)
+
+
 class _Forks:
-    """Who asked, and what was forked for them."""
+    """Who asks, who has asked, and what was forked for them."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener = listener
+        self.asking: list[socket.socket] = []
         self.by_pid: dict[int, socket.socket] = {}
         self.killed: set[int] = set()
         self.ended, self.wake = os.pipe()
@@ -190,20 +257,22 @@ class _Forks:
 
     def run(self) -> None:
         while True:
-            waiting = {one: pid for pid, one in self.by_pid.items() if pid not in self.killed}
-            asked: list[Any] = [self.listener, self.ended, *waiting]
-            ready, _, _ = select.select(asked, [], [])
+            waiting = {pid: one for pid, one in self.by_pid.items() if pid not in self.killed}
+            ready = _readable([self.listener, self.ended, *self.asking, *waiting.values()])
             if self.ended in ready:
                 with suppress(BlockingIOError):
                     os.read(self.ended, 4096)
-            for one in ready:
-                if isinstance(one, socket.socket) and one is not self.listener:  # it says nothing more: it is gone
-                    os.kill(waiting[one], signal.SIGKILL)
-                    self.killed.add(waiting[one])
+            for pid, one in waiting.items():
+                if one.fileno() in ready:  # it says nothing more: it is gone
+                    os.kill(pid, signal.SIGKILL)
+                    self.killed.add(pid)
             self._reap()
-            if self.listener in ready:
-                with suppress(OSError, EOFError, pickle.UnpicklingError):
-                    self._fork(self.listener.accept()[0])
+            for one in [one for one in self.asking if one.fileno() in ready]:
+                self.asking.remove(one)
+                self._answer(one)
+            if self.listener.fileno() in ready:
+                with suppress(OSError):
+                    self.asking.append(self.listener.accept()[0])
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):
@@ -211,50 +280,64 @@ class _Forks:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     return
-                connection = self.by_pid.pop(pid)
                 self.killed.discard(pid)
-                with suppress(OSError):
-                    connection.send(str(os.waitstatus_to_exitcode(status)).encode())
-                connection.close()
+                connection = self.by_pid.pop(pid, None)
+                if connection is not None:
+                    with suppress(OSError):
+                        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+                    connection.close()
 
-    def _fork(self, connection: socket.socket) -> None:
-        connection.settimeout(_ANSWER_S)
-        request, fds, _, _ = socket.recv_fds(connection, _REQUEST_BYTES, 3)
-        template = os.getpid()
-        pid = os.fork()
-        if pid:
+    def _answer(self, connection: socket.socket) -> None:
+        """Fork for whoever asks. Closes the connection where that cannot be done."""
+        fds: list[int] = []
+        try:
+            _, fds, flags, _ = socket.recv_fds(connection, 16, _FDS)
+            if len(fds) != _FDS or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                connection.close()
+                return
+            self._fork(connection, fds)
+        except OSError:
+            connection.close()
+        finally:
             for fd in fds:
                 os.close(fd)
-            self.by_pid[pid] = connection
-            with suppress(OSError):
-                connection.send(str(pid).encode())
-            return
-        try:  # the forked process
-            self._leave(connection)
-            environment, folder = pickle.loads(request)
-            os.environ.clear()
-            os.environ.update({**environment, **ONE_THREAD})
-            with suppress(OSError):
-                os.chdir(folder)
-            channel_fd, note_fd, told_fd = fds
+
+    def _fork(self, connection: socket.socket, fds: list[int]) -> None:
+        template = os.getpid()
+        pid = os.fork()
+        if not pid:
+            self._be(connection, fds, template)
+        self.by_pid[pid] = connection
+        handles: list[int] = []
+        try:  # before it can be reaped, and its number become another's
+            handles.append(os.pidfd_open(pid))
+            handles.append(os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC))
+            socket.send_fds(connection, [str(pid).encode()], handles)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            self.by_pid.pop(pid).close()
+        finally:
+            for handle in handles:
+                os.close(handle)
+
+    def _be(self, connection: socket.socket, fds: list[int], template: int) -> NoReturn:
+        """The forked process."""
+        try:
+            channel_fd, note_fd, told_fd, request_fd = fds
             os.dup2(told_fd, 2)
-            os.close(told_fd)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for one in (self.listener, connection, *self.asking, *self.by_pid.values()):
+                one.close()
+            for fd in (self.ended, self.wake, told_fd):
+                os.close(fd)
+            with os.fdopen(request_fd, "rb") as request:
+                _take_on(*pickle.load(request))
             main(channel_fd, note_fd, template)
         except SystemExit as stop:
             os._exit(stop.code if isinstance(stop.code, int) else 1)
         except BaseException:
-            import traceback
-
             traceback.print_exc()
             sys.stderr.flush()
             os._exit(1)
         os._exit(0)
-
-    def _leave(self, connection: socket.socket) -> None:
-        """What belongs to the template only."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for one in (self.listener, connection, *self.by_pid.values()):
-            one.close()
-        os.close(self.ended)
-        os.close(self.wake)

@@ -232,6 +232,7 @@ class ProbeStage:
         inline = sample["inline_text"] is not None and "text" in self.modalities
         if inline:
             found.uris["text"], found.spans["text"] = None, None
+        alone = sum(sample[f"{role}_uri"] is not None for role in self.roles) == 1
         for role in ROLES:
             uri = sample[f"{role}_uri"]
             if uri is None or role not in self.roles or (role == "text" and inline):
@@ -242,6 +243,8 @@ class ProbeStage:
                     self.watch(Work(number, "probe", role, uri)),
                     open_media(Blob(uri), hint, self.config.decoders) as media,  # type: ignore[arg-type]
                 ):
+                    if not alone:  # else one bad picture would fail in each window of what stands beside it
+                        media.check()
                     opened.append((role, uri, _worth(media.info)))
             except Exception as error:  # a decoder may raise anything; the sample goes on without this file
                 broken.append((role, uri, error))

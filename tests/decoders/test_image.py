@@ -318,3 +318,20 @@ def test_an_opaque_picture_with_an_alpha_channel_keeps_its_colours(tmp_path: Pat
     values = np.random.default_rng(1).integers(0, 256, (9, 9, 4), np.uint8)
     values[..., 3] = 255
     assert np.array_equal(_pixels(_saved(tmp_path, values, None, ".png"), background=(1, 2, 3)), values[..., :3])
+
+
+@pytest.mark.parametrize(("edge", "shape"), [(None, (800, 1000, 3)), (401, (800, 1000, 3)), (400, (400, 500, 3))])
+@pytest.mark.parametrize("quarter", [False, True])
+def test_large_jpegs_are_decoded_small_where_that_is_asked(
+    tmp_path: Path, edge: int | None, shape: tuple[int, ...], quarter: bool
+) -> None:
+    """As Pillow's own `draft` does it."""
+    if quarter and edge == 400:
+        edge, shape = 130, (200, 250, 3)
+    ramp = np.linspace(0, 255, 1000)[None, :, None] * np.ones((800, 1, 3))
+    path = _saved(tmp_path, ramp.astype(np.uint8), None, ".jpg", quality=95)
+    found = _pixels(path, shorter_edge=edge)
+    assert found.shape == shape
+    with PIL.Image.open(path) as picture:
+        picture.draft("RGB", shape[1::-1])
+        assert np.array_equal(found, np.asarray(picture))

@@ -32,3 +32,10 @@ def test_a_window_may_have_so_many_bytes() -> None:
     with pytest.raises(SampleError, match="2 frames of 6x4 are 144 bytes, over max_window_bytes 143") as caught:
         Pictures(2, PictureLimits(max_window_bytes=143)).add(picture)
     assert caught.value.kind == "limit"
+
+
+def test_the_shorter_edge_is_scaled_and_never_up() -> None:
+    assert PictureLimits().scaled(1080, 1920) == (1080, 1920)
+    assert PictureLimits(shorter_edge=256).scaled(1080, 1920) == (256, 455)
+    assert PictureLimits(shorter_edge=256).scaled(1920, 1080) == (455, 256)
+    assert PictureLimits(shorter_edge=256).scaled(200, 300) == (200, 300)

@@ -17,6 +17,7 @@ from tests.decoders.video_checks import (
     check_limits,
     check_numbered,
     check_real,
+    check_scaled,
     reader,
 )
 
@@ -136,3 +137,8 @@ def test_where_decord_stays_at_one_frame_the_second_decoder_looks(
     monkeypatch.setattr(backend, "reader", dict.fromkeys(range(50), stuck))
     frames = backend.frames(UniformSampling(2), 0.0, 2.0)
     assert [number_in(picture) for picture in frames.pixels] == [12, 37]
+
+
+@pytest.mark.parametrize("name", ["exo__sample_android_slow_motion.mp4", "decord__video_90.mov", "mdn__flower.webm"])
+def test_frames_are_decoded_small_where_that_is_asked(data: Path, name: str) -> None:
+    check_scaled("decord", data / "videos" / name, 128)

@@ -19,6 +19,7 @@ from tests.decoders.video_checks import (
     check_limits,
     check_numbered,
     check_real,
+    check_scaled,
     reader,
 )
 
@@ -125,3 +126,8 @@ def test_a_bare_stream_counts_its_frames(tmp_path: Path, codec: str, name: str) 
             assert frames.times_s == pytest.approx([start_s + at for at in (0.08, 0.28, 0.48, 0.68, 0.88)], abs=0.021)
             shown = frames.pixels[:, 0, 0, 0].astype(float)
             assert shown == pytest.approx(5 + 4 * frames.times_s * 25, abs=4)
+
+
+@pytest.mark.parametrize("name", ["exo__sample_android_slow_motion.mp4", "decord__video_90.mov", "mdn__flower.webm"])
+def test_frames_are_decoded_small_where_that_is_asked(data: Path, name: str) -> None:
+    check_scaled("pyav", data / "videos" / name, 128)

@@ -119,3 +119,23 @@ def check_changing_size(kind: str, path: Path) -> None:
     with pytest.raises(SampleError, match="320x240 pixels, over max_pixels 19200") as caught:
         backend.frames(UniformSampling(4), 1.0, 3.0)
     assert caught.value.kind == "limit"
+
+
+def check_scaled(kind: str, path: Path, edge: int) -> None:
+    """Frames decoded small: the same times, the shape kept, and the colours of the large ones scaled down by Pillow."""
+    import PIL.Image
+
+    large, span = reader(kind, path)
+    small, _ = reader(kind, path, shorter_edge=edge)
+    window = (UniformSampling(4), span.start_s, span.end_s)
+    whole, scaled = large.frames(*window), small.frames(*window)
+    assert scaled.times_s.tolist() == whole.times_s.tolist()
+    height, width = whole.pixels.shape[1:3]
+    assert min(scaled.pixels.shape[1:3]) == edge
+    assert scaled.pixels.shape[1] / scaled.pixels.shape[2] == pytest.approx(height / width, rel=2 / edge)
+    for ours, theirs in zip(scaled.pixels, whole.pixels, strict=True):
+        size = ours.shape[1::-1]
+        expected = np.asarray(PIL.Image.fromarray(theirs).resize(size, PIL.Image.Resampling.BICUBIC), np.float32)
+        assert np.abs(ours - expected).mean() < 6
+    never_up, _ = reader(kind, path, shorter_edge=10_000)
+    assert np.array_equal(never_up.frames(*window).pixels, whole.pixels)

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -175,6 +176,9 @@ def prepare(what: str) -> tuple[str, int]:
         raise ConfigError("a.b", "found wrong", "right")
     if what in FAULTS:
         FAULTS[what]()
+    if what == "threads":
+        threading.Thread(target=time.sleep, args=(HELD_S,), daemon=True).start()
+        return what, os.getpid()
     importlib.import_module(what)
     return what, os.getpid()
 

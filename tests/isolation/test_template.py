@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def test_it_tells_what_was_prepared_or_what_was_wrong() -> None:
         assert good.prepared() == ("colorsys", good.process.pid)
     with Template(doubles.prepare, "wrong") as bad, pytest.raises(ConfigError, match=r"^a\.b: found wrong; right$"):
         bad.prepared()
-    with Template(doubles.prepare, "abort") as dead, pytest.raises(TesseraError, match="died: is memory short"):
+    with Template(doubles.prepare, "abort") as dead, pytest.raises(TesseraError, match="ended: is memory short"):
         dead.prepared()
 
 
@@ -121,6 +122,55 @@ def test_without_a_template_a_process_starts_by_itself(template: Template) -> No
     again = stage(pa.table({"do": ["pid"]}))["pid"][0].as_py()
     assert psutil.Process(again).ppid() == os.getpid()
     stage.close()
+
+
+def test_a_large_environment_and_the_asker_s_standing_go_with_it(
+    template: Template, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel is to end a decoder before the actor that it decodes for."""
+    monkeypatch.setenv("TESSERA_LARGE", "x" * 120_000)
+    script = (
+        "import os, sys, pyarrow as pa; open('/proc/self/oom_score_adj', 'w').write('700'); os.nice(5)\n"
+        "from pipeline.isolation import Isolated, LimitsConfig\n"
+        "from tests.isolation.doubles import Plain\n"
+        "stage = Isolated(Plain(), LimitsConfig(), sys.argv[1]); stage.setup(); pid = stage.child.process.pid\n"
+        "print(open(f'/proc/{pid}/oom_score_adj').read().strip(), os.getpriority(os.PRIO_PROCESS, pid))\n"
+        "print(type(stage.child.process).__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, template.address], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["700", "5", "Forked"]
+
+
+def test_who_asks_for_nothing_gets_nothing_and_holds_nobody_up(template: Template) -> None:
+    silent, empty = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
+    for one in (silent, empty):
+        one.connect(template.address)
+    empty.send(b"?")
+    stage = Isolated(Plain(), LimitsConfig(), template.address)
+    stage.setup()
+    assert stage.child is not None
+    assert isinstance(stage.child.process, Forked)
+    assert empty.recv(16) == b""
+    stage.close()
+    for one in (silent, empty):
+        one.close()
+
+
+def test_what_an_import_prints_is_no_part_of_the_answer() -> None:
+    with Template(doubles.prepare, "this") as started:
+        assert started.prepared() == ("this", started.process.pid)
+
+
+def test_a_process_with_threads_does_not_fork() -> None:
+    with Template(doubles.prepare, "threads") as started:
+        started.prepared()
+        stage = Isolated(Plain(), LimitsConfig(), started.address)
+        stage.setup()
+        assert stage.child is not None
+        assert not isinstance(stage.child.process, Forked)
+        stage.close()
 
 
 def test_nobody_else_can_ask_it(template: Template) -> None:
