@@ -26,7 +26,7 @@ def apart(what: str, function: Callable[P, T], *args: P.args, **options: P.kwarg
     Raises:
         TesseraError: its process died or hung, as over a file that its decoder does not survive.
     """
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    before = {name: value for name, value in os.environ.items() if name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
     pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_quiet)
     future = pool.submit(function, *args, **options)
@@ -46,8 +46,9 @@ def apart(what: str, function: Callable[P, T], *args: P.args, **options: P.kwarg
             with suppress(Exception):
                 process.kill()
         pool.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+        for name in ONE_THREAD:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _quiet() -> None:

@@ -60,6 +60,8 @@ class Loops:
 
     def _cut(self, samples: pa.Table, number: int) -> list[dict[str, Any]]:
         """Of the ring of samples the one at ``number``, another one each time round."""
+        if number == len(samples) and not self.cut[1]:
+            raise TesseraError("none of the samples drawn holds what a feature reads")
         started = time.process_time()
         rows = rows_of(self.probe(samples.slice(number % len(samples), 1)), self.features)
         self.took.probe_s += time.process_time() - started
@@ -120,8 +122,6 @@ def measure(config: PipelineConfig, features: tuple[Feature, ...], samples: pa.T
     loops = Loops(config, features)
     one_thread()
     blocks = loops.rows(samples)
-    if not rows_of(loops.probe(samples), features):
-        raise TesseraError("none of the samples drawn holds what a feature reads")
     loops.encoded(loops.decoded(next(blocks)))
     loops.took = Bare(device_s=0.0 if loops.gpu else None)
     started = time.perf_counter()

@@ -15,7 +15,7 @@ from pipeline.benchmark.alone import on_gpu, one_thread
 from pipeline.benchmark.bare import rows_of
 from pipeline.config import PipelineConfig
 from pipeline.features import Feature
-from pipeline.media import UniformSampling
+from pipeline.media import FramesRequest, UniformSampling, WaveformRequest
 from pipeline.stages.probe import ProbeStage
 from pipeline.storage import Blob
 
@@ -98,9 +98,12 @@ def _loader(feature: Feature) -> Callable[[Row], Any]:
         return lambda row: prompt + _text(row)
     if feature.modality == "image":
         return _picture
-    if feature.modality == "video":
-        return lambda row: _frames(row, request.sampling)  # type: ignore[union-attr]
-    return lambda row: _sound(row, request.sample_rate)  # type: ignore[union-attr]
+    if isinstance(request, FramesRequest):
+        sampling = request.sampling
+        return lambda row: _frames(row, sampling)
+    assert isinstance(request, WaveformRequest)
+    rate = request.sample_rate
+    return lambda row: _sound(row, rate)
 
 
 def _text(row: Row) -> str:

@@ -116,7 +116,6 @@ def of_stage(pair: Pair) -> dict[str, Any]:
         "stage_rows_per_second": round(pair.rows / pair.stage_s, 3),
         "model_rows_per_second": round(pair.rows / pair.model_s, 3) if pair.model_s else None,
         "ratio": round(pair.model_s / pair.stage_s, 4),
-        "device_busy": None if pair.device_busy is None else round(pair.device_busy, 4),
     }
 
 

@@ -24,10 +24,9 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def _stage(stage: dict[str, Any], console: Console) -> None:
-    busy = "" if stage["device_busy"] is None else f", device busy {stage['device_busy']:.1%}"
     models = stage["model_rows_per_second"]
     versus = f", its models alone {models:.1f} rows/s: {stage['ratio']:.3f} of them" if models else ", without a model"
-    console.print(f"encoding stage {stage['stage_rows_per_second']:.1f} rows/s{versus}{busy}")
+    console.print(f"encoding stage {stage['stage_rows_per_second']:.1f} rows/s{versus}")
 
 
 def _bare(bare: dict[str, Any], console: Console) -> None:

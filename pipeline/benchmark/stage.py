@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -33,15 +34,12 @@ class Pair:
     rows: int = 0
     stage_s: float = 0.0
     model_s: float = 0.0
-    device_busy: float | None = None
-    """Share of the stage's time in which the GPU computed what the model alone computes; None without one."""
 
 
 def measure(config: PipelineConfig, features: tuple[Feature, ...], samples: pa.Table, budget_s: float) -> Pair:
     """`EncodeStage` over a few blocks, in turn with the calls that it makes of its models, replayed on tensors that are
     on the device already, until ``budget_s`` is over."""
-    import torch  # noqa: F401  no part of either's time
-
+    import_module("torch")  # no part of either's time
     malloc.keep_pages()
     probe, decode, encode = (
         ProbeStage(config, features),
@@ -72,8 +70,6 @@ def measure(config: PipelineConfig, features: tuple[Feature, ...], samples: pa.T
                 _wait(gpu)
                 done.model_s += clock() - started
             done.rows += len(block)
-    if gpu:
-        done.device_busy = done.model_s / done.stage_s
     return done
 
 

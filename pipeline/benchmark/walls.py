@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import TesseraError, one_line
+from pipeline.errors import TesseraError
+from pipeline.isolation.template import last_line
 
 _LOOK_S = 0.5
 _TITLES = {
@@ -86,9 +87,8 @@ def run(config: PipelineConfig, folder: str) -> Wall:
             process.wait()
         seconds = time.time() - started
         if process.returncode not in (0, 3):
-            told.seek(0)
-            words = told.read().decode(errors="replace").strip().rsplit("\n", 1)[-1].removeprefix("tessera: ")
-            raise TesseraError(f"extract ended with code {process.returncode}: {one_line(words)}")
+            words = last_line(told).removeprefix("tessera: ")
+            raise TesseraError(f"extract ended with code {process.returncode}: {words}")
     report, told_at = _report(os.path.join(folder, "dataset", "v1", "_runs"))
     return Wall(
         rows=report["rows_planned"],

@@ -36,8 +36,8 @@ class ImageConfig(BaseModel):
 
     shorter_edge: int | None = Field(default=None, ge=16)
     """A JPEG is decoded at a half, a quarter or an eighth as long as both edges keep so many pixels; null: whole, the
-    pixels that the processor is made for. Faster for large photographs, and the values change: a cosine is told in
-    performance.md."""
+    pixels that the processor is made for. Faster for large photographs, and the values change: compare them with your
+    model first."""
     max_pixels: int = Field(default=178_956_970, ge=1)
     """Width x height by the header; a larger picture is a failure (``limit``) before it is decoded."""
     max_bytes: int = Field(default=512 << 20, ge=1)

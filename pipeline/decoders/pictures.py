@@ -15,7 +15,7 @@ class PictureLimits(BaseModel):
 
     shorter_edge: int | None = Field(default=None, ge=16)
     """Pixels to which the shorter edge is scaled while a frame is decoded, never up; null: as it is, whose pixels the
-    processor resizes itself. Faster, and the values change: a cosine is told in performance.md."""
+    processor resizes itself. Faster, and the values change: compare them with your model first."""
     max_pixels: int = Field(default=33_177_600, ge=1)
     """Width x height of a frame (default 8K); a larger one, anywhere in the stream, is a failure (``limit``)."""
     max_window_bytes: int = Field(default=1 << 30, ge=1)

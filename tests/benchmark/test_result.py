@@ -137,14 +137,13 @@ def test_a_reference_of_nothing_has_no_speed() -> None:
 @pytest.mark.parametrize(
     ("pair", "expected"),
     [
-        (Pair(600, 4.0, 3.0), (150.0, 200.0, 0.75, None)),
-        (Pair(600, 4.0, 3.0, device_busy=0.75), (150.0, 200.0, 0.75, 0.75)),
-        (Pair(600, 4.0, 0.0), (150.0, None, 0.0, None)),
+        (Pair(600, 4.0, 3.0), (150.0, 200.0, 0.75)),
+        (Pair(600, 4.0, 0.0), (150.0, None, 0.0)),
     ],
 )
 def test_the_stage_against_its_models(pair: Pair, expected: tuple[Any, ...]) -> None:
     told = result.of_stage(pair)
-    keys = ("stage_rows_per_second", "model_rows_per_second", "ratio", "device_busy")
+    keys = ("stage_rows_per_second", "model_rows_per_second", "ratio")
     assert tuple(told[key] for key in keys) == expected
     assert told["rows"] == 600
 

@@ -84,7 +84,6 @@ def test_a_run_whose_writing_has_no_figures() -> None:
     ("changes", "words"),
     [
         ({}, "encoding stage 150.0 rows/s, its models alone 200.0 rows/s: 0.750 of them"),
-        ({"device_busy": 0.75}, "its models alone 200.0 rows/s: 0.750 of them, device busy 75.0%"),
         ({"model_s": 0.0}, "encoding stage 150.0 rows/s, without a model"),
     ],
 )
