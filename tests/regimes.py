@@ -47,7 +47,7 @@ def images(folder: Path) -> dict[str, Any]:
     return _config(_files("images"), {"image": feature})
 
 
-def clip(folder: Path) -> dict[str, Any]:
+def clip(folder: Path, **options: Any) -> dict[str, Any]:
     """Encode-bound: pictures into CLIP ViT-B/32 of true size."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
@@ -58,8 +58,16 @@ def clip(folder: Path) -> dict[str, Any]:
     save(CLIPModel, CLIPConfig(text_config={"num_hidden_layers": 2}), str(folder / "clip"))
     CLIPProcessor(CLIPImageProcessor(), tokenizer).save_pretrained(folder / "clip")
     encoder = {"kind": "clip", "checkpoint": "./clip"}
-    feature = {"modality": "image", "tokenizer": {"kind": "patch"}, "encoder": encoder}
+    feature = {"modality": "image", "tokenizer": {"kind": "patch"}, "encoder": {**encoder, **options}}
     return _config(_files("images"), {"image": feature})
+
+
+def clip_bfloat16(folder: Path) -> dict[str, Any]:
+    return clip(folder, dtype="bfloat16")
+
+
+def clip_int8(folder: Path) -> dict[str, Any]:
+    return clip(folder, dtype="int8", device="cpu")
 
 
 def video(folder: Path) -> dict[str, Any]:
@@ -119,7 +127,7 @@ def media(folder: Path) -> dict[str, Any]:
 
 
 REGIMES: dict[str, Callable[[Path], dict[str, Any]]] = {
-    one.__name__: one for one in (images, clip, video, audio, text, media)
+    one.__name__: one for one in (images, clip, clip_bfloat16, clip_int8, video, audio, text, media)
 }
 
 

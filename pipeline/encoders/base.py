@@ -28,7 +28,7 @@ from pipeline.tokenizers.base import Prepared
 if TYPE_CHECKING:
     import torch
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -98,7 +98,8 @@ class TransformersEncoderConfig(CheckpointConfig):
     """Options that every `transformers` encoder has."""
 
     dtype: Dtype = "float32"
-    """Arithmetic of the forward pass. ``auto``: as the checkpoint was saved."""
+    """Arithmetic of the forward pass. ``auto``: as the checkpoint was saved. ``int8``: of the linear layers, the rest
+    in float32; with ``device: cpu`` only."""
     device: Device = "auto"
     """``auto``: CUDA where there is one, else the CPU."""
     batch_size: int = Field(default=32, ge=1)
@@ -166,6 +167,12 @@ class TransformersEncoder(ABC):
                 f"{self.tokenizer.kind!r}",
                 f"this encoder takes {', '.join(self.tokenizer_kinds)}",
             )
+        if self.config.dtype == "int8" and self.config.device != "cpu":
+            raise ConfigError(
+                f"{where}.encoder.dtype",
+                f"'int8' with device: {self.config.device}",
+                "device: cpu beside it, or another dtype for a GPU",
+            )
 
     @abstractmethod
     def spec(self) -> EncoderSpec: ...
@@ -198,7 +205,10 @@ class TransformersEncoder(ABC):
         return (type(self), self.checkpoint.path, self.config.dtype, str(self.device), self.modality)
 
     def _loaded(self) -> torch.nn.Module:
-        return self.load().eval().requires_grad_(False).to(self.device)
+        model = self.load().eval().requires_grad_(False)
+        if self.config.dtype == "int8":
+            model = import_module("pipeline.encoders._int8").quantise(model)
+        return model.to(self.device)
 
     @abstractmethod
     def load(self) -> torch.nn.Module:
@@ -216,7 +226,7 @@ class TransformersEncoder(ABC):
         with quiet():
             model, info = model_class.from_pretrained(
                 self.checkpoint.path,
-                dtype=self.config.dtype,
+                dtype="float32" if self.config.dtype == "int8" else self.config.dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,

@@ -1,0 +1,135 @@
+"""int8 against the same arithmetic in exact integers, and every kind of encoder in int8 against itself in float32."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.encoders._int8 import Int8Linear, quantise
+from pipeline.errors import ConfigError
+from pipeline.features import bind
+from pipeline.stages.decode import DecodeStage
+from pipeline.stages.encode import EncodeStage
+from pipeline.stages.probe import ProbeStage
+from pipeline.tokenizers.base import Prepared
+from tests.benchmark.measured import caption
+from tests.stages.media_fixtures import bound, config
+
+TEXT, PATCH, SOUND = {"kind": "text"}, {"kind": "patch"}, {"kind": "audio_frame"}
+TUBELET, FRAMES = {"kind": "tubelet"}, {"kind": "frame", "sampling": {"kind": "uniform", "frames": 4}}
+EVERY = [
+    ("vit", "vit", "image", PATCH),
+    ("vit", "dinov2", "video", FRAMES),
+    ("clip", "clip", "image", PATCH),
+    ("clip", "clip", "text", TEXT),
+    ("siglip", "siglip", "image", PATCH),
+    ("siglip", "siglip", "text", TEXT),
+    ("embedding_gemma2", "embedding_gemma2", "image", PATCH),
+    ("embedding_gemma2", "embedding_gemma2", "text", TEXT),
+    ("embedding_gemma2", "embedding_gemma2", "audio", SOUND),
+    ("bert", "bert", "text", TEXT),
+    ("whisper", "whisper", "audio", SOUND),
+    ("ast", "ast", "audio", SOUND),
+    ("clap", "clap", "audio", SOUND),
+    ("clap", "clap", "text", TEXT),
+    ("wav2vec2", "wav2vec2", "audio", SOUND),
+    ("videomae", "videomae", "video", TUBELET),
+    ("vjepa2", "vjepa2", "video", TUBELET),
+]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5, 24), (3, 300, 24), (0, 24), (2, 0, 24)])
+def test_a_layer_is_its_integer_product(shape: tuple[int, ...], bias: bool) -> None:
+    torch.manual_seed(1)
+    linear = nn.Linear(24, 40, bias=bias)
+    values = torch.randn(shape) * torch.rand(*shape[:-1], 1) * 100
+    if values.numel():
+        values.view(-1, 24)[0] = 0
+    weight, rows = linear.weight.detach().numpy(), values.numpy().reshape(-1, 24)
+    w_scale = np.abs(weight).max(1, keepdims=True) / np.float32(127)
+    scale = np.maximum(np.abs(rows).max(1, keepdims=True), 1e-12) / np.float32(127)
+    product = np.rint(rows / scale).astype(np.int64) @ np.rint(weight / w_scale).astype(np.int64).T
+    expected = product * w_scale[:, 0].astype(np.float64) * scale
+    if bias:
+        expected += linear.bias.detach().numpy()
+    with torch.inference_mode():
+        ours = Int8Linear(linear)(values)
+    assert ours.shape == (*shape[:-1], 40)
+    assert ours.dtype == torch.float32
+    np.testing.assert_allclose(ours.numpy().reshape(-1, 40), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_row_does_not_depend_on_its_neighbours() -> None:
+    torch.manual_seed(2)
+    layer = Int8Linear(nn.Linear(64, 48))
+    rows = torch.randn(700, 64)
+    rows[300] *= 1e6
+    with torch.inference_mode():
+        together = layer(rows)
+        assert all(torch.equal(layer(rows[i : i + 1])[0], together[i]) for i in (0, 255, 256, 300, 699))
+
+
+def test_plain_linear_layers_are_replaced_and_nothing_else() -> None:
+    attention = nn.MultiheadAttention(8, 2)
+    model = quantise(nn.Sequential(nn.Linear(8, 8), attention, nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 2))))
+    kinds = [type(one).__name__ for one in model.modules()]
+    assert kinds.count("Int8Linear") == 2
+    assert "NonDynamicallyQuantizableLinear" in kinds
+    assert sum(one.dtype == torch.int8 for one in model.buffers()) == 2
+
+
+@pytest.fixture(scope="module")
+def clip_of_all(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A picture, a sound, a film and a text, one of each."""
+    folder = tmp_path_factory.mktemp("all")
+    chosen = (
+        next((data / "images").glob("*.jpg")),
+        data / "audio" / "ljspeech__LJ001-0003.flac",
+        next((data / "videos").glob("*.mp4")),
+        next((data / "text").glob("*.txt")),
+    )
+    for number, file in enumerate(chosen):
+        shutil.copy(file, folder / f"{number}{file.suffix}")
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "name", "modality", "tokenizer"), EVERY)
+def test_every_encoder_stays_near_float32(
+    kind: str, name: str, modality: str, tokenizer: dict[str, Any], clip_of_all: Path, models: Path
+) -> None:
+    def feature(**options: Any) -> dict[str, Any]:
+        encoder = {"kind": kind, "checkpoint": str(models / name), **options}
+        return {"modality": modality, "tokenizer": tokenizer, "encoder": encoder}
+
+    features = {"exact": feature(), "rough": feature(dtype="int8", device="cpu")}
+    settings = config(clip_of_all, features, window={"length_s": 5})
+    _, features_bound, samples = bound(settings)
+    probe, decode = ProbeStage(settings, features_bound), DecodeStage(settings, features_bound)
+    encode = EncodeStage(settings, features_bound)
+    for stage in (probe, decode, encode):
+        stage.setup()
+    rows = list(decode.each(probe(samples).to_pylist()))
+    inputs: list[Prepared] = [one for row in rows if (one := row.inputs["exact"]) is not None]
+    assert inputs
+    exact, rough = (encode.encoders[which].encode(inputs, True) for which in ("exact", "rough"))
+    assert any(isinstance(one, Int8Linear) for one in encode.encoders["rough"].model.modules())
+    for a, b in zip(exact, rough, strict=True):
+        pairs = [(a.pooled, b.pooled), (a.tokens, b.tokens)]
+        for one, other in [pair for pair in pairs if pair[0] is not None and pair[0].size]:
+            cosine = np.sum(one * other) / np.linalg.norm(one) / np.linalg.norm(other)
+            assert cosine > 0.99, cosine
+            assert not np.array_equal(one, other)
+
+
+def test_a_gpu_takes_none(demo_corpus: Path, models: Path) -> None:
+    made = caption(models)
+    made["encoder"] = {**made["encoder"], "dtype": "int8", "device": "auto"}
+    with pytest.raises(ConfigError, match=r"features\.c\.encoder\.dtype: 'int8' with device: auto.*device: cpu"):
+        bind(config(demo_corpus, {"c": made}))
