@@ -30,7 +30,7 @@ class DecodersConfig(FileBounds):
 
     text: TextConfig = TextConfig()
     image: ImageConfig = ImageConfig()
-    video: VideoConfig = video_decord.Config()
+    video: VideoConfig = video_pyav.Config()
     audio: AudioConfig = AudioConfig()
     limits: LimitsConfig = LimitsConfig()
 

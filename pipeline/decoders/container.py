@@ -7,7 +7,7 @@ where the container has an index, all of it elsewhere.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,11 @@ class Container:
         import av
 
         with decoding():
-            return av.open(self._file, metadata_errors="replace", container_options=_OPTIONS)
+            container = av.open(self._file, metadata_errors="replace", container_options=_OPTIONS)
+        for stream in container.streams.video:
+            if _readable(stream):
+                stream.codec_context.thread_count = 1  # a process a core: more would only wait for each other
+        return container
 
     @property
     def guesses_times(self) -> bool:
@@ -139,14 +143,15 @@ class Container:
             return None  # the sound fails when it is asked for, not the pictures beside it
         return None if frame is None or frame.time is None else float(frame.time)
 
-    def decoded(self, stream: Any) -> Iterator[Any]:
-        """The frames of a stream from here on; a ``Damage`` (absolute time) for each packet that cannot be decoded."""
+    def decoded(self, stream: Any, through: Callable[[Iterator[Any]], Iterator[Any]] = iter) -> Iterator[Any]:
+        """The frames of a stream from here on; a ``Damage`` (absolute time) for each packet that cannot be decoded.
+        Its packets go ``through`` a function before they are decoded."""
         import av
 
         failed = 0
         while failed <= _MAX_DAMAGED:
             try:
-                for packet in self.av.demux(stream):
+                for packet in through(self.av.demux(stream)):
                     try:
                         frames = packet.decode()
                     except av.EOFError:
@@ -263,17 +268,22 @@ def _padding_seconds(packet: Any) -> float:
     return int.from_bytes(counts[4:8], "little") / rate if rate else 0.0
 
 
-def upright(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+def upright(frame: Any, size: tuple[int, int] | None = None, reformatter: Any = None) -> np.ndarray:
     """[H, W, 3] uint8 of a frame, turned and mirrored as its display matrix says; scaled to ``size`` if it has another.
 
     ``size`` is (height, width) of the upright picture. The matrix counts in quarter turns, like every player.
+    ``reformatter``: PyAV's, for all frames of a stream: each new one sets up its tables anew.
     """
+    from av.video.reformatter import VideoReformatter
+
     a, b, c, d = _display_matrix(frame)
     swapped = _swaps(frame)
     height, width = size or (None, None)
     if swapped:
         height, width = width, height
-    pixels = np.asarray(frame.to_ndarray(format="rgb24", width=width, height=height))
+    convert = (reformatter or VideoReformatter()).reformat
+    # a thread a core is more than the conversion is worth
+    pixels = np.asarray(convert(frame, width=width, height=height, format="rgb24", threads=1).to_ndarray())
     if swapped:
         pixels, a, d = pixels.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

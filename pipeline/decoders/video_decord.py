@@ -1,6 +1,6 @@
 """Video frames through decord, their times through PyAV's packets.
 
-decord decodes quickly but its clock is float32, and wrong for some files; and it refuses or miscounts
+Not the default, see docs/decisions/0010. Its clock is float32, and wrong for some files; and it refuses or miscounts
 others: those are decoded by PyAV.
 """
 

@@ -1,7 +1,13 @@
-"""Video frames through PyAV."""
+"""Video frames through PyAV: one walk through the packets for all windows of a file, as long as they follow each other.
+
+Most pictures of a stream are on the way to those that are asked for, and of H.264's no other picture is made from some
+of them (``nal_ref_idc`` 0: most of the B pictures). Those are not decoded.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +22,12 @@ from pipeline.media import Frames, Sampling, Span
 
 _EPSILON = 1e-6
 _STALE_S = 0.25
+_WALK_ON_S = 10.0
+"""How far it rather decodes than seeks where the container has no index of its key frames."""
+_TELLS_UNUSED = ("h264",)
+"""Codecs whose packets say for certain that no picture is made from theirs. HEVC's say so of one layer only."""
+_AHEAD = 32
+"""Packets looked at before one is decoded: a picture is shown at most 16 later than its packet stands."""
 
 
 class Config(PictureLimits):
@@ -34,6 +46,81 @@ class _Unshown(Damage):
         return self.time_s <= asked_s + _EPSILON and stands_in and abs(asked_s - shown_s) > _STALE_S
 
 
+class _Plan:
+    """Which pictures of a walk are needed, by the times of its packets; the decoder leaves out others where it can."""
+
+    def __init__(self, asked: np.ndarray, start_s: float, codec: Any) -> None:
+        self.asked, self.start_s, self.codec = asked, start_s, codec
+        self.stamps: list[float] = []
+        """Of the pictures that are shown, in the order in which they are, as far as their packets were looked at."""
+
+    def ask(self, asked: np.ndarray) -> None:
+        """The instants of another window, none of them before the last one's."""
+        self.asked = asked
+        del self.stamps[: max(0, bisect_right(self.stamps, asked[0] + _EPSILON) - 1)]
+
+    def through(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """The packets, each with the decoder told whether its picture is needed."""
+        ahead: deque[Any] = deque()
+        ended: BaseException | None = None
+        while ahead or ended is None:
+            while ended is None and len(ahead) <= _AHEAD:
+                try:
+                    packet = next(packets)
+                except StopIteration as error:
+                    ended = error
+                except Exception as error:  # what was read before it comes first
+                    ended = error
+                else:
+                    ahead.append(packet)
+                    if packet.pts is not None and not packet.is_discard:
+                        insort(self.stamps, self._time(packet))
+            if ahead:
+                packet = ahead.popleft()
+                self.codec.skip_frame = "DEFAULT" if self._needed(packet) else "NONREF"
+                yield packet
+        if not isinstance(ended, StopIteration):
+            raise ended
+
+    def _time(self, packet: Any) -> float:
+        return float(packet.pts * packet.time_base) - self.start_s
+
+    def _needed(self, packet: Any) -> bool:
+        """Whether its picture is on screen at an instant asked for, or comes after all of them, which the next window
+        may ask for; the first of all stands in for what is before it."""
+        if packet.pts is None or packet.is_discard:
+            return True
+        time_s = self._time(packet)
+        after = bisect_right(self.stamps, time_s)
+        if after >= len(self.stamps) or self.stamps[0] == time_s or time_s > self.asked[-1] + _EPSILON:
+            return True
+        first, stop = np.searchsorted(self.asked, (time_s - _EPSILON, self.stamps[after] - _EPSILON))
+        return bool(stop > first)
+
+    def kept(self, times: list[float]) -> bool:
+        """Whether the pictures at ``times`` are those that the packets promise for the instants asked for."""
+        if not self.stamps:
+            return False
+        stamps = np.array(self.stamps)
+        promised = stamps[np.maximum(np.searchsorted(stamps, self.asked + _EPSILON, side="right") - 1, 0)]
+        return len(times) == len(promised) and bool(np.all(np.abs(promised - times) < _EPSILON))
+
+
+@dataclass
+class _Walk:
+    """Where the reader stands: between two pictures of the stream."""
+
+    frames: Iterator[tuple[float, Any]]
+    plan: _Plan | None
+    shown: tuple[float, Any] | None = None
+    """The picture on screen."""
+    coming: tuple[float, Any] | None = None
+    """The one after it, decoded already."""
+    asked_s: float = -np.inf
+    """The last instant asked for."""
+    ended: bool = False
+
+
 class PyavReader:
     """Frames of an open container's video stream, over ``span``.
 
@@ -42,22 +129,31 @@ class PyavReader:
     """
 
     def __init__(self, container: Container, span: Span, limits: PictureLimits) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self.reformatter = VideoReformatter()
         self.container, self.span, self.limits = container, span, limits
         self.damage: list[_Unshown] = []
+        self.walk: _Walk | None = None
+        self.plans = container.has_times and container.video.codec_context.name in _TELLS_UNUSED
 
     def frames(self, sampling: Sampling, start_s: float, end_s: float) -> Frames:
         """The sampled pictures of ``[start_s, end_s)``. Raises ``SampleError``."""
         asked = instants(sampling, max(start_s, self.span.start_s), min(end_s, self.span.end_s))
-        with decoding():
-            return self._shown(asked)
+        try:
+            with decoding():
+                return self._shown(asked)
+        except BaseException:
+            self.walk = None  # asked again, it begins anew and says the same
+            raise
 
     def _shown(self, asked: np.ndarray) -> Frames:
-        """The picture shown at each instant: decode onwards from the key frame before the first."""
-        start_s = self.container.start_s or 0.0
-        for rewind_to in (float(asked[0]) + start_s, None) if self.container.has_times else (None,):
-            pictures, times = self._walk(asked, rewind_to, start_s)
-            if times and (times[0] <= asked[0] + _EPSILON or rewind_to is None):
-                break
+        """The picture shown at each instant: onwards from where it stands, or from the key frame before the first."""
+        pictures, times = self._from_some_place(asked)
+        plan = self.walk.plan if self.walk else None
+        if plan is not None and (self.damage or not plan.kept(times)):
+            self.plans, self.walk = False, None  # where times or pictures are not as promised, every one is decoded
+            pictures, times = self._from_some_place(asked)
         if not times:
             if self.damage:
                 raise SampleError("corrupt", self.damage[0].words)
@@ -68,23 +164,64 @@ class PyavReader:
             raise SampleError("corrupt", told[0])
         return Frames(pictures.pixels, np.array(times, np.float64))
 
-    def _walk(self, asked: np.ndarray, rewind_to: float | None, start_s: float) -> tuple[Pictures, list[float]]:
-        """The pictures with their times; none if the seek went too far."""
-        self.container.rewind(rewind_to)
+    def _from_some_place(self, asked: np.ndarray) -> tuple[Pictures, list[float]]:
+        if self.walk is not None and self._goes_on(self.walk, float(asked[0])):
+            return self._walked(self.walk, asked, anywhere=True)
+        start_s = self.container.start_s or 0.0
+        for rewind_to in (float(asked[0]) + start_s, None) if self.container.has_times else (None,):
+            self.container.rewind(rewind_to)
+            self.walk = self._begun(asked, start_s)
+            pictures, times = self._walked(self.walk, asked, anywhere=rewind_to is None)
+            if times and (times[0] <= asked[0] + _EPSILON or rewind_to is None):
+                break
+        return pictures, times
+
+    def _begun(self, asked: np.ndarray, start_s: float) -> _Walk:
+        self.damage = []
+        stream = self.container.video
+        plan = _Plan(asked, start_s, stream.codec_context) if self.plans else None
+        if plan is None:
+            stream.codec_context.skip_frame = "DEFAULT"
+        packets = self.container.decoded(stream, iter if plan is None else plan.through)
+        return _Walk(self._timed(stream, packets, start_s), plan)
+
+    def _goes_on(self, walk: _Walk, asked_s: float) -> bool:
+        """Whether to decode on up to ``asked_s``: not back, and not past a key frame that it could begin at."""
+        if walk.shown is None or asked_s < max(walk.shown[0], walk.asked_s) - _EPSILON:
+            return False
+        here_s = (walk.coming or walk.shown)[0]
+        if walk.ended or asked_s <= here_s + _EPSILON:
+            return True
+        stream, start_s = self.container.video, self.container.start_s or 0.0
+        index = stream.index_entries
+        if not len(index):
+            return asked_s - here_s < _WALK_ON_S
+        key = index.search_timestamp(int((asked_s + start_s) / stream.time_base), backward=True, any_frame=False)
+        return key < 0 or float(index[key].timestamp * stream.time_base) - start_s <= here_s + _EPSILON
+
+    def _walked(self, walk: _Walk, asked: np.ndarray, anywhere: bool) -> tuple[Pictures, list[float]]:
+        """The pictures with their times; none if the walk begins after the first instant, unless it may."""
         pictures, times = Pictures(len(asked), self.limits), list[float]()
-        shown: tuple[float, Any] | None = None
-        for time_s, frame in self._timed(start_s):
-            if shown is not None:
-                self._put(pictures, times, shown, int(np.searchsorted(asked, time_s - _EPSILON)))
+        if walk.plan is not None:
+            walk.plan.ask(asked)
+        walk.asked_s = float(asked[-1])
+        while walk.coming is not None or not walk.ended:
+            if walk.coming is None:
+                walk.coming = next(walk.frames, None)
+                if walk.coming is None:
+                    walk.ended = True
+                    break
+            time_s, frame = walk.coming
+            if walk.shown is not None:
+                self._put(pictures, times, walk.shown, int(np.searchsorted(asked, time_s - _EPSILON)))
             if len(times) == len(asked):
-                break
-            if shown is None and time_s > asked[0] + _EPSILON and rewind_to is not None:
-                break
+                return pictures, times
+            if walk.shown is None and time_s > asked[0] + _EPSILON and not anywhere:
+                return pictures, times
             self.limits.check_frame(frame.width, frame.height)
-            shown = (time_s, frame)
-        else:
-            if shown is not None:
-                self._put(pictures, times, shown, len(asked))
+            walk.shown, walk.coming = walk.coming, None
+        if walk.shown is not None:
+            self._put(pictures, times, walk.shown, len(asked))
         return pictures, times
 
     def _put(self, pictures: Pictures, times: list[float], shown: tuple[float, Any], until: int) -> None:
@@ -93,16 +230,14 @@ class PyavReader:
         if more > 0:
             frame = shown[1]
             size = pictures.size or upright_size(frame, *self.limits.scaled(frame.height, frame.width))
-            pictures.add(upright(frame, size), more)
+            pictures.add(upright(frame, size, self.reformatter), more)
             times.extend([shown[0]] * more)
 
-    def _timed(self, start_s: float) -> Iterator[tuple[float, Any]]:
+    def _timed(self, stream: Any, decoded: Iterator[Any], start_s: float) -> Iterator[tuple[float, Any]]:
         """Frames in presentation order with their times; a frame without a time follows the one before."""
-        stream = self.container.video
         step = float(1 / (stream.guessed_rate or stream.average_rate or 25))
         last: float | None = None
-        self.damage = []
-        for got in self.container.decoded(stream):
+        for got in decoded:
             if isinstance(got, Damage):
                 after_last = -np.inf if last is None else last + step
                 self.damage.append(_Unshown(after_last if np.isnan(got.time_s) else got.time_s - start_s, got.words))

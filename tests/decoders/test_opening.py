@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 import soundfile
 
-from pipeline.decoders import DecodersConfig, OpenMedia, open_media, video_pyav
+from pipeline.decoders import DecodersConfig, OpenMedia, open_media, video_decord, video_pyav
 from pipeline.errors import FAILURE_KINDS, SampleError
 from pipeline.media import FpsSampling, Modality, Span, UniformSampling
 from pipeline.storage import Blob, local_uri
@@ -129,7 +129,7 @@ def test_a_spooled_file_has_no_name_and_is_gone_after_closing(tmp_path: Path, mo
     (tmp_path / "private").mkdir()
     write_numbered(tmp_path / "a.mp4", [i * 40 for i in range(60)])
     fsspec.filesystem("memory").pipe_file("/opening/b.mp4", (tmp_path / "a.mp4").read_bytes())
-    media = _open("memory://opening/b.mp4")
+    media = _open("memory://opening/b.mp4", config=DecodersConfig(video=video_decord.Config()))
     assert list((tmp_path / "private").iterdir()) == []  # opening is cheap
     assert number_in(media.frames(UniformSampling(1), 0.0, 0.04).pixels[0]) == 0
     assert list((tmp_path / "private").iterdir()) == []

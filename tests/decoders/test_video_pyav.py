@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
-from pipeline.decoders import DecodersConfig, open_media
+from pipeline.decoders import DecodersConfig, open_media, video_pyav
+from pipeline.decoders.container import Container
+from pipeline.decoders.video_pyav import PyavReader
 from pipeline.errors import SampleError
-from pipeline.media import FpsSampling, UniformSampling
+from pipeline.media import FpsSampling, Frames, Sampling, UniformSampling
 from pipeline.storage import Blob
 from tests.decoders.reference import frames_of, rotated_by_matrix, write_numbered
 from tests.decoders.video_checks import (
@@ -131,3 +135,112 @@ def test_a_bare_stream_counts_its_frames(tmp_path: Path, codec: str, name: str) 
 @pytest.mark.parametrize("name", ["exo__sample_android_slow_motion.mp4", "decord__video_90.mov", "mdn__flower.webm"])
 def test_frames_are_decoded_small_where_that_is_asked(data: Path, name: str) -> None:
     check_scaled("pyav", data / "videos" / name, 128)
+
+
+SWEEP = [(0.0, 2.0), (2.0, 4.0), (4.0, 6.0), (4.5, 4.6), (1.0, 3.0), (8.0, 9.0), (0.0, 100.0)]
+
+
+def _looked(backend: PyavReader, sampling: Sampling, windows: Sequence[tuple[float, float]]) -> list[Frames | str]:
+    done: list[Frames | str] = []
+    for window in windows:
+        try:
+            done.append(backend.frames(sampling, *window))
+        except SampleError as error:
+            done.append(error.kind)
+    return done
+
+
+def _equal(ours: Sequence[Frames | str], reference: Sequence[Frames | str], what: str) -> None:
+    for one, other in zip(ours, reference, strict=True):
+        if isinstance(one, str) or isinstance(other, str):
+            assert one == other, what
+        else:
+            assert np.array_equal(one.pixels, other.pixels), what
+            assert np.array_equal(one.times_s, other.times_s), what
+
+
+def _counted(backend: PyavReader) -> list[int]:
+    """[packets read, pictures decoded], as they are read from here on."""
+    counts, plain = [0, 0], backend.container.decoded
+
+    def decoded(stream: Any, through: Any = iter) -> Iterator[Any]:
+        def counting(packets: Iterator[Any]) -> Iterator[Any]:
+            for packet in through(packets):
+                counts[0] += packet.size > 0
+                yield packet
+
+        for got in plain(stream, counting):
+            counts[1] += 1
+            yield got
+
+    backend.container.decoded = decoded  # type: ignore[method-assign]
+    return counts
+
+
+def test_pictures_that_no_other_needs_are_left_out_of_all_real_clips(data: Path) -> None:
+    clips = left_out = 0
+    for path in sorted((data / "videos").iterdir()):
+        if path.suffix == ".csv" or "video" not in Container(Blob(str(path))).spans():
+            continue
+        for sampling in (UniformSampling(8), FpsSampling(1.0)):
+            backend, whole = reader("pyav", path)[0], reader("pyav", path)[0]
+            assert isinstance(backend, PyavReader)
+            assert isinstance(whole, PyavReader)
+            whole.plans = False
+            if not backend.plans:
+                continue
+            ours, all_of_it = _counted(backend), _counted(whole)
+            _equal(_looked(backend, sampling, SWEEP), _looked(whole, sampling, SWEEP), path.name)
+            clips, left_out = clips + 1, left_out + all_of_it[1] - ours[1]
+    assert clips > 80
+    assert left_out > 1000
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_windows_that_follow_each_other_are_one_walk(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    write_numbered(path, [i * 40 for i in range(250)], options={"bf": "3", "g": "250"})
+    backend, _ = reader("pyav", path)
+    assert isinstance(backend, PyavReader)
+    counts = _counted(backend)
+    _looked(backend, UniformSampling(4), [(i * 2.0, i * 2.0 + 2.0) for i in range(5)])
+    assert 240 < counts[0] <= 250
+    assert counts[1] < 150  # of three B pictures x264 makes others from one
+    assert backend.plans
+
+
+def test_it_goes_back_and_it_jumps_to_a_key_frame(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    write_numbered(path, [i * 40 for i in range(750)], options={"bf": "2", "g": "25"})
+    backend, _ = reader("pyav", path)
+    assert isinstance(backend, PyavReader)
+    counts = _counted(backend)
+    _looked(backend, UniformSampling(4), [(0.0, 1.0), (28.0, 29.0)])
+    assert counts[0] < 150
+    check_numbered("pyav", path, [(0.0, 1.0), (28.0, 29.0), (0.5, 1.5), (1.5, 2.0), (1.9, 2.1)], UniformSampling(4))
+
+
+def test_a_picture_that_is_left_out_by_mistake_is_found_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "clip.mp4"
+    write_numbered(path, [i * 40 for i in range(100)], options={"bf": "3"})
+    monkeypatch.setattr(video_pyav._Plan, "_needed", lambda self, packet: False)
+    backend, whole = reader("pyav", path)[0], reader("pyav", path)[0]
+    assert isinstance(backend, PyavReader)
+    assert isinstance(whole, PyavReader)
+    whole.plans = False
+    _equal(_looked(backend, UniformSampling(8), SWEEP), _looked(whole, UniformSampling(8), SWEEP), "")
+    assert not backend.plans
+
+
+def test_what_was_seen_of_a_long_stream_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "long.mp4"
+    write_numbered(path, [i * 40 for i in range(1500)], options={"bf": "2"})
+    backend, _ = reader("pyav", path)
+    assert isinstance(backend, PyavReader)
+    for start in range(0, 58, 2):
+        backend.frames(UniformSampling(2), start, start + 2)
+        assert backend.walk is not None
+        assert backend.walk.plan is not None
+        assert len(backend.walk.plan.stamps) < 150
