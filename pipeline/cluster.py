@@ -50,6 +50,8 @@ def start(config: PipelineConfig) -> None:
     """
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Ray ends a worker that has had no task for a second; the next task's imports Ray Data anew, 4 s of a core
+        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")
         address, where = config.compute.cluster()
         cores = config.compute.num_cpus or max(2, os.cpu_count() or 1)
         # "local": without it Ray joins a cluster that `ray start` left on this machine

@@ -74,6 +74,9 @@ def main() -> None:
                 for a, b in zip(given[0][0][name], given[1][0][name], strict=True)
                 if getattr(a, part, None) is not None and getattr(a, part).shape == getattr(b, part).shape
             ]
+            only = sum((a is None) != (b is None) for a, b in zip(given[0][0][name], given[1][0][name], strict=True))
+            if only:
+                print(f"{name}: {only} rows have a vector on one side only")
             if both:
                 every = np.concatenate(both)
                 print(f"{name}, {part}: {len(every)} vectors, least {every.min():.5f}, mean {every.mean():.5f}")

@@ -42,7 +42,7 @@ def binds(decode_s: float, encode_s: float, device_s: float | None, cores: float
     if share >= _MUCH:
         return f"decode-bound: decoding and tokenizing take {share:.0%} of a row's CPU: more cores"
     if share <= 1 - _MUCH:
-        return f"encode-bound: encoding takes {1 - share:.0%} of a row's CPU: a GPU, or dtype: bfloat16 or int8"
+        return f"encode-bound: encoding takes {1 - share:.0%} of a row's CPU: a GPU, or another dtype"
     return f"decoding takes {share:.0%} of a row's CPU, encoding the rest: more cores"
 
 

@@ -83,10 +83,10 @@ class Container:
 
         with decoding():
             container = av.open(self._file, metadata_errors="replace", container_options=_OPTIONS)
-        for stream in container.streams.video:
-            if _readable(stream):
-                stream.codec_context.thread_count = 1  # a process a core: more would only wait for each other
-        return container
+            for stream in container.streams.video:
+                if _readable(stream):
+                    stream.codec_context.thread_count = 1  # a process a core: more would only wait for each other
+            return container
 
     @property
     def guesses_times(self) -> bool:
@@ -101,6 +101,11 @@ class Container:
         from av.format import Flags
 
         return not self.av.format.flags & Flags.no_timestamps.value
+
+    @property
+    def indexed(self) -> bool:
+        """True for formats whose packets hold whole pictures and say when each is shown."""
+        return self.format.startswith(_INDEXED)
 
     @property
     def pictures(self) -> int:

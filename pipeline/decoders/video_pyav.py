@@ -26,8 +26,9 @@ _WALK_ON_S = 10.0
 """How far it rather decodes than seeks where the container has no index of its key frames."""
 _TELLS_UNUSED = ("h264",)
 """Codecs whose packets say for certain that no picture is made from theirs. HEVC's say so of one layer only."""
-_AHEAD = 32
-"""Packets looked at before one is decoded: a picture is shown at most 16 later than its packet stands."""
+_AHEAD, _AHEAD_BYTES = 32, 1 << 25
+"""Packets, and bytes of them, that are looked at before one is decoded, to find the picture that is shown after it. A
+look too short is never wrong: fewer pictures are left out."""
 
 
 class Config(PictureLimits):
@@ -53,6 +54,8 @@ class _Plan:
         self.asked, self.start_s, self.codec = asked, start_s, codec
         self.stamps: list[float] = []
         """Of the pictures that are shown, in the order in which they are, as far as their packets were looked at."""
+        self.off = False
+        """Set where a packet may hold less than a picture, as a field of an interlaced one: all are decoded then."""
 
     def ask(self, asked: np.ndarray) -> None:
         """The instants of another window, none of them before the last one's."""
@@ -63,8 +66,9 @@ class _Plan:
         """The packets, each with the decoder told whether its picture is needed."""
         ahead: deque[Any] = deque()
         ended: BaseException | None = None
+        held = 0
         while ahead or ended is None:
-            while ended is None and len(ahead) <= _AHEAD:
+            while ended is None and len(ahead) <= _AHEAD and held <= _AHEAD_BYTES:
                 try:
                     packet = next(packets)
                 except StopIteration as error:
@@ -73,10 +77,13 @@ class _Plan:
                     ended = error
                 else:
                     ahead.append(packet)
+                    held += packet.size
+                    self.off |= packet.pts is None and packet.size > 0
                     if packet.pts is not None and not packet.is_discard:
                         insort(self.stamps, self._time(packet))
             if ahead:
                 packet = ahead.popleft()
+                held -= packet.size
                 self.codec.skip_frame = "DEFAULT" if self._needed(packet) else "NONREF"
                 yield packet
         if not isinstance(ended, StopIteration):
@@ -88,7 +95,7 @@ class _Plan:
     def _needed(self, packet: Any) -> bool:
         """Whether its picture is on screen at an instant asked for, or comes after all of them, which the next window
         may ask for; the first of all stands in for what is before it."""
-        if packet.pts is None or packet.is_discard:
+        if self.off or packet.pts is None or packet.is_discard:
             return True
         time_s = self._time(packet)
         after = bisect_right(self.stamps, time_s)
@@ -99,7 +106,7 @@ class _Plan:
 
     def kept(self, times: list[float]) -> bool:
         """Whether the pictures at ``times`` are those that the packets promise for the instants asked for."""
-        if not self.stamps:
+        if self.off or not self.stamps:
             return False
         stamps = np.array(self.stamps)
         promised = stamps[np.maximum(np.searchsorted(stamps, self.asked + _EPSILON, side="right") - 1, 0)]
@@ -135,7 +142,7 @@ class PyavReader:
         self.container, self.span, self.limits = container, span, limits
         self.damage: list[_Unshown] = []
         self.walk: _Walk | None = None
-        self.plans = container.has_times and container.video.codec_context.name in _TELLS_UNUSED
+        self.plans = container.indexed and container.video.codec_context.name in _TELLS_UNUSED
 
     def frames(self, sampling: Sampling, start_s: float, end_s: float) -> Frames:
         """The sampled pictures of ``[start_s, end_s)``. Raises ``SampleError``."""
@@ -166,6 +173,8 @@ class PyavReader:
 
     def _from_some_place(self, asked: np.ndarray) -> tuple[Pictures, list[float]]:
         if self.walk is not None and self._goes_on(self.walk, float(asked[0])):
+            if self.walk.shown is not None:  # what is older than the picture on screen hides none any more
+                self.damage = [one for one in self.damage if one.time_s > self.walk.shown[0]]
             return self._walked(self.walk, asked, anywhere=True)
         start_s = self.container.start_s or 0.0
         for rewind_to in (float(asked[0]) + start_s, None) if self.container.has_times else (None,):
@@ -183,19 +192,20 @@ class PyavReader:
         if plan is None:
             stream.codec_context.skip_frame = "DEFAULT"
         packets = self.container.decoded(stream, iter if plan is None else plan.through)
-        return _Walk(self._timed(stream, packets, start_s), plan)
+        return _Walk(self._timed(stream, packets, start_s, plan), plan)
 
     def _goes_on(self, walk: _Walk, asked_s: float) -> bool:
         """Whether to decode on up to ``asked_s``: not back, and not past a key frame that it could begin at."""
         if walk.shown is None or asked_s < max(walk.shown[0], walk.asked_s) - _EPSILON:
             return False
         here_s = (walk.coming or walk.shown)[0]
-        if walk.ended or asked_s <= here_s + _EPSILON:
+        if asked_s <= here_s + _EPSILON:
             return True
         stream, start_s = self.container.video, self.container.start_s or 0.0
         index = stream.index_entries
-        if not len(index):
-            return asked_s - here_s < _WALK_ON_S
+        if not len(index) or float(index[len(index) - 1].timestamp * stream.time_base) - start_s <= asked_s:
+            # none, or one that grows while the file is read
+            return not walk.ended and asked_s - here_s < _WALK_ON_S
         key = index.search_timestamp(int((asked_s + start_s) / stream.time_base), backward=True, any_frame=False)
         return key < 0 or float(index[key].timestamp * stream.time_base) - start_s <= here_s + _EPSILON
 
@@ -233,7 +243,9 @@ class PyavReader:
             pictures.add(upright(frame, size, self.reformatter), more)
             times.extend([shown[0]] * more)
 
-    def _timed(self, stream: Any, decoded: Iterator[Any], start_s: float) -> Iterator[tuple[float, Any]]:
+    def _timed(
+        self, stream: Any, decoded: Iterator[Any], start_s: float, plan: _Plan | None
+    ) -> Iterator[tuple[float, Any]]:
         """Frames in presentation order with their times; a frame without a time follows the one before."""
         step = float(1 / (stream.guessed_rate or stream.average_rate or 25))
         last: float | None = None
@@ -244,4 +256,6 @@ class PyavReader:
                 continue
             time_s = got.time - start_s if got.time is not None else (0.0 if last is None else last + step)
             last = time_s
+            if plan is not None and got.interlaced_frame:
+                plan.off = True
             yield time_s, got

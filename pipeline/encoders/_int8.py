@@ -17,7 +17,7 @@ _ROWS = 256
 class Int8Linear(nn.Module):
     """An ``nn.Linear`` [..., in] -> [..., out] of float32, its product in int8."""
 
-    weight: torch.Tensor  # [in, out] int8
+    quantised: torch.Tensor  # [in, out] int8
     scale: torch.Tensor  # [out] float32
     bias: torch.Tensor | None  # [out] float32
 
@@ -25,10 +25,15 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight = linear.weight.detach().float()
         scale = _scale(weight)
-        self.register_buffer("weight", _quantised(weight, scale).t().contiguous())
+        self.register_buffer("quantised", _quantised(weight, scale).t().contiguous())
         self.register_buffer("scale", scale[:, 0].contiguous())
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
         self.in_features, self.out_features = linear.in_features, linear.out_features
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """[out, in] float32: some models bring their input to the dtype of a layer's weight."""
+        return self.quantised.t() * self.scale[:, None]
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         rows = values.reshape(-1, self.in_features).float()
@@ -36,7 +41,7 @@ class Int8Linear(nn.Module):
         for start in range(0, len(rows), _ROWS):
             part, into = rows[start : start + _ROWS], out[start : start + _ROWS]
             scale = _scale(part)
-            torch.mul(torch._int_mm(_quantised(part, scale), self.weight), self.scale, out=into)
+            torch.mul(torch._int_mm(_quantised(part, scale), self.quantised), self.scale, out=into)
             if self.bias is None:
                 into.mul_(scale)
             else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.encoders._pixels import PictureEncoder, Seen, Size, pair, to_host
 from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec
+from pipeline.encoders.base import ENOUGH_TOKENS, Encoded, EncoderSpec
 from pipeline.errors import SampleError
 from pipeline.media import Modality
 from pipeline.tokenizers._processor import load_processor
@@ -22,6 +22,7 @@ class TwoTowerEncoder(PictureEncoder):
     """A member says how its text tower wants its ids padded, and how wide its vectors are."""
 
     modalities: tuple[Modality, ...] = ("text", "image", "video")
+    enough = ENOUGH_TOKENS
     tokenizer_kinds: tuple[str, ...] = ("text", "patch", "frame")
     kinds: ClassVar[Mapping[str, str]] = {"text": "text", "image": "patch", "video": "frame"}
     normalized = True

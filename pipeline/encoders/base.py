@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
+ENOUGH_TOKENS = 512
+"""With so many tokens in a pass a core is as fast as with more."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,18 @@ def first_pass(lengths: Sequence[int], start: int, count: int, most: float | Non
     return range(start, min(start + count, len(lengths)))
 
 
+def tight(lengths: Sequence[int], group: range, enough: int, padding: float = 0.05) -> range:
+    """``group``, of growing lengths, cut where more than the share ``padding`` of a pass would be padding, though not
+    to less than ``enough`` units: with so many a core is as fast as with more."""
+    held = 0
+    for count, i in enumerate(group, start=1):
+        padded = count * lengths[i]
+        if held >= enough and padded - held - lengths[i] > padding * padded:
+            return range(group.start, i)
+        held += lengths[i]
+    return group
+
+
 def passes(lengths: Sequence[int], count: int, most: float | None) -> list[range]:
     """Consecutive items in groups of at most ``count`` that hold at most ``most`` once padded to the longest of the
     group. An item longer than ``most`` goes alone."""
@@ -143,6 +157,8 @@ class TransformersEncoder(ABC):
     model_types: tuple[str, ...] = ()
     modalities: tuple[Modality, ...] = ()
     tokenizer_kinds: tuple[str, ...] = ()
+    enough: int | None = None
+    """Units of ``length`` in a pass that a CPU needs: beyond them it is cut for less padding. None: it is not cut."""
 
     def __init__(
         self, config: TransformersEncoderConfig, checkpoint: Checkpoint, modality: Modality, tokenizer: Any
@@ -197,6 +213,12 @@ class TransformersEncoder(ABC):
         self.device = torch.device(
             ("cuda" if torch.cuda.is_available() else "cpu") if self.config.device == "auto" else self.config.device
         )
+        if self.config.dtype == "int8" and not torch.cpu._is_vnni_supported():
+            raise ConfigError(
+                f"{self.checkpoint.where.removesuffix('.checkpoint')}.dtype",
+                "'int8' on a CPU without AVX512-VNNI",
+                "float32 or bfloat16 there: PyTorch's int8 product is slower than they are without it",
+            )
         self.model = shared_model(self.load_key(), self._loaded)
         self.dtype = next(self.model.parameters()).dtype
 
@@ -281,7 +303,8 @@ class TransformersEncoder(ABC):
 
     def _next_pass(self, lengths: Sequence[int], start: int) -> range:
         most = self.most()
-        return first_pass(lengths, start, self.batch_size, None if most is None else most * self.fit.share)
+        group = first_pass(lengths, start, self.batch_size, None if most is None else most * self.fit.share)
+        return tight(lengths, group, self.enough) if self.enough and self.device.type == "cpu" else group
 
     def _tried(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError] | str:
         """What ``forward`` gives, or in one line where memory ran out."""

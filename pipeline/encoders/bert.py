@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from pipeline.encoders import _text
 from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders.base import ENOUGH_TOKENS, Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.tokenizers.base import Prepared
 
@@ -39,6 +39,7 @@ class BertEncoder(TransformersEncoder):
     modalities = ("text",)
     tokenizer_kinds = ("text",)
     config: BertConfig
+    enough = ENOUGH_TOKENS
 
     def check(self, where: str) -> None:
         super().check(where)

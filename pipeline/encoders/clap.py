@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 from pipeline.encoders import _audio, _text
 from pipeline.encoders._audio import EncodedPart, Part
 from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders.base import ENOUGH_TOKENS, Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import SampleError
 from pipeline.tokenizers.base import Prepared
 
@@ -40,6 +40,7 @@ class ClapEncoder(TransformersEncoder):
     model_types = ("clap",)
     modalities = ("text", "audio")
     config: ClapConfig
+    enough = ENOUGH_TOKENS
 
     def check(self, where: str) -> None:
         self.tokenizer_kinds = ("text",) if self.modality == "text" else ("audio_frame",)

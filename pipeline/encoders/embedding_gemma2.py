@@ -17,7 +17,7 @@ from pipeline.encoders import _audio, _text
 from pipeline.encoders._audio import EncodedPart, Part
 from pipeline.encoders._gemma import Picture, Said, hear, read, see, understand
 from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders.base import ENOUGH_TOKENS, Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import ConfigError, SampleError, describe
 from pipeline.media import Modality
 from pipeline.tokenizers._processor import PixelProcessor, load_frame_processor, load_processor
@@ -52,6 +52,7 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
     modalities: tuple[Modality, ...] = ("text", "image", "video", "audio")
     kinds: ClassVar[Mapping[str, str]] = {"text": "text", "image": "patch", "video": "frame", "audio": "audio_frame"}
     config: EmbeddingGemma2Config
+    enough = ENOUGH_TOKENS
 
     # -- on the driver -------------------------------------------------------------------------
 

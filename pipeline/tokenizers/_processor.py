@@ -37,6 +37,8 @@ _FLATTENS = ("Siglip2ImageProcessor", "Gemma4ImageProcessor", "EmbeddingGemma2Vi
 """Those that then cut the picture into patches [N, P*P*3], channels last."""
 _MAX_RESIZED_PIXELS = 1 << 27
 """A picture of 1 x 60000 pixels would be resized to 224 x 13 million before it is cropped."""
+_MAX_STACKED_BYTES = 1 << 26
+"""A processor stacks pictures of one size before it resizes them: not all frames of a 4K window once more."""
 
 
 class PixelTokenizerConfig(BaseModel):
@@ -84,7 +86,12 @@ class PixelProcessor:
 
         # not contiguous: channels last in memory, torch resizes in half the time to the same pixels
         tensors = [torch.from_numpy(picture).permute(2, 0, 1) for picture in own]
-        return _arrays(self.processor._preprocess(tensors, **self._settled))
+        step = max(1, _MAX_STACKED_BYTES // max(1, own[0].nbytes)) if own else 1
+        parts = [
+            _arrays(self.processor._preprocess(tensors[i : i + step], **self._settled))
+            for i in range(0, len(tensors), step)
+        ]
+        return parts[0] if len(parts) == 1 else {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
 
     def frames(self, pictures: np.ndarray) -> dict[str, np.ndarray]:
         """Frames [T, H, W, 3] uint8 one by one: as ``images``, B = T. A video processor must be one that flattens."""

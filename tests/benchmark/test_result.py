@@ -47,8 +47,8 @@ def test_the_ideal_beside_a_gpu_is_that_of_the_slower_side(cores: float, gpus: f
     [
         (6.0, 4.0, "decode-bound: decoding and tokenizing take 60% of a row's CPU: more cores"),
         (5.0, 5.0, "decoding takes 50% of a row's CPU, encoding the rest: more cores"),
-        (4.0, 6.0, "encode-bound: encoding takes 60% of a row's CPU: a GPU, or dtype: bfloat16 or int8"),
-        (0.0, 1.0, "encode-bound: encoding takes 100% of a row's CPU: a GPU, or dtype: bfloat16 or int8"),
+        (4.0, 6.0, "encode-bound: encoding takes 60% of a row's CPU: a GPU, or another dtype"),
+        (0.0, 1.0, "encode-bound: encoding takes 100% of a row's CPU: a GPU, or another dtype"),
         (1.0, 0.0, "decode-bound: decoding and tokenizing take 100% of a row's CPU: more cores"),
     ],
 )

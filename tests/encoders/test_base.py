@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.encoders.base import passes
+from pipeline.encoders.base import passes, tight
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from tests.encoders.sound_fixtures import assert_close, built, checkpoint, read, texts
 
@@ -51,3 +51,34 @@ def test_a_budget_of_tokens_bounds_every_forward_pass_and_changes_no_value(data:
     assert sum(count for count, _ in shapes) == len(rows)
     assert all(count == 1 or count * length <= 100 for count, length in shapes)
     assert any(count > 1 for count, _ in shapes)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "enough", "expected"),
+    [
+        ([10] * 8, 20, 8),  # nothing is padded
+        ([10, 10, 10, 40], 20, 3),  # 90 of 160 would be padding
+        ([10, 10, 10, 40], 31, 4),  # but fewer are not enough
+        ([100, 101, 102, 103, 104, 105], 0, 6),  # 2.4 %
+        ([100, 104, 108, 112, 116, 120, 124], 0, 3),  # 3.7 % of three, 5.4 % of four
+        ([7], 0, 1),
+    ],
+)
+def test_a_pass_is_cut_where_more_than_a_twentieth_would_be_padding(
+    lengths: list[int], enough: int, expected: int
+) -> None:
+    assert tight(lengths, range(len(lengths)), enough) == range(expected)
+    assert tight([1, 2, *lengths], range(2, 2 + len(lengths)), enough) == range(2, 2 + expected)
+
+
+def test_texts_are_padded_little_on_a_cpu(data: Path) -> None:
+    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text")
+    rows = read([" ".join(["word"] * (1 + 3 * i)) for i in range(32)], checkpoint("bert"))
+    padded: list[int] = []
+    forward = encoder.forward
+    encoder.forward = lambda some, want: (
+        padded.append(len(some) * len(some[-1].inputs["input_ids"])) or forward(some, want)
+    )
+    encoder.encode(rows, False)
+    words = sum(len(row.inputs["input_ids"]) for row in rows)
+    assert words < sum(padded) < 1.25 * words  # in one pass: 1.94

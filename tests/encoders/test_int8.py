@@ -11,14 +11,24 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.checkpoint import Checkpoint
 from pipeline.encoders._int8 import Int8Linear, quantise
+from pipeline.encoders.siglip import SiglipConfig, SiglipEncoder
+from pipeline.encoders.vit import VitConfig, VitEncoder
 from pipeline.errors import ConfigError
 from pipeline.features import bind
+from pipeline.media import Image
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
 from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from tests.benchmark.measured import caption
+from tests.encoders.vision_fixtures import (
+    make_checkpoints,  # noqa: F401
+    make_pictures,  # noqa: F401
+    tokenized,
+)
 from tests.stages.media_fixtures import bound, config
 
 TEXT, PATCH, SOUND = {"kind": "text"}, {"kind": "patch"}, {"kind": "audio_frame"}
@@ -126,6 +136,42 @@ def test_every_encoder_stays_near_float32(
             cosine = np.sum(one * other) / np.linalg.norm(one) / np.linalg.norm(other)
             assert cosine > 0.99, cosine
             assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["siglip2", "dinov2_with_registers", "dinov3"])
+def test_pictures_that_are_cut_into_patches_before(
+    name: str, checkpoints: dict[str, Checkpoint], pictures: list[np.ndarray]
+) -> None:
+    """SigLIP 2 brings pixels to the dtype of its first linear layer's weight."""
+    made = SiglipEncoder if name == "siglip2" else VitEncoder
+    kind = SiglipConfig if name == "siglip2" else VitConfig
+    rows = tokenized(PatchTokenizer(PatchConfig(), checkpoints[name]), [Image(p) for p in pictures])
+    done = []
+    for options in ({}, {"dtype": "int8", "device": "cpu"}):
+        encoder = made(kind(checkpoint=checkpoints[name].path, **options), checkpoints[name], "image", PatchConfig())
+        encoder.check("features.f")
+        encoder.setup()
+        done.append(encoder.encode(rows, True))
+    for a, b in zip(*done, strict=True):
+        assert np.sum(a.pooled * b.pooled) / np.linalg.norm(a.pooled) / np.linalg.norm(b.pooled) > 0.99
+        assert not np.array_equal(a.pooled, b.pooled)
+
+
+def test_a_layers_weight_is_told_in_float32() -> None:
+    linear = nn.Linear(24, 40)
+    told = Int8Linear(linear).weight
+    assert told.dtype == torch.float32
+    assert (told - linear.weight).abs().max() <= linear.weight.abs().max() / 127
+
+
+def test_a_cpu_without_the_instructions_is_told(
+    checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    config = VitConfig(checkpoint=checkpoints["vit"].path, dtype="int8", device="cpu")
+    encoder = VitEncoder(config, checkpoints["vit"], "image", PatchConfig())
+    with pytest.raises(ConfigError, match=r"features\.f\.encoder\.dtype: 'int8' on a CPU without AVX512-VNNI"):
+        encoder.setup()
 
 
 def test_a_gpu_takes_none(demo_corpus: Path, models: Path) -> None:
