@@ -57,7 +57,7 @@ def execute(
         pools, on_gpu: see `cluster.pools_of`.
     """
     _build(prepared, plan, carry, progress, pools, on_gpu).write_datasink(
-        sink, ray_remote_args={"num_cpus": TASK_CPUS}, concurrency=_tasks_at_once()
+        sink, ray_remote_args={"num_cpus": TASK_CPUS}, concurrency=_tasks_at_once(1)
     )
 
 
@@ -88,7 +88,7 @@ def _build(
     config, features = prepared.config, prepared.features
     dataset = ray.data.from_blocks([planning.unit_table(unit) for unit in plan.units])
     probe = _isolated(ProbeStage(config, features, carry.read if carry else None), prepared.template)
-    dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), TASK_CPUS, at_once=_tasks_at_once())
+    dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), TASK_CPUS, at_once=_tasks_at_once(2))
     dataset = _of_rows(dataset, config.block_rows)
     carried = frozenset(feature.name for feature in carry.features) if carry else frozenset()
     decode: tuple[Any, ...] = (_isolated(DecodeStage(config, features, carried), prepared.template),)
@@ -117,9 +117,13 @@ def _build(
     return dataset
 
 
-def _tasks_at_once() -> int:
-    """Of the small kinds, a kind: what they ask for would let a node start dozens."""
-    return max(2, int(ray.cluster_resources().get("CPU", 1) / 2))
+def _tasks_at_once(least: int) -> int:
+    """Of the small kinds, a kind: what they ask for would let a node start dozens.
+
+    ``least``: two probes, so that a file that hangs holds up one; one writer, since each worker more takes a core four
+    seconds to import Ray Data.
+    """
+    return max(least, int(ray.cluster_resources().get("CPU", 1) / 2))
 
 
 class Encoding(Beside):
