@@ -14,36 +14,27 @@ import numpy as np
 
 from pipeline.benchmark import corpus
 from pipeline.benchmark.alone import one_thread
-from pipeline.benchmark.bare import rows_of
+from pipeline.benchmark.bare import Loops, rows_of
 from pipeline.config import load
 from pipeline.features import bind
-from pipeline.stages.decode import DecodeStage
-from pipeline.stages.encode import EncodeStage
-from pipeline.stages.probe import ProbeStage
 
 
 def encoded(settings: Any, samples: Any) -> tuple[dict[str, list[Any]], float, float]:
     """By feature what its encoder gives of each row, None where there is none; CPU seconds of both loops."""
     features = bind(settings)
-    probe, decode, encode = (
-        ProbeStage(settings, features),
-        DecodeStage(settings, features),
-        EncodeStage(settings, features),
-    )
-    for stage in (probe, decode, encode):
-        stage.setup()
+    loops = Loops(settings, features)
     one_thread()
     given: dict[str, list[Any]] = {feature.name: [] for feature in features}
     decode_s = encode_s = 0.0
-    rows = rows_of(probe(samples), features)
+    rows = rows_of(loops.probe(samples), features)
     for start in range(0, len(rows), 32):
         since = time.process_time()
-        block = list(decode.each(rows[start : start + 32]))
+        block = list(loops.decode.each(rows[start : start + 32]))
         decode_s += time.process_time() - since
         since = time.process_time()
         for feature in features:
             inputs = [row.inputs[feature.name] for row in block]
-            done = iter(encode.encoders[feature.name].encode([one for one in inputs if one is not None], True))
+            done = iter(loops.encode.encoders[feature.name].encode([one for one in inputs if one is not None], True))
             given[feature.name] += [None if one is None else next(done) for one in inputs]
         encode_s += time.process_time() - since
     return given, decode_s / len(rows), encode_s / len(rows)

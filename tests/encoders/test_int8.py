@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.benchmark.bare import Loops
 from pipeline.checkpoint import Checkpoint
 from pipeline.encoders._int8 import Int8Linear, quantise
 from pipeline.encoders.siglip import SiglipConfig, SiglipEncoder
@@ -18,9 +19,6 @@ from pipeline.encoders.vit import VitConfig, VitEncoder
 from pipeline.errors import ConfigError
 from pipeline.features import bind
 from pipeline.media import Image
-from pipeline.stages.decode import DecodeStage
-from pipeline.stages.encode import EncodeStage
-from pipeline.stages.probe import ProbeStage
 from pipeline.tokenizers.base import Prepared
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from tests.benchmark.measured import caption
@@ -121,15 +119,12 @@ def test_every_encoder_stays_near_float32(
     features = {"exact": feature(), "rough": feature(dtype="int8", device="cpu")}
     settings = config(clip_of_all, features, window={"length_s": 5})
     _, features_bound, samples = bound(settings)
-    probe, decode = ProbeStage(settings, features_bound), DecodeStage(settings, features_bound)
-    encode = EncodeStage(settings, features_bound)
-    for stage in (probe, decode, encode):
-        stage.setup()
-    rows = list(decode.each(probe(samples).to_pylist()))
+    loops = Loops(settings, features_bound)
+    rows = list(loops.decode.each(loops.probe(samples).to_pylist()))
     inputs: list[Prepared] = [one for row in rows if (one := row.inputs["exact"]) is not None]
     assert inputs
-    exact, rough = (encode.encoders[which].encode(inputs, True) for which in ("exact", "rough"))
-    assert any(isinstance(one, Int8Linear) for one in encode.encoders["rough"].model.modules())
+    exact, rough = (loops.encode.encoders[which].encode(inputs, True) for which in ("exact", "rough"))
+    assert any(isinstance(one, Int8Linear) for one in loops.encode.encoders["rough"].model.modules())
     for a, b in zip(exact, rough, strict=True):
         pairs = [(a.pooled, b.pooled), (a.tokens, b.tokens)]
         for one, other in [pair for pair in pairs if pair[0] is not None and pair[0].size]:
