@@ -190,6 +190,8 @@ def _identity(
     values = feature.model_dump(mode="json", exclude={"pool"})
     for runtime in ("device", "batch_size", "batch_s", "batch_tokens", "checkpoint", "revision"):
         values["encoder"].pop(runtime, None)
+    if not values["encoder"].get("compile"):  # earlier datasets do not name it
+        values["encoder"].pop("compile", None)
     # A file counts by its content, wherever it lies.
     if path := values["head"].get("weights"):
         values["head"]["weights"] = file_sha256(path)

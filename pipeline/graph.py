@@ -32,10 +32,11 @@ from pipeline.sinks.ray_sink import ShardSink
 from pipeline.sinks.shards import ShardWriter, footer
 from pipeline.stages.carry import Carry, CarryStage
 from pipeline.stages.decode import DecodeStage
-from pipeline.stages.encode import EncodeStage
+from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
 from pipeline.stages.rows import add_meter
 from pipeline.trail import Trail
+from pipeline.turns import Turns
 
 _ROWS = 32
 _TELL_S = 10.0
@@ -110,11 +111,23 @@ def _build(
             batch_size=config.block_rows if actors.num_gpus else None,  # Ray insists on a number beside a GPU
             batch_format="pyarrow",
             zero_copy_batch=True,
-            compute=ActorPoolStrategy(min_size=actors.least, max_size=actors.most, max_tasks_in_flight_per_actor=2),
+            compute=_pool(actors),
             num_cpus=actors.num_cpus,
             num_gpus=actors.num_gpus or None,
         )
     return dataset
+
+
+def _pool(actors: Actors) -> ActorPoolStrategy:
+    """Beside a GPU an actor takes several blocks at once, and has another at hand."""
+    calls = CALLS_ON_GPU if actors.num_gpus else 1
+    return ActorPoolStrategy(
+        min_size=actors.least,
+        max_size=actors.most,
+        max_tasks_in_flight_per_actor=calls + 1,
+        max_concurrent_calls_per_actor=calls,
+        enable_true_multi_threading=calls > 1,
+    )
 
 
 def _tasks_at_once(least: int) -> int:
@@ -168,6 +181,7 @@ class _Stage:
         self.stages, self.progress, self.last = stages, progress, last
         self.trail = Trail(progress) if any(isinstance(stage, EncodeStage | Encoding) for stage in stages) else None
         self.broken: Exception | None = None
+        self.turns = Turns()
         try:
             if self.trail is not None:
                 self.trail.set_up()
@@ -181,11 +195,13 @@ class _Stage:
         try:
             if self.broken is not None:
                 raise self.broken
-            alone = self.trail if self.trail is not None and self.trail.begin(table) else None
-            for stage in self.stages:
-                if isinstance(stage, EncodeStage | Encoding):
-                    stage.alone = alone
-                table = stage(table)
+            suspected = self.trail is not None and self.trail.suspects(table)
+            with self.turns.alone() if suspected else self.turns.shared():
+                alone = self.trail if self.trail is not None and self.trail.begin(table) else None
+                for stage in self.stages:
+                    if isinstance(stage, EncodeStage | Encoding):
+                        stage.alone = alone
+                    table = stage(table)
         except ProcessDied:
             os._exit(1)
         except Exception as error:

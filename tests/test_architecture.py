@@ -46,6 +46,7 @@ ORDER = [
     "snapshots",
     "collate",
     "malloc",
+    "turns",
     "tensors",
     "schema",
     "checkpoint",

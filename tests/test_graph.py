@@ -45,7 +45,7 @@ def test_a_twentieth_of_a_cpu_is_enough_for_the_tasks(ray_session: Any, tmp_path
 
 @pytest.mark.slow
 def test_beside_a_gpu_the_stages_stand_apart(tmp_path: Path) -> None:
-    """A cluster that says it has a GPU, and pools that ask for a part of it."""
+    """Of a GPU that a cluster says it has each pool asks for a part; an encoder takes several blocks at once."""
     corpus = tmp_path / "in"
     corpus.mkdir()
     for i in range(20):
@@ -58,7 +58,19 @@ def test_beside_a_gpu_the_stages_stand_apart(tmp_path: Path) -> None:
     script = (
         "import logging, ray; ray.init(address='local', num_cpus=3, num_gpus=1, include_dashboard=False, "
         "log_to_driver=False, logging_level=logging.ERROR)\n"
-        "from pipeline import config, run\n"
+        "import threading, time\n"
+        "from pipeline import config, graph, run\n"
+        "class Slow(graph.EncodeStage):\n"
+        "    def setup(self):\n"
+        "        super().setup(); self.inside, self.most, self.lock = 0, 0, threading.Lock()\n"
+        "    def __getstate__(self): return {k: v for k, v in self.__dict__.items() if k != 'lock'}\n"
+        "    def __call__(self, table):\n"
+        "        with self.lock: self.inside += 1; self.most = max(self.most, self.inside)\n"
+        "        time.sleep(1); done = super().__call__(table)\n"
+        "        with self.lock: self.inside -= 1\n"
+        f"        open({str(tmp_path)!r} + '/most-' + self.features[0].name, 'w').write(str(self.most))\n"
+        "        return done\n"
+        "graph.EncodeStage = Slow\n"
         f"run.extract(run.prepare(config.load({str(tmp_path / 'c.yaml')!r})), show_progress=False)\n"
         "ray.shutdown()\n"
     )
@@ -68,6 +80,7 @@ def test_beside_a_gpu_the_stages_stand_apart(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     table = dataset.open(str(tmp_path / "out")).to_arrow()
     assert len(table) == 20
+    assert {(tmp_path / f"most-{name}").read_text() for name in features} <= {"2", "3"}
     assert table["raw_tokens"].null_count == table["other_tokens"].null_count == 0
     assert dataset.open(str(tmp_path / "out")).num_failures == 2
 

@@ -126,6 +126,23 @@ def test_notes_count_deaths_by_what_was_at_work() -> None:
     assert notes.started("one")[0] == {("row", "i", "a", "0"): 2}
 
 
+def test_each_thread_of_a_process_has_its_own_work() -> None:
+    """All that were at work when it died are suspected, and a failure that all of them tell of counts once."""
+    notes = Notes()
+    notes.at("one", ("block", "a", "0"), 1)
+    notes.at("one", ("block", "b", "0"), 2)
+    notes.at("one", ("block", "c", "0"), 1)
+    assert notes.started("one")[0] == {("block", "b", "0"): 1, ("block", "c", "0"): 1}
+    notes.at("one", ("block", "b", "0"), 1)
+    notes.at("one", ("block", "c", "0"), 2)
+    assert notes.device_failed("one", "w", 1)
+    assert notes.device_failed("one", "w", 2)
+    assert notes.failures == 1
+    assert notes.started("one")[1] == {("block", "b", "0"): "w", ("block", "c", "0"): "w"}
+    assert notes.device_failed("one", "w", 2)
+    assert notes.failures == 2
+
+
 def test_a_device_is_given_up_where_nothing_ends_well() -> None:
     notes = Notes()
     notes.at("one", ("setup", "one"))
@@ -149,6 +166,9 @@ def test_a_row_is_refused_after_the_second_death_alone(ray_session: Any) -> None
         assert not trail.begin(block.slice(0, 0))
         for deaths in range(2):
             trail = Trail(progress.actor)
+            assert trail.suspects(block)
+            assert not trail.suspects(block.slice(1))
+            assert not trail.suspects(block.slice(0, 0))
             assert trail.begin(block)
             assert not trail.begin(block.slice(1))
             trail.enter("i", "a", 0)

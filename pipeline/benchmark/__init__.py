@@ -5,6 +5,7 @@ bare.py        the bare loops, in one process with one thread: what the ideal is
 walls.py       whole runs of two sizes, looked at from outside
 reference.py   what people write today
 stage.py       the encoding stage against its models alone
+busy.py        what GPUs did meanwhile
 alone.py       a process of its own for each of these
 result.py      the arithmetic
 picture.py     a run's cores over time, as SVG

@@ -78,6 +78,7 @@ def of_walls(ideal_rows_per_second: float, few: Wall, many: Wall) -> dict[str, A
         "rows_per_second": round(1 / wall, 3),
         "efficiency": round(1 / wall / ideal_rows_per_second, 4),
         "cores_busy": round(cpu / steady, 3),
+        "gpu_busy": None if many.gpu_busy is None else round(many.gpu_busy, 3),
         "cpu_ms_per_row": {kind: _ms((b - a) / rows) for kind, (a, b) in spent.items()},
         "write": {
             "share_of_cpu": round(written_s / cpu, 4) if cpu > 0 else None,
@@ -116,6 +117,7 @@ def of_stage(pair: Pair) -> dict[str, Any]:
         "stage_rows_per_second": round(pair.rows / pair.stage_s, 3),
         "model_rows_per_second": round(pair.rows / pair.model_s, 3) if pair.model_s else None,
         "ratio": round(pair.model_s / pair.stage_s, 4),
+        "gpu_busy": None if pair.busy is None else round(pair.busy, 3),
     }
 
 

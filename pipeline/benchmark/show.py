@@ -26,7 +26,8 @@ def show(result: dict[str, Any], console: Console) -> None:
 def _stage(stage: dict[str, Any], console: Console) -> None:
     models = stage["model_rows_per_second"]
     versus = f", its models alone {models:.1f} rows/s: {stage['ratio']:.3f} of them" if models else ", without a model"
-    console.print(f"encoding stage {stage['stage_rows_per_second']:.1f} rows/s{versus}")
+    busy = "" if stage["gpu_busy"] is None else f"; the GPU computes {stage['gpu_busy']:.0%} of the time"
+    console.print(f"encoding stage {stage['stage_rows_per_second']:.1f} rows/s{versus}{busy}")
 
 
 def _bare(bare: dict[str, Any], console: Console) -> None:
@@ -66,9 +67,10 @@ def _run(run: dict[str, Any], reference: float | None, console: Console) -> None
     shard = "" if startup["first_shard_s"] is None else f", {startup['first_shard_s']:.1f} s to the first shard"
     share = "" if write["share_of_cpu"] is None else f"{write['share_of_cpu']:.1%} as long as all CPU, "
     speed = "" if write["mb_per_second"] is None else f"{write['mb_per_second']:.0f} MB/s, "
+    gpus = "" if run["gpu_busy"] is None else f", GPUs {run['gpu_busy']:.0%} of the larger run"
     console.print(
-        f"{run['cores_busy']:.2f} cores busy at the margin; writing {share}{speed}{size(write['bytes_per_row'])} a "
-        f"row; {size(run['object_store_bytes_per_row'])} a row through the object store"
+        f"{run['cores_busy']:.2f} cores busy at the margin{gpus}; writing {share}{speed}{size(write['bytes_per_row'])}"
+        f" a row; {size(run['object_store_bytes_per_row'])} a row through the object store"
     )
     console.print(
         f"start-up: {startup['once_s']:.1f} s paid once, {startup['first_row_s'][0]:.1f} s to the first row{shard}; "

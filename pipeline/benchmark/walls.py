@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from pipeline.benchmark.busy import Busy
 from pipeline.config import PipelineConfig
 from pipeline.errors import TesseraError
 from pipeline.isolation.template import last_line
@@ -62,6 +63,8 @@ class Wall:
     line: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     """(seconds since the command, CPU seconds by what a process does until then)."""
     failed: int = 0
+    gpu_busy: float | None = None
+    """Part of the time from the first row on in which the GPUs computed; None without any."""
 
 
 def run(config: PipelineConfig, folder: str) -> Wall:
@@ -80,20 +83,22 @@ def run(config: PipelineConfig, folder: str) -> Wall:
     with tempfile.TemporaryFile() as told:
         command = [sys.executable, "-m", "jobs.cli", "extract", path]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told)
-        try:
-            line, first_shard_s = _watch(process, os.path.join(folder, "dataset", "v1", "data"), started)
-        finally:
-            process.kill()
-            process.wait()
+        with Busy() as busy:
+            try:
+                line, first_shard_s = _watch(process, os.path.join(folder, "dataset", "v1", "data"), started)
+            finally:
+                process.kill()
+                process.wait()
         seconds = time.time() - started
         if process.returncode not in (0, 3):
             words = last_line(told).removeprefix("tessera: ")
             raise TesseraError(f"extract ended with code {process.returncode}: {words}")
     report, told_at = _report(os.path.join(folder, "dataset", "v1", "_runs"))
+    first_row_s = told_at - started - report["seconds"] + (report["startup_seconds"] or 0.0)
     return Wall(
         rows=report["rows_planned"],
         seconds=seconds,
-        first_row_s=told_at - started - report["seconds"] + (report["startup_seconds"] or 0.0),
+        first_row_s=first_row_s,
         first_shard_s=first_shard_s,
         peak_bytes=report["peak_memory_bytes"],
         bytes_moved=report["bytes_moved"],
@@ -102,6 +107,7 @@ def run(config: PipelineConfig, folder: str) -> Wall:
         cpu_s=line[-1][1],
         line=line,
         failed=report["rows_with_failures"],
+        gpu_busy=busy.within([(started + first_row_s, started + seconds)]),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.encoders._device import download, upload
 from pipeline.encoders.base import passes
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ def see(
     model: Any, processor: PixelProcessor, pictures: Sequence[Picture], batch_size: int, batch_tokens: int
 ) -> list[torch.Tensor]:
     """Soft tokens [n, hidden size] of each picture, in order. Pictures of different shapes are padded and masked."""
-    import torch
 
     seen: list[torch.Tensor] = []
     for group in passes([len(picture.patches) for picture in pictures], batch_size, batch_tokens):
@@ -61,22 +61,21 @@ def see(
             patches[i, :count] = picture.patches
             y, x = np.divmod(np.arange(count), picture.width)
             places[i, :count, 0], places[i, :count, 1] = x, y
-        pixels = processor.finish(torch.from_numpy(patches).to(model.device))
-        out = model.get_image_features(pixels, torch.from_numpy(places).to(model.device))
+        pixels = processor.finish(upload(patches, model.device))
+        out = model.get_image_features(pixels, upload(places, model.device))
         seen += out.pooler_output
     return seen
 
 
 def hear(model: Any, sounds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[torch.Tensor]:
     """Soft tokens [n, hidden size] of each sound: log-mel frames [m, bands] and their mask [m], padded and masked."""
-    import torch
 
     longest = max(len(frames) for frames, _ in sounds)
     features = np.zeros((len(sounds), longest, sounds[0][0].shape[1]), np.float32)
     mask = np.zeros((len(sounds), longest), bool)
     for i, (frames, own) in enumerate(sounds):
         features[i, : len(frames)], mask[i, : len(own)] = frames, own
-    out = model.get_audio_features(torch.from_numpy(features).to(model.device), torch.from_numpy(mask).to(model.device))
+    out = model.get_audio_features(upload(features, model.device), upload(mask, model.device))
     return [states[own] for states, own in zip(out.pooler_output, out.attention_mask, strict=True)]
 
 
@@ -118,10 +117,10 @@ def understand(
         mask, soft = np.zeros_like(ids), np.zeros(ids.shape, bool)
         for i, one in enumerate(some):
             ids[i, : len(one.ids)], mask[i, : len(one.ids)], soft[i, one.soft] = one.ids, 1, True
-        words, real, places = (torch.from_numpy(array).to(model.device) for array in (ids, mask, soft))
+        words, real, places = (upload(array, model.device) for array in (ids, mask, soft))
         pooled, hidden = read(model, words, real, places, torch.cat([one.vectors for one in some]))
-        vectors = pooled.cpu().numpy()
-        states = hidden.cpu().numpy() if want_tokens else np.zeros((len(some), longest, 0), np.float32)
+        vectors = download(pooled)
+        states = download(hidden) if want_tokens else np.zeros((len(some), longest, 0), np.float32)
         for vector, own, one in zip(vectors, states, some, strict=True):
             done.append(Understood(vector.copy(), own[one.soft], own[: one.soft[0]].copy()))
     return done

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from pipeline.encoders._device import download, upload_stacked
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.media import Modality
+from pipeline.tensors import adjacent
 from pipeline.tokenizers._processor import PixelProcessor, load_processor
 from pipeline.tokenizers.base import Prepared
 
@@ -33,10 +35,11 @@ class PictureConfig(TransformersEncoderConfig):
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model says of B pictures, float32 on the host."""
+    """What a model says of B pictures, on the host, float32."""
 
     pooled: np.ndarray | None  # [B, dim]
-    hidden: np.ndarray | None  # [B, P + N, d]: prefix tokens, then patches in grid order, then padding
+    prefix: np.ndarray | None  # [B, P, d]
+    patches: np.ndarray | None  # [B, N, d] in grid order, then padding; float16 if asked for
     grids: list[Size]  # (H, W) of each picture
 
 
@@ -88,13 +91,11 @@ class PixelEncoder(TransformersEncoder):
 
     def load_key(self) -> Hashable:
         """Image and video features share one model; a text tower is another."""
-        return (type(self), self.checkpoint.path, self.config.dtype, str(self.device), self.sees)
+        return (*self._loaded_as(), self.sees)
 
-    def finish(self, pixels: np.ndarray) -> torch.Tensor:
-        """Pixels of the tokenizer, normalised in float32 on the device, in the model's dtype."""
-        import torch
-
-        return self.processor.finish(torch.from_numpy(pixels).to(self.device)).to(self.dtype)
+    def finish(self, pixels: Sequence[np.ndarray]) -> torch.Tensor:
+        """Pixels of the tokenizer as one tensor [B, ...], normalised in float32 on the device, in the model's dtype."""
+        return self.processor.finish(upload_stacked(pixels, self.device)).to(self.dtype)
 
 
 class PictureEncoder(PixelEncoder):
@@ -116,7 +117,15 @@ class PictureEncoder(PixelEncoder):
 
     @abstractmethod
     def look(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
-        """One forward pass over the inputs of single pictures; ``hidden`` None unless wanted."""
+        """One forward pass over the inputs of single pictures; tokens None unless wanted."""
+
+    def seen(self, pooled: Any, hidden: Any, grids: list[Size], want_hidden: bool) -> Seen:
+        """Tensors ``pooled`` [B, dim] and ``hidden`` [B, P + N, d] on the host."""
+        vectors = None if pooled is None else download(pooled)
+        if not want_hidden:
+            return Seen(vectors, None, None, grids)
+        prefix = self.prefix_length()
+        return Seen(vectors, download(hidden[:, :prefix]), download(hidden[:, prefix:], self.token_dtype), grids)
 
     @abstractmethod
     def prefix_length(self) -> int:
@@ -132,33 +141,39 @@ class PictureEncoder(PixelEncoder):
         want_hidden = want_tokens and not self.per_frame
         step = self.batch_size
         parts = [self.look(pictures[i : i + step], want_hidden) for i in range(0, len(pictures), step)]
-        vectors = [part.pooled for part in parts if part.pooled is not None]
-        pooled = np.concatenate(vectors) if vectors else None
-        hidden = [h for part in parts if part.hidden is not None for h in part.hidden]
+        pooled = _joined([part.pooled for part in parts if part.pooled is not None])
+        prefixes = [one for part in parts if part.prefix is not None for one in part.prefix]
+        patches = [one for part in parts if part.patches is not None for one in part.patches]
         grids = [grid for part in parts for grid in part.grids]
         done: list[Encoded | SampleError] = []
         start = 0
         for row, single in zip(rows, singles, strict=True):
             own = slice(start, start + len(single))
-            done.append(self._encoded(row, None if pooled is None else pooled[own], hidden[own], grids[own]))
+            vectors = None if pooled is None else pooled[own]
+            done.append(self._encoded(row, vectors, prefixes[own], patches[own], grids[own]))
             start += len(single)
         return done
 
     def _encoded(
-        self, row: Prepared, pooled: np.ndarray | None, hidden: list[np.ndarray], grids: list[Size]
+        self,
+        row: Prepared,
+        pooled: np.ndarray | None,
+        prefixes: list[np.ndarray],
+        patches: list[np.ndarray],
+        grids: list[Size],
     ) -> Encoded:
-        """One row from its pictures: ``pooled`` [T, dim], ``hidden`` T x [P + N, d], ``grids`` T x (H, W)."""
+        """One row from its pictures: ``pooled`` [T, dim], ``prefixes`` T x [P, d], ``patches`` T x [N, d], ``grids``
+        T x (H, W)."""
         vector = None if pooled is None else pooled[0] if self.modality == "image" else self._over_time(pooled)
         times = row.times_s if self.modality == "video" else None
         if self.per_frame:
             none = None if pooled is None else pooled[:0]
             return Encoded(vector, tokens=pooled, prefix_tokens=none, grid=(len(grids), 1, 1), times_s=times)
-        prefix, (height, width) = self.prefix_length(), grids[0]
-        patches = slice(prefix, prefix + height * width)
+        height, width = grids[0]
         return Encoded(
             vector,
-            tokens=np.concatenate([h[patches] for h in hidden]) if hidden else None,
-            prefix_tokens=np.concatenate([h[:prefix] for h in hidden]) if hidden else None,
+            tokens=_joined([one[: height * width] for one in patches]),
+            prefix_tokens=_joined(prefixes),
             grid=(len(grids), height, width),
             times_s=times,
         )
@@ -170,6 +185,14 @@ class PictureEncoder(PixelEncoder):
         pool = self.config.temporal_pool
         pooled: np.ndarray = vectors[0] if pool == "first" else getattr(vectors, pool)(axis=0)
         return pooled
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray | None:
+    """Parts [n, d] as one; a copy only if they do not lie one after the other."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    whole = adjacent(parts)
+    return np.concatenate(parts) if whole is None else whole.reshape(-1, whole.shape[-1])
 
 
 def _frames(row: Prepared) -> list[dict[str, np.ndarray]]:
@@ -203,11 +226,11 @@ class TubeletEncoder(PixelEncoder):
 
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         model = self.model.config
-        pixels = self.finish(np.stack([row.inputs["pixels"] for row in rows]))
+        pixels = self.finish([row.inputs["pixels"] for row in rows])
         height, width = grid_of(pixels.shape[-2:], model.patch_size)
         hidden = self.last_hidden_state(pixels).float()
-        pooled = to_host(hidden.mean(dim=1))
-        tokens = to_host(hidden) if want_tokens else None
+        pooled = download(hidden.mean(dim=1))
+        tokens = download(hidden, self.token_dtype) if want_tokens else None
         done: list[Encoded | SampleError] = []
         for i, row in enumerate(rows):
             times = None if row.times_s is None else row.times_s[:: model.tubelet_size]
@@ -229,9 +252,3 @@ def grid_of(picture: Sequence[int], patch_size: Any) -> Size:
     """Patches (H, W) of a picture (height, width)."""
     patch = pair(patch_size)
     return int(picture[0]) // patch[0], int(picture[1]) // patch[1]
-
-
-def to_host(values: torch.Tensor) -> np.ndarray:
-    """float32 on the host."""
-    array: np.ndarray = values.float().cpu().numpy()
-    return array

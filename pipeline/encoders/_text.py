@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.encoders._device import download, upload
 from pipeline.encoders.base import Encoded
 from pipeline.errors import ConfigError
 from pipeline.tokenizers.base import Prepared
@@ -34,8 +35,6 @@ def tokenizer_name(checkpoint: Checkpoint) -> str:
 
 def pad(rows: Sequence[Prepared], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """``input_ids`` [B, L] and ``attention_mask`` [B, L], int64, padded on the right to the longest row."""
-    import torch
-
     longest = max(len(row.inputs["input_ids"]) for row in rows)
     ids = np.full((len(rows), longest), pad_id, np.int64)
     mask = np.zeros((len(rows), longest), np.int64)
@@ -43,7 +42,7 @@ def pad(rows: Sequence[Prepared], pad_id: int, device: torch.device) -> tuple[to
         n = len(row.inputs["input_ids"])
         ids[i, :n] = row.inputs["input_ids"]
         mask[i, :n] = 1
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+    return upload(ids, device), upload(mask, device)
 
 
 def split(rows: Sequence[Prepared], pooled: torch.Tensor, hidden: torch.Tensor | None) -> list[Encoded]:
@@ -51,8 +50,8 @@ def split(rows: Sequence[Prepared], pooled: torch.Tensor, hidden: torch.Tensor |
 
     Special tokens that lead (CLS, BOS) are the prefix; those that follow are no output.
     """
-    vectors = pooled.float().cpu().numpy()
-    states = None if hidden is None else hidden.float().cpu().numpy()
+    vectors = download(pooled)
+    states = None if hidden is None else download(hidden)
     done = []
     for i, row in enumerate(rows):
         if states is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pipeline.encoders._pixels import PictureEncoder, Seen, Size, pair, to_host
+from pipeline.encoders._pixels import PictureEncoder, Size, pair
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import ENOUGH_TOKENS, Encoded, EncoderSpec
 from pipeline.errors import SampleError
@@ -72,9 +72,3 @@ class TwoTowerEncoder(PictureEncoder):
     @abstractmethod
     def read(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         """One forward pass of the text tower."""
-
-
-def seen(out: Any, grids: list[Size], want_hidden: bool) -> Seen:
-    """A vision tower's output on the host."""
-    pooled = None if out.pooler_output is None else to_host(out.pooler_output)
-    return Seen(pooled, to_host(out.last_hidden_state) if want_hidden else None, grids)

@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 
 from pipeline.encoders import _audio
 from pipeline.encoders._audio import EncodedPart, Part
+from pipeline.encoders._device import download, upload
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import SampleError
@@ -103,12 +104,10 @@ class AstEncoder(TransformersEncoder):
         return [chunk for chunk in chunks if len(chunk) >= self.frame]
 
     def _encode(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
-        import torch
-
         mel = np.concatenate([_audio.extract(self.extractor, part.samples)["input_values"] for part in parts])
-        output = self.model(torch.from_numpy(mel).to(self.device, self.dtype))
-        pooled = output.pooler_output.float().cpu().numpy()
-        states = output.last_hidden_state.float().cpu().numpy() if want_tokens else None
+        output = self.model(upload(mel, self.device, self.dtype))
+        pooled = download(output.pooler_output)
+        states = download(output.last_hidden_state) if want_tokens else None
         done = []
         for i, part in enumerate(parts):
             frames = 1 + (len(part.samples) - self.frame) // self.shift

@@ -19,17 +19,20 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.checkpoint import Checkpoint, CheckpointConfig
+from pipeline.encoders._device import upload_stacked
 from pipeline.encoders._fit import Fit
 from pipeline.encoders._weights import quiet
 from pipeline.errors import ConfigError, SampleError, describe, out_of_memory
 from pipeline.media import Modality
 from pipeline.tokenizers.base import Prepared
+from pipeline.turns import Turns
 
 if TYPE_CHECKING:
     import torch
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
+_BATCH_SIZE = {"cpu": 32, "cuda": 128}
 ENOUGH_TOKENS = 512
 """With so many tokens in a pass a core is as fast as with more."""
 
@@ -55,7 +58,7 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row of one feature, encoded. float32 arrays on the host.
+    """One row of one feature, encoded. float32 arrays on the host; ``tokens`` may be float16 and are then all finite.
 
     ``tokens`` [N, token_dim] in grid order, N = T*H*W, without class, register, special or padding
     tokens; ``prefix_tokens`` [P, token_dim]; ``token_ids`` [N] int32; ``pooled`` [dim], not
@@ -76,6 +79,9 @@ class Encoder(Protocol):
     ``tokenizer`` is the feature's tokenizer config, for what both must agree on. Constructing only
     stores. ``spec`` works on the driver; ``setup`` loads the weights in the worker.
     """
+
+    token_dtype: np.dtype
+    """In which the caller stores tokens: float16 or float32. Those that fit float16 may be given as such."""
 
     def check(self, where: str) -> None:
         """Raises ``ConfigError`` for what cannot work: modality, tokenizer, dtype, lengths."""
@@ -104,8 +110,12 @@ class TransformersEncoderConfig(CheckpointConfig):
     in float32; with ``device: cpu`` only."""
     device: Device = "auto"
     """``auto``: CUDA where there is one, else the CPU."""
-    batch_size: int = Field(default=32, ge=1)
-    """Rows in one forward pass; fewer for a while where memory runs out."""
+    compile: bool = False
+    """With ``device: cuda``: the model's layers as `torch.compile` makes them, other kernels with other roundings. The
+    first passes of a process take seconds for it."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Rows in one forward pass, fewer for a while where memory runs out; null: 32 on a CPU, 128 on a GPU, where small
+    models are as slow with 32."""
 
 
 def first_pass(lengths: Sequence[int], start: int, count: int, most: float | None) -> range:
@@ -140,6 +150,9 @@ def passes(lengths: Sequence[int], count: int, most: float | None) -> list[range
     return groups
 
 
+PASSES = Turns()
+"""Forward passes of this process: one row that finds no memory has it all to itself."""
+
 _MODELS: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
 
@@ -168,6 +181,7 @@ class TransformersEncoder(ABC):
         self.modality: Modality = modality
         self.tokenizer = tokenizer
         self.fit = Fit()
+        self.token_dtype = np.dtype(np.float32)
 
     # -- on the driver -------------------------------------------------------------------------
 
@@ -188,6 +202,12 @@ class TransformersEncoder(ABC):
                 f"{where}.encoder.dtype",
                 f"'int8' with device: {self.config.device}",
                 "device: cpu beside it, or another dtype for a GPU",
+            )
+        if self.config.compile and self.config.device != "cuda":
+            raise ConfigError(
+                f"{where}.encoder.compile",
+                f"true with device: {self.config.device}",
+                "device: cuda beside it, so that all rows have the same roundings",
             )
 
     @abstractmethod
@@ -224,13 +244,19 @@ class TransformersEncoder(ABC):
 
     def load_key(self) -> Hashable:
         """Encoders of equal key in one process share one model in memory."""
-        return (type(self), self.checkpoint.path, self.config.dtype, str(self.device), self.modality)
+        return (*self._loaded_as(), self.modality)
+
+    def _loaded_as(self) -> tuple[Hashable, ...]:
+        return (type(self), self.checkpoint.path, self.config.dtype, str(self.device), self.config.compile)
 
     def _loaded(self) -> torch.nn.Module:
         model = self.load().eval().requires_grad_(False)
         if self.config.dtype == "int8":
             model = import_module("pipeline.encoders._int8").quantise(model)
-        return model.to(self.device)
+        model = model.to(self.device)
+        if self.config.compile:
+            import_module("pipeline.encoders._compiled").compile_layers(model, self.device, self.checkpoint.where)
+        return model
 
     @abstractmethod
     def load(self) -> torch.nn.Module:
@@ -306,12 +332,15 @@ class TransformersEncoder(ABC):
         group = first_pass(lengths, start, self.batch_size, None if most is None else most * self.fit.share)
         return tight(lengths, group, self.enough) if self.enough and self.device.type == "cpu" else group
 
-    def _tried(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError] | str:
+    def _tried(
+        self, rows: Sequence[Prepared], want_tokens: bool, alone: bool = False
+    ) -> list[Encoded | SampleError] | str:
         """What ``forward`` gives, or in one line where memory ran out."""
         import torch
 
         try:
-            encoded = self.forward(rows, want_tokens)
+            with PASSES.alone() if alone else PASSES.shared():
+                encoded = self.forward(rows, want_tokens)
             self.fit.went_well()
             return encoded
         except Exception as error:
@@ -324,11 +353,15 @@ class TransformersEncoder(ABC):
         return told
 
     def _alone(self, row: Prepared, want_tokens: bool, told: str) -> Encoded | SampleError:
-        """A row that did not fit alone: again in smaller steps, where it has some."""
+        """A row that did not fit: again while no other call holds memory, then in smaller steps, where it has some."""
         share = self.fit.share
+        if self.device.type == "cuda":
+            encoded = self._tried([row], want_tokens, alone=True)
+            if not isinstance(encoded, str):
+                return encoded[0]
         while self.in_pieces and self.batch_size > 1:
             self.fit.halve()
-            encoded = self._tried([row], want_tokens)
+            encoded = self._tried([row], want_tokens, alone=True)
             if not isinstance(encoded, str):
                 return encoded[0]
         self.fit.share = share  # it says nothing about other rows
@@ -337,7 +370,7 @@ class TransformersEncoder(ABC):
     @property
     def batch_size(self) -> int:
         """Rows, or pieces of rows, in one forward pass: the config's, or as many as fit into memory."""
-        return self.fit.of(self.config.batch_size)
+        return self.fit.of(self.config.batch_size or _BATCH_SIZE[self.device.type])
 
     @property
     def in_pieces(self) -> bool:
@@ -362,6 +395,4 @@ class TransformersEncoder(ABC):
 
     def stack(self, rows: Sequence[Prepared], name: str) -> torch.Tensor:
         """Input ``name`` of all rows as one tensor [B, ...] on the device."""
-        import torch
-
-        return torch.from_numpy(np.stack([row.inputs[name] for row in rows])).to(self.device)
+        return upload_stacked([row.inputs[name] for row in rows], self.device)

@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 
 from pipeline.encoders import _audio, _text
 from pipeline.encoders._audio import EncodedPart, Part
+from pipeline.encoders._device import download, upload
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import ENOUGH_TOKENS, Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import SampleError
@@ -113,18 +114,16 @@ class ClapEncoder(TransformersEncoder):
         return list(np.array_split(samples, math.ceil(len(samples) / self.span)))
 
     def _encode(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
-        import torch
-
         # One waveform at a time: given several, the extractor picks at random which of them counts as long.
         made = [_audio.extract(self.extractor, part.samples) for part in parts]
         mel = np.concatenate([one["input_features"] for one in made])
         is_longer = np.concatenate([one["is_longer"] for one in made])
         output = self.model.get_audio_features(
-            input_features=torch.from_numpy(mel).to(self.device, self.dtype),
-            is_longer=torch.from_numpy(is_longer).to(self.device),
+            input_features=upload(mel, self.device, self.dtype),
+            is_longer=upload(is_longer, self.device),
         )
-        pooled = output.pooler_output.float().cpu().numpy()
-        states = output.last_hidden_state.float().cpu().numpy() if want_tokens else None  # [B, d, F, T]
+        pooled = download(output.pooler_output)
+        states = download(output.last_hidden_state) if want_tokens else None  # [B, d, F, T]
         done = []
         for i, part in enumerate(parts):
             steps = min(self.steps, math.ceil(len(part.samples) * self.steps / self.span))

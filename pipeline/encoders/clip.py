@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.encoders._pixels import PictureConfig, Seen, grid_of
 from pipeline.encoders._text import check_tokenizer_files, pad, split, tokenizer_name
-from pipeline.encoders._towers import TwoTowerEncoder, seen
+from pipeline.encoders._towers import TwoTowerEncoder
 from pipeline.encoders.base import Encoded
 from pipeline.errors import SampleError
 from pipeline.tokenizers.base import Prepared
@@ -44,10 +44,10 @@ class ClipEncoder(TwoTowerEncoder):
         return 1
 
     def look(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
-        pixels = self.finish(np.stack([picture["pixels"] for picture in pictures]))
+        pixels = self.finish([picture["pixels"] for picture in pictures])
         out = self.model.get_image_features(pixel_values=pixels)
         grid = grid_of(pixels.shape[-2:], self.model.config.vision_config.patch_size)
-        return seen(out, [grid] * len(pictures), want_hidden)
+        return self.seen(out.pooler_output, out.last_hidden_state, [grid] * len(pictures), want_hidden)
 
     def read(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         # the tower is causal: what stands right of a text never reaches it, and its end-of-text token is

@@ -34,6 +34,7 @@ class RawEncoder:
 
     def __init__(self, config: RawConfig, checkpoint: Checkpoint | None, modality: Modality, tokenizer: Any) -> None:
         self.config, self.modality, self.tokenizer = config, modality, tokenizer
+        self.token_dtype = np.dtype(np.float32)
 
     def check(self, where: str) -> None:
         """The tokenizer checks its own fields; nothing else can be wrong."""

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.encoders._device import upload
 from pipeline.encoders._pixels import PictureConfig, Seen, Size, grid_of
 from pipeline.encoders._text import check_tokenizer_files, split, tokenizer_name
-from pipeline.encoders._towers import TwoTowerEncoder, seen
+from pipeline.encoders._towers import TwoTowerEncoder
 from pipeline.encoders.base import Encoded
 from pipeline.errors import ConfigError, SampleError, describe
 from pipeline.tokenizers.base import Prepared
@@ -94,28 +95,26 @@ class SiglipEncoder(TwoTowerEncoder):
     def look(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
         if self.naflex:
             return self._look_padded(pictures, want_hidden)
-        pixels = self.finish(np.stack([picture["pixels"] for picture in pictures]))
+        pixels = self.finish([picture["pixels"] for picture in pictures])
         out = self.model.get_image_features(pixel_values=pixels)
         grid = grid_of(pixels.shape[-2:], self.model.config.vision_config.patch_size)
-        return seen(out, [grid] * len(pictures), want_hidden)
+        return self.seen(out.pooler_output, out.last_hidden_state, [grid] * len(pictures), want_hidden)
 
     def _look_padded(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
         """Patches [n, P*P*C] of pictures of different shapes, padded to the longest and masked."""
-        import torch
-
         lengths = [len(picture["pixels"]) for picture in pictures]
         patches = np.zeros((len(pictures), max(lengths), pictures[0]["pixels"].shape[-1]), pictures[0]["pixels"].dtype)
         for i, picture in enumerate(pictures):
             patches[i, : lengths[i]] = picture["pixels"]
-        mask = torch.from_numpy((np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)).to(self.device)
+        mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
         shapes = np.stack([picture["spatial_shape"] for picture in pictures]).astype(np.int64)
         out = self.model.get_image_features(
-            pixel_values=self.finish(patches),
-            pixel_attention_mask=mask,
-            spatial_shapes=torch.from_numpy(shapes).to(self.device),
+            pixel_values=self.processor.finish(upload(patches, self.device)).to(self.dtype),
+            pixel_attention_mask=upload(mask, self.device),
+            spatial_shapes=upload(shapes, self.device),
         )
         grids = [(int(height), int(width)) for height, width in shapes]
-        return seen(out, grids, want_hidden)
+        return self.seen(out.pooler_output, out.last_hidden_state, grids, want_hidden)
 
     def read(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         """Every text is padded to the model's full length, as in training: padding is part of the input."""
@@ -130,8 +129,8 @@ class SiglipEncoder(TwoTowerEncoder):
             n = len(row.inputs["input_ids"])
             place = slice(self.text_length - n, None) if self.pad_left else slice(0, n)
             ids[i, place], mask[i, place] = row.inputs["input_ids"], 1
-        inputs = {"attention_mask": torch.from_numpy(mask).to(self.device)} if self.masked else {}
-        out = self.model.get_text_features(input_ids=torch.from_numpy(ids).to(self.device), **inputs)
+        inputs = {"attention_mask": upload(mask, self.device)} if self.masked else {}
+        out = self.model.get_text_features(input_ids=upload(ids, self.device), **inputs)
         hidden = out.last_hidden_state if want_tokens else None
         if hidden is not None and self.pad_left:  # bring every text to the front of its row
             hidden = torch.stack([h.roll(len(row.inputs["input_ids"]), 0) for h, row in zip(hidden, rows, strict=True)])

@@ -20,7 +20,6 @@ from pipeline.encoders._pixels import (
     Size,
     grid_of,
     pair,
-    to_host,
 )
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import EncoderSpec
@@ -94,7 +93,7 @@ class VitEncoder(PictureEncoder):
         return (super().load_key(), self._with_pooler)
 
     def look(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
-        pixels = self.finish(np.stack([picture["pixels"] for picture in pictures]))
+        pixels = self.finish([picture["pixels"] for picture in pictures])
         out = self.model(pixel_values=pixels)
         hidden = out.last_hidden_state
         if self.config.pool == "cls":
@@ -104,7 +103,7 @@ class VitEncoder(PictureEncoder):
         else:
             pooled = out.pooler_output
         grid = grid_of(pixels.shape[-2:], self.model.config.patch_size)
-        return Seen(to_host(pooled), to_host(hidden) if want_hidden else None, [grid] * len(pictures))
+        return self.seen(pooled, hidden, [grid] * len(pictures), want_hidden)
 
 
 def _weight_names(checkpoint: Checkpoint) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from pipeline.encoders import _audio
+from pipeline.encoders._device import download, upload
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import SampleError
@@ -121,24 +122,25 @@ class Wav2Vec2Encoder(TransformersEncoder):
             mask[i, : len(one)] = 1
         padded = not mask.all()
         hidden = self.model(
-            torch.from_numpy(batch).to(self.device, self.dtype),
-            attention_mask=torch.from_numpy(mask).to(self.device) if padded else None,
+            upload(batch, self.device, self.dtype),
+            attention_mask=upload(mask, self.device) if padded else None,
         ).last_hidden_state.float()
+        kept = [hidden[i, : counts[i]] if padded else hidden[i] for i in range(len(rows))]
+        pooled = download(torch.stack([one.mean(0) for one in kept]))
+        if not want_tokens:
+            return [Encoded(pooled=one.copy()) for one in pooled]
+        step_s = self.samples_per_token / self.extractor.sampling_rate
+        states = download(hidden)
         done = []
         for i, row in enumerate(rows):
-            kept = hidden[i, : counts[i]] if padded else hidden[i]
-            pooled = kept.mean(0).cpu().numpy()
-            if not want_tokens:
-                done.append(Encoded(pooled=pooled))
-                continue
-            step_s = self.samples_per_token / self.extractor.sampling_rate
+            n = len(kept[i])
             done.append(
                 Encoded(
-                    pooled=pooled,
-                    tokens=kept.cpu().numpy().copy(),
-                    prefix_tokens=np.zeros((0, kept.shape[1]), np.float32),
-                    grid=(len(kept), 1, 1),
-                    times_s=_audio.start_s(row) + step_s * np.arange(len(kept)),
+                    pooled=pooled[i].copy(),
+                    tokens=states[i, :n].copy(),
+                    prefix_tokens=np.zeros((0, states.shape[2]), np.float32),
+                    grid=(n, 1, 1),
+                    times_s=_audio.start_s(row) + step_s * np.arange(n),
                 )
             )
         return done

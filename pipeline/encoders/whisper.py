@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 
 from pipeline.encoders import _audio
 from pipeline.encoders._audio import EncodedPart, Part
+from pipeline.encoders._device import download, upload
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import SampleError
@@ -96,10 +97,13 @@ class WhisperEncoder(TransformersEncoder):
         import torch
 
         mel = np.concatenate([_audio.extract(self.extractor, part.samples)["input_features"] for part in parts])
-        hidden = self.model(torch.from_numpy(mel).to(self.device, self.dtype)).last_hidden_state.float()
+        hidden = self.model(upload(mel, self.device, self.dtype)).last_hidden_state.float()
+        longest = hidden.shape[1]
+        counts = [min(longest, math.ceil(len(part.samples) / self.samples_per_token)) for part in parts]
+        pooled = download(torch.stack([one[:n].mean(0) for one, n in zip(hidden, counts, strict=True)]))
+        states = download(hidden) if want_tokens else None
         done = []
-        for part, states in zip(parts, hidden, strict=True):
-            kept = states[: math.ceil(len(part.samples) / self.samples_per_token)]
-            tokens = kept.cpu().numpy().copy() if want_tokens else None
-            done.append(EncodedPart(kept.mean(0).cpu().numpy(), len(kept), float(len(kept)), tokens))
+        for i, n in enumerate(counts):
+            tokens = None if states is None else states[i, :n].copy()
+            done.append(EncodedPart(pooled[i].copy(), n, float(n), tokens))
         return done

@@ -21,6 +21,12 @@ from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
 from pipeline.tensors import list_column, unpack, vector_list_column
 from pipeline.tokenizers.base import Prepared
 
+CALLS_ON_GPU = 3
+"""So many tables at once: the host unpacks and packs some while the device computes another."""
+
+_SWITCH_S = 5e-4
+"""A call lets others go on for each copy that it makes; 5 ms to get on again (Python's own) are most of its time."""
+
 
 class Alone(Protocol):
     """Whom to tell of each row before it is encoded by itself. Raises ``SampleError`` where it is not to be tried."""
@@ -31,7 +37,10 @@ class Alone(Protocol):
 
 
 class EncodeStage:
-    """Hosts the encoders of some features. Maps rows with inputs to rows with stored columns."""
+    """Hosts the encoders of some features. Maps rows with inputs to rows with stored columns.
+
+    Several threads may call it at once, while none has set ``alone``.
+    """
 
     alone: Alone | None = None
     """Set for tables at which a process died: their rows are encoded one by one."""
@@ -48,6 +57,7 @@ class EncodeStage:
     def setup(self) -> None:
         for feature in self.features:
             encoder = feature.encoder()
+            encoder.token_dtype = np.dtype(feature.token_dtype)
             encoder.setup()
             self.encoders[feature.name] = encoder
             if feature.emits("embedding"):
@@ -59,6 +69,7 @@ class EncodeStage:
             torch.set_num_threads(self.threads)
             if torch.cuda.is_initialized():  # a device that computes nothing is told before a row can be blamed
                 torch.ones(8, device="cuda").sum().item()
+                sys.setswitchinterval(_SWITCH_S)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         failures: list[list[Failure]] = [[] for _ in range(len(table))]
@@ -162,8 +173,10 @@ class EncodeStage:
                 ]
         for part, values in vectors.items():
             dtype = np.dtype(feature.config.store.embedding if part == "embedding" else feature.token_dtype)
+            if part == "token_ids" or (part == "embedding" and unstorable(projected, dtype) is None):
+                continue
             for i, value in enumerate(values):
-                if value is not None and part != "token_ids" and i not in broken:
+                if value is not None and i not in broken and value.dtype != np.float16:  # those are finite
                     problem = unstorable(value, dtype)
                     if problem is not None:
                         broken[i] = problem
@@ -202,6 +215,9 @@ def _arrays(rows: Sequence[Encoded | None], name: str) -> list[np.ndarray | None
 
 def unstorable(values: np.ndarray, dtype: np.dtype) -> SampleError | None:
     """Why ``values`` cannot be stored as ``dtype``: not finite, or too large for it."""
+    most = float(np.finfo(np.float16 if dtype == np.float16 else np.float32).max)
+    if not values.size or (float(values.min()) >= -most and float(values.max()) <= most):  # false of NaN too
+        return None
     if not np.isfinite(values).all():
         return SampleError(
             "nan", f"the encoder returned {int((~np.isfinite(values)).sum())} values that are not finite"

@@ -1,0 +1,55 @@
+"""What `nvidia-smi` says, line by line; of a machine without it, nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.benchmark.busy import Busy
+
+
+def _driver(folder: Path, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    """A command of that name before all others on the path."""
+    command = folder / "nvidia-smi"
+    command.write_text(f'#!/bin/sh\necho "$@" > {folder}/asked\n{words}\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_the_mean_of_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _driver(tmp_path, monkeypatch, "while true; do echo ' 80'; echo 40; echo '[N/A]'; sleep 0.05; done")
+    with Busy() as busy:
+        begun = time.time()
+        time.sleep(1.0)
+        ended = time.time()
+    assert busy.within([(begun, ended)]) == pytest.approx(0.6)
+    assert busy.within([(begun - 9, begun - 8)]) is None
+    assert "--query-gpu=utilization.gpu" in (tmp_path / "asked").read_text()
+    assert "--id" not in (tmp_path / "asked").read_text()
+
+
+def test_only_what_was_seen_inside_counts() -> None:
+    busy = Busy()
+    busy.seen = [(0.0, 1.0), (1.0, 0.2), (1.1, 0.4), (1.25, 0.8), (2.0, 0.9)]
+    assert busy.within([(1.0, 1.5)]) == 0.8, "the look at 1.1 tells of the time before 1.0 too"
+    assert busy.within([(1.0, 1.5), (1.7, 2.0)]) == pytest.approx(0.85)
+
+
+def test_the_devices_that_the_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _driver(tmp_path, monkeypatch, "sleep 9")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    with Busy() as busy:
+        while not (tmp_path / "asked").exists() or not (tmp_path / "asked").read_text():
+            time.sleep(0.01)
+    assert "--id=1,3" in (tmp_path / "asked").read_text()
+    assert busy.within([(0.0, time.time())]) is None
+
+
+def test_a_machine_without_it_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with Busy() as busy:
+        pass
+    assert busy.within([(0.0, time.time())]) is None
