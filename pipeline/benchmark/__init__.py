@@ -28,7 +28,7 @@ from pipeline import config as configs
 from pipeline import features as binding
 from pipeline import plan, report
 from pipeline.benchmark import bare, corpus, reference, result, stage, walls
-from pipeline.benchmark.alone import apart, on_gpu
+from pipeline.benchmark.alone import apart, at_once, on_gpu
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
 
@@ -81,6 +81,10 @@ def measure(
         tell("bare loops: decode and encode, one thread")
         found = apart("the bare loops", bare.measure, config, features, samples, _BARE_S)
         told["bare"] = result.of_bare(found, cores, gpus)
+        if not gpus:
+            tell(f"the same with all {cores:g} cores at work")
+            each = at_once("the bare loops", round(cores), bare.measure, config, features, samples, _BARE_S)
+            told["bare"] |= result.of_all_cores(each)
         if against == "reference":
             tell("reference: transformers' own processor and model, one thread")
             loops = apart("the reference", reference.measure, config, features, samples, _REFERENCE_S)
@@ -93,6 +97,8 @@ def measure(
         few, many = (_run(config, samples, count, times, folder, tell) for times in (1, 3))
         told["run"] = result.of_walls(told["bare"]["ideal_rows_per_second"], few, many)
         told["run"]["block_rows"] = block_rows
+        if rate := told["bare"].get("all_cores_rows_per_second"):
+            told["run"]["of_all_cores"] = round(told["run"]["rows_per_second"] / rate, 4)
         if told.get("reference", {}).get("rows_per_second"):
             ratio = told["run"]["rows_per_second"] / told["reference"]["rows_per_second"]
             told["run"]["against_reference"] = round(ratio, 3)

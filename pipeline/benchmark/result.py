@@ -32,6 +32,16 @@ def of_bare(bare: Bare, cores: float, gpus: float) -> dict[str, Any]:
     }
 
 
+def of_all_cores(each: list[Bare]) -> dict[str, Any]:
+    """Milliseconds of CPU per row where each core runs the loops, and the rows/s of all: what a machine has left of the
+    ideal once its cores share caches and memory."""
+    rows = sum(bare.rows for bare in each)
+    return {
+        "all_cores_ms": _ms(sum(bare.decode_s + bare.encode_s for bare in each) / rows),
+        "all_cores_rows_per_second": round(sum(bare.rows / (bare.decode_s + bare.encode_s) for bare in each), 3),
+    }
+
+
 def binds(decode_s: float, encode_s: float, device_s: float | None, cores: float, gpus: float) -> str:
     """Which stage holds a row back, and what to change."""
     if device_s is not None and gpus:

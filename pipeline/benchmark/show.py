@@ -38,6 +38,8 @@ def _bare(bare: dict[str, Any], console: Console) -> None:
         f"{bare['encode_ms']:.2f} ms ({each}){device}; opening and cutting {bare['probe_ms']:.2f} ms"
     )
     console.print(f"ideal: {bare['ideal_rows_per_second']:.1f} rows/s. {bare['binds']}")
+    if rate := bare.get("all_cores_rows_per_second"):
+        console.print(f"the same with all cores at work: {bare['all_cores_ms']:.2f} ms a row, {rate:.1f} rows/s in all")
 
 
 def _reference(reference: dict[str, Any], console: Console) -> None:
@@ -51,9 +53,10 @@ def _reference(reference: dict[str, Any], console: Console) -> None:
 def _run(run: dict[str, Any], reference: float | None, console: Console) -> None:
     few, many = run["rows"]
     versus = f", {run['against_reference']:.2f} x the reference" if reference else ""
+    loops = f", {run['of_all_cores']:.3f} of the loops on all cores" if "of_all_cores" in run else ""
     console.print(
         f"\nruns of {few} and {many} rows: {run['seconds'][0]:.1f} and {run['seconds'][1]:.1f} s; at the margin "
-        f"{run['rows_per_second']:.1f} rows/s: efficiency {run['efficiency']:.3f}{versus}"
+        f"{run['rows_per_second']:.1f} rows/s: efficiency {run['efficiency']:.3f}{loops}{versus}"
     )
     table = Table(box=None, pad_edge=False)
     for name in ("CPU", "ms a row", "s once"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.benchmark.alone import apart, on_gpu, one_thread
+from pipeline.benchmark.alone import apart, at_once, on_gpu, one_thread
 from pipeline.errors import ConfigError, SampleError, TesseraError
 from tests.benchmark.measured import picture
 from tests.stages.media_fixtures import IMAGE, config
@@ -22,6 +22,12 @@ NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 def about_itself(*words: str, last: str) -> tuple[int, list[str | None], str]:
     return os.getpid(), [os.environ.get(name) for name in NAMES], " ".join([*words, last])
+
+
+def alone_for_a_second() -> tuple[int, float, float]:
+    begun = time.time()
+    time.sleep(1)
+    return os.getpid(), begun, time.time()
 
 
 def talk() -> None:
@@ -48,6 +54,17 @@ def test_it_gives_the_value_of_another_process_with_one_thread() -> None:
     assert threads == ["1", "1", "1"]
     assert words == "a b c"
     assert not psutil.pid_exists(pid)
+
+
+def test_several_begin_together() -> None:
+    found = at_once("a test", 3, alone_for_a_second)
+    assert len({pid for pid, _, _ in found}) == 3
+    assert max(begun for _, begun, _ in found) < min(ended for _, _, ended in found)
+
+
+def test_one_of_several_that_dies_is_told() -> None:
+    with pytest.raises(TesseraError, match=r"^the process of a test died: "):
+        at_once("a test", 2, kill_itself)
 
 
 @pytest.mark.parametrize(

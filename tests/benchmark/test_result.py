@@ -29,6 +29,12 @@ def test_the_ideal_without_a_gpu_shares_all_work_among_the_cores() -> None:
     }
 
 
+def test_all_cores_at_work() -> None:
+    """80 ms a row on one core, 120 on another."""
+    slow = replace(BARE, decode_s=9.0, encode_s=3.0)
+    assert result.of_all_cores([BARE, slow]) == {"all_cores_ms": 100.0, "all_cores_rows_per_second": 20.833}
+
+
 @pytest.mark.parametrize(
     ("cores", "gpus", "ideal", "binds"),
     [

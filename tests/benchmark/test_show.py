@@ -51,6 +51,23 @@ def test_it_tells_of_a_gpu() -> None:
     assert "decode-bound: 6.0 CPU cores per GPU needed, 4.0 there" in text
 
 
+def test_it_tells_how_busy_a_gpu_was() -> None:
+    told = whole(gpus=1.0, device="NVIDIA H100")
+    told["run"]["gpu_busy"] = 0.875
+    assert "2.00 cores busy at the margin, GPUs 88% of the larger run; writing" in shown(told)
+    assert "75.0% of them; the GPU" not in shown(encoding())
+    assert "0.750 of them; the GPU computes 93% of the time" in shown(encoding(busy=0.93))
+
+
+def test_it_tells_of_all_cores_at_work() -> None:
+    told = whole()
+    told["bare"] |= {"all_cores_ms": 100.0, "all_cores_rows_per_second": 40.0}
+    told["run"]["of_all_cores"] = 1.0
+    text = shown(told)
+    assert "the same with all cores at work: 100.00 ms a row, 40.0 rows/s in all" in text
+    assert "efficiency 0.800, 1.000 of the loops on all cores, 0.25 x the reference" in text
+
+
 def test_without_a_reference_it_tells_none() -> None:
     told = whole()
     del told["reference"], told["run"]["against_reference"]

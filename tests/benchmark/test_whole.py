@@ -109,5 +109,10 @@ def test_what_it_tells_adds_up(demo_corpus: Path, models: Path, tmp_path: Path) 
     for kind, ms in run["cpu_ms_per_row"].items():  # of the large run: what is paid once, and what its rows cost
         assert run["startup"]["cpu_s"][kind] + ms * many / 1e3 == pytest.approx(ends[kind], abs=0.05, rel=1e-2)
 
+    assert run["of_all_cores"] == pytest.approx(speed / bare["all_cores_rows_per_second"], rel=1e-2)
+    each = machine["cores"] * 1e3 / bare["all_cores_ms"]  # equal only if all cores are as fast
+    assert bare["all_cores_rows_per_second"] == pytest.approx(each, rel=0.2)
+    assert 0.3 < bare["all_cores_rows_per_second"] / bare["ideal_rows_per_second"] < 1.5
+
     assert 0 < run["efficiency"] <= 1.5
     assert run["peak_memory_bytes"][1] / run["peak_memory_bytes"][0] <= 1.5
