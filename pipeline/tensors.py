@@ -62,33 +62,45 @@ def list_column(arrays: Sequence[np.ndarray | None], value: pa.DataType) -> pa.L
 def vector_list_column(arrays: Sequence[np.ndarray | None], value: pa.DataType, width: int) -> pa.ListArray:
     """Arrays [N, width] as ``list<fixed_size_list<value, width>>``."""
     values = [np.zeros((0, width), np.float32) if a is None else a for a in arrays]
-    flat = _joined(values, width, np.dtype(value.to_pandas_dtype()))
+    flat = _cast(values, width, np.dtype(value.to_pandas_dtype()))
     inner = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), width)
     return pa.ListArray.from_arrays(_offsets([len(a) for a in values]), inner, mask=_nulls(arrays))
 
 
 def adjacent(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Arrays that lie one after the other in memory as one [B, ...], without a copy; None if they do not."""
+    """Arrays that lie one after the other in one buffer as one [B, ...], without a copy; None if they do not."""
     first = arrays[0]
-    place, size = first.__array_interface__["data"][0], first.nbytes
+    owner, place, size = _owner(first), first.__array_interface__["data"][0], first.nbytes
     for number, one in enumerate(arrays):
         if one.shape != first.shape or one.dtype != first.dtype or not one.flags.c_contiguous:
             return None
-        if one.__array_interface__["data"][0] != place + number * size:
+        if one.__array_interface__["data"][0] != place + number * size or _owner(one) is not owner:
             return None
     return np.lib.stride_tricks.as_strided(
         first, (len(arrays), *first.shape), (size, *first.strides), writeable=first.flags.writeable
     )
 
 
-def _joined(values: list[np.ndarray], width: int, dtype: np.dtype[Any]) -> np.ndarray:
+def _owner(array: np.ndarray) -> Any:
+    """What holds the memory of ``array``. Two buffers that happen to be neighbours have two: a view holds only one."""
+    holder: Any = array
+    while (base := getattr(holder, "base", None)) is not None:
+        holder = base
+    return holder
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays [n, d] as one [sum of n, d]; a copy only if they are not `adjacent`."""
+    whole = adjacent(parts)
+    return np.concatenate(parts) if whole is None else whole.reshape(-1, *whole.shape[2:])
+
+
+def _cast(values: list[np.ndarray], width: int, dtype: np.dtype[Any]) -> np.ndarray:
     """Arrays [n, width] as one of ``dtype``."""
     torch = sys.modules.get("torch")
     values = [one for one in values if len(one)]
-    if values and values[0].dtype == dtype and (whole := adjacent(values)) is not None:
-        return whole
     if dtype != np.float16 or torch is None or all(one.dtype == dtype for one in values):
-        return (np.concatenate(values) if values else np.zeros((0, width))).astype(dtype, copy=False)
+        return (joined(values) if values else np.zeros((0, width))).astype(dtype, copy=False)
     # the same bits in a sixth of numpy's time, without a copy between
     flat = np.empty((sum(map(len, values)), width), np.float16)
     start = 0

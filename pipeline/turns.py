@@ -30,9 +30,11 @@ class Turns:
     def alone(self) -> Iterator[None]:
         with self._changed:
             self._waiting += 1
-            self._changed.wait_for(lambda: not self._taken and not self._inside)
-            self._waiting -= 1
-            self._taken = True
+            try:
+                self._changed.wait_for(lambda: not self._taken and not self._inside)
+                self._taken = True
+            finally:
+                self._waiting -= 1
         try:
             yield
         finally:

@@ -331,6 +331,15 @@ def test_what_decides_the_values_changes_a_fingerprint(models: Path, clip: Path,
     assert same == []
 
 
+def test_layers_that_are_not_compiled_are_named_in_no_fingerprint(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier datasets do not know of them."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # whose devices are not looked at
+    one = feature("text", "clip", clip)
+    compiled = {**one, "encoder": {**one["encoder"], "device": "cuda", "compile": True}}
+    assert "compile" not in bind_one(one).identity["feature"]["encoder"]
+    assert bind_one(one).fingerprint != bind_one(compiled).fingerprint
+
+
 def test_a_head_counts_by_its_weights_not_by_its_place(models: Path, tmp_path: Path) -> None:
     def fingerprint(path: Path) -> str:
         head = {"kind": "linear", "weights": str(path)}

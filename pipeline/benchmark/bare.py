@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import time
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ class Bare:
     encode_s: float = 0.0
     """With a GPU: what its host took."""
     device_s: float | None = None
-    """Wall seconds of encoding with a GPU; None without one."""
+    """Wall seconds of encoding with a GPU, one call at a time, where a run has three at work; None without one."""
     encode_by_feature: dict[str, float] = field(default_factory=dict)
     failed: int = 0
     """Features of rows that could not be decoded or encoded."""
@@ -121,6 +122,8 @@ def measure(config: PipelineConfig, features: tuple[Feature, ...], samples: pa.T
     malloc.keep_pages()
     loops = Loops(config, features)
     one_thread()
+    gc.collect()
+    gc.freeze()  # as in a run's processes
     blocks = loops.rows(samples)
     loops.encoded(loops.decoded(next(blocks)))
     loops.took = Bare(device_s=0.0 if loops.gpu else None)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from types import TracebackType
 
 _EVERY_MS = 200
+_LOOKS_BACK_S = 1.0
+"""A look tells of so much time before it, at most."""
 
 
 class Busy:
@@ -36,19 +38,18 @@ class Busy:
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip().isdigit():  # a device that cannot tell says [N/A]
-                self.seen.append((time.time(), int(line) / 100))
+        with process.stdout:
+            for line in process.stdout:
+                if line.strip().isdigit():  # a device that cannot tell says [N/A]
+                    self.seen.append((time.time(), int(line) / 100))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            self._thread.join()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
+            self._thread.join(_EVERY_MS / 1e3)  # not for what else may hold its end of the pipe
 
     def within(self, spans: Sequence[tuple[float, float]]) -> float | None:
-        """Mean of all devices over ``spans`` of `time.time()`, but for what lies across their edges; None: not told."""
-        told = [part for at, part in self.seen if any(a + _EVERY_MS / 1e3 <= at <= b for a, b in spans)]
+        """Mean of all devices over ``spans`` of `time.time()`, by looks that tell of nothing else; None: not told."""
+        told = [part for at, part in self.seen if any(a + _LOOKS_BACK_S <= at <= b for a, b in spans)]
         return sum(told) / len(told) if told else None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 _BLOCKS = 4
-_TURN_S = 1.0
+_TURN_S = 3.0
 """With a GPU each side's turn takes at least so long, by the stage: its first and last tables overlap with none."""
 _Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 

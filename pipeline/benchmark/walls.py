@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from pipeline.benchmark.alone import on_gpu
 from pipeline.benchmark.busy import Busy
 from pipeline.config import PipelineConfig
 from pipeline.errors import TesseraError
@@ -83,7 +84,7 @@ def run(config: PipelineConfig, folder: str) -> Wall:
     with tempfile.TemporaryFile() as told:
         command = [sys.executable, "-m", "jobs.cli", "extract", path]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told)
-        with Busy() as busy:
+        with Busy() if on_gpu(config) else contextlib.nullcontext() as busy:
             try:
                 line, first_shard_s = _watch(process, os.path.join(folder, "dataset", "v1", "data"), started)
             finally:
@@ -107,7 +108,7 @@ def run(config: PipelineConfig, folder: str) -> Wall:
         cpu_s=line[-1][1],
         line=line,
         failed=report["rows_with_failures"],
-        gpu_busy=busy.within([(started + first_row_s, started + seconds)]),
+        gpu_busy=busy.within([(started + first_row_s, started + seconds)]) if busy else None,
     )
 
 

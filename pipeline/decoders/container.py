@@ -6,6 +6,7 @@ where the container has an index, all of it elsewhere.
 
 from __future__ import annotations
 
+import gc
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _INDEXED = ("mov", "matroska")
 _TAIL_S = 5.0
 _MAX_DAMAGED = 10_000
+_MAX_UNFREED = 1 << 27
 _LISTS = frozenset(("hls", "concat", "dash", "sdp", "rtsp", "image2", "imf", "webm_dash_manifest"))
 _OPTIONS = {"protocol_whitelist": "file"}  # FFmpeg would follow addresses that it finds inside a file
 
@@ -291,7 +293,22 @@ def upright(frame: Any, size: tuple[int, int] | None = None, reformatter: Any = 
     pixels = np.asarray(convert(frame, width=width, height=height, format="rgb24", threads=1).to_ndarray())
     if swapped:
         pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    _let_go(frame)
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+_unfreed = 0
+"""Bytes of frames that only the collector frees."""
+
+
+def _let_go(frame: Any) -> None:
+    """A frame whose side data was looked at and that data hold each other, and the collector counts objects, not bytes:
+    a process would hold gigabytes of frames."""
+    global _unfreed
+    _unfreed += 3 * frame.width * frame.height
+    if _unfreed > _MAX_UNFREED:
+        gc.collect()
+        _unfreed = 0
 
 
 def upright_size(frame: Any, height: int, width: int) -> tuple[int, int]:

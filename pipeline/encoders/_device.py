@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 _FLOAT32 = np.dtype(np.float32)
+_MOST = float(np.finfo(np.float16).max)
 
 
 def upload(array: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -52,9 +53,8 @@ def download(values: torch.Tensor, dtype: np.dtype = _FLOAT32) -> np.ndarray:
     import torch
 
     if dtype == np.float16 and values.numel():
-        halves = values.half()
-        array, ends = _received(halves, torch.stack(torch.aminmax(halves)))
-        if np.isfinite(ends).all():  # not where a value is NaN
+        array, (least, most) = _received(values.half(), torch.stack(torch.aminmax(values)).float())
+        if least >= -_MOST and most <= _MOST:  # not where a value is NaN
             return array
     (array,) = _received(values.float())
     return array
@@ -64,9 +64,9 @@ def _received(*values: torch.Tensor) -> list[np.ndarray]:
     import torch
 
     device = values[0].device
+    values = tuple(one.contiguous() for one in values)  # by the stream that computes; a view would hold the whole
     if device.type != "cuda":
         return [one.cpu().numpy() for one in values]
-    values = tuple(one.contiguous() for one in values)  # by the stream that computes
     hosts = [torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in values]
     _, down = _copying(device)
     down.wait_stream(torch.cuda.current_stream(device))

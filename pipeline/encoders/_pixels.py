@@ -14,7 +14,7 @@ from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.media import Modality
-from pipeline.tensors import adjacent
+from pipeline.tensors import joined
 from pipeline.tokenizers._processor import PixelProcessor, load_processor
 from pipeline.tokenizers.base import Prepared
 
@@ -141,7 +141,8 @@ class PictureEncoder(PixelEncoder):
         want_hidden = want_tokens and not self.per_frame
         step = self.batch_size
         parts = [self.look(pictures[i : i + step], want_hidden) for i in range(0, len(pictures), step)]
-        pooled = _joined([part.pooled for part in parts if part.pooled is not None])
+        vectors = [part.pooled for part in parts if part.pooled is not None]
+        pooled = joined(vectors) if vectors else None
         prefixes = [one for part in parts if part.prefix is not None for one in part.prefix]
         patches = [one for part in parts if part.patches is not None for one in part.patches]
         grids = [grid for part in parts for grid in part.grids]
@@ -149,8 +150,8 @@ class PictureEncoder(PixelEncoder):
         start = 0
         for row, single in zip(rows, singles, strict=True):
             own = slice(start, start + len(single))
-            vectors = None if pooled is None else pooled[own]
-            done.append(self._encoded(row, vectors, prefixes[own], patches[own], grids[own]))
+            of_row = None if pooled is None else pooled[own]
+            done.append(self._encoded(row, of_row, prefixes[own], patches[own], grids[own]))
             start += len(single)
         return done
 
@@ -172,8 +173,8 @@ class PictureEncoder(PixelEncoder):
         height, width = grids[0]
         return Encoded(
             vector,
-            tokens=_joined([one[: height * width] for one in patches]),
-            prefix_tokens=_joined(prefixes),
+            tokens=joined([one[: height * width] for one in patches]) if patches else None,
+            prefix_tokens=joined(prefixes) if prefixes else None,
             grid=(len(grids), height, width),
             times_s=times,
         )
@@ -185,14 +186,6 @@ class PictureEncoder(PixelEncoder):
         pool = self.config.temporal_pool
         pooled: np.ndarray = vectors[0] if pool == "first" else getattr(vectors, pool)(axis=0)
         return pooled
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray | None:
-    """Parts [n, d] as one; a copy only if they do not lie one after the other."""
-    if len(parts) < 2:
-        return parts[0] if parts else None
-    whole = adjacent(parts)
-    return np.concatenate(parts) if whole is None else whole.reshape(-1, whole.shape[-1])
 
 
 def _frames(row: Prepared) -> list[dict[str, np.ndarray]]:

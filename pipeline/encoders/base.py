@@ -182,6 +182,8 @@ class TransformersEncoder(ABC):
         self.tokenizer = tokenizer
         self.fit = Fit()
         self.token_dtype = np.dtype(np.float32)
+        self._compiled: set[Hashable] = {None}
+        """Shapes of passes that went well; None: nothing is to be compiled."""
 
     # -- on the driver -------------------------------------------------------------------------
 
@@ -315,10 +317,12 @@ class TransformersEncoder(ABC):
         lengths = [self.length(row) for row in rows]
         start = 0
         while start < len(rows):
+            share = self.fit.share
             group = self._next_pass(lengths, start)
             encoded = self._tried([rows[i] for i in group], want_tokens)
             if isinstance(encoded, str) and len(group) > 1:
-                self.fit.halve()
+                if self.fit.share >= share:  # no other call has halved it meanwhile
+                    self.fit.halve()
                 while not self.in_pieces and len(self._next_pass(lengths, start)) > len(group) // 2:
                     self.fit.halve()
                 continue
@@ -338,33 +342,41 @@ class TransformersEncoder(ABC):
         """What ``forward`` gives, or in one line where memory ran out."""
         import torch
 
-        try:
-            with PASSES.alone() if alone else PASSES.shared():
+        shape = self._shape(rows) if self.config.compile else None
+        with PASSES.alone() if alone or shape not in self._compiled else PASSES.shared():
+            try:
                 encoded = self.forward(rows, want_tokens)
-            self.fit.went_well()
-            return encoded
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            told = describe(error)
-        self.fit.ran_out()  # only here are the tensors of the failed pass free
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+                self.fit.went_well()
+                self._compiled.add(shape)
+                return encoded
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                told = describe(error)
+            self.fit.ran_out()  # only here are the tensors of the failed pass free
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
         return told
+
+    def _shape(self, rows: Sequence[Prepared]) -> Hashable:
+        """What a pass' kernels are compiled for: while they are, no other may run through layers of that kind."""
+        pieces = sum(len(array) for row in rows for array in row.inputs.values()) if self.in_pieces else 0
+        return (len(rows), self.bucket(rows[-1]), self.length(rows[-1]), pieces)
 
     def _alone(self, row: Prepared, want_tokens: bool, told: str) -> Encoded | SampleError:
         """A row that did not fit: again while no other call holds memory, then in smaller steps, where it has some."""
-        share = self.fit.share
+        halved = 0
         if self.device.type == "cuda":
             encoded = self._tried([row], want_tokens, alone=True)
             if not isinstance(encoded, str):
                 return encoded[0]
         while self.in_pieces and self.batch_size > 1:
             self.fit.halve()
+            halved += 1
             encoded = self._tried([row], want_tokens, alone=True)
             if not isinstance(encoded, str):
                 return encoded[0]
-        self.fit.share = share  # it says nothing about other rows
+        self.fit.share = min(1.0, self.fit.share * 2**halved)  # it says nothing about other rows
         return SampleError("memory", told)
 
     @property

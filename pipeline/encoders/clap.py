@@ -71,7 +71,7 @@ class ClapEncoder(TransformersEncoder):
 
     def load_key(self) -> Hashable:
         """Without the modality: both towers are one model in memory."""
-        return (type(self), self.checkpoint.path, self.config.dtype, str(self.device))
+        return self._loaded_as()
 
     def load(self) -> torch.nn.Module:
         from transformers import ClapModel

@@ -127,7 +127,7 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
 
     def load_key(self) -> Hashable:
         """Without the modality: all four are one model in memory."""
-        return (type(self), self.checkpoint.path, self.config.dtype, str(self.device))
+        return self._loaded_as()
 
     def load(self) -> torch.nn.Module:
         from transformers import EmbeddingGemma2Model

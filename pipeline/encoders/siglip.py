@@ -62,7 +62,8 @@ class SiglipEncoder(TwoTowerEncoder):
         return "naflex" if self.naflex else super().bucket(row)
 
     def length(self, row: Prepared) -> int:
-        return row.inputs["pixels"].shape[-2] if self.naflex and self.sees else super().length(row)
+        """A text is padded to the model's length, however short."""
+        return row.inputs["pixels"].shape[-2] if self.naflex and self.sees else 0
 
     def setup(self) -> None:
         super().setup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import pickle
 import resource
@@ -59,6 +60,8 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
                 watcher = stage.watch = Watcher(note, memory_bytes)
                 retrying.on_wait = note.wait
                 stage.setup()
+                gc.collect()
+                gc.freeze()  # what is here stays: a collection looks at what a row leaves, and copies no page of a fork
                 reply = answer.write(None)
             except Exception as error:  # told by the parent, as an error of the run
                 reply = answer.write(portable(error))

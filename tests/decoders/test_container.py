@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import gc
 import socket
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import fsspec
 import numpy as np
 import pytest
 import soundfile
 
+from pipeline.decoders import container
 from pipeline.decoders.container import Container, decoding, upright
 from pipeline.errors import SampleError
 from pipeline.storage import Blob
@@ -210,3 +213,23 @@ def test_errors_of_memory_and_of_samples_keep_their_kind() -> None:
     with pytest.raises(SampleError) as caught, decoding():
         raise SampleError("limit", "x")
     assert caught.value.kind == "limit"
+
+
+def test_frames_that_were_shown_are_freed_though_nothing_collects(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyAV's frame and its side data hold each other; Python's collector comes every few hundred of them."""
+    gc.collect()
+    gc.disable()
+    try:
+        alive = 0
+        with av.open(str(data / "videos" / "mdn__flower.mp4")) as source:
+            for number, frame in enumerate(source.decode(video=0)):
+                monkeypatch.setattr(container, "_MAX_UNFREED", 10 * 3 * frame.width * frame.height)
+                upright(frame)
+                if number % 10 == 9:
+                    alive = max(alive, sum(isinstance(one, av.VideoFrame) for one in gc.get_objects()))
+                if number == 79:
+                    break
+        assert number > 40
+        assert alive <= 15
+    finally:
+        gc.enable()

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from pipeline.checkpoint import Checkpoint
+from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.base import passes, tight
 from pipeline.encoders.bert import BertConfig, BertEncoder
+from pipeline.encoders.clap import ClapConfig, ClapEncoder
+from pipeline.encoders.clip import ClipConfig, ClipEncoder
+from pipeline.encoders.embedding_gemma2 import EmbeddingGemma2Config, EmbeddingGemma2Encoder
+from pipeline.encoders.siglip import SiglipConfig, SiglipEncoder
+from pipeline.encoders.videomae import VideoMaeConfig, VideoMaeEncoder
+from pipeline.encoders.vit import VitConfig, VitEncoder
+from pipeline.encoders.vjepa2 import VJepa2Config, VJepa2Encoder
+from pipeline.encoders.wav2vec2 import Wav2Vec2Config, Wav2Vec2Encoder
+from pipeline.encoders.whisper import WhisperConfig, WhisperEncoder
+from pipeline.errors import ConfigError
+from pipeline.tokenizers.text import TextConfig
 from tests.encoders.sound_fixtures import assert_close, built, checkpoint, read, texts
 
 
@@ -82,3 +99,69 @@ def test_texts_are_padded_little_on_a_cpu(data: Path) -> None:
     encoder.encode(rows, False)
     words = sum(len(row.inputs["input_ids"]) for row in rows)
     assert words < sum(padded) < 1.25 * words  # in one pass: 1.94
+
+
+KINDS = {
+    "ast": (AstEncoder, AstConfig),
+    "bert": (BertEncoder, BertConfig),
+    "clap": (ClapEncoder, ClapConfig),
+    "clip": (ClipEncoder, ClipConfig),
+    "embedding_gemma2": (EmbeddingGemma2Encoder, EmbeddingGemma2Config),
+    "siglip": (SiglipEncoder, SiglipConfig),
+    "videomae": (VideoMaeEncoder, VideoMaeConfig),
+    "vit": (VitEncoder, VitConfig),
+    "vjepa2": (VJepa2Encoder, VJepa2Config),
+    "wav2vec2": (Wav2Vec2Encoder, Wav2Vec2Config),
+    "whisper": (WhisperEncoder, WhisperConfig),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoders_of_other_arithmetic_share_no_model(kind: str) -> None:
+    """Those of one process share one by their key."""
+    encoder_class, config_class = KINDS[kind]
+    keys = set()
+    for options in ({}, {"compile": True}, {"dtype": "bfloat16"}, {"checkpoint": "other"}):
+        config = config_class(kind=kind, **{"checkpoint": "one", **options})
+        encoder = encoder_class(config, Checkpoint(config.checkpoint, kind, None, "x"), "text", None)
+        encoder.device = torch.device("cpu")
+        keys.add(encoder.load_key())
+    assert len(keys) == 4
+
+
+def test_compiled_layers_are_of_a_cuda_device() -> None:
+    where = checkpoint("bert")
+    for device in ("auto", "cpu"):
+        config = BertConfig(kind="bert", checkpoint=where.path, device=device, compile=True)
+        with pytest.raises(
+            ConfigError, match=rf"features\.x\.encoder\.compile: true with device: {device}; device: cuda"
+        ):
+            BertEncoder(config, where, "text", TextConfig(kind="text")).check("features.x")
+
+
+def test_while_a_shape_is_compiled_no_other_pass_is_at_work(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second pass of the same shape is."""
+    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=4)
+    encoder.config = encoder.config.model_copy(update={"compile": True})
+    rows = read(["a small dog"] * 8, checkpoint("bert"))
+    inside, found, lock = [0], [], threading.Lock()
+    forward = encoder.forward
+
+    def slow(some: Any, want_tokens: bool) -> Any:
+        with lock:
+            inside[0] += 1
+            found.append(inside[0])
+        time.sleep(0.1)
+        done = forward(some, want_tokens)
+        with lock:
+            inside[0] -= 1
+        return done
+
+    monkeypatch.setattr(encoder, "forward", slow)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda some: encoder.encode(some, False), [rows[:4], rows[:3]]))
+    assert found == [1, 1]
+    found.clear()
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda some: encoder.encode(some, False), [rows[:4], rows[:3]]))
+    assert sorted(found) == [1, 2]

@@ -1,5 +1,5 @@
-"""Every family of encoders on a CUDA device: as on a CPU, by one thread and by several at once, with memory running
-out. `python -m pytest -m gpu` on a machine with one; left out where there is none."""
+"""Twelve encoders on a CUDA device: as on a CPU, by one thread and by several at once, with memory running out.
+`python -m pytest -m gpu` on a machine with one; left out where there is none."""
 
 from __future__ import annotations
 

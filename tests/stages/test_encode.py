@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.encoders._device import download
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.raw import RawEncoder
 from pipeline.errors import TesseraError
 from pipeline.stages.decode import DecodeStage
-from pipeline.stages.encode import EncodeStage
+from pipeline.stages.encode import EncodeStage, unstorable
 from pipeline.stages.probe import ProbeStage
 from pipeline.tensors import unpack
 from pipeline.tokenizers.base import Prepared
@@ -179,3 +181,40 @@ def test_a_row_that_is_nan_shares_a_batch_and_fails_alone(tmp_path: Path, models
             for i in (0, 2, 4):
                 expected = np.array(whole[column][i].as_py(), np.float64)
                 np.testing.assert_allclose(np.array(got[column][i].as_py(), np.float64), expected, atol=2e-3)
+
+
+def test_tables_at_once_become_what_they_become_one_by_one(tmp_path: Path, models: Path) -> None:
+    """Tokens as float16, in passes smaller than a table; compared when all are done, so that no view of a buffer that
+    was given away would be right any more."""
+    _pictures(tmp_path / "in", 24)
+    encoder = {"kind": "vit", "checkpoint": str(models / "dinov2"), "batch_size": 5}
+    feature = {"modality": "image", "tokenizer": {"kind": "patch"}, "encoder": encoder}
+    emit = ["embedding", "tokens", "prefix_tokens"]
+    settings = config(tmp_path / "in", {"i": {**feature, "emit": emit, "store": {"tokens": "float16"}}})
+    _, features, samples = bound(settings)
+    probe, decode, encode = (kind(settings, features) for kind in (ProbeStage, DecodeStage, EncodeStage))
+    for stage in (probe, decode, encode):
+        stage.setup()
+    tables = [decode(probe(samples.slice(start, 8))) for start in (0, 8, 16)]
+    columns = [field.name for field in features[0].fields()]
+    one_by_one = [encode(table).select(columns) for table in tables]
+    kept = [table.to_pylist() for table in one_by_one]
+    with ThreadPoolExecutor(3) as threads:
+        at_once = list(threads.map(encode, tables * 6))
+    for number, table in enumerate(at_once):
+        assert table.select(columns).to_pylist() == kept[number % 3]
+    assert kept[0] != kept[1]
+    assert one_by_one[0].schema.field("i_tokens").type.value_type.value_type == pa.float16()
+
+
+@pytest.mark.parametrize("largest", [65_504.0, 65_510.0])
+def test_what_fits_float16_does_not_hang_on_the_rows_beside_it(largest: float) -> None:
+    """65,510 would be rounded down to the largest float16."""
+    values = torch.full((2, 3, 4), 1.0)
+    values[0, 1, 2] = largest
+    for rest in (1.0, 70_000.0):
+        values[1, 0, 0] = rest
+        found = download(values, np.dtype(np.float16))
+        assert (found.dtype == np.float16) == (largest == 65_504.0 and rest == 1.0)
+        problem = None if found.dtype == np.float16 else unstorable(found[0], np.dtype(np.float16))
+        assert (problem is None) == (largest == 65_504.0)
