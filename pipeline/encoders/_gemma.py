@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.encoders._device import download, upload
-from pipeline.encoders.base import passes
+from pipeline.encoders._passes import passes
 
 if TYPE_CHECKING:
     import torch

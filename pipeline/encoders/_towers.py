@@ -6,9 +6,10 @@ from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from pipeline.encoders._passes import ENOUGH_TOKENS
 from pipeline.encoders._pixels import PictureEncoder, Size, pair
 from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import ENOUGH_TOKENS, Encoded, EncoderSpec
+from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.errors import SampleError
 from pipeline.media import Modality
 from pipeline.tokenizers._processor import load_processor

@@ -21,6 +21,7 @@ from pydantic import Field
 from pipeline.checkpoint import Checkpoint, CheckpointConfig
 from pipeline.encoders._device import upload_stacked
 from pipeline.encoders._fit import Fit
+from pipeline.encoders._passes import first_pass, tight
 from pipeline.encoders._weights import quiet
 from pipeline.errors import ConfigError, SampleError, describe, out_of_memory
 from pipeline.media import Modality
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
 _BATCH_SIZE = {"cpu": 32, "cuda": 128}
-ENOUGH_TOKENS = 512
-"""With so many tokens in a pass a core is as fast as with more."""
 
 
 @dataclass(frozen=True)
@@ -116,38 +115,6 @@ class TransformersEncoderConfig(CheckpointConfig):
     batch_size: int | None = Field(default=None, ge=1)
     """Rows in one forward pass, fewer for a while where memory runs out; null: 32 on a CPU, 128 on a GPU, where small
     models are as slow with 32."""
-
-
-def first_pass(lengths: Sequence[int], start: int, count: int, most: float | None) -> range:
-    """The items from ``start`` on, at most ``count``, that hold at most ``most`` once padded to the longest of them; at
-    least one."""
-    longest = 0
-    for i in range(start, min(start + count, len(lengths))):
-        longest = max(longest, lengths[i])
-        if i > start and most is not None and (i - start + 1) * longest > most:
-            return range(start, i)
-    return range(start, min(start + count, len(lengths)))
-
-
-def tight(lengths: Sequence[int], group: range, enough: int, padding: float = 0.05) -> range:
-    """``group``, of growing lengths, cut where more than the share ``padding`` of a pass would be padding, though not
-    to less than ``enough`` units: with so many a core is as fast as with more."""
-    held = 0
-    for count, i in enumerate(group, start=1):
-        padded = count * lengths[i]
-        if held >= enough and padded - held - lengths[i] > padding * padded:
-            return range(group.start, i)
-        held += lengths[i]
-    return group
-
-
-def passes(lengths: Sequence[int], count: int, most: float | None) -> list[range]:
-    """Consecutive items in groups of at most ``count`` that hold at most ``most`` once padded to the longest of the
-    group. An item longer than ``most`` goes alone."""
-    groups: list[range] = []
-    while (start := groups[-1].stop if groups else 0) < len(lengths):
-        groups.append(first_pass(lengths, start, count, most))
-    return groups
 
 
 PASSES = Turns()

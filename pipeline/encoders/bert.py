@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field
 
 from pipeline.encoders import _text
+from pipeline.encoders._passes import ENOUGH_TOKENS
 from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import ENOUGH_TOKENS, Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import ConfigError, SampleError
 from pipeline.tokenizers.base import Prepared
 

@@ -16,8 +16,9 @@ from pydantic import ConfigDict, Field
 from pipeline.encoders import _audio, _text
 from pipeline.encoders._audio import EncodedPart, Part
 from pipeline.encoders._gemma import Picture, Said, hear, read, see, understand
+from pipeline.encoders._passes import ENOUGH_TOKENS
 from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import ENOUGH_TOKENS, Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
 from pipeline.errors import ConfigError, SampleError, describe
 from pipeline.media import Modality
 from pipeline.tokenizers._processor import PixelProcessor, load_frame_processor, load_processor

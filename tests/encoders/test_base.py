@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.encoders._passes import passes, tight
 from pipeline.encoders.ast import AstConfig, AstEncoder
-from pipeline.encoders.base import passes, tight
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.encoders.clap import ClapConfig, ClapEncoder
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
