@@ -37,6 +37,7 @@ The flow, and where each step lives (an import goes down this list, never up):
     schema        columns, Arrow types, units, the contract's version
     checkpoint    a model on disk: safetensors only
     storage       files on any fsspec URL; atomic publishing
+    roots         where the files of a corpus may lie
     ranged        a remote file in ranges
     retrying      again, with backoff and jitter
     media         decoded media and their one clock

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import IO
 
@@ -79,6 +79,8 @@ class Counts:
     retried: int = 0
     """Unchanged, with a failure that is tried again."""
     forgotten: int = 0
+    forbidden: int = 0
+    """Listed, and a file of theirs lies outside of what the source allows: of these, what is stored stays."""
     adopted: int = 0
     """New, changed or retried, and done by a run that was killed: nothing left to compute."""
     rows_adopted: int = 0
@@ -107,6 +109,7 @@ def compare(
     emit: Callable[[pa.Table], None],
     keep_deleted: bool = False,
     forgotten: Iterable[str] = (),
+    refused_folders: Sequence[str] = (),
 ) -> Difference:
     """Compare the listing with what the dataset holds.
 
@@ -116,6 +119,7 @@ def compare(
         emit: takes tables of work: listing + ``EXTRA``. In the listing's order where all fits into memory.
         keep_deleted: rows of samples that are listed no more stay.
         forgotten: sha256 (hex) of ids that are treated as not listed.
+        refused_folders: ids that begin so were not listed, and yet are not deleted. Read once ``listing`` has ended.
 
     Raises:
         Twice: two samples of one id.
@@ -130,9 +134,8 @@ def compare(
     for listed, stored in exchange.partitions():
         if listed is None and stored is None:
             continue
-        _Partition(listed, stored if stored is not None else STATE.empty_table(), barred).compare(
-            done, emit, keep_deleted
-        )
+        partition = _Partition(listed, stored if stored is not None else STATE.empty_table(), barred, refused_folders)
+        partition.compare(done, emit, keep_deleted)
     return done
 
 
@@ -148,7 +151,9 @@ def _lists(columns: list[pa.Array], offsets: np.ndarray, kind: pa.DataType) -> p
 class _Partition:
     """All samples whose ids fall into one partition, as arrays over codes: one code an id."""
 
-    def __init__(self, listed: pa.Table | None, stored: pa.Table, forgotten: frozenset[str]) -> None:
+    def __init__(
+        self, listed: pa.Table | None, stored: pa.Table, forgotten: frozenset[str], refused_folders: Sequence[str]
+    ) -> None:
         self.forgotten = 0
         if listed is not None and forgotten:
             barred = pa.array([sample_hash(one) in forgotten for one in listed["sample_id"].to_pylist()], pa.bool_())
@@ -168,7 +173,15 @@ class _Partition:
             raise Twice(listed["sample_id"][int(np.flatnonzero(codes[:rows] == double[0])[0])].as_py())
         current = np.full(self.count, -1, np.int64)
         current[codes[:rows]] = version_codes[:rows]
-        self.same = version == current[self.code]
+        self.same_version = version == current[self.code]
+        # what is stored of a sample whose file may not be read stays as it is, whatever its version
+        self.refused = np.zeros(self.count, bool)
+        if listed is not None and listed["forbidden"].null_count < rows:
+            self.refused[codes[:rows]] = listed["forbidden"].fill_null(False).to_numpy()
+        self.same = self.same_version | self.refused[self.code]
+        self.protected = np.zeros(self.count, bool)
+        for folder in refused_folders:
+            self.protected[self.code[pc.starts_with(stored["sample_id"], folder).to_numpy()]] = True
         self.window = stored["window"].to_numpy()
         self.what = stored["what"].to_numpy()
         self.run = stored["run"].to_numpy()
@@ -184,8 +197,9 @@ class _Partition:
         known = self._any(base)
         stale = self._any(base & ~self.same)
         new, changed = self.is_listed & ~known, self.is_listed & known & stale
-        deleted, unchanged = known & ~self.is_listed, self.is_listed & known & ~stale
+        deleted, unchanged = known & ~self.is_listed & ~self.protected, self.is_listed & known & ~stale
         again = base & unchanged[self.code]
+        again &= ~self.refused[self.code]  # it would lose the rows that it has, and fail as before
         whole = self._any(again & (self.retry == RETRY_SAMPLE))
         some = self._any(again & (self.retry == RETRY_WINDOW)) & ~whole
         retried = whole | some
@@ -217,6 +231,7 @@ class _Partition:
             deleted=int(deleted.sum()),
             retried=int(retried.sum()),
             forgotten=self.forgotten,
+            forbidden=int((self.is_listed & self.refused).sum()),
             adopted=int(complete.sum()),
             rows_adopted=len(_Pairs(self.code[real], self.window[real]).keys),
             rows_adopted_with_failures=len(_Pairs(self.code[lacking], self.window[lacking]).keys),
@@ -241,7 +256,7 @@ class _Partition:
 
     def _carried(self, codes: np.ndarray) -> pa.Array:
         """Rows of another version of the same media, per code."""
-        rows = (self.what == CARRY) & self.same & ~self._any(self.what == CARRY_NOT)[self.code]
+        rows = (self.what == CARRY) & self.same_version & ~(self._any(self.what == CARRY_NOT) | self.refused)[self.code]
         at, offsets = self._by_code(rows, codes)
         columns = [self.window[at].astype(np.int32), self.file[at].astype(np.int32), self.position[at]]
         return _lists([pa.array(one) for one in columns], offsets, EXTRA.field("carry").type)

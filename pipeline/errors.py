@@ -15,6 +15,7 @@ FailureKind = Literal[
     "encoding",  # text that the declared encoding policy refuses
     "limit",  # over a declared limit (pixels, bytes, seconds)
     "missing",  # the file is not there
+    "forbidden",  # the file lies outside of what the source allows
     "io",  # reading failed; another attempt may work
     "nan",  # the encoder returned NaN or infinity
     "overflow",  # a value does not fit the storage dtype

@@ -96,7 +96,12 @@ def make(config: PipelineConfig, state: Iterable[pa.Table], forgotten: tuple[str
     writer = _PlanWriter(plan, config, folder)
     try:
         plan.difference = compare(
-            used(), state, emit=writer.add, keep_deleted=config.output.on_delete == "keep", forgotten=forgotten
+            used(),
+            state,
+            emit=writer.add,
+            keep_deleted=config.output.on_delete == "keep",
+            forgotten=forgotten,
+            refused_folders=source.refused_folders,
         )
     except Twice as error:
         raise source.twice(error.args[0]) from error

@@ -46,6 +46,7 @@ class RangedFile(io.RawIOBase):
 
     def __init__(self, uri: str, file: Any) -> None:
         self.uri, self.file = uri, file
+        self.name = "media"
         self.size = _size(file)
         self.at = 0
 

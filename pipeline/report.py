@@ -153,7 +153,8 @@ def _classes(counts: dict[str, int]) -> str:
     """``12 new, 3 changed...``: the classes that have any, and always what is unchanged."""
     told = [f"{counts[name]} {name}" for name in CLASSES if counts[name] or name in ("new", "changed", "deleted")]
     rows = f" ({counts['rows_adopted']} rows of a run that was interrupted are kept)" if counts["rows_adopted"] else ""
-    return f"samples: {', '.join(told)}{rows}"
+    outside = f"; {counts['forbidden']} name files that the source does not allow" if counts["forbidden"] else ""
+    return f"samples: {', '.join(told)}{rows}{outside}"
 
 
 def show_plan(prepared: Prepared, plan: Plan, console: Console) -> None:

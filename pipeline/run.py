@@ -83,7 +83,7 @@ def preview(prepared: Prepared, retry_failures: bool = False) -> Plan:
     config, root = prepared.config, _root(prepared.config)
     base = snapshots.newest(root)
     _check_identities(prepared, base)
-    stored = state.of_snapshot(root, base, _retry(config, retry_failures)) if base else iter(())
+    stored = state.of_snapshot(root, base, _retry(prepared, base, retry_failures)) if base else iter(())
     return planning.make(config, stored, _barred(config, base), None)
 
 
@@ -105,10 +105,12 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
         base = transaction.base
         _check_identities(prepared, base)
         barred = _barred(config, base)
-        transaction.adopt(configs.digest({**_identities(prepared), "forgotten": sorted(barred)}))
+        roots = sources.build(config.source).allowed_roots().plain()
+        work = {**_identities(prepared), "forgotten": sorted(barred), "allowed_roots": list(roots)}
+        transaction.adopt(configs.digest(work))
         carry = _carry(prepared) if base is None else None
         held = chain(
-            state.of_snapshot(root, base, _retry(config, retry_failures)) if base else (),
+            state.of_snapshot(root, base, _retry(prepared, base, retry_failures)) if base else (),
             state.of_killed(root, transaction.killed, len(base.files()) if base else 0),
             state.to_carry(carry.root, carry.snapshot) if carry else (),
         )
@@ -136,7 +138,7 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
         }
         changed = any(added.values()) or plan.difference.drops or transaction.killed or transaction.discarded
         if changed or base is None:
-            following = transaction.next_snapshot(_identities(prepared), plan.difference.drops, added, barred)
+            following = transaction.next_snapshot(_identities(prepared), plan.difference.drops, added, barred, roots)
             report["snapshot"] = following.number
             storage.publish(storage.join(folder, "report.json"), json.dumps(report, indent=1).encode())
             if base is None:
@@ -225,8 +227,9 @@ def _barred(config: PipelineConfig, base: Snapshot | None) -> tuple[str, ...]:
     return base.forgotten if base else snapshots.forgotten(config.output.path)
 
 
-def _retry(config: PipelineConfig, everything: bool) -> Retry:
-    return Retry(all=everything, max_attempts=config.failures.max_attempts)
+def _retry(prepared: Prepared, base: Snapshot, everything: bool) -> Retry:
+    roots = sources.build(prepared.config.source).allowed_roots().plain()
+    return Retry(everything, prepared.config.failures.max_attempts, forbidden=roots != base.allowed_roots)
 
 
 def _identities(prepared: Prepared) -> dict[str, Any]:

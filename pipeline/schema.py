@@ -20,9 +20,11 @@ LISTING = pa.schema(
         pa.field("source_version", pa.string(), nullable=False),
         *(pa.field(f"{role}_uri", pa.string()) for role in ROLES),
         pa.field("inline_text", pa.string()),
+        pa.field("forbidden", pa.bool_()),
     ]
 )
-"""What a source lists: one row per sample; passthrough columns follow under their own names."""
+"""What a source lists: one row per sample; passthrough columns follow under their own names. ``forbidden``: true where
+a file of it lies outside of what the source allows, as far as its text says; null for all others."""
 
 FIXED = pa.schema(
     [

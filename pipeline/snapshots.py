@@ -92,6 +92,9 @@ class Snapshot:
     """Files of the snapshot before that this one does not name."""
     forgotten: tuple[str, ...] = ()
     """sha256 of the ids of samples that must not come back."""
+    allowed_roots: tuple[str, ...] = ()
+    """Where the files of samples had to lie (`pipeline.roots.AllowedRoots.plain`). Where it changes, those that were
+    elsewhere are tried again."""
     contract: int = CONTRACT
 
     def files(self) -> tuple[File, ...]:
@@ -110,6 +113,7 @@ class Snapshot:
             "empty": [one.plain() for one in self.empty],
             "retired": list(self.retired),
             "forgotten": list(self.forgotten),
+            "allowed_roots": list(self.allowed_roots),
         }
         return json.dumps(values, indent=1).encode()
 
@@ -126,6 +130,7 @@ class Snapshot:
             empty=tuple(File.of(one) for one in values.get("empty", ())),
             retired=tuple(values.get("retired", ())),
             forgotten=tuple(values.get("forgotten", ())),
+            allowed_roots=tuple(values.get("allowed_roots", ())),
             contract=int(values["contract"]),
         )
 
@@ -169,8 +174,9 @@ def following(
     failures: list[File],
     empty: list[File],
     forgotten: tuple[str, ...] | None = None,
+    allowed_roots: tuple[str, ...] | None = None,
 ) -> Snapshot:
-    """The snapshot after ``before``, of these files; those without a live row are left out."""
+    """The snapshot after ``before``, of these files; those without a live row are left out. What is None stays."""
     lists = [tuple(sorted((f for f in files if f.live), key=lambda f: f.path)) for files in (shards, failures, empty)]
     named = {one.path for files in lists for one in files}
     return Snapshot(
@@ -184,6 +190,7 @@ def following(
         empty=lists[2],
         retired=tuple(one.path for one in (before.files() if before else ()) if one.path not in named),
         forgotten=forgotten if forgotten is not None else before.forgotten if before else (),
+        allowed_roots=allowed_roots if allowed_roots is not None else before.allowed_roots if before else (),
     )
 
 

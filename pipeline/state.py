@@ -38,6 +38,8 @@ class Retry:
     """Whatever their kind, however often they were tried."""
     max_attempts: int = 3
     """Transient ones are tried so often."""
+    forbidden: bool = False
+    """Those of files that the source did not allow: it allows others now."""
 
 
 @dataclass
@@ -156,6 +158,8 @@ def _with_retry(made: pa.Table, failures: pa.Table, retry: Retry) -> pa.Table:
         killed = pc.and_(pc.equal(failures["kind"], "crash"), pc.equal(failures["stage"], "encode"))
         transient = pc.or_(transient, killed)
         again = pc.and_(transient, pc.less(failures["attempts"], retry.max_attempts))
+        if retry.forbidden:
+            again = pc.or_(again, pc.equal(failures["kind"], "forbidden"))
     of_sample = pc.or_(pc.equal(failures["stage"], "probe"), pc.is_null(failures["feature"]))
     how = pc.if_else(again, pc.if_else(of_sample, RETRY_SAMPLE, RETRY_WINDOW), 0).cast(pa.int8())
     made = made.set_column(STATE.get_field_index("retry"), STATE.field("retry"), how)

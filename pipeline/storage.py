@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import stat
 import tempfile
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, cast
@@ -24,10 +26,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pipeline.errors import ConfigError, SampleError, StorageError, TesseraError, describe
 from pipeline.ranged import RangedFile, reading, whole
 from pipeline.retrying import denied, full, of_storage, precondition_failed, retried
+from pipeline.roots import AllowedRoots
 
 _BYTES = "bytes://"
 _BUFFER = 1 << 20
 _PIECE = 8 << 20
+_EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
 
 
 def split(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -73,38 +77,37 @@ def join(root: str, *parts: str) -> str:
 
 @dataclass(frozen=True)
 class Blob:
-    """One file of the corpus. ``uri`` is a local path or an fsspec URL.
+    """One file of the corpus. ``uri`` is a local path or an fsspec URL; ``allowed`` says where it must lie.
 
     What fails and may pass is tried again where the file is remote (`pipeline.retrying`); local files are read as they
-    are.
+    are. A local file is checked by its descriptor before a byte of it is read, so that no link and no swap of names
+    leads elsewhere.
     """
 
     uri: str
+    allowed: AllowedRoots | None = None
 
     @property
     def local(self) -> bool:
         """Whether it lies on this machine."""
         return isinstance(split(self.uri)[0], LocalFileSystem)
 
-    def local_path(self) -> str | None:
-        """The path on this machine, or None: a remote file, or a name that is not UTF-8 (libraries refuse it)."""
-        return split(self.uri)[1] if self.local and not self.uri.startswith(_BYTES) else None
-
     def size(self) -> int:
-        """Bytes of the file, asked for once. Raises ``SampleError`` (missing, io)."""
+        """Bytes of the file, asked for once. Raises ``SampleError`` (forbidden, missing, unsupported, io)."""
         return self._size
 
     @cached_property
     def _size(self) -> int:
-        fs, path = split(self.uri)
+        fs, path = self._place()
         with reading(self.uri):
             if isinstance(fs, LocalFileSystem):
-                return _check_regular(path, self.uri)
+                with self._handle(path) as handle:
+                    return os.fstat(handle).st_size
             return retried(lambda: int(fs.size(path) or 0))
 
     def read(self, limit: int | None = None) -> bytes:
-        """All bytes (or the first ``limit``). Raises ``SampleError`` (missing, io)."""
-        fs, path = split(self.uri)
+        """All bytes (or the first ``limit``). Raises ``SampleError`` (forbidden, missing, unsupported, io)."""
+        fs, path = self._place()
 
         def read() -> bytes:
             with fs.open(path, "rb") as file:
@@ -117,25 +120,53 @@ class Blob:
             return retried(read)
 
     def open(self) -> BinaryIO:
-        """A seekable binary file, read by ranges where it is remote. Raises ``SampleError`` (missing, io), and so does
-        reading it where it is remote."""
-        fs, path = split(self.uri)
+        """A seekable binary file, read by ranges where it is remote. Its ``name`` is no path: ``media`` and the
+        extension, which decoders take for a hint.
+
+        Raises:
+            SampleError: ``forbidden``, ``missing``, ``unsupported`` (a pipe, a device), ``io``; where it is remote,
+                reading raises them too.
+        """
+        fs, path = self._place()
         with reading(self.uri):
             if isinstance(fs, LocalFileSystem):
                 return self._open_local(path)
-            return cast(BinaryIO, RangedFile(self.uri, retried(lambda: fs.open(path, "rb"))))
+            file = RangedFile(self.uri, retried(lambda: fs.open(path, "rb")))
+            file.name = self._hint()
+            return cast(BinaryIO, file)
+
+    def _place(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        """Its file system and the path on it, once its text is allowed."""
+        if "\0" in self.uri:
+            raise SampleError("missing", f"no file can have the name {self.uri!r}")
+        fs, path = split(self.uri)
+        if self.allowed is not None:
+            self.allowed.check(path if isinstance(fs, LocalFileSystem) else self.uri)
+        return fs, path
 
     def _open_local(self, path: str) -> BinaryIO:
-        _check_regular(path, self.uri)
-        return open(path, "rb")
+        with self._handle(path) as handle:
+            descriptor = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+        file = io.FileIO(descriptor)
+        file.name = self._hint()
+        return io.BufferedReader(file)
 
+    @contextlib.contextmanager
+    def _handle(self, path: str) -> Iterator[int]:
+        """A descriptor that names the file and can do nothing else: opening it has no effect on pipes and devices."""
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if self.allowed is not None:
+                self.allowed.check_real(os.readlink(f"/proc/self/fd/{handle}"), self.uri)
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise SampleError("unsupported", f"not a regular file: {self.uri}")
+            yield handle
+        finally:
+            os.close(handle)
 
-def _check_regular(path: str, uri: str) -> int:
-    """Its bytes. A pipe would wait for ever, a device may have no end: they raise ``SampleError``."""
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise SampleError("unsupported", f"not a regular file: {uri}")
-    return found.st_size
+    def _hint(self) -> str:
+        extension = _EXTENSION.search(self.uri)
+        return f"media{extension[0] if extension else ''}"
 
 
 class _own_place:

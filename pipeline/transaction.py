@@ -159,6 +159,7 @@ class Transaction:
         drops: Mapping[int, Sequence[np.ndarray]],
         added: Mapping[int, Sequence[File]],
         forgotten: tuple[str, ...] | None = None,
+        allowed_roots: tuple[str, ...] | None = None,
     ) -> Snapshot:
         """The base and the adopted files less ``drops`` (positions by number of `files`), and ``added`` by kind."""
         kept: dict[int, list[File]] = {what: list(added.get(what, ())) for what in (ROW, FAILURE, EMPTY)}
@@ -174,6 +175,7 @@ class Transaction:
             kept[FAILURE],
             kept[EMPTY],
             forgotten,
+            allowed_roots,
         )
 
     def commit(self, snapshot: Snapshot) -> None:

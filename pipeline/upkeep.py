@@ -92,7 +92,14 @@ def rollback(path: str, to: int, version: str | None = None) -> Done:
         kept = {what: [_at_hand(root, one) for one in files] for what, files in _lists(target).items()}
         rows = sum(one.live for one in base.shards) - sum(one.live for one in target.shards)
         following = snapshots.following(
-            base, transaction.run_id, "rollback", target.identities, kept[ROW], kept[FAILURE], kept[EMPTY]
+            base,
+            transaction.run_id,
+            "rollback",
+            target.identities,
+            kept[ROW],
+            kept[FAILURE],
+            kept[EMPTY],
+            allowed_roots=target.allowed_roots,
         )
         transaction.commit(following)
         return Done(name, following.number, removed=max(0, rows))

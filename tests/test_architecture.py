@@ -51,6 +51,7 @@ ORDER = [
     "schema",
     "checkpoint",
     "storage",
+    "roots",
     "ranged",
     "retrying",
     "media",

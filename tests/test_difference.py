@@ -66,6 +66,7 @@ def test_by_hand() -> None:
         "deleted": 1,
         "retried": 2,
         "forgotten": 0,
+        "forbidden": 0,
         "adopted": 0,
         "rows_adopted": 0,
         "rows_adopted_with_failures": 0,

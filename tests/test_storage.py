@@ -80,7 +80,7 @@ def test_a_write_that_breaks_off_leaves_nothing(tmp_path) -> None:
 def test_blob(tmp_path) -> None:
     (tmp_path / "a").write_bytes(b"hello")
     blob = Blob(str(tmp_path / "a"))
-    assert (blob.read(), blob.read(2), blob.size(), blob.local_path()) == (b"hello", b"he", 5, str(tmp_path / "a"))
+    assert (blob.read(), blob.read(2), blob.size(), blob.local) == (b"hello", b"he", 5, True)
     with blob.open() as file:
         file.seek(3)
         assert file.read() == b"lo"

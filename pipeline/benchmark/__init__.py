@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from pipeline import config as configs
 from pipeline import features as binding
-from pipeline import plan, report
+from pipeline import plan, report, sources
 from pipeline.benchmark import bare, corpus, reference, result, stage, walls
 from pipeline.benchmark.alone import apart, at_once, on_gpu
 from pipeline.config import PipelineConfig
@@ -110,7 +110,7 @@ def _run(
 ) -> walls.Wall:
     tell(f"a run of {count * times} samples")
     with tempfile.TemporaryDirectory(dir=folder) as own:
-        source = corpus.repeated(samples, count, times, own)
+        source = corpus.repeated(samples, count, times, own, sources.build(config.source).allowed_roots())
         failures = config.failures.model_copy(update={"max_fraction": 1.0, "max_rows": None})
         return walls.run(config.model_copy(update={"source": source, "failures": failures}), own)
 

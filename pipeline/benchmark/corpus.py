@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import plan, sources
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
+from pipeline.roots import AllowedRoots
 from pipeline.schema import LISTING, ROLES
 from pipeline.sources.manifest import Columns, Config
 
@@ -32,6 +34,7 @@ def draw(config: PipelineConfig, most: int) -> pa.Table:
     random = np.random.default_rng(_SEED)
     kept, lots = LISTING.empty_table(), np.zeros(0)
     for table in source.list():
+        table = table.filter(pc.invert(table["forbidden"].fill_null(False)))
         table = plan.readable(table.select(LISTING.names), plan.wanted(config))
         kept, lots = pa.concat_tables([kept, table]), np.concatenate([lots, random.random(len(table))])
         first = np.argsort(lots)[:most]
@@ -46,8 +49,9 @@ def _scheme(uri: str) -> str:
     return head.lower() if colon else "data" if uri.startswith("data:") else "file"
 
 
-def repeated(samples: pa.Table, count: int, times: int, folder: str) -> Config:
-    """The first ``count`` samples of a ring of ``samples``, each ``times`` times, as a manifest in ``folder``."""
+def repeated(samples: pa.Table, count: int, times: int, folder: str, allowed: AllowedRoots) -> Config:
+    """The first ``count`` samples of a ring of ``samples``, each ``times`` times, as a manifest in ``folder``, whose
+    files may lie where those of the config may."""
     ring = np.arange(count) % len(samples)
     chosen = samples.take(pa.array(np.tile(ring, times)))
     columns: dict[str, Any] = {"id": pa.array([f"{i:08d}" for i in range(len(chosen))])}
@@ -55,5 +59,6 @@ def repeated(samples: pa.Table, count: int, times: int, folder: str) -> Config:
     path = os.path.join(folder, f"{count * times}.parquet")
     pq.write_table(pa.table(columns), path)
     uris = (uri for role in ROLES for uri in samples[f"{role}_uri"].drop_null().unique().to_pylist())
-    schemes = sorted({_scheme(uri) for uri in uris} or {"file"})
-    return Config(path=path, columns=Columns(**{name: name for name in columns}), schemes=tuple(schemes))
+    roots = (*allowed.roots, *(["/"] if allowed.follow_symlinks else []))
+    schemes = sorted({_scheme(uri) for uri in (*uris, *roots)})
+    return Config(path=path, columns=Columns(**{name: name for name in columns}), schemes=tuple(schemes), roots=roots)

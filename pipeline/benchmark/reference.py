@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipeline.benchmark.alone import on_gpu, one_thread
 from pipeline.benchmark.bare import rows_of
 from pipeline.config import PipelineConfig
+from pipeline.decoders.container import open_av
 from pipeline.features import Feature
 from pipeline.media import FramesRequest, UniformSampling, WaveformRequest
 from pipeline.stages.probe import ProbeStage
@@ -126,10 +127,8 @@ def _picture(row: Row) -> Any:
 def _frames(row: Row, sampling: Any) -> np.ndarray:
     """[T, H, W, 3]: from the key frame before the window to its end; of the frames decoded, those that are asked for
     are converted."""
-    import av
-
     start, end = row["start_s"], row["end_s"]
-    with Blob(row["video_uri"]).open() as file, av.open(file) as container:
+    with Blob(row["video_uri"]).open() as file, open_av(file) as container:
         stream = container.streams.video[0]
         if start:
             container.seek(int(start / stream.time_base), stream=stream)
@@ -173,7 +172,7 @@ def _track(file: Any, start: float, end: float) -> tuple[np.ndarray, int]:
     """The sound of a container."""
     import av
 
-    with av.open(file) as container:
+    with open_av(file) as container:
         stream = container.streams.audio[0]
         if start:
             container.seek(int(start / stream.time_base), stream=stream)

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -94,8 +94,12 @@ class SoundfileSamples:
         import soundfile
 
         with decoding():
-            self.source = blob.local_path() or (blob.open() if blob.local else io.BytesIO(blob.read()))
-            self.file = soundfile.SoundFile(self.source)
+            self.source = blob.open() if blob.local else io.BytesIO(blob.read())
+            try:
+                self.file = soundfile.SoundFile(_descriptor(self.source), closefd=False)
+            except soundfile.LibsndfileError as error:  # its own message names the descriptor
+                self.source.close()
+                raise SampleError("corrupt", f"libsndfile: {error.error_string}") from error
         self.rate = int(self.file.samplerate)
         self.frames = int(self.file.frames)
         self.format = str(self.file.format)
@@ -136,8 +140,15 @@ class SoundfileSamples:
 
     def close(self) -> None:
         self.file.close()
-        if not isinstance(self.source, str):
-            self.source.close()
+        self.source.close()
+
+
+def _descriptor(file: BinaryIO) -> int | BinaryIO:
+    """The descriptor of a whole file of this machine, which libsndfile then reads without Python; else the file."""
+    try:
+        return file.fileno()
+    except OSError:
+        return file
 
 
 class ContainerSamples:

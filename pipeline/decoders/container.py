@@ -11,7 +11,8 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -26,8 +27,14 @@ _INDEXED = ("mov", "matroska")
 _TAIL_S = 5.0
 _MAX_DAMAGED = 10_000
 _MAX_UNFREED = 1 << 27
-_LISTS = frozenset(("hls", "concat", "dash", "sdp", "rtsp", "image2", "imf", "webm_dash_manifest"))
-_OPTIONS = {"protocol_whitelist": "file"}  # FFmpeg would follow addresses that it finds inside a file
+_LISTS = frozenset(
+    (
+        *("concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtp_mpegts", "rtsp", "sap", "sdp", "vobsub"),
+        "webm_dash_manifest",
+    )
+)
+"""Formats whose files name other files, addresses or filters."""
+_NOT_ALLOWED = "Format not on whitelist"
 
 
 @contextmanager
@@ -41,6 +48,32 @@ def decoding(kind: str = "corrupt") -> Iterator[None]:
         raise SampleError("memory", describe(error)) from error
     except Exception as error:  # decoders raise UnicodeDecodeError, TypeError, SyntaxError...
         raise SampleError("corrupt", describe(error)) from error
+
+
+@cache
+def _options() -> dict[str, str]:
+    """What FFmpeg may do with a file: read it by its format, if that is no list, and open nothing else by any name."""
+    import av
+
+    return {"protocol_whitelist": "none", "format_whitelist": ",".join(sorted(av.formats_available - _LISTS))}
+
+
+def open_av(file: BinaryIO) -> av.container.InputContainer:
+    """An open file as a container of FFmpeg's, which follows no name that it finds inside.
+
+    Raises:
+        SampleError: ``unsupported``, a list of other files.
+        Exception: whatever FFmpeg raises: call it within `decoding`.
+    """
+    import av
+
+    try:
+        return av.open(file, metadata_errors="replace", container_options=_options())
+    except av.FFmpegError as error:
+        if _NOT_ALLOWED not in str(error):
+            raise
+        name = error.log[1] if error.log else "it"
+        raise SampleError("unsupported", f"{name}: a list of other files, not media") from None
 
 
 @dataclass(frozen=True)
@@ -61,16 +94,13 @@ class Container:
         if blob.size() == 0:
             raise SampleError("empty", "zero bytes")
         self.blob = blob
-        self._file: Any = blob.local_path() or blob.open()
+        self._file = blob.open()
         try:
             self.av: av.container.InputContainer = self._opened()
         except SampleError:
-            self._close_file()
+            self._file.close()
             raise
         self.format = str(self.av.format.name)
-        if _LISTS.intersection(self.format.split(",")):
-            self.close()
-            raise SampleError("unsupported", f"{self.format}: a list of other files, not media")
         self.video: Any = next((s for s in self.av.streams.video if not _is_cover(s) and _readable(s)), None)
         self.audio: Any = next((s for s in self.av.streams.audio if _readable(s)), None)
         unreadable: dict[Modality, bool] = {
@@ -81,10 +111,8 @@ class Container:
         self.start_s = self.av.start_time / 1_000_000 if self.av.start_time is not None else None
 
     def _opened(self) -> av.container.InputContainer:
-        import av
-
         with decoding():
-            container = av.open(self._file, metadata_errors="replace", container_options=_OPTIONS)
+            container = open_av(self._file)
             for stream in container.streams.video:
                 if _readable(stream):
                     stream.codec_context.thread_count = 1  # a process a core: more would only wait for each other
@@ -243,19 +271,14 @@ class Container:
         """Back to the first packet, by opening the file anew: seeking to 0 loses packets in some formats."""
         video, audio = (s.index if s is not None else None for s in (self.video, self.audio))
         self.av.close()
-        if not isinstance(self._file, str):
-            self._file.seek(0)
+        self._file.seek(0)
         self.av = self._opened()
         self.video = None if video is None else self.av.streams[video]
         self.audio = None if audio is None else self.av.streams[audio]
 
     def close(self) -> None:
         self.av.close()
-        self._close_file()
-
-    def _close_file(self) -> None:
-        if not isinstance(self._file, str):
-            self._file.close()
+        self._file.close()
 
 
 def packet_seconds(packet: Any) -> float:

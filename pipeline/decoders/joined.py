@@ -29,15 +29,12 @@ _PAGE = 27 + 255
 _BUFFER = 1 << 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Part(Blob):
     """Bytes ``[start, stop)`` of a file, read as if they were all of it."""
 
     start: int
     stop: int
-
-    def local_path(self) -> None:
-        return None
 
     def size(self) -> int:
         return self.stop - self.start
@@ -141,9 +138,10 @@ def parts_of(blob: Blob) -> list[Part]:
     else:
         return []
     starts[:1] = [0] * len(starts[:1])
-    return (
-        [Part(blob.uri, *ends) for ends in zip(starts, [*starts[1:], blob.size()], strict=True)] if starts[1:] else []
-    )
+    if not starts[1:]:
+        return []
+    ends = zip(starts, [*starts[1:], blob.size()], strict=True)
+    return [Part(blob.uri, blob.allowed, start=start, stop=stop) for start, stop in ends]
 
 
 def after_mp3(blob: Blob) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from contextlib import closing
@@ -153,7 +154,11 @@ class _OpenContainer(OpenMedia):
         self.video.check_frame(context.width or 0, context.height or 0)
         if self.video.kind == "pyav":
             return video_pyav.PyavReader(container, span, self.video)
-        return video_decord.DecordReader(self._local(), container, span, self.video)
+        self.copy = self._local()
+        # decord's own FFmpeg would follow a list of other files that calls itself a container
+        if sniff(os.pread(self.copy.fileno(), HEAD_BYTES, 0)) != "container":
+            return video_pyav.PyavReader(container, span, self.video)
+        return video_decord.DecordReader(f"/proc/self/fd/{self.copy.fileno()}", container, span, self.video)
 
     def _span(self, modality: Modality) -> Span:
         span = self.info.spans.get(modality)
@@ -168,17 +173,17 @@ class _OpenContainer(OpenMedia):
         self.containers.append(container)
         return container
 
-    def _local(self) -> str:
-        """The file on this machine's disk: decord reads nothing else by ranges."""
-        path = self.blob.local_path()
-        if path is not None:
-            return path
-        # without a name: it goes with this process, however that ends
-        self.copy = tempfile.TemporaryFile()  # noqa: SIM115
-        with reading(self.blob.uri), self.blob.open() as remote:
-            shutil.copyfileobj(remote, self.copy, 1 << 20)
-            self.copy.flush()
-        return f"/proc/self/fd/{self.copy.fileno()}"
+    def _local(self) -> IO[bytes]:
+        """The file, open on this machine: decord reads nothing else by ranges. Of a remote file a copy without a name,
+        which goes with this process, however that ends."""
+        file = self.blob.open()
+        if self.blob.local:
+            return file
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
+        with reading(self.blob.uri), file:
+            shutil.copyfileobj(file, copy, 1 << 20)
+            copy.flush()
+        return copy
 
     def close(self) -> None:
         for container in self.containers:

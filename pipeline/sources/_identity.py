@@ -91,25 +91,25 @@ def stat_token(uri: str) -> str:
         if isinstance(fs, LocalFileSystem):
             return local_token(os.stat(path))
         return remote_token(retried(lambda: fs.info(path)))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name that no file can have
         if may_pass(error):
             raise
         return "missing"
 
 
-def content_token(uri: str) -> str:
-    """sha256 (hex) of the file's bytes; ``missing`` where there are none to read.
+def content_token(blob: storage.Blob) -> str:
+    """sha256 (hex) of the file's bytes; ``missing`` where there are none to read, ``forbidden`` where it may not be.
 
     Raises what a storage that is out of reach raises: that says nothing about the file, which must not count as
     changed.
     """
     digest = hashlib.sha256()
     try:
-        with storage.Blob(uri).open() as file, reading(uri):
+        with blob.open() as file, reading(blob.uri):
             while piece := file.read(1 << 20):
                 digest.update(piece)
     except SampleError as error:
         if error.__cause__ is not None and may_pass(error.__cause__):
             raise error.__cause__ from None
-        return "missing"
+        return "forbidden" if error.kind == "forbidden" else "missing"
     return digest.hexdigest()

@@ -8,10 +8,15 @@ from typing import Protocol
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
+from pipeline.roots import AllowedRoots
 
 
 class Source(Protocol):
     """A member of the family, built as ``Class(config)``. Runs on the driver."""
+
+    refused_folders: list[str]
+    """What the ids of samples begin with that were not listed, since their folder is a link that leads out of the
+    root. Filled while `list` runs."""
 
     def check(self, where: str) -> None:
         """Raises ``ConfigError``: unreachable path, unreadable manifest, missing columns."""
@@ -19,6 +24,11 @@ class Source(Protocol):
 
     def passthrough(self) -> pa.Schema:
         """Columns of the corpus that are copied to every row."""
+        ...
+
+    def allowed_roots(self) -> AllowedRoots:
+        """Where the files of samples must lie. What a listing refuses, and what turns out elsewhere when it is opened,
+        fails as ``forbidden``."""
         ...
 
     def lists(self, url: str) -> bool:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline import storage
 from pipeline.errors import ConfigError, NotAllowed, describe
 from pipeline.retrying import retried
+from pipeline.roots import AllowedRoots
 from pipeline.schema import LISTING
 from pipeline.sources._identity import (
     LISTING_ROWS,
@@ -28,12 +29,17 @@ from pipeline.sources._identity import (
     version_of,
 )
 from pipeline.sources._patterns import MAGIC, Patterns
+from pipeline.sources._refused import RefusedTally, check_roots
 
 SIDECARS = ("**/.*", "**/.*/**", "**/manifest.*", "**/README*", "**/LICENSE*", "**/*_ATTRIBUTION*")
 
 _Found = tuple[str, str]
 """A file: its path relative to the root, and its token."""
 _Files = list[_Found]
+_Row = dict[str, str | bool | None]
+"""A sample, as values of ``LISTING``."""
+_FORBIDDEN = "forbidden"
+"""The token of a link that leads out of the folder."""
 
 
 class _Place(NamedTuple):
@@ -66,7 +72,7 @@ class Config(BaseModel):
     schemes: tuple[str, ...] = SCHEMES
     """Schemes that ``path`` may have; a plain path is ``file``."""
     follow_symlinks: bool = False
-    """True: also follow links that lead out of the folder."""
+    """True: also follow links that lead out of the folder. False: what they lead to is a failure (``forbidden``)."""
 
     @field_validator("include", "exclude")
     @classmethod
@@ -87,16 +93,22 @@ class FilesSource:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.where = "source"
+        self.refused_folders: list[str] = []
 
     def check(self, where: str) -> None:
         """Raises ``ConfigError``: unreachable, no file there, a glob that cannot be read."""
         self.where = where
+        check_roots(self.allowed_roots(), f"{where}.path")
         storage.check_readable(self._place.root, f"{where}.path")
         if next(self._folders(), None) is None:
             raise self._nothing()
 
     def passthrough(self) -> pa.Schema:
         return pa.schema([])
+
+    def allowed_roots(self) -> AllowedRoots:
+        """The folder; with ``follow_symlinks`` whatever links in it lead to."""
+        return AllowedRoots((self._place.root,), self.config.follow_symlinks, f"{self.where}.follow_symlinks")
 
     def lists(self, url: str) -> bool:
         """True if a file at ``url`` would be a sample."""
@@ -111,17 +123,26 @@ class FilesSource:
 
     def list(self) -> Iterator[pa.Table]:
         """Tables of schema ``LISTING``, at most ``LISTING_ROWS`` rows each, ordered by sample_id within each."""
-        rows: list[dict[str, str | None]] = []
-        empty = True
+        rows: list[_Row] = []
+        tally = RefusedTally()
+        self.refused_folders.clear()
         odd: dict[str, str] = {}
         for files in self._folders():
-            empty = False
-            rows.extend(self._samples(files, odd))
+            samples = list(self._samples(files, odd))
+            tally.rows += len(samples)
+            tally.refused += sum("forbidden" in sample for sample in samples)
+            rows.extend(samples)
             while len(rows) >= LISTING_ROWS:
                 yield _table(rows[:LISTING_ROWS])
                 rows = rows[LISTING_ROWS:]
-        if empty:
+        if not tally.rows:
             raise self._nothing()
+        if tally.refused == tally.rows:
+            raise ConfigError(
+                f"{self.where}.follow_symlinks",
+                f"all {tally.rows} samples of {self.config.path!r} are links that lead out of it",
+                "where they are meant to be read: follow_symlinks: true",
+            )
         if rows:
             yield _table(rows)
 
@@ -131,7 +152,7 @@ class FilesSource:
 
     # -- samples ---------------------------------------------------------------------------------
 
-    def _samples(self, files: _Files, odd: dict[str, str]) -> Iterator[dict[str, str | None]]:
+    def _samples(self, files: _Files, odd: dict[str, str]) -> Iterator[_Row]:
         """The samples of one folder. Files of one stem are one sample if no two of them have the same role.
 
         ``odd`` keeps, over all folders, the ids that may stand for two paths: those with an escape in them.
@@ -154,19 +175,23 @@ class FilesSource:
                     )
                 yield self._sample(sample_id, group)
 
-    def _sample(self, sample_id: str, files: _Files) -> dict[str, str | None]:
+    def _sample(self, sample_id: str, files: _Files) -> _Row:
         named = [(role_of(path), path, self._uri(path), token) for path, token in files]
         if self.config.version == "sha256":
-            named = [(role, path, uri, self._content(uri)) for role, path, uri, _ in named]
+            named = [(role, path, uri, self._content(uri, token)) for role, path, uri, token in named]
+        refused = {"forbidden": True} if any(token == _FORBIDDEN for *_, token in named) else {}
         return {
             "sample_id": sample_id,
             "source_version": version_of([(role, id_of(path), token) for role, path, _, token in named], None, {}),
             **{f"{role}_uri": uri for role, _, uri, _ in named},
+            **refused,
         }
 
-    def _content(self, uri: str) -> str:
+    def _content(self, uri: str, token: str) -> str:
+        if token == _FORBIDDEN:
+            return token
         try:
-            return content_token(uri)
+            return content_token(storage.Blob(uri, self.allowed_roots()))
         except Exception as error:  # any backend may raise anything here
             raise ConfigError(
                 f"{self.where}.version", f"cannot read {uri!r} ({describe(error)})", "run again, or give version: mtime"
@@ -231,6 +256,11 @@ class FilesSource:
             for entry in entries:
                 path, is_link = prefix + entry.name, entry.is_symlink()
                 if is_link and not self.config.follow_symlinks and not _inside(entry.path, real_root):
+                    if not os.path.isdir(entry.path):
+                        files.extend([(path, _FORBIDDEN)] if self._wanted(path) else [])
+                    elif self._enter(path) and not self._exclude.match(path):
+                        self.refused_folders.append(f"{id_of(path)}/")
+                        files.append((path, _FORBIDDEN))
                     continue
                 try:
                     status = os.stat(entry.path)
@@ -310,7 +340,7 @@ def _place(url: str) -> _Place:
     return _Place(root, Patterns([url[cut:]]), None)
 
 
-def _table(rows: list[dict[str, str | None]]) -> pa.Table:
+def _table(rows: list[_Row]) -> pa.Table:
     return pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["sample_id"])), schema=LISTING)
 
 

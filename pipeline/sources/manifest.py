@@ -6,7 +6,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline import storage
 from pipeline.errors import ConfigError, NotAllowed, carries_secret, describe
+from pipeline.roots import AllowedRoots
 from pipeline.schema import FIXED, LISTING, ROLES
 from pipeline.sources import _tables
 from pipeline.sources._identity import LISTING_ROWS, SCHEMES, scheme_of, stat_token, version_of
+from pipeline.sources._refused import RefusedTally, check_roots
 
 _Sections = list[tuple[str, str]]
 
@@ -68,11 +70,30 @@ class Config(BaseModel):
     """Columns that are copied to every row of the dataset, in their own types; of CSV and TSV as strings, as they are
     written."""
     root: str | None = None
-    """Folder of relative URIs; null: the manifest's own."""
+    """Folder of relative URIs, in which all files must lie; null: the manifest's own."""
+    roots: tuple[str, ...] = ()
+    """Further folders, and prefixes of object stores, in which files may lie. A file elsewhere, be it by a link, is a
+    failure (``forbidden``); so is any file of ``/proc``, ``/sys`` and ``/dev``."""
     schemes: tuple[str, ...] = SCHEMES
     """Schemes that URIs may have; plain paths are ``file``."""
     version: Literal["uri", "stat"] = "uri"
     """What tells a changed sample: the row's own values, or also size and time of change (etag) of each file."""
+
+    @model_validator(mode="after")
+    def _roots_of_allowed_schemes(self) -> Config:
+        for root in self.roots:
+            if not root or (scheme_of(root) or "file") not in self.schemes:
+                raise NotAllowed(f"found {root!r}", f"folders and prefixes of {', '.join(self.schemes)}", "roots")
+        return self
+
+
+class _File(NamedTuple):
+    relative: str
+    """To the root where it lies inside; else as ``uri``."""
+    uri: str
+    """An absolute path or a URL."""
+    allowed: bool
+    """Whether it lies in the roots, by its text."""
 
 
 class ManifestSource:
@@ -81,10 +102,12 @@ class ManifestSource:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.where = "source"
+        self.refused_folders: list[str] = []
 
     def check(self, where: str) -> None:
         """Raises ``ConfigError``: unreachable, unreadable, columns missing or of a wrong type, clashing names."""
         self.where = where
+        check_roots(self.allowed_roots(), f"{where}.roots")
         storage.check_readable(self.config.path, f"{where}.path")
         schema = self._manifest.schema
         for key, name in self._sections():
@@ -107,6 +130,10 @@ class ManifestSource:
                 raise ConfigError(f"{where}.passthrough", f"names {name!r} twice", "each column once")
             _tables.check_storable(_tables.plain(schema.field(name).type), name, f"{where}.passthrough")
 
+    def allowed_roots(self) -> AllowedRoots:
+        """The root and ``roots``."""
+        return self._allowed
+
     def passthrough(self) -> pa.Schema:
         """The columns as the manifest types them; dictionaries as their values."""
         schema = self._manifest.schema
@@ -120,30 +147,37 @@ class ManifestSource:
         """Tables of schema ``LISTING`` + ``passthrough()``, at most ``LISTING_ROWS`` rows each.
 
         Raises:
-            ConfigError: no row, an id missing, a scheme that is not allowed, a path out of the root.
+            ConfigError: no row, an id missing, a scheme that is not allowed, no row whose files lie in the roots.
         """
-        passthrough, empty = self.passthrough(), True
+        passthrough, tally = self.passthrough(), RefusedTally()
         for places, table in self._manifest.read([name for _, name in self._sections()], LISTING_ROWS):
             extra = self._copied(table, passthrough)
             values = {name: table[name].to_pylist() for name in dict.fromkeys(name for _, name in self._sections())}
             rows = [
-                self._sample(place, {name: column[i] for name, column in values.items()})
+                self._sample(place, {name: column[i] for name, column in values.items()}, tally)
                 for i, place in enumerate(places)
             ]
-            empty = False
+            tally.rows += len(rows)
             listing = pa.Table.from_pylist(rows, schema=LISTING)
             for field, column in zip(extra.schema, extra.columns, strict=True):
                 listing = listing.append_column(field, column)
             yield listing.take(pc.sort_indices(listing["sample_id"]))
-        if empty:
+        if not tally.rows:
             raise ConfigError(f"{self.where}.path", f"no row in {self.config.path!r}", "give a manifest with rows")
+        if tally.refused == tally.rows:
+            raise ConfigError(
+                f"{self.where}.roots",
+                f"all {tally.rows} rows name files outside of {self._root[0]!r}",
+                f"where they are meant to be read: roots: [{tally.common_root or 'FOLDER'!r}]",
+            )
 
     def twice(self, sample_id: str) -> ConfigError:
         """Reads the manifest again for the places of an id."""
         found: list[str] = []
         for places, table in self._manifest.read([name for _, name in self._sections()], LISTING_ROWS):
             rows = table.to_pylist()
-            found += [p for p, row in zip(places, rows, strict=True) if self._sample(p, row)["sample_id"] == sample_id]
+            named = ((place, self._sample(place, row, None)) for place, row in zip(places, rows, strict=True))
+            found += [place for place, sample in named if sample["sample_id"] == sample_id]
             if len(found) > 1:
                 break
         where = f"{self.where}.{'columns.id' if self.config.columns.id else 'columns'}"
@@ -165,9 +199,9 @@ class ManifestSource:
         named = [(f"columns.{key}", name) for key, name in self.config.columns.strings().items()]
         return [*named, *(("passthrough", name) for name in self.config.passthrough)]
 
-    def _sample(self, place: str, values: dict[str, Any]) -> dict[str, Any]:
+    def _sample(self, place: str, values: dict[str, Any], tally: RefusedTally | None) -> dict[str, Any]:
         columns = self.config.columns
-        files = {}
+        files: dict[str, _File] = {}
         for role, name in columns.uris().items():
             if values[name] not in (None, ""):
                 files[role] = self._uri(f"{self.where}.columns.{role}", place, values[name])
@@ -175,29 +209,34 @@ class ManifestSource:
         if columns.id is not None:
             sample_id = values[columns.id]
         else:
-            sample_id = next((relative for relative, _ in files.values()), None)
+            sample_id = next((file.relative for file in files.values()), None)
         if sample_id in (None, ""):
             raise ConfigError(f"{self.where}.columns", f"{place} has no id and no file", "give each row an id")
-        tokens = [(role, relative, self._token(role, uri)) for role, (relative, uri) in files.items()]
-        return {
+        tokens = [(role, file.relative, self._token(role, file)) for role, file in files.items()]
+        sample = {
             "sample_id": str(sample_id),
             "source_version": version_of(tokens, inline, {name: values[name] for name in self.config.passthrough}),
             "inline_text": inline,
-            **{f"{role}_uri": uri for role, (_, uri) in files.items()},
+            **{f"{role}_uri": file.uri for role, file in files.items()},
         }
+        if not all(file.allowed for file in files.values()):
+            sample["forbidden"] = True
+            if tally is not None:
+                tally.add([file.uri for file in files.values() if not file.allowed])
+        return sample
 
-    def _token(self, role: str, uri: str) -> str:
-        if self.config.version == "uri":
+    def _token(self, role: str, file: _File) -> str:
+        if self.config.version == "uri" or not file.allowed:
             return ""
         try:
-            return stat_token(uri)
+            return stat_token(file.uri)
         except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
             raise ConfigError(
-                f"{self.where}.columns.{role}", f"cannot reach {uri!r} ({describe(error)})", "or give version: uri"
+                f"{self.where}.columns.{role}", f"cannot reach {file.uri!r} ({describe(error)})", "or give version: uri"
             ) from error
 
-    def _uri(self, where: str, place: str, value: str) -> tuple[str, str]:
-        """(relative to the root where it lies inside, absolute or full) of a row's value."""
+    def _uri(self, where: str, place: str, value: str) -> _File:
+        """The file that a row's value names."""
         if carries_secret(value):
             raise ConfigError(where, f"a URL with a password or a signature in {place}", "leave it out of the table")
         scheme = scheme_of(value)
@@ -209,6 +248,7 @@ class ManifestSource:
             value, scheme = value[len("file://") :], None
             if not value.startswith("/"):
                 raise ConfigError(where, f"'file://{value}' in {place}", "write file:///absolute/path")
+        inside = False
         if scheme is not None:
             full = value
         elif value.startswith("/"):
@@ -216,12 +256,17 @@ class ManifestSource:
         else:
             steps = value.split("/")
             plain = posixpath.normpath(value) if {".", ".."} & set(steps) or root_scheme == "file" else value
-            if plain.split("/")[0] == "..":
-                raise ConfigError(
-                    where, f"{value!r} in {place} leads out of {root!r}", "stay inside, or give source.root"
-                )
+            inside = plain.split("/")[0] != ".."
             full = posixpath.join(root, plain)
-        return full.removeprefix(root if root.endswith("/") else f"{root}/"), full
+            full = full if inside or root_scheme != "file" else posixpath.normpath(full)
+        relative = full.removeprefix(root if root.endswith("/") else f"{root}/")
+        return _File(relative, full, inside or self._allowed.allows(_lower_scheme(full, scheme)))
+
+    @cached_property
+    def _allowed(self) -> AllowedRoots:
+        more = (root.removeprefix("file://") for root in self.config.roots)
+        folders = (os.path.abspath(root) if scheme_of(root) is None else _lower_scheme(root, "") for root in more)
+        return AllowedRoots((self._root[0], *folders))
 
     @cached_property
     def _root(self) -> tuple[str, str]:
@@ -243,3 +288,9 @@ class ManifestSource:
             wanted={name for _, name in self._sections()},
             where=f"{self.where}.path",
         )
+
+
+def _lower_scheme(url: str, scheme: str | None) -> str:
+    """``url`` with its scheme in lower case; ``scheme`` None: it has none."""
+    head, colon, tail = url.partition("://")
+    return url if scheme is None else f"{head.lower()}{colon}{tail}"

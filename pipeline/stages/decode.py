@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import decoders
+from pipeline import decoders, sources
 from pipeline.config import PipelineConfig
 from pipeline.decoders import OpenMedia, open_media
 from pipeline.errors import SampleError, Stage
 from pipeline.features import Feature
 from pipeline.isolation import Watch, Work, unwatched
 from pipeline.media import MODALITIES, FramesRequest, Media, Request, Text, WaveformRequest
+from pipeline.roots import AllowedRoots
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
 from pipeline.storage import Blob
 from pipeline.tensors import pack
@@ -61,6 +62,7 @@ class DecodeStage:
     ) -> None:
         """``carried``: names of features that are not computed where a row of another version has them."""
         self.config = config
+        self.allowed_roots = sources.build(config.source).allowed_roots()
         self.features = features
         self.carried = carried
         self.tokenizers: dict[str, Tokenizer] = {}
@@ -86,7 +88,7 @@ class DecodeStage:
 
     def each(self, rows: Iterable[dict[str, Any]]) -> Iterator[Decoded]:
         """Rows of `stages.rows.ROWS`, as values, one after the other; those of one sample stand together."""
-        with _Opener(self.config, self.watch) as opener:
+        with _Opener(self.config, self.allowed_roots, self.watch) as opener:
             for opener.number, row in enumerate(rows):
                 decoded = Decoded()
                 opener.cost = decoded.cost
@@ -145,8 +147,8 @@ def _part(feature: Feature, row: dict[str, Any]) -> int | None:
 class _Opener:
     """The open files and decoded media of the sample at hand, so that nothing is opened or decoded twice."""
 
-    def __init__(self, config: PipelineConfig, watch: Watch) -> None:
-        self.config, self.watch = config, watch
+    def __init__(self, config: PipelineConfig, allowed_roots: AllowedRoots, watch: Watch) -> None:
+        self.config, self.allowed_roots, self.watch = config, allowed_roots, watch
         self.number = 0
         self.sample: str | None = None
         self.window: int | None = None
@@ -222,7 +224,7 @@ class _Opener:
 
     def _opened(self, uri: str, feature: Feature, work: Work) -> OpenMedia:
         if uri not in self.open:
-            blob = Blob(uri)
+            blob = Blob(uri, self.allowed_roots)
             self.cost.bytes_read += blob.size()
             self.open[uri] = work, open_media(blob, feature.modality, self.config.decoders)
         return self.open[uri][1]

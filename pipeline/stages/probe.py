@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import decoders, plan
+from pipeline import decoders, plan, sources
 from pipeline.config import PipelineConfig
 from pipeline.decoders import open_media
 from pipeline.difference import EXTRA
@@ -112,6 +112,7 @@ class ProbeStage:
         self, config: PipelineConfig, features: tuple[Feature, ...], carried_from: frozenset[Modality] | None = None
     ) -> None:
         self.config = config
+        self.allowed_roots = sources.build(config.source).allowed_roots()
         self.features = features
         self.modalities = plan.wanted(config)
         self.carried_from = self.modalities if carried_from is None else carried_from
@@ -222,7 +223,7 @@ class ProbeStage:
         if uri is None:
             self.config.decoders.text.check_length(sample["inline_text"])
             return list(self.cutter.cut(sample["inline_text"]))
-        with open_media(Blob(uri), "text", self.config.decoders) as media:
+        with open_media(Blob(uri, self.allowed_roots), "text", self.config.decoders) as media:
             return list(self.cutter.cut(media.text(None, None).text))
 
     def _probe(self, number: int, sample: dict[str, Any]) -> _Found:
@@ -241,7 +242,7 @@ class ProbeStage:
             try:
                 with (
                     self.watch(Work(number, "probe", role, uri)),
-                    open_media(Blob(uri), hint, self.config.decoders) as media,  # type: ignore[arg-type]
+                    open_media(Blob(uri, self.allowed_roots), hint, self.config.decoders) as media,  # type: ignore[arg-type]
                 ):
                     if not alone:  # else one bad picture would fail in each window of what stands beside it
                         media.check()

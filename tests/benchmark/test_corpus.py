@@ -13,6 +13,7 @@ import pytest
 from pipeline import sources
 from pipeline.benchmark import corpus
 from pipeline.errors import ConfigError
+from pipeline.roots import AllowedRoots
 from pipeline.schema import LISTING, ROLES
 from pipeline.sources.manifest import Config
 from tests.stages.media_fixtures import AUDIO, IMAGE, config, text
@@ -89,7 +90,7 @@ def _listed(source: Config) -> pa.Table:
 @pytest.mark.parametrize(("count", "times"), [(2, 1), (3, 3), (5, 2), (300, 3)])
 def test_each_sample_is_listed_so_many_times(tmp_path: Path, count: int, times: int) -> None:
     samples = _listing(image_uri=["/m/a.png", "/m/b.png", "/m/c.png"])
-    listed = _listed(corpus.repeated(samples, count, times, str(tmp_path)))
+    listed = _listed(corpus.repeated(samples, count, times, str(tmp_path), AllowedRoots(("/m",))))
     ring = [f"/m/{'abc'[i % 3]}.png" for i in range(count)]
     assert listed["image_uri"].to_pylist() == ring * times
     assert len(set(listed["sample_id"].to_pylist())) == count * times
@@ -105,7 +106,8 @@ def test_texts_and_the_files_of_every_role_survive(tmp_path: Path) -> None:
         other_uri=[None, None, "/m/plain"],
         inline_text=[None, 'two\nlines, "quoted"', None],
     )
-    source = corpus.repeated(samples, 3, 2, str(tmp_path))
+    roots = AllowedRoots(("/m", "s3://bucket", "https://host"))
+    source = corpus.repeated(samples, 3, 2, str(tmp_path), roots)
     assert source.schemes == ("file", "https", "s3")
     names = [*(f"{role}_uri" for role in ROLES), "inline_text"]
     assert _listed(source).select(names).to_pylist() == samples.select(names).to_pylist() * 2
@@ -113,6 +115,7 @@ def test_texts_and_the_files_of_every_role_survive(tmp_path: Path) -> None:
 
 def test_what_is_drawn_lists_again_as_it_was(demo_corpus: Path, models: Path, tmp_path: Path) -> None:
     samples = corpus.draw(config(demo_corpus, {"i": IMAGE, "t": text(models / "bert")}), 50)
-    listed = _listed(corpus.repeated(samples, 50, 1, str(tmp_path)))
+    listed = _listed(corpus.repeated(samples, 50, 1, str(tmp_path), AllowedRoots((str(demo_corpus),))))
+    assert not listed["forbidden"].drop_null().to_pylist()
     names = [f"{role}_uri" for role in ROLES]
     assert listed.select(names).equals(samples.select(names))

@@ -164,9 +164,11 @@ def test_silence_where_the_stream_has_a_gap(tmp_path: Path) -> None:
 
 
 def test_headers_that_promise_too_much(tmp_path: Path, data: Path) -> None:
-    for name in ("tinytag__id3_xxx_lang.mp3", "tinytag__cut_off_titles.mp3", "tinytag__detect_mp3_fffb.x"):
+    for name in ("tinytag__cut_off_titles.mp3", "tinytag__detect_mp3_fffb.x"):
         with pytest.raises(SampleError, match=r"promises|lost"):
             _soundfile(data / "bad" / name)
+    with pytest.raises(SampleError, match="libsndfile: Format not recognised"):  # by content; its name says MP3
+        _soundfile(data / "bad" / "tinytag__id3_xxx_lang.mp3")
     with pytest.raises(SampleError, match="empty"):
         _soundfile(data / "bad" / "dv_zero_samples.wav")
 

@@ -180,6 +180,18 @@ def test_a_file_that_names_other_files_is_refused(tmp_path: Path, name: str, con
     assert caught.value.kind == "unsupported"
 
 
+def test_nothing_is_opened_by_a_name_from_inside_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were a list let through as a format, its files still could not be opened."""
+    write_numbered(tmp_path / "a.ts", [i * 3600 for i in range(20)], Fraction(1, 90000))
+    path = tmp_path / "list.m3u8"
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{tmp_path}/a.ts\n#EXT-X-ENDLIST\n")
+    assert set(container._options()["format_whitelist"].split(",")).isdisjoint(container._LISTS)
+    open_options = {"protocol_whitelist": container._options()["protocol_whitelist"]}
+    monkeypatch.setattr(container, "_options", lambda: open_options)
+    with path.open("rb") as file, pytest.raises(av.FFmpegError, match="Error when loading first segment"):
+        container.open_av(file)
+
+
 def test_no_file_makes_us_call_an_address(tmp_path: Path) -> None:
     path = tmp_path / "list.m3u8"
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -3,12 +3,16 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import av
+import decord
 import numpy as np
 import pytest
 
+from pipeline.decoders import DecodersConfig, open_media, video_decord
 from pipeline.decoders.video_decord import DecordReader
 from pipeline.errors import SampleError
 from pipeline.media import FpsSampling, UniformSampling
+from pipeline.storage import Blob
 from tests.decoders.reference import number_in, rotated_by_matrix, write_numbered
 from tests.decoders.video_checks import (
     check_changing_size,
@@ -142,3 +146,47 @@ def test_where_decord_stays_at_one_frame_the_second_decoder_looks(
 @pytest.mark.parametrize("name", ["exo__sample_android_slow_motion.mp4", "decord__video_90.mov", "mdn__flower.webm"])
 def test_frames_are_decoded_small_where_that_is_asked(data: Path, name: str) -> None:
     check_scaled("decord", data / "videos" / name, 128)
+
+
+def _shades(path: Path, shades: list[int], **options: str) -> None:
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt, stream.options = "yuv420p", {"bf": "0"}
+        for shade in shades:
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), shade, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_a_playlist_that_is_an_mp4_too_shows_no_other_video(tmp_path: Path) -> None:
+    """Its first bytes are a playlist for decord's FFmpeg, and for others the header of a box to pass over."""
+    dark, bright = list(range(20, 60, 2)), list(range(240, 200, -2))
+    victim, cover, path = tmp_path / "victim.ts", tmp_path / "cover.mp4", tmp_path / "poly.mp4"
+    _shades(victim, bright)
+    _shades(cover, dark, movflags="frag_keyframe+empty_moov+default_base_moof")
+    words = f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{victim}\n#EXT-X-ENDLIST\n".encode()
+    with path.open("wb") as file:
+        file.write(words)
+        file.seek(int.from_bytes(words[:4], "big"))  # the size of the box that begins with "#EXTM3U"; a sparse file
+        file.write(cover.read_bytes())
+    followed = decord.VideoReader(str(path), num_threads=1)
+    assert (len(followed), followed[0].asnumpy().mean() > 200) == (20, True)  # decord by itself
+    del followed
+    config = DecodersConfig(video=video_decord.Config())
+    with open_media(Blob(str(path)), "video", config) as media:
+        frames = media.frames(UniformSampling(4), 0.0, 0.8)
+    assert frames.pixels.max() < 100
+
+
+def test_decord_sees_a_file_by_its_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its name leads to may be another file by then."""
+    path = tmp_path / "a.mp4"
+    _shades(path, list(range(20, 60, 2)))
+    seen = []
+    real = decord.VideoReader
+    monkeypatch.setattr(decord, "VideoReader", lambda uri, **more: (seen.append(uri), real(uri, **more))[1])
+    with open_media(Blob(str(path)), "video", DecodersConfig(video=video_decord.Config())) as media:
+        media.frames(UniformSampling(4), 0.0, 0.8)
+    assert len(seen) == 1
+    assert seen[0].startswith("/proc/self/fd/")

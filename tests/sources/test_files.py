@@ -205,9 +205,9 @@ def test_odd_names_survive_and_open(tmp_path: Path) -> None:
     assert set(found) == {*names, "caf%E9 5%25.txt", "d%FF/in.jpg"}
     for name in names:
         blob = storage.Blob(found[name]["text_uri"])
-        assert (blob.read(), blob.local_path()) == (name.encode(), f"{tmp_path}/{name}")
+        assert (blob.read(), blob.local, blob.uri) == (name.encode(), True, f"{tmp_path}/{name}")
     latin = storage.Blob(found["caf%E9 5%25.txt"]["text_uri"])
-    assert (latin.read(), latin.size(), latin.local_path()) == (b"latin", 5, None)
+    assert (latin.read(), latin.size(), latin.local) == (b"latin", 5, True)
     assert storage.Blob(found["d%FF/in.jpg"]["image_uri"]).read() == b"inside"
 
 
@@ -253,12 +253,39 @@ def test_links_that_leave_the_folder_are_not_followed(tmp_path: Path) -> None:
     (root / "itself.txt").symlink_to(root / "itself.txt")
     os.mkfifo(root / "pipe.txt")
     inside = {"a.txt", "folder/b.txt", "inside.txt", "dangling.txt", "itself.txt"}
-    assert set(listed(root)) == inside
+    found = listed(root)
+    assert {name for name, row in found.items() if not row.get("forbidden")} == inside
+    assert {name for name, row in found.items() if row.get("forbidden")} == {"out.txt", "outfolder"}
+    assert set(listed(root, exclude=["out*"])) == inside
     assert set(listed(root, follow_symlinks=True)) == inside | {
         "out.txt",
         "outfolder/secret.txt",
         "outfolder/deep/more.txt",
     }
+
+
+def test_a_folder_of_nothing_but_links_out_of_it_says_what_to_set(tmp_path: Path) -> None:
+    outside = make(tmp_path / "outside", "a.txt", "b.txt")
+    (tmp_path / "root").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "root" / name).symlink_to(outside / name)
+    with pytest.raises(ConfigError, match=r"source\.follow_symlinks: all 2 samples .* follow_symlinks: true"):
+        listed(tmp_path / "root")
+    assert set(listed(tmp_path / "root", follow_symlinks=True)) == {"a.txt", "b.txt"}
+
+
+def test_folders_of_the_kernel_are_no_corpus() -> None:
+    with pytest.raises(ConfigError, match=r"source\.path: '/proc/self' is a folder of the kernel"):
+        listed("/proc/self", follow_symlinks=True)
+
+
+def test_a_digest_is_not_taken_of_what_a_link_leads_out_to(tmp_path: Path) -> None:
+    outside = make(tmp_path / "outside", "secret.txt")
+    root = make(tmp_path / "root", "a.txt")
+    (root / "out.txt").symlink_to(outside / "secret.txt")
+    before = listed(root, version="sha256")["out.txt"]
+    (outside / "secret.txt").write_text("another secret")
+    assert listed(root, version="sha256")["out.txt"] == before
 
 
 def test_links_that_lead_in_a_circle_end(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""Rows of a listing whose files lie outside of what the source allows, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+
+from pipeline.errors import ConfigError
+from pipeline.roots import AllowedRoots
+
+
+class RefusedTally:
+    """How many of the listed rows are refused, and the deepest folder that holds all refused files."""
+
+    def __init__(self) -> None:
+        self.rows, self.refused = 0, 0
+        self._common: list[str] | None = None
+
+    def add(self, places: Sequence[str]) -> None:
+        """One refused row, by its refused files: absolute paths or URLs."""
+        self.refused += 1
+        for place in places:
+            steps = place.split("/")[:-1]
+            both = zip(steps if self._common is None else self._common, steps, strict=False)
+            self._common = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both)]
+
+    @property
+    def common_root(self) -> str | None:
+        """A folder or a prefix of an object store; None if only a whole machine or a whole scheme holds them."""
+        steps = self._common or []
+        least = 3 if steps and steps[0].endswith(":") else 2  # "s3:", "", bucket; "", folder
+        return "/".join(steps) if len(steps) >= least else None
+
+
+def check_roots(allowed: AllowedRoots, where: str) -> None:
+    """Raises ``ConfigError`` for a root in a folder of the kernel, of which no file is ever read."""
+    for root in allowed.system_roots():
+        raise ConfigError(where, f"{root!r} is a folder of the kernel", "a folder with media")
