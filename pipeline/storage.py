@@ -13,8 +13,7 @@ import shutil
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -31,6 +30,8 @@ from pipeline.roots import AllowedRoots
 _BYTES = "bytes://"
 _BUFFER = 1 << 20
 _PIECE = 8 << 20
+_READ = 1 << 30
+"""Bytes that one call reads."""
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
 
 
@@ -87,10 +88,13 @@ class Blob:
     uri: str
     allowed: AllowedRoots | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in fields(self)}  # what is open stays in its process
+
     @property
     def local(self) -> bool:
         """Whether it lies on this machine."""
-        return isinstance(split(self.uri)[0], LocalFileSystem)
+        return isinstance(self._place[0], LocalFileSystem)
 
     def size(self) -> int:
         """Bytes of the file, asked for once. Raises ``SampleError`` (forbidden, missing, unsupported, io)."""
@@ -98,25 +102,24 @@ class Blob:
 
     @cached_property
     def _size(self) -> int:
-        fs, path = self._place()
+        if self.local:
+            return os.fstat(self._descriptor.fd).st_size
+        fs, path = self._remote()
         with reading(self.uri):
-            if isinstance(fs, LocalFileSystem):
-                with self._handle(path) as handle:
-                    return os.fstat(handle).st_size
             return retried(lambda: int(fs.size(path) or 0))
 
     def read(self, limit: int | None = None) -> bytes:
         """All bytes (or the first ``limit``). Raises ``SampleError`` (forbidden, missing, unsupported, io)."""
-        fs, path = self._place()
+        if self.local:
+            with reading(self.uri):
+                return _read(self._descriptor.fd, self.size() if limit is None else limit)
+        fs, path = self._remote()
 
         def read() -> bytes:
             with fs.open(path, "rb") as file:
                 return whole(file, limit)
 
         with reading(self.uri):
-            if isinstance(fs, LocalFileSystem):
-                with self._open_local(path) as file:
-                    return file.read(-1 if limit is None else limit)
             return retried(read)
 
     def open(self) -> BinaryIO:
@@ -127,46 +130,73 @@ class Blob:
             SampleError: ``forbidden``, ``missing``, ``unsupported`` (a pipe, a device), ``io``; where it is remote,
                 reading raises them too.
         """
-        fs, path = self._place()
+        if self.local:
+            with reading(self.uri):  # a position of its own
+                raw = io.FileIO(os.open(f"/proc/self/fd/{self._descriptor.fd}", os.O_RDONLY | os.O_CLOEXEC))
+            raw.name = self._hint()
+            return io.BufferedReader(raw)
+        fs, path = self._remote()
         with reading(self.uri):
-            if isinstance(fs, LocalFileSystem):
-                return self._open_local(path)
             file = RangedFile(self.uri, retried(lambda: fs.open(path, "rb")))
-            file.name = self._hint()
-            return cast(BinaryIO, file)
-
-    def _place(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        """Its file system and the path on it, once its text is allowed."""
-        if "\0" in self.uri:
-            raise SampleError("missing", f"no file can have the name {self.uri!r}")
-        fs, path = split(self.uri)
-        if self.allowed is not None:
-            self.allowed.check(path if isinstance(fs, LocalFileSystem) else self.uri)
-        return fs, path
-
-    def _open_local(self, path: str) -> BinaryIO:
-        with self._handle(path) as handle:
-            descriptor = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
-        file = io.FileIO(descriptor)
         file.name = self._hint()
-        return io.BufferedReader(file)
+        return cast(BinaryIO, file)
 
-    @contextlib.contextmanager
-    def _handle(self, path: str) -> Iterator[int]:
-        """A descriptor that names the file and can do nothing else: opening it has no effect on pipes and devices."""
-        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            if self.allowed is not None:
-                self.allowed.check_real(os.readlink(f"/proc/self/fd/{handle}"), self.uri)
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise SampleError("unsupported", f"not a regular file: {self.uri}")
-            yield handle
-        finally:
-            os.close(handle)
+    @cached_property
+    def _place(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        """Its file system and the path on it."""
+        return split(self.uri)
+
+    def _remote(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        """The same of a remote file, once it is allowed."""
+        if self.allowed is not None:
+            self.allowed.check(self.uri)
+        return self._place
+
+    @cached_property
+    def _descriptor(self) -> _Descriptor:
+        """The file of this machine, open and checked. It stays the same file for as long as this object is there."""
+        path = self._place[1]
+        if "\0" in path:
+            raise SampleError("missing", f"no file can have the name {self.uri!r}")
+        if self.allowed is not None:
+            self.allowed.check(path)
+        with reading(self.uri):
+            # names the file and can do nothing else: opening it has no effect on pipes and devices
+            handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            try:
+                if self.allowed is not None:
+                    self.allowed.check_real(os.readlink(f"/proc/self/fd/{handle}"), self.uri)
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise SampleError("unsupported", f"not a regular file: {self.uri}")
+                return _Descriptor(os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC))
+            finally:
+                os.close(handle)
 
     def _hint(self) -> str:
         extension = _EXTENSION.search(self.uri)
         return f"media{extension[0] if extension else ''}"
+
+
+class _Descriptor:
+    """An open file, closed with the last reference to it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+def _read(fd: int, size: int) -> bytes:
+    """The first ``size`` bytes of an open file, or all that it has."""
+    data = os.pread(fd, min(size, _READ), 0)
+    if len(data) == size or not data:
+        return data
+    pieces, at = [data], len(data)
+    while at < size and (data := os.pread(fd, min(size - at, _READ), at)):
+        pieces.append(data)
+        at += len(data)
+    return b"".join(pieces)
 
 
 class _own_place:

@@ -163,3 +163,19 @@ def test_a_swap_of_names_while_it_is_opened_reads_nothing_else(folders: Path) ->
     finally:
         (folders / "go").unlink()
         os.waitpid(child, 0)
+
+
+def test_a_file_stays_the_one_that_was_checked(folders: Path) -> None:
+    """Its size, its first bytes and all of it are of one file, whatever its name leads to meanwhile."""
+    path = folders / "in" / "a.txt"
+    blob = Blob(str(path), AllowedRoots((str(folders / "in"),)))
+    assert blob.size() == 2
+    path.unlink()
+    path.write_text("another")
+    assert (blob.read(), blob.read(1)) == (b"in", b"i")
+    with blob.open() as file:
+        assert file.read() == b"in"
+    before = len(os.listdir("/proc/self/fd"))
+    assert pickle.loads(pickle.dumps(blob)).read() == b"another"  # what is open stays in its process
+    del blob
+    assert len(os.listdir("/proc/self/fd")) == before - 1

@@ -6,7 +6,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -85,15 +85,6 @@ class Config(BaseModel):
             if not root or (scheme_of(root) or "file") not in self.schemes:
                 raise NotAllowed(f"found {root!r}", f"folders and prefixes of {', '.join(self.schemes)}", "roots")
         return self
-
-
-class _File(NamedTuple):
-    relative: str
-    """To the root where it lies inside; else as ``uri``."""
-    uri: str
-    """An absolute path or a URL."""
-    allowed: bool
-    """Whether it lies in the roots, by its text."""
 
 
 class ManifestSource:
@@ -201,42 +192,47 @@ class ManifestSource:
 
     def _sample(self, place: str, values: dict[str, Any], tally: RefusedTally | None) -> dict[str, Any]:
         columns = self.config.columns
-        files: dict[str, _File] = {}
-        for role, name in columns.uris().items():
-            if values[name] not in (None, ""):
-                files[role] = self._uri(f"{self.where}.columns.{role}", place, values[name])
         inline = values[columns.inline_text] if columns.inline_text else None
-        if columns.id is not None:
-            sample_id = values[columns.id]
-        else:
-            sample_id = next((file.relative for file in files.values()), None)
+        sample: dict[str, Any] = {"inline_text": inline}
+        tokens: list[tuple[str, str, str]] = []
+        refused: list[str] = []
+        for role, name in self._roles:
+            if values[name] in (None, ""):
+                continue
+            relative, uri, allowed = self._uri(f"{self.where}.columns.{role}", place, values[name])
+            sample[f"{role}_uri"] = uri
+            if allowed:
+                tokens.append((role, relative, "" if self.config.version == "uri" else self._token(role, uri)))
+            else:
+                tokens.append((role, relative, ""))  # it is not looked at
+                refused.append(uri)
+        sample_id = values[columns.id] if columns.id is not None else tokens[0][1] if tokens else None
         if sample_id in (None, ""):
             raise ConfigError(f"{self.where}.columns", f"{place} has no id and no file", "give each row an id")
-        tokens = [(role, file.relative, self._token(role, file)) for role, file in files.items()]
-        sample = {
-            "sample_id": str(sample_id),
-            "source_version": version_of(tokens, inline, {name: values[name] for name in self.config.passthrough}),
-            "inline_text": inline,
-            **{f"{role}_uri": file.uri for role, file in files.items()},
-        }
-        if not all(file.allowed for file in files.values()):
+        sample["sample_id"] = str(sample_id)
+        passthrough = {name: values[name] for name in self.config.passthrough}
+        sample["source_version"] = version_of(tokens, inline, passthrough)
+        if refused:
             sample["forbidden"] = True
             if tally is not None:
-                tally.add([file.uri for file in files.values() if not file.allowed])
+                tally.add(refused)
         return sample
 
-    def _token(self, role: str, file: _File) -> str:
-        if self.config.version == "uri" or not file.allowed:
-            return ""
+    @cached_property
+    def _roles(self) -> tuple[tuple[str, str], ...]:
+        """(role, column)."""
+        return tuple(self.config.columns.uris().items())
+
+    def _token(self, role: str, uri: str) -> str:
         try:
-            return stat_token(file.uri)
+            return stat_token(uri)
         except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
             raise ConfigError(
-                f"{self.where}.columns.{role}", f"cannot reach {file.uri!r} ({describe(error)})", "or give version: uri"
+                f"{self.where}.columns.{role}", f"cannot reach {uri!r} ({describe(error)})", "or give version: uri"
             ) from error
 
-    def _uri(self, where: str, place: str, value: str) -> _File:
-        """The file that a row's value names."""
+    def _uri(self, where: str, place: str, value: str) -> tuple[str, str, bool]:
+        """(relative to the root where it lies inside, absolute or full, whether it is allowed) of a row's value."""
         if carries_secret(value):
             raise ConfigError(where, f"a URL with a password or a signature in {place}", "leave it out of the table")
         scheme = scheme_of(value)
@@ -259,13 +255,20 @@ class ManifestSource:
             inside = plain.split("/")[0] != ".."
             full = posixpath.join(root, plain)
             full = full if inside or root_scheme != "file" else posixpath.normpath(full)
-        relative = full.removeprefix(root if root.endswith("/") else f"{root}/")
-        return _File(relative, full, inside or self._allowed.allows(_lower_scheme(full, scheme)))
+        relative = full.removeprefix(self._prefix)
+        return relative, full, inside or self._allowed.allows(full if scheme is None else _lower_scheme(full, scheme))
+
+    @cached_property
+    def _prefix(self) -> str:
+        """How places in the root begin."""
+        root = self._root[0]
+        return root if root.endswith("/") else f"{root}/"
 
     @cached_property
     def _allowed(self) -> AllowedRoots:
         more = (root.removeprefix("file://") for root in self.config.roots)
-        folders = (os.path.abspath(root) if scheme_of(root) is None else _lower_scheme(root, "") for root in more)
+        named = ((root, scheme_of(root)) for root in more)
+        folders = (os.path.abspath(root) if scheme is None else _lower_scheme(root, scheme) for root, scheme in named)
         return AllowedRoots((self._root[0], *folders))
 
     @cached_property
@@ -290,7 +293,6 @@ class ManifestSource:
         )
 
 
-def _lower_scheme(url: str, scheme: str | None) -> str:
-    """``url`` with its scheme in lower case; ``scheme`` None: it has none."""
-    head, colon, tail = url.partition("://")
-    return url if scheme is None else f"{head.lower()}{colon}{tail}"
+def _lower_scheme(url: str, scheme: str) -> str:
+    """``url`` with its scheme, which is ``scheme``, in lower case."""
+    return url if url.startswith(scheme) else f"{scheme}{url[len(scheme) :]}"
