@@ -31,6 +31,39 @@ LONG = (
 )
 
 
+CPUS = {
+    "avx2": {  # each library's own variable for the instructions that it may use; worker processes inherit them
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "ARROW_USER_SIMD_LEVEL": "AVX2",
+    },
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cpu",
+        choices=sorted(CPUS),
+        help="run as on a CPU of this kind: oneDNN, PyTorch, MKL, OpenBLAS and Arrow use no newer instructions",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if kind := config.getoption("--cpu"):
+        assert "torch" not in sys.modules, "PyTorch reads the variables once"
+        os.environ |= CPUS[kind]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("vnni"):
+        from pipeline.encoders import _int8
+
+        if not _int8.is_supported():
+            pytest.skip("int8 needs a CPU with AVX512-VNNI")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Modules that take minutes first: whoever runs the last of them runs alone."""
     place = {name: number for number, name in enumerate(LONG)}

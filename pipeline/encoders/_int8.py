@@ -58,6 +58,17 @@ def _quantised(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return rows.div(scale).round_().to(torch.int8)
 
 
+def is_supported() -> bool:
+    """Whether oneDNN, which computes the product, uses AVX512-VNNI here.
+
+    The CPU may have the instructions and ``ONEDNN_MAX_CPU_ISA`` turn them off: products of 8-bit values then
+    saturate at 16 bits, and are wrong. Of what oneDNN may use, PyTorch reports only bfloat16, which needs AVX-512 too.
+    """
+    if not torch._C._has_mkldnn or not torch.cpu._is_vnni_supported():
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def quantise(model: nn.Module) -> nn.Module:
     """``model`` with every ``nn.Linear`` in int8; what is no plain one stays as it is."""
     for module in list(model.modules()):

@@ -202,11 +202,11 @@ class TransformersEncoder(ABC):
         self.device = torch.device(
             ("cuda" if torch.cuda.is_available() else "cpu") if self.config.device == "auto" else self.config.device
         )
-        if self.config.dtype == "int8" and not torch.cpu._is_vnni_supported():
+        if self.config.dtype == "int8" and not import_module("pipeline.encoders._int8").is_supported():
             raise ConfigError(
                 f"{self.checkpoint.where.removesuffix('.checkpoint')}.dtype",
                 "'int8' on a CPU without AVX512-VNNI",
-                "float32 or bfloat16 there: PyTorch's int8 product is slower than they are without it",
+                "float32 there: PyTorch's int8 product is slower without it, and so is bfloat16 without AVX-512",
             )
         self.model = shared_model(self.load_key(), self._loaded)
         self.dtype = next(self.model.parameters()).dtype

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,7 @@ from torch import nn
 
 from pipeline.benchmark.bare import Loops
 from pipeline.checkpoint import Checkpoint
-from pipeline.encoders._int8 import Int8Linear, quantise
+from pipeline.encoders._int8 import Int8Linear, is_supported, quantise
 from pipeline.encoders.siglip import SiglipConfig, SiglipEncoder
 from pipeline.encoders.vit import VitConfig, VitEncoder
 from pipeline.errors import ConfigError
@@ -29,6 +34,7 @@ from tests.encoders.vision_fixtures import (
 )
 from tests.stages.media_fixtures import bound, config
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT, PATCH, SOUND = {"kind": "text"}, {"kind": "patch"}, {"kind": "audio_frame"}
 TUBELET, FRAMES = {"kind": "tubelet"}, {"kind": "frame", "sampling": {"kind": "uniform", "frames": 4}}
 EVERY = [
@@ -52,6 +58,7 @@ EVERY = [
 ]
 
 
+@pytest.mark.vnni
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(5, 24), (3, 300, 24), (0, 24), (2, 0, 24)])
 def test_a_layer_is_its_integer_product(shape: tuple[int, ...], bias: bool) -> None:
@@ -108,6 +115,7 @@ def clip_of_all(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     return folder
 
 
+@pytest.mark.vnni
 @pytest.mark.parametrize(("kind", "name", "modality", "tokenizer"), EVERY)
 def test_every_encoder_stays_near_float32(
     kind: str, name: str, modality: str, tokenizer: dict[str, Any], clip_of_all: Path, models: Path
@@ -133,6 +141,7 @@ def test_every_encoder_stays_near_float32(
             assert not np.array_equal(one, other)
 
 
+@pytest.mark.vnni
 @pytest.mark.parametrize("name", ["siglip2", "dinov2_with_registers", "dinov3"])
 def test_pictures_that_are_cut_into_patches_before(
     name: str, checkpoints: dict[str, Checkpoint], pictures: list[np.ndarray]
@@ -159,14 +168,50 @@ def test_a_layers_weight_is_told_in_float32() -> None:
     assert (told - linear.weight).abs().max() <= linear.weight.abs().max() / 127
 
 
-def test_a_cpu_without_the_instructions_is_told(
+def _vit(checkpoints: dict[str, Checkpoint]) -> VitEncoder:
+    config = VitConfig(checkpoint=checkpoints["vit"].path, dtype="int8", device="cpu")
+    return VitEncoder(config, checkpoints["vit"], "image", PatchConfig())
+
+
+REFUSAL = r"features\.f\.encoder\.dtype: 'int8' on a CPU without AVX512-VNNI; float32 there"
+
+
+def test_a_cpu_without_the_instructions_is_refused(
     checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    config = VitConfig(checkpoint=checkpoints["vit"].path, dtype="int8", device="cpu")
-    encoder = VitEncoder(config, checkpoints["vit"], "image", PatchConfig())
-    with pytest.raises(ConfigError, match=r"features\.f\.encoder\.dtype: 'int8' on a CPU without AVX512-VNNI"):
-        encoder.setup()
+    with pytest.raises(ConfigError, match=REFUSAL):
+        _vit(checkpoints).setup()
+
+
+def test_instructions_that_onednn_may_not_use_count_as_absent(checkpoints: dict[str, Checkpoint]) -> None:
+    """In a process of its own: oneDNN reads the variable once."""
+    code = """
+import pickle, sys
+from pipeline.errors import ConfigError
+encoder = pickle.loads(sys.stdin.buffer.read())
+try:
+    encoder.setup()
+except ConfigError as error:
+    print(error)
+"""
+    others = {name: value for name, value in os.environ.items() if not name.endswith("_MAX_CPU_ISA")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(_vit(checkpoints)),
+        env={**others, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    assert re.match(REFUSAL, done.stdout.decode()), done
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux lists the CPU's instructions in /proc")
+def test_the_detection_is_what_the_kernel_lists(pytestconfig: pytest.Config) -> None:
+    flags = re.findall(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), flags=re.M)
+    listed = bool(flags) and {"avx512_vnni", "avx512bw", "avx512vl", "avx512dq"} <= set(flags[0].split())
+    assert is_supported() == (listed and pytestconfig.getoption("--cpu") is None)
 
 
 def test_a_gpu_takes_none(demo_corpus: Path, models: Path) -> None:
