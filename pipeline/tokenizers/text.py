@@ -96,6 +96,8 @@ class TextTokenizer:
 
     def tokenize(self, media: Media) -> Prepared:
         assert isinstance(media, Text)
+        if media.text.isspace():  # some tokenizers have tokens for it
+            raise SampleError("empty", "no words in it")
         encoded = self._encode(media.text, truncated=True)
         special = np.asarray(encoded["special_tokens_mask"], np.uint8)
         ends = np.asarray(encoded["offset_mapping"], np.int64).reshape(-1, 2)[:, 1]
@@ -108,9 +110,10 @@ class TextTokenizer:
 
         Each span, tokenized alone, fits ``max_length``; together they hold every character that is no
         space, in order. They begin and end at words, but inside a word that is too long for a window.
-        A single character of more tokens than a window has room for is a span by itself.
+        A single character of more tokens than a window has room for is a span by itself. A text of nothing but white
+        space is one span, which `tokenize` refuses as ``empty``.
         """
-        if self.max_length is None or self._fits(text):
+        if self.max_length is None or text.isspace() or self._fits(text):
             return [(0, len(text))]
         encoded, before = self._encode(text, truncated=False), len(self.config.prompt)
         tokens = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from pipeline.decoders import opening
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from pipeline.tensors import unpack
+from tests.encoders import sound_fixtures
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip, write_tone
 
 
@@ -148,6 +150,35 @@ def test_an_inline_text_over_the_bound_is_a_failure(tmp_path: Path, models: Path
     table = _decode(settings)
     told = [[(one["kind"], one["message"]) for one in failures] for failures in table["failures"].to_pylist()]
     assert told == [[], [("limit", "14 characters of text, over max_characters 10")]]
+
+
+@pytest.mark.parametrize("overflow", ["truncate", "windows"])
+def test_a_text_of_white_space_alone_is_empty_wherever_it_comes_from(
+    tmp_path: Path, models: Path, overflow: str
+) -> None:
+    """Also where it has more tokens than a window: "\\r" is one in a tokenizer of bytes."""
+    blank = "\r" * 40
+    (tmp_path / "blank.txt").write_text(blank)
+    (tmp_path / "m.jsonl").write_text(
+        json.dumps({"id": "a", "t": blank}) + "\n" + json.dumps({"id": "b", "f": "blank.txt"}) + "\n"
+    )
+    features = {
+        name: text(Path(checkpoint), overflow=overflow, max_length=9)
+        for name, checkpoint in (("bert", models / "bert"), ("roberta", sound_fixtures.checkpoint("roberta").path))
+    }
+    for one in features:
+        settings = config(
+            tmp_path,
+            {one: features[one]},
+            source={
+                "kind": "manifest",
+                "path": str(tmp_path / "m.jsonl"),
+                "columns": {"id": "id", "inline_text": "t", "text": "f"},
+            },
+        )
+        table = _decode(settings)
+        assert table["window"].to_pylist() == [0, 0]
+        assert [[one["kind"] for one in told] for told in table["failures"].to_pylist()] == [["empty"], ["empty"]]
 
 
 _FIRST_ROWS = """

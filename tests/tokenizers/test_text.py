@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, SampleError
@@ -131,11 +131,26 @@ def test_a_slow_tokenizer_is_refused(tmp_path: Path) -> None:
         TextTokenizer(TextConfig(kind="text"), where).check("features.x.tokenizer")
 
 
+_BLANKS = " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u2003\u2028\u2029\u3000"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("prompt", ["", "a: "])
+def test_white_space_alone_is_one_span_and_empty(name: str, prompt: str) -> None:
+    """Also where the tokenizer has more tokens for it than a window has room for."""
+    tokenizer = _tokenizer(name, max_length=9, overflow="windows", prompt=prompt)
+    for text in ("\r" * 40, " \r \r \r \r", _BLANKS * 3, _BLANKS[::-1], " "):
+        assert tokenizer.cut(text) == [(0, len(text))]
+        with pytest.raises(SampleError, match="empty: no words in it"):
+            tokenizer.tokenize(Text(text))
+
+
 def _holds(tokenizer: TextTokenizer, name: str, text: str) -> list[tuple[int, int]]:
     """Cut ``text`` and assert what every cut promises."""
     spans = tokenizer.cut(text)
     prompt, most = tokenizer.config.prompt, tokenizer.max_length
     covered = set()
+    assert spans
     for (start, end), following in zip(spans, [*spans[1:], None], strict=True):
         assert 0 <= start <= end <= len(text)
         if len(spans) > 1:
@@ -149,19 +164,25 @@ def _holds(tokenizer: TextTokenizer, name: str, text: str) -> list[tuple[int, in
     return spans
 
 
-_WORDS = st.lists(st.text(max_size=12) | st.sampled_from(["the red circle", "moves", "\n", "xyz" * 40]), max_size=40)
+_WORDS = st.lists(
+    st.text(max_size=12)
+    | st.text(_BLANKS, max_size=12)
+    | st.sampled_from(["the red circle", "moves", "xyz" * 40, "\U0001f99c" * 9, "e\u0301" * 9]),
+    max_size=40,
+)
 
 
 @settings(max_examples=150, deadline=None)
 @given(
     words=_WORDS,
-    name=st.sampled_from(["bert", "roberta", "xlm_roberta"]),
-    max_length=st.sampled_from([9, 12, 33]),
+    name=st.sampled_from(NAMES),
+    max_length=st.sampled_from([4, 9, 12, 33]),
     overlap=st.sampled_from([0, 1, 5]),
     prompt=st.sampled_from(["", "a: "]),
 )
+@example(words=["", "\r", "\r", "\r", "\r"], name="roberta", max_length=9, overlap=0, prompt="")
 def test_cuts_lose_nothing_and_fit(words: list[str], name: str, max_length: int, overlap: int, prompt: str) -> None:
-    prompt = prompt if max_length > 12 else ""
+    prompt, overlap = prompt if max_length > 12 else "", min(overlap, max_length - 3)
     tokenizer = _tokenizer(name, max_length=max_length, overflow="windows", overlap=overlap, prompt=prompt)
     _holds(tokenizer, name, " ".join(words))
 
