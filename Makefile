@@ -46,8 +46,9 @@ checks: .venv/.ready  ## what CI checks before the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lock: .venv/.ready  ## pin every dependency anew
-	$(BIN)/uv pip compile --quiet --python-version 3.11 --extra dev pyproject.toml --no-annotate --no-header -o requirements.lock
+lock: .venv/.ready  ## pin every dependency again, for Linux on x86-64; what has wheels for it only says so
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --extra dev pyproject.toml --no-annotate --no-header -o requirements.lock
+	sed -i "s/^decord==.*/& ; platform_machine == 'x86_64'/" requirements.lock
 
 clean:
 	rm -rf .venv $(DEMO)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
@@ -113,6 +114,7 @@ class Feature:
 def bind(config: PipelineConfig) -> tuple[Feature, ...]:
     """Check every feature of ``config`` against its checkpoint. Raises ``ConfigError``."""
     config.text_windows()
+    _check_decoder(config)
     return tuple(_bind(name, feature, config) for name, feature in config.features.items())
 
 
@@ -182,6 +184,17 @@ def _check_device(feature: FeatureConfig, config: PipelineConfig, where: str) ->
 
     if not torch.cuda.is_available():
         raise ConfigError(f"{where}.encoder.device", "'cuda', and this machine has no CUDA device", "auto or cpu")
+
+
+def _check_decoder(config: PipelineConfig) -> None:
+    """decord has wheels for x86-64 only; elsewhere it is no dependency."""
+    asked = config.decoders.video.kind == "decord" and any(one.modality == "video" for one in config.features.values())
+    if asked and find_spec("decord") is None:
+        raise ConfigError(
+            "decoders.video.kind",
+            "'decord', which is not installed here: it has wheels for x86-64 only",
+            "pyav, which reads the same files",
+        )
 
 
 def _identity(

@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,24 @@ def test_where_and_how_fast_is_no_part_of_a_fingerprint(models: Path, clip: Path
     sound = feature("audio", "wav2vec2", models / "wav2vec2")
     slow = {**sound, "encoder": {**sound["encoder"], "batch_s": 10}}
     assert bind_one(sound).fingerprint == bind_one(slow).fingerprint
+
+
+def test_decord_is_asked_for_only_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its wheels are for x86-64 only. Features that read no video take nothing of it."""
+    video = {
+        "modality": "video",
+        "tokenizer": {"kind": "frame", "size": 32},
+        "encoder": {"kind": "raw"},
+        "emit": ["tokens"],
+    }
+    monkeypatch.setitem(sys.modules, "decord", None)
+    told = refused(video, decoders={"video": {"kind": "decord"}})
+    assert told == (
+        "decoders.video.kind: 'decord', which is not installed here: it has wheels for x86-64 only; "
+        "pyav, which reads the same files"
+    )
+    bind_one(RAW_IMAGE, decoders={"video": {"kind": "decord"}})
+    bind_one(video)
 
 
 def test_what_decides_the_values_changes_a_fingerprint(models: Path, clip: Path, tmp_path: Path) -> None:

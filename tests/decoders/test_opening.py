@@ -18,6 +18,7 @@ from pipeline.errors import FAILURE_KINDS, SampleError
 from pipeline.media import FpsSampling, Modality, Span, UniformSampling
 from pipeline.storage import Blob, local_uri
 from tests.decoders.reference import frames_of, number_in, sound_of, write_numbered
+from tests.decoders.video_checks import BACKENDS, NEEDS_DECORD
 
 HINTS: dict[str, Modality] = {"images": "image", "videos": "video", "audio": "audio", "text": "text"}
 CONFIG = DecodersConfig()
@@ -85,7 +86,7 @@ def test_empty_missing_and_unknown_files(tmp_path: Path, hint: Modality | None) 
     assert _failure(tmp_path / "junk", hint).kind == ("corrupt" if hint == "text" else "unsupported")
 
 
-@pytest.mark.parametrize("kind", ["decord", "pyav"])
+@pytest.mark.parametrize("kind", BACKENDS)
 def test_pictures_and_sound_of_one_clip_share_a_clock(data: Path, kind: str) -> None:
     config = DecodersConfig(video={"kind": kind})  # type: ignore[arg-type]
     path = data / "videos" / "mdn__flower.mp4"
@@ -124,6 +125,7 @@ def test_remote_and_oddly_named_files_are_read_alike(tmp_path: Path, monkeypatch
     assert list((tmp_path / "private").iterdir()) == []
 
 
+@NEEDS_DECORD
 def test_a_spooled_file_has_no_name_and_is_gone_after_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "private"))
     (tmp_path / "private").mkdir()
@@ -146,13 +148,13 @@ def _target(fd: str) -> str:
         return ""
 
 
-def test_limits_have_a_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_limits_have_a_name(kind: str, tmp_path: Path) -> None:
     write_numbered(tmp_path / "a.mp4", [i * 40 for i in range(10)])
-    for kind in ("decord", "pyav"):
-        config = DecodersConfig(video={"kind": kind, "max_pixels": 64 * 64 - 1})  # type: ignore[arg-type]
-        with _open(tmp_path / "a.mp4", None, config) as media, pytest.raises(SampleError, match="max_pixels") as caught:
-            media.frames(UniformSampling(1), 0.0, 1.0)
-        assert caught.value.kind == "limit"
+    config = DecodersConfig(video={"kind": kind, "max_pixels": 64 * 64 - 1})  # type: ignore[arg-type]
+    with _open(tmp_path / "a.mp4", None, config) as media, pytest.raises(SampleError, match="max_pixels") as caught:
+        media.frames(UniformSampling(1), 0.0, 1.0)
+    assert caught.value.kind == "limit"
 
 
 @pytest.mark.parametrize("soundfile_first", [True, False])

@@ -15,6 +15,7 @@ from pipeline.media import FpsSampling, UniformSampling
 from pipeline.storage import Blob
 from tests.decoders.reference import number_in, rotated_by_matrix, write_numbered
 from tests.decoders.video_checks import (
+    NEEDS_DECORD,
     check_changing_size,
     check_damage,
     check_damaged_start,
@@ -25,6 +26,7 @@ from tests.decoders.video_checks import (
     reader,
 )
 
+pytestmark = NEEDS_DECORD
 WINDOWS = [(2.0, 4.0), (0.0, 2.0), (5.1, 5.3), (1.0, 1.5), (4.0, 6.0), (5.9, 60.0)]
 PIXELS = 5.0
 """Mean difference of 8-bit values: decord's FFmpeg converts 10-bit and odd sizes with other filters."""

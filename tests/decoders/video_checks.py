@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from pipeline.media import Sampling, Span, UniformSampling
 from pipeline.storage import Blob
 from tests.decoders.reference import damage, frames_of, number_in, shown, write_changing, write_numbered
 
+NEEDS_DECORD = pytest.mark.skipif(find_spec("decord") is None, reason="decord has wheels for x86-64 only")
+BACKENDS = [pytest.param("decord", marks=NEEDS_DECORD), "pyav"]
 Reader = DecordReader | PyavReader
 
 
