@@ -24,8 +24,9 @@ from pipeline.errors import Stage as Step
 from pipeline.isolation.limits import LimitsConfig
 from pipeline.isolation.notes import NOTE_BYTES, Memory, Note, Noted, Orders
 from pipeline.isolation.parcels import Pool, Segment, shared_file
+from pipeline.isolation.process_tree import kill_group, kill_tree
 from pipeline.isolation.serve import MESSAGE_BYTES, Stage
-from pipeline.isolation.template import ONE_THREAD, Forked, last_line
+from pipeline.isolation.template import ONE_THREAD, Forked, last_line, readable
 
 _LOOK_S, _FIRST_LOOK_S = 0.1, 0.3
 _END_S = 5.0
@@ -95,7 +96,7 @@ class Child:
         try:
             fds = (theirs.fileno(), note_fd)
             if template is None:
-                self.process: subprocess.Popen[bytes] | Forked = _process(*fds, told.fileno())
+                self.process: Started | Forked = Started(*fds, told.fileno())
                 self.memory = Memory(self.process.pid)
             else:
                 self.process = forked = Forked(template, *fds, told.fileno())
@@ -197,16 +198,45 @@ class Child:
         return Death(noted, "crash", f"the decoder's process died{doing} ({_signal_name(code)})", ours=False)
 
 
-def _process(channel_fd: int, note_fd: int, told_fd: int) -> subprocess.Popen[bytes]:
-    paths = [path or os.getcwd() for path in sys.path]
-    return subprocess.Popen(
-        [sys.executable, "-c", _RUN, str(channel_fd), str(note_fd), str(os.getpid()), *paths],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=told_fd,
-        pass_fds=(channel_fd, note_fd),
-        env={**os.environ, **ONE_THREAD},
-    )
+class Started:
+    """A process that this one started: a ``subprocess.Popen`` that takes its descendants along."""
+
+    def __init__(self, channel_fd: int, note_fd: int, told_fd: int) -> None:
+        paths = [path or os.getcwd() for path in sys.path]
+        self._popen = subprocess.Popen(
+            [sys.executable, "-c", _RUN, str(channel_fd), str(note_fd), str(os.getpid()), *paths],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=told_fd,
+            pass_fds=(channel_fd, note_fd),
+            env={**os.environ, **ONE_THREAD},
+        )
+        self.pid = self._popen.pid
+        self._handle = os.pidfd_open(self.pid)
+        self._close = weakref.finalize(self, os.close, self._handle)
+
+    @property
+    def returncode(self) -> int | None:
+        return self._popen.returncode
+
+    def poll(self) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0.0)
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """The exit code; negative: the signal."""
+        if self._popen.returncode is None:
+            if not readable([self._handle], timeout):
+                raise subprocess.TimeoutExpired(_RUN, timeout)
+            kill_group(self.pid)  # before it is reaped: then its number may become another's
+            self._popen.wait()
+            self._close()
+        return int(self._popen.returncode)
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            kill_tree(self.pid, lambda number: signal.pidfd_send_signal(self._handle, number))
 
 
 def _schemes() -> dict[str, str]:
@@ -227,7 +257,7 @@ def _signal_name(code: int | None) -> str:
         return f"signal {-(code or 0)}"
 
 
-def _end(process: subprocess.Popen[bytes] | Forked, channel: socket.socket, memory: Memory) -> None:
+def _end(process: Started | Forked, channel: socket.socket, memory: Memory) -> None:
     channel.close()
     memory.close()
     process.kill()

@@ -19,6 +19,7 @@ from pipeline import malloc, retrying, tensors
 from pipeline.errors import TesseraError, describe
 from pipeline.isolation.notes import Note, Orders, Watch, Watcher
 from pipeline.isolation.parcels import Known, Segment
+from pipeline.isolation.process_tree import lead_session
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 MESSAGE_BYTES = 64
@@ -37,6 +38,7 @@ class Stage(Protocol):
 def main(channel_fd: int, note_fd: int, parent: int) -> None:
     """Set the stage up that comes first through the channel, answer, then map every table that comes."""
     end_with(parent)
+    lead_session()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pa.set_cpu_count(1)

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, NoReturn, Self
 import pyarrow as pa
 
 from pipeline.errors import TesseraError, describe, one_line
+from pipeline.isolation.process_tree import adopt_orphans, children, kill_group, kill_orphans, kill_tree
 from pipeline.isolation.serve import call_itself, end_with, main, portable
 
 _RUN = (
@@ -91,7 +92,8 @@ class Template:
         return done
 
     def close(self) -> None:
-        self.process.kill()
+        if self.process.poll() is None:
+            kill_tree(self.process.pid, self.process.send_signal)
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
@@ -140,7 +142,7 @@ class Forked:
     def wait(self, timeout: float | None = None) -> int:
         """The exit code; negative: the signal. Of a template that is gone, its forks were killed with it."""
         if self.returncode is None:
-            if not _readable([self.connection], timeout):
+            if not readable([self.connection], timeout):
                 raise subprocess.TimeoutExpired("template", timeout or 0.0)
             told = b""
             with suppress(OSError):
@@ -151,8 +153,7 @@ class Forked:
 
     def kill(self) -> None:
         if self.returncode is None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+            kill_tree(self.pid, lambda number: signal.pidfd_send_signal(self.handle, number))
 
 
 def _close(connection: socket.socket, handle: int) -> None:
@@ -194,7 +195,7 @@ def _file(data: bytes) -> BinaryIO:
     return file
 
 
-def _readable(some: Sequence[Any], timeout: float | None = None) -> set[int]:
+def readable(some: Sequence[Any], timeout: float | None = None) -> set[int]:
     """File descriptors of those that can be read, or are closed at the other end."""
     poll = select.poll()
     for one in some:
@@ -211,6 +212,7 @@ def last_line(file: Any) -> str:
 def serve(listener_fd: int, parent: int) -> None:
     """The process itself: prepares, tells what came of it, then forks for each that connects, until it is killed."""
     end_with(parent)
+    adopt_orphans()
     call_itself("tessera-template")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answer = os.dup(1)  # whatever an import prints is no part of it
@@ -249,6 +251,8 @@ class _Forks:
         self.asking: list[socket.socket] = []
         self.by_pid: dict[int, socket.socket] = {}
         self.killed: set[int] = set()
+        self.others = children()
+        """What the imports started."""
         self.ended, self.wake = os.pipe()
         os.set_blocking(self.wake, False)
         os.set_blocking(self.ended, False)
@@ -258,13 +262,13 @@ class _Forks:
     def run(self) -> None:
         while True:
             waiting = {pid: one for pid, one in self.by_pid.items() if pid not in self.killed}
-            ready = _readable([self.listener, self.ended, *self.asking, *waiting.values()])
+            ready = readable([self.listener, self.ended, *self.asking, *waiting.values()])
             if self.ended in ready:
                 with suppress(BlockingIOError):
                     os.read(self.ended, 4096)
             for pid, one in waiting.items():
                 if one.fileno() in ready:  # it says nothing more: it is gone
-                    os.kill(pid, signal.SIGKILL)
+                    kill_tree(pid, lambda number, pid=pid: os.kill(pid, number))  # type: ignore[misc]
                     self.killed.add(pid)
             self._reap()
             for one in [one for one in self.asking if one.fileno() in ready]:
@@ -276,10 +280,11 @@ class _Forks:
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    return
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                pid = ended.si_pid
+                kill_group(pid)  # before it is reaped: then its number may become another's
+                _, status = os.waitpid(pid, 0)
+                kill_orphans(self.others | {*self.by_pid} - {pid})
                 self.killed.discard(pid)
                 connection = self.by_pid.pop(pid, None)
                 if connection is not None:

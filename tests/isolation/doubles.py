@@ -7,10 +7,12 @@ import importlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import pipeline.stages.decode
 import pipeline.stages.probe
 from pipeline import tensors
 from pipeline.decoders import OpenMedia, open_media
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SampleError
 from pipeline.isolation import Watch, Work, unwatched
 from pipeline.media import Image
 from pipeline.stages.decode import DecodeStage
@@ -220,6 +222,39 @@ class Plain:
             elif value in FAULTS:
                 FAULTS[value]()
         return table
+
+
+class Starter:
+    """Starts a program as the table's ``do`` column says, under its watch: its pid goes into the file ``told``; then
+    hangs, or dies, as the column ``then`` says."""
+
+    PROGRAM = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+
+    def __init__(self, told: str) -> None:
+        self.watch: Watch = unwatched
+        self.told = told
+
+    def setup(self) -> None:
+        """Nothing to load."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        for number, (do, then) in enumerate(zip(table["do"].to_pylist(), table["then"].to_pylist(), strict=True)):
+            with suppress(SampleError), self.watch(Work(number, "decode", "x", str(number))):
+                if do:
+                    self._start(do)
+                if then:
+                    FAULTS[then]()
+        return table
+
+    def _start(self, how: str) -> None:
+        program = [sys.executable, "-c", self.PROGRAM, self.told]
+        if how == "orphan":  # of a session of its own, and its parent is gone
+            middle = f"import subprocess; subprocess.Popen({program!r}, start_new_session=True)"
+            subprocess.run([sys.executable, "-c", middle], check=True)
+        else:
+            subprocess.Popen(program)
+        while not (os.path.exists(self.told) and os.path.getsize(self.told)):
+            time.sleep(0.01)
 
 
 class Greedy:

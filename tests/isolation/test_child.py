@@ -24,7 +24,7 @@ from pipeline.isolation import Isolated, LimitsConfig
 from tests.isolation.doubles import Busy
 stage = Isolated(Busy(1.0), LimitsConfig(row_seconds=2.5))
 stage.setup()
-print("ready", flush=True)
+print(stage.child.process.pid, flush=True)
 print(stage(pa.table({"x": [1]}))["x"].to_pylist(), stage.refused)
 """
 
@@ -83,8 +83,8 @@ def test_time_in_which_the_machine_stood_still_is_nobody_s() -> None:
         [sys.executable, "-c", FROZEN], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     assert parent.stdout is not None
-    assert parent.stdout.readline() == "ready\n"
-    freeze = f"kill -STOP -{parent.pid}; sleep 4; kill -CONT -{parent.pid}"
+    both = f"-{parent.pid} -{int(parent.stdout.readline())}"  # the child leads a group of its own
+    freeze = f"kill -STOP -- {both}; sleep 4; kill -CONT -- {both}"
     subprocess.run(["bash", "-c", f"sleep 0.3; {freeze}"], check=True)
     told, _ = parent.communicate(timeout=60)
     assert told == "[1] {}\n"

@@ -60,8 +60,9 @@ def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
     monkeypatch.setenv("TESSERA_TEST", "asker's")
     monkeypatch.chdir(tmp_path)
     stage = Isolated(Plain(), LimitsConfig(), template.address)
+    asked = pa.table({"do": ["pid", "modules"]})  # the first one of a process imports pandas
     started = time.monotonic()
-    told = stage(pa.table({"do": ["pid", "modules"]}))
+    told = stage(asked)
     assert time.monotonic() - started < 2.0
     assert stage.child is not None
     assert isinstance(stage.child.process, Forked)

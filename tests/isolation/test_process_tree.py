@@ -1,0 +1,167 @@
+"""What a decoder starts ends with the decoder: its children, and theirs, in whatever session they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.isolation import Isolated, LimitsConfig, Template
+from pipeline.isolation.process_tree import descendants, kill_group, kill_tree
+from tests.isolation import doubles
+from tests.isolation.doubles import Starter
+
+ROOT = Path(__file__).resolve().parents[2]
+ASKER = """
+import sys
+import pyarrow as pa
+from pipeline.isolation import Isolated, LimitsConfig
+from tests.isolation.doubles import Starter
+stage = Isolated(Starter(sys.argv[1]), LimitsConfig(), sys.argv[2])
+stage(pa.table({"do": [sys.argv[3]], "then": ["spin"]}))
+"""
+
+
+@pytest.fixture(params=["subprocess", "fork"])
+def address(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """Of a template, or None: both ways to start a child."""
+    if request.param == "subprocess":
+        yield None
+        return
+    with Template(doubles.prepare, "colorsys") as template:
+        template.prepared()
+        yield template.address
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _ends(pid: int, seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not _runs(pid):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _told(path: Path) -> int:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if path.exists() and path.read_text():
+            return int(path.read_text())
+        time.sleep(0.02)
+    raise AssertionError("the program did not start")
+
+
+@pytest.mark.parametrize("how", ["child", "orphan"])
+def test_a_timeout_ends_what_the_decoder_started(tmp_path: Path, address: str | None, how: str) -> None:
+    stage = Isolated(Starter(str(tmp_path / "pid")), LimitsConfig(row_seconds=1.0), address)
+    stage.setup()
+    done = stage(pa.table({"do": [how, ""], "then": ["spin", ""]}))
+    assert len(done) == 2
+    assert [kind for kind, _ in stage.refused.values()] == ["timeout"]
+    assert _ends(_told(tmp_path / "pid"))
+    stage.close()
+
+
+@pytest.mark.parametrize("how", ["child", "orphan"])
+def test_so_does_its_end(tmp_path: Path, address: str | None, how: str) -> None:
+    stage = Isolated(Starter(str(tmp_path / "pid")), LimitsConfig(), address)
+    stage(pa.table({"do": [how], "then": [""]}))
+    assert _runs(_told(tmp_path / "pid"))
+    stage.close()
+    assert _ends(_told(tmp_path / "pid"))
+
+
+def test_so_does_a_crash(tmp_path: Path, address: str | None) -> None:
+    """Of an orphan in a session of its own only a template learns, which becomes its parent."""
+    for how in ("child", "orphan") if address else ("child",):
+        told = tmp_path / how
+        stage = Isolated(Starter(str(told)), LimitsConfig(), address)
+        stage(pa.table({"do": [how], "then": ["abort"]}))
+        assert [kind for kind, _ in stage.refused.values()] == ["crash"]
+        assert _ends(_told(told))
+        stage.close()
+
+
+@pytest.mark.parametrize("how", ["child", "orphan"])
+def test_a_template_ends_it_where_who_asked_was_killed(tmp_path: Path, how: str) -> None:
+    with Template(doubles.prepare, "colorsys") as template:
+        template.prepared()
+        asker = subprocess.Popen([sys.executable, "-c", ASKER, str(tmp_path / "pid"), template.address, how], cwd=ROOT)
+        pid = _told(tmp_path / "pid")
+        asker.kill()
+        asker.wait()
+        assert _ends(pid)
+
+
+def test_a_template_takes_all_of_it_along(tmp_path: Path) -> None:
+    template = Template(doubles.prepare, "colorsys")
+    stage = Isolated(Starter(str(tmp_path / "pid")), LimitsConfig(), template.address)
+    stage(pa.table({"do": ["orphan"], "then": [""]}))
+    template.close()
+    assert _ends(_told(tmp_path / "pid"))
+
+
+def test_a_child_has_no_terminal_and_a_group_of_its_own(tmp_path: Path, address: str | None) -> None:
+    stage = Isolated(Starter(str(tmp_path / "pid")), LimitsConfig(), address)
+    stage(pa.table({"do": ["child"], "then": [""]}))
+    assert stage.child is not None
+    pid = stage.child.process.pid
+    assert os.getsid(pid) == os.getpgid(pid) == pid
+    assert descendants(pid) == {_told(tmp_path / "pid")}
+    stage.close()
+
+
+def test_a_process_that_leads_no_group_takes_no_other_along() -> None:
+    bystander, process = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+    kill_group(process.pid)
+    assert process.poll() is None
+    kill_tree(process.pid, process.send_signal)
+    assert process.wait(5) == -9
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_one_that_is_gone_is_no_error() -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+
+    def send(number: int) -> None:
+        raise ProcessLookupError(number)
+
+    kill_tree(process.pid, send)
+    assert descendants(process.pid) == set()
+
+
+def test_a_kernel_that_lists_no_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    import builtins
+
+    original = open
+
+    def unlisted(path: str, *rest: object, **options: object) -> object:
+        if str(path).endswith("/children"):
+            raise FileNotFoundError(path)
+        return original(path, *rest, **options)  # type: ignore[call-overload]
+
+    process = subprocess.Popen([sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '60'])"])
+    while not (found := descendants(process.pid)):
+        time.sleep(0.02)
+    monkeypatch.setattr(builtins, "open", unlisted)
+    assert descendants(process.pid) == found
+    monkeypatch.undo()
+    kill_tree(process.pid, process.send_signal)
+    assert process.wait(5) == -9
+    assert all(_ends(pid) for pid in found)
