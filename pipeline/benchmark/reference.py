@@ -15,6 +15,7 @@ from pipeline.benchmark.alone import on_gpu, one_thread
 from pipeline.benchmark.bare import rows_of
 from pipeline.config import PipelineConfig
 from pipeline.decoders.container import open_av
+from pipeline.decoders.image import FORMATS
 from pipeline.features import Feature
 from pipeline.media import FramesRequest, UniformSampling, WaveformRequest
 from pipeline.stages.probe import ProbeStage
@@ -121,7 +122,7 @@ def _picture(row: Row) -> Any:
     from PIL import Image
 
     with Blob(row["image_uri"]).open() as file:
-        return Image.open(file).convert("RGB")
+        return Image.open(file, formats=FORMATS).convert("RGB")
 
 
 def _frames(row: Row, sampling: Any) -> np.ndarray:

@@ -58,8 +58,11 @@ def _options() -> dict[str, str]:
     return {"protocol_whitelist": "none", "format_whitelist": ",".join(sorted(av.formats_available - _LISTS))}
 
 
-def open_av(file: BinaryIO) -> av.container.InputContainer:
+def open_av(file: BinaryIO, format: str | None = None) -> av.container.InputContainer:
     """An open file as a container of FFmpeg's, which follows no name that it finds inside.
+
+    Args:
+        format: None: by its content.
 
     Raises:
         SampleError: ``unsupported``, a list of other files.
@@ -68,7 +71,7 @@ def open_av(file: BinaryIO) -> av.container.InputContainer:
     import av
 
     try:
-        return av.open(file, metadata_errors="replace", container_options=_options())
+        return av.open(file, format=format, metadata_errors="replace", container_options=_options())
     except av.FFmpegError as error:
         if _NOT_ALLOWED not in str(error):
             raise

@@ -1,4 +1,4 @@
-"""Still images: every mode that Pillow reads, upright, as 8-bit RGB; the first frame of an animation."""
+"""Still images: every mode that Pillow itself reads, upright, as 8-bit RGB; the first frame of an animation."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import io
 import re
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.decoders.container import upright
+from pipeline.decoders.container import open_av, upright
 from pipeline.decoders.sniff import HEAD_BYTES, is_heif, sniff
 from pipeline.errors import SampleError, describe
 from pipeline.media import Image, MediaInfo
@@ -21,6 +22,24 @@ from pipeline.storage import Blob
 if TYPE_CHECKING:
     import PIL.Image
 
+_FORMATS = (
+    "AVIF BLP BMP DIB CUR PCX DCX DDS FITS FLI FTEX GBR GIF PNG JPEG2000 ICNS ICO IM IMT JPEG MCIDAS TIFF MSP PCD PIXAR "
+    "PPM PSD QOI SGI SPIDER SUN TGA WEBP XBM XPM XVTHUMB"
+)
+FORMATS = tuple(_FORMATS.split())
+"""Formats that Pillow decodes by itself, from the bytes that it is given, in Pillow's own order."""
+REFUSED = {
+    "EPS": "a program in PostScript, which Ghostscript would have to run",
+    "IPTC": "holds a file of any other format",
+    "WMF": "drawing orders, which only Windows runs",
+    "BUFR": "no picture",
+    "GRIB": "no picture",
+    "HDF5": "no picture",
+    "MPEG": "a video",
+    "FPX": "layers in a container that is read only where olefile is installed",
+    "MIC": "layers in a container that is read only where olefile is installed",
+}
+"""What else has a plugin in Pillow, and why it is left out: some start a program, some open a file of any format."""
 _STRIP_ROWS = 64
 _ORIENTATION = 0x0112
 _JPEG = b"\xff\xd8\xff"
@@ -194,7 +213,23 @@ def _pillow(data: bytes, config: ImageConfig) -> Iterator[None]:
 def _open(data: bytes) -> PIL.Image.Image:
     import PIL.Image
 
-    return PIL.Image.open(io.BytesIO(data))
+    try:
+        return PIL.Image.open(io.BytesIO(data), formats=_formats())
+    except PIL.UnidentifiedImageError as error:
+        for name, why in REFUSED.items():
+            accepts = PIL.Image.OPEN[name][1] if name in PIL.Image.OPEN else None
+            if accepts is not None and accepts(data[:16]):
+                raise SampleError("unsupported", f"{name}: {why}") from error
+        raise
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of ``FORMATS`` that this Pillow has."""
+    import PIL.Image
+
+    PIL.Image.init()
+    return tuple(name for name in FORMATS if name in PIL.Image.OPEN)
 
 
 def to_rgb(picture: PIL.Image.Image, background: tuple[int, int, int]) -> np.ndarray:
@@ -239,7 +274,7 @@ def _container_size(data: bytes) -> tuple[int, int]:
     """Width and height of a picture that only the video library reads (HEIC)."""
     import av
 
-    with av.open(io.BytesIO(data)) as container:
+    with open_av(io.BytesIO(data), "mov") as container:
         stream = container.streams.video[0]
         if stream.disposition & av.stream.Disposition.dependent:  # FFmpeg would give the first tile for the picture
             raise SampleError("unsupported", "a picture of several tiles, which only a HEIF library puts together")
@@ -247,9 +282,7 @@ def _container_size(data: bytes) -> tuple[int, int]:
 
 
 def _container_pixels(data: bytes) -> np.ndarray:
-    import av
-
-    with av.open(io.BytesIO(data)) as container:
+    with open_av(io.BytesIO(data), "mov") as container:
         for frame in container.decode(video=0):
             return upright(frame)
     raise SampleError("empty", "no picture in it")

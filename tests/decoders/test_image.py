@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pipeline.decoders.image import ImageConfig, ImageMedia, _grey8, jpeg_pixels, plain_jpeg
+from pipeline.decoders.image import FORMATS, REFUSED, ImageConfig, ImageMedia, _grey8, jpeg_pixels, plain_jpeg
 from pipeline.errors import SampleError
 from pipeline.storage import Blob
 
@@ -335,3 +335,69 @@ def test_large_jpegs_are_decoded_small_where_that_is_asked(
     with PIL.Image.open(path) as picture:
         picture.draft("RGB", shape[1::-1])
         assert np.array_equal(found, np.asarray(picture))
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def wrapped_in_iptc(data: bytes, width: int = 20, height: int = 20) -> bytes:
+    """A file of the news agencies, whose picture is any file; Pillow opens it in whatever format it is."""
+
+    def field(record: int, number: int, value: bytes) -> bytes:
+        return bytes([0x1C, record, number]) + struct.pack(">H", len(value)) + value
+
+    fields = [(3, 20, struct.pack(">I", width)), (3, 30, struct.pack(">I", height)), (3, 60, bytes([1, 0]))]
+    return b"".join(field(*one) for one in [*fields, (3, 120, bytes([5])), (8, 10, data)])
+
+
+def test_every_plugin_of_pillow_is_let_in_or_left_out_for_a_reason() -> None:
+    PIL.Image.init()
+    assert set(PIL.Image.OPEN) <= {*FORMATS, *REFUSED}
+    assert not set(FORMATS) & set(REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (POSTSCRIPT, "EPS: a program in PostScript, which Ghostscript would have to run"),
+        (b"\xc5\xd0\xd3\xc6" + struct.pack("<7I", 32, len(POSTSCRIPT), 0, 0, 0, 0, 0) + POSTSCRIPT, "EPS: a program"),
+        (wrapped_in_iptc(POSTSCRIPT), "cannot identify image file"),
+        (b"\xd7\xcd\xc6\x9a\0\0" + bytes(40), "WMF: drawing orders"),
+        (b"GRIB" + bytes(3) + b"\x01" + bytes(40), "GRIB: no picture"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5: no picture"),
+    ],
+    ids=["eps", "eps-with-preview", "eps-in-iptc", "wmf", "grib", "hdf5"],
+)
+def test_what_another_program_would_have_to_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, words: str
+) -> None:
+    started = tmp_path / "started"
+    gs = tmp_path / "bin" / "gs"
+    gs.parent.mkdir()
+    gs.write_text(f"#!/bin/sh\necho started >> {started}\necho 10.0\n")
+    gs.chmod(0o755)
+    monkeypatch.setenv("PATH", str(gs.parent), prepend=":")
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    error = _failure(path)
+    assert error.kind == "unsupported"
+    assert words in error.message
+    assert not started.exists()
+
+
+def test_a_heic_file_opens_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of files that names itself HEIC is none: FFmpeg is not asked what it is."""
+    import av
+
+    asked: list[dict[str, Any]] = []
+    original = av.open
+
+    def opened(file: Any, **options: Any) -> Any:
+        asked.append(options)
+        return original(file, **options)
+
+    monkeypatch.setattr(av, "open", opened)
+    path = tmp_path / "a.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(12) + b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n")
+    assert _failure(path).kind == "corrupt"
+    assert asked == [{"format": "mov", "container_options": {"protocol_whitelist": ""}}]

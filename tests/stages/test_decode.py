@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from pipeline.decoders import opening
+from pipeline.isolation import Isolated, LimitsConfig
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from pipeline.tensors import unpack
@@ -213,3 +214,28 @@ def test_setting_up_imports_what_the_first_row_needs(tmp_path: Path, models: Pat
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "[]", "[]"]
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("what", ["echo 10.0", "sleep 60"])
+def test_a_picture_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """PostScript under a picture's name, a Ghostscript that writes a file, and one that hangs; as in a run."""
+    folder, gs = tmp_path / "in", tmp_path / "bin" / "gs"
+    for one in (folder, gs.parent):
+        one.mkdir()
+    gs.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/started\n{what}\n")
+    gs.chmod(0o755)
+    monkeypatch.setenv("PATH", str(gs.parent), prepend=":")
+    (folder / "a.png").write_bytes(POSTSCRIPT)
+    Image.new("RGB", (20, 20)).save(folder / "b.png")
+    settings, features, table = bound(config(folder, {"i": IMAGE}))
+    for stage in (ProbeStage(settings, features), DecodeStage(settings, features)):
+        isolated = Isolated(stage, LimitsConfig(row_seconds=5.0))
+        table = isolated(table)
+        isolated.close()
+    failures = table["failures"].to_pylist()
+    assert [[(one["stage"], one["kind"]) for one in some] for some in failures] == [[("probe", "unsupported")], []]
+    assert "PostScript" in failures[0][0]["message"]
+    assert not (tmp_path / "started").exists()
