@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import reprlib
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
@@ -151,7 +152,7 @@ def _by_statistics(data: bytes) -> str:
 def _strict(data: bytes, encoding: str) -> str:
     try:
         return data.decode(encoding)
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise SampleError("encoding", describe(error)) from error
 
 
@@ -182,7 +183,7 @@ def strip_html(text: str) -> str:
     """
     parts, at = [], 0
     while (found := _MARKUP.search(text, at)) is not None:
-        parts.append(html.unescape(text[at : found.start()]))
+        parts.append(_unescaped(text[at : found.start()]))
         start = found.start()
         if _BLOCK.match(text, start):
             parts.append("\n")
@@ -191,9 +192,19 @@ def strip_html(text: str) -> str:
         if silent is not None:
             end = re.compile(rf"</{silent[1]}(?![\w-])", re.IGNORECASE).search(text, at)
             at = len(text) if end is None else end.start()
-    parts.append(html.unescape(text[at:]))
+    parts.append(_unescaped(text[at:]))
     lines = (" ".join(line.split()) for line in "".join(parts).split("\n"))
     return "\n".join(line for line in lines if line)
+
+
+def _unescaped(text: str) -> str:
+    """``text`` with the characters that its references name. Raises ``SampleError``: ``corrupt``."""
+    try:
+        return html.unescape(text)
+    except ValueError as error:  # Python reads no number of more than 4300 digits
+        raise SampleError(
+            "corrupt", f"a character reference that is no character ({one_line(str(error), 80)})"
+        ) from error
 
 
 def _markup_end(text: str, start: int) -> int:
@@ -245,7 +256,7 @@ def _cues(text: str) -> list[Segment] | None:
             cues[-1][2].extend(lines)
     segments = []
     for begin, stop, lines in cues:
-        words = html.unescape(_TAG.sub("", "\n".join(lines))).strip()
+        words = _unescaped(_TAG.sub("", "\n".join(lines))).strip()
         start, end = _seconds(begin), _seconds(stop)
         if words and end >= start:
             segments.append(Segment(start, max(end, start + _SHORTEST_S), words))
@@ -265,6 +276,11 @@ def _seconds(stamp: str) -> float:
         raise SampleError("corrupt", f"time stamp {stamp!r}") from error
 
 
+def _whole(text: str) -> str:
+    """``text`` without halves of characters, which JSON may escape and no encoding holds."""
+    return text.encode("utf-16-le", errors="surrogatepass").decode("utf-16-le", errors="replace")
+
+
 def _json_segments(text: str) -> list[Segment] | None:
     try:
         value = json.loads(text)
@@ -278,7 +294,7 @@ def _json_segments(text: str) -> list[Segment] | None:
         if not isinstance(item, dict) or not {"start", "end", "text"} <= item.keys():
             return None
         try:
-            segments.append(Segment(float(item["start"]), float(item["end"]), str(item["text"]).strip()))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise SampleError("corrupt", one_line(f"segment {item!r}", 200)) from error
+            segments.append(Segment(float(item["start"]), float(item["end"]), _whole(str(item["text"])).strip()))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise SampleError("corrupt", one_line(f"segment {reprlib.repr(item)}", 200)) from error
     return sorted((s for s in segments if s.text and s.end_s > s.start_s), key=lambda s: s.start_s) or None

@@ -299,6 +299,31 @@ def test_a_window_s_words_are_those_of_all_cues_that_overlap_it(
 @pytest.mark.parametrize(
     ("name", "content"),
     [
+        ("a.html", "<html>words &#" + "9" * 5000 + "; words"),
+        ("a.html", "<html>words <b>&#" + "9" * 5000),
+        ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\n&#" + "9" * 5000 + ";\n"),
+        ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\n&#" + "9" * 5000),
+    ],
+)
+def test_a_reference_to_no_character_is_corrupt(tmp_path: Path, name: str, content: str) -> None:
+    with pytest.raises(SampleError, match="corrupt: a character reference that is no character") as caught:
+        _opened(tmp_path, name, content)
+    assert len(str(caught.value)) < 200
+    assert _opened(tmp_path, name, content.replace("9" * 5000, "x41")).whole.count("A") == 1
+
+
+def test_half_a_character_in_a_segment_is_replaced(tmp_path: Path) -> None:
+    media = _opened(tmp_path, "a.json", r'[{"start": 0, "end": 1, "text": "a\ud83d \ud83d\ude00 b"}]')
+    assert media.whole.encode().decode() == "a\ufffd \U0001f600 b"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", '[{"start": 0, "end": ' + "[" * 500 + "]" * 500 + ', "text": "x"}]'),
+        ("a.json", '[{"start": 0, "end": 1, "text": ' + "[" * 900 + "]" * 900 + "}]"),
+        ("a.json", '[{"start": 0, "end": ' + "9" * 5000 + ', "text": "x"}]'),
+        ("a.json", '[{"start": NaN, "end": Infinity, "text": "x"}]'),
         ("a.json", "[" * 100_000),
         ("a.json", '[{"start": 0, "end": 1' + "0" * 400 + ', "text": "x"}]'),
         ("a.html", "<html><![foo[ words ]]> more"),
