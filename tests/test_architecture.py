@@ -139,3 +139,12 @@ def test_every_module_has_its_twin(path: Path) -> None:
 def test_no_gate_is_pretended() -> None:
     for path in (ROOT / "Makefile", ROOT / ".ci" / "run"):
         assert "|| true" not in path.read_text()
+
+
+def test_only_one_place_opens_containers() -> None:
+    """With `av.open` by itself FFmpeg would follow names that it finds inside a file."""
+    for path in _modules():
+        if path.relative_to(PACKAGE).parts[0] != "demo":
+            calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+            named = {ast.unparse(node.func) for node in calls}
+            assert "av.open" not in named or path.name == "container.py", path
