@@ -42,6 +42,8 @@ The flow, and where each step lives (an import goes down this list, never up):
     retrying      again, with backoff and jitter
     media         decoded media and their one clock
     errors        ConfigError, SampleError and kin
+    redaction     secrets in URLs and texts
+    escaping      control and invisible characters as visible escapes
 
 Public names: `pipeline.config.load`, `pipeline.run.prepare`, `pipeline.run.extract`,
 `pipeline.dataset.open`, and those of `pipeline.upkeep`.

@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pipeline import storage, yamls
 from pipeline.decoders import DecodersConfig
 from pipeline.encoders import EncoderConfig
-from pipeline.errors import ConfigError, NotAllowed, carries_secret
+from pipeline.errors import ConfigError, NotAllowed, one_line
 from pipeline.heads import HeadConfig, NativeConfig
 from pipeline.media import Modality
+from pipeline.redaction import has_secret
 from pipeline.schema import FAILURES, FIXED, Emit, column
 from pipeline.sources import SourceConfig
 from pipeline.tokenizers import TokenizerConfig
@@ -28,6 +29,11 @@ _NAME = r"^[a-z][a-z0-9_]*$"
 _ROWS = {"text": (256, 512), "image": (32, 128), "audio": (8, 128), "video": (8, 32)}
 """Rows of a block by its largest medium, at least and at most: a row of text is a kilobyte and batches are sorted
 within a block, one of video is megabytes."""
+_MAX_BYTES = 1 << 20
+"""Of a config file."""
+_SECRET = ("a URL with a password or a signature", "leave it out: secrets come from the environment")
+_MAX_PARENTS = 50
+"""Of a key of an override, as deep as YAML may go."""
 _SOUND_S, _SOUND_ROWS = 1280.0, 32
 """Seconds of sound in a block, and its rows where windows have no length."""
 
@@ -226,8 +232,11 @@ def load(path: str, overrides: list[str] | None = None) -> PipelineConfig:
         ConfigError: with the path in the YAML, what was found, what is allowed.
     """
     try:
-        with open(path, encoding="utf-8") as stream:
-            text = stream.read()
+        with open(path, "rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ConfigError(path, f"over {_MAX_BYTES} bytes", "a config has a few thousand")
+        text = data.decode()
     except OSError as error:
         raise ConfigError(path, f"cannot be read ({error.strerror})", "give a YAML file") from error
     except UnicodeDecodeError as error:
@@ -251,13 +260,11 @@ def parse(raw: dict[str, Any]) -> PipelineConfig:
 
 
 def _refuse_secrets(value: Any, where: tuple[str, ...]) -> None:
-    if isinstance(value, str) and carries_secret(value):
-        raise ConfigError(
-            ".".join(where), "a URL with a password or a signature", "leave it out: secrets come from the environment"
-        )
+    if isinstance(value, str) and has_secret(value):
+        raise ConfigError(".".join(where), *_SECRET)
     if isinstance(value, dict):
         for key in value:
-            if isinstance(key, str) and carries_secret(key):
+            if isinstance(key, str) and has_secret(key):
                 _refuse_secrets(key, (*where, "(a key)"))
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
@@ -294,12 +301,16 @@ def _anchored(value: Any, folder: str) -> Any:
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
+    if has_secret(override):  # as a whole: a URL's own "=" may be the first
+        raise ConfigError("--set", *_SECRET)
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError("--set", repr(override), "write dotted.key=value")
     value = yamls.parse(text, f"--set {key}")
     section: Any = raw
     *parents, last = key.split(".")
+    if len(parents) > _MAX_PARENTS:
+        raise ConfigError(f"--set {key}", f"{len(parents)} levels", "no config is so deep")
     for depth, name in enumerate(parents):
         section = section.setdefault(name, {})
         if not isinstance(section, dict):
@@ -314,8 +325,7 @@ def _config_error(error: ValidationError, raw: dict[str, Any]) -> ConfigError:
     first = errors[0]
     where = _path_in(raw, first["loc"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    found = repr(first["input"])
-    found = found if len(found) <= 80 else found[:79] + "…"
+    found = _shown(first["input"])
     if first["type"] == "extra_forbidden":
         section = _section_at(first["loc"][:-1])
         known = f"known keys: {', '.join(section)}" if section else "no such key"
@@ -332,6 +342,13 @@ def _config_error(error: ValidationError, raw: dict[str, Any]) -> ConfigError:
         return ConfigError(place, refused.found, refused.allowed + more)
     message = first["msg"].removeprefix("Value error, ")
     return ConfigError(where, f"found {found}", message[0].lower() + message[1:] + more)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return one_line(repr(value), 80)
+    except (ValueError, RecursionError):  # a number of thousands of digits; nested without end
+        return f"a value of type {type(value).__name__} that is too large to show"
 
 
 def _path_in(raw: Any, loc: tuple[str | int, ...]) -> str:

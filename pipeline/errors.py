@@ -5,8 +5,10 @@ Both kinds pickle, because they cross process borders inside Ray.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal, get_args
+
+from pipeline import escaping
+from pipeline.redaction import without_secrets
 
 FailureKind = Literal[
     "corrupt",  # the bytes are not what their format promises
@@ -31,8 +33,14 @@ TRANSIENT_KINDS = ("io", "memory", "missing")
 Stage = Literal["probe", "decode", "tokenize", "encode", "write"]
 
 
+_LONGEST = 1000
+
+
 class TesseraError(Exception):
-    """Base of every error that Tessera raises on purpose."""
+    """Base of every error that Tessera raises on purpose. Told on one line, which holds no secret."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__(), _LONGEST)
 
 
 class ProcessDied(TesseraError):
@@ -53,7 +61,7 @@ class ConfigError(TesseraError):
         self.where, self.found, self.allowed = where, found, allowed
 
     def __str__(self) -> str:
-        return " ".join(f"{self.where}: {self.found}; {self.allowed}".split())
+        return f"{one_line(self.where, 200)}: {one_line(self.found)}; {one_line(self.allowed)}"
 
 
 class NotAllowed(ValueError):
@@ -105,7 +113,7 @@ class DeviceFailed(TesseraError):
         self.words = one_line(words, 200)
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return one_line(str(self.args[0]), _LONGEST)
 
 
 class BudgetExceeded(TesseraError):
@@ -121,7 +129,7 @@ class BudgetExceeded(TesseraError):
         self.report = report
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return one_line(str(self.args[0]), _LONGEST)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -146,24 +154,10 @@ _OUT_OF_MEMORY = (
     "ALLOC_FAILED",  # cuBLAS, cuDNN
 )
 
-_SECRET_URL = re.compile(r"^(?:[a-z][a-z0-9+.-]*://[^/?#]*:[^/?#]*@|(?:https?|ftps?)://[^/?#]*@)", re.IGNORECASE)
-_SIGNED_URL = re.compile(
-    r"^[a-z][a-z0-9+.-]*://\S*[?&](?:x-amz-signature|x-amz-security-token|x-goog-signature|signature|sig|[a-z_]*token|"
-    r"awsaccesskeyid|api_?key|password)=",
-    re.IGNORECASE,
-)
-
-
-def carries_secret(url: str) -> bool:
-    """True for a URL with a password (``https://user:password@host``) or a signature in it. Such a URL would stand in
-    records, reports and messages."""
-    return bool(_SECRET_URL.match(url) or _SIGNED_URL.match(url))
-
 
 def one_line(text: str, limit: int = 500) -> str:
-    """``text`` on one line, printable, at most ``limit`` characters."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+    """``text`` on one line without secrets, of visible characters, at most ``limit`` of them."""
+    return escaping.one_line(without_secrets(str(text)[: 20 * limit]), limit)
 
 
 def describe(error: BaseException) -> str:

@@ -56,6 +56,8 @@ ORDER = [
     "retrying",
     "media",
     "errors",
+    "redaction",
+    "escaping",
 ]
 """Rooms from the top to the ground. A module imports from rooms below its own, never above."""
 

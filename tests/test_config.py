@@ -108,6 +108,81 @@ def test_secrets_are_refused_and_not_repeated(path: str, url: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+SECRETS = [
+    "s3://AKIAX:hunter2@bucket/x",
+    "simplecache::s3://AKIAX:hunter2@bucket/x",
+    " zip://a.zip::https://user:hunter2@host/x",
+    "https://host/x?q-signature=hunter2",
+    "https://host/x?x-oss-signature=hunter2",
+    "https://host/x?secret=hunter2",
+    "HTTPS://host/x?a=1#%53ig=hunter2",
+]
+
+
+@pytest.mark.parametrize("url", SECRETS)
+@pytest.mark.parametrize(
+    "override",
+    [
+        "output.path={}",
+        "output.path.x={}",
+        "output.path=['{}']",
+        "output.path={{a: '{}'}}",
+        "output={}",
+        "features.{}=1",
+        "{}",
+        "{}=1",
+        "source.include=['{}', [",
+        "source.{}=[",
+        "compute.block_rows='{}'",
+        "features={{x: {{modality: '{}'}}}}",
+    ],
+)
+def test_no_override_shows_a_secret(tmp_path: Path, override: str, url: str) -> None:
+    raw = {**GOOD, "output": {"path": "simplecache::s3://AKIAX:hunter2@bucket/x"}}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(raw if ".x=" in override else GOOD))
+    with pytest.raises(ConfigError) as caught:
+        configs.load(str(tmp_path / "x.yaml"), [override.format(url)])
+    assert "hunter2" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_storage_options_are_not_repeated() -> None:
+    with pytest.raises(ConfigError, match=r"output\.path: found") as caught:
+        configs.parse(_with("output.path", {"url": "s3://b/x", "key": "AKIAX", "secret": "hunter2"}))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("a." * 100 + "b=1", r"100 levels; no config is so deep"),
+        ("a." * 100_000 + "b=1", r"100000 levels; no config is so deep"),
+        ("compute.block_rows=-0x" + "f" * 6000, r"a number of 6003 characters"),
+        ("output.path=" + "[" * 100_000, r"over 100000 values or 50 levels"),
+        ("output.path=" + "x" * (2 << 20), r"2097152 characters; at most 1048576"),
+        ("output.path=\x1b]0;x\x07", r"--set output\.path: is not YAML"),
+        ("output.\x1b[2J=1", r"output\.\\x1b\[2J: unknown key"),
+        ("\udcff\u202e=1", r"config: found '\\udcff\\u202e'"),
+    ],
+)
+def test_hostile_overrides(tmp_path: Path, override: str, expected: str) -> None:
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(GOOD))
+    with pytest.raises(ConfigError, match=expected) as caught:
+        configs.load(str(tmp_path / "x.yaml"), [override])
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1300
+
+
+def test_values_that_python_cannot_show() -> None:
+    with pytest.raises(ConfigError, match=r"failures\.min_rows: found a value of type int that is too large to show"):
+        configs.parse(_with("failures.min_rows", -(16**6000)))
+
+
+def test_a_config_that_is_no_config_is_not_read_whole() -> None:
+    with pytest.raises(ConfigError, match="over 1048576 bytes"):
+        configs.load("/dev/zero")
+
+
 def test_missing_sections() -> None:
     with pytest.raises(ConfigError, match=r"output: is missing; it is required"):
         configs.parse({k: v for k, v in GOOD.items() if k != "output"})

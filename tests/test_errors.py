@@ -6,7 +6,16 @@ import pickle
 
 import pytest
 
-from pipeline.errors import BudgetExceeded, ConfigError, SampleError, carries_secret, describe, one_line
+from pipeline.errors import (
+    BudgetExceeded,
+    ConfigError,
+    DeviceFailed,
+    SampleError,
+    StorageError,
+    TesseraError,
+    describe,
+    one_line,
+)
 
 
 def test_config_error_is_one_line() -> None:
@@ -23,25 +32,43 @@ def test_errors_pickle() -> None:
 
 
 def test_one_line_bounds_and_cleans() -> None:
-    assert one_line("a\x00b\n c\x1b[31m") == "a b c [31m"
+    assert one_line("a\x00b\n c\x1b[31m") == r"a\x00b c\x1b[31m"
     assert len(one_line("x" * 9999)) == 500
     assert describe(ValueError("no")) == "ValueError: no"
     assert describe(MemoryError()) == "MemoryError"
 
 
+URL = "https://user:hunter2@host/x"
+
+
 @pytest.mark.parametrize(
-    ("url", "expected"),
+    "error",
     [
-        ("s3://key:secret@bucket/x", True),
-        ("https://:token@host/x", True),
-        ("https://host/x?a=1&X-Amz-Signature=abc", True),
-        ("https://acct.blob.core.windows.net/c/x?sv=1&sig=abc", True),
-        ("s3://bucket/a:b@c.jpg", False),
-        ("abfs://container@account.dfs.core.windows.net/x", False),
-        ("http://host:9000/x", False),
-        ("/local/a:b@c?sig=1", False),
-        ("query: ", False),
+        ConfigError(f"--set {URL}", f"found '{URL}'", f"not {URL}"),
+        SampleError("io", f"cannot reach {URL}"),
+        TesseraError(f"no {URL}"),
+        StorageError(5, f"no {URL}", "x"),
+        DeviceFailed(f"no {URL}", f"no {URL}"),
+        BudgetExceeded(f"no {URL}", {}),
     ],
+    ids=lambda error: type(error).__name__,
 )
-def test_urls_that_carry_secrets(url: str, expected: bool) -> None:
-    assert carries_secret(url) is expected
+def test_no_error_shows_a_secret_or_a_control_character(error: TesseraError) -> None:
+    for shown in (str(error), describe(error), getattr(error, "words", ""), getattr(error, "message", "")):
+        assert "hunter2" not in shown
+    bare = type(error)(*(one.replace(URL, "\x1b[2J\u202e\n") if isinstance(one, str) else one for one in error.args))
+    assert str(bare).isprintable()
+    assert r"\x1b[2J\u202e" in str(bare)
+
+
+def test_what_other_libraries_say_is_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
+    error = OSError(f"403 for {URL}?X-Amz-Signature=hunter2 with wJalrXUtnFEMI; Authorization: Bearer hunter2")
+    assert describe(error) == (
+        "OSError: 403 for https://***@host/x?X-Amz-Signature=*** with ***; Authorization: Bearer ***"
+    )
+
+
+def test_an_error_is_bounded() -> None:
+    assert len(str(ConfigError("a" * 9999, "b" * 9999, "c" * 9999))) < 1300
+    assert len(str(TesseraError("a" * 9999))) == 1000

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline import storage
-from pipeline.errors import ConfigError, NotAllowed, carries_secret, describe
+from pipeline.errors import ConfigError, NotAllowed, describe
+from pipeline.redaction import has_secret
 from pipeline.roots import AllowedRoots
 from pipeline.schema import FIXED, LISTING, ROLES
 from pipeline.sources import _tables
@@ -233,7 +234,7 @@ class ManifestSource:
 
     def _uri(self, where: str, place: str, value: str) -> tuple[str, str, bool]:
         """(relative to the root where it lies inside, absolute or full, whether it is allowed) of a row's value."""
-        if carries_secret(value):
+        if has_secret(value):
             raise ConfigError(where, f"a URL with a password or a signature in {place}", "leave it out of the table")
         scheme = scheme_of(value)
         root, root_scheme = self._root
