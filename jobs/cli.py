@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import nullcontext
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from pipeline.errors import BudgetExceeded, ConfigError, TesseraError
+from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, one_line
+from pipeline.terminal import Console, escaped_streams, say
 
 EXIT_CONFIG, EXIT_BUDGET, EXIT_INTERRUPTED = 2, 3, 4
 
@@ -45,7 +46,7 @@ def extract(
     loaded = configs.load(config, overrides)
     from pipeline import template as templates
 
-    console = _console()
+    console = Console()
     with nullcontext() if plan else templates.started(loaded) as template:
         from pipeline import report, run
 
@@ -89,9 +90,9 @@ def benchmark(
 
     if picture is not None and stage != "all":
         raise ConfigError("--picture", f"beside --stage {stage}", "only of whole runs")
-    loaded, console = configs.load(config, overrides), _console()
-    with console.status("") as status:
-        result = benchmark.measure(loaded, rows, against, stage, status.update)
+    loaded, console = configs.load(config, overrides), Console()
+    with console.waiting() as status:
+        result = benchmark.measure(loaded, rows, against, stage, partial(say, status))
     show.show(result, console)
     if json_file is not None:
         storage.publish(storage.absolute(json_file), json.dumps(result, indent=1).encode())
@@ -107,7 +108,7 @@ def inspect(
     """Show a dataset: features, spaces, rows, failures by kind, sizes, sample rows."""
     from pipeline import inspection
 
-    inspection.show(dataset, rows, _console())
+    inspection.show(dataset, rows, Console())
 
 
 @app.command()
@@ -118,7 +119,7 @@ def snapshots(
     """List the moments that can be read or rolled back to."""
     from pipeline import inspection
 
-    inspection.show_snapshots(dataset, version, _console())
+    inspection.show_snapshots(dataset, version, Console())
 
 
 @app.command()
@@ -131,7 +132,7 @@ def versions(
 
     if use is not None:
         upkeep.use(dataset, use)
-    inspection.show_versions(dataset, _console())
+    inspection.show_versions(dataset, Console())
 
 
 @app.command()
@@ -143,7 +144,7 @@ def compact(
     """Merge small shards and apply deletions, so that plain Parquet readers see every row once."""
     from pipeline import inspection, upkeep
 
-    inspection.show_done("rewrote", [upkeep.compact(dataset, version, shard_bytes)], _console())
+    inspection.show_done("rewrote", [upkeep.compact(dataset, version, shard_bytes)], Console())
 
 
 @app.command()
@@ -155,7 +156,7 @@ def rollback(
     """Make a dataset what it was at an old snapshot; the next run brings it up to date again."""
     from pipeline import inspection, upkeep
 
-    inspection.show_done("rolled back", [upkeep.rollback(dataset, to, version)], _console())
+    inspection.show_done("rolled back", [upkeep.rollback(dataset, to, version)], Console())
 
 
 @app.command()
@@ -166,7 +167,7 @@ def forget(
     """Remove samples from every version, for good; run vacuum to remove them from old snapshots too."""
     from pipeline import inspection, upkeep
 
-    inspection.show_done("forgot", upkeep.forget(dataset, sample_ids), _console())
+    inspection.show_done("forgot", upkeep.forget(dataset, sample_ids), Console())
 
 
 @app.command()
@@ -178,7 +179,7 @@ def vacuum(
     """Delete old snapshots and what only they need; and whatever holds forgotten samples."""
     from pipeline import inspection, upkeep
 
-    inspection.show_done("vacuumed", upkeep.vacuum(dataset, upkeep.seconds(older_than), version), _console())
+    inspection.show_done("vacuumed", upkeep.vacuum(dataset, upkeep.seconds(older_than), version), Console())
 
 
 @app.command()
@@ -203,8 +204,13 @@ def main() -> None:
     """Console entry: exit codes 0 done, 2 config, 3 failure budget, 4 interrupted or lost resources."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    with escaped_streams():
+        _run()
+
+
+def _run() -> None:
     try:
-        app()
+        sys.exit(app(prog_name="tessera", standalone_mode=False) or 0)
     except ConfigError as error:
         _end(str(error), EXIT_CONFIG)
     except BudgetExceeded as error:
@@ -217,6 +223,15 @@ def main() -> None:
         if stop.code == signal.SIGTERM:  # Ray's own handler, while it starts
             _end("interrupted", EXIT_INTERRUPTED)
         raise
+    except typer.Abort:
+        _end("aborted", 1)
+    except Exception as error:  # of the command line itself, in whatever library typer has it
+        words = getattr(error, "format_message", None)
+        if words is None:
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # it is shown already
+            sys.exit(EXIT_CONFIG)
+        _end(f"{one_line(words())} (tessera --help lists what there is)", getattr(error, "exit_code", EXIT_CONFIG))
 
 
 class _Stopped(BaseException):
@@ -225,11 +240,6 @@ class _Stopped(BaseException):
 
 def _stop(*_: object) -> None:
     raise _Stopped
-
-
-def _console() -> Console:
-    """Paths, names and messages are printed as they are: brackets in them are no markup."""
-    return Console(markup=False, emoji=False)
 
 
 def _end(message: str, code: int) -> None:

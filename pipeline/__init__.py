@@ -11,6 +11,7 @@ The flow, and where each step lives (an import goes down this list, never up):
     progress      what a person sees meanwhile; memory
     trail         what an encoder was at when its process died
     report        what a run did
+    terminal      what is printed: visible characters only
     stages/       rows -> rows: probe + cut, decode + tokenize, encode + head; plain classes, no Ray
     sinks/        rows -> Parquet shards and failures
     plan          what is to do, in units; how a sample is cut into windows

@@ -6,13 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
 from rich.table import Table
 
 from pipeline import dataset as datasets
 from pipeline import snapshots, storage
 from pipeline.errors import ConfigError
 from pipeline.report import size
+from pipeline.terminal import Console
 from pipeline.upkeep import Done
 
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from pipeline.errors import TesseraError
+from pipeline.terminal import Console
 from pipeline.trail import Notes
 
 

@@ -7,12 +7,13 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from pipeline.features import Feature
 from pipeline.plan import Plan, Prepared
 from pipeline.sinks.shards import Written
+from pipeline.terminal import Console
 
 CLASSES = ("new", "changed", "unchanged", "deleted", "retried", "forgotten")
 """What the difference of corpus and dataset finds."""
@@ -174,7 +175,8 @@ def show_plan(prepared: Prepared, plan: Plan, console: Console) -> None:
         )
     files = ", ".join(f"{count} {role}" for role, count in plan.samples_by_role.items() if count)
     console.print(table)
-    console.print(f"\n{_classes(asdict(plan.difference.counts))}")
+    console.print()
+    console.print(_classes(asdict(plan.difference.counts)))
     console.print(f"{plan.samples} samples to extract (files: {files or 'none'})")
     if plan.unused:
         console.print(f"{plan.unused} listed samples hold nothing that a feature reads")

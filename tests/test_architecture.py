@@ -23,6 +23,7 @@ ORDER = [
     "progress",
     "trail",
     "report",
+    "terminal",
     "stages",
     "sinks",
     "plan",

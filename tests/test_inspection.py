@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from pipeline import inspection, upkeep
 from pipeline.errors import ConfigError
 from pipeline.sinks.shards import ShardWriter
+from pipeline.terminal import Console
 from tests.dataset_fixtures import RUNS, night
 from tests.sinks.test_shards import rows
 
@@ -69,7 +69,7 @@ def test_no_dataset_is_a_config_error(tmp_path: Path) -> None:
 
 
 def _printed(show: Any, *args: Any) -> str:
-    console = Console(width=160, file=io.StringIO(), markup=False)
+    console = Console(width=160, file=io.StringIO())
     show(*args, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

@@ -8,7 +8,6 @@ import re
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from pipeline import config as configs
 from pipeline import report
@@ -16,6 +15,7 @@ from pipeline.difference import Counts, Difference
 from pipeline.features import bind
 from pipeline.plan import Plan, Prepared
 from pipeline.sinks.shards import Written
+from pipeline.terminal import Console
 
 PROMISED = {
     *("samples", "rows_planned", "rows_written", "rows_failed", "cells", "decoded", "failures_by_kind"),
@@ -164,7 +164,7 @@ def test_a_run_without_a_row(prepared: Prepared, plan: Plan) -> None:
 
 
 def shown(built: dict[str, Any], width: int) -> str:
-    console = Console(width=width, file=io.StringIO(), markup=False)
+    console = Console(width=width, file=io.StringIO())
     report.show(built, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -198,7 +198,7 @@ def test_a_terminal_shows_every_figure_whole(built: dict[str, Any], width: int) 
 
 
 def test_the_plan_names_every_column(prepared: Prepared, plan: Plan) -> None:
-    console = Console(width=200, file=io.StringIO(), markup=False)
+    console = Console(width=200, file=io.StringIO())
     report.show_plan(prepared, plan, console)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()

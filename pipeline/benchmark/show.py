@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.report import size
+from pipeline.terminal import Console
 
 
 def show(result: dict[str, Any], console: Console) -> None:
@@ -33,8 +33,9 @@ def _stage(stage: dict[str, Any], console: Console) -> None:
 def _bare(bare: dict[str, Any], console: Console) -> None:
     each = ", ".join(f"{name} {ms:.1f}" for name, ms in bare["encode_ms_by_feature"].items())
     device = "" if bare["device_ms"] is None else f", {bare['device_ms']:.2f} ms of a GPU"
+    console.print()
     console.print(
-        f"\nbare loops, one thread, over {bare['rows']} rows: decode {bare['decode_ms']:.2f} ms a row, encode "
+        f"bare loops, one thread, over {bare['rows']} rows: decode {bare['decode_ms']:.2f} ms a row, encode "
         f"{bare['encode_ms']:.2f} ms ({each}){device}; opening and cutting {bare['probe_ms']:.2f} ms"
     )
     console.print(f"ideal: {bare['ideal_rows_per_second']:.1f} rows/s. {bare['binds']}")
@@ -54,8 +55,9 @@ def _run(run: dict[str, Any], reference: float | None, console: Console) -> None
     few, many = run["rows"]
     versus = f", {run['against_reference']:.2f} x the reference" if reference else ""
     loops = f", {run['of_all_cores']:.3f} of the loops on all cores" if "of_all_cores" in run else ""
+    console.print()
     console.print(
-        f"\nruns of {few} and {many} rows: {run['seconds'][0]:.1f} and {run['seconds'][1]:.1f} s; at the margin "
+        f"runs of {few} and {many} rows: {run['seconds'][0]:.1f} and {run['seconds'][1]:.1f} s; at the margin "
         f"{run['rows_per_second']:.1f} rows/s: efficiency {run['efficiency']:.3f}{loops}{versus}"
     )
     table = Table(box=None, pad_edge=False)

@@ -6,15 +6,15 @@ import io
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from pipeline.benchmark import show
+from pipeline.terminal import Console
 from tests.benchmark.measured import encoding, whole
 
 
 def shown(result: dict[str, Any]) -> str:
     """On one line, however it was wrapped."""
-    console = Console(width=100, file=io.StringIO(), markup=False)
+    console = Console(width=100, file=io.StringIO())
     show.show(result, console)
     assert isinstance(console.file, io.StringIO)
     return " ".join(console.file.getvalue().split())

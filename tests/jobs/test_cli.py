@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -201,3 +205,96 @@ def test_help_names_every_command() -> None:
     shown = tessera("--help")
     assert shown.returncode == 0
     assert all(name in shown.stdout for name in ("extract", "inspect", "models", "corpus", "compact", "vacuum"))
+
+
+HOSTILE = "\x1b]0;pwned\x07\x1b[35;7mx\x9b31m\u202e\u2066\u200b\u2028\x7f\r\n[red]:smile:"
+"""A title, colours in both forms, a reversal, hidden characters and line breaks; and `rich`'s own markup."""
+EXPECTED = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[2K|\x1b\[1A|\r")
+"""What `rich` writes: colours, and a bar that is drawn over itself."""
+EACH = """
+import json, sys
+from jobs import cli
+for args in json.load(open(sys.argv[1])):
+    sys.argv = ["tessera", *args]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        print(f"-- exit {stop.code}", flush=True)
+"""
+
+
+def _in_terminal(calls: list[list[str]], folder: Path, env: dict[str, str]) -> str:
+    """What a terminal gets of these commands, which run in one process."""
+    (folder / "calls.json").write_text(json.dumps(calls))
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (50, 400))
+    process = subprocess.Popen(
+        [sys.executable, "-c", EACH, str(folder / "calls.json")],
+        cwd=ROOT,
+        env={**env, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8:surrogateescape"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    got = bytearray()
+    with contextlib.suppress(OSError):  # how a terminal says that it was left
+        while data := os.read(master, 1 << 16):
+            got += data
+    os.close(master)
+    process.wait(10)
+    return got.decode(errors="surrogateescape")
+
+
+def test_nothing_from_outside_reaches_a_terminal_raw(tmp_path: Path, shared_ray: dict[str, str]) -> None:
+    """Names, keys, values and a dataset's contents through every command."""
+    name = HOSTILE.replace("/", "")
+    raw = yaml.safe_load(write_config(tmp_path, failures={"max_fraction": 1}).read_text())
+    shutil.copy(tmp_path / "in" / "a.png", tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / f"b{name}.png").write_bytes(b"")
+    out = str(tmp_path / f"out{name}")
+    raw["output"] = {"path": out}
+    config, broken, missing = (tmp_path / f"{one}{name}.yaml" for one in ("c", "broken", "missing"))
+    config.write_text(yaml.safe_dump(raw))
+    broken.write_text("a: [")
+    night(tmp_path / "theirs" / "v1", RUNS[1], [f"a{name}", "b", f"c{name}"], {1: name})
+    snapshot = tmp_path / "theirs" / "v1" / "_snapshots" / "00000001.json"
+    written = json.loads(snapshot.read_text())
+    written |= {"created": name, "features": {"features": {name: {"a": name}}, "passthrough": {}}}
+    snapshot.write_text(json.dumps(written))
+    theirs = str(tmp_path / "theirs")
+    calls = [
+        ["extract", str(config), "--plan"],
+        ["extract", str(config)],
+        ["extract", str(missing)],
+        ["extract", str(broken)],
+        *(
+            ["extract", str(config), "--set", one]
+            for one in (name, f"{name}=1", f"output.{name}=1", f"output.path={name}")
+        ),
+        ["extract", str(config), "--set", "features.t.modality=" + json.dumps(name)],
+        ["extract", str(config), "--set", "source.path=" + json.dumps(name)],
+        ["extract", str(config), "--set", "compute.address=" + json.dumps(f"127.0.0.1:1{name}")],
+        ["benchmark", str(missing)],
+        *(["inspect", one, "--rows", "9"] for one in (out, theirs, name)),
+        *([command, one] for command in ("snapshots", "versions", "compact", "vacuum") for one in (out, theirs, name)),
+        *(["rollback", one, "--to", "1", *more] for one in (out, theirs) for more in ([], ["--version", name])),
+        *(["forget", one, name] for one in (out, theirs, name)),
+        ["vacuum", out, "--older-than", name],
+        ["versions", out, "--use", name],
+        ["inspect", f"--{name}"],
+        ["inspect", out, "--rows", name],
+        [name],
+    ]
+    told = _in_terminal(calls, tmp_path, shared_ray)
+    assert told.count("-- exit ") == len(calls), told
+    assert "\x1b[35;7m" not in told
+    left = EXPECTED.sub("", told)
+    assert {one for one in left if not one.isprintable()} == {"\n"}
+    assert "Traceback" not in left
+    escaped = r"\x1b]0;pwned\x07\x1b[35;7mx\x9b31m\u202e\u2066\u200b\u2028\x7f\r\n[red]:smile:"
+    plan, run, *rest = re.split(r"-- exit \d+\n", left)
+    assert plan.endswith(f"output: {out.removesuffix(name)}{escaped}\n")
+    assert run.endswith(f"dataset: {out.removesuffix(name)}{escaped}\n")
+    assert f"b{escaped}.png: zero bytes" in rest[10]
+    assert left.count(escaped) > 20
