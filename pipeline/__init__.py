@@ -37,8 +37,12 @@ The flow, and where each step lives (an import goes down this list, never up):
     tensors       arrays <-> Arrow columns
     schema        columns, Arrow types, units, the contract's version
     checkpoint    a model on disk: safetensors only
+    parquet       Parquet files that somebody else may have written
+    folder        what lies in a dataset, reached without following a link
     storage       files on any fsspec URL; atomic publishing
     roots         where the files of a corpus may lie
+    local_files   the same of local files below a folder
+    strict_json   JSON that somebody else may have written
     ranged        a remote file in ranges
     retrying      again, with backoff and jitter
     media         decoded media and their one clock

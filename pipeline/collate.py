@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from pipeline.errors import ConfigError, describe
+
 if TYPE_CHECKING:
     import torch
 
@@ -88,6 +90,10 @@ class Column:
             done[name] = torch.tensor([0 if value is None else value for value in values], dtype=dtype)
         elif self.kind == "vector":
             width = self.width or max((len(value) for _, value in present), default=0)
+            if wrong := [len(value) for _, value in present if len(value) != width]:
+                raise ConfigError(
+                    "columns", f"column {name!r} holds {wrong[0]} values where {width} belong", "restore the shards"
+                )
             done[name] = torch.zeros(len(values), width, dtype=dtype)
             for i, value in present:
                 done[name][i] = value
@@ -129,16 +135,24 @@ class Collate:
         """(name, one value a row) of each column."""
         if isinstance(batch, pa.Table):
             for name, chunked in zip(batch.column_names, batch.columns, strict=True):
-                yield name, [value for chunk in chunked.chunks for value in self.columns[name].values(chunk)]
+                yield name, [value for chunk in chunked.chunks for value in self._values(name, chunk)]
         elif isinstance(batch, pa.RecordBatch):
             for name, array in zip(batch.schema.names, batch.columns, strict=True):
-                yield name, self.columns[name].values(array)
+                yield name, self._values(name, array)
         elif isinstance(batch, Mapping):
             for name, found in batch.items():
                 yield name, [self.columns[name].value(one) for one in found]
         elif batch:
             for name in batch[0]:
                 yield name, [row[name] for row in batch]
+
+    def _values(self, name: str, array: pa.Array) -> list[Any]:
+        try:
+            return self.columns[name].values(array)
+        except (pa.ArrowException, ValueError, OverflowError) as error:  # a null in a vector, a time beyond the years
+            raise ConfigError(
+                "columns", f"column {name!r} cannot be read ({describe(error)})", "restore the shards, or leave it out"
+            ) from error
 
 
 def _view(values: pa.Array) -> torch.Tensor:

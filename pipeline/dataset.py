@@ -11,21 +11,33 @@ and tensors without a Python loop over values.
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipeline import snapshots, storage
+from pipeline import snapshots, storage, strict_json
 from pipeline.collate import Collate, Column
 from pipeline.errors import ConfigError, describe
-from pipeline.reading import BATCH_ROWS, Reading, filtered, live_rows, live_slice, open_shard, scanner, whole
-from pipeline.schema import FAILURES, FIXED, column
+from pipeline.folder import check_version
+from pipeline.reading import (
+    BATCH_ROWS,
+    Reading,
+    check_columns,
+    filtered,
+    live_rows,
+    live_slice,
+    open_shard,
+    scanner,
+    whole,
+)
+from pipeline.schema import FAILURES, FIXED, STORED, column
 from pipeline.snapshots import File, Snapshot
+from pipeline.strict_json import Value
 
 if TYPE_CHECKING:
     import ray.data
@@ -34,6 +46,24 @@ if TYPE_CHECKING:
 _TENSOR_ROWS = 64
 PARTS = ("embedding", "tokens", "prefix_tokens", "token_ids", "grid", "times")
 """What a feature's columns may hold."""
+MAX_WIDTH = 1 << 20
+"""Of a vector."""
+_BELIEVED_WIDTH = 1 << 14
+"""A wider embedding must be in a file, not only in its footer."""
+_TEXT = 1 << 20
+_NEVER_NONE = ("model", "space", "fingerprint")
+_TEXTS = (
+    *_NEVER_NONE,
+    "model_type",
+    "revision",
+    "weights_sha256",
+    "tokenizer",
+    "head",
+    "dtype",
+    "embedding_dtype",
+    "token_dtype",
+    "prompt",
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +93,25 @@ class Feature:
     token_dtype: str | None = None
     prompt: str | None = None
     fingerprint: str = ""
+
+    @classmethod
+    def of(cls, name: str, values: Value) -> Feature:
+        """Of a footer's part. Raises ``ConfigError`` for values of other types."""
+        texts = {
+            key: None if (one := values.member(key, None)).value is None else one.string(most=_TEXT)
+            for key in _TEXTS
+            if key in values.object()
+        }
+        return cls(
+            name=name,
+            modality=values.member("modality", "").string(),
+            emit=tuple(one.string() for one in values.member("emit", []).items()),
+            processor=values.member("processor", None).plain(),
+            normalized=values.member("normalized", False).boolean(),
+            dim=_width(values.member("dim", None)),
+            token_dim=_width(values.member("token_dim", None)),
+            **{key: value for key, value in texts.items() if value is not None or key not in _NEVER_NONE},  # type: ignore[arg-type]
+        )
 
 
 def open(path: str, version: str | None = None, snapshot: int | None = None) -> Dataset:
@@ -95,7 +144,13 @@ def open(path: str, version: str | None = None, snapshot: int | None = None) -> 
         raise ConfigError("path", f"cannot read {path!r} ({describe(error)})", "give a dataset's folder") from error
 
 
+def _width(value: Value) -> int | None:
+    return None if value.value is None else value.integer(least=1, most=MAX_WIDTH)
+
+
 def _version(root: str, version: str | None) -> str:
+    if version is not None:
+        check_version(root, version)
     name = version or snapshots.current(root)
     if name is None:
         raise ConfigError("path", f"{root!r} holds no dataset", "give output.path of a finished run, or its version")
@@ -129,22 +184,46 @@ class Dataset:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """Columns in their stored types, without the files' metadata. Only the fixed ones if there is no row."""
-        return self._footer.remove_metadata() if self.shards else FIXED
+        """Columns in their stored types, without the files' metadata. Only the fixed ones if there is no row.
+
+        Raises:
+            ConfigError: the newest file has not the columns that every row has, or those of a feature in other types.
+        """
+        if not self.shards:
+            return FIXED
+        found = self._footer.remove_metadata()
+        check_columns(self.root, self.shards[-1], found, [*FIXED.names])
+        parts = {column(feature.name, part): (feature, part) for feature in self.features.values() for part in PARTS}
+        for field in found:
+            fits = field.name not in FIXED.names or FIXED.field(field.name).type == field.type
+            if field.name in parts:
+                fits = _fits(*parts[field.name], field.type)
+            if not fits or found.names.count(field.name) > 1:
+                raise ConfigError(
+                    "path",
+                    f"{self.shards[-1].path!r} of {self.root!r} has a column {field.name!r} of {str(field.type)[:100]}",
+                    "restore it, or open another snapshot",
+                )
+        return found
 
     @cached_property
     def lineage(self) -> dict[str, Any]:
         """The whole footer: contract, run, window, features, versions of the libraries."""
-        lineage: dict[str, Any] = json.loads((self._footer.metadata or {}).get(b"tessera", b"{}"))
+        lineage: dict[str, Any] = self._lineage.plain()
         return lineage
 
     @cached_property
+    def _lineage(self) -> Value:
+        place = f"the footer of {self._newest.path!r} of {self.root!r}" if self._newest else ""
+        value = strict_json.parse((self._footer.metadata or {}).get(b"tessera", b"{}"), place)
+        value.object()
+        return value
+
+    @cached_property
     def features(self) -> dict[str, Feature]:
-        known = {field.name for field in fields(Feature)}
+        """What the newest file's footer says. Raises ``ConfigError`` for a footer that no writer makes."""
         return {
-            name: Feature(**{k: v for k, v in values.items() if k in known} | {"name": name, "emit": tuple(emit)})
-            for name, values in self.lineage.get("features", {}).items()
-            for emit in [values.get("emit", ())]
+            name: Feature.of(name, values) for name, values in self._lineage.member("features", {}).object().items()
         }
 
     @property
@@ -185,19 +264,19 @@ class Dataset:
     def _batches(self, names: list[str], filter: ds.Expression | None, batch_size: int) -> Iterator[pa.RecordBatch]:
         """Shard by shard: rows in order, of a shard without deletions by Arrow's own scanner."""
         for shard in self.shards:
-            if shard.deleted:
-                yield from filtered(self._live(shard, filter, names, batch_size), filter, names, batch_size)
-                continue
-            with Reading(self.root):
+            with Reading(self.root, shard):
                 scan = scanner(self.root, shard, self.schema, names, filter, batch_size)
-                yield from (batch for batch in scan.to_batches() if len(batch))
+                if scan is not None:
+                    yield from (batch for batch in scan.to_batches() if len(batch))
+                    continue
+            yield from filtered(self._live(shard, filter, names, batch_size), filter, names, batch_size)
 
     def _live(
         self, shard: File, filter: ds.Expression | None, names: list[str], batch_size: int
     ) -> Iterator[pa.RecordBatch]:
         """Rows of a shard that are not deleted; with a filter all columns, since it may name any."""
-        with Reading(self.root):
-            yield from live_rows(self.root, shard, names if filter is None else self.schema.names, batch_size)
+        columns = names if filter is None else self.schema.names
+        yield from live_rows(self.root, shard, columns, batch_size, self.schema)
 
     def _check_filter(self, names: list[str], filter: ds.Expression | None) -> None:
         try:
@@ -217,10 +296,15 @@ class Dataset:
         return list(columns)
 
     @cached_property
+    def _newest(self) -> File | None:
+        return next(iter([*self.failure_shards, *self.shards][-1:]), None)
+
+    @cached_property
     def _footer(self) -> pa.Schema:
-        newest = [*self.failure_shards, *self.shards][-1:]
-        with Reading(self.root):
-            return open_shard(self.root, newest[0]).schema_arrow if newest else pa.schema([])
+        if self._newest is None:
+            return pa.schema([])
+        with Reading(self.root, self._newest):
+            return open_shard(self.root, self._newest).schema_arrow
 
     # -- torch -----------------------------------------------------------------------------------
 
@@ -257,7 +341,25 @@ class Dataset:
     def collate(self) -> Collate:
         """Rows, or a batch of Arrow or numpy columns, to one dict of tensors; nulls are accepted."""
         parts = {column(f.name, part): (part, f.dim) for f in self.features.values() for part in PARTS}
+        for f in self.features.values():
+            if (f.dim or 0) > _BELIEVED_WIDTH:
+                self._check_width(column(f.name, "embedding"), f.dim or 0)
         return Collate({field.name: Column.of(field, *parts.get(field.name, (None, None))) for field in self.schema})
+
+    def _check_width(self, name: str, width: int) -> None:
+        """Raises ``ConfigError`` unless a file holds a vector of that width: a batch of nulls is as wide as the footer
+        says."""
+        if name not in self.schema.names:
+            return
+        for batch in self.batches([name]):
+            lengths = pc.list_value_length(batch.column(0))
+            if pc.max(lengths).as_py() is not None:
+                if pc.max(lengths).as_py() == width:
+                    return
+                break
+        raise ConfigError(
+            "path", f"a footer of {self.root!r} says {width} values in {name!r}, no row has them", "restore the shards"
+        )
 
     def rows_between(self, start: int, end: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Rows ``[start, end)`` of the dataset, reading only the row groups that hold them."""
@@ -266,8 +368,9 @@ class Dataset:
             first, last = max(0, start - before), min(shard.live, end - before)
             before += shard.live
             if first < last:
-                with Reading(self.root), open_shard(self.root, shard) as file:
-                    yield from live_slice(file, shard, first, last, columns, rows)
+                with Reading(self.root, shard), open_shard(self.root, shard) as file:
+                    check_columns(self.root, shard, file.schema_arrow, columns)
+                    yield from live_slice(file, shard, first, last, columns, rows, self.schema)
 
     # -- Ray -------------------------------------------------------------------------------------
 
@@ -303,6 +406,24 @@ class Dataset:
                 return done
 
         return ArrowCollate()
+
+
+def _fits(feature: Feature, part: str, kind: pa.DataType) -> bool:
+    """Whether a column of a feature may have a type."""
+    if part in ("tokens", "prefix_tokens"):
+        width = kind.value_type.list_size if pa.types.is_list(kind) and _is_vector(kind.value_type) else 0
+        return 0 < width <= MAX_WIDTH and feature.token_dim in (None, width) and _is_stored(kind.value_type.value_type)
+    if part == "embedding":
+        return pa.types.is_list(kind) and _is_stored(kind.value_type)
+    return bool(kind == pa.list_(pa.float64() if part == "times" else pa.int32()))
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind))
+
+
+def _is_stored(kind: pa.DataType) -> bool:
+    return kind in STORED.values()
 
 
 # -- torch ----------------------------------------------------------------------------------------

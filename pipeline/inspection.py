@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipeline import dataset as datasets
 from pipeline import snapshots, storage
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, describe
 from pipeline.report import size
 from pipeline.terminal import Console
 from pipeline.upkeep import Done
@@ -80,7 +80,7 @@ def _features(dataset: datasets.Dataset) -> Table:
     for name, feature in dataset.features.items():
         columns = [c for c in dataset.schema.names if c in {f"{name}_{part}" for part in feature.emit}]
         valid = 0
-        for batch in dataset.batches(columns=columns):
+        for batch in dataset.batches(columns=columns) if columns else ():
             some = pc.is_valid(batch.column(0))
             for i in range(1, batch.num_columns):
                 some = pc.or_(some, pc.is_valid(batch.column(i)))
@@ -119,7 +119,7 @@ def _rows(dataset: datasets.Dataset, count: int) -> Table:
     table = Table("sample_id", "window", "seconds", *features, box=None, pad_edge=False)
     shown = 0
     for batch in dataset.batches(batch_size=count):
-        for row in batch.to_pylist()[: count - shown]:
+        for row in _plain(batch.slice(0, count - shown)):
             times = "–" if row["start_s"] is None else f"{row['start_s']:g}–{row['end_s']:g}"
             table.add_row(row["sample_id"], str(row["window"]), times, *(_cell(row, name) for name in features))
             shown += 1
@@ -128,10 +128,19 @@ def _rows(dataset: datasets.Dataset, count: int) -> Table:
     return table
 
 
+def _plain(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = batch.to_pylist()
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # a time beyond the years that Python knows
+        raise ConfigError("path", f"a row cannot be shown ({describe(error)})", "give --rows 0") from error
+    return found
+
+
 def _cell(row: dict[str, Any], name: str) -> str:
     parts = []
     if (vector := row.get(f"{name}_embedding")) is not None:
-        parts.append("[" + " ".join(f"{value:+.2f}" for value in vector[:3]) + (" …]" if len(vector) > 3 else "]"))
+        values = (f"{value:+.2f}" if value is not None else "–" for value in vector[:3])
+        parts.append("[" + " ".join(values) + (" …]" if len(vector) > 3 else "]"))
     if (grid := row.get(f"{name}_grid")) is not None:
         parts.append("×".join(str(side) for side in grid) + " tokens")
     return " ".join(parts) or "–"

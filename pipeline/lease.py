@@ -22,13 +22,21 @@ from typing import Self
 
 import psutil
 
-from pipeline import storage
-from pipeline.errors import TesseraError
+from pipeline import strict_json
+from pipeline.errors import ConfigError, StorageError, TesseraError, one_line
+from pipeline.folder import DatasetFolder
+from pipeline.strict_json import Value
 
 TTL_S = 30.0
 """A holder that has not renewed for so long is taken for dead."""
 _POLL_S = 0.5
-_NUMBER = re.compile(r"(\d+)\.json")
+_FOLDER = "_leases"
+_NUMBER = re.compile(r"([0-9]{8,15})\.json")
+_MOST = 10**12
+"""The number of a lease; so that there is a name for the next ones."""
+_MAX_BYTES = 1 << 16
+_ATTEMPTS = 20
+"""So often a lease may be cleaned away while it is read."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,23 @@ class Holder:
     released: bool = False
 
     def __str__(self) -> str:
-        return f"{self.what} (process {self.pid} on {self.host}, renewed {time.time() - self.renewed:.0f} s ago)"
+        ago = min(max(time.time() - self.renewed, 0), 1e9)
+        return f"{one_line(self.what, 80)} (process {self.pid} on {one_line(self.host, 80)}, renewed {ago:.0f} s ago)"
+
+    @staticmethod
+    def of(values: Value) -> Holder:
+        """Of a lease's file. Raises ``ConfigError`` for one that no holder writes."""
+        return Holder(
+            token=values.member("token").string(),
+            what=values.member("what").string(),
+            host=values.member("host").string(),
+            namespace=values.member("namespace", "").string(),
+            boot=values.member("boot", "").string(),
+            pid=values.member("pid").integer(),
+            started=values.member("started").number(),
+            renewed=values.member("renewed").number(),
+            released=values.member("released", False).boolean(),
+        )
 
 
 class Lease:
@@ -62,7 +86,7 @@ class Lease:
     """
 
     def __init__(self, root: str, what: str, ttl_s: float = TTL_S) -> None:
-        self.folder, self.ttl_s = storage.join(root, "_leases"), ttl_s
+        self.folder, self.ttl_s = DatasetFolder(root), ttl_s
         self.me = Holder(
             token=secrets.token_hex(8),
             what=what,
@@ -88,7 +112,7 @@ class Lease:
                 if self._take(number + 1):
                     break
             elif time.monotonic() - start >= self.ttl_s:
-                raise TesseraError(f"{self.folder.rpartition('/')[0]!r} is in use by {holder}: wait for it, or stop it")
+                raise TesseraError(f"{self.folder.root!r} is in use by {holder}: wait for it, or stop it")
             else:
                 self._stop.wait(min(_POLL_S, self.ttl_s / 10))
             found = self._newest()
@@ -116,12 +140,12 @@ class Lease:
 
     def _take(self, number: int) -> bool:
         mine = replace(self.me, renewed=time.time())
-        if not storage.publish_new(self._path(number), json.dumps(asdict(mine)).encode()):
+        if not self.folder.publish_new(_path(number), json.dumps(asdict(mine)).encode()):
             return False
         self.number = number
-        for name in storage.list_files(self.folder, ".json"):
-            if (match := _NUMBER.fullmatch(name)) and int(match[1]) < number - 1:
-                storage.remove(storage.join(self.folder, name))
+        for old in self._numbers():
+            if old < number - 1:
+                self.folder.remove(_path(old))
         return True
 
     def _renew(self) -> None:
@@ -132,23 +156,39 @@ class Lease:
                     self.on_lost()
                     return
                 self._write(replace(self.me, renewed=time.time()))
-            except OSError:  # the next heartbeat, or the commit, tells whether the place is really gone
+            except (OSError, TesseraError):  # the next heartbeat, or the commit, tells whether the place is really gone
                 continue
 
     def _write(self, holder: Holder) -> None:
-        storage.publish(self._path(self.number), json.dumps(asdict(holder)).encode())
+        self.folder.publish(_path(self.number), json.dumps(asdict(holder)).encode())
 
     def _newest(self) -> tuple[int, Holder | None]:
-        numbers = [int(m[1]) for name in storage.list_files(self.folder, ".json") if (m := _NUMBER.fullmatch(name))]
-        if not numbers:
-            return 0, None
-        try:
-            return max(numbers), Holder(**json.loads(storage.read_bytes(self._path(max(numbers)))))
-        except FileNotFoundError:  # cleaned away by the next holder in this moment
-            return self._newest()
+        for _ in range(_ATTEMPTS):
+            numbers = self._numbers()
+            if not numbers:
+                return 0, None
+            path = _path(max(numbers))
+            try:
+                data = self.folder.read(path, _MAX_BYTES)
+            except FileNotFoundError:  # cleaned away by the next holder in this moment
+                continue
+            try:
+                if max(numbers) > _MOST:
+                    raise ConfigError("path", f"{self.folder.url(path)!r} is not the name of a lease", "")
+                return max(numbers), Holder.of(strict_json.parse(data, self.folder.url(path)))
+            except ConfigError as error:
+                raise TesseraError(f"{error.found}: no run writes such a lease; remove it if no run goes on") from error
+        raise StorageError(f"{self.folder.url(path)!r} is listed, and is not there")
 
-    def _path(self, number: int) -> str:
-        return storage.join(self.folder, f"{number:08d}.json")
+    def _numbers(self) -> list[int]:
+        """Of the leases, by the names that `_path` makes."""
+        names = self.folder.list_files(_FOLDER, ".json")
+        numbers = [int(match[1]) for name in names if (match := _NUMBER.fullmatch(name))]
+        return [number for number in numbers if _path(number).removeprefix(f"{_FOLDER}/") in names]
+
+
+def _path(number: int) -> str:
+    return f"{_FOLDER}/{number:08d}.json"
 
 
 def _dead(holder: Holder) -> bool:

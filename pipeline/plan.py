@@ -77,8 +77,17 @@ def readable(listing: pa.Table, modalities: set[Modality]) -> pa.Table:
     return listing.filter(kept)
 
 
-def make(config: PipelineConfig, state: Iterable[pa.Table], forgotten: tuple[str, ...], folder: str | None) -> Plan:
+def make(
+    config: PipelineConfig,
+    state: Iterable[pa.Table],
+    forgotten: tuple[str, ...],
+    folder: str | None,
+    root: str | None = None,
+) -> Plan:
     """List the corpus, compare it with the dataset's ``state``, and write the work into ``folder`` (None: only count).
+
+    Args:
+        root: the dataset's folder that ``folder`` lies in.
 
     Raises:
         ConfigError: nothing to list, duplicate ids.
@@ -93,7 +102,7 @@ def make(config: PipelineConfig, state: Iterable[pa.Table], forgotten: tuple[str
             plan.unused += len(table) - len(kept)
             yield kept
 
-    writer = _PlanWriter(plan, config, folder)
+    writer = _PlanWriter(plan, config, folder, root)
     try:
         plan.difference = compare(
             used(),
@@ -111,8 +120,8 @@ def make(config: PipelineConfig, state: Iterable[pa.Table], forgotten: tuple[str
 class _PlanWriter:
     """Work -> plan files, one a partition, cut into row groups that a task takes at once."""
 
-    def __init__(self, plan: Plan, config: PipelineConfig, folder: str | None) -> None:
-        self.plan, self.config, self.folder = plan, config, folder
+    def __init__(self, plan: Plan, config: PipelineConfig, folder: str | None, root: str | None) -> None:
+        self.plan, self.config, self.folder, self.root = plan, config, folder, root
         self.roles = roles_to_open(wanted(config))
         self.files, self.seen = 0, 0
 
@@ -128,7 +137,7 @@ class _PlanWriter:
         rows = unit_rows(self.config, len(work), self.seen)
         buffer = pa.BufferOutputStream()
         pq.write_table(work, buffer, row_group_size=rows, compression="zstd", compression_level=1)
-        storage.publish(url, buffer.getvalue().to_pybytes())
+        storage.publish(url, buffer.getvalue().to_pybytes(), self.root)
         starts = range(0, len(work), rows)
         self.plan.units.extend((url, i, min(rows, len(work) - start)) for i, start in enumerate(starts))
 

@@ -1,4 +1,8 @@
-"""Reading one shard of a snapshot, wherever later runs have moved it, without its deleted rows."""
+"""Reading one shard of a snapshot, wherever later runs have moved it, without its deleted rows.
+
+A shard may come from somebody else. It is opened by `pipeline.parquet`, has as many rows as its snapshot says, and its
+columns have the types that the reader expects; else it is a ``ConfigError`` of one line.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from pipeline import snapshots, storage
-from pipeline.errors import ConfigError, describe
+from pipeline import parquet, snapshots, storage
+from pipeline.errors import ConfigError, TesseraError, describe
+from pipeline.folder import DatasetFolder
+from pipeline.local_files import RefusedFile
 from pipeline.snapshots import File
 
 BATCH_ROWS = 256
@@ -22,10 +28,10 @@ BATCH_ROWS = 256
 
 
 class Reading:
-    """Around reading: a file that is not found is a ``ConfigError`` that says which dataset lost a shard."""
+    """Around reading: a file that is not found, or cannot be read, is a ``ConfigError`` that names dataset and file."""
 
-    def __init__(self, root: str) -> None:
-        self.root = root
+    def __init__(self, root: str, shard: File | None = None) -> None:
+        self.root, self.shard = root, shard
 
     def __enter__(self) -> None:
         return None
@@ -35,11 +41,36 @@ class Reading:
             raise ConfigError(
                 "path", f"a shard of {self.root!r} is gone ({describe(error)})", "restore it, or open another snapshot"
             ) from error
+        if isinstance(error, RefusedFile):
+            raise ConfigError("path", str(error), "restore it, or open another snapshot") from error
+        if isinstance(error, (pa.ArrowException, OSError)) and not isinstance(error, TesseraError):
+            raise _broken(self.root, self.shard, describe(error)) from error
+
+
+def _broken(root: str, shard: File | None, why: str) -> ConfigError:
+    name = f"{shard.path!r} of {root!r}" if shard else f"a shard of {root!r}"
+    return ConfigError("path", f"{name} cannot be read ({why})", "restore it, or open another snapshot")
 
 
 def open_shard(root: str, shard: File) -> pq.ParquetFile:
-    """One file of a snapshot, wherever it lies."""
-    return pq.ParquetFile(open_file(root, shard), pre_buffer=False)
+    """One file of a snapshot, wherever it lies. Raises ``ConfigError`` if it has other rows than the snapshot says."""
+    file = parquet.open_parquet(open_file(root, shard))
+    check_rows(root, shard, file.metadata)
+    return file
+
+
+def check_rows(root: str, shard: File, metadata: pq.FileMetaData) -> None:
+    """Raises ``ConfigError`` unless the file has the rows that the snapshot says."""
+    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    if metadata.num_rows != shard.rows or sum(groups) != shard.rows or min(groups, default=0) < 0:
+        raise _broken(root, shard, f"the snapshot says {shard.rows} rows, the file {metadata.num_rows}")
+
+
+def check_columns(root: str, shard: File, found: pa.Schema, names: list[str]) -> None:
+    """Raises ``ConfigError`` unless the file has each of the columns, once."""
+    for name in names:
+        if found.names.count(name) != 1:
+            raise _broken(root, shard, f"{found.names.count(name)} columns {name!r}")
 
 
 def open_file(root: str, shard: File) -> pa.NativeFile:
@@ -50,21 +81,30 @@ def open_file(root: str, shard: File) -> pa.NativeFile:
 
 
 def live_rows(
-    root: str, shard: File, columns: list[str] | None = None, rows: int = BATCH_ROWS
+    root: str, shard: File, columns: list[str] | None = None, rows: int = BATCH_ROWS, schema: pa.Schema | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of one file that are not deleted, in order, at most ``rows`` at once."""
-    with open_shard(root, shard) as file:
-        yield from live_slice(file, shard, 0, shard.live, columns or file.schema_arrow.names, rows)
+    """The rows of one file that are not deleted, in order, at most ``rows`` at once; in the types of ``schema`` if it
+    is given."""
+    with Reading(root, shard), open_shard(root, shard) as file:
+        names = columns or file.schema_arrow.names
+        check_columns(root, shard, file.schema_arrow, names)
+        yield from live_slice(file, shard, 0, shard.live, names, rows, schema)
 
 
 def live_slice(
-    file: pq.ParquetFile, shard: File, start: int, end: int, columns: list[str], rows: int
+    file: pq.ParquetFile,
+    shard: File,
+    start: int,
+    end: int,
+    columns: list[str],
+    rows: int,
+    schema: pa.Schema | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Live rows ``[start, end)`` of one file, at most ``rows`` at once. Reads only the row groups that hold them."""
     deleted = np.array(shard.deleted, np.int64)
-    live = np.delete(np.arange(shard.rows), deleted) if len(deleted) else None
-    if live is not None:
-        start, end = int(live[start]), int(live[end - 1]) + 1
+    if len(deleted):
+        start, end = _position(deleted, start), _position(deleted, end - 1) + 1
+    types = None if schema is None else pa.schema([schema.field(name) for name in columns])
     groups, at, position = [], 0, None
     for number in range(file.metadata.num_row_groups):
         size = file.metadata.row_group(number).num_rows
@@ -80,24 +120,35 @@ def live_slice(
         if first >= last:
             continue
         found = batch.slice(first, last - first).select(columns)
-        if live is not None:
+        if len(deleted):
             gone = np.isin(np.arange(place + first, place + last), deleted)
             found = found.filter(pa.array(~gone)) if gone.any() else found
         if len(found):
-            yield found
+            yield found if types is None or found.schema.types == types.types else found.cast(types)
+
+
+def _position(deleted: np.ndarray, live: int) -> int:
+    """Where the live row of a number is. ``deleted``: positions, ascending."""
+    return live + int(np.searchsorted(deleted - np.arange(len(deleted)), live, side="right"))
 
 
 def whole(root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None) -> pa.Table:
-    """The live rows of one file that ``filter`` keeps."""
-    with Reading(root):
-        if not shard.deleted:
-            return scanner(root, shard, schema, names, filter, BATCH_ROWS).to_table()
+    """The live rows of one file that ``filter`` keeps. A column that the file lacks is null."""
+    with Reading(root, shard):
+        scan = scanner(root, shard, schema, names, filter, BATCH_ROWS)
+        if scan is not None:
+            return scan.to_table()
         with open_shard(root, shard) as file:
-            table = file.read(columns=names if filter is None else schema.names, use_threads=True)
-    table = table.filter(pa.array(np.isin(np.arange(len(table)), shard.deleted, invert=True)))
-    if filter is not None:
-        table = ds.dataset(table).to_table(columns=names, filter=filter)
-    return table.select(names).cast(pa.schema([schema.field(name) for name in names]))
+            wanted = [name for name in (names if filter is None else schema.names) if name in file.schema_arrow.names]
+            check_columns(root, shard, file.schema_arrow, wanted)
+            table = file.read(columns=wanted, use_threads=True)
+        table = table.filter(pa.array(np.isin(np.arange(len(table)), shard.deleted, invert=True)))
+        for name in names if filter is None else schema.names:
+            if name not in wanted:
+                table = table.append_column(schema.field(name), pa.nulls(len(table), schema.field(name).type))
+        if filter is not None:
+            table = ds.dataset(table).to_table(columns=names, filter=filter)
+        return table.select(names).cast(pa.schema([schema.field(name) for name in names]))
 
 
 def filtered(
@@ -114,18 +165,29 @@ def filtered(
 
 def scanner(
     root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None, batch_size: int
-) -> ds.Scanner:
-    """Arrow's scanner over one file, opened here, so that a move meanwhile does not matter."""
-    fragment = ds.ParquetFileFormat().make_fragment(open_file(root, shard))
+) -> ds.Scanner | None:
+    """Arrow's scanner over one file, opened here, so that a move meanwhile does not matter.
+
+    None for a file that it would not read as it should: it knows no deleted rows, and looks up extension types.
+    """
+    if shard.deleted:
+        return None
+    file = open_file(root, shard)
+    footer = parquet.read_footer(file)
+    check_rows(root, shard, footer.metadata)
+    if footer.as_storage:
+        return None
+    fragment = ds.ParquetFileFormat(arrow_extensions_enabled=False).make_fragment(file)
     return fragment.scanner(schema=schema, columns=names, filter=filter, batch_size=batch_size)
 
 
 def _found(root: str, shard: File, opened: Callable[[Any, str], Any]) -> Any:
     """A shard wherever it lies: a run that commits may move it between looking and opening, but not twice."""
+    folder = DatasetFolder(root)
     try:
-        return opened(*storage.split(snapshots.find(root, shard)))
+        return folder.open(snapshots.find(root, shard), opened)
     except FileNotFoundError:
-        return opened(*storage.split(snapshots.find(root, shard)))
+        return folder.open(snapshots.find(root, shard), opened)
 
 
 class _Followed(io.RawIOBase):

@@ -23,6 +23,7 @@ from pipeline.config import PipelineConfig
 from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
 from pipeline.features import Feature
+from pipeline.folder import check_version
 from pipeline.isolation import Template
 from pipeline.lease import Lease
 from pipeline.plan import Plan, Prepared, wanted
@@ -52,6 +53,7 @@ def prepare(config: PipelineConfig, new_version: bool = False, template: Templat
     cluster.check(config)
     _check_output(config)
     version = _version(config, new_version)
+    check_version(config.output.path, version)
     config = config.model_copy(update={"output": config.output.model_copy(update={"version": version})})
     if template is None:
         features, address = binding.bind(config), None
@@ -100,9 +102,9 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
     """
     config, started, root = prepared.config, time.time(), _root(prepared.config)
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-    folder = storage.join(root, "_runs", run_id)
+    folder = f"_runs/{run_id}"
     with quiet() as terminal, Transaction(root, "extract", run_id) as transaction, _ended_if_lost(transaction.lease):
-        base = transaction.base
+        base, place = transaction.base, transaction.folder
         _check_identities(prepared, base)
         barred = _barred(config, base)
         roots = sources.build(config.source).allowed_roots().plain()
@@ -114,8 +116,8 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
             state.of_killed(root, transaction.killed, len(base.files()) if base else 0),
             state.to_carry(carry.root, carry.snapshot) if carry else (),
         )
-        plan = planning.make(config, held, barred, storage.join(folder, "plan"))
-        storage.publish(storage.join(folder, "config.json"), config.model_dump_json(indent=1).encode())
+        plan = planning.make(config, held, barred, place.url(f"{folder}/plan"), root)
+        place.publish(f"{folder}/config.json", config.model_dump_json(indent=1).encode())
         with MemoryMeter() as memory:
             written, first_row_at = _compute(prepared, plan, carry, run_id, terminal if show_progress else None)
         report = reporting.build(
@@ -140,7 +142,7 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
         if changed or base is None:
             following = transaction.next_snapshot(_identities(prepared), plan.difference.drops, added, barred, roots)
             report["snapshot"] = following.number
-            storage.publish(storage.join(folder, "report.json"), json.dumps(report, indent=1).encode())
+            place.publish(f"{folder}/report.json", json.dumps(report, indent=1).encode())
             if base is None:
                 if set(_barred(config, None)) - set(barred):
                     raise TesseraError("samples were forgotten while this run went on: run again")
@@ -149,7 +151,7 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
             transaction.commit(following)
         else:
             report["snapshot"] = base.number
-            storage.publish(storage.join(folder, "report.json"), json.dumps(report, indent=1).encode())
+            place.publish(f"{folder}/report.json", json.dumps(report, indent=1).encode())
             transaction.close()
     _judge(config, report)
     return report
@@ -184,8 +186,10 @@ def _carry(prepared: Prepared) -> Carry | None:
     old = snapshots.newest(root)
     assert old is not None
     theirs = old.identities.get("features", {})
-    read = frozenset(one["feature"]["modality"] for one in theirs.values())
-    if not read <= wanted(prepared.config):
+    features = [one.get("feature") for one in theirs.values()]
+    named = {one.get("modality") if isinstance(one, dict) else None for one in features}
+    read = frozenset(one for one in wanted(prepared.config) if one in named)
+    if named - read:
         return None  # it cut its windows by files that are not opened any more
     same = tuple(f for f in prepared.features if theirs.get(f.name) == json.loads(json.dumps(f.identity)))
     return Carry(root, old, same, read) if same else None

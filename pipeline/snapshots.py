@@ -4,6 +4,10 @@ A snapshot names every live file, with its digest and the positions of rows that
 lie where they stay; what replaces rows waits under ``_runs/<run_id>/pending/`` until the snapshot that names it is
 there, and is moved afterwards; what no longer counts is moved to ``_superseded/``. Moves may be done twice, by anybody:
 `settle` rolls forward what a killed writer left.
+
+A dataset may come from somebody else. Where its JSON becomes objects (`Snapshot.of`, `File.of`), only names that the
+writer itself makes are accepted, each in its own folder, and only numbers that fit one another; and its files are
+reached by `pipeline.folder`, which follows no link.
 """
 
 from __future__ import annotations
@@ -11,21 +15,34 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pipeline import storage
-from pipeline.errors import ConfigError
+from pipeline import storage, strict_json
+from pipeline.errors import ConfigError, TesseraError
+from pipeline.folder import DatasetFolder
 from pipeline.schema import CONTRACT
+from pipeline.strict_json import Value
 
 SUPERSEDED = "_superseded"
 FOLDERS = ("data", "failures", "_empty")
-"""Where live files are: rows, failures, windows that hold nothing."""
+"""Where live files are: rows, failures, windows that hold nothing. Files lie in one of them, or in the one of the same
+name below ``_runs/<run_id>/pending`` or `SUPERSEDED`, and nowhere else."""
 Kind = Literal["extract", "compact", "rollback", "forget", "vacuum"]
-_NUMBER = re.compile(r"(\d+)\.json")
+RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{4,32}")
+"""A run's name, and that of its folder below ``_runs``."""
+_FILE = re.compile(rf"({'|'.join(FOLDERS)})/({RUN_ID.pattern})-[A-Za-z0-9-]{{1,64}}\.parquet")
+_PENDING = re.compile(rf"_runs/(?:{RUN_ID.pattern})/pending/(.+)")
+_NUMBER = re.compile(r"([0-9]{8,15})\.json")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _CURRENT = "_current.json"
+_MOST = 10**12
+"""The number of a snapshot; so that there is a name for the next ones."""
+_SMALL_BYTES = 1 << 20
+"""More than any file that names a version, a lease or a run."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +80,25 @@ class File:
         return values
 
     @staticmethod
-    def of(values: dict[str, Any]) -> File:
+    def of(values: Mapping[str, Any] | Value, folder: str | None = None) -> File:
+        """Of what `plain` gave.
+
+        Args:
+            values: or where it was read from, for errors.
+            folder: the one of `FOLDERS` that it must lie in; None: any.
+
+        Raises:
+            ConfigError: a name that no writer makes, or numbers that do not fit.
+        """
+        one = values if isinstance(values, Value) else Value(values, "a write task")
+        path, rows = file_path(one.member("path"), folder), one.member("rows").integer()
         return File(
-            str(values["path"]),
-            int(values["rows"]),
-            int(values["bytes"]),
-            str(values["sha256"]),
-            tuple(values.get("deleted", ())),
-            values.get("pending"),
+            path,
+            rows,
+            one.member("bytes").integer(),
+            one.member("sha256").string(_SHA256, "64 hexadecimal digits"),
+            one.member("deleted", []).integers(below=rows),
+            _pending(one.member("pending", None), path),
         )
 
 
@@ -118,51 +146,122 @@ class Snapshot:
         return json.dumps(values, indent=1).encode()
 
     @staticmethod
-    def of(values: dict[str, Any]) -> Snapshot:
-        return Snapshot(
-            number=int(values["snapshot"]),
-            run_id=str(values["run_id"]),
-            kind=values.get("kind", "extract"),
-            created=str(values["created"]),
-            identities=dict(values.get("features", {})),
-            shards=tuple(File.of(one) for one in values["shards"]),
-            failures=tuple(File.of(one) for one in values["failures"]),
-            empty=tuple(File.of(one) for one in values.get("empty", ())),
-            retired=tuple(values.get("retired", ())),
-            forgotten=tuple(values.get("forgotten", ())),
-            allowed_roots=tuple(values.get("allowed_roots", ())),
-            contract=int(values["contract"]),
+    def of(values: Value) -> Snapshot:
+        """Of what `json` gave. Raises ``ConfigError`` for anything that no writer makes."""
+        created = values.member("created").string(_CREATED, "a time with its offset from UTC")
+        try:
+            datetime.datetime.fromisoformat(created)
+        except ValueError:
+            values.member("created").fail("a time with its offset from UTC")
+        kind = values.member("kind", "extract")
+        if kind.value not in get_args(Kind):
+            kind.fail(f"one of {', '.join(get_args(Kind))}")
+        lists = values.member("shards"), values.member("failures"), values.member("empty", [])
+        shards, failures, empty = (
+            tuple(File.of(one, folder) for one in files.items()) for files, folder in zip(lists, FOLDERS, strict=True)
         )
+        paths = [one.path for one in (*shards, *failures, *empty)]
+        if len(set(paths)) < len(paths):
+            values.member("shards").fail("each file once")
+        return Snapshot(
+            number=values.member("snapshot").integer(least=1, most=_MOST),
+            run_id=run_id(values.member("run_id")),
+            kind=kind.value,
+            created=created,
+            identities=_identities(values.member("features", {})),
+            shards=shards,
+            failures=failures,
+            empty=empty,
+            retired=tuple(file_path(one) for one in values.member("retired", []).items()),
+            forgotten=tuple(
+                one.string(_SHA256, "64 hexadecimal digits") for one in values.member("forgotten", []).items()
+            ),
+            allowed_roots=tuple(one.string() for one in values.member("allowed_roots", []).items()),
+            contract=values.member("contract").integer(least=1),
+        )
+
+
+def file_path(value: Value, folder: str | None = None) -> str:
+    """Where a file lies for good: ``<folder>/<run_id>-<...>.parquet``. Raises ``ConfigError`` for any other path."""
+    allowed = f"a file of a run in {folder or ' or '.join(FOLDERS)}"
+    path = value.string(_FILE, allowed)
+    if folder is not None and not path.startswith(f"{folder}/"):
+        value.fail(allowed)
+    return path
+
+
+def run_id(value: Value) -> str:
+    """A run's name. Raises ``ConfigError`` for one that no writer makes."""
+    return value.string(RUN_ID, "a run: date, time and some hexadecimal digits")
+
+
+def _pending(value: Value, path: str) -> str | None:
+    """Where the file of ``path`` lies until it is moved there."""
+    if value.value is None:
+        return None
+    place = value.string()
+    if place != f"{SUPERSEDED}/{path}" and not ((match := _PENDING.fullmatch(place)) and match[1] == path):
+        value.fail(f"{path} of a run's pending files or of {SUPERSEDED}")
+    return place
+
+
+def _identities(value: Value) -> dict[str, Any]:
+    for section in value.object().values():
+        section.object()
+    for one in value.member("features", {}).object().values():
+        one.object()
+    found: dict[str, Any] = value.plain()
+    return found
 
 
 def numbers(root: str) -> dict[int, str]:
     """Snapshots of the version at ``root``: number -> file name."""
     try:
-        names = storage.list_files(storage.join(root, "_snapshots"), ".json")
+        names = DatasetFolder(root).list_files("_snapshots", ".json")
     except NotADirectoryError:
         return {}
-    return {int(match[1]): name for name in names if (match := _NUMBER.fullmatch(name))}
+    found = {int(match[1]): name for name in names if (match := _NUMBER.fullmatch(name))}
+    return {number: name for number, name in found.items() if name == _name(number)}
 
 
 def read(root: str, number: int) -> Snapshot:
-    """Raises ``ConfigError`` for a contract newer than this reader's, whatever the file system does otherwise."""
-    return _parsed(storage.read_bytes(_path(root, number)), root)
+    """Raises ``ConfigError`` for a contract newer than this reader's, whatever the file system does otherwise; and for
+    a file that is no snapshot."""
+    folder, path = DatasetFolder(root), f"_snapshots/{_name(number)}"
+    values = strict_json.parse(folder.read(path), folder.url(path))
+    contract = values.member("contract").integer(least=1)
+    if contract > CONTRACT:
+        raise ConfigError("path", f"{root!r} is of contract {contract}, this reader knows {CONTRACT}", "update tessera")
+    found = Snapshot.of(values)
+    if found.number != number:
+        values.member("snapshot").fail(f"{number}, as the file's name says")
+    return found
 
 
 def newest(root: str) -> Snapshot | None:
     """The snapshot that counts, or None before the first commit."""
     found = numbers(root)
-    return _parsed(storage.read_bytes(storage.join(root, "_snapshots", found[max(found)])), root) if found else None
+    return read(root, max(found)) if found else None
 
 
 def commit(root: str, snapshot: Snapshot) -> bool:
-    """Create the snapshot; False if there is one of that number already: another writer was first."""
-    return storage.publish_new(_path(root, snapshot.number), snapshot.json())
+    """Create the snapshot; False if there is one of that number already: another writer was first.
+
+    Raises:
+        TesseraError: it is larger than a reader reads.
+    """
+    data = snapshot.json()
+    if len(data) > storage.MAX_READ_BYTES:
+        raise TesseraError(
+            f"snapshot {snapshot.number} of {root!r} would have {len(data)} bytes, more than the "
+            f"{storage.MAX_READ_BYTES} that are read: run `tessera compact` first"
+        )
+    return DatasetFolder(root).publish_new(f"_snapshots/{_name(snapshot.number)}", data)
 
 
 def delete(root: str, number: int) -> None:
     """Remove an old snapshot; what it names stays."""
-    storage.remove(_path(root, number))
+    DatasetFolder(root).remove(f"_snapshots/{_name(number)}")
 
 
 def following(
@@ -196,24 +295,23 @@ def following(
 
 def settle(root: str, snapshot: Snapshot) -> None:
     """Do the moves that ``snapshot``, the newest, asks for; done ones are passed over."""
-    present = {
-        f"{folder}/{name}" for folder in FOLDERS for name in storage.list_files(storage.join(root, folder), ".parquet")
-    }
+    place = DatasetFolder(root)
+    present = {f"{folder}/{name}" for folder in FOLDERS for name in place.list_files(folder, ".parquet")}
     for one in snapshot.files():
         if one.pending and one.path not in present:
-            storage.move(storage.join(root, one.pending), storage.join(root, one.path))
+            place.move(one.pending, one.path)
     for path in snapshot.retired:
         if path in present:
-            storage.move(storage.join(root, path), storage.join(root, SUPERSEDED, path))
+            place.move(path, f"{SUPERSEDED}/{path}")
 
 
 def find(root: str, file: File) -> str:
-    """The URL where ``file`` lies now. Raises ``FileNotFoundError`` if it lies nowhere."""
+    """Where ``file`` lies now, below ``root``. Raises ``FileNotFoundError`` if it lies nowhere."""
+    folder = DatasetFolder(root)
     for place in file.places():
-        url = storage.join(root, place)
-        if storage.exists(url):
-            return url
-    raise FileNotFoundError(storage.join(root, file.path))
+        if folder.exists(place):
+            return place
+    raise FileNotFoundError(folder.url(file.path))
 
 
 # -- versions -------------------------------------------------------------------------------------
@@ -221,7 +319,8 @@ def find(root: str, file: File) -> str:
 
 def versions(output: str) -> list[str]:
     """Versions of the dataset at ``output`` that have a snapshot, by name."""
-    return [name for name in storage.list_folders(output) if numbers(storage.join(output, name))]
+    names = [name for name in DatasetFolder(output).list_folders("") if _VERSION.fullmatch(name)]
+    return [name for name in names if numbers(storage.join(output, name))]
 
 
 def forgotten(output: str) -> tuple[str, ...]:
@@ -235,13 +334,14 @@ def current(output: str) -> str | None:
     known = versions(output)
     if not known:
         return None
+    folder = DatasetFolder(output)
     try:
-        named = json.loads(storage.read_bytes(storage.join(output, _CURRENT)))
+        named = strict_json.parse(folder.read(_CURRENT, _SMALL_BYTES), folder.url(_CURRENT))
     except FileNotFoundError:
-        named = {}
-    for one in (named.get("version"), named.get("until_then")):
-        if one in known:
-            return str(one)
+        named = Value({}, _CURRENT)
+    for one in (named.member("version", None), named.member("until_then", None)):
+        if one.value is not None and one.string() in known:
+            return str(one.value)
 
     def created(name: str) -> tuple[str, str]:
         found = newest(storage.join(output, name))
@@ -253,23 +353,14 @@ def current(output: str) -> str | None:
 def make_current(output: str, version: str) -> None:
     """Name ``version`` as the one that readers get, from its first commit on: until then they get the one before."""
     named = {"version": version, "until_then": current(output)}
-    storage.publish(storage.join(output, _CURRENT), json.dumps(named).encode())
+    DatasetFolder(output).publish(_CURRENT, json.dumps(named).encode())
 
 
 def next_version(output: str) -> str:
     """A name for a further version: ``v<n>``, one more than the highest that is committed."""
-    taken = [int(match[1]) for name in versions(output) if (match := re.fullmatch(r"v(\d+)", name))]
+    taken = [int(match[1]) for name in versions(output) if (match := re.fullmatch(r"v(\d{1,9})", name))]
     return f"v{max(taken, default=0) + 1}"
 
 
-def _path(root: str, number: int) -> str:
-    return storage.join(root, "_snapshots", f"{number:08d}.json")
-
-
-def _parsed(data: bytes, root: str) -> Snapshot:
-    values = json.loads(data)
-    if values["contract"] > CONTRACT:
-        raise ConfigError(
-            "path", f"{root!r} is of contract {values['contract']}, this reader knows {CONTRACT}", "update tessera"
-        )
-    return Snapshot.of(values)
+def _name(number: int) -> str:
+    return f"{number:08d}.json"

@@ -6,7 +6,6 @@ publishing a record that names its files; files without one are not whole work a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import snapshots, storage
+from pipeline import parquet, snapshots, storage, strict_json
 from pipeline.difference import CARRY, CARRY_NOT, EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL
-from pipeline.errors import TRANSIENT_KINDS, StorageError, describe
-from pipeline.snapshots import File, Snapshot
+from pipeline.errors import TRANSIENT_KINDS, StorageError, TesseraError, describe
+from pipeline.folder import DatasetFolder
+from pipeline.snapshots import FOLDERS, File, Snapshot
 
 RECORD = b"tessera_task"
 """Key of a task record's metadata: JSON, what the task wrote."""
@@ -50,7 +50,7 @@ class Killed:
     files: list[tuple[int, File]]
     """(`ROW`, `FAILURE` or `EMPTY`, file)."""
     records: list[str]
-    """URLs of the tasks' records."""
+    """Paths of the tasks' records, below the dataset's folder."""
 
 
 def of_snapshot(root: str, snapshot: Snapshot, retry: Retry) -> Iterator[pa.Table]:
@@ -70,8 +70,11 @@ def of_killed(root: str, killed: Sequence[Killed], first: int) -> Iterator[pa.Ta
             yield from _file(root, file, what, number, run=run, retry=None)
             number += 1
         for record in one.records:
-            table = _open(record).read(columns=TASK.names)
-            yield _state(table["sample_id"], table["source_version"], table["windows"], TOTAL, run, file=-1, first=-1)
+            with _whole(root, record):
+                table = _open(root, record).read(columns=TASK.names)
+                ids, versions, windows = _keys(table, TASK.names)
+                state = _state(ids, versions, windows, TOTAL, run, file=-1, first=-1)
+            yield state
 
 
 def to_carry(root: str, snapshot: Snapshot) -> Iterator[pa.Table]:
@@ -83,15 +86,26 @@ def to_carry(root: str, snapshot: Snapshot) -> Iterator[pa.Table]:
 
 
 def killed_run(root: str, run_id: str) -> Killed:
-    """What the tasks of ``run_id`` recorded."""
-    folder = storage.join(root, "_runs", run_id, "tasks")
+    """What the tasks of ``run_id`` recorded.
+
+    Raises:
+        ConfigError: a record that no task writes.
+        StorageError: one that cannot be read.
+    """
+    folder = f"_runs/{run_id}/tasks"
     found = Killed(run_id, [], [])
-    for name in storage.list_files(folder, ".parquet"):
-        url = storage.join(folder, name)
-        record: dict[str, Any] = json.loads(_open(url).schema_arrow.metadata[RECORD])
-        found.records.append(url)
-        for what, key in ((ROW, "shards"), (FAILURE, "failures"), (EMPTY, "empty")):
-            found.files.extend((what, File.of(one)) for one in record[key])
+    for name in DatasetFolder(root).list_files(folder, ".parquet"):
+        path = f"{folder}/{name}"
+        with _whole(root, path):
+            text = (_open(root, path).schema_arrow.metadata or {}).get(RECORD, b"")
+        record = strict_json.parse(text, storage.join(root, path))
+        found.records.append(path)
+        for what, key, place in zip((ROW, FAILURE, EMPTY), ("shards", "failures", "empty"), FOLDERS, strict=True):
+            for one in record.member(key).items():
+                file = File.of(one, place)
+                if file.pending not in (None, f"_runs/{run_id}/pending/{file.path}"):
+                    one.member("pending").fail("the run's own")
+                found.files.append((what, file))
     return found
 
 
@@ -100,18 +114,29 @@ def _file(root: str, file: File, what: int, number: int, run: int, retry: Retry 
     names = [*_KEYS, *(["stage", "kind", "attempts", "feature"] if what == FAILURE else [])]
     gone = np.array(file.deleted, np.int64)
     position = 0
-    for batch in _open(_place(root, file)).iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
-        table = pa.Table.from_batches([batch])
-        made = _state(
-            table["sample_id"], table["source_version"], table["window"], what, run, file=number, first=position
-        )
-        if what == FAILURE and retry is not None:
-            made = _with_retry(made, table, retry)
-        if len(gone):
-            at = np.arange(position, position + len(table))
-            made = made.filter(pa.array(~np.isin(at, gone)))
-        position += len(table)
-        yield made
+    with _whole(root, file.path):
+        opened = _open(root, _place(root, file))
+        if opened.metadata.num_rows != file.rows:
+            raise pa.ArrowInvalid(f"the snapshot says {file.rows} rows, the file {opened.metadata.num_rows}")
+        for batch in opened.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
+            table = pa.Table.from_batches([batch])
+            ids, versions, windows = _keys(table, _KEYS)
+            made = _state(ids, versions, windows, what, run, file=number, first=position)
+            if what == FAILURE and retry is not None:
+                made = _with_retry(made, table, retry)
+            if len(gone):
+                at = np.arange(position, position + len(table))
+                made = made.filter(pa.array(~np.isin(at, gone)))
+            position += len(table)
+            yield made
+
+
+def _keys(table: pa.Table, names: Sequence[str]) -> list[pa.ChunkedArray]:
+    """The columns of ids, versions and windows, of which none is null."""
+    columns = [table[name] for name in names]
+    if any(column.null_count for column in columns):
+        raise pa.ArrowInvalid(f"a null in one of {', '.join(names)}")
+    return columns
 
 
 def _place(root: str, file: File) -> str:
@@ -169,14 +194,25 @@ def _with_retry(made: pa.Table, failures: pa.Table, retry: Retry) -> pa.Table:
     return made
 
 
-def _open(url: str) -> pq.ParquetFile:
-    """Raises ``StorageError``: what a snapshot or a record names is whole, or the place is broken."""
-    try:
-        return _opened(url)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StorageError(f"cannot read {url!r} ({describe(error)}), which a run wrote whole") from error
+class _whole:
+    """Around reading what a snapshot or a record names, which was written whole. If it cannot be read, the place is
+    broken, or it is somebody else's: raises ``StorageError``."""
+
+    def __init__(self, root: str, path: str) -> None:
+        self.url = storage.join(root, path)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OSError, pa.ArrowException, KeyError)) and not isinstance(error, TesseraError):
+            raise StorageError(f"cannot read {self.url!r} ({describe(error)}), which a run wrote whole") from error
 
 
-def _opened(url: str) -> pq.ParquetFile:
-    fs, path = storage.split(url)
-    return pq.ParquetFile(path if isinstance(fs, LocalFileSystem) else fs.open(path, "rb"))
+def _open(root: str, path: str) -> pq.ParquetFile:
+    return DatasetFolder(root).open(path, _opened)
+
+
+def _opened(fs: Any, path: str) -> pq.ParquetFile:
+    file = pa.OSFile(path) if isinstance(fs, LocalFileSystem) else fs.open(path, "rb")
+    return parquet.open_parquet(file, pre_buffer=True)

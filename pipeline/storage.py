@@ -1,6 +1,9 @@
 """Files on any fsspec URL: list, read, publish whole or not at all.
 
 Everything that touches a path goes through here, so a local folder, S3 and memory behave alike.
+
+``root`` of a function is a folder that ``url`` lies below. With it no symbolic link below that folder is followed
+(`pipeline.local_files`); object stores have none. `pipeline.folder` gives it for all that lies in a dataset.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from pipeline import local_files
 from pipeline.errors import ConfigError, SampleError, StorageError, TesseraError, describe
 from pipeline.ranged import RangedFile, reading, whole
 from pipeline.retrying import denied, full, of_storage, precondition_failed, retried
@@ -33,6 +37,8 @@ _PIECE = 8 << 20
 _READ = 1 << 30
 """Bytes that one call reads."""
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
+MAX_READ_BYTES = 256 << 20
+"""Files that are read whole are no larger: a snapshot of a dataset of billions of rows is below it."""
 
 
 def split(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -216,9 +222,19 @@ class _own_place:
         raise StorageError(f"cannot {self.doing} {self.url!r}: {why} ({describe(error)})") from error
 
 
-def exists(url: str) -> bool:
+def exists(url: str, root: str | None = None) -> bool:
     with _own_place("reach", url):
+        if root is not None and is_local(root):
+            try:
+                return bool(local_files.check(*_below(url, root)))
+            except FileNotFoundError:
+                return False
         return retried(lambda: _exists(url))
+
+
+def _below(url: str, root: str) -> tuple[str, str]:
+    """The path of the local folder ``root``, and the rest of ``url``."""
+    return split(root)[1], url.removeprefix(root.rstrip("/")).strip("/")
 
 
 def _exists(url: str) -> bool:
@@ -233,35 +249,56 @@ def _exists(url: str) -> bool:
     return True
 
 
-def read_bytes(url: str) -> bytes:
-    """All of a file. Raises ``FileNotFoundError``; ``StorageError`` for anything else that stands in the way."""
+def read_bytes(url: str, limit: int = MAX_READ_BYTES, root: str | None = None) -> bytes:
+    """All of a file of at most ``limit`` bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StorageError: it is larger, or cannot be read.
+    """
     fs, path = split(url)
 
     def read() -> bytes:
+        with contextlib.suppress(FileNotFoundError):  # a listing of before, which the file system keeps
+            if (fs.size(path) or 0) > limit:
+                raise StorageError(f"{url!r} has more than {limit} bytes")
         data: bytes = fs.cat_file(path)
         return data
 
     with _own_place("read", url, missing_is_told=True):
+        if isinstance(fs, LocalFileSystem):
+            below = os.path.split(os.path.realpath(path)) if root is None else _below(url, root)
+            return local_files.read(*below, limit)
         return retried(read)
 
 
-def list_files(url: str, suffix: str = "") -> list[str]:
-    """Names of the files directly inside the folder ``url``, sorted; empty if there is none."""
+def list_files(url: str, suffix: str = "", root: str | None = None) -> list[str]:
+    """Names of the files directly inside the folder ``url``, sorted; empty if there is none. With ``root`` links and
+    special files count as files."""
     try:
-        found = entries(url)
+        found = _entries(url, root)
     except FileNotFoundError:
         return []
-    names = (entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in found if entry["type"] == "file")
-    return sorted(name for name in names if name.endswith(suffix))
+    return sorted(name for name, kind in found if kind == "file" and name.endswith(suffix))
 
 
-def list_folders(url: str) -> list[str]:
-    """Names of the folders directly inside the folder ``url``, sorted; empty if there is none."""
+def list_folders(url: str, root: str | None = None) -> list[str]:
+    """Names of the folders directly inside the folder ``url``, sorted; empty if there is none. With ``root`` a link is
+    none."""
     try:
-        found = entries(url)
+        found = _entries(url, root)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in found if e["type"] == "directory")
+    return sorted(name for name, kind in found if kind == "directory")
+
+
+def _entries(url: str, root: str | None) -> list[tuple[str, str]]:
+    """(name, ``file``, ``directory`` or another kind) of each entry of a folder. Raises as `entries` does."""
+    if root is not None and is_local(root):
+        with _own_place("list", url, missing_is_told=True):
+            found = local_files.entries(*_below(url, root))
+        return [(name, "directory" if is_folder else "file") for name, is_folder in found]
+    return [(entry["name"].rstrip("/").rsplit("/", 1)[-1], entry["type"]) for entry in entries(url)]
 
 
 def entries(url: str) -> list[dict[str, Any]]:
@@ -282,41 +319,50 @@ def entries(url: str) -> list[dict[str, Any]]:
         return retried(listed)
 
 
-def remove(url: str) -> None:
+def remove(url: str, root: str | None = None) -> None:
     """Delete a file; nothing happens if it is not there."""
     fs, path = split(url)
     with _own_place("remove", url), contextlib.suppress(FileNotFoundError):
-        retried(lambda: fs.rm_file(path))
+        if root is not None and isinstance(fs, LocalFileSystem):
+            local_files.remove(*_below(url, root))
+        else:
+            retried(lambda: fs.rm_file(path))
 
 
-def move(source: str, target: str) -> None:
+def move(source: str, target: str, root: str | None = None) -> None:
     """Move a file within one file system; moved already is fine, so that it may be done twice, by anybody."""
     fs, path = split(source)
     to = split(target)[1]
     with _own_place("move", source):
         try:
-            if isinstance(fs, LocalFileSystem):
+            if root is not None and isinstance(fs, LocalFileSystem):
+                folder, below = _below(source, root)
+                local_files.move(folder, below, _below(target, root)[1])
+            elif isinstance(fs, LocalFileSystem):
                 os.makedirs(os.path.dirname(to), exist_ok=True)
                 os.replace(path, to)
             else:
                 retried(lambda: fs.copy(path, to))
                 retried(lambda: fs.rm_file(path))
         except FileNotFoundError:
-            if not exists(target):
+            if not exists(target, root):
                 raise
 
 
-def remove_folder(url: str) -> None:
+def remove_folder(url: str, root: str | None = None) -> None:
     """Delete a folder with all that is in it; nothing happens if it is not there."""
     fs, path = split(url)
     with _own_place("remove", url), contextlib.suppress(FileNotFoundError):
-        retried(lambda: fs.rm(path, recursive=True))
+        if root is not None and isinstance(fs, LocalFileSystem):
+            local_files.remove_folder(*_below(url, root))
+        else:
+            retried(lambda: fs.rm(path, recursive=True))
 
 
-def publish(url: str, data: bytes) -> None:
+def publish(url: str, data: bytes, root: str | None = None) -> None:
     """Write ``data`` to ``url`` so that no reader ever sees half of it. Overwrites. Raises ``StorageError``."""
     if is_local(url):
-        with publishing(url) as file:
+        with publishing(url, root) as file:
             file.write(data)
         return
     fs, path = split(url)
@@ -324,7 +370,7 @@ def publish(url: str, data: bytes) -> None:
         retried(lambda: fs.pipe_file(path, data))
 
 
-def publish_new(url: str, data: bytes) -> bool:
+def publish_new(url: str, data: bytes, root: str | None = None) -> bool:
     """Create ``url`` with ``data`` exclusively; False if another was first. This is the commit.
 
     ``data`` must be the writer's alone (a run's id, a token): an answer that was lost on the way makes an object store,
@@ -336,24 +382,81 @@ def publish_new(url: str, data: bytes) -> bool:
     """
     with _own_place("write", url):
         if is_local(url):
-            return _link_new(split(url)[1], data)
+            return _link_new(_NewFile(url, root), data)
         return _create_new(url, data)
 
 
-def _link_new(path: str, data: bytes) -> bool:
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+class _NewFile:
+    """A local file that is written under a temporary name, in a folder which is made for it and, below ``root``,
+    reached without following a link."""
+
+    def __init__(self, url: str, root: str | None) -> None:
+        self.path = split(url)[1]
+        self.root: str | None = None
+        if root is not None:
+            self.root, self.below = _below(url, root)
+        self.temporary = f"{self.path}.{uuid.uuid4().hex}.tmp"
+        self.folder: int | None = None
+        """The open folder that holds it, or None: names are whole paths."""
+
+    def open(self) -> _Temporary:
+        try:
+            return self._opened()
+        except FileNotFoundError:  # another process may remove a folder until something lies there: `check_writable`
+            self.close()
+            return self._opened()
+
+    def _opened(self) -> _Temporary:
+        if self.root is None:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        else:
+            self.folder = local_files.open_parent(self.root, self.below, make=True)
+        try:
+            return _Temporary(self.temporary, "xb", opener=self._open)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: str, flags: int) -> int:
+        return os.open(self._name(path), flags | os.O_CLOEXEC, 0o666, dir_fd=self.folder)
+
+    def _name(self, path: str) -> str:
+        return path if self.folder is None else os.path.basename(path)
+
+    def replace(self) -> None:
+        """Give the file its name, and with it take the place of one that is there."""
+        names = self._name(self.temporary), self._name(self.path)
+        os.replace(*names, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+
+    def link(self) -> None:
+        """Give the file its name too. Raises ``FileExistsError``."""
+        names = self._name(self.temporary), self._name(self.path)
+        os.link(*names, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+
+    def close(self) -> None:
+        """Remove the temporary name."""
+        try:
+            if self.root is None or self.folder is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._name(self.temporary), dir_fd=self.folder)
+        finally:
+            if self.folder is not None:
+                os.close(self.folder)
+                self.folder = None
+
+
+def _link_new(new: _NewFile, data: bytes) -> bool:
     try:
-        with io.BufferedWriter(_in_folder(temporary)) as file:
+        with io.BufferedWriter(new.open()) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         try:
-            os.link(temporary, path)
+            new.link()
         except FileExistsError:
             return False
     finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+        new.close()
     return True
 
 
@@ -416,18 +519,18 @@ class publishing:
         StorageError: the place is full, denied, out of reach.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, root: str | None = None) -> None:
         self.url, self.local = url, is_local(url)
-        self.path = split(url)[1]
-        folder, name = os.path.split(self.path)
-        self.folder = folder if self.local else tempfile.gettempdir()
-        self.temporary = os.path.join(self.folder, f"{name}.{uuid.uuid4().hex}.tmp")
+        if self.local:
+            self.new = _NewFile(url, root)
+        else:
+            self.new = _NewFile(os.path.join(tempfile.gettempdir(), url.rpartition("/")[2]), None)
 
     def __enter__(self) -> BinaryIO:
-        with _own_place("write", self.temporary):
-            self.file: BinaryIO = cast(BinaryIO, io.BufferedWriter(_in_folder(self.temporary), _BUFFER))
+        with _own_place("write", self.new.temporary):
+            self.file: BinaryIO = cast(BinaryIO, io.BufferedWriter(self.new.open(), _BUFFER))
             if not self.local:
-                os.unlink(self.temporary)
+                self.new.close()
         return self.file
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -439,7 +542,7 @@ class publishing:
                 with _own_place("write", self.url):
                     os.fsync(self.file.fileno())
                     self.file.close()
-                    os.replace(self.temporary, self.path)
+                    self.new.replace()
             else:
                 self.file.flush()
                 with _own_place("write", self.url):
@@ -449,8 +552,7 @@ class publishing:
             self._abandon()
             raise
         finally:
-            if os.path.exists(self.temporary):
-                os.unlink(self.temporary)
+            self.new.close()
 
     def _abandon(self) -> None:
         """Close without a second complaint: a buffer that could not be written still waits in the file."""
@@ -469,17 +571,6 @@ class publishing:
                 remote.discard()  # fsspec's: an upload that is never completed
             remote.closed = True  # or its collection would complete it
             raise
-
-
-def _in_folder(path: str) -> _Temporary:
-    """A new file, in a folder that another process may remove until something lies there: `check_writable`."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    try:
-        return _Temporary(path, "wb")
-    except FileNotFoundError:
-        os.makedirs(folder, exist_ok=True)
-        return _Temporary(path, "wb")
 
 
 class _Temporary(io.FileIO):

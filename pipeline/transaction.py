@@ -20,15 +20,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from pipeline import snapshots, state, storage
+from pipeline import snapshots, state, strict_json
 from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.errors import StorageError, TesseraError
+from pipeline.folder import DatasetFolder
 from pipeline.lease import TTL_S, Lease
-from pipeline.snapshots import FOLDERS, File, Kind, Snapshot
+from pipeline.snapshots import FOLDERS, RUN_ID, File, Kind, Snapshot
 from pipeline.state import Killed
 
 _OPEN = "_running"
-_OURS = re.compile(r"(\d{8}T\d{6}-[0-9a-f]{4,})-.+\.parquet(\.[0-9a-f]+\.tmp)?")
+_OPEN_BYTES = 1 << 16
+_OURS = re.compile(rf"({RUN_ID.pattern})-.+\.parquet(\.[0-9a-f]+\.tmp)?")
 """A file that a run wrote: its run, and what a write that broke off is named."""
 _WORKING = ("tasks", "pending", "plan")
 """Folders of a run that no longer matter once it is committed."""
@@ -39,6 +41,7 @@ class Transaction:
 
     def __init__(self, root: str, kind: Kind, run_id: str, ttl_s: float = TTL_S) -> None:
         self.root, self.kind, self.run_id = root, kind, run_id
+        self.folder = DatasetFolder(root)
         self.lease = Lease(root, f"{kind} {run_id}", ttl_s)
         self.base: Snapshot | None = None
         self.killed: list[Killed] = []
@@ -98,25 +101,37 @@ class Transaction:
                 self._announce(run_id, one["identity"])
 
     def leftovers(self) -> list[str]:
-        """URLs of working folders of runs that are over. To be removed behind a `fence`."""
+        """Working folders of runs that are over, below `folder`. To be removed behind a `fence`."""
         going_on = {self.run_id, *(run_id for run_id, _ in self._interrupted())}
         found = []
-        for run_id in storage.list_folders(storage.join(self.root, "_runs")):
-            if run_id not in going_on:
-                folder = storage.join(self.root, "_runs", run_id)
-                found += [storage.join(folder, name) for name in storage.list_folders(folder) if name in _WORKING]
+        for run_id in self.folder.list_folders("_runs"):
+            if RUN_ID.fullmatch(run_id) and run_id not in going_on:
+                names = self.folder.list_folders(f"_runs/{run_id}")
+                found += [f"_runs/{run_id}/{name}" for name in names if name in _WORKING]
         return found
 
     def _interrupted(self) -> list[tuple[str, dict[str, Any]]]:
-        folder = storage.join(self.root, _OPEN)
-        names = storage.list_files(folder, ".json")
-        return [
-            (name.removesuffix(".json"), json.loads(storage.read_bytes(storage.join(folder, name)))) for name in names
-        ]
+        """Runs that were announced and did not end, each with its base and its identity.
+
+        Raises:
+            ConfigError: an announcement that no run writes.
+        """
+        found = []
+        for run_id in self._announced():
+            path = f"{_OPEN}/{run_id}.json"
+            opened = strict_json.parse(self.folder.read(path, _OPEN_BYTES), self.folder.url(path))
+            base, identity = opened.member("base").integer(), opened.member("identity").string()
+            found.append((run_id, {"base": base, "identity": identity}))
+        return found
+
+    def _announced(self) -> list[str]:
+        """What no run could be called is not a run's."""
+        names = (name.removesuffix(".json") for name in self.folder.list_files(_OPEN, ".json"))
+        return [name for name in names if RUN_ID.fullmatch(name)]
 
     def _announce(self, run_id: str, identity: str) -> None:
         opened = {"base": self.number, "identity": identity}
-        storage.publish(storage.join(self.root, _OPEN, f"{run_id}.json"), json.dumps(opened).encode())
+        self.folder.publish(f"{_OPEN}/{run_id}.json", json.dumps(opened).encode())
 
     def _sweep(self) -> None:
         """Remove our own files that no snapshot names and whose run is over: none can come to name them.
@@ -126,8 +141,8 @@ class Transaction:
         last. What a later snapshot names it has from one that is there, or from a run that goes on.
         """
         named = {one.path for one in (self.base.files() if self.base else ())}
-        found = [(f, n) for f in FOLDERS for n in storage.list_files(storage.join(self.root, f))]
-        going_on = {name.removesuffix(".json") for name in storage.list_files(storage.join(self.root, _OPEN), ".json")}
+        found = [(f, n) for f in FOLDERS for n in self.folder.list_files(f)]
+        going_on = {*self._announced()}
         left = []
         for folder, name in found:
             ours = _OURS.fullmatch(name)
@@ -142,7 +157,7 @@ class Transaction:
                 continue
         for path in left:
             if path not in named:
-                storage.remove(storage.join(self.root, path))
+                self.folder.remove(path)
 
     def files(self) -> list[tuple[int, File]]:
         """What `state` numbers: the files of the base, then those of killed runs; each with what it holds."""
@@ -214,5 +229,5 @@ class Transaction:
 
     def _forget_run(self, run_id: str) -> None:
         for folder in _WORKING:
-            storage.remove_folder(storage.join(self.root, "_runs", run_id, folder))
-        storage.remove(storage.join(self.root, _OPEN, f"{run_id}.json"))
+            self.folder.remove_folder(f"_runs/{run_id}/{folder}")
+        self.folder.remove(f"{_OPEN}/{run_id}.json")

@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import snapshots, storage
+from pipeline import schema as schemas
+from pipeline import snapshots, storage, strict_json
 from pipeline.config import OutputConfig
 from pipeline.difference import EMPTY, FAILURE, ROW, sample_hash
 from pipeline.errors import ConfigError, SampleError, TesseraError
-from pipeline.reading import live_rows, open_shard
+from pipeline.folder import DatasetFolder, check_version
+from pipeline.reading import Reading, check_columns, live_rows, open_shard
 from pipeline.sinks.shards import RowFiles
 from pipeline.snapshots import FOLDERS, SUPERSEDED, File, Snapshot
 from pipeline.transaction import Transaction
@@ -27,6 +29,9 @@ from pipeline.transaction import Transaction
 _SMALL = 0.25
 """A shard of less than this share of ``shard_bytes`` is merged with others."""
 _FOLDER = {ROW: "data", FAILURE: "failures", EMPTY: "_empty"}
+_FIELDS = {ROW: schemas.FIXED, FAILURE: schemas.FAILURES, EMPTY: schemas.EMPTY}
+_LEAST_BYTES = 1024
+"""Of a shard."""
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -52,6 +57,8 @@ def compact(path: str, version: str | None = None, shard_bytes: int = 256 << 20)
         ConfigError: no dataset there.
         TesseraError: another run is at it, or one was interrupted and must be continued first.
     """
+    if shard_bytes < _LEAST_BYTES:
+        raise ConfigError("--shard-bytes", f"found {shard_bytes}", f"at least {_LEAST_BYTES}")
     root, name = _found(path, version)
     with Transaction(root, "compact", _run_id()) as transaction:
         transaction.refuse_interrupted()
@@ -120,8 +127,8 @@ def forget(path: str, sample_ids: Sequence[str]) -> list[Done]:
         for name in versions:
             done.append(_forget_in(path, name, sample_ids))
             seen.add(name)
-        for name in storage.list_folders(path):  # a version's first run that goes on or was killed
-            if name not in seen and storage.list_files(storage.join(path, name, "_running")):
+        for name in DatasetFolder(path).list_folders(""):  # a version's first run that goes on or was killed
+            if name not in seen and DatasetFolder(storage.join(path, name)).list_files("_running"):
                 with Transaction(storage.join(path, name), "forget", _run_id()) as transaction:
                     if transaction.base is None:  # else it has committed meanwhile: the next round
                         transaction.discard_interrupted()
@@ -173,11 +180,10 @@ def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[D
                 else:
                     kept |= {one.path for one in old.files()}
                 until = old.created
-            places = [(folder, storage.join(root, SUPERSEDED, folder)) for folder in FOLDERS]
             files = [
-                storage.join(place, file)
-                for folder, place in places
-                for file in storage.list_files(place)
+                f"{SUPERSEDED}/{folder}/{file}"
+                for folder in FOLDERS
+                for file in transaction.folder.list_files(f"{SUPERSEDED}/{folder}")
                 if f"{folder}/{file}" not in kept
             ]
             leftovers, freed = transaction.leftovers(), 0
@@ -187,12 +193,12 @@ def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[D
                 snapshots.delete(root, number)
             # who takes over from here on finds no snapshot that names the files; who did before has the lease
             transaction.lease.check()
-            for url in files:
+            for file in files:
                 with contextlib.suppress(SampleError):  # it is gone
-                    freed += storage.Blob(url).size()
-                storage.remove(url)
-            for url in leftovers:
-                storage.remove_folder(url)
+                    freed += transaction.folder.size(file)
+                transaction.folder.remove(file)
+            for leftover in leftovers:
+                transaction.folder.remove_folder(leftover)
             assert transaction.base is not None
             done.append(Done(name, transaction.base.number, removed=len(files), bytes=freed))
     return done
@@ -215,6 +221,8 @@ def seconds(age: str) -> float:
 
 
 def _found(path: str, version: str | None) -> tuple[str, str]:
+    if version is not None:
+        check_version(path, version)
     name = version or snapshots.current(path)
     if name is None:
         raise ConfigError("path", f"{path!r} holds no dataset", "give output.path of a finished run")
@@ -253,9 +261,9 @@ def _rewritten(
         target = f"{folder}/{run_id}-compact-{number:05d}.parquet"
         return target, f"_runs/{run_id}/pending/{target}"
 
-    out = RowFiles(transaction.root, _schema(transaction.root, files), sizes, path)
+    out = RowFiles(transaction.root, _schema(transaction.root, what, files), sizes, path)
     try:
-        for table in _rows(transaction.root, files, without or set()):
+        for table in _rows(transaction.root, files, out.schema, without or set()):
             out.add(table.cast(out.schema))
         return out.close()
     except BaseException:
@@ -263,9 +271,15 @@ def _rewritten(
         raise
 
 
-def _rows(root: str, files: Sequence[File], without: set[str]) -> Iterator[pa.Table]:
+def _rows(root: str, files: Sequence[File], schema: pa.Schema, without: set[str]) -> Iterator[pa.Table]:
     for file in files:
-        for batch in live_rows(root, file):
+        with Reading(root, file), open_shard(root, file) as opened:
+            names = opened.schema_arrow.names
+        if more := {*names} - {*schema.names}:
+            raise ConfigError(
+                "path", f"{file.path!r} of {root!r} has a column {min(more)!r} that others lack", "restore the others"
+            )
+        for batch in live_rows(root, file, schema.names, schema=schema):
             table = pa.Table.from_batches([batch])
             if without:
                 gone = pc.is_in(table["sample_id"], value_set=pa.array(sorted(without), table["sample_id"].type))
@@ -274,13 +288,25 @@ def _rows(root: str, files: Sequence[File], without: set[str]) -> Iterator[pa.Ta
                 yield table
 
 
-def _schema(root: str, files: Sequence[File]) -> pa.Schema:
-    """Of the newest file; its lineage says which runs' rows are together now."""
+def _schema(root: str, what: int, files: Sequence[File]) -> pa.Schema:
+    """Of the newest file; its lineage says which runs' rows are together now.
+
+    Raises:
+        ConfigError: it lacks columns that every file of its kind has, or has them in other types.
+    """
     newest = max(files, key=lambda one: os.path.basename(one.path))
-    with open_shard(root, newest) as file:
+    with Reading(root, newest), open_shard(root, newest) as file:
         schema = file.schema_arrow
+    check_columns(root, newest, schema, [*schema.names, *(schemas.FIXED.names if what == ROW else ["sample_id"])])
+    for field in _FIELDS[what]:
+        kind = schema.field(field.name).type if field.name in schema.names else field.type
+        if kind != field.type:
+            found = f"{newest.path!r} of {root!r} has a column {field.name!r} of {str(kind)[:100]}"
+            raise ConfigError("path", found, "restore it")
     metadata = dict(schema.metadata or {})
-    if lineage := json.loads(metadata.get(b"tessera", b"{}")):
+    footer = strict_json.parse(metadata.get(b"tessera", b"{}"), f"the footer of {newest.path!r} of {root!r}")
+    footer.object()
+    if lineage := footer.plain():
         lineage["compacted"] = sorted({os.path.basename(one.path)[:20] for one in files})
         metadata[b"tessera"] = json.dumps(lineage).encode()
     return schema.with_metadata(metadata)
@@ -288,16 +314,17 @@ def _schema(root: str, files: Sequence[File]) -> pa.Schema:
 
 def _holds(root: str, file: File, sample_ids: Sequence[str]) -> bool:
     wanted = pa.array(sorted(sample_ids), pa.string())
+    schema = pa.schema([schemas.FIXED.field("sample_id")])
     return any(
-        pc.any(pc.is_in(batch.column(0).cast(pa.string()), value_set=wanted)).as_py()
-        for batch in live_rows(root, replace(file, deleted=()), ["sample_id"])
+        pc.any(pc.is_in(batch.column(0), value_set=wanted)).as_py()
+        for batch in live_rows(root, replace(file, deleted=()), schema.names, schema=schema)
     )
 
 
 def _at_hand(root: str, file: File) -> File:
     """The file of an old snapshot, waiting where it lies now."""
     try:
-        place = snapshots.find(root, file).removeprefix(f"{root.rstrip('/')}/")
+        place = snapshots.find(root, file)
     except FileNotFoundError as error:
         raise ConfigError("--to", f"{file.path} is gone: it was vacuumed", "a later snapshot") from error
     return replace(file, pending=None if place == file.path else place)

@@ -81,7 +81,7 @@ def hold(kind: str, path: str, out: str) -> None:
             ]
             name = f"data/20260101T000000-0001-{len(shards):06d}-000.parquet"
             pq.write_table(pa.table(columns, schema=FIXED), Path(out) / "v1" / name, compression="zstd")
-            shards.append(File(name, len(rows), 1, ""))
+            shards.append(File(name, len(rows), 1, "0" * 64))
 
     for table in source.list():
         held.append(table.select(["sample_id", "source_version"]))
@@ -89,7 +89,7 @@ def hold(kind: str, path: str, out: str) -> None:
             flush()
     if held:
         flush()
-    snapshots.commit(f"{out}/v1", snapshots.following(None, "r", "extract", {}, shards, [], []))
+    snapshots.commit(f"{out}/v1", snapshots.following(None, "20260101T000000-0001", "extract", {}, shards, [], []))
 
 
 def write(path: str, count: str) -> None:

@@ -60,11 +60,14 @@ SCHEMA = pa.schema(
 )
 
 
+RUN = "20260101T000000-0001"
+
+
 def row(i: int) -> dict[str, Any]:
     """Every third row lacks its photo, every fourth its caption; only every fifth sounds."""
     rng = np.random.default_rng(i)
     found: dict[str, Any] = dict.fromkeys(SCHEMA.names)
-    found |= {"sample_id": f"s{i:03}", "window": 0, "source_version": "v", "run_id": "r", "label": f"l{i % 2}"}
+    found |= {"sample_id": f"s{i:03}", "window": 0, "source_version": "v", "run_id": RUN, "label": f"l{i % 2}"}
     found |= {"score": i if i % 2 else None}
     if i % 3:
         found["photo_embedding"] = rng.standard_normal(D).astype(np.float32).tolist()
@@ -95,7 +98,7 @@ FAILED = [
         "message": "cut",
         "attempts": 1,
         "row_written": True,
-        "run_id": "r",
+        "run_id": RUN,
     }
 ]
 
@@ -106,20 +109,22 @@ def write(
     fs, path = fsspec.core.url_to_fs(root)
     for folder in ("data", "failures", "_snapshots"):
         fs.makedirs(f"{path}/{folder}", exist_ok=True)
-    lineage = {"contract": 1, "run_id": "r", "features": FEATURES, "versions": {"torch": "2.11.0"}}
+    lineage = {"contract": 1, "run_id": RUN, "features": FEATURES, "versions": {"torch": "2.11.0"}}
     metadata = {b"tessera": json.dumps(lineage).encode()}
     named: dict[str, list[dict[str, Any]]] = {"shards": [], "failures": []}
     at = 0
     for number, count in enumerate(shards):
         table = pa.Table.from_pylist(ROWS[at : at + count], schema=SCHEMA.with_metadata(metadata))
         at += count
-        with fs.open(f"{path}/data/r-{number:03}.parquet", "wb") as file:
+        with fs.open(f"{path}/data/{RUN}-{number:03}.parquet", "wb") as file:
             pq.write_table(table, file, row_group_size=4, compression="zstd", use_dictionary=False)
-        named["shards"].append({"path": f"data/r-{number:03}.parquet", "rows": count, "bytes": 1, "sha256": "0"})
-    with fs.open(f"{path}/failures/r.parquet", "wb") as file:
+        named["shards"].append(
+            {"path": f"data/{RUN}-{number:03}.parquet", "rows": count, "bytes": 1, "sha256": "0" * 64}
+        )
+    with fs.open(f"{path}/failures/{RUN}-0.parquet", "wb") as file:
         pq.write_table(pa.Table.from_pylist(FAILED, schema=FAILURES.with_metadata(metadata)), file)
-    named["failures"].append({"path": "failures/r.parquet", "rows": 1, "bytes": 1, "sha256": "0"})
-    commit = {"contract": 1, "snapshot": snapshot, "run_id": "r", "created": created, **named}
+    named["failures"].append({"path": f"failures/{RUN}-0.parquet", "rows": 1, "bytes": 1, "sha256": "0" * 64})
+    commit = {"contract": 1, "snapshot": snapshot, "run_id": RUN, "created": created, **named}
     fs.pipe_file(f"{path}/_snapshots/{snapshot:08}.json", json.dumps(commit).encode())
     return root
 
@@ -150,7 +155,7 @@ def test_what_a_dataset_says_of_itself(out: Path) -> None:
     dataset = datasets.open(str(out))
     assert dataset.schema.equals(SCHEMA)
     assert dataset.schema.metadata is None
-    assert (dataset.num_rows, dataset.num_failures, dataset.snapshot, dataset.run_id) == (29, 1, 1, "r")
+    assert (dataset.num_rows, dataset.num_failures, dataset.snapshot, dataset.run_id) == (29, 1, 1, RUN)
     assert dataset.spaces == {"clip:ab": ["photo", "caption"], "w2v:cd": ["sound"]}
     assert dataset.lineage["versions"] == {"torch": "2.11.0"}
     photo = dataset.features["photo"]
@@ -194,7 +199,7 @@ def test_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"path: .*contract 2, this reader knows 1"):
         datasets.open(root)
     commit.write_text("{broken")
-    with pytest.raises(ConfigError, match=r"path: cannot read .*JSONDecodeError"):
+    with pytest.raises(ConfigError, match=r"path: .*00000001\.json' is not JSON .*; restore the file"):
         datasets.open(root)
 
 
@@ -243,10 +248,10 @@ def test_only_shards_that_the_snapshot_names_are_read(tmp_path: Path) -> None:
     dataset = datasets.open(write(str(tmp_path / "v1"), (10, 4)))
     (tmp_path / "v1" / "data" / "uncommitted.parquet").write_bytes(b"PAR1")
     assert len(dataset.to_arrow()) == 14
-    (tmp_path / "v1" / "data" / "r-001.parquet").unlink()
+    (tmp_path / "v1" / "data" / f"{RUN}-001.parquet").unlink()
     fresh = datasets.open(str(tmp_path / "v1"))
     for read in (dataset.to_arrow, fresh.to_arrow, lambda: list(dataset.batches()), lambda: list(dataset.to_torch())):
-        with pytest.raises(ConfigError, match=r"path: a shard of .* is gone .*r-001\.parquet"):
+        with pytest.raises(ConfigError, match=rf"path: a shard of .* is gone .*{RUN}-001\.parquet"):
             read()
 
 

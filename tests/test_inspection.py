@@ -15,6 +15,8 @@ from pipeline.terminal import Console
 from tests.dataset_fixtures import RUNS, night
 from tests.sinks.test_shards import rows
 
+RUN = "20260101T000000-0001"
+
 
 def test_it_counts_and_samples(tmp_path: Path) -> None:
     import json
@@ -42,13 +44,15 @@ def test_it_counts_and_samples(tmp_path: Path) -> None:
         "token_dtype": "float16",
     }
     schema = footer(
-        pa.schema([*FIXED, *FIELDS]), {"contract": 1, "run_id": "r", "features": {"f": lineage}, "versions": {}}
+        pa.schema([*FIXED, *FIELDS]), {"contract": 1, "run_id": RUN, "features": {"f": lineage}, "versions": {}}
     )
     root = tmp_path / "v1"
-    writer = ShardWriter(str(root), "r", "r", {"f": [f.name for f in FIELDS]}, schema, OutputConfig(path="x"))
+    writer = ShardWriter(
+        str(root), f"{RUN}-000000", RUN, {"f": [f.name for f in FIELDS]}, schema, OutputConfig(path="x")
+    )
     writer.add(rows(["a", "b", "c", "d"], {1: "corrupt", 2: "corrupt"}))
     done = writer.close()
-    snapshot = {"contract": 1, "snapshot": 1, "run_id": "r", "created": "2026-01-01T00:00:00+00:00"}
+    snapshot = {"contract": 1, "snapshot": 1, "run_id": RUN, "created": "2026-01-01T00:00:00+00:00"}
     (root / "_snapshots").mkdir()
     (root / "_snapshots" / "00000001.json").write_text(
         json.dumps({**snapshot, "shards": done.shards, "failures": done.failure_shards})

@@ -175,6 +175,8 @@ def test_a_window_that_failed_is_completed_not_doubled(ray_session: Any, tmp_pat
     assert base is not None
     (shard,) = base.shards
     (root / "failures").mkdir(exist_ok=True)
+    run_id = "20260101T000000-0001"
+    failures = f"failures/{run_id}-000000.parquet"
     version = pq.read_table(root / shard.path)["source_version"].to_pylist()[0]
     failure = {
         "sample_id": "a.wav",
@@ -187,11 +189,11 @@ def test_a_window_that_failed_is_completed_not_doubled(ray_session: Any, tmp_pat
         "message": "m",
         "attempts": 1,
         "row_written": False,
-        "run_id": "r",
+        "run_id": run_id,
     }
-    pq.write_table(FAILURES.empty_table().from_pylist([failure], schema=FAILURES), root / "failures" / "f.parquet")
+    pq.write_table(FAILURES.empty_table().from_pylist([failure], schema=FAILURES), root / failures)
     broken = snapshots.following(
-        base, "r", "extract", base.identities, [shard.without([1])], [File("failures/f.parquet", 1, 1, "")], []
+        base, run_id, "extract", base.identities, [shard.without([1])], [File(failures, 1, 1, "0" * 64)], []
     )
     assert snapshots.commit(str(root), broken)
     report = night(tmp_path, **more)

@@ -11,6 +11,13 @@ from pipeline import snapshots
 from pipeline.errors import ConfigError
 from pipeline.snapshots import File, Snapshot
 
+RUN, SHA = "20260101T000000-0001", "0" * 64
+
+
+def name(part: str) -> str:
+    """Of a shard."""
+    return f"data/{RUN}-{part}.parquet"
+
 
 def put(root: Path, *paths: str) -> None:
     for path in paths:
@@ -19,12 +26,12 @@ def put(root: Path, *paths: str) -> None:
 
 
 def make(before: Snapshot | None, *shards: File) -> Snapshot:
-    return snapshots.following(before, "r", "extract", {"features": {}}, list(shards), [], [])
+    return snapshots.following(before, RUN, "extract", {"features": {}}, list(shards), [], [])
 
 
 def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    file = File("data/a.parquet", 9, 100, "ab", (1, 4), "_runs/r/pending/data/a.parquet")
-    one = snapshots.following(None, "r", "compact", {"features": {"f": {}}}, [file], [], [], ("ff",))
+    file = File(name("a"), 9, 100, SHA, (1, 4), f"_runs/{RUN}/pending/{name('a')}")
+    one = snapshots.following(None, RUN, "compact", {"features": {"f": {}}}, [file], [], [], ("f" * 64,))
     assert snapshots.commit(str(tmp_path), one)
     assert snapshots.newest(str(tmp_path)) == one
     assert (file.live, file.without({0, 4}).deleted) == (7, (0, 1, 4))
@@ -32,7 +39,7 @@ def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_only_one_of_a_number(tmp_path: Path) -> None:
     assert snapshots.commit(str(tmp_path), make(None))
-    assert not snapshots.commit(str(tmp_path), make(None, File("data/b", 1, 1, "")))
+    assert not snapshots.commit(str(tmp_path), make(None, File(name("b"), 1, 1, SHA)))
     newest = snapshots.newest(str(tmp_path))
     assert newest is not None
     assert newest.shards == ()
@@ -42,29 +49,31 @@ def test_only_one_of_a_number_on_s3(s3: Any) -> None:
     first = make(None)
     assert snapshots.commit("s3://corpus/v1", first)
     assert snapshots.commit("s3://corpus/v1", first), "its own, put again after an answer that was lost"
-    assert not snapshots.commit("s3://corpus/v1", make(None, File("data/b", 1, 1, "")))
+    assert not snapshots.commit("s3://corpus/v1", make(None, File(name("b"), 1, 1, SHA)))
     assert list(snapshots.numbers("s3://corpus/v1")) == [1]
 
 
 def test_moves_are_done_once_or_twice(tmp_path: Path) -> None:
-    put(tmp_path, "data/old.parquet", "data/same.parquet", "_runs/r/pending/data/new.parquet")
-    same, old = File("data/same.parquet", 1, 1, ""), File("data/old.parquet", 1, 1, "")
+    put(tmp_path, name("old"), name("same"), f"_runs/{RUN}/pending/{name('new')}")
+    same, old = File(name("same"), 1, 1, SHA), File(name("old"), 1, 1, SHA)
     first = make(None, same, old)
-    second = make(first, same, File("data/new.parquet", 1, 1, "", pending="_runs/r/pending/data/new.parquet"))
-    assert second.retired == ("data/old.parquet",)
+    second = make(first, same, File(name("new"), 1, 1, SHA, pending=f"_runs/{RUN}/pending/{name('new')}"))
+    assert second.retired == (name("old"),)
     for _ in range(2):
         snapshots.settle(str(tmp_path), second)
-        assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["new.parquet", "same.parquet"]
-        assert (tmp_path / "_superseded/data/old.parquet").read_text() == "data/old.parquet"
-    assert snapshots.find(str(tmp_path), old) == f"{tmp_path}/_superseded/data/old.parquet"
+        assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
+            f"{RUN}-{one}.parquet" for one in ("new", "same")
+        ]
+        assert (tmp_path / "_superseded" / name("old")).read_text() == name("old")
+    assert snapshots.find(str(tmp_path), old) == f"_superseded/{name('old')}"
     with pytest.raises(FileNotFoundError):
-        snapshots.find(str(tmp_path), File("data/never.parquet", 1, 1, ""))
+        snapshots.find(str(tmp_path), File(name("never"), 1, 1, SHA))
 
 
 def test_a_file_without_a_live_row_is_named_no_more(tmp_path: Path) -> None:
-    first = make(None, File("data/a", 2, 1, ""))
+    first = make(None, File(name("a"), 2, 1, SHA))
     second = make(first, first.shards[0].without([0, 1]))
-    assert (second.shards, second.retired, second.number) == ((), ("data/a",), 2)
+    assert (second.shards, second.retired, second.number) == ((), (name("a"),), 2)
 
 
 def test_versions(tmp_path: Path) -> None:

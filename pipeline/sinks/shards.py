@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import storage
 from pipeline.config import OutputConfig
+from pipeline.folder import DatasetFolder
 from pipeline.schema import EMPTY, FAILURES, FIXED, METERS
 from pipeline.snapshots import File
 from pipeline.state import RECORD, TASK
@@ -199,8 +199,8 @@ class ShardWriter:
         samples = pa.concat_tables(self.samples).group_by(TASK.names).aggregate([]).select(TASK.names)
         buffer = pa.BufferOutputStream()
         pq.write_table(samples.replace_schema_metadata({RECORD: json.dumps(named)}), buffer, compression="zstd")
-        url = storage.join(self.root, "_runs", self.run_id, "tasks", f"{self.name}.parquet")
-        storage.publish(url, buffer.getvalue().to_pybytes())
+        path = f"_runs/{self.run_id}/tasks/{self.name}.parquet"
+        DatasetFolder(self.root).publish(path, buffer.getvalue().to_pybytes())
 
 
 class RowFiles:
@@ -266,7 +266,7 @@ class _Shard:
 
     def __init__(self, root: str, path: str, pending: str | None, schema: pa.Schema) -> None:
         self.path, self.pending, self.schema, self.rows = path, pending, schema, 0
-        self.publishing = storage.publishing(storage.join(root, pending or path))
+        self.publishing = DatasetFolder(root).publishing(pending or path)
         self.file = _Hashed(self.publishing.__enter__())
         self.writer = pq.ParquetWriter(pa.PythonFile(self.file, mode="w"), schema, **parquet_options(schema))
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.features import Feature
 from pipeline.media import Modality
-from pipeline.reading import open_shard
+from pipeline.reading import Reading, check_columns, open_shard
 from pipeline.snapshots import File, Snapshot
 from pipeline.stages.rows import put
 
@@ -71,7 +71,9 @@ class CarryStage:
 
     def _rows(self, number: int, positions: np.ndarray, columns: list[str]) -> pa.Table:
         """Rows of one file, in the order asked for; only their row groups are read."""
-        with open_shard(self.root, self.files[number]) as file:
+        shard = self.files[number]
+        with Reading(self.root, shard), open_shard(self.root, shard) as file:
+            check_columns(self.root, shard, file.schema_arrow, columns)
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
             starts = np.concatenate([[0], np.cumsum(sizes)])
             groups = np.unique(np.searchsorted(starts, positions, side="right") - 1)

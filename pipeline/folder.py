@@ -1,0 +1,86 @@
+"""A dataset's folder: what lies in it is reached by its path below it, and no symbolic link is followed on the way.
+
+Whoever hands over a dataset decides what lies in it. Were a link followed, moving or deleting a file of the dataset
+would move or delete what the link points to; so what reads, writes, moves or deletes inside a dataset does it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import local_files, storage
+
+
+@dataclass(frozen=True)
+class DatasetFolder:
+    """The folder of a dataset, or of one of its versions.
+
+    Every method raises ``StorageError`` at a link, a pipe, a socket or a device below it. ``root`` itself, and the
+    folders above it, may be links: the user named them.
+    """
+
+    root: str
+
+    def url(self, path: str) -> str:
+        """Of the file or folder ``path``; of the folder itself for an empty one."""
+        return storage.join(self.root, path) if path else self.root
+
+    def exists(self, path: str) -> bool:
+        return storage.exists(self.url(path), self.root)
+
+    def list_files(self, path: str, suffix: str = "") -> list[str]:
+        """Names of what is directly inside the folder ``path`` and no folder, sorted; empty if there is none."""
+        return storage.list_files(self.url(path), suffix, self.root)
+
+    def list_folders(self, path: str) -> list[str]:
+        """Names of the folders directly inside the folder ``path``, sorted; empty if there is none."""
+        return storage.list_folders(self.url(path), self.root)
+
+    def read(self, path: str, limit: int = storage.MAX_READ_BYTES) -> bytes:
+        """All bytes of a file. Raises ``FileNotFoundError``; ``StorageError`` for more than ``limit`` bytes."""
+        return storage.read_bytes(self.url(path), limit, self.root)
+
+    def open(self, path: str, opened: Callable[[Any, str], Any]) -> Any:
+        """A file, opened by ``opened(file system, path on it)``. Raises ``FileNotFoundError``."""
+        if storage.is_local(self.root):
+            local_files.check(storage.split(self.root)[1], path)
+        return opened(*storage.split(self.url(path)))
+
+    def size(self, path: str) -> int:
+        """Bytes of a file. Raises ``SampleError`` if it is gone."""
+        self.exists(path)
+        return storage.Blob(self.url(path)).size()
+
+    def publish(self, path: str, data: bytes) -> None:
+        """Write a file so that no reader ever sees half of it. Overwrites."""
+        storage.publish(self.url(path), data, self.root)
+
+    def publish_new(self, path: str, data: bytes) -> bool:
+        """Create a file exclusively; False if another was first."""
+        return storage.publish_new(self.url(path), data, self.root)
+
+    def publishing(self, path: str) -> storage.publishing:
+        """A binary file that appears when its block ends well."""
+        return storage.publishing(self.url(path), self.root)
+
+    def move(self, source: str, target: str) -> None:
+        """Move a file; moved already is fine."""
+        storage.move(self.url(source), self.url(target), self.root)
+
+    def remove(self, path: str) -> None:
+        """Delete a file; nothing happens if it is not there."""
+        storage.remove(self.url(path), self.root)
+
+    def remove_folder(self, path: str) -> None:
+        """Delete a folder with all that is in it; nothing happens if it is not there."""
+        storage.remove_folder(self.url(path), self.root)
+
+
+def check_version(output: str, version: str) -> str:
+    """The folder of ``version`` of the dataset at ``output``. Raises ``StorageError`` if it is a symbolic link."""
+    folder = DatasetFolder(output)
+    if storage.is_local(output):
+        folder.exists(version)
+    return folder.url(version)
