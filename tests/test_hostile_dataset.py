@@ -303,7 +303,7 @@ def test_a_lease_says_what_it_likes_on_one_line(out: Path) -> None:
     lease.write_text(json.dumps({**values, **odd}))
     holder = Lease(str(out / "v1"), "b", ttl_s=0.5)._newest()[1]
     assert holder is not None
-    assert line(TesseraError(str(holder))).startswith("[2Jextract xxx")
+    assert line(TesseraError(str(holder))).startswith(r"\x1b[2Jextract xxx")
 
 
 # -- links ----------------------------------------------------------------------------------------
