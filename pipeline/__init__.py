@@ -45,6 +45,7 @@ The flow, and where each step lives (an import goes down this list, never up):
     strict_json   JSON that somebody else may have written
     ranged        a remote file in ranges
     retrying      again, with backoff and jitter
+    private_folder  folders for a while that only this user may enter
     media         decoded media and their one clock
     errors        ConfigError, SampleError and kin
     redaction     secrets in URLs and texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import atexit
 import contextlib
 import gc
 import logging
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 import ray
 from ray.data import DataContext
 
+from pipeline import private_folder
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, TesseraError, describe
 from pipeline.plan import Prepared
@@ -26,6 +28,7 @@ from pipeline.progress import Progress
 _ANSWER_S = 10.0
 """A cluster's head has so long to accept a connection."""
 _LOOK_S, _ROOM_S = 5.0, 300.0
+_SOCKET_CHARACTERS = len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 
 
 def check(config: PipelineConfig) -> None:
@@ -56,9 +59,9 @@ def start(config: PipelineConfig) -> None:
         cores = config.compute.num_cpus or max(2, os.cpu_count() or 1)
         # "local": without it Ray joins a cluster that `ray start` left on this machine
         local = {"address": "local", "num_cpus": cores, "include_dashboard": False}
-        options = {"address": address} if address else local
         on_term = signal.getsignal(signal.SIGTERM)
         try:
+            options = {"address": address} if address else {**local, "_temp_dir": _session_place()}
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:
             if address is not None:
@@ -76,6 +79,24 @@ def start(config: PipelineConfig) -> None:
     # one block may hold many rows that hang, each for its whole time, or take a slow model half an hour
     context.execution_no_progress_timeout_s = -1
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _session_place() -> str:
+    """Where a Ray of this process has its sockets and logs: below a folder that nobody else may enter, since Ray lets
+    everybody write to its own. It goes with this process.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder = private_folder.make("ray", os.environ.get("RAY_TMPDIR"), longest=_SOCKET_CHARACTERS)
+    atexit.register(_end_session, folder, os.getpid())
+    return os.path.join(folder, "r")
+
+
+def _end_session(folder: str, owner: int) -> None:
+    if os.getpid() == owner:  # a fork ends without Ray
+        ray.shutdown()
+        private_folder.remove(folder)
 
 
 def pools_of(prepared: Prepared, blocks: int) -> tuple[dict[str, Actors], bool]:

@@ -59,6 +59,7 @@ ORDER = [
     "strict_json",
     "ranged",
     "retrying",
+    "private_folder",
     "media",
     "errors",
     "redaction",

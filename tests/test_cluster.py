@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import weakref
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline import cluster, run
+from pipeline import cluster, private_folder, run
 from pipeline.errors import ConfigError
 from tests.stages.media_fixtures import IMAGE, config
 
@@ -51,6 +53,52 @@ def test_ray_does_not_start_or_is_not_there(tmp_path: Path, name: str, value: st
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith(f"tessera: {words}")
     assert done.stderr.count("\n") == 1
+
+
+_LOCAL = """
+import json, os, stat, sys, time
+from pathlib import Path
+import ray
+from pipeline import cluster
+from tests.stages.media_fixtures import IMAGE, config
+cluster.start(config(Path(sys.argv[1]), {"i": IMAGE}, compute={"num_cpus": 1}))
+ray.get(ray.remote(lambda: 1).remote())
+session = ray._private.worker._global_node.get_session_dir_path()
+above = [session, os.path.dirname(session), os.path.dirname(os.path.dirname(session))]
+print(json.dumps([(path, stat.S_IMODE(os.stat(path).st_mode)) for path in above]), flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("end", [None, signal.SIGKILL])
+def test_nobody_else_may_enter_a_local_ray_and_it_leaves_nothing(tmp_path: Path, end: signal.Signals | None) -> None:
+    """Ray makes its own folders writable for all: another user could take the raylet's socket away."""
+    with tempfile.TemporaryDirectory(prefix="t-") as place:  # pytest's own has too long a name for sockets
+        run = subprocess.Popen(
+            [sys.executable, "-c", _LOCAL, str(tmp_path)],
+            cwd=ROOT,
+            env={key: old for key, old in os.environ.items() if key != "RAY_ADDRESS"} | {"RAY_TMPDIR": place},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert run.stdout is not None
+        told = json.loads(run.stdout.readline())
+        (folder, mode), *_ = reversed(told)
+        assert mode == 0o700
+        assert os.path.dirname(folder) == place
+        assert os.listdir(place) == [os.path.basename(folder)]
+        assert os.path.exists(os.path.join(told[0][0], "sockets"))
+        if end is None:
+            run.communicate("\n", timeout=60)
+            assert run.returncode == 0
+            assert os.listdir(place) == []
+        else:
+            run.send_signal(end)
+            run.communicate(timeout=60)
+            os.utime(folder, (0, 0))
+            private_folder.remove(private_folder.make("ray", place))
+            assert os.listdir(place) == []
 
 
 def test_pools_that_the_cluster_cannot_hold_are_a_mistake_of_the_config(ray_session: Any, tmp_path: Path) -> None:

@@ -19,14 +19,15 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from pipeline import config as configs
 from pipeline import features as binding
-from pipeline import plan, report, sources
+from pipeline import plan, private_folder, report, sources
 from pipeline.benchmark import bare, corpus, reference, result, stage, walls
 from pipeline.benchmark.alone import apart, at_once, on_gpu
 from pipeline.config import PipelineConfig
@@ -66,7 +67,7 @@ def measure(
         raise ConfigError(where, f"a cluster at {address!r}", "leave it out: a benchmark is of this machine")
     if only == "encode" and (rows or against):
         raise ConfigError("--stage", "'encode' beside --rows or --against", "they are of whole runs")
-    with tempfile.TemporaryDirectory(prefix="tessera-benchmark-") as folder:
+    with _folder() as folder:
         config = configs.here(config)
         features = binding.bind(config)
         tell("draw samples from the corpus")
@@ -113,6 +114,15 @@ def _run(
         source = corpus.repeated(samples, count, times, own, sources.build(config.source).allowed_roots())
         failures = config.failures.model_copy(update={"max_fraction": 1.0, "max_rows": None})
         return walls.run(config.model_copy(update={"source": source, "failures": failures}), own)
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    folder = private_folder.make("benchmark")
+    try:
+        yield folder
+    finally:
+        private_folder.remove(folder)
 
 
 def _gpus(config: PipelineConfig) -> float:

@@ -3,8 +3,13 @@ them stays as it is. https://docs.pytorch.org/tutorials/recipes/regional_compila
 
 from __future__ import annotations
 
+import atexit
+import os
+import stat
+
 import torch
 
+from pipeline import private_folder
 from pipeline.errors import ConfigError, describe
 
 
@@ -15,6 +20,8 @@ def compile_layers(model: torch.nn.Module, device: torch.device, where: str) -> 
         ConfigError: nothing can be compiled for ``device`` on this machine. ``where``: the checkpoint's place in the
             config.
     """
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = _cache()
     try:
         torch.compile(_trial)(torch.ones(8, device=device)).sum().item()
     except Exception as error:  # Triton's, the C compiler's, PyTorch's own
@@ -27,6 +34,23 @@ def compile_layers(model: torch.nn.Module, device: torch.device, where: str) -> 
         if isinstance(module, torch.nn.ModuleList):
             for layer in module:
                 layer.compile()
+
+
+def _cache() -> str:
+    """A folder of this user's own for the code that PyTorch makes and loads again. By itself it takes one in the
+    system's temporary folder, of a name that everybody knows and may have made before."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.path.join(home, "tessera", "torchinductor")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        found = os.stat(folder)
+        if found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.access(folder, 7):
+            return folder
+    except OSError:
+        pass
+    folder = private_folder.make("compiled")
+    atexit.register(private_folder.remove, folder)
+    return folder
 
 
 def _trial(values: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,6 @@ import gc
 import os
 import pickle
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +25,7 @@ from typing import Any, BinaryIO, NoReturn, Self
 
 import pyarrow as pa
 
+from pipeline import private_folder
 from pipeline.errors import TesseraError, describe, one_line
 from pipeline.isolation.process_tree import adopt_orphans, children, kill_group, kill_orphans, kill_tree
 from pipeline.isolation.serve import call_itself, end_with, main, portable
@@ -55,7 +55,7 @@ class Template:
     """
 
     def __init__(self, prepare: Callable[..., Any], *arguments: Any) -> None:
-        self.folder = tempfile.mkdtemp(prefix="tessera-")  # nobody else may enter it
+        self.folder = private_folder.make("template", longest=len("/template"))
         self.address = os.path.join(self.folder, "template")
         paths = [path or os.getcwd() for path in sys.path]
         self.told = tempfile.TemporaryFile()  # noqa: SIM115
@@ -99,7 +99,7 @@ class Template:
             if pipe is not None:
                 pipe.close()
         self.told.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        private_folder.remove(self.folder)
 
     def __enter__(self) -> Self:
         return self

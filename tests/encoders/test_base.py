@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.encoders._compiled import compile_layers
 from pipeline.encoders._passes import passes, tight
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.bert import BertConfig, BertEncoder
@@ -165,3 +168,31 @@ def test_while_a_shape_is_compiled_no_other_pass_is_at_work(data: Path, monkeypa
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda some: encoder.encode(some, False), [rows[:4], rows[:3]]))
     assert sorted(found) == [1, 2]
+
+
+def test_compiled_code_is_not_taken_from_a_folder_that_others_may_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's own default is ``torchinductor_<user>`` in the system's temporary folder."""
+    asked: list[str] = []
+
+    def compile(function: Any) -> Any:
+        asked.append(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for home, writable in ((tmp_path / "a", True), (tmp_path / "b", False)):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "x")
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+        if not writable:  # others may write there
+            (home / "tessera" / "torchinductor").mkdir(parents=True)
+            (home / "tessera" / "torchinductor").chmod(0o777)
+        compile_layers(torch.nn.Linear(1, 1), torch.device("cpu"), "x.checkpoint")
+        folder = Path(asked[-1])
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert (folder == home / "tessera" / "torchinductor") is writable
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "theirs")
+    compile_layers(torch.nn.Linear(1, 1), torch.device("cpu"), "x.checkpoint")
+    assert asked[-1] == "theirs"

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Callable
@@ -153,7 +154,8 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
 def test_a_stopped_run_ends_with_4_and_leaves_no_dataset(
     tmp_path: Path, shared_ray: dict[str, str], called: Callable[..., Any], number: signal.Signals, when: str
 ) -> None:
-    """While it starts a Ray of its own, and while it computes in another."""
+    """While it starts a Ray of its own, whose folder goes with it, and while it computes in another."""
+    place = tempfile.mkdtemp(prefix="t-")  # pytest's own has too long a name for sockets
     config = write_config(tmp_path)
     for i in range(600):
         shutil.copy(tmp_path / "in" / "a.png", tmp_path / "in" / f"{i}.png")
@@ -161,7 +163,7 @@ def test_a_stopped_run_ends_with_4_and_leaves_no_dataset(
     run = psutil.Popen(
         [sys.executable, "-m", "jobs.cli", "extract", str(config), "--set", "compute.block_rows=1"],
         cwd=ROOT,
-        env=os.environ if when == "raylet" else shared_ray,
+        env={**os.environ, "RAY_TMPDIR": place} if when == "raylet" else shared_ray,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -175,6 +177,7 @@ def test_a_stopped_run_ends_with_4_and_leaves_no_dataset(
     assert told.strip().endswith("tessera: interrupted")
     assert "Traceback" not in told
     assert called("inspect", str(tmp_path / "out")).returncode == 2
+    os.rmdir(place)  # nothing is left in it
 
 
 def _processes(name: str) -> set[int]:
