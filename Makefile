@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 DEMO ?= .demo
 BIN := .venv/bin
+WORKERS ?= auto
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -30,8 +31,8 @@ demo: setup  ## a small corpus, an extraction, a look at what came out
 	$(BIN)/tessera inspect $(DEMO)/dataset
 	@echo "dataset: $(DEMO)/dataset"
 
-test: setup  ## all tests but the long ones
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+test: setup  ## all tests but the long ones; WORKERS at once (by cores and memory), ARGS such as "--cpu avx2"
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: setup  ## the long ones: whole runs over all real media, nights, hostile media, sweeps over decoders
 	$(BIN)/python -m pytest -m slow

@@ -8,10 +8,14 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import filelock
+import psutil
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,15 +24,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ROOT = Path(__file__).resolve().parent.parent
 LONG = (
-    "test_cli",
-    "test_nights",
-    "test_run",
-    "test_docs",
-    "test_hostile",
-    "test_chaos",
+    "test_trail",
     "test_isolated",
+    "test_video_pyav",
+    "test_cli",
+    "test_docs",
+    "test_run",
+    "test_chaos",
+    "test_nights",
+    "test_hostile",
     "test_dataset",
 )
+WORKER_BYTES = 6 << 30
+"""What a process of `pytest -n` takes at most, with its Ray, its fork server and the processes of a run."""
 
 
 CPUS = {
@@ -56,6 +64,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ |= CPUS[kind]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One for each core that this process may use, as far as memory goes: each has a Ray of its own."""
+    free = psutil.virtual_memory().available
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            free = min(free, int(Path(limit).read_text()))
+    return max(1, min(len(os.sched_getaffinity(0)), free // WORKER_BYTES))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("vnni"):
         from pipeline.encoders import _int8
@@ -81,15 +98,47 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[Any]:
-    """One local Ray for the whole session."""
+    """One local Ray of two CPUs for the whole session, whatever the machine has. Its workers are kept between runs, as
+    `pipeline.cluster` keeps them: starting one takes a core seconds."""
     import logging
 
     import ray
 
-    if not ray.is_initialized():
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")
+    options = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    for attempt in (1, 2, 3):
+        ray.shutdown()  # one that a run of another test has left has as many CPUs as the machine
+        try:
+            ray.init(address="local", num_cpus=2, **options)
+            break
+        except Exception as error:  # Ray gives a node 30 s to start, which a busy machine may not
+            if attempt == 3 or "timed out during startup" not in str(error):
+                raise
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def fork_server(models: Path) -> Iterator[str]:
+    """Address of one process with the imports of all stages, from which those of this session's runs fork.
+
+    `tessera extract` has one for each run, and none where it joins a Ray that is there, as tests do: each process of
+    such a run imports for itself, which takes most of the run's time.
+    """
+    from pipeline import template
+    from pipeline.isolation import Template
+    from tests.stages.media_fixtures import media_config
+
+    with Template(template.check, media_config(models, "in", "out")) as started:
+        yield started.address
+
+
+@pytest.fixture(scope="session")
+def prepare(ray_session: Any, fork_server: str) -> Callable[..., Any]:
+    """`run.prepare` for a run on the session's Ray whose processes fork from ``fork_server``."""
+    from pipeline import run
+
+    return lambda config, *rest: replace(run.prepare(config, *rest), template=fork_server)
 
 
 @pytest.fixture
@@ -183,3 +232,17 @@ def called(
     yield call
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def extracting(
+    called: Callable[..., Any], prepare: Callable[..., Any], fork_server: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``called``, for commands that extract: on the session's Ray, and their processes fork from ``fork_server``."""
+    from pipeline import features, template
+
+    def started(config: Any) -> Any:
+        return nullcontext(SimpleNamespace(address=fork_server, prepared=lambda: features.bind(config)))
+
+    monkeypatch.setattr(template, "started", started)
+    return called

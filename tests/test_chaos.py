@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ FEATURES = {
 
 
 @pytest.fixture(scope="module")
-def calm(ray_session: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def calm(prepare: Callable[..., Any], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a corpus of real pictures, good and bad, and ``calm``, its dataset."""
     folder = tmp_path_factory.mktemp("chaos")
     (folder / "in").mkdir()
@@ -36,7 +37,7 @@ def calm(ray_session: Any, data: Path, tmp_path_factory: pytest.TempPathFactory)
                 (folder / "in" / path.name).write_bytes(path.read_bytes())
     Image.new("RGB", (20, 20), (9, 9, 9)).save(folder / "in" / "last.png")
     config = chaos.write_config(folder, folder / "in", FEATURES, "calm")
-    run.extract(run.prepare(configs.load(str(config))), show_progress=False)
+    run.extract(prepare(configs.load(str(config))), show_progress=False)
     return folder
 
 
@@ -50,7 +51,11 @@ SLOW = pytest.mark.slow
 
 @pytest.mark.parametrize("kind", ["driver", pytest.param("worker", marks=SLOW), pytest.param("actor", marks=SLOW)])
 def test_a_kill_costs_nothing(
-    kind: str, calm: Path, shared_ray: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    calm: Path,
+    shared_ray: dict[str, str],
+    prepare: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", shared_ray["RAY_ADDRESS"])
     config = chaos.write_config(calm, calm / "in", FEATURES, kind)
@@ -68,7 +73,7 @@ def test_a_kill_costs_nothing(
     if code:
         with pytest.raises(configs.ConfigError):
             dataset.open(str(calm / kind))
-        report = run.extract(run.prepare(configs.load(str(config))), show_progress=False)
+        report = run.extract(prepare(configs.load(str(config))), show_progress=False)
         assert report["samples_by_class"]["rows_adopted"] > 0
     verdict = chaos.compare(kind, calm / kind, calm / "calm")
     assert verdict.good, verdict

@@ -222,8 +222,7 @@ def test_everything_in_the_readme_runs(
     tmp_path: Path,
     models: Path,
     demo_corpus: Path,
-    ray_session: Any,
-    called: Callable[..., Any],
+    extracting: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -251,7 +250,7 @@ def test_everything_in_the_readme_runs(
     for command in commands:
         program, *args = shlex.split(command, comments=True)
         assert program == ".venv/bin/tessera"
-        done = called(*args)
+        done = extracting(*args)
         assert done.returncode == 0, f"{command}: {done.stderr}"
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     exec(compile(code, "README.md", "exec"), {})

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from tests.stages.media_fixtures import IMAGE, config
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_a_twentieth_of_a_cpu_is_enough_for_the_tasks(ray_session: Any, tmp_path: Path) -> None:
+def test_a_twentieth_of_a_cpu_is_enough_for_the_tasks(
+    ray_session: Any, prepare: Callable[..., Any], tmp_path: Path
+) -> None:
     """Somebody else holds the rest of the cluster, as happens on a shared one."""
     corpus = tmp_path / "in"
     corpus.mkdir()
@@ -37,7 +40,7 @@ def test_a_twentieth_of_a_cpu_is_enough_for_the_tasks(ray_session: Any, tmp_path
         compute={"block_rows": 4, "pools": {"default": {"max_actors": 1, "num_cpus": 0.5}}},
     )
     try:
-        run.extract(run.prepare(asked), show_progress=False)
+        run.extract(prepare(asked), show_progress=False)
     finally:
         ray_session.kill(holder)
     assert dataset.open(str(tmp_path / "out")).num_rows == 9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,12 @@ import numpy as np
 import polars
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from PIL import Image
 
 from pipeline import config as configs
 from pipeline import dataset, run
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def _media_config(models: Path, source: Path, output: Path, *overrides: str) -> configs.PipelineConfig:
-    """configs/media.yaml over ``source``, with the session's checkpoints."""
-    raw = yaml.safe_load((ROOT / "configs" / "media.yaml").read_text())
-    for feature in raw["features"].values():
-        feature["encoder"] = {
-            **feature["encoder"],
-            "checkpoint": str(models / Path(feature["encoder"]["checkpoint"]).name),
-        }
-    raw["source"]["path"], raw["output"]["path"] = str(source), str(output)
-    for override in overrides:
-        configs._override(raw, override)
-    return configs.parse(raw)
+from tests.stages.media_fixtures import media_config
 
 
 def _picture_config(source: Path, output: Path, **sections: Any) -> configs.PipelineConfig:
@@ -74,7 +59,7 @@ def _spoil_sound(source: Path, target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def extracted(
-    ray_session: Any, models: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
+    prepare: Callable[..., Any], models: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     """A corpus of real media, paired and broken among them, extracted once."""
     folder = tmp_path_factory.mktemp("media")
@@ -87,8 +72,8 @@ def extracted(
         shutil.copy(data / "audio" / name, corpus / name)
     for name in ("pillow__truncated_jpeg.jpg", "dv_empty.txt", "dv_no_moov.mp4", "pillow__hopper_orientation_6.jpg"):
         shutil.copy(data / "bad" / name, corpus / name)
-    config = _media_config(models, corpus, folder / "out", "window.length_s=4")
-    return folder / "out", run.extract(run.prepare(config), show_progress=False)
+    config = media_config(models, corpus, folder / "out", "window.length_s=4")
+    return folder / "out", run.extract(prepare(config), show_progress=False)
 
 
 def test_the_books_balance(extracted: tuple[Path, dict[str, Any]]) -> None:
@@ -164,22 +149,22 @@ def test_other_readers_read_the_same(extracted: tuple[Path, dict[str, Any]]) -> 
 
 
 def test_a_second_run_into_the_same_place_computes_nothing(
-    extracted: tuple[Path, dict[str, Any]], models: Path
+    extracted: tuple[Path, dict[str, Any]], models: Path, prepare: Callable[..., Any]
 ) -> None:
     out, _ = extracted
-    config = _media_config(models, out.parent / "corpus", out, "window.length_s=4")
+    config = media_config(models, out.parent / "corpus", out, "window.length_s=4")
     before = dataset.open(str(out)).to_arrow()
-    report = run.extract(run.prepare(config), show_progress=False)
+    report = run.extract(prepare(config), show_progress=False)
     assert (report["decoded"], report["samples"], report["samples_by_class"]["unchanged"]) == (0, 0, 8)
     assert dataset.open(str(out)).to_arrow().equals(before)
     with pytest.raises(
         ConfigError, match=r"config: it is not what version 'v1' .*window\.length_s is 4\.0 there, 10\.0"
     ):
-        run.preview(run.prepare(_media_config(models, out.parent / "corpus", out)))
+        run.preview(run.prepare(media_config(models, out.parent / "corpus", out)))
 
 
 def test_past_the_budget_the_dataset_is_committed_and_the_run_fails(
-    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And with paths of this process's working directory: the workers' is where Ray was started."""
     corpus = tmp_path / "in"
@@ -190,18 +175,18 @@ def test_past_the_budget_the_dataset_is_committed_and_the_run_fails(
     monkeypatch.chdir(tmp_path)
     config = _picture_config(Path("in"), Path("out"), failures={"max_fraction": 0.1, "min_rows": 2})
     with pytest.raises(BudgetExceeded, match=r"1 of 4 rows failed \(25\.0%; 1 empty\), over the budget"):
-        run.extract(run.prepare(config), show_progress=False)
+        run.extract(prepare(config), show_progress=False)
     assert dataset.open(str(tmp_path / "out")).num_rows == 3
 
 
 def test_the_output_must_lie_outside_the_corpus(models: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words")
     with pytest.raises(ConfigError, match=r"output\.path: .* lies inside the corpus"):
-        run.prepare(_media_config(models, tmp_path, tmp_path / "out"))
+        run.prepare(media_config(models, tmp_path, tmp_path / "out"))
 
 
 def test_a_lost_row_ends_the_run_and_commits_nothing(
-    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.sinks.shards import Written
 
@@ -210,7 +195,7 @@ def test_a_lost_row_ends_the_run_and_commits_nothing(
     _draw(corpus / "a.png")
     monkeypatch.setattr(Written, "problems", lambda self: ["one row is gone"])
     with pytest.raises(TesseraError, match="do not balance: one row is gone"):
-        run.extract(run.prepare(_picture_config(corpus, tmp_path / "out")), show_progress=False)
+        run.extract(prepare(_picture_config(corpus, tmp_path / "out")), show_progress=False)
     with pytest.raises(ConfigError):
         dataset.open(str(tmp_path / "out"))
 
@@ -236,10 +221,10 @@ def _decoded_s(path: Path, kind: str) -> tuple[float, float] | None:
 
 @pytest.mark.slow
 def test_all_real_media_no_file_lost_every_second_covered(
-    ray_session: Any, models: Path, data: Path, tmp_path: Path
+    prepare: Callable[..., Any], models: Path, data: Path, tmp_path: Path
 ) -> None:
     source = f"{data}/{{images,videos,audio,text}}/**"
-    report = run.extract(run.prepare(_media_config(models, Path(source), tmp_path / "out")), show_progress=False)
+    report = run.extract(prepare(media_config(models, Path(source), tmp_path / "out")), show_progress=False)
     found = dataset.open(str(tmp_path / "out"))
     assert report["rows_failed"] == 0
     covered: dict[str, float] = {}
@@ -257,9 +242,9 @@ def test_all_real_media_no_file_lost_every_second_covered(
 
 @pytest.mark.slow
 def test_every_file_of_the_bad_media_is_a_row_or_a_failure(
-    ray_session: Any, models: Path, data: Path, tmp_path: Path
+    prepare: Callable[..., Any], models: Path, data: Path, tmp_path: Path
 ) -> None:
-    run.extract(run.prepare(_media_config(models, data / "bad", tmp_path / "out")), show_progress=False)
+    run.extract(prepare(media_config(models, data / "bad", tmp_path / "out")), show_progress=False)
     found = dataset.open(str(tmp_path / "out"))
     ids = {*found.to_arrow(["sample_id"])["sample_id"].to_pylist(), *found.failures()["sample_id"].to_pylist()}
     with (data / "bad" / "manifest.csv").open(encoding="utf-8") as file:
@@ -284,4 +269,4 @@ def test_what_cannot_work_is_told_before_compute(models: Path, tmp_path: Path, o
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_text("words")
     with pytest.raises(ConfigError, match=expected):
-        run.prepare(_media_config(models, tmp_path / "in", tmp_path / "out", override))
+        run.prepare(media_config(models, tmp_path / "in", tmp_path / "out", override))

@@ -17,9 +17,8 @@ import pytest
 import ray
 from PIL import Image
 
-from pipeline import dataset, graph, run, template
+from pipeline import dataset, graph, run
 from pipeline.errors import DeviceFailed, SampleError, TesseraError
-from pipeline.isolation import Template
 from pipeline.progress import Progress
 from pipeline.stages.encode import EncodeStage
 from pipeline.tokenizers.base import Prepared
@@ -62,24 +61,32 @@ class FragileEncode(EncodeStage):
 
 
 def _extracted(
-    folder: Path, reds: list[int], encode: type[EncodeStage], block_rows: int = 5, forked: bool = False
+    folder: Path, reds: list[int], encode: type[EncodeStage], block_rows: int = 5, forks_from: str | None = None
 ) -> dict[str, Any]:
-    """The report of a run over pictures of these reds, named by their number."""
+    """The report of a run over pictures of these reds, named by their number. Only encoding is what dies here."""
     (folder / "in").mkdir()
     for i, red in enumerate(reds):
         Image.new("RGB", (32, 32), (red, 0, 255)).save(folder / "in" / f"{i:02d}.png")
-    settings = config(folder / "in", {"i": IMAGE}, compute={"block_rows": block_rows})
-    with pytest.MonkeyPatch.context() as patch, Template(template.check, settings) as started:
+    settings = config(
+        folder / "in",
+        {"i": IMAGE},
+        compute={"block_rows": block_rows},
+        decoders={"limits": {"isolate": False}},
+    )
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "EncodeStage", encode)
-        prepared = replace(run.prepare(settings), template=started.address if forked else None)
-        return run.extract(prepared, show_progress=False)
+        return run.extract(replace(run.prepare(settings), template=forks_from), show_progress=False)
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("forked", [False, True])
-def test_rows_that_kill_the_encoder_cost_themselves(ray_session: Any, tmp_path: Path, forked: bool) -> None:
+def test_rows_that_kill_the_encoder_cost_themselves(
+    ray_session: Any, fork_server: str, tmp_path: Path, forked: bool
+) -> None:
     bad = {3: ABORT, 4: SEGFAULT, 9: DEVICE, 14: ONCE}
-    report = _extracted(tmp_path, [bad.get(i, i) for i in range(20)], FragileEncode, forked=forked)
+    report = _extracted(
+        tmp_path, [bad.get(i, i) for i in range(20)], FragileEncode, forks_from=fork_server if forked else None
+    )
     assert report["failures_by_kind"] == {"crash": 3}
     found = dataset.open(str(tmp_path / "out"))
     told = {row["sample_id"]: (row["stage"], row["message"]) for row in found.failures().to_pylist()}

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ EXPECTED = {
 }
 
 
+Isolate = Callable[[Any, LimitsConfig], Isolated]
+FORKED = pytest.mark.parametrize("isolated", ["forked"], indirect=True)
+"""For what does not depend on how a process starts."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "in"
@@ -68,6 +74,13 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(Child, "__init__", counted)
     return times
+
+
+@pytest.fixture(params=["forked", "alone"])
+def isolated(request: pytest.FixtureRequest) -> Isolate:
+    """A stage whose processes fork from the session's fork server, or import for themselves, as on a cluster."""
+    address = request.getfixturevalue("fork_server") if request.param == "forked" else None
+    return lambda stage, limits: Isolated(stage, limits, address)
 
 
 def _probed(settings: Any) -> tuple[Any, Any, pa.Table]:
@@ -98,14 +111,26 @@ def _same(table: pa.Table, reference: pa.Table) -> None:
     assert differing == []
 
 
-def test_every_fault_costs_its_feature_of_its_row(folder: Path) -> None:
-    for name in EXPECTED:
+@pytest.mark.parametrize(
+    ("isolated", "faults"),
+    [
+        ("forked", EXPECTED),
+        ("alone", ("abort", "exit", "gil", "pages", "untouched", "kill")),
+        pytest.param("alone", EXPECTED, marks=pytest.mark.slow),
+    ],
+    indirect=["isolated"],
+    ids=["forked", "alone", "alone, all"],
+)
+def test_every_fault_costs_its_feature_of_its_row(folder: Path, isolated: Isolate, faults: Iterable[str]) -> None:
+    """Of processes that start by themselves, one fault of each mechanism is enough for every day."""
+    for name in faults:
         shutil.copy(folder / "b.png", folder / f"bad-{name}.png")
     settings, features, rows = _probed(config(folder, {"i": IMAGE}))
-    done = _run(Isolated(FaultyDecode(settings, features), TIGHT), rows)
+    done = _run(isolated(FaultyDecode(settings, features), TIGHT), rows)
     reference = _run(DecodeStage(settings, features), rows)
     told = _failures(done)
-    for name, (kind, message) in EXPECTED.items():
+    for name in faults:
+        kind, message = EXPECTED[name]
         failed = told.pop(f"bad-{name}.png")
         assert [one[:3] for one in failed] == [("i", "decode", kind)], name
         assert message is None or {one[3] for one in failed} == {message}
@@ -116,20 +141,22 @@ def test_every_fault_costs_its_feature_of_its_row(folder: Path) -> None:
     _same(done.filter(good), reference.filter(good))
 
 
-def test_a_fault_that_does_not_come_again_is_nobody_s(folder: Path) -> None:
+@FORKED
+def test_a_fault_that_does_not_come_again_is_nobody_s(folder: Path, isolated: Isolate) -> None:
     for name in ("abort", "kill"):
         shutil.copy(folder / "b.png", folder / f"bad-{name}-once.png")
     settings, features, rows = _probed(config(folder, {"i": IMAGE}))
-    _same(_run(Isolated(FaultyDecode(settings, features), TIGHT), rows), _run(DecodeStage(settings, features), rows))
+    _same(_run(isolated(FaultyDecode(settings, features), TIGHT), rows), _run(DecodeStage(settings, features), rows))
     assert len(list(folder.glob("*.tried"))) == 2
 
 
-def test_a_fault_while_a_file_is_closed_is_its_own(folder: Path) -> None:
+@FORKED
+def test_a_fault_while_a_file_is_closed_is_its_own(folder: Path, isolated: Isolate) -> None:
     """A picture is closed as soon as it is decoded, a video with its last window."""
     shutil.copy(folder / "b.png", folder / "bad-abort-closing.png")
     write_clip(folder / "bad-segfault-closing.mp4", 1.0)
     settings, features, rows = _probed(config(folder, {"i": IMAGE, "v": VIDEO}))
-    told = _failures(_run(Isolated(FaultyDecode(settings, features), TIGHT), rows))
+    told = _failures(_run(isolated(FaultyDecode(settings, features), TIGHT), rows))
     assert [one[2] for one in told.pop("bad-abort-closing.png")] == ["crash"]
     assert [one[2] for one in told.pop("bad-segfault-closing.mp4")] == ["crash"]
     assert set(map(len, told.values())) == {0}
@@ -145,14 +172,15 @@ def test_memory_that_a_stage_keeps_or_takes_for_itself_is_no_work_s() -> None:
     assert len(stage(pa.table({"do": ["take 300"]}))) == 1
 
 
-def test_probes_are_isolated_too(folder: Path) -> None:
+@FORKED
+def test_probes_are_isolated_too(folder: Path, isolated: Isolate) -> None:
     for name in ("segfault", "gil"):
         shutil.copy(folder / "b.png", folder / f"bad-{name}.png")
     write_clip(folder / "clip.mp4", 1.0)
     shutil.copy(folder / "b.png", folder / "clip.png")
     (folder / "clip.png").rename(folder / "bad-abort.png")
     settings, features, listed = bound(config(folder, {"i": IMAGE, "j": IMAGE, "v": VIDEO}))
-    rows = _run(Isolated(FaultyProbe(settings, features), TIGHT), listed)
+    rows = _run(isolated(FaultyProbe(settings, features), TIGHT), listed)
     reference = _run(ProbeStage(settings, features), listed)
     assert rows.schema.equals(reference.schema)
     told = _failures(rows)
@@ -208,13 +236,14 @@ def test_a_healthy_run_gives_the_same_tables(data: Path, tmp_path: Path, starts:
     assert len(starts) == 2
 
 
-def test_a_file_that_fails_in_every_window_is_given_up(tmp_path: Path, starts: list[float]) -> None:
+@FORKED
+def test_a_file_that_fails_in_every_window_is_given_up(tmp_path: Path, starts: list[float], isolated: Isolate) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     write_clip(folder / "bad-segfault.mp4", 12.0)
     write_clip(folder / "good.mp4", 4.0)
     settings, features, rows = _probed(config(folder, {"v": VIDEO}, window={"length_s": 1}))
-    stage = Isolated(FaultyDecode(settings, features), TIGHT)
+    stage = isolated(FaultyDecode(settings, features), TIGHT)
     done = _run(stage, rows)
     failures = [row for row in done["failures"].to_pylist() if row]
     died = "the decoder's process died while decoding (SIGSEGV)"
@@ -239,7 +268,8 @@ def test_successes_between_keep_a_file_from_being_given_up() -> None:
     assert list(stage.refused) == [(b"file", part) for part in (1, 2, 3, 4)]
 
 
-def test_what_belongs_to_every_window_fails_once(tmp_path: Path, starts: list[float]) -> None:
+@FORKED
+def test_what_belongs_to_every_window_fails_once(tmp_path: Path, starts: list[float], isolated: Isolate) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     write_clip(folder / "bad-gil.mp4", 6.0)
@@ -249,14 +279,15 @@ def test_what_belongs_to_every_window_fails_once(tmp_path: Path, starts: list[fl
     )
     assert len(rows) == 6
     rows = put(rows, "video_uri", pa.nulls(6, pa.string()))
-    told = _run(Isolated(FaultyDecode(settings, features), TIGHT), rows)["failures"].to_pylist()
+    told = _run(isolated(FaultyDecode(settings, features), TIGHT), rows)["failures"].to_pylist()
     assert [[one["kind"] for one in row] for row in told] == [["timeout"]] * 6
     assert len(starts) == 2
 
 
-def test_a_child_killed_between_two_tables_is_replaced(folder: Path, starts: list[float]) -> None:
+@FORKED
+def test_a_child_killed_between_two_tables_is_replaced(folder: Path, starts: list[float], isolated: Isolate) -> None:
     settings, features, rows = _probed(config(folder, {"i": IMAGE}))
-    stage = Isolated(DecodeStage(settings, features), TIGHT)
+    stage = isolated(DecodeStage(settings, features), TIGHT)
     before = _run(stage, rows)
     assert stage.child is not None
     os.kill(stage.child.process.pid, signal.SIGKILL)
@@ -265,8 +296,9 @@ def test_a_child_killed_between_two_tables_is_replaced(folder: Path, starts: lis
     assert stage.refused == {}
 
 
-def test_a_stage_that_dies_at_no_work_is_an_error_of_the_run(starts: list[float]) -> None:
-    stage = Isolated(Plain(), TIGHT)
+@FORKED
+def test_a_stage_that_dies_at_no_work_is_an_error_of_the_run(starts: list[float], isolated: Isolate) -> None:
+    stage = isolated(Plain(), TIGHT)
     with pytest.raises(TesseraError, match=r"died \(SIGABRT\), 4 times, with no file to blame"):
         stage(pa.table({"do": ["", "", "abort"]}))
     assert len(stage(pa.table({"do": ["", ""]}))) == 2
@@ -299,8 +331,9 @@ def test_hundreds_of_tables_leave_nothing_behind(folder: Path) -> None:
     assert after[3] - before[3] < 8 << 20
 
 
-def test_deaths_leave_nothing_behind() -> None:
-    stage = Isolated(Plain(), TIGHT)
+@pytest.mark.parametrize("isolated", ["forked", pytest.param("alone", marks=pytest.mark.slow)], indirect=True)
+def test_deaths_leave_nothing_behind(isolated: Isolate) -> None:
+    stage = isolated(Plain(), TIGHT)
     counts = []
     for _ in range(2):
         with pytest.raises(TesseraError, match="no file to blame"):

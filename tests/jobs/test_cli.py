@@ -65,7 +65,9 @@ def write_config(folder: Path, **changes: object) -> Path:
     return path
 
 
-def test_plan_then_extract_then_inspect(tmp_path: Path, called: Callable[..., Any]) -> None:
+def test_plan_then_extract_then_inspect(
+    tmp_path: Path, called: Callable[..., Any], extracting: Callable[..., Any]
+) -> None:
     config = str(write_config(tmp_path))
     plan = called("extract", config, "--plan")
     assert plan.returncode == 0, plan.stderr
@@ -81,7 +83,7 @@ def test_plan_then_extract_then_inspect(tmp_path: Path, called: Callable[..., An
     assert shown.returncode == 0, shown.stderr
     for words in ("1 rows", "1 failures", "t", "a.png", "zero bytes", "raw"):
         assert words in shown.stdout
-    again = called("extract", config)
+    again = extracting("extract", config)
     assert (again.returncode, again.stderr) == (0, "")
     assert "samples: 0 new, 0 changed, 2 unchanged, 0 deleted" in again.stdout
     kept = called("snapshots", str(tmp_path / "out"))
@@ -113,9 +115,9 @@ def test_upkeep_of_a_dataset(tmp_path: Path, called: Callable[..., Any]) -> None
         assert words in done.stderr
 
 
-def test_past_the_budget_the_exit_code_is_3(tmp_path: Path, ray_session: Any, called: Callable[..., Any]) -> None:
+def test_past_the_budget_the_exit_code_is_3(tmp_path: Path, extracting: Callable[..., Any]) -> None:
     config = str(write_config(tmp_path, failures={"max_rows": 0}))
-    done = called("extract", config)
+    done = extracting("extract", config)
     assert done.returncode == 3
     assert "1 written" in done.stdout
     assert "1 of 2 rows failed" in done.stderr
@@ -190,13 +192,15 @@ def _processes(name: str) -> set[int]:
     return found
 
 
-def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path, ray_session: Any, called: Callable[..., Any]) -> None:
+def test_brackets_in_names_are_shown_as_they_are(
+    tmp_path: Path, called: Callable[..., Any], extracting: Callable[..., Any]
+) -> None:
     config = str(write_config(tmp_path, failures={"max_fraction": 1}, output={"path": str(tmp_path / "o[/b]")}))
     shutil.copy(tmp_path / "in" / "a.png", tmp_path / "in" / "x[red][1]:smile:.png")
     plan = called("extract", config, "--plan")
     assert (plan.returncode, plan.stderr) == (0, "")
     assert f"output: {tmp_path / 'o[/b]'}" in plan.stdout
-    done = called("extract", config)
+    done = extracting("extract", config)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.rstrip().endswith(f"dataset: {tmp_path / 'o[/b]'}")
     shown = called("inspect", str(tmp_path / "o[/b]"))

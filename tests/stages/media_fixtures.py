@@ -9,12 +9,14 @@ from typing import Any
 import av
 import numpy as np
 import soundfile
+import yaml
 
 from pipeline import config as configs
 from pipeline import sources
 from pipeline.config import PipelineConfig
 from pipeline.features import Feature, bind
 
+ROOT = Path(__file__).resolve().parents[2]
 RAW = {"kind": "raw"}
 VIDEO = {
     "modality": "video",
@@ -56,6 +58,18 @@ def config(folder: Path, features: dict[str, Any], **sections: Any) -> PipelineC
             **sections,
         }
     )
+
+
+def media_config(models: Path, source: Path | str, output: Path | str, *overrides: str) -> PipelineConfig:
+    """configs/media.yaml over ``source``, with the checkpoints of ``models``."""
+    raw = yaml.safe_load((ROOT / "configs" / "media.yaml").read_text())
+    for feature in raw["features"].values():
+        checkpoint = models / Path(feature["encoder"]["checkpoint"]).name
+        feature["encoder"] = {**feature["encoder"], "checkpoint": str(checkpoint)}
+    raw["source"]["path"], raw["output"]["path"] = str(source), str(output)
+    for override in overrides:
+        configs._override(raw, override)
+    return configs.parse(raw)
 
 
 def bound(settings: PipelineConfig) -> tuple[PipelineConfig, tuple[Feature, ...], Any]:
