@@ -79,6 +79,11 @@ class Config(BaseModel):
     """Schemes that URIs may have; plain paths are ``file``."""
     version: Literal["uri", "stat"] = "uri"
     """What tells a changed sample: the row's own values, or also size and time of change (etag) of each file."""
+    max_cell_bytes: int = Field(default=64 << 20, ge=1)
+    """Of one value, and of one line of JSON."""
+    max_bytes: int | None = Field(default=None, ge=1)
+    """Of all values that are read; of CSV, TSV and JSON lines, of the file once it is decompressed. null: 1 GiB; of
+    Parquet, a hundred times the file where that is more."""
 
     @model_validator(mode="after")
     def _roots_of_allowed_schemes(self) -> Config:
@@ -104,9 +109,8 @@ class ManifestSource:
         schema = self._manifest.schema
         for key, name in self._sections():
             if name not in schema.names:
-                raise ConfigError(
-                    f"{where}.{key}", f"no column {name!r} in the manifest", f"one of: {', '.join(schema.names)}"
-                )
+                some = ", ".join(schema.names[:50]) + (", …" if len(schema.names) > 50 else "")
+                raise ConfigError(f"{where}.{key}", f"no column {name!r} in the manifest", f"one of: {some}")
             if schema.names.count(name) > 1:
                 raise ConfigError(f"{where}.{key}", f"column {name!r} stands there twice", "rename one of them")
         for key, name in self.config.columns.strings().items():
@@ -144,7 +148,8 @@ class ManifestSource:
         passthrough, tally = self.passthrough(), RefusedTally()
         for places, table in self._manifest.read([name for _, name in self._sections()], LISTING_ROWS):
             extra = self._copied(table, passthrough)
-            values = {name: table[name].to_pylist() for name in dict.fromkeys(name for _, name in self._sections())}
+            names = dict.fromkeys(name for _, name in self._sections())
+            values = {name: _tables.values(table, name, f"{self.where}.path") for name in names}
             rows = [
                 self._sample(place, {name: column[i] for name, column in values.items()}, tally)
                 for i, place in enumerate(places)
@@ -167,7 +172,8 @@ class ManifestSource:
         """Reads the manifest again for the places of an id."""
         found: list[str] = []
         for places, table in self._manifest.read([name for _, name in self._sections()], LISTING_ROWS):
-            rows = table.to_pylist()
+            columns = {name: _tables.values(table, name, f"{self.where}.path") for name in table.column_names}
+            rows = ({name: column[i] for name, column in columns.items()} for i in range(len(table)))
             named = ((place, self._sample(place, row, None)) for place, row in zip(places, rows, strict=True))
             found += [place for place, sample in named if sample["sample_id"] == sample_id]
             if len(found) > 1:
@@ -291,6 +297,7 @@ class ManifestSource:
             strings={*self.config.columns.strings().values(), *self.config.passthrough},
             wanted={name for _, name in self._sections()},
             where=f"{self.where}.path",
+            limits=_tables.Limits(self.config.max_cell_bytes, self.config.max_bytes),
         )
 
 
