@@ -11,6 +11,7 @@ and tensors without a Python loop over values.
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -194,11 +195,12 @@ class Dataset:
         found = self._footer.remove_metadata()
         check_columns(self.root, self.shards[-1], found, [*FIXED.names])
         parts = {column(feature.name, part): (feature, part) for feature in self.features.values() for part in PARTS}
+        names = Counter(found.names)
         for field in found:
             fits = field.name not in FIXED.names or FIXED.field(field.name).type == field.type
             if field.name in parts:
                 fits = _fits(*parts[field.name], field.type)
-            if not fits or found.names.count(field.name) > 1:
+            if not fits or names[field.name] > 1:
                 raise ConfigError(
                     "path",
                     f"{self.shards[-1].path!r} of {self.root!r} has a column {field.name!r} of {str(field.type)[:100]}",

@@ -6,11 +6,13 @@ would move or delete what the link points to; so what reads, writes, moves or de
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline import local_files, storage
+from pipeline.errors import SampleError
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,23 @@ class DatasetFolder:
 
     def open(self, path: str, opened: Callable[[Any, str], Any]) -> Any:
         """A file, opened by ``opened(file system, path on it)``. Raises ``FileNotFoundError``."""
-        if storage.is_local(self.root):
-            local_files.check(storage.split(self.root)[1], path)
-        return opened(*storage.split(self.url(path)))
+        fs, place = storage.split(self.url(path))
+        if not storage.is_local(self.root):
+            return opened(fs, place)
+        descriptor = local_files.open_file(storage.split(self.root)[1], path)
+        try:
+            return opened(fs, f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
 
     def size(self, path: str) -> int:
         """Bytes of a file. Raises ``SampleError`` if it is gone."""
-        self.exists(path)
-        return storage.Blob(self.url(path)).size()
+        if not storage.is_local(self.root):
+            return storage.Blob(self.url(path)).size()
+        try:
+            return local_files.check(storage.split(self.root)[1], path).st_size
+        except FileNotFoundError as error:
+            raise SampleError("missing", f"no such file: {self.url(path)}") from error
 
     def publish(self, path: str, data: bytes) -> None:
         """Write a file so that no reader ever sees half of it. Overwrites."""

@@ -78,7 +78,8 @@ def _features(dataset: datasets.Dataset) -> Table:
         "feature", "modality", "model", "revision", "emits", "dim", "token dim", "rows", box=None, pad_edge=False
     )
     for name, feature in dataset.features.items():
-        columns = [c for c in dataset.schema.names if c in {f"{name}_{part}" for part in feature.emit}]
+        emitted = {f"{name}_{part}" for part in feature.emit}
+        columns = [c for c in dataset.schema.names if c in emitted]
         valid = 0
         for batch in dataset.batches(columns=columns) if columns else ():
             some = pc.is_valid(batch.column(0))

@@ -8,6 +8,7 @@ meanwhile is not followed either.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -79,16 +80,30 @@ def check(root: str, path: str) -> os.stat_result:
 
 def read(root: str, path: str, limit: int) -> bytes:
     """All bytes of a regular file. Raises as `check` does, and ``RefusedFile`` for more than ``limit`` bytes."""
-    with parent(root, path) as (folder, name):
-        _check_kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode, f"{root}/{path}")
-        # without O_NONBLOCK, a pipe that takes the file's place meanwhile would wait for a writer
-        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    with open(opened, "rb") as file:
-        _check_kind(os.fstat(opened).st_mode, f"{root}/{path}")
+    with open(open_file(root, path), "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise RefusedFile(f"{root}/{path} has more than {limit} bytes")
     return data
+
+
+def open_file(root: str, path: str) -> int:
+    """The descriptor of a regular file, open for reading; the caller closes it. Raises as `check` does."""
+    with parent(root, path) as (folder, name):
+        _check_kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode, f"{root}/{path}")
+        # without O_NONBLOCK, a pipe that takes the file's place meanwhile would wait for a writer
+        try:
+            opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise RefusedFile(f"{root}/{path} became a symbolic link") from error
+    try:
+        _check_kind(os.fstat(opened).st_mode, f"{root}/{path}")
+    except BaseException:
+        os.close(opened)
+        raise
+    return opened
 
 
 def entries(root: str, path: str = "") -> list[tuple[str, bool]]:

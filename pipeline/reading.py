@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,9 +69,10 @@ def check_rows(root: str, shard: File, metadata: pq.FileMetaData) -> None:
 
 def check_columns(root: str, shard: File, found: pa.Schema, names: list[str]) -> None:
     """Raises ``ConfigError`` unless the file has each of the columns, once."""
+    count = Counter(found.names)
     for name in names:
-        if found.names.count(name) != 1:
-            raise _broken(root, shard, f"{found.names.count(name)} columns {name!r}")
+        if count[name] != 1:
+            raise _broken(root, shard, f"{count[name]} columns {name!r}")
 
 
 def open_file(root: str, shard: File) -> pa.NativeFile:

@@ -70,12 +70,12 @@ _NOT_USERS = frozenset({"github", "git", "file", "local"})
 """``github://owner:repository@commit`` is a place."""
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,30}):/{2,}", re.IGNORECASE)
-_PLAIN = re.compile(r"[a-z][a-z0-9+.-]{0,30}://(?!objectstorage\.)[^/@:?#\\\s]*/", re.IGNORECASE)
+_PLAIN = re.compile(r"[a-z][a-z0-9+.-]{0,30}://(?!objectstorage\.)[^/@:?#\\\s]+/", re.IGNORECASE)
 """No user in it. A manifest has millions of such URLs."""
 _NAME = re.compile(r"[?&;#]([^=?&;#\s]{1,200})=")
 _PARAMETER = re.compile(r"(?<=[?&;#])([^=?&;#\s]{1,200})=([^&;#\s]*)")
 _IN_PATH = re.compile(r"(//objectstorage\.[^/]*oraclecloud\.com/p/)([^/]+)(?=/)", re.IGNORECASE)
-_JWT = re.compile(r"\beyJ[\w-]{8,4096}\.[\w-]{8,4096}\.[\w-]*")
+_JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,4096}+\.[\w-]{8,4096}+\.[\w-]*+")
 _KNOWN_SHAPES = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}|xox[abprs]-[\w-]{10,}|"
     r"AIza[\w-]{35}|ya29\.[\w-]{20,}|sk-[\w-]{32,})"

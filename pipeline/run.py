@@ -187,7 +187,8 @@ def _carry(prepared: Prepared) -> Carry | None:
     assert old is not None
     theirs = old.identities.get("features", {})
     features = [one.get("feature") for one in theirs.values()]
-    named = {one.get("modality") if isinstance(one, dict) else None for one in features}
+    found = [one.get("modality") if isinstance(one, dict) else None for one in features]
+    named = {one if isinstance(one, str) else None for one in found}
     read = frozenset(one for one in wanted(prepared.config) if one in named)
     if named - read:
         return None  # it cut its windows by files that are not opened any more

@@ -136,6 +136,8 @@ def _keys(table: pa.Table, names: Sequence[str]) -> list[pa.ChunkedArray]:
     columns = [table[name] for name in names]
     if any(column.null_count for column in columns):
         raise pa.ArrowInvalid(f"a null in one of {', '.join(names)}")
+    if len(table) and pc.min(columns[2]).as_py() < 0:
+        raise pa.ArrowInvalid("a window of a negative number")
     return columns
 
 

@@ -216,7 +216,9 @@ class _own_place:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         told = (FileNotFoundError, NotADirectoryError) if self.missing_is_told else ()
-        if error is None or isinstance(error, (TesseraError, *told)) or not of_storage(error):
+        if error is None or isinstance(error, (TesseraError, *told)):
+            return
+        if not isinstance(error, RecursionError) and not of_storage(error):  # folders in folders, thousands deep
             return
         why = "it is full" if full(error) else "access is denied" if denied(error) else "it failed"
         raise StorageError(f"cannot {self.doing} {self.url!r}: {why} ({describe(error)})") from error

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.errors import StorageError
 from pipeline.folder import DatasetFolder, check_version
+from pipeline.local_files import RefusedFile
 
 ROOT = Path(__file__).resolve().parent.parent
 OF_A_DATASET = ("snapshots", "lease", "transaction", "state", "upkeep", "reading", "dataset", "sinks/shards", "run")
@@ -139,3 +140,32 @@ def test_what_changes_a_dataset_does_it_through_its_folder() -> None:
         for node in ast.walk(ast.parse((ROOT / "pipeline" / f"{name}.py").read_text())):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "storage":
                 assert node.attr not in shut, f"pipeline/{name}.py:{node.lineno}"
+
+
+def test_a_shard_that_is_swapped_for_a_link_meanwhile_is_not_followed(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "root" / "data" / "a", tmp_path / "outside"
+    inside.parent.mkdir(parents=True)
+    inside.write_text("in")
+    outside.write_text("out")
+    (tmp_path / "go").touch()
+    child = os.fork()
+    if not child:
+        while (tmp_path / "go").exists():
+            os.symlink(outside, tmp_path / "next")
+            os.rename(tmp_path / "next", inside)
+            (tmp_path / "next").write_text("in")
+            os.rename(tmp_path / "next", inside)
+        os._exit(0)
+    folder = DatasetFolder(str(tmp_path / "root"))
+    read = refused = 0
+    try:
+        while read < 300 or refused < 300:
+            try:
+                found = folder.open("data/a", lambda _, path: Path(path).read_text())
+            except RefusedFile:
+                found = "refused"
+            assert found in ("in", "refused")
+            read, refused = read + (found == "in"), refused + (found == "refused")
+    finally:
+        (tmp_path / "go").unlink()
+        os.waitpid(child, 0)

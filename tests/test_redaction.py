@@ -197,3 +197,17 @@ def test_hostile_texts_take_little_time() -> None:
         has_secret(text)
         without_secrets(text[:10_000])
         assert time.process_time() - started < 1.0, text[:20]
+
+
+@pytest.mark.parametrize(
+    "value", ["s3://b/" + "eyJ-" * 16384, "s3://b/?a=" + "eyJaaaaaaaa." * 5000, "eyJ" + "a.-" * 20000]
+)
+def test_no_value_of_a_manifest_takes_long(value: str) -> None:
+    started = time.perf_counter()
+    has_secret(value)
+    without_secrets(value)
+    assert time.perf_counter() - started < 1.0
+
+
+def test_a_user_behind_an_empty_host_is_one() -> None:
+    assert has_secret("s3:////user:secret@host/a.jpg")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from pipeline import snapshots, state
 from pipeline.difference import EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, TOTAL
@@ -68,3 +69,10 @@ def test_a_killed_run_says_what_its_tasks_finished(tmp_path: Path) -> None:
     ]
     assert EMPTY not in {row[1] for row in expected}
     assert state.killed_run(str(tmp_path), RUNS[2]).files == []
+
+
+def test_a_window_of_a_negative_number_is_refused() -> None:
+    """No writer makes one, and windows are counted by their numbers."""
+    table = pa.table({"sample_id": ["a"], "source_version": ["1"], "window": pa.array([-1], pa.int32())})
+    with pytest.raises(pa.ArrowInvalid, match="a window of a negative number"):
+        state._keys(table, ["sample_id", "source_version", "window"])

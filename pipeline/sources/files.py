@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
@@ -38,6 +39,8 @@ _Found = tuple[str, str]
 _Files = list[_Found]
 _Row = dict[str, str | bool | None]
 """A sample, as values of ``LISTING``."""
+_MAX_WAYS = 64
+"""A folder is listed so often, by links: links to folders of links would make ways without end."""
 _FORBIDDEN = "forbidden"
 """The token of a link that leads out of the folder."""
 
@@ -244,6 +247,7 @@ class FilesSource:
         real_root = os.path.realpath(root)
         status = os.stat(root)
         todo = [("", frozenset([(status.st_dev, status.st_ino)]))]
+        entered: Counter[tuple[int, int]] = Counter()
         while todo:
             prefix, above = todo.pop()
             files: _Files = []
@@ -273,6 +277,9 @@ class FilesSource:
                 own = (status.st_dev, status.st_ino)
                 if stat.S_ISDIR(status.st_mode):
                     if own not in above and self._enter(path):
+                        entered[own] += 1
+                        if entered[own] > _MAX_WAYS:
+                            raise self._too_many_ways(entry.path)
                         folders.append((f"{path}/", above | {own}))
                 elif stat.S_ISREG(status.st_mode) and self._wanted(path):
                     files.append((path, local_token(status)))
@@ -310,6 +317,11 @@ class FilesSource:
             path = name.removeprefix(root).removeprefix("/")
             if name.startswith(f"{folder}//") and not name.endswith("/") and self._wanted(path):
                 yield path, remote_token(entry)
+
+    def _too_many_ways(self, folder: str) -> ConfigError:
+        return ConfigError(
+            f"{self.where}.path", f"links lead to the folder {folder!r} in over {_MAX_WAYS} ways", "exclude the links"
+        )
 
     def _unlistable(self, folder: str, error: Exception) -> ConfigError:
         return ConfigError(f"{self.where}.path", f"cannot list {folder!r} ({describe(error)})", "make it readable")

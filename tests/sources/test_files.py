@@ -264,6 +264,18 @@ def test_links_that_leave_the_folder_are_not_followed(tmp_path: Path) -> None:
     }
 
 
+def test_links_to_folders_of_links_make_no_ways_without_end(tmp_path: Path) -> None:
+    """Two links a folder, one folder below the other: 2^30 ways to one file."""
+    for i in range(30):
+        (tmp_path / f"d{i}").mkdir()
+        for name in ("a", "b"):
+            (tmp_path / f"d{i}" / name).symlink_to(tmp_path / f"d{i + 1}")
+    make(tmp_path / "d30", "a.txt")
+    with pytest.raises(ConfigError, match=r"source\.path: links lead to the folder .* in over 64 ways; exclude"):
+        listed(tmp_path)
+    assert len(listed(tmp_path, exclude=["**/a", "d[0-9]/b"])) > 1
+
+
 def test_a_folder_of_nothing_but_links_out_of_it_says_what_to_set(tmp_path: Path) -> None:
     outside = make(tmp_path / "outside", "a.txt", "b.txt")
     (tmp_path / "root").mkdir()
