@@ -29,7 +29,7 @@ from tests.faulty import Fault
 from tests.isolation.doubles import FaultyDecode, FaultyProbe, Greedy, Plain
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, write_clip
 
-TIGHT = LimitsConfig(row_seconds=2.0, memory_bytes=256 << 20)
+TIGHT = LimitsConfig(row_seconds=5.0, memory_bytes=256 << 20)
 METERS = ["meter_probe_s", "meter_decode_s", "meter_tokenize_s"]
 EXPECTED = {
     "abort": ("crash", "the decoder's process died while decoding (SIGABRT)"),
