@@ -37,6 +37,7 @@ The flow, and where each step lives (an import goes down this list, never up):
     tensors       arrays <-> Arrow columns
     schema        columns, Arrow types, units, the contract's version
     checkpoint    a model on disk: safetensors only
+    checkpoint_files  what its files may be, and may ask for
     parquet       Parquet files that somebody else may have written
     folder        what lies in a dataset, reached without following a link
     storage       files on any fsspec URL; atomic publishing

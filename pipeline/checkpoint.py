@@ -7,7 +7,6 @@ Nothing heavy is imported here: what the driver must know before a run comes fro
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline import checkpoint_files
+from pipeline.checkpoint_files import bounded_memory
 from pipeline.errors import ConfigError, describe
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -47,13 +48,9 @@ class Checkpoint:
     def json(self, file: str) -> dict[str, Any]:
         """The parsed JSON file of that name, or {} if the checkpoint has none."""
         path = os.path.join(self.path, file)
-        if not os.path.exists(path):
+        if not os.path.lexists(path):
             return {}
-        try:
-            with open(path, encoding="utf-8") as stream:
-                values = json.load(stream)
-        except (ValueError, OSError) as error:
-            raise ConfigError(self.where, f"{path} cannot be read ({describe(error)})", "give valid JSON") from error
+        values = checkpoint_files.read_json(path, self.where)
         if not isinstance(values, dict):
             raise ConfigError(self.where, f"{path} holds {type(values).__name__}", "it must hold a JSON object")
         return values
@@ -67,13 +64,16 @@ class Checkpoint:
         from transformers import AutoConfig
 
         try:
-            return AutoConfig.from_pretrained(self.path, trust_remote_code=False, local_files_only=True)
+            with bounded_memory():
+                config = AutoConfig.from_pretrained(self.path, trust_remote_code=False, local_files_only=True)
         except Exception as error:  # each model's config class raises its own
             raise ConfigError(
                 self.where,
                 f"{self.name!r} has a config.json that transformers refuses ({describe(error)})",
                 "give the model's own config.json",
             ) from error
+        checkpoint_files.check_attention(config, self.name, self.where)
+        return config
 
     @property
     def model_type(self) -> str:
@@ -96,12 +96,26 @@ class Checkpoint:
         """Digest over everything but the weights: config, tokenizer, processor."""
         return _digest(self.path, (".json", ".txt", ".model"))
 
+    def weights_bytes(self) -> int:
+        """Sizes of the weight files together."""
+        files = (os.path.join(self.path, file) for file in os.listdir(self.path) if file.endswith(".safetensors"))
+        return sum(os.path.getsize(file) for file in files)
+
+
+def without_weights(path: str, where: str) -> Checkpoint:
+    """The folder ``path`` of a tokenizer alone. Raises ``ConfigError``, see `checkpoint_files.check`."""
+    checkpoint_files.check(path, where)
+    checkpoint = Checkpoint(os.path.abspath(path), path, None, where)
+    checkpoint_files.check_numbers(checkpoint.json("config.json"), 0, f"{path}/config.json", where)
+    return checkpoint
+
 
 def resolve(name: str, revision: str | None, where: str) -> Checkpoint:
     """Find a checkpoint, downloading a hub id into the hub's own cache if it is not there.
 
     Raises:
-        ConfigError: no such folder, no pinned revision, hub out of reach, no safetensors.
+        ConfigError: no such folder, no pinned revision, hub out of reach, no safetensors; files that are none, or that
+            ask for code or files from elsewhere (see `checkpoint_files.check`).
     """
     if os.path.isdir(name):
         if revision is not None:
@@ -138,9 +152,12 @@ def _check_files(path: str, name: str, where: str) -> None:
     files = os.listdir(path)
     if "config.json" not in files:
         raise ConfigError(where, f"{name!r} has no config.json", "give a folder written by save_pretrained")
+    checkpoint_files.check(path, where)
     weights = [file for file in files if file.endswith(".safetensors")]
-    for file in weights:
-        _check_whole(os.path.join(path, file), where)
+    tensors = sum(_check_whole(os.path.join(path, file), where) for file in weights)
+    if weights:
+        config = os.path.join(path, "config.json")
+        checkpoint_files.check_numbers(checkpoint_files.read_json(config, where), tensors, config, where)
     if _INDEX in files:
         _check_parts(path, set(files), where)
     elif weights and _WEIGHTS not in files:
@@ -161,13 +178,14 @@ def _check_parts(path: str, files: set[str], where: str) -> None:
         raise ConfigError(where, f"{path} lacks {missing[0]}, which {_INDEX} names", "copy the whole checkpoint")
 
 
-def _check_whole(path: str, where: str) -> None:
-    """Raises ``ConfigError`` unless the file is as long as its header says: half a download must not start a run."""
+def _check_whole(path: str, where: str) -> int:
+    """How many tensors it holds. Raises ``ConfigError`` unless the file is as long as its header says: half a download
+    must not start a run."""
     from safetensors import safe_open
 
     try:
-        with safe_open(path, framework="np"):
-            pass
+        with safe_open(path, framework="np") as file:
+            return len(list(file.keys()))
     except Exception as error:  # the library raises its own kinds
         raise ConfigError(
             where, f"{path} is no whole safetensors file ({describe(error)})", "copy or download it again"

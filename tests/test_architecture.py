@@ -51,6 +51,7 @@ ORDER = [
     "tensors",
     "schema",
     "checkpoint",
+    "checkpoint_files",
     "parquet",
     "folder",
     "storage",

@@ -203,7 +203,8 @@ def _forward(feature: Feature, gpu: bool) -> Forward:
     assert feature.checkpoint is not None
     path, kind = feature.checkpoint.path, feature.config.encoder.kind
     device = "cuda" if gpu else "cpu"
-    model = AutoModel.from_pretrained(path, dtype=torch.float32, local_files_only=True).eval().to(device)
+    options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+    model = AutoModel.from_pretrained(path, dtype=torch.float32, **options).eval().to(device)
     prepare = _processor(feature, path)
     call = model
     if kind in ("clip", "siglip"):
@@ -230,7 +231,7 @@ def _processor(feature: Feature, path: str) -> Callable[[list[Any]], Iterator[An
     from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer, AutoVideoProcessor
 
     tokenizer_config: Any = feature.config.tokenizer
-    options = {"local_files_only": True}
+    options = {"local_files_only": True, "trust_remote_code": False}
     if feature.modality == "text":
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         longest = tokenizer_config.max_length or min(tokenizer.model_max_length, 1 << 14)

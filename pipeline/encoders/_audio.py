@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint_files import bounded_memory
 from pipeline.encoders.base import Encoded
 from pipeline.errors import ConfigError, SampleError, describe
 from pipeline.tokenizers.audio_frame import AudioFrameConfig, check_rate
@@ -55,10 +56,11 @@ def load_extractor(checkpoint: Checkpoint) -> Any:
     from transformers import AutoFeatureExtractor
 
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(
-            checkpoint.path, trust_remote_code=False, local_files_only=True
-        )
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        with bounded_memory():
+            extractor = AutoFeatureExtractor.from_pretrained(
+                checkpoint.path, trust_remote_code=False, local_files_only=True
+            )
+    except Exception as error:  # each extractor class raises its own
         raise ConfigError(
             checkpoint.where,
             f"{checkpoint.name!r} has no feature extractor that loads ({describe(error)})",

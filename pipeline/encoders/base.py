@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.checkpoint import Checkpoint, CheckpointConfig
+from pipeline.checkpoint_files import bounded_memory
 from pipeline.encoders._device import upload_stacked
 from pipeline.encoders._fit import Fit
 from pipeline.encoders._passes import first_pass, tight
@@ -238,18 +239,27 @@ class TransformersEncoder(ABC):
         ``unused``: first or last parts of names of weights that the forward pass never reads.
 
         Raises:
-            ConfigError: a weight is missing.
+            ConfigError: a weight is missing, or of another shape than the config says; or the config asks for what a
+                checkpoint may not.
         """
-        with quiet():
-            model, info = model_class.from_pretrained(
-                self.checkpoint.path,
-                dtype="float32" if self.config.dtype == "int8" else self.config.dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-                **options,
-            )
+        self.model_config()  # checks where the model's attention comes from
+        try:
+            with quiet(), bounded_memory(self.checkpoint.weights_bytes()):
+                model, info = model_class.from_pretrained(
+                    self.checkpoint.path,
+                    dtype="float32" if self.config.dtype == "int8" else self.config.dtype,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    **options,
+                )
+        except Exception as error:  # each model class raises its own
+            raise ConfigError(
+                self.checkpoint.where,
+                f"no model can be built from {self.checkpoint.name!r} ({describe(error)})",
+                "give a checkpoint whose weights are those of its config.json",
+            ) from error
         missing = sorted(n for n in info["missing_keys"] if not (n.startswith(unused) or n.endswith(unused)))
         if missing:
             raise ConfigError(

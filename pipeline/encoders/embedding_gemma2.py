@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from pipeline.checkpoint_files import bounded_memory
 from pipeline.encoders import _audio, _text
 from pipeline.encoders._audio import EncodedPart, Part
 from pipeline.encoders._gemma import Picture, Said, hear, read, see, understand
@@ -114,9 +115,10 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
         from transformers import EmbeddingGemma2Processor
 
         try:
-            return EmbeddingGemma2Processor.from_pretrained(
-                self.checkpoint.path, trust_remote_code=False, local_files_only=True
-            )
+            with bounded_memory():
+                return EmbeddingGemma2Processor.from_pretrained(
+                    self.checkpoint.path, trust_remote_code=False, local_files_only=True
+                )
         except Exception as error:  # each of its four parts raises its own
             raise ConfigError(
                 self.checkpoint.where,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.checkpoint_files import bounded_memory
 from pipeline.encoders._device import upload
 from pipeline.encoders._pixels import PictureConfig, Seen, Size, grid_of
 from pipeline.encoders._text import check_tokenizer_files, split, tokenizer_name
@@ -78,10 +79,11 @@ class SiglipEncoder(TwoTowerEncoder):
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                self.checkpoint.path, trust_remote_code=False, local_files_only=True
-            )
-        except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+            with bounded_memory():
+                tokenizer = AutoTokenizer.from_pretrained(
+                    self.checkpoint.path, trust_remote_code=False, local_files_only=True
+                )
+        except Exception as error:  # each tokenizer class raises its own
             raise ConfigError(
                 self.checkpoint.where,
                 f"{self.checkpoint.name!r} has no tokenizer that loads ({describe(error)})",

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint_files import bounded_memory
 from pipeline.errors import ConfigError, SampleError, describe
 from pipeline.tokenizers.base import missing
 
@@ -198,10 +199,11 @@ def load_processor(checkpoint: Checkpoint, video: bool = False) -> PixelProcesso
 
     kind = AutoVideoProcessor if video else AutoImageProcessor
     try:
-        processor = kind.from_pretrained(
-            checkpoint.path, backend="torchvision", trust_remote_code=False, local_files_only=True
-        )
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        with bounded_memory():
+            processor = kind.from_pretrained(
+                checkpoint.path, backend="torchvision", trust_remote_code=False, local_files_only=True
+            )
+    except Exception as error:  # each processor class raises its own
         raise ConfigError(
             checkpoint.where,
             f"{checkpoint.name!r} has no {'video' if video else 'image'} processor that loads ({describe(error)})",

@@ -8,9 +8,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint_files import bounded_memory
 from pipeline.errors import ConfigError, SampleError, describe
 from pipeline.media import Media, Modality, Waveform, WaveformRequest
 from pipeline.tokenizers.base import Prepared, missing
+
+_MAX_RATE = 10_000_000
+"""Hz; sensors of ultrasound have less."""
 
 
 class AudioFrameConfig(BaseModel):
@@ -76,7 +80,11 @@ def extractor_rate(checkpoint: Checkpoint) -> int:
     """
     own = checkpoint.json("preprocessor_config.json")
     extractor = own or checkpoint.json("processor_config.json").get("feature_extractor", {})
-    rate = extractor.get("sampling_rate") or _default_rate(checkpoint)
+    rate = (extractor.get("sampling_rate") if isinstance(extractor, dict) else None) or _default_rate(checkpoint)
+    if not isinstance(rate, int | float) or not 1 <= rate <= _MAX_RATE:
+        raise ConfigError(
+            checkpoint.where, f"{checkpoint.name!r} has a sampling rate of {rate!r}", f"a number up to {_MAX_RATE}"
+        )
     return int(rate)
 
 
@@ -84,11 +92,12 @@ def _default_rate(checkpoint: Checkpoint) -> int:
     from transformers import AutoFeatureExtractor
 
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(
-            checkpoint.path, trust_remote_code=False, local_files_only=True
-        )
+        with bounded_memory():
+            extractor = AutoFeatureExtractor.from_pretrained(
+                checkpoint.path, trust_remote_code=False, local_files_only=True
+            )
         return int(extractor.sampling_rate)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+    except Exception as error:  # each extractor class raises its own
         raise ConfigError(
             checkpoint.where,
             f"{checkpoint.name!r} has no feature extractor for sound ({describe(error)})",

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.checkpoint import Checkpoint, resolve
+from pipeline.checkpoint import Checkpoint, resolve, without_weights
+from pipeline.checkpoint_files import bounded_memory
 from pipeline.errors import ConfigError, SampleError, describe
 from pipeline.media import Media, Modality, Text, TextRequest
 from pipeline.tokenizers._cut import Cutter
@@ -130,7 +131,7 @@ class TextTokenizer:
         if name is None:
             raise ConfigError(f"{where}.checkpoint", "not given", missing("a folder with a tokenizer"))
         if os.path.isdir(name) and self.config.revision is None:  # a tokenizer alone: no weights are asked for
-            return Checkpoint(os.path.abspath(name), name, None, f"{where}.checkpoint")
+            return without_weights(name, f"{where}.checkpoint")
         return resolve(name, self.config.revision, f"{where}.checkpoint")
 
     def _encode(self, text: str, truncated: bool) -> Any:
@@ -176,7 +177,8 @@ def _load(checkpoint: Checkpoint) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
+        with bounded_memory():
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # each tokenizer class raises its own
         raise ConfigError(
             checkpoint.where,
