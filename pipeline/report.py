@@ -181,7 +181,10 @@ def show_plan(prepared: Prepared, plan: Plan, console: Console) -> None:
     if plan.unused:
         console.print(f"{plan.unused} listed samples hold nothing that a feature reads")
     length = config.window.length_s
-    console.print(f"windows: {'the whole sample' if length is None else f'{length:g} s'}; output: {config.output.path}")
+    console.print(
+        f"windows: {'the whole sample' if length is None else f'{length:g} s'}; output: {config.output.path}",
+        soft_wrap=True,
+    )
 
 
 def _table(*texts: str, figures: tuple[str, ...] = ()) -> Table:

@@ -36,9 +36,9 @@ EXPECTED = {
     "segfault": ("crash", "the decoder's process died while decoding (SIGSEGV)"),
     "exit": ("crash", "the decoder's process ended itself while decoding (exit code 3)"),
     "sysexit": ("crash", "the decoder's process ended itself while decoding (exit code 3)"),
-    "gil": ("timeout", "decoding took longer than 2 s"),
-    "regex": ("timeout", "decoding took longer than 2 s"),
-    "spin": ("timeout", "decoding took longer than 2 s"),
+    "gil": ("timeout", "decoding took longer than 5 s"),
+    "regex": ("timeout", "decoding took longer than 5 s"),
+    "spin": ("timeout", "decoding took longer than 5 s"),
     "pages": ("memory", "decoding took more than 0.25 GiB of memory"),
     "arrays": ("memory", None),  # whichever of the two limits it meets first
     "atonce": ("memory", None),
@@ -184,7 +184,7 @@ def test_probes_are_isolated_too(folder: Path, isolated: Isolate) -> None:
     reference = _run(ProbeStage(settings, features), listed)
     assert rows.schema.equals(reference.schema)
     told = _failures(rows)
-    died, late = "the decoder's process died while opening", "opening took longer than 2 s"
+    died, late = "the decoder's process died while opening", "opening took longer than 5 s"
     for name, kind, message in (
         ("abort", "crash", f"{died} (SIGABRT)"),
         ("segfault", "crash", f"{died} (SIGSEGV)"),
