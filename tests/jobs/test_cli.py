@@ -238,7 +238,7 @@ def _in_terminal(calls: list[list[str]], folder: Path, env: dict[str, str]) -> s
     process = subprocess.Popen(
         [sys.executable, "-c", EACH, str(folder / "calls.json")],
         cwd=ROOT,
-        env={**env, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8:surrogateescape"},
+        env={**env, "TERM": "xterm-256color", "COLUMNS": "400", "PYTHONIOENCODING": "utf-8:surrogateescape"},
         stdin=slave,
         stdout=slave,
         stderr=slave,
