@@ -36,7 +36,13 @@ def test_columns_of_every_row() -> None:
 
 def test_a_listing_has_a_uri_for_each_role() -> None:
     assert set(ROLES) == {*MODALITIES, "other"}
-    assert LISTING.names == ["sample_id", "source_version", *(f"{role}_uri" for role in ROLES), "inline_text"]
+    assert LISTING.names == [
+        "sample_id",
+        "source_version",
+        *(f"{role}_uri" for role in ROLES),
+        "inline_text",
+        "forbidden",
+    ]
 
 
 @pytest.mark.parametrize(
