@@ -44,7 +44,8 @@ class Reading:
             ) from error
         if isinstance(error, RefusedFile):
             raise ConfigError("path", str(error), "restore it, or open another snapshot") from error
-        if isinstance(error, (pa.ArrowException, OSError)) and not isinstance(error, TesseraError):
+        # pyarrow raises a bare ValueError for a null where none may be, and for a name that is not UTF-8
+        if isinstance(error, (pa.ArrowException, OSError, ValueError)) and not isinstance(error, TesseraError):
             raise _broken(self.root, self.shard, describe(error)) from error
 
 

@@ -136,6 +136,8 @@ def _keys(table: pa.Table, names: Sequence[str]) -> list[pa.ChunkedArray]:
     columns = [table[name] for name in names]
     if any(column.null_count for column in columns):
         raise pa.ArrowInvalid(f"a null in one of {', '.join(names)}")
+    if not pa.types.is_integer(columns[2].type):
+        raise pa.ArrowInvalid(f"column {names[2]!r} has values of type {columns[2].type}")
     if len(table) and pc.min(columns[2]).as_py() < 0:
         raise pa.ArrowInvalid("a window of a negative number")
     return columns
@@ -207,7 +209,8 @@ class _whole:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, pa.ArrowException, KeyError)) and not isinstance(error, TesseraError):
+        broken = (OSError, pa.ArrowException, KeyError, ValueError)
+        if isinstance(error, broken) and not isinstance(error, TesseraError):
             raise StorageError(f"cannot read {self.url!r} ({describe(error)}), which a run wrote whole") from error
 
 

@@ -264,7 +264,7 @@ def _rewritten(
     out = RowFiles(transaction.root, _schema(transaction.root, what, files), sizes, path)
     try:
         for table in _rows(transaction.root, files, out.schema, without or set()):
-            out.add(table.cast(out.schema))
+            out.add(table)
         return out.close()
     except BaseException:
         out.abort()
@@ -280,7 +280,8 @@ def _rows(root: str, files: Sequence[File], schema: pa.Schema, without: set[str]
                 "path", f"{file.path!r} of {root!r} has a column {min(more)!r} that others lack", "restore the others"
             )
         for batch in live_rows(root, file, schema.names, schema=schema):
-            table = pa.Table.from_batches([batch])
+            with Reading(root, file):
+                table = pa.Table.from_batches([batch]).cast(schema)
             if without:
                 gone = pc.is_in(table["sample_id"], value_set=pa.array(sorted(without), table["sample_id"].type))
                 table = table.filter(pc.invert(gone))

@@ -717,7 +717,8 @@ def test_columns_that_no_writer_makes(out: Path, kind: str, what: str) -> None:
         "show": lambda: inspection.show(str(out), 3, _console()),
     }
     good = [("compact", "an embedding of strings"), ("compact", "tokens of no width"), ("compact", "a grid of floats")]
-    good += [("state", one) for one in COLUMNS if one not in ("no id", "no window", "an id twice")]
+    keys = ("no id", "no window", "an id twice", "a window that is a string")
+    good += [("state", one) for one in COLUMNS if one not in keys]
     if (what, kind) in good:
         calls[what]()  # columns that are only copied, or that are not read
     else:
@@ -744,6 +745,32 @@ def test_ids_that_are_null(out: Path) -> None:
     base = snapshots.newest(str(out / "v1"))
     assert base is not None
     told(lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())), path.name, "a null in one of sample_id")
+
+
+def test_nulls_where_none_may_be(out: Path) -> None:
+    failure = out / "v1" / json.loads(newest(out).read_text())["failures"][0]["path"]
+    table = pq.read_table(failure)
+    at = table.column_names.index("source_version")
+    nullable = table.schema.field(at).with_nullable(True)
+    pq.write_table(table.set_column(at, nullable, pa.nulls(len(table), pa.string())), failure)
+    night(out / "v1", RUNS[5], ["z"], {0: "corrupt"})  # two files, to be compacted
+    told(lambda: upkeep.compact(str(out)), failure.name)
+
+
+@pytest.mark.parametrize("what", ["read", "compact", "state", "show"])
+def test_a_name_that_is_not_utf_8(out: Path, what: str) -> None:
+    night(out / "v1", RUNS[5], ["y"])  # two files, to be compacted
+    path = out / "v1" / json.loads(newest(out).read_text())["shards"][-1]["path"]
+    path.write_bytes(path.read_bytes().replace(b"source_version", b"source_versi\xffn"))
+    base = snapshots.newest(str(out / "v1"))
+    assert base is not None
+    calls: dict[str, Callable[[], object]] = {
+        "read": lambda: dataset.open(str(out)).to_arrow(),
+        "compact": lambda: upkeep.compact(str(out)),
+        "state": lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())),
+        "show": lambda: inspection.show(str(out), 3, _console()),
+    }
+    told(calls[what], path.name, "'utf-8' codec can't decode")
 
 
 # -- the command ----------------------------------------------------------------------------------
