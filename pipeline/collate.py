@@ -17,6 +17,10 @@ from pipeline.errors import ConfigError, describe
 if TYPE_CHECKING:
     import torch
 
+MAX_PADDED_BYTES = 1 << 30
+"""Of a column of a batch, whatever it holds."""
+MAX_PADDING = 16
+"""A larger one may have so many times the bytes that it holds."""
 Kind = Literal["vector", "sequence", "matrix", "scalar", "object"]
 
 
@@ -100,6 +104,7 @@ class Column:
         else:
             longest = max((len(value) for _, value in present), default=0)
             tail = (self.width or 1,) if self.kind == "matrix" else ()
+            self._check_padding(name, [len(value) for _, value in present], len(values))
             done[name] = torch.zeros(len(values), longest, *tail, dtype=dtype)
             done[f"{name}_mask"] = torch.zeros(len(values), longest, dtype=torch.bool)
             for i, value in present:
@@ -108,6 +113,17 @@ class Column:
         if self.nullable:
             done[f"{name}_valid"] = torch.tensor([value is not None for value in values], dtype=torch.bool)
         return done
+
+    def _check_padding(self, name: str, lengths: list[int], rows: int) -> None:
+        """Raises ``ConfigError`` for a batch that is next to nothing but padding, and large."""
+        one = np.dtype(self.dtype).itemsize * (self.width or 1)
+        padded, held = rows * max(lengths, default=0) * one, sum(lengths) * one
+        if padded > max(MAX_PADDED_BYTES, MAX_PADDING * held):
+            raise ConfigError(
+                "batch_size",
+                f"{rows} rows of {name!r} take {padded} bytes, each as long as the longest, and hold {held}",
+                "smaller batches, or single rows",
+            )
 
 
 @dataclass(frozen=True)

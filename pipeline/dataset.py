@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from torch.utils.data import IterableDataset
 
 _TENSOR_ROWS = 64
+_FAILURE_ROWS = 1 << 14
 PARTS = ("embedding", "tokens", "prefix_tokens", "token_ids", "grid", "times")
 """What a feature's columns may hold."""
 MAX_WIDTH = 1 << 20
@@ -262,6 +263,11 @@ class Dataset:
         """Every (row, feature) that could not be produced, with stage, kind and message."""
         tables = [whole(self.root, shard, FAILURES, FAILURES.names, None) for shard in self.failure_shards]
         return pa.concat_tables([FAILURES.empty_table(), *tables])
+
+    def failure_batches(self) -> Iterator[pa.RecordBatch]:
+        """The same, some thousands at a time."""
+        for shard in self.failure_shards:
+            yield from live_rows(self.root, shard, FAILURES.names, _FAILURE_ROWS, FAILURES)
 
     def _batches(self, names: list[str], filter: ds.Expression | None, batch_size: int) -> Iterator[pa.RecordBatch]:
         """Shard by shard: rows in order, of a shard without deletions by Arrow's own scanner."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.table import Table
@@ -12,8 +13,12 @@ from pipeline import dataset as datasets
 from pipeline import snapshots, storage
 from pipeline.errors import ConfigError, describe
 from pipeline.report import size
+from pipeline.schema import FAILURES
 from pipeline.terminal import Console
 from pipeline.upkeep import Done
+
+_MOST_GROUPS = 100
+"""Kinds of failures that are shown."""
 
 
 def show(path: str, rows: int, console: Console) -> None:
@@ -27,9 +32,8 @@ def show(path: str, rows: int, console: Console) -> None:
     console.print(_features(dataset))
     for space, names in dataset.spaces.items():
         console.print(f"space {space}: {', '.join(names)}", soft_wrap=True)
-    failures = dataset.failures()
-    if len(failures):
-        console.print(_failures(failures))
+    if dataset.num_failures:
+        console.print(_failures(dataset))
     if rows:
         console.print(_rows(dataset, rows))
 
@@ -99,19 +103,27 @@ def _features(dataset: datasets.Dataset) -> Table:
     return table
 
 
-def _failures(failures: pa.Table) -> Table:
+def _failures(dataset: datasets.Dataset) -> Table:
     table = Table("failures", "stage", "kind", "feature", "an example", box=None, pad_edge=False)
-    groups = failures.group_by(["stage", "kind", "feature"]).aggregate(
-        [("sample_id", "count"), ("sample_id", "min"), ("message", "min")]
-    )
-    for row in groups.sort_by([("sample_id_count", "descending")]).to_pylist():
+    keys, names = ["stage", "kind", "feature"], ["count", "sample_id", "message"]
+    groups = FAILURES.empty_table().select([*keys, *names[1:]]).append_column("count", pa.array([], pa.int64()))
+    for batch in dataset.failure_batches():
+        found = pa.Table.from_batches([batch]).append_column("count", pa.array(np.ones(len(batch), np.int64)))
+        joined = pa.concat_tables([groups, found.select(groups.column_names)], promote_options="permissive")
+        groups = joined.group_by(keys).aggregate([("count", "sum"), ("sample_id", "min"), ("message", "min")])
+        groups = groups.rename_columns([*keys, *names])
+    groups = groups.sort_by([("count", "descending")])
+    for row in groups.slice(0, _MOST_GROUPS).to_pylist():
         table.add_row(
-            str(row["sample_id_count"]),
+            str(row["count"]),
             row["stage"],
             row["kind"],
             row["feature"] or "–",
-            f"{row['sample_id_min']}: {row['message_min']}",
+            f"{row['sample_id']}: {row['message']}",
         )
+    if len(groups) > _MOST_GROUPS:
+        rest = groups.slice(_MOST_GROUPS)
+        table.add_row(str(pc.sum(rest["count"]).as_py()), f"of {len(rest)} further kinds", "", "", "")
     return table
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.bounded_file import BoundedFile
+
 MAX_FOOTER_BYTES = 32 << 20
 """pyarrow makes up to 80 times as much memory of it."""
 MAX_LIST = 200_000
@@ -39,7 +41,8 @@ class Footer:
 def open_parquet(source: Any, pre_buffer: bool = False) -> pq.ParquetFile:
     """The Parquet file in ``source``, a seekable binary file or one of Arrow's.
 
-    Columns of extension types, also nested ones, have their storage types.
+    Columns of extension types, also nested ones, have their storage types. Those of a `BoundedFile` are read within its
+    bounds.
 
     Args:
         pre_buffer: read the columns that are asked for together, ahead.
@@ -54,7 +57,13 @@ def open_parquet(source: Any, pre_buffer: bool = False) -> pq.ParquetFile:
 
 def read_footer(source: Any) -> Footer:
     """Reads the end of ``source``. Raises as `open_parquet` does."""
-    data = _footer_bytes(source)
+    footer = _footer(_footer_bytes(source))
+    if isinstance(source, BoundedFile):
+        source.bound(footer.metadata)
+    return footer
+
+
+def _footer(data: bytes) -> Footer:
     if data.count(_SCHEMA) == 0:
         return Footer(_metadata(data), as_storage=False)
     # pyarrow's own parser says what the value is, so that nothing in the footer can mean two things

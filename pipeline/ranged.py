@@ -3,11 +3,11 @@ for again."""
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 from pipeline.errors import SampleError, describe
 from pipeline.retrying import Truncated, of_storage, retried
+from pipeline.seekable import Seekable
 
 
 class reading:
@@ -37,7 +37,7 @@ def whole(file: Any, limit: int | None) -> bytes:
     return data
 
 
-class RangedFile(io.RawIOBase):
+class RangedFile(Seekable):
     """A seekable file of fsspec's, open for reading. A range that fails or ends short is continued where it ended.
 
     Reading raises ``SampleError`` (``io``, ``missing``) once the attempts are used up: a decoder must not take a broken
@@ -45,33 +45,12 @@ class RangedFile(io.RawIOBase):
     """
 
     def __init__(self, uri: str, file: Any) -> None:
+        super().__init__(_size(file))
         self.uri, self.file = uri, file
         self.name = "media"
-        self.size = _size(file)
-        self.at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        end = self.size if self.size is not None else 0
-        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: end}[whence]
-        if at < 0:
-            raise ValueError(f"seek to {at}")
-        self.at = at
-        return at
 
     def read(self, size: int | None = -1) -> bytes:
-        wanted = -1 if size is None or size < 0 else size
-        if self.size is not None:
-            rest = max(0, self.size - self.at)
-            wanted = rest if wanted < 0 else min(wanted, rest)
+        wanted = self.wanted(size)
         if wanted == 0:
             return b""
         with reading(self.uri):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,9 +18,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline import parquet, snapshots, storage
+from pipeline.bounded_file import BoundedFile
 from pipeline.errors import ConfigError, TesseraError, describe
 from pipeline.folder import DatasetFolder
 from pipeline.local_files import RefusedFile
+from pipeline.seekable import Seekable
 from pipeline.snapshots import File
 
 BATCH_ROWS = 256
@@ -76,11 +77,11 @@ def check_columns(root: str, shard: File, found: pa.Schema, names: list[str]) ->
             raise _broken(root, shard, f"{count[name]} columns {name!r}")
 
 
-def open_file(root: str, shard: File) -> pa.NativeFile:
+def open_file(root: str, shard: File) -> BoundedFile:
     """The bytes of one file of a snapshot; on an object store reading goes on where a later run moves it."""
     if storage.is_local(root):
-        return _found(root, shard, lambda fs, path: pa.OSFile(path))
-    return pa.PythonFile(_Followed(root, shard), mode="r")
+        return BoundedFile(_found(root, shard, lambda fs, path: io.FileIO(path)))
+    return BoundedFile(_Followed(root, shard))
 
 
 def live_rows(
@@ -180,7 +181,7 @@ def scanner(
     check_rows(root, shard, footer.metadata)
     if footer.as_storage:
         return None
-    fragment = ds.ParquetFileFormat(arrow_extensions_enabled=False).make_fragment(file)
+    fragment = ds.ParquetFileFormat(arrow_extensions_enabled=False).make_fragment(pa.PythonFile(file, mode="r"))
     return fragment.scanner(schema=schema, columns=names, filter=filter, batch_size=batch_size)
 
 
@@ -193,41 +194,29 @@ def _found(root: str, shard: File, opened: Callable[[Any, str], Any]) -> Any:
         return folder.open(snapshots.find(root, shard), opened)
 
 
-class _Followed(io.RawIOBase):
+class _Followed(Seekable):
     """A shard on an object store, which has no open files: moved while it is read, it is found again."""
 
     def __init__(self, root: str, shard: File) -> None:
         self._open = functools.partial(_found, root, shard, lambda fs, path: fs.open(path, "rb"))
-        self._file, self._at = self._open(), 0
+        self._file = self._open()
+        super().__init__(self._file.size)
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
+        wanted = self.wanted(size)
         try:
-            data = self._read(size)
+            data = self._read(wanted)
         except FileNotFoundError:
             self._file.close()
             self._file = self._open()
-            data = self._read(size)
-        self._at += len(data)
+            data = self._read(wanted)
+        self.at += len(data)
         return data
 
     def _read(self, size: int) -> bytes:
-        self._file.seek(self._at)
+        self._file.seek(self.at)
         data: bytes = self._file.read(size)
         return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size}[whence]
-        self._at = start + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
     def close(self) -> None:
         if not self.closed:

@@ -6,6 +6,7 @@ publishing a record that names its files; files without one are not whole work a
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import parquet, snapshots, storage, strict_json
+from pipeline.bounded_file import BoundedFile
 from pipeline.difference import CARRY, CARRY_NOT, EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL
 from pipeline.errors import TRANSIENT_KINDS, StorageError, TesseraError, describe
 from pipeline.folder import DatasetFolder
@@ -219,5 +221,5 @@ def _open(root: str, path: str) -> pq.ParquetFile:
 
 
 def _opened(fs: Any, path: str) -> pq.ParquetFile:
-    file = pa.OSFile(path) if isinstance(fs, LocalFileSystem) else fs.open(path, "rb")
-    return parquet.open_parquet(file, pre_buffer=True)
+    file = io.FileIO(path) if isinstance(fs, LocalFileSystem) else fs.open(path, "rb")
+    return parquet.open_parquet(BoundedFile(file), pre_buffer=True)

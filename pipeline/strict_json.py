@@ -10,6 +10,7 @@ import json
 import math
 import operator
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -18,6 +19,8 @@ from pipeline.errors import ConfigError, one_line
 MAX_DEPTH = 64
 """Of values that are kept as they are."""
 MAX_INT = 2**63 - 1
+MAX_NESTED = 4_000_000
+"""Arrays and objects of a file: an empty one has two bytes there, and 64 in memory."""
 _RESTORE = "restore the file"
 
 
@@ -43,11 +46,12 @@ class Value:
             raise self._error(f"has no {key!r}", "what the writer put there")
         return Value(self.value.get(key, *default), self.file, f"{self.place}.{key}".lstrip("."))
 
-    def items(self) -> list[Value]:
+    def items(self) -> Iterator[Value]:
         """The items of an array."""
         if not isinstance(self.value, list):
             self.fail("an array")
-        return [Value(one, self.file, f"{self.place}[{i}]") for i, one in enumerate(self.value)]
+        for i, one in enumerate(self.value):
+            yield Value(one, self.file, f"{self.place}[{i}]")
 
     def integer(self, least: int = 0, most: int = MAX_INT) -> int:
         if type(self.value) is not int or not least <= self.value <= most:
@@ -115,9 +119,13 @@ def parse(data: bytes | str, file: str) -> Value:
     """The JSON text of ``file``.
 
     Raises:
-        ConfigError: it is no JSON, no UTF-8, nested too deep, or holds a number that is none (``NaN``) or has
-            thousands of digits.
+        ConfigError: it is no JSON, no UTF-8, nested too deep, has too many arrays and objects, or holds a number that
+            is none (``NaN``) or has thousands of digits.
     """
+    text = data.encode(errors="replace") if isinstance(data, str) else data
+    nested = text.count(b"[") + text.count(b"{")
+    if nested > MAX_NESTED:
+        raise ConfigError("path", f"{file!r} has {nested} arrays and objects", f"at most {MAX_NESTED}")
     try:
         return Value(json.loads(data, parse_constant=_no_constant, object_pairs_hook=_once), file)
     except RecursionError:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from pipeline.collate import Collate, Column
+from pipeline.errors import ConfigError
 
 SCHEMA = pa.schema(
     [
@@ -175,3 +177,14 @@ def test_memory_that_may_not_be_written_is_copied(collate: Collate) -> None:
         (tokens, *_) = dict(collate.columns_of(batch))["f_tokens"]
     tokens[0, 0] = 9
     assert batch.column("f_tokens").values.values[0].as_py() == 1
+
+
+def test_a_batch_that_is_nothing_but_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row may have thousands of tokens, and the file is still small."""
+    monkeypatch.setattr("pipeline.collate.MAX_PADDED_BYTES", 1 << 16)
+    column = Column("matrix", "float16", 8, True)
+    one, long = torch.zeros(1, 8, dtype=torch.float16), torch.zeros(100, 8, dtype=torch.float16)
+    with pytest.raises(ConfigError, match=r"batch_size: 64 rows of 'f' take 102400 bytes, .* and hold 2608; smaller"):
+        column.stack("f", [long, *[one] * 63])
+    assert column.stack("f", [long, *[one] * 30])["f"].shape == (31, 100, 8)  # within the bound of all
+    assert column.stack("f", [long] * 90)["f"].shape == (90, 100, 8)  # what it holds

@@ -773,6 +773,39 @@ def test_a_name_that_is_not_utf_8(out: Path, what: str) -> None:
     told(calls[what], path.name, "'utf-8' codec can't decode")
 
 
+@pytest.mark.parametrize("what", ["read", "batches", "torch", "compact", "state", "show", "failures"])
+def test_a_few_bytes_that_claim_gigabytes(out: Path, what: str) -> None:
+    """A dictionary of one long value, which many rows have."""
+    night(out / "v1", RUNS[5], ["y"], {})
+    snapshot = newest(out)
+    values = json.loads(snapshot.read_text())
+    part = "failures" if what == "failures" else "shards"
+    one = values[part][-1]
+    path = out / "v1" / one["path"]
+    table, rows = pq.read_table(path).slice(0, 1), 100_000
+    table = table.take(pa.array(np.zeros(rows, np.int32)))
+    long = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * (1 << 20)]))
+    at = table.column_names.index("source_version")
+    table = table.set_column(at, "source_version", long).replace_schema_metadata(table.schema.metadata)
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    one.update(rows=rows, bytes=path.stat().st_size)
+    snapshot.write_text(json.dumps(values))
+    base = snapshots.newest(str(out / "v1"))
+    assert base is not None
+    calls: dict[str, Callable[[], object]] = {
+        "read": lambda: dataset.open(str(out)).to_arrow(),
+        "batches": lambda: list(dataset.open(str(out)).batches(["source_version"])),
+        "torch": lambda: list(dataset.open(str(out)).to_torch(["source_version"])),
+        "compact": lambda: upkeep.compact(str(out)),
+        "state": lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())),
+        "show": lambda: inspection.show(str(out), 3, _console()),
+        "failures": lambda: dataset.open(str(out)).failures(),
+    }
+    before = pa.total_allocated_bytes()
+    told(calls[what], path.name, "column 'source_version' of row group 1 claims ")
+    assert pa.total_allocated_bytes() - before < 100 << 20
+
+
 # -- the command ----------------------------------------------------------------------------------
 
 

@@ -95,3 +95,18 @@ def test_snapshots_and_versions_are_listed(tmp_path: Path) -> None:
     told = _printed(inspection.show_done, "rewrote", [upkeep.compact(str(tmp_path), "v2")])
     assert told.startswith("v2: 2 files rewritten, 1 deleted rows left out, wrote ")
     assert told.endswith("snapshot 3\n")
+
+
+def test_failures_are_counted_over_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.dataset._FAILURE_ROWS", 2)
+    names = [f"s{i}" for i in range(5)]
+    night(tmp_path / "v1", RUNS[1], names, dict.fromkeys(range(5), "corrupt"))
+    night(tmp_path / "v1", RUNS[2], ["a", "t"], {0: "corrupt", 1: "missing"})
+    lines = [line.split() for line in _printed(inspection.show, str(tmp_path), 0).splitlines()]
+    first = next(i for i, line in enumerate(lines) if line[:1] == ["failures"])
+    assert [(line[0], line[2], line[4]) for line in lines[first + 1 : first + 3]] == [
+        ("6", "corrupt", "a:"),
+        ("1", "missing", "t:"),
+    ]
+    monkeypatch.setattr("pipeline.inspection._MOST_GROUPS", 1)
+    assert "1         of 1 further kinds" in _printed(inspection.show, str(tmp_path), 0)

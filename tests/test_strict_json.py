@@ -41,7 +41,7 @@ def test_what_is_no_json(data: bytes, why: str) -> None:
 
 
 def value(what: Any) -> Value:
-    return strict_json.parse(json.dumps({"x": [what]}), "f.json").member("x").items()[0]
+    return next(strict_json.parse(json.dumps({"x": [what]}), "f.json").member("x").items())
 
 
 @pytest.mark.parametrize("bad", [True, 1.0, -1, 11, "1", None, [], {}, 2**64])
@@ -55,7 +55,7 @@ def test_numbers(bad: Any) -> None:
     assert value(1).number() == 1.0
     assert value(-1.5).number() == -1.5
     refused(lambda: value(bad).number(), "a number")
-    refused(lambda: strict_json.parse("[1e400]", "f").items()[0].number(), "[0] is inf", "a number")
+    refused(lambda: next(strict_json.parse("[1e400]", "f").items()).number(), "[0] is inf", "a number")
 
 
 @pytest.mark.parametrize("bad", [1, None, ["a"], "a" * 5000, "\ud800", "b", "a\n"])
@@ -92,14 +92,14 @@ def test_positions(bad: Any, why: str) -> None:
 
 def test_objects_and_arrays() -> None:
     whole = strict_json.parse(b'{"a": {"b": [1, "c"]}, "n": null}', "f")
-    assert whole.member("a").member("b").items()[1].string() == "c"
+    assert [*whole.member("a").member("b").items()][1].string() == "c"
     assert whole.member("none", 5).integer() == 5
     assert whole.member("n").value is None
     assert list(whole.object()) == ["a", "n"]
     refused(lambda: whole.member("z"), "'f' has no 'z'")
     refused(lambda: whole.member("a").member("b").member("c"), "a.b is an array", "an object")
-    refused(lambda: whole.member("a").items(), "a is an object", "an array")
-    refused(lambda: whole.member("a").member("b").items()[0].object(), "a.b[0] is 1")
+    refused(lambda: next(whole.member("a").items()), "a is an object", "an array")
+    refused(lambda: next(whole.member("a").member("b").items()).object(), "a.b[0] is 1")
 
 
 def test_plain_values() -> None:
@@ -117,3 +117,10 @@ def test_plain_values() -> None:
 def test_a_long_value_is_cut_in_the_message() -> None:
     refused(lambda: value("x" * 10**6).integer(), "'xxxx")
     refused(lambda: value("\x1b[2J").integer(), "[2J")
+
+
+def test_empty_arrays_by_the_million() -> None:
+    """Two bytes each, and 64 in memory."""
+    data = b"[" + b"[]," * strict_json.MAX_NESTED + b"1]"
+    refused(lambda: strict_json.parse(data, "f.json"), "'f.json' has 4000001 arrays and objects", "at most 4000000")
+    refused(lambda: strict_json.parse(data.decode(), "f.json"), "has 4000001 arrays and objects")

@@ -23,7 +23,7 @@ from fsspec.utils import infer_compression
 
 from pipeline import parquet, storage
 from pipeline.errors import ConfigError, SampleError, describe, one_line
-from pipeline.sources._pages import MAX_PAGE_BYTES, CheckedFile
+from pipeline.sources._checked import CheckedFile
 
 _EXTENSIONS = {
     ".parquet": "parquet",
@@ -42,6 +42,8 @@ _BATCH_BYTES = 64 << 20
 """What a batch of a Parquet file may take, unless one row takes more."""
 _LINES_BYTES = 16 << 20
 """So many bytes of JSON lines become columns together."""
+MAX_PAGE_BYTES = 256 << 20
+"""Of a page of Parquet, decompressed, where no longer value is allowed."""
 _RATIO = 64
 """Nested values may take so many times their bytes in the file, at least."""
 _TOTAL_BYTES, _TOTAL_RATIO = 1 << 30, 100

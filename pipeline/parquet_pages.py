@@ -2,8 +2,7 @@
 
 A file of some kilobytes can hold a page that decompresses to gigabytes, or a dictionary of one long value that
 millions of rows point to. Of both, the page's header and the dictionary tell how much it is; the file's footer may say
-anything. So the bytes of each column are read here first, their headers are looked at, and the same bytes are handed
-to pyarrow.
+anything.
 
 Page headers are Thrift structs in the compact protocol:
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
@@ -11,7 +10,6 @@ https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thr
 
 from __future__ import annotations
 
-import io
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +22,8 @@ DATA, DICTIONARY, DATA_V2 = 0, 2, 3
 _HEADERS = {DATA: 5, DICTIONARY: 7, DATA_V2: 8}
 """Type -> the field of its own header."""
 _DELTA_BYTE_ARRAY = 7
-_PADDING = 100
+PADDING = 100
 """pyarrow reads so many bytes more of files of an old writer."""
-MAX_CHUNK_BYTES = 2 << 30
-"""Of a column in a row group, as it lies in the file: pyarrow reads it whole."""
-MAX_PAGE_BYTES = 256 << 20
-"""Of a page, decompressed, where no longer value is allowed."""
 _LENGTH = struct.Struct("<I")
 _MAX_DEPTH = 16
 
@@ -46,109 +40,34 @@ class Page:
     uncompressed: int
     values: int
     encoding: int
+    level_encodings: tuple[int, int] = (0, 0)
+    """Of definition and repetition, in a `DATA` page."""
+    definition_bytes: int = 0
+    """Of the levels in a `DATA_V2` page."""
+    repetition_bytes: int = 0
 
 
-@dataclass
-class Chunk:
-    """One column of one row group."""
+def chunk_place(column: pq.ColumnChunkMetaData, size: int) -> tuple[int, int]:
+    """Where pyarrow reads a column of a row group in a file of ``size`` bytes, and how much.
 
-    path: str
-    values: int
-    """Over all pages; more than rows where values are nested."""
-    size: int
-    """Bytes in the file."""
-    page_bytes: int
-    """The largest page, decompressed."""
-    value_bytes: int
-    """No value that many rows may share is longer: one of a dictionary, or a prefix."""
-
-
-class CheckedFile(io.RawIOBase):
-    """A binary file whose column chunks are looked at before pyarrow gets them: `look` reads them, and only they can be
-    read, once."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-        self.size = int(file.seek(0, 2) or file.tell())
-        self.at = 0
-        self.ready: dict[int, bytes] | None = None
-        """Start of a chunk -> its bytes. None: the footer is being read, and all can be."""
-
-    def look(self, metadata: pq.FileMetaData, group: int, number: int, small: int) -> Chunk:
-        """Read column ``number`` of a row group, and its pages' headers.
-
-        Args:
-            small: a dictionary of no more bytes is not decoded to see how long its values are.
-
-        Raises:
-            ValueError: they claim what cannot be.
-        """
-        column = metadata.row_group(group).column(number)
-        start, size = _place(column)
-        if not (start >= 4 and 0 <= size <= self.size - start):
-            raise ValueError(f"column {column.path_in_schema!r} claims bytes {start} to {start + size} of {self.size}")
-        if size > MAX_CHUNK_BYTES:
-            raise ValueError(
-                f"column {column.path_in_schema!r} has {size} bytes in row group {group + 1}, over {MAX_CHUNK_BYTES}: "
-                "write smaller row groups"
-            )
-        self.file.seek(start)
-        data = self.file.read(min(size + _PADDING, self.size - start))
-        self.ready = self.ready or {}
-        self.ready[start] = data
-        pages = _pages(data, column.num_values)
-        return Chunk(
-            path=column.path_in_schema,
-            values=sum(page.values for page in pages if page.kind != DICTIONARY),
-            size=size,
-            page_bytes=max((page.uncompressed for page in pages), default=0),
-            value_bytes=max((_value_bytes(page, data, column, small) for page in pages), default=0),
-        )
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
-        return self.at
-
-    def read(self, size: int | None = -1) -> Any:
-        wanted = max(0, self.size - self.at) if size is None or size < 0 else size
-        if self.ready is None:
-            self.file.seek(self.at)
-            data = self.file.read(wanted)
-        elif wanted == 0:
-            data = b""
-        else:
-            held = self.ready.pop(self.at, b"")
-            if len(held) < min(wanted, self.size - self.at):
-                raise ValueError(f"bytes {self.at} to {self.at + wanted} are read that no column was said to have")
-            data = held if len(held) == wanted else memoryview(held)[:wanted]
-        self.at += len(data)
-        return data
-
-    def close(self) -> None:
-        if not self.closed:
-            self.file.close()
-        super().close()
-
-
-def _place(column: pq.ColumnChunkMetaData) -> tuple[int, int]:
-    """Where pyarrow reads it."""
+    Raises:
+        ValueError: the footer claims what cannot be.
+    """
     start, first = column.data_page_offset, column.dictionary_page_offset
     if column.has_dictionary_page and first is not None and 0 < first < start:
         start = first
-    return start, column.total_compressed_size
+    length = column.total_compressed_size
+    if not (start >= 4 and 0 <= length <= size - start):
+        raise ValueError(f"column {column.path_in_schema!r} claims bytes {start} to {start + length} of {size}")
+    return start, length
 
 
-def _pages(data: bytes, values: int) -> list[Page]:
-    """Pages until all ``values`` are there, which is where pyarrow stops too."""
+def pages(data: Any, values: int) -> list[Page]:
+    """Pages of a column of a row group until all ``values`` are there, which is where pyarrow stops too.
+
+    Raises:
+        ValueError: a header that is none, or that claims what cannot be.
+    """
     found: list[Page] = []
     at, seen = 0, 0
     while seen < values and at < len(data):
@@ -161,8 +80,9 @@ def _pages(data: bytes, values: int) -> list[Page]:
     return found
 
 
-def _value_bytes(page: Page, data: bytes, column: pq.ColumnChunkMetaData, small: int) -> int:
-    """No value that the page holds once, and many rows may have, is longer than this."""
+def shared_bytes(page: Page, data: Any, column: pq.ColumnChunkMetaData, small: int) -> int:
+    """No value that the page holds once, and many rows may have, is longer than this: one of a dictionary, or a
+    prefix. A dictionary of at most ``small`` bytes is not decoded to see how long its values are."""
     if column.physical_type != "BYTE_ARRAY":
         return 0
     if page.kind != DICTIONARY:
@@ -170,12 +90,18 @@ def _value_bytes(page: Page, data: bytes, column: pq.ColumnChunkMetaData, small:
     return page.uncompressed if page.uncompressed <= small else _longest(page, data, column.compression)
 
 
-def _longest(page: Page, data: bytes, codec: str) -> int:
+def decompressed(content: Any, codec: str, size: int) -> Any:
+    """What a page holds. ``codec``: as pyarrow names it in a footer. Raises as `pyarrow.decompress` does."""
+    if codec == "UNCOMPRESSED":
+        return content
+    return pa.decompress(content, size, "lz4_raw" if codec == "LZ4" else codec.lower(), asbytes=True)
+
+
+def _longest(page: Page, data: Any, codec: str) -> int:
     """Bytes of the longest string of a dictionary; where that cannot be told, of all of it."""
     content = data[page.start : page.start + page.size]
     try:
-        if codec != "UNCOMPRESSED":
-            content = pa.decompress(content, page.uncompressed, codec.lower(), asbytes=True)
+        content = decompressed(content, codec, page.uncompressed)
     except (ValueError, OSError, pa.ArrowException, NotImplementedError):
         return page.uncompressed
     at, most, end = 0, 0, len(content)
@@ -191,7 +117,7 @@ def _longest(page: Page, data: bytes, codec: str) -> int:
 class _Header:
     """A struct of Thrift's compact protocol, as far as a page's header needs it."""
 
-    def __init__(self, data: bytes, at: int) -> None:
+    def __init__(self, data: Any, at: int) -> None:
         self.data, self.at = data, at
 
     def page(self) -> Page:
@@ -203,7 +129,12 @@ class _Header:
         if not isinstance(header, dict):
             raise ValueError("a page's header does not say what is in it")
         values, encoding = self._number(header, 1), self._number(header, 4 if kind == DATA_V2 else 2)
-        return Page(kind, self.at, size, uncompressed, values, encoding)
+        found_page = Page(kind, self.at, size, uncompressed, values, encoding)
+        if kind == DATA:
+            found_page.level_encodings = (self._number(header, 3), self._number(header, 4))
+        elif kind == DATA_V2:
+            found_page.definition_bytes, found_page.repetition_bytes = self._number(header, 5), self._number(header, 6)
+        return found_page
 
     @staticmethod
     def _number(found: dict[int, Any], key: int) -> int:
@@ -216,7 +147,7 @@ class _Header:
         if self.at >= len(self.data):
             raise ValueError("a page's header breaks off")
         self.at += 1
-        return self.data[self.at - 1]
+        return int(self.data[self.at - 1])
 
     def _varint(self) -> int:
         value = shift = 0

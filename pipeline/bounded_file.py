@@ -1,0 +1,201 @@
+"""A shard on its way to pyarrow: what its columns will take in memory is known before they are decoded.
+
+A shard may come from somebody else, and kilobytes can claim gigabytes (`pipeline.parquet_pages`). Tessera's own row
+groups hold ``row_group_bytes`` in memory, or one row. So a row group that takes more than `MAX_BYTES`, and more than
+`MAX_RATIO` times its bytes in the file, is refused; how long it may be is no limit.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.parquet_levels import Padded, padded, padding
+from pipeline.parquet_pages import DATA, DATA_V2, DICTIONARY, PADDING, Page, chunk_place, pages, shared_bytes
+from pipeline.seekable import Seekable
+
+MAX_BYTES = 1 << 30
+"""Of the columns of a row group that are read, decoded, whatever they have in the file."""
+MAX_RATIO = 100
+"""Of the same, to their bytes in the file, beyond that."""
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
+_LEVEL_BYTES = 4
+"""Of a value's definition and repetition."""
+_OFFSET_BYTES = 8
+_PLAIN, _DELTA_LENGTH_BYTE_ARRAY = 0, 6
+_BATCH_ROWS = 1 << 16
+
+
+class BoundedFile(Seekable):
+    """A binary file of Parquet whose column chunks are looked at when they are read. Reading raises ``ValueError`` for
+    a row group that takes more than it may.
+
+    Args:
+        file: a raw file, open for reading; closed with this one.
+    """
+
+    size: int
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(int(file.seek(0, 2) or file.tell()))
+        self._file = file
+        self._metadata: pq.FileMetaData | None = None
+        self._starts: list[int] = []
+        self._chunks: dict[int, list[tuple[int, int, int]]] = {}
+        """Start -> (bytes, row group, column)."""
+        self._padded: list[list[Padded]] = []
+        self._seen: set[tuple[int, int]] = set()
+        self._decoded: dict[int, int] = defaultdict(int)
+        self._stored: dict[int, int] = defaultdict(int)
+
+    def bound(self, metadata: pq.FileMetaData) -> None:
+        """From here on only the footer and whole columns of ``metadata`` can be read, and these within the bounds."""
+        self._metadata, self._padded = metadata, padded(metadata.schema)
+        self._chunks = {}
+        for group in range(metadata.num_row_groups):
+            row_group = metadata.row_group(group)
+            for number in range(row_group.num_columns):
+                start, size = chunk_place(row_group.column(number), self.size)
+                self._chunks.setdefault(start, []).append((size, group, number))
+        self._starts = sorted(self._chunks)
+
+    def read(self, size: int | None = -1) -> Any:
+        wanted = self.wanted(size)
+        at = self.at
+        self._file.seek(at)
+        data = _read(self._file, wanted)
+        self.at += len(data)
+        if self._metadata is not None and wanted:
+            self._look(at, data)
+        return data
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+    def _look(self, at: int, data: Any) -> None:
+        """Columns that begin in ``data``, which is what lies at ``at``: pyarrow reads one, or some that are
+        neighbours."""
+        end = at + len(data)
+        if at not in self._chunks:
+            if end == self.size:
+                return  # the footer
+            raise ValueError(f"bytes {at} to {end} are read that no column was said to have")
+        view = memoryview(data).cast("B")
+        for start in self._starts[bisect.bisect_left(self._starts, at) :]:
+            if start >= end:
+                break
+            for size, group, number in self._chunks[start]:
+                if start + size <= end:
+                    self._count(group, number, start, view[start - at : start - at + size + PADDING])
+                elif start == at:
+                    raise ValueError(f"bytes {at} to {end} are read of a column that has {size}")
+
+    def _count(self, group: int, number: int, start: int, data: memoryview) -> None:
+        if (group, number) in self._seen:
+            return
+        assert self._metadata is not None
+        column, leaf = self._metadata.row_group(group).column(number), self._metadata.schema.column(number)
+        stored = self._stored[group] + column.total_compressed_size
+        left = max(MAX_BYTES, MAX_RATIO * stored) - self._decoded[group]
+        takes = _decoded(data, column, leaf, self._padded[number], left)
+        if takes > left and column.physical_type == "BYTE_ARRAY":
+            takes = self._exactly(group, start, data, column.path_in_schema, left)
+        if takes > left:
+            raise ValueError(
+                f"column {column.path_in_schema!r} of row group {group + 1} claims {takes} bytes in memory, "
+                f"and has {column.total_compressed_size} in the file"
+            )
+        self._seen.add((group, number))
+        self._stored[group] = stored
+        self._decoded[group] += takes
+
+    def _exactly(self, group: int, start: int, data: memoryview, path: str, left: int) -> int:
+        """Bytes of the strings of a column, each as often as it is there: read as a dictionary, they are not copied."""
+        alone = pq.ParquetFile(
+            pa.PythonFile(_Piece(start, data, self.size), mode="r"),
+            metadata=self._metadata,
+            read_dictionary=[path],
+            arrow_extensions_enabled=False,
+        )
+        total = 0
+        for batch in alone.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[path], use_threads=False):
+            total += batch.nbytes + _string_bytes(batch.column(0))
+            if total > left:
+                break
+        return total
+
+
+class _Piece(Seekable):
+    """A file of which only one piece is there."""
+
+    size: int
+
+    def __init__(self, start: int, data: memoryview, size: int) -> None:
+        super().__init__(size)
+        self._start, self._data = start, data
+
+    def read(self, size: int | None = -1) -> Any:
+        wanted = self.wanted(size)
+        first = self.at - self._start
+        if first < 0 or first + wanted > len(self._data):
+            raise ValueError(f"bytes {self.at} to {self.at + wanted} are not of this column")
+        self.at += wanted
+        return self._data[first : first + wanted]
+
+
+def _read(file: Any, wanted: int) -> Any:
+    """All that is asked for, or what is there; in Arrow's own memory where the file can fill a buffer."""
+    if not hasattr(file, "readinto"):
+        return file.read(wanted)
+    buffer = pa.allocate_buffer(wanted)
+    view, got = memoryview(buffer).cast("B"), 0
+    while got < wanted and (more := file.readinto(view[got:])):
+        got += more
+    return buffer if got == wanted else buffer.slice(0, got)
+
+
+def _decoded(
+    data: memoryview, column: pq.ColumnChunkMetaData, leaf: pq.ColumnSchema, nulls: list[Padded], left: int
+) -> int:
+    """Bytes that a column of a row group takes at most: of strings that rows share, as if all were the longest."""
+    found = pages(data, column.num_values)
+    values = sum(page.values for page in found if page.kind != DICTIONARY)
+    levels = _LEVEL_BYTES * values if leaf.max_definition_level or leaf.max_repetition_level else 0
+    if nulls:
+        levels += sum(
+            padding(one, data, column.compression, leaf, nulls) for one in found if one.kind in (DATA, DATA_V2)
+        )
+    page = max((page.uncompressed for page in found), default=0)
+    if column.physical_type != "BYTE_ARRAY":
+        return page + levels + values * (_WIDTHS.get(column.physical_type) or max(1, leaf.length or 0))
+    own = sum(page.uncompressed for page in found)
+    small = max(0, left - own) // max(1, values)
+    shared = max((shared_bytes(page, data, column, small) for page in found), default=0)
+    sharing = sum(page.values for page in found if not _owns(page))
+    return page + levels + own + values * _OFFSET_BYTES + sharing * shared
+
+
+def _owns(page: Page) -> bool:
+    """Whether each value of the page is in it as often as it is there."""
+    return page.kind == DICTIONARY or page.encoding in (_PLAIN, _DELTA_LENGTH_BYTE_ARRAY)
+
+
+def _string_bytes(values: pa.Array) -> int:
+    """Of strings that are lists' or structs' too, each as often as it is there."""
+    if pa.types.is_dictionary(values.type):
+        lengths = pc.binary_length(values.dictionary).cast(pa.int64())
+        return pc.sum(lengths.take(values.indices)).as_py() or 0
+    if pa.types.is_struct(values.type):
+        return sum(_string_bytes(values.field(i)) for i in range(values.type.num_fields))
+    if pa.types.is_map(values.type):
+        return _string_bytes(values.keys) + _string_bytes(values.items)
+    if hasattr(values, "flatten"):
+        return _string_bytes(values.flatten())
+    return 0

@@ -1,0 +1,156 @@
+"""How often a vector of fixed length is null in a page of Parquet: in the file that takes some bits, in Arrow the whole
+length. Definition levels: https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE/bit-packing hybrid).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.parquet_pages import DATA_V2, Page, decompressed
+
+_STREAMED = ("ZSTD", "GZIP", "BROTLI")
+"""Codecs of which the beginning can be decompressed alone."""
+_RLE = 3
+_LENGTH = struct.Struct("<I")
+_MAX_RUNS = 1 << 20
+"""Of a page. pyarrow writes one for each change between 8 equal levels."""
+
+
+@dataclass(frozen=True)
+class Padded:
+    """What a null takes: one whose definition level is in ``[least, most]``."""
+
+    least: int
+    most: int
+    bytes: int
+
+
+def padded(schema: pq.ParquetSchema) -> list[list[Padded]]:
+    """For each column of a file, its vectors of fixed length, the outermost first.
+
+    Raises:
+        ValueError: the Arrow schema has not the columns of Parquet's.
+    """
+    found: list[list[Padded]] = []
+    levels: list[int] = []
+    for field in schema.to_arrow_schema():
+        for chain, level in _leaves(field, 0, 0, []):
+            found.append(chain)
+            levels.append(level)
+    if levels != [schema.column(i).max_definition_level for i in range(len(schema))]:
+        raise ValueError("its Arrow schema does not fit its columns")
+    return found
+
+
+def _leaves(field: pa.Field, level: int, slot: int, above: list[tuple[int, int, int]]) -> Iterator[Any]:
+    """(nulls that are padded, definition level) of each column below a field.
+
+    Args:
+        level: definition level of what is around.
+        slot: the same where the list around has an element.
+        above: (least, most, length) of the vectors around.
+    """
+    kind, present = field.type, level + field.nullable
+    if pa.types.is_fixed_size_list(kind):
+        above = [*above, (slot, present - 1, int(kind.list_size))]
+        yield from _leaves(kind.value_field, present + 1, present + 1, above)
+    elif pa.types.is_map(kind):
+        for inner in (kind.key_field, kind.item_field):
+            yield from _leaves(inner, present + 1, present + 1, above)
+    elif pa.types.is_struct(kind):
+        for i in range(kind.num_fields):
+            yield from _leaves(kind.field(i), present, slot, above)
+    elif hasattr(kind, "value_field"):
+        yield from _leaves(kind.value_field, present + 1, present + 1, above)
+    else:
+        width, chain = _width(kind), []
+        for least, most, length in reversed(above):
+            width *= length
+            if least <= most:
+                chain.append(Padded(least, most, width))
+        yield chain[::-1], present
+
+
+def _width(kind: pa.DataType) -> int:
+    try:
+        return max(1, int(kind.bit_width) // 8)
+    except ValueError:
+        return 8
+
+
+def padding(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema, nulls: list[Padded]) -> int:
+    """Bytes that the nulls of a page take at most.
+
+    Raises:
+        ValueError: definition levels that no writer makes.
+    """
+    width = leaf.max_definition_level.bit_length()
+    counts = np.zeros(1 << width, np.int64)
+    left = page.values
+    for number, (levels, times) in enumerate(_runs(_definition(page, data, codec, leaf), width)):
+        if number == _MAX_RUNS:
+            raise ValueError(f"a page has more than {_MAX_RUNS} runs of levels")
+        counts += np.bincount(levels[:left], minlength=len(counts)) * min(times, left)
+        left -= min(left, len(levels) * times)
+        if not left:
+            break
+    return sum(int(counts[one.least : one.most + 1].sum()) * one.bytes for one in nulls)
+
+
+def _definition(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema) -> bytes:
+    """The definition levels of a page, as they are encoded."""
+    content = data[page.start : page.start + page.size]
+    if page.kind == DATA_V2:
+        first, second = page.repetition_bytes, page.definition_bytes
+        if first < 0 or second < 0 or first + second > page.size:
+            raise ValueError("a page claims more levels than it has")
+        return bytes(content[first : first + second])
+    if page.level_encodings != (_RLE, _RLE):
+        raise ValueError("a page has levels of an old encoding")
+    if codec in _STREAMED:
+        return _second(pa.CompressedInputStream(pa.BufferReader(content), codec.lower()), leaf)
+    return _second(pa.BufferReader(decompressed(content, codec, page.uncompressed)), leaf)
+
+
+def _second(stream: Any, leaf: pq.ColumnSchema) -> bytes:
+    """The definition levels, which come after those of repetition if there are any."""
+    found = b""
+    for _ in range(2 if leaf.max_repetition_level else 1):
+        head = stream.read(4)
+        if len(head) < 4:
+            raise ValueError("a page's levels break off")
+        found = stream.read(_LENGTH.unpack(head)[0])
+    return found
+
+
+def _runs(data: bytes, width: int) -> Iterator[tuple[np.ndarray, int]]:
+    """(levels, how often they follow one another)."""
+    at = 0
+    while at < len(data):
+        head = shift = 0
+        while at < len(data):
+            byte = data[at]
+            at += 1
+            head |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80 or shift > 63:
+                break
+        if head & 1:
+            size = (head >> 1) * width
+            bits = np.unpackbits(np.frombuffer(data[at : at + size], np.uint8), bitorder="little")
+            packed = bits[: len(bits) // width * width].reshape(-1, width)
+            yield packed.astype(np.int64) @ (1 << np.arange(width)), 1
+        else:
+            size = (width + 7) // 8
+            level = int.from_bytes(data[at : at + size], "little")
+            if level >= 1 << width:
+                raise ValueError("a page has a level that is too high")
+            yield np.array([level]), head >> 1
+        at += size

@@ -1,0 +1,91 @@
+"""A manifest's Parquet file: what its pages claim is seen before pyarrow decodes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.parquet_pages import DICTIONARY, PADDING, chunk_place, pages, shared_bytes
+from pipeline.seekable import Seekable
+
+MAX_CHUNK_BYTES = 2 << 30
+"""Of a column in a row group, as it lies in the file: pyarrow reads it whole."""
+
+
+@dataclass
+class Chunk:
+    """One column of one row group."""
+
+    path: str
+    values: int
+    """Over all pages; more than rows where values are nested."""
+    size: int
+    """Bytes in the file."""
+    page_bytes: int
+    """The largest page, decompressed."""
+    value_bytes: int
+    """No value that many rows may share is longer: one of a dictionary, or a prefix."""
+
+
+class CheckedFile(Seekable):
+    """A binary file whose column chunks are looked at before pyarrow gets them: `look` reads them, and only they can be
+    read, once."""
+
+    size: int
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(int(file.seek(0, 2) or file.tell()))
+        self.file = file
+        self.ready: dict[int, bytes] | None = None
+        """Start of a chunk -> its bytes. None: the footer is being read, and all can be."""
+
+    def look(self, metadata: pq.FileMetaData, group: int, number: int, small: int) -> Chunk:
+        """Read column ``number`` of a row group, and its pages' headers.
+
+        Args:
+            small: a dictionary of no more bytes is not decoded to see how long its values are.
+
+        Raises:
+            ValueError: they claim what cannot be.
+        """
+        column = metadata.row_group(group).column(number)
+        start, size = chunk_place(column, self.size)
+        if size > MAX_CHUNK_BYTES:
+            raise ValueError(
+                f"column {column.path_in_schema!r} has {size} bytes in row group {group + 1}, over {MAX_CHUNK_BYTES}: "
+                "write smaller row groups"
+            )
+        self.file.seek(start)
+        data = self.file.read(min(size + PADDING, self.size - start))
+        self.ready = self.ready or {}
+        self.ready[start] = data
+        found = pages(data, column.num_values)
+        return Chunk(
+            path=column.path_in_schema,
+            values=sum(page.values for page in found if page.kind != DICTIONARY),
+            size=size,
+            page_bytes=max((page.uncompressed for page in found), default=0),
+            value_bytes=max((shared_bytes(page, data, column, small) for page in found), default=0),
+        )
+
+    def read(self, size: int | None = -1) -> Any:
+        wanted = self.wanted(size)
+        if self.ready is None:
+            self.file.seek(self.at)
+            data = self.file.read(wanted)
+        elif wanted == 0:
+            data = b""
+        else:
+            held = self.ready.pop(self.at, b"")
+            if len(held) < wanted:
+                raise ValueError(f"bytes {self.at} to {self.at + wanted} are read that no column was said to have")
+            data = held if len(held) == wanted else memoryview(held)[:wanted]
+        self.at += len(data)
+        return data
+
+    def close(self) -> None:
+        if not self.closed:
+            self.file.close()
+        super().close()

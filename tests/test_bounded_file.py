@@ -1,0 +1,198 @@
+"""Shards are read as pyarrow alone reads them; what takes more memory than its file could mean is refused unread."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import bounded_file, parquet
+from pipeline.bounded_file import BoundedFile
+from tests import bounded
+
+ROWS = 700
+
+
+def _some(values: list[Any], kind: pa.DataType, seed: int) -> pa.Array:
+    """Of ``values`` by chance, a fifth of them null."""
+    chosen = np.random.default_rng(seed).integers(0, len(values) + len(values) // 4 + 1, ROWS)
+    return pa.array([values[i] if i < len(values) else None for i in chosen], kind)
+
+
+VECTOR = pa.list_(pa.float16(), 3)
+SPACES = pa.list_(pa.list_(pa.float32(), 2), 2)
+PAIR = pa.struct({"v": VECTOR, "s": pa.string()})
+TABLE = pa.table(
+    {
+        "id": [f"row {i}" for i in range(ROWS)],
+        "text": _some(["", "a", "some words", "long " * 200], pa.string(), 1),
+        "large": _some(["x", "y" * 50], pa.large_string(), 2),
+        "bytes": _some([b"", b"\xff" * 9], pa.binary(), 3),
+        "number": _some([0, 1, 2**40], pa.int64(), 4),
+        "flag": _some([True, False], pa.bool_(), 5),
+        "half": _some([0.5, 1.0], pa.float16(), 6),
+        "decimal": _some([1, 2], pa.decimal128(20, 2), 7),
+        "embedding": _some([[0.5] * 8, [], [1.0, None]], pa.list_(pa.float32()), 8),
+        "tokens": _some([[[1.0, 2.0, 3.0]] * 5, [], [None, [1.0, None, 2.0]]], pa.list_(VECTOR), 9),
+        "vector": _some([[1.0, 2.0, 3.0]], VECTOR, 10),
+        "spaces": _some([[[1.0, 2.0], None], [[0.0, 0.0], [1.0, None]]], SPACES, 11),
+        "struct": _some([{"v": [1.0, 2.0, 3.0], "s": "a"}, {"v": None, "s": None}], PAIR, 12),
+        "list of structs": _some([[{"v": None}, None, {"v": [1.0, 2.0, 3.0]}], []], pa.list_(PAIR), 13),
+        "words": _some([["a", None, "b" * 40], []], pa.list_(pa.string()), 14),
+        "map": _some([[("k", [1.0, 2.0, 3.0]), ("l", None)], []], pa.map_(pa.string(), VECTOR), 15),
+        "large list": _some([[1, 2], [None]], pa.large_list(pa.int32()), 16),
+        "null": pa.nulls(ROWS),
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd", "snappy", "gzip", "lz4", "brotli"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_what_is_read_is_what_pyarrow_reads(tmp_path: Path, codec: str, version: str, dictionary: bool) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        TABLE,
+        path,
+        compression=codec,
+        data_page_version=version,
+        use_dictionary=dictionary,
+        row_group_size=300,
+        data_page_size=500,
+        write_batch_size=50,
+    )
+    wanted = pq.read_table(path)
+    for pre_buffer in (False, True):
+        file = BoundedFile(io.FileIO(path))
+        assert parquet.open_parquet(file, pre_buffer).read(use_threads=False).equals(wanted)
+        for group in range(3):
+            part = wanted.slice(group * 300, 300)
+            assert part.nbytes <= file._decoded[group] < 30 * part.nbytes
+    some = ["tokens", "id"]
+    file = BoundedFile(io.FileIO(path))
+    batches = list(parquet.open_parquet(file).iter_batches(64, row_groups=[1, 2], columns=some, use_threads=False))
+    assert pa.Table.from_batches(batches).select(some).equals(wanted.slice(300).select(some))
+    file = BoundedFile(io.FileIO(path))
+    parquet.read_footer(file)
+    fragment = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, mode="r"))
+    assert fragment.scanner(columns=some).to_table().equals(wanted.select(some))
+
+
+def test_a_file_that_has_no_descriptor_is_read_too(tmp_path: Path) -> None:
+    pq.write_table(TABLE, tmp_path / "a.parquet")
+
+    class Remote:
+        def __init__(self, data: bytes) -> None:
+            self.file = io.BytesIO(data)
+
+        def seek(self, *place: int) -> int:
+            return self.file.seek(*place)
+
+        def read(self, size: int) -> bytes:
+            return self.file.read(size)
+
+    file = BoundedFile(Remote((tmp_path / "a.parquet").read_bytes()))
+    assert parquet.open_parquet(file).read().equals(TABLE)
+
+
+def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+    return parquet.open_parquet(BoundedFile(io.FileIO(path))).read(columns)
+
+
+LONG = "x" * (1 << 20)
+INDICES = pa.array(np.zeros(100_000, np.int32))
+BOMBS: dict[str, Any] = {
+    "a long value of a dictionary": pa.DictionaryArray.from_arrays(INDICES, pa.array([LONG])),
+    "the same in lists": pa.ListArray.from_arrays(
+        pa.array(np.arange(0, 100_001, 100, np.int32)), pa.DictionaryArray.from_arrays(INDICES, pa.array([LONG]))
+    ),
+    "zeros": pa.array(np.zeros(3 << 20, np.float64)),
+    "zeros in one list": pa.ListArray.from_arrays(pa.array([0, 3 << 20], pa.int32()), np.zeros(3 << 20, np.float64)),
+    "one long string": pa.array(["x" * (24 << 20)]),
+    "nulls": pa.nulls(6 << 20, pa.int32()),
+    "null vectors": pa.nulls(1000, pa.list_(pa.float32(), 6000)),
+    "lists of null vectors": pa.ListArray.from_arrays(
+        pa.array([0, 1000], pa.int32()), pa.nulls(1000, pa.list_(pa.float32(), 6000))
+    ),
+}
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_bomb_is_refused(tmp_path: Path, kind: str, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_file, "MAX_BYTES", 20 << 20)
+    table, options = pa.table({"a": BOMBS[kind]}), {"compression": "zstd", "data_page_version": version}
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=8 << 20, **options)
+    before = pa.total_allocated_bytes()
+    with pytest.raises(ValueError, match=r"column 'a.*' of row group 1 claims \d+ bytes in memory, and has \d+ in"):
+        _read(tmp_path / "a.parquet")
+    assert pa.total_allocated_bytes() - before < 4 << 20
+
+
+def test_half_of_a_bomb_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound is of a row group."""
+    monkeypatch.setattr(bounded_file, "MAX_BYTES", 20 << 20)
+    table = pa.table({"a": np.zeros(4 << 20), "b": np.zeros(4 << 20)})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=1 << 20)
+    assert _read(tmp_path / "a.parquet", ["a"]).equals(table.select(["a"]))
+    with pytest.raises(ValueError, match="column 'b' of row group 1"):
+        _read(tmp_path / "a.parquet")
+
+
+def test_what_the_file_itself_is_worth_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_file, "MAX_BYTES", 1000)
+    table = pa.table({"a": np.random.default_rng(0).standard_normal(100_000)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert _read(tmp_path / "a.parquet").equals(table)
+
+
+def test_one_long_text_among_many_short_ones_is_no_bomb(tmp_path: Path) -> None:
+    """As if all were the longest they would take 100 GB."""
+    table = pa.table({"a": [LONG] + ["short", "words"] * 50_000})
+    pq.write_table(table, tmp_path / "a.parquet")
+    file = BoundedFile(io.FileIO(tmp_path / "a.parquet"))
+    assert parquet.open_parquet(file).read().equals(table)
+    assert table.nbytes <= file._decoded[0] < 4 * table.nbytes
+    lists = pa.table({"a": [[LONG], *([["short", "words"]] * 50_000)]})
+    pq.write_table(lists, tmp_path / "b.parquet")
+    assert _read(tmp_path / "b.parquet").equals(lists)
+
+
+def test_only_columns_are_read(tmp_path: Path) -> None:
+    pq.write_table(TABLE, tmp_path / "a.parquet")
+    file = BoundedFile(io.FileIO(tmp_path / "a.parquet"))
+    metadata = parquet.read_footer(file).metadata
+    start = metadata.row_group(0).column(0).data_page_offset
+    for place, size in ((start + 1, 10), (4, 2)):
+        file.seek(place)
+        with pytest.raises(ValueError, match="are read"):
+            file.read(size)
+
+
+def test_columns_beyond_the_file_s_end(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": range(9000)}), tmp_path / "a.parquet", compression="none")
+    data = (tmp_path / "a.parquet").read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1" + data[-8 - length :])
+    with pytest.raises(ValueError, match="column 'a' claims bytes"):
+        _read(tmp_path / "a.parquet")
+
+
+def test_the_whole_of_it_takes_no_memory(tmp_path: Path) -> None:
+    """4 kB that claim 100 GB, with the bounds that hold."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": BOMBS["a long value of a dictionary"]}), path, compression="zstd", store_schema=False)
+    done = bounded.run(
+        "import io, sys\nfrom pipeline import parquet\nfrom pipeline.bounded_file import BoundedFile\n"
+        "try: parquet.open_parquet(BoundedFile(io.FileIO(sys.argv[1]))).read()\n"
+        "except ValueError as error: print(error)",
+        path,
+    )
+    assert "column 'a' of row group 1 claims 68" in done.out
+    assert done.peak_mb < 400
