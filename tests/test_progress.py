@@ -8,10 +8,11 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pytest
@@ -51,12 +52,10 @@ def test_the_first_row_is_timed_without_a_terminal(ray_session: Any) -> None:
 def test_a_terminal_shows_the_sums_of_all_workers(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
-    reader, writer = pty.openpty()
-    with os.fdopen(writer, "w") as terminal, Progress(8, terminal) as progress:
+    with _terminal() as (terminal, shown), Progress(8, terminal) as progress:
         ray_session.get([progress.actor.add.remote(1, 5, 2) for _ in range(3)])
         time.sleep(1.5)
-    shown = _drain(reader)
-    assert "3/8 samples · 15 rows · 6 failed" in shown
+    assert "3/8 samples · 15 rows · 6 failed" in "".join(shown)
 
 
 def test_a_run_outlives_its_display(ray_session: Any) -> None:
@@ -65,15 +64,26 @@ def test_a_run_outlives_its_display(ray_session: Any) -> None:
         time.sleep(0.5)
 
 
-def _drain(reader: int) -> str:
-    """What a terminal was sent, without its control codes."""
-    os.set_blocking(reader, False)
-    data = b""
-    with contextlib.suppress(OSError):  # Linux: the other end is closed
-        while more := os.read(reader, 1 << 16):
-            data += more
-    os.close(reader)
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode()).replace("\r", "\n")
+@contextlib.contextmanager
+def _terminal() -> Iterator[tuple[TextIO, list[str]]]:
+    """A terminal, and what it was sent, without its control codes; it takes that at once, since its buffer is small."""
+    reader, writer = pty.openpty()
+    data, shown = bytearray(), list[str]()
+
+    def drain() -> None:
+        with contextlib.suppress(OSError):  # Linux: the other end is closed
+            while more := os.read(reader, 1 << 16):
+                data.extend(more)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    try:
+        with os.fdopen(writer, "w") as terminal:
+            yield terminal, shown
+    finally:
+        thread.join()
+        os.close(reader)
+        shown.append(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode()).replace("\r", "\n"))
 
 
 @contextlib.contextmanager
