@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
+import secrets
 import stat
 from collections.abc import Iterator
 
@@ -140,7 +140,40 @@ def remove_folder(root: str, path: str) -> None:
     """Delete a folder with all that is in it. Links inside are deleted, not followed."""
     with parent(root, path) as (folder, name):
         _check_kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode, f"{root}/{path}")
-        shutil.rmtree(name, dir_fd=folder)
+        opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            _empty(opened)
+        finally:
+            os.close(opened)
+        os.rmdir(name, dir_fd=folder)
+
+
+def _empty(folder: int) -> None:
+    """Delete all that is in an open folder. What lies deeper is moved up first: a tree of thousands of levels has no
+    paths, and as many open folders no process may have."""
+    mark, count = secrets.token_hex(8), 0
+    todo = _unlinked(folder)
+    while todo:
+        name = todo.pop()
+        opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            for below in _unlinked(opened):
+                todo.append(f"{mark}-{count}")
+                count += 1
+                os.rename(below, todo[-1], src_dir_fd=opened, dst_dir_fd=folder)
+        finally:
+            os.close(opened)
+        os.rmdir(name, dir_fd=folder)
+
+
+def _unlinked(folder: int) -> list[str]:
+    """Delete the files and links of an open folder; the names of the folders in it."""
+    with os.scandir(folder) as found:
+        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+    for name, is_folder in entries:
+        if not is_folder:
+            os.unlink(name, dir_fd=folder)
+    return [name for name, is_folder in entries if is_folder]
 
 
 def move(root: str, source: str, target: str) -> None:

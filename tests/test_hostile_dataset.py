@@ -26,6 +26,7 @@ from pipeline.state import Retry
 from tests import bounded
 from tests.dataset_fixtures import RUNS, ids, night, write
 from tests.sinks.test_shards import FIELDS
+from tests.test_local_files import deep
 
 pytestmark = pytest.mark.timeout(120)
 Change = Callable[[dict[str, Any]], object]
@@ -804,6 +805,17 @@ def test_a_few_bytes_that_claim_gigabytes(out: Path, what: str) -> None:
     before = pa.total_allocated_bytes()
     told(calls[what], path.name, "column 'source_version' of row group 1 claims ")
     assert pa.total_allocated_bytes() - before < 100 << 20
+
+
+def test_a_deep_tree_in_what_a_run_left_is_vacuumed(out: Path) -> None:
+    left = out / "v1" / "_runs" / "20260101T000000-abcd"
+    (left / "tasks").mkdir(parents=True)
+    (left / "pending").mkdir()
+    deep(left / "tasks", 3000)
+    deep(left / "pending", 3000)
+    upkeep.vacuum(str(out), older_than_s=0)
+    assert not (left / "tasks").exists()
+    assert not (left / "pending").exists()
 
 
 # -- the command ----------------------------------------------------------------------------------

@@ -75,6 +75,28 @@ def test_a_folder_goes_with_the_links_in_it_but_not_with_what_they_point_to(plac
     assert inside(home) == {"key": "secret"}
 
 
+def deep(folder: Path, levels: int) -> None:
+    """Folders one inside the other, deeper than any path can be long, each with a file."""
+    held = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d" * 20, dir_fd=held)
+        below = os.open("d" * 20, os.O_RDONLY, dir_fd=held)
+        os.close(held)
+        held = below
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=held))
+        os.symlink("file", "link", dir_fd=held)
+    os.close(held)
+
+
+def test_a_tree_that_has_no_paths_is_removed(places: tuple[Path, Path]) -> None:
+    root, home = places
+    deep(root / "in", 3000)
+    os.mkfifo(root / "in" / "pipe")
+    local_files.remove_folder(str(root), "in")
+    assert os.listdir(root) == ["own"]
+    assert inside(home) == {"key": "secret"}
+
+
 @pytest.mark.parametrize("what", DOES)
 @pytest.mark.parametrize("path", ["../home/key", "in/../../home/key", "", ".", "in//x", "/etc/passwd", "a\0b"])
 def test_a_path_stays_below(places: tuple[Path, Path], what: str, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import Counter
@@ -256,7 +257,10 @@ class FilesSource:
                 with os.scandir(os.path.join(root, prefix)) as found:
                     entries = sorted(found, key=lambda entry: entry.name)
             except OSError as error:
-                raise self._unlistable(os.path.join(root, prefix), error) from error
+                if error.errno != errno.ENAMETOOLONG:
+                    raise self._unlistable(os.path.join(root, prefix), error) from error
+                yield [(prefix.rstrip("/"), "missing")]  # a folder that has no path; its failure is told
+                continue
             for entry in entries:
                 path, is_link = prefix + entry.name, entry.is_symlink()
                 if is_link and not self.config.follow_symlinks and not _inside(entry.path, real_root):
@@ -269,9 +273,11 @@ class FilesSource:
                 try:
                     status = os.stat(entry.path)
                 except OSError as error:
-                    if not is_link and not isinstance(error, FileNotFoundError):  # passed over, it would be "deleted"
+                    too_long = error.errno == errno.ENAMETOOLONG
+                    if not is_link and not too_long and not isinstance(error, FileNotFoundError):
+                        # passed over, it would be "deleted"
                         raise self._unlistable(entry.path, error) from error
-                    if is_link and self._wanted(path):  # a dangling link is listed, so that its failure is told
+                    if (is_link or too_long) and self._wanted(path):  # a dangling link's failure is told too
                         files.append((path, "missing"))
                     continue
                 own = (status.st_dev, status.st_ino)

@@ -14,8 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import config as configs
-from pipeline import retrying, storage
-from pipeline.errors import ConfigError
+from pipeline import local_files, retrying, storage
+from pipeline.errors import ConfigError, SampleError
 from pipeline.schema import LISTING, ROLES
 from pipeline.sources import files as module
 from pipeline.sources._patterns import Patterns, expand
@@ -298,6 +298,31 @@ def test_a_digest_is_not_taken_of_what_a_link_leads_out_to(tmp_path: Path) -> No
     before = listed(root, version="sha256")["out.txt"]
     (outside / "secret.txt").write_text("another secret")
     assert listed(root, version="sha256")["out.txt"] == before
+
+
+def test_a_path_that_is_too_long_costs_one_sample(tmp_path: Path) -> None:
+    """An archive can hold folders so deep that they have no path any more."""
+    make(tmp_path, "a.txt")
+    held = os.open(tmp_path, os.O_RDONLY)
+    for number in range(30):
+        name = f"{number:02d}" + "x" * 200
+        os.mkdir(name, dir_fd=held)
+        below = os.open(name, os.O_RDONLY, dir_fd=held)
+        os.close(held)
+        held = below
+        for file in ("b" + "y" * 200 + ".txt", "c.txt"):
+            os.close(os.open(file, os.O_CREAT | os.O_WRONLY, dir_fd=held))
+    os.close(held)
+    found = listed(tmp_path)
+    long = {name for name in found if len(str(tmp_path / name)) >= 4096}
+    assert 1 <= len(long) <= 3
+    assert len(found) >= 1 + 2 * 18
+    source = FilesSource(Config(path=str(tmp_path)))
+    for name in long:
+        (uri,) = uris(found[name]).values()
+        with pytest.raises(SampleError, match=r"^io: "):
+            storage.Blob(uri, source.allowed_roots()).open()
+    local_files.remove_folder(str(tmp_path), next(one.name for one in tmp_path.iterdir() if one.is_dir()))
 
 
 def test_links_that_lead_in_a_circle_end(tmp_path: Path) -> None:
