@@ -11,6 +11,8 @@ runs may have done the same window, if a worker of the first outlived its driver
 from __future__ import annotations
 
 import hashlib
+import itertools
+import secrets
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -66,6 +68,11 @@ that are not to be computed, how often what is tried again was tried, and where 
 
 _PARTITIONS = 256
 _IN_MEMORY = 192 << 20
+_HASHED_BYTES = 4096
+"""Of an id."""
+_AT_ONCE_BYTES = 4 << 20
+"""So much of ids is hashed together, which takes 24 times as much memory."""
+_SEED = secrets.randbits(128)
 
 
 @dataclass
@@ -417,7 +424,10 @@ class _Exchange:
 
 
 def partition_of(ids: pa.ChunkedArray) -> np.ndarray:
-    """A partition for each id, [n] int64 below the number of partitions: a polynomial hash over its bytes."""
+    """A partition for each id, [n] int64 below the number of partitions: a polynomial hash over its first bytes.
+
+    Its weights are this process's own, so that nobody can make ids that all fall into one partition.
+    """
     parts = [np.zeros(0, np.int64)]
     for chunk in ids.cast(pa.large_binary()).chunks:
         if not len(chunk):
@@ -425,8 +435,20 @@ def partition_of(ids: pa.ChunkedArray) -> np.ndarray:
         offsets = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
         data = chunk.buffers()[2]
         octets = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
-        parts.append(_hash(octets[offsets[0] : offsets[-1]], offsets - offsets[0]))
+        ends = np.cumsum(np.minimum(np.diff(offsets), _HASHED_BYTES))
+        cuts = np.flatnonzero(np.diff(ends // _AT_ONCE_BYTES)) + 1
+        for first, last in itertools.pairwise([0, *cuts.tolist(), len(chunk)]):
+            parts.append(_hash(*_beginnings(octets, offsets[first : last + 1])))
     return np.concatenate(parts)
+
+
+def _beginnings(octets: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first bytes of each id, and where each one's begin and end."""
+    lengths = np.diff(offsets)
+    if lengths.max(initial=0) <= _HASHED_BYTES:
+        return octets[offsets[0] : offsets[-1]], offsets - offsets[0]
+    pieces = [octets[start : start + min(size, _HASHED_BYTES)] for start, size in zip(offsets, lengths, strict=False)]
+    return np.concatenate(pieces), np.concatenate([[0], np.cumsum([len(one) for one in pieces])])
 
 
 def _hash(octets: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -442,5 +464,5 @@ def _hash(octets: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def _weights(count: int) -> np.ndarray:
-    weights: np.ndarray = np.random.default_rng(0).integers(1, 1 << 63, max(count, 1), np.uint64) | np.uint64(1)
+    weights: np.ndarray = np.random.default_rng(_SEED).integers(1, 1 << 63, max(count, 1), np.uint64) | np.uint64(1)
     return weights

@@ -95,6 +95,7 @@ _PAIR = re.compile(
 )
 _BASIC_OR_BEARER = re.compile(r"\b(bearer|basic)\s+([\w.~+/=-]{16,})", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.-]{0,30}:/{2,}[^\s\"<>`|]+", re.IGNORECASE)
+_IS_URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,30}:/{2,}\S+\s*", re.IGNORECASE)
 _AFTER_URL = "'),.;:]}"
 _MAY_HOLD = re.compile(
     "secret|passw|passphrase|token|key|authorization|signature|bearer|basic|eyJ|hf_|gh[pousr]_|github_|glpat|xox|AIza|"
@@ -118,12 +119,19 @@ def has_secret(url: str) -> bool:
     """
     if "://" not in url:
         return False
-    url = url[:_LONGEST]
+    if len(url) > _LONGEST:
+        step = _LONGEST // 2
+        return any(has_secret(f"x://x/?{url[i : i + _LONGEST - 7]}") for i in range(0, len(url), step))
     plain = _PLAIN.match(url)
     alone = plain is not None and url.find("://", plain.end()) < 0 and "%" not in url and "eyJ" not in url
     if alone and ("=" not in url or all(map(_is_plain_name, _NAME.findall(url)))):
         return False
     return without_secrets_of_url(url) != url
+
+
+def is_url_with_secret(text: str) -> bool:
+    """True for a text that is nothing but a URL, and holds a secret. Words that mention one are none."""
+    return "://" in text and _IS_URL.fullmatch(text) is not None and has_secret(text)
 
 
 def without_secrets(text: str) -> str:
@@ -155,7 +163,8 @@ def without_secrets_of_url(url: str, depth: int = _DEPTH) -> str:
         pieces = [url[start:end] for start, end in zip([0, *starts], [*starts, None], strict=True)]
         url = "".join(map(_without_user, pieces))
     if "=" in url:
-        url = _PARAMETER.sub(lambda found: _parameter(found[1], found[2], found.string, depth), url)
+        discord = "ex=" in url and "is=" in url
+        url = _PARAMETER.sub(lambda found: _parameter(found[1], found[2], discord, depth), url)
     if "oraclecloud" in url.lower():
         url = _IN_PATH.sub(rf"\g<1>{HIDDEN}", url)
     return _JWT.sub(HIDDEN, url) if "eyJ" in url else url
@@ -180,11 +189,11 @@ def _without_user(url: str) -> str:
     return url if user == HIDDEN else f"{url[:start]}{HIDDEN}{url[start + len(user) :]}"
 
 
-def _parameter(name: str, value: str, url: str, depth: int) -> str:
+def _parameter(name: str, value: str, discord: bool, depth: int) -> str:
     whole = f"{name}={value}"
     if value in ("", HIDDEN):
         return whole
-    if is_secret_name(unquote_plus(name), value, url):
+    if is_secret_name(unquote_plus(name), value, discord):
         return f"{name}={HIDDEN}"
     if depth and "%" in value:
         inner = unquote(value)
@@ -196,13 +205,13 @@ def _parameter(name: str, value: str, url: str, depth: int) -> str:
     return whole
 
 
-def is_secret_name(name: str, value: str = "", url: str = "") -> bool:
+def is_secret_name(name: str, value: str = "", discord: bool = False) -> bool:
     """Whether the parameter ``name`` of a URL holds a secret, by the vendors' names and by the words in it."""
     name = name.strip().lower() if name.isupper() else name.strip()
     if name.lower() in _VENDORS:
         return True
     if name.lower() == "hm":  # Discord's signature, and any other's name
-        return "ex=" in url and "is=" in url
+        return discord
     if name.lower() in _BY_VALUE:
         return bool(_KNOWN_SHAPES.search(value)) or (name.lower() == "sign" and len(value) >= 16)
     words = _words(name)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
+import tracemalloc
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ from pipeline.difference import EMPTY, EXTRA, FAILURE, RETRY_SAMPLE, RETRY_WINDO
 from pipeline.errors import StorageError
 from pipeline.schema import LISTING
 
+ROOT = Path(__file__).resolve().parent.parent
 Row = dict[str, Any]
 
 
@@ -236,6 +241,25 @@ def test_partitions_are_stable_and_even() -> None:
     assert (module.partition_of(longer)[1:-1] == parts[100:200]).all()
     assert (module.partition_of(ids.slice(100, 100)) == parts[100:200]).all()
     assert np.bincount(parts, minlength=256).max() < 2 * 20_000 / 256
+
+
+def test_long_ids_are_partitioned_in_little_memory() -> None:
+    ids = pa.chunked_array([pa.array([f"{i:05}" + "x" * 20_000 for i in range(3000)])])
+    tracemalloc.start()
+    try:
+        parts = module.partition_of(ids)
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
+    assert (module.partition_of(ids.slice(70, 5)) == parts[70:75]).all()
+    assert len(np.unique(parts)) == 256
+
+
+def test_partitions_are_this_process_s_own() -> None:
+    code = "import pyarrow as pa, sys; from pipeline import difference\n"
+    code += "print(difference.partition_of(pa.chunked_array([[str(i) for i in range(50)]])).tolist())"
+    first, second = (subprocess.check_output([sys.executable, "-c", code], cwd=ROOT) for _ in range(2))
+    assert first != second
 
 
 def test_work_keeps_the_corpus_own_columns() -> None:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from pipeline.redaction import HIDDEN, has_secret, without_secrets
+from pipeline.redaction import HIDDEN, has_secret, is_url_with_secret, without_secrets
 
 SECRET = "hunter2/Zm9v"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
@@ -211,3 +211,28 @@ def test_no_value_of_a_manifest_takes_long(value: str) -> None:
 
 def test_a_user_behind_an_empty_host_is_one() -> None:
     assert has_secret("s3:////user:secret@host/a.jpg")
+
+
+@pytest.mark.parametrize("before", [70_000, 1 << 16, (1 << 16) - 9, 200_000])
+@pytest.mark.parametrize(
+    "secret", ["&X-Amz-Signature=0123456789abcdef", "&u=https://user:secret@host/b", "&token=abcdefgh"]
+)
+def test_a_secret_far_behind_is_one(before: int, secret: str) -> None:
+    url = f"https://host/a?b={'x' * before}"
+    assert has_secret(url + secret)
+    assert has_secret(url + secret + "&c=" + "y" * 70_000)
+    assert not has_secret(url)
+
+
+@pytest.mark.parametrize("value", ["https://h/?sig=" + "&hm=1" * (1 << 18), "x://" + "https://a@" * (1 << 17)])
+def test_no_long_value_takes_long(value: str) -> None:
+    started = time.process_time()
+    has_secret(value)
+    assert time.process_time() - started < 10.0
+
+
+def test_a_text_that_mentions_a_url_is_none() -> None:
+    assert is_url_with_secret(" https://h/?token=abc\n")
+    assert not is_url_with_secret("see https://h/?token=abc")
+    assert not is_url_with_secret("https://h/?token=abc is mine")
+    assert not is_url_with_secret("https://h/?page=1")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline import storage
 from pipeline.errors import ConfigError, NotAllowed, describe
-from pipeline.redaction import has_secret
+from pipeline.redaction import has_secret, is_url_with_secret
 from pipeline.roots import AllowedRoots
 from pipeline.schema import FIXED, LISTING, ROLES
 from pipeline.sources import _tables
@@ -218,12 +218,27 @@ class ManifestSource:
             raise ConfigError(f"{self.where}.columns", f"{place} has no id and no file", "give each row an id")
         sample["sample_id"] = str(sample_id)
         passthrough = {name: values[name] for name in self.config.passthrough}
+        self._check_copied(place, sample["sample_id"], passthrough)
         sample["source_version"] = version_of(tokens, inline, passthrough)
         if refused:
             sample["forbidden"] = True
             if tally is not None:
                 tally.add(refused)
         return sample
+
+    def _check_copied(self, place: str, sample_id: str, passthrough: dict[str, Any]) -> None:
+        """Raises ``ConfigError`` for what shards would hold and may not."""
+        if is_url_with_secret(sample_id):
+            raise ConfigError(
+                f"{self.where}.columns", f"an id that is a URL with a password or a signature in {place}", "another id"
+            )
+        for name, value in passthrough.items():
+            if isinstance(value, str) and is_url_with_secret(value):
+                raise ConfigError(
+                    f"{self.where}.passthrough",
+                    f"a URL with a password or a signature in {place}, column {name!r}",
+                    "leave the column out",
+                )
 
     @cached_property
     def _roles(self) -> tuple[tuple[str, str], ...]:
@@ -262,6 +277,10 @@ class ManifestSource:
             inside = plain.split("/")[0] != ".."
             full = posixpath.join(root, plain)
             full = full if inside or root_scheme != "file" else posixpath.normpath(full)
+            if root_scheme in ("http", "https") and has_secret(full):
+                raise ConfigError(
+                    where, f"a URL with a password or a signature in {place}", "leave it out of the table"
+                )
         relative = full.removeprefix(self._prefix)
         return relative, full, inside or self._allowed.allows(full if scheme is None else _lower_scheme(full, scheme))
 

@@ -149,6 +149,34 @@ def test_urls_with_secrets_are_refused_and_not_repeated(tmp_path: Path) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("columns", "options", "words"),
+    [
+        (
+            {"image": "pic", "id": "key"},
+            {},
+            r"source\.columns: an id that is a URL with a password or a signature in row 2",
+        ),
+        ({"image": "pic"}, {"passthrough": ["key"]}, r"source\.passthrough: a URL with .* in row 2, column 'key'"),
+        ({"image": "key"}, {"root": "https://h/a/", "schemes": ["https"]}, r"source\.columns\.image: .* in row 2"),
+    ],
+)
+def test_nor_do_ids_and_copied_columns_hold_one(
+    tmp_path: Path, columns: dict[str, str], options: dict[str, Any], words: str
+) -> None:
+    secret = "b.jpg?token=hunter2" if "root" in options else "https://host/b.jpg?token=hunter2"
+    path = write(tmp_path, "csv", [{"pic": "1.jpg", "key": "a"}, {"pic": "2.jpg", "key": secret}])
+    with pytest.raises(ConfigError, match=words) as caught:
+        listed(path, columns, **options)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_words_about_a_url_are_copied(tmp_path: Path) -> None:
+    rows = [{"pic": "1.jpg", "words": "see https://host/b.jpg?token=abc"}]
+    found = listed(write(tmp_path, "csv", rows), {"image": "pic"}, passthrough=["words"])
+    assert found["1.jpg"]["words"] == rows[0]["words"]
+
+
 def test_root(tmp_path: Path) -> None:
     rows = [{"pic": "sub/1.jpg"}]
     path = write(tmp_path, "csv", rows)
