@@ -30,6 +30,7 @@ TASK = pa.schema([pa.field("sample_id", pa.string()), pa.field("source_version",
 """A task record's rows: each sample that it met, and into how many windows that was cut."""
 _KEYS = ["sample_id", "source_version", "window"]
 _BATCH_ROWS = 65_536
+_MOST_ATTEMPTS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,10 @@ def _state(
 
 def _with_retry(made: pa.Table, failures: pa.Table, retry: Retry) -> pa.Table:
     """``retry``, ``attempts`` and ``feature`` of failures."""
+    attempts = failures["attempts"].cast(pa.int32())
+    counted = pc.and_(pc.greater_equal(attempts, 0), pc.less(attempts, _MOST_ATTEMPTS))
+    if not pc.all(counted.fill_null(False)).as_py():
+        raise pa.ArrowInvalid("attempts that nobody counted")
     again = pa.array([True] * len(made))
     if not retry.all:
         transient = pc.is_in(failures["kind"], value_set=pa.array(TRANSIENT_KINDS))

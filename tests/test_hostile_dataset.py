@@ -748,6 +748,18 @@ def test_ids_that_are_null(out: Path) -> None:
     told(lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())), path.name, "a null in one of sample_id")
 
 
+@pytest.mark.parametrize("attempts", [-1, -(2**31), 2**31 - 1, None])
+def test_attempts_that_nobody_made(out: Path, attempts: int | None) -> None:
+    """With a negative number a failure would be tried again for ever."""
+    failure = out / "v1" / json.loads(newest(out).read_text())["failures"][0]["path"]
+    table = pq.read_table(failure)
+    at = table.column_names.index("attempts")
+    pq.write_table(table.set_column(at, "attempts", pa.array([attempts] * len(table), pa.int32())), failure)
+    base = snapshots.newest(str(out / "v1"))
+    assert base is not None
+    told(lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())), failure.name, "attempts that nobody counted")
+
+
 def test_nulls_where_none_may_be(out: Path) -> None:
     failure = out / "v1" / json.loads(newest(out).read_text())["failures"][0]["path"]
     table = pq.read_table(failure)

@@ -97,8 +97,13 @@ def stat_token(uri: str) -> str:
         return "missing"
 
 
-def content_token(blob: storage.Blob) -> str:
-    """sha256 (hex) of the file's bytes; ``missing`` where there are none to read, ``forbidden`` where it may not be.
+MAX_HASHED_BYTES = 16 << 30
+"""Of a file, in full: one of some kilobytes may claim any size, of which all but those are a hole."""
+
+
+def content_token(blob: storage.Blob, token: str) -> str:
+    """sha256 (hex) of the file's bytes; ``missing`` where there are none to read, ``forbidden`` where it may not be;
+    ``token``, which its listing gave, where there are more than `MAX_HASHED_BYTES`.
 
     Raises what a storage that is out of reach raises: that says nothing about the file, which must not count as
     changed.
@@ -106,6 +111,8 @@ def content_token(blob: storage.Blob) -> str:
     digest = hashlib.sha256()
     try:
         with blob.open() as file, reading(blob.uri):
+            if blob.size() > MAX_HASHED_BYTES:
+                return token
             while piece := file.read(1 << 20):
                 digest.update(piece)
     except SampleError as error:

@@ -72,7 +72,8 @@ class Config(BaseModel):
     exclude: tuple[str, ...] = SIDECARS
     """Globs of what is no sample."""
     version: Literal["mtime", "sha256"] = "mtime"
-    """What tells a changed file: size and time of change (etag or version id where there is one), or its content."""
+    """What tells a changed file: size and time of change (etag or version id where there is one), or its content (but
+    for files of over 16 GiB)."""
     schemes: tuple[str, ...] = SCHEMES
     """Schemes that ``path`` may have; a plain path is ``file``."""
     follow_symlinks: bool = False
@@ -195,7 +196,7 @@ class FilesSource:
         if token == _FORBIDDEN:
             return token
         try:
-            return content_token(storage.Blob(uri, self.allowed_roots()))
+            return content_token(storage.Blob(uri, self.allowed_roots()), token)
         except Exception as error:  # any backend may raise anything here
             raise ConfigError(
                 f"{self.where}.version", f"cannot read {uri!r} ({describe(error)})", "run again, or give version: mtime"

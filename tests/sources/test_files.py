@@ -349,6 +349,17 @@ def test_the_version_tells_a_changed_file(tmp_path: Path) -> None:
     assert set(listed(tmp_path)) == {"a.txt", "b.txt"}
 
 
+def test_a_hole_of_any_size_is_not_read(tmp_path: Path) -> None:
+    make(tmp_path, "a.txt")
+    with (tmp_path / "b.txt").open("wb") as file:
+        file.truncate(1 << 42)
+    by_content = listed(tmp_path, version="sha256")
+    assert by_content["b.txt"] == listed(tmp_path)["b.txt"]
+    assert by_content["a.txt"] != listed(tmp_path)["a.txt"]
+    (tmp_path / "b.txt").write_bytes(b"x")
+    assert listed(tmp_path, version="sha256")["b.txt"] != by_content["b.txt"]
+
+
 def test_the_version_does_not_know_where_the_corpus_lies(tmp_path: Path) -> None:
     for name in ("one", "two"):
         make(tmp_path / name, "a.txt")
