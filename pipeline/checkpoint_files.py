@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.errors import ConfigError, describe
+from pipeline.errors import ConfigError, describe, one_line
 
 ATTENTION = ("eager", "sdpa")
 """Implementations that PyTorch and `transformers` hold. ``flash_attention_2`` is fetched from a hub where it is not
@@ -30,11 +30,16 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "tekken.json")
 _MAX_DEPTH = 64
 _MAX_NUMBER = 1 << 31
 _MAX_LABELS = 1_000_000
+_MAX_SPECTRUM = 1 << 16
 _ALWAYS_LAYERS = 1000
 _MAX_BUILD_BYTES = 8 << 30
 _MAX_COPIES = 8
 _CONFIG = re.compile(r"config.*\.json$|_config\.json$")
 _ARE_LAYERS = re.compile(r"(?:^|_)(?:layers?|blocks|depths?|stages|levels)$")
+_SPECTRUM = re.compile(
+    r"(?:^|_)(?:n_fft|fft_\w+|hop_length|feature_size|num_mel_bins|n_mels|chunk_length(?:_s)?|max_length_s|sampling_rate)$"
+)
+_RATE = re.compile(r"_rate$")
 _MAY_BE_LARGE = re.compile(r"theta|base|seed|_ids?$|parameters")
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 _REFUSED = {
@@ -80,6 +85,7 @@ def check(folder: str, where: str) -> None:
             values = read_json(path, where)
             if _CONFIG.search(name):
                 _check_keys(values, path, where)
+                _check_spectra(values, path, where)
             elif name == "special_tokens_map.json":
                 _check_tokens(values, path, where)
 
@@ -204,6 +210,19 @@ def _check_keys(values: Any, path: str, where: str) -> None:
             for asked in _leaves(value):
                 if asked not in _EXPERTS:
                     raise ConfigError(where, f"{path}: {place} is {asked!r}", f"built in are {', '.join(_EXPERTS)}")
+
+
+def _check_spectra(values: Any, path: str, where: str) -> None:
+    """A feature extractor makes its filters, [frequencies, bands], when it is loaded."""
+    for names, value in _walk(values):
+        key = names[-1] if names else ""
+        if not (isinstance(key, str) and _SPECTRUM.search(key)) or value is None or isinstance(value, bool):
+            continue
+        place = ".".join(map(str, names))
+        if not isinstance(value, int | float):
+            raise ConfigError(where, f"{path}: {place} is {one_line(repr(value), 60)}", "a number")
+        if value > _MAX_SPECTRUM and not _RATE.search(key):
+            raise ConfigError(where, f"{path}: {place} is {_short(value)}", f"at most {_MAX_SPECTRUM}")
 
 
 def _check_tokens(values: Any, path: str, where: str) -> None:

@@ -7,6 +7,8 @@ then travels to the workers, which build the tokenizer, the encoder and the head
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
@@ -17,7 +19,7 @@ from pipeline import encoders, heads, tokenizers
 from pipeline.checkpoint import Checkpoint, file_sha256, resolve
 from pipeline.config import FeatureConfig, PipelineConfig, digest
 from pipeline.encoders.base import Encoder, EncoderSpec
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StorageError, describe
 from pipeline.heads.base import Head
 from pipeline.media import Modality
 from pipeline.schema import CONTRACT, column, feature_fields
@@ -124,7 +126,8 @@ def _bind(name: str, feature: FeatureConfig, config: PipelineConfig) -> Feature:
     if isinstance(named := getattr(feature.encoder, "checkpoint", None), str):
         checkpoint = resolve(named, getattr(feature.encoder, "revision", None), f"{where}.encoder.checkpoint")
     encoder = encoders.build(feature.encoder, checkpoint, feature.modality, feature.tokenizer)
-    encoder.check(where)
+    with _blamed(checkpoint, where):
+        encoder.check(where)
     _check_device(feature, config, where)
     tokenizer = tokenizers.build(feature.tokenizer, checkpoint)
     if tokenizer.modality != feature.modality:
@@ -133,8 +136,9 @@ def _bind(name: str, feature: FeatureConfig, config: PipelineConfig) -> Feature:
             f"{feature.tokenizer.kind!r} reads {tokenizer.modality}",
             f"not {feature.modality}",
         )
-    tokenizer.check(f"{where}.tokenizer")
-    spec = encoder.spec()
+    with _blamed(checkpoint, where):
+        tokenizer.check(f"{where}.tokenizer")
+        spec = encoder.spec()
     head = heads.build(feature.head, spec)
     if "embedding" in feature.emit:
         if spec.dim is None:
@@ -161,6 +165,22 @@ def _bind(name: str, feature: FeatureConfig, config: PipelineConfig) -> Feature:
         weights_sha256=weights,
         identity=_identity(feature, config, checkpoint, weights, head.space if with_embedding else spec.space),
     )
+
+
+@contextmanager
+def _blamed(checkpoint: Checkpoint | None, where: str) -> Iterator[None]:
+    """What a model's own classes raise where they read its files becomes a ``ConfigError``: their values are of any
+    kind, and each class finds out in its own way."""
+    try:
+        yield
+    except (ConfigError, StorageError, ImportError):
+        raise
+    except Exception as error:
+        name = checkpoint.name if checkpoint is not None else "its tokenizer"
+        place = checkpoint.where if checkpoint is not None else f"{where}.tokenizer"
+        raise ConfigError(
+            place, f"the files of {name!r} do not work together ({describe(error)})", "give the model's own files"
+        ) from error
 
 
 def _cut(feature: FeatureConfig, config: PipelineConfig) -> dict[str, Any] | None:

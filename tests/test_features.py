@@ -115,6 +115,36 @@ def test_a_config_that_no_such_model_has(clip: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("modality", "folder", "file", "place", "value", "words"),
+    [
+        ("audio", "clap", "processor", "feature_extractor.fft_window_size", 1 << 20, "is 1048576; at most 65536"),
+        ("audio", "clap", "processor", "feature_extractor.max_length_s", "", "max_length_s is ''; a number"),
+        ("audio", "whisper", "preprocessor", "n_fft", "x", "n_fft is 'x'; a number"),
+        ("audio", "whisper", "preprocessor", "chunk_length", [30], "chunk_length is [30]; a number"),
+        ("image", "clip", "processor", "image_processor.size", {"height": -1, "width": {}}, ""),
+        ("image", "clip", "processor", "image_processor.crop_size", "x", ""),
+        ("text", "bert", "tokenizer", "model_max_length", "long", ""),
+        ("text", "clip", "", "text_config.max_position_embeddings", {}, ""),
+    ],
+)
+def test_a_value_of_another_kind(
+    models: Path, tmp_path: Path, modality: str, folder: str, file: str, place: str, value: Any, words: str
+) -> None:
+    """Each class of a model finds out in its own way; it is a mistake of the checkpoint all the same."""
+    checkpoint = Path(shutil.copytree(models / folder, tmp_path / folder))
+    path = checkpoint / f"{file}_config.json".removeprefix("_")
+    found = inner = json.loads(path.read_text())
+    *above, name = place.split(".")
+    for key in above:
+        inner = inner[key]
+    inner[name] = value
+    path.write_text(json.dumps(found))
+    line = refused(feature(modality, folder, checkpoint))
+    assert line.startswith("features.f.")
+    assert words in line
+
+
+@pytest.mark.parametrize(
     ("modality", "kind", "folder", "expected"),
     [
         ("text", "vit", "vit", "features.f.modality: 'text'; this encoder takes image, video"),
