@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: setup demo test test-long test-all chaos checks lock clean
+.PHONY: setup demo test test-long test-all chaos fuzz checks lock clean
 
 setup: .venv/.ready $(DEMO)/models/.ready  ## environment in .venv and the demo checkpoints
 
@@ -41,6 +41,9 @@ test-all: test test-long
 
 chaos: setup  ## kill extractions in five ways and compare with an undisturbed one
 	$(BIN)/python -m tests.chaos --kills 30
+
+fuzz: setup  ## hostile inputs of five kinds for ten minutes; what fails is kept as a file
+	$(BIN)/python -m tests.fuzz --seconds 600
 
 checks: .venv/.ready  ## what CI checks before the tests
 	$(BIN)/ruff check .
