@@ -42,7 +42,7 @@ test-all: test test-long
 chaos: setup  ## kill extractions in five ways and compare with an undisturbed one
 	$(BIN)/python -m tests.chaos --kills 30
 
-fuzz: setup  ## hostile inputs of five kinds for ten minutes; what fails is kept as a file
+fuzz: setup  ## hostile inputs of six kinds for ten minutes; what fails is kept as a file
 	$(BIN)/python -m tests.fuzz --seconds 600
 
 checks: .venv/.ready  ## what CI checks before the tests

@@ -9,6 +9,7 @@
 | `manifests` | CSV, TSV, JSON lines, Parquet with any types | `ManifestSource`: check, passthrough, list |
 | `snapshots` | JSON, links, pipes: snapshots, leases, runs | reading, inspection, maintenance |
 | `footers` | Parquet of a dataset: bytes, lineage, types of columns | the same |
+| `checkpoints` | values in the JSON files of models | `features.bind` |
 | `media` | heads, bytes and joints of small media of the demo's corpus | probe and decode, each in its process |
 
 What must hold of every input (`oracles`): it is taken, or refused by one visible line of a `TesseraError`; nothing is
@@ -19,4 +20,4 @@ tries inputs in a process that may die, `__main__` starts workers, counts, and k
 Input number N of a seed is the same in each run, as long as the libraries are.
 """
 
-KINDS = ("configs", "manifests", "snapshots", "footers", "media")
+KINDS = ("configs", "manifests", "snapshots", "footers", "checkpoints", "media")

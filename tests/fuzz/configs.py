@@ -62,13 +62,15 @@ class Configs:
         """Nothing is there before."""
 
     def case(self, rng: random.Random) -> Case:
-        kind = rng.randrange(6)
+        kind = rng.randrange(12)
         if kind == 0:
             text = mutation.changed(rng, rng.choice(self.texts).encode())
         elif kind == 1:
             text = self._with_tokens(rng).encode("utf-8", "surrogatepass")
         elif kind == 2:
             text = _bomb(rng).encode()
+        elif kind < 8:
+            text = _dumped(mutation.similar(rng, rng.choice(self.trees), self.trees))
         else:
             tree = mutation.structure(rng, rng.choice(self.trees))
             text = _dumped(tree)

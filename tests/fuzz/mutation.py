@@ -97,11 +97,41 @@ def structure(rng: random.Random, tree: Any) -> Any:
             parent[rng.choice(STRINGS) if rng.random() < 0.5 else str(key) + "x"] = parent.pop(key)
         elif action == 2:
             _, other = rng.choice(places), rng.choice(places)
-            parent[key] = copy.deepcopy(other[0][other[1]]) if _holds(other) else value(rng)
+            parent[key] = _copied(other[0][other[1]]) if _holds(other) else value(rng)
         elif action == 3 and isinstance(parent, list):
-            parent.extend([copy.deepcopy(parent[key])] * rng.choice((1, 2, 300)))
+            parent.extend([_copied(parent[key])] * rng.choice((1, 2, 300)))
         else:
             parent[key] = value(rng)
+    return tree
+
+
+def _copied(tree: Any) -> Any:
+    """None for what is nested too deep to be copied."""
+    try:
+        return copy.deepcopy(tree)
+    except RecursionError:
+        return None
+
+
+def similar(rng: random.Random, tree: Any, others: list[Any]) -> Any:
+    """``tree`` with a few leaves as a user might have written them: a number near by, the other truth, what stands
+    under the same key in ``others``."""
+    tree = copy.deepcopy(tree)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        leaves = [(parent, key) for parent, key in _places(tree) if not isinstance(parent[key], dict | list)]
+        if not leaves:
+            break
+        parent, key = rng.choice(leaves)
+        old = parent[key]
+        there = [up[name] for other in others for up, name in _places(other) if name == key and isinstance(up, dict)]
+        if isinstance(old, bool):
+            parent[key] = not old
+        elif isinstance(old, int | float) and rng.random() < 0.8:
+            parent[key] = rng.choice((old + 1, old * 2, old / 2, old // 3, 0, 1, -old))
+        elif there:
+            parent[key] = copy.deepcopy(rng.choice(there))
+        elif isinstance(old, str):
+            parent[key] = rng.choice((old.upper(), f" {old}", f"./{old}", old[:-1], f"{old} é", None))
     return tree
 
 

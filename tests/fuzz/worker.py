@@ -30,6 +30,7 @@ CLASSES = {
     "manifests": ("manifests", "Manifests"),
     "snapshots": ("datasets", "Snapshots"),
     "footers": ("datasets", "Footers"),
+    "checkpoints": ("checkpoints", "Checkpoints"),
     "media": ("media", "Media"),
 }
 BATCH = 20
