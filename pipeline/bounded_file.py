@@ -8,6 +8,7 @@ groups hold ``row_group_bytes`` in memory, or one row. So a row group that takes
 from __future__ import annotations
 
 import bisect
+import os
 from collections import defaultdict
 from typing import Any
 
@@ -15,10 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.errors import ConfigError
 from pipeline.parquet_levels import Padded, padded, padding
 from pipeline.parquet_pages import DATA, DATA_V2, DICTIONARY, PADDING, Page, chunk_place, pages, shared_bytes
 from pipeline.seekable import Seekable
 
+VARIABLE = "TESSERA_MAX_ROW_GROUP_BYTES"
+"""Environment variable: another `MAX_BYTES`, for datasets that are trusted."""
 MAX_BYTES = 1 << 30
 """Of the columns of a row group that are read, decoded, whatever they have in the file."""
 MAX_RATIO = 100
@@ -103,14 +107,14 @@ class BoundedFile(Seekable):
         assert self._metadata is not None
         column, leaf = self._metadata.row_group(group).column(number), self._metadata.schema.column(number)
         stored = self._stored[group] + column.total_compressed_size
-        left = max(MAX_BYTES, MAX_RATIO * stored) - self._decoded[group]
+        left = max(_max_bytes(), MAX_RATIO * stored) - self._decoded[group]
         takes = _decoded(data, column, leaf, self._padded[number], left)
         if takes > left and column.physical_type == "BYTE_ARRAY":
             takes = self._exactly(group, start, data, column.path_in_schema, left)
         if takes > left:
             raise ValueError(
                 f"column {column.path_in_schema!r} of row group {group + 1} claims {takes} bytes in memory, "
-                f"and has {column.total_compressed_size} in the file"
+                f"and has {column.total_compressed_size} in the file; if it is to be trusted, give {VARIABLE}"
             )
         self._seen.add((group, number))
         self._stored[group] = stored
@@ -130,6 +134,15 @@ class BoundedFile(Seekable):
             if total > left:
                 break
         return total
+
+
+def _max_bytes() -> int:
+    given = os.environ.get(VARIABLE, "")
+    if not given:
+        return MAX_BYTES
+    if not given.isdecimal():
+        raise ConfigError(VARIABLE, f"found {given!r}", "a number of bytes")
+    return int(given)
 
 
 class _Piece(Seekable):

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline import bounded_file, parquet
 from pipeline.bounded_file import BoundedFile
+from pipeline.errors import ConfigError
 from tests import bounded
 
 ROWS = 700
@@ -142,6 +143,20 @@ def test_half_of_a_bomb_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=1 << 20)
     assert _read(tmp_path / "a.parquet", ["a"]).equals(table.select(["a"]))
     with pytest.raises(ValueError, match="column 'b' of row group 1"):
+        _read(tmp_path / "a.parquet")
+
+
+def test_a_dataset_that_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video of an hour in which nothing moves, in one row."""
+    monkeypatch.setattr(bounded_file, "MAX_BYTES", 1 << 20)
+    table = pa.table({"a": np.zeros(1 << 20)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="if it is to be trusted, give TESSERA_MAX_ROW_GROUP_BYTES"):
+        _read(tmp_path / "a.parquet")
+    monkeypatch.setenv("TESSERA_MAX_ROW_GROUP_BYTES", str(1 << 25))
+    assert _read(tmp_path / "a.parquet").equals(table)
+    monkeypatch.setenv("TESSERA_MAX_ROW_GROUP_BYTES", "-1")
+    with pytest.raises(ConfigError, match="TESSERA_MAX_ROW_GROUP_BYTES: found '-1'; a number of bytes"):
         _read(tmp_path / "a.parquet")
 
 
