@@ -1,8 +1,8 @@
-"""A shard on its way to pyarrow: what its columns will take in memory is known before they are decoded.
+"""Reads Parquet files from others within bounds: computes what columns take in memory before pyarrow decodes them.
 
 A shard may come from somebody else, and kilobytes can claim gigabytes (`pipeline.parquet_pages`). Tessera's own row
 groups hold ``row_group_bytes`` in memory, or one row. So a row group that takes more than `MAX_BYTES`, and more than
-`MAX_RATIO` times its bytes in the file, is refused; how long it may be is no limit.
+`MAX_RATIO` times its bytes in the file, is refused. The file as a whole may be of any size.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _BATCH_ROWS = 1 << 16
 
 
 class BoundedFile(Seekable):
-    """A binary file of Parquet whose column chunks are looked at when they are read. Reading raises ``ValueError`` for
-    a row group that takes more than it may.
+    """A Parquet file as a binary file, which checks each column chunk that is read from it. Reading raises
+    ``ValueError`` for a row group over the bounds.
 
     Args:
         file: a raw file, open for reading; closed with this one.
@@ -58,7 +58,7 @@ class BoundedFile(Seekable):
         self._stored: dict[int, int] = defaultdict(int)
 
     def bound(self, metadata: pq.FileMetaData) -> None:
-        """From here on only the footer and whole columns of ``metadata`` can be read, and these within the bounds."""
+        """Restricts reading to the footer and to whole column chunks of ``metadata``, and starts to check these."""
         self._metadata, self._padded = metadata, padded(metadata.schema)
         self._chunks = {}
         for group in range(metadata.num_row_groups):
@@ -84,8 +84,7 @@ class BoundedFile(Seekable):
         super().close()
 
     def _look(self, at: int, data: Any) -> None:
-        """Columns that begin in ``data``, which is what lies at ``at``: pyarrow reads one, or some that are
-        neighbours."""
+        """Checks the column chunks in ``data``, the bytes from ``at`` on: pyarrow reads one, or adjacent ones."""
         end = at + len(data)
         if at not in self._chunks:
             if end == self.size:
@@ -121,7 +120,7 @@ class BoundedFile(Seekable):
         self._decoded[group] += takes
 
     def _exactly(self, group: int, start: int, data: memoryview, path: str, left: int) -> int:
-        """Bytes of the strings of a column, each as often as it is there: read as a dictionary, they are not copied."""
+        """Bytes of the strings of a column; repeated ones count each time. Reads them as a dictionary, not copied."""
         alone = pq.ParquetFile(
             pa.PythonFile(_Piece(start, data, self.size), mode="r"),
             metadata=self._metadata,
@@ -146,7 +145,7 @@ def _max_bytes() -> int:
 
 
 class _Piece(Seekable):
-    """A file of which only one piece is there."""
+    """A file of which only one piece can be read."""
 
     size: int
 
@@ -164,7 +163,7 @@ class _Piece(Seekable):
 
 
 def _read(file: Any, wanted: int) -> Any:
-    """All that is asked for, or what is there; in Arrow's own memory where the file can fill a buffer."""
+    """Reads ``wanted`` bytes, fewer at the end; into Arrow's own memory where the file can fill a buffer."""
     if not hasattr(file, "readinto"):
         return file.read(wanted)
     buffer = pa.allocate_buffer(wanted)
@@ -177,7 +176,7 @@ def _read(file: Any, wanted: int) -> Any:
 def _decoded(
     data: memoryview, column: pq.ColumnChunkMetaData, leaf: pq.ColumnSchema, nulls: list[Padded], left: int
 ) -> int:
-    """Bytes that a column of a row group takes at most: of strings that rows share, as if all were the longest."""
+    """Upper bound of the bytes that a column chunk takes; each string of a dictionary counts as its longest."""
     found = pages(data, column.num_values)
     values = sum(page.values for page in found if page.kind != DICTIONARY)
     levels = _LEVEL_BYTES * values if leaf.max_definition_level or leaf.max_repetition_level else 0
@@ -196,12 +195,12 @@ def _decoded(
 
 
 def _owns(page: Page) -> bool:
-    """Whether each value of the page is in it as often as it is there."""
+    """True if the page stores each value separately."""
     return page.kind == DICTIONARY or page.encoding in (_PLAIN, _DELTA_LENGTH_BYTE_ARRAY)
 
 
 def _string_bytes(values: pa.Array) -> int:
-    """Of strings that are lists' or structs' too, each as often as it is there."""
+    """Bytes of all strings, also nested ones; repeated ones count each time."""
     if pa.types.is_dictionary(values.type):
         lengths = pc.binary_length(values.dictionary).cast(pa.int64())
         return pc.sum(lengths.take(values.indices)).as_py() or 0

@@ -426,7 +426,7 @@ class _Exchange:
 def partition_of(ids: pa.ChunkedArray) -> np.ndarray:
     """A partition for each id, [n] int64 below the number of partitions: a polynomial hash over its first bytes.
 
-    Its weights are this process's own, so that nobody can make ids that all fall into one partition.
+    The weights are random in each process, so that no listing can be made whose ids all fall into one partition.
     """
     parts = [np.zeros(0, np.int64)]
     for chunk in ids.cast(pa.large_binary()).chunks:
@@ -443,7 +443,7 @@ def partition_of(ids: pa.ChunkedArray) -> np.ndarray:
 
 
 def _beginnings(octets: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first bytes of each id, and where each one's begin and end."""
+    """Returns the first bytes of each id, and their offsets."""
     lengths = np.diff(offsets)
     if lengths.max(initial=0) <= _HASHED_BYTES:
         return octets[offsets[0] : offsets[-1]], offsets - offsets[0]

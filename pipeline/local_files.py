@@ -149,8 +149,8 @@ def remove_folder(root: str, path: str) -> None:
 
 
 def _empty(folder: int) -> None:
-    """Delete all that is in an open folder. What lies deeper is moved up first: a tree of thousands of levels has no
-    paths, and as many open folders no process may have."""
+    """Deletes all that is in an open folder. Deeper folders are moved up first: a tree of thousands of levels has paths
+    that are too long, and a descriptor for each level would exceed the process's limit."""
     mark, count = secrets.token_hex(8), 0
     todo = _unlinked(folder)
     while todo:
@@ -167,7 +167,7 @@ def _empty(folder: int) -> None:
 
 
 def _unlinked(folder: int) -> list[str]:
-    """Delete the files and links of an open folder; the names of the folders in it."""
+    """Deletes the files and links of an open folder; returns the names of the folders in it."""
     with os.scandir(folder) as found:
         entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
     for name, is_folder in entries:

@@ -1,5 +1,5 @@
-"""How often a vector of fixed length is null in a page of Parquet: in the file that takes some bits, in Arrow the whole
-length. Definition levels: https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE/bit-packing hybrid).
+"""Counts null vectors of fixed length in a page of Parquet. A null takes some bits in the file, and the whole length in
+Arrow. Definition levels: https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE/bit-packing hybrid).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_RUNS = 1 << 20
 
 @dataclass(frozen=True)
 class Padded:
-    """What a null takes: one whose definition level is in ``[least, most]``."""
+    """Nulls whose definition level is in ``[least, most]``, and the bytes that each takes."""
 
     least: int
     most: int
@@ -33,7 +33,7 @@ class Padded:
 
 
 def padded(schema: pq.ParquetSchema) -> list[list[Padded]]:
-    """For each column of a file, its vectors of fixed length, the outermost first.
+    """Returns for each column of a file its vectors of fixed length, the outermost first.
 
     Raises:
         ValueError: the Arrow schema has not the columns of Parquet's.
@@ -50,7 +50,7 @@ def padded(schema: pq.ParquetSchema) -> list[list[Padded]]:
 
 
 def _leaves(field: pa.Field, level: int, slot: int, above: list[tuple[int, int, int]]) -> Iterator[Any]:
-    """(nulls that are padded, definition level) of each column below a field.
+    """Yields (nulls that are padded, definition level) of each column below a field.
 
     Args:
         level: definition level of what is around.
@@ -86,7 +86,7 @@ def _width(kind: pa.DataType) -> int:
 
 
 def padding(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema, nulls: list[Padded]) -> int:
-    """Bytes that the nulls of a page take at most.
+    """Upper bound of the bytes that the nulls of a page take.
 
     Raises:
         ValueError: definition levels that no writer makes.
@@ -105,7 +105,7 @@ def padding(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema, nulls: lis
 
 
 def _definition(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema) -> bytes:
-    """The definition levels of a page, as they are encoded."""
+    """Returns the definition levels of a page, encoded."""
     content = data[page.start : page.start + page.size]
     if page.kind == DATA_V2:
         first, second = page.repetition_bytes, page.definition_bytes
@@ -120,7 +120,7 @@ def _definition(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema) -> byt
 
 
 def _second(stream: Any, leaf: pq.ColumnSchema) -> bytes:
-    """The definition levels, which come after those of repetition if there are any."""
+    """Reads the definition levels, which follow the repetition levels if there are any."""
     found = b""
     for _ in range(2 if leaf.max_repetition_level else 1):
         head = stream.read(4)
@@ -131,7 +131,7 @@ def _second(stream: Any, leaf: pq.ColumnSchema) -> bytes:
 
 
 def _runs(data: bytes, width: int) -> Iterator[tuple[np.ndarray, int]]:
-    """(levels, how often they follow one another)."""
+    """Yields (levels, how often these repeat)."""
     at = 0
     while at < len(data):
         head = shift = 0

@@ -1,8 +1,8 @@
-"""What the pages of a Parquet column claim, before pyarrow decodes them.
+"""Parses the headers of the pages of a Parquet column, before pyarrow decodes them.
 
 A file of some kilobytes can hold a page that decompresses to gigabytes, or a dictionary of one long value that
-millions of rows point to. Of both, the page's header and the dictionary tell how much it is; the file's footer may say
-anything.
+millions of rows point to. The size of both follows from the page's header and the dictionary; the file's footer may
+say anything.
 
 Page headers are Thrift structs in the compact protocol:
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
@@ -48,7 +48,7 @@ class Page:
 
 
 def chunk_place(column: pq.ColumnChunkMetaData, size: int) -> tuple[int, int]:
-    """Where pyarrow reads a column of a row group in a file of ``size`` bytes, and how much.
+    """Returns (start, bytes) of what pyarrow reads of a column chunk, in a file of ``size`` bytes.
 
     Raises:
         ValueError: the footer claims what cannot be.
@@ -91,14 +91,14 @@ def shared_bytes(page: Page, data: Any, column: pq.ColumnChunkMetaData, small: i
 
 
 def decompressed(content: Any, codec: str, size: int) -> Any:
-    """What a page holds. ``codec``: as pyarrow names it in a footer. Raises as `pyarrow.decompress` does."""
+    """Returns the content of a page. ``codec``: pyarrow's name of it in a footer. Raises as `pyarrow.decompress`."""
     if codec == "UNCOMPRESSED":
         return content
     return pa.decompress(content, size, "lz4_raw" if codec == "LZ4" else codec.lower(), asbytes=True)
 
 
 def _longest(page: Page, data: Any, codec: str) -> int:
-    """Bytes of the longest string of a dictionary; where that cannot be told, of all of it."""
+    """Bytes of the longest string of a dictionary; where it cannot be decoded, of all of it."""
     content = data[page.start : page.start + page.size]
     try:
         content = decompressed(content, codec, page.uncompressed)

@@ -1,4 +1,4 @@
-"""Binary files that are read from a place which they keep themselves."""
+"""Base class of binary files that keep their own position."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 
 
 class Seekable(io.RawIOBase):
-    """A readable file that knows its size, or not, and where it is read next. Subclasses read, and move ``at`` on."""
+    """A binary file with a position and, if known, a size. Subclasses implement ``read`` and advance ``at``."""
 
     def __init__(self, size: int | None) -> None:
         self.size = size
@@ -30,7 +30,7 @@ class Seekable(io.RawIOBase):
         return at
 
     def wanted(self, size: int | None) -> int:
-        """Bytes that ``read(size)`` gives; -1: all that are left, which is not known."""
+        """Bytes that ``read(size)`` returns; -1: all that are left, if the size is not known."""
         wanted = -1 if size is None or size < 0 else size
         if self.size is None:
             return wanted

@@ -186,7 +186,7 @@ def _with_retry(made: pa.Table, failures: pa.Table, retry: Retry) -> pa.Table:
     attempts = failures["attempts"].cast(pa.int32())
     counted = pc.and_(pc.greater_equal(attempts, 0), pc.less(attempts, _MOST_ATTEMPTS))
     if not pc.all(counted.fill_null(False)).as_py():
-        raise pa.ArrowInvalid("attempts that nobody counted")
+        raise pa.ArrowInvalid("a number of attempts that no run writes")
     again = pa.array([True] * len(made))
     if not retry.all:
         transient = pc.is_in(failures["kind"], value_set=pa.array(TRANSIENT_KINDS))

@@ -757,7 +757,11 @@ def test_attempts_that_nobody_made(out: Path, attempts: int | None) -> None:
     pq.write_table(table.set_column(at, "attempts", pa.array([attempts] * len(table), pa.int32())), failure)
     base = snapshots.newest(str(out / "v1"))
     assert base is not None
-    told(lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())), failure.name, "attempts that nobody counted")
+    told(
+        lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())),
+        failure.name,
+        "a number of attempts that no run writes",
+    )
 
 
 def test_nulls_where_none_may_be(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""A manifest's Parquet file: what its pages claim is seen before pyarrow decodes them."""
+"""Reads a manifest's Parquet file; checks the headers of its pages before pyarrow decodes them."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ class FilesSource:
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise self._unlistable(os.path.join(root, prefix), error) from error
-                yield [(prefix.rstrip("/"), "missing")]  # a folder that has no path; its failure is told
+                yield [(prefix.rstrip("/"), "missing")]  # its path is too long; reported as a failure
                 continue
             for entry in entries:
                 path, is_link = prefix + entry.name, entry.is_symlink()
@@ -278,7 +278,7 @@ class FilesSource:
                     if not is_link and not too_long and not isinstance(error, FileNotFoundError):
                         # passed over, it would be "deleted"
                         raise self._unlistable(entry.path, error) from error
-                    if (is_link or too_long) and self._wanted(path):  # a dangling link's failure is told too
+                    if (is_link or too_long) and self._wanted(path):  # reported as a failure
                         files.append((path, "missing"))
                     continue
                 own = (status.st_dev, status.st_ino)
