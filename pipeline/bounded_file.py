@@ -8,6 +8,7 @@ groups hold ``row_group_bytes`` in memory, or one row. So a row group that takes
 from __future__ import annotations
 
 import bisect
+import io
 import os
 from collections import defaultdict
 from typing import Any
@@ -163,8 +164,8 @@ class _Piece(Seekable):
 
 
 def _read(file: Any, wanted: int) -> Any:
-    """Reads ``wanted`` bytes, fewer at the end; into Arrow's own memory where the file can fill a buffer."""
-    if not hasattr(file, "readinto"):
+    """Reads ``wanted`` bytes, fewer at the end; those of a local file into Arrow's memory."""
+    if not isinstance(file, io.FileIO):
         return file.read(wanted)
     buffer = pa.allocate_buffer(wanted)
     view, got = memoryview(buffer).cast("B"), 0

@@ -17,6 +17,7 @@ import pytest
 from pipeline import dataset as datasets
 from pipeline.errors import ConfigError
 from pipeline.schema import FAILURES, FIXED
+from tests import duck
 
 D, W = 6, 4
 FEATURES = {
@@ -257,11 +258,10 @@ def test_only_shards_that_the_snapshot_names_are_read(tmp_path: Path) -> None:
 
 def test_other_readers_see_the_same(out: Path) -> None:
     import datasets as huggingface
-    import duckdb
     import polars
 
     glob = f"{out}/v1/data/*.parquet"
-    found = duckdb.sql(f"select * from '{glob}' order by sample_id").fetchall()
+    _, found = duck.query(f"select * from '{glob}' order by sample_id")
     assert [{name: _lists(value) for name, value in zip(SCHEMA.names, one, strict=True)} for one in found] == ROWS
     frame = polars.read_parquet(glob)
     assert [{name: _lists(value) for name, value in one.items()} for one in frame.to_dicts()] == ROWS

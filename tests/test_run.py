@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import duckdb
 import numpy as np
 import polars
 import pyarrow.parquet as pq
@@ -20,6 +19,7 @@ from PIL import Image
 from pipeline import config as configs
 from pipeline import dataset, run
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError
+from tests import duck
 from tests.stages.media_fixtures import media_config
 
 
@@ -142,7 +142,7 @@ def test_other_readers_read_the_same(extracted: tuple[Path, dict[str, Any]]) -> 
     for row in polars.read_parquet(files).to_dicts():
         assert row["speech_grid"] == ours[key(row)]["speech_grid"]
         assert row["audio_embedding"] == ours[key(row)]["audio_embedding"]
-    found = duckdb.sql(f'select sample_id, "window", len(speech_tokens) n from read_parquet({files})').fetchall()
+    _, found = duck.query(f'select sample_id, "window", len(speech_tokens) n from read_parquet({files})')
     for sample_id, window, count in found:
         tokens = ours[sample_id, window]["speech_tokens"]
         assert count == (None if tokens is None else len(tokens))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import duckdb
 import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +11,7 @@ import pytest
 
 from pipeline.media import MODALITIES
 from pipeline.schema import CONTRACT, FAILURES, FIXED, LISTING, METERS, ROLES, column, feature_fields
+from tests import duck
 
 ALL = ("embedding", "tokens", "prefix_tokens", "token_ids")
 
@@ -100,8 +100,8 @@ def test_parquet_readers_give_the_values_back(tmp_path: Path) -> None:
     assert pq.read_schema(path).equals(pa.schema(fields))
     assert pq.read_table(path).to_pylist() == rows
     assert polars.read_parquet(path).to_dicts() == rows
-    found = duckdb.sql(f"select * from '{path}'")
-    told = [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
+    columns, found = duck.query(f"select * from '{path}'")
+    told = [dict(zip(columns, row, strict=True)) for row in found]
     assert [{name: _lists(value) for name, value in row.items()} for row in told] == rows
 
 
