@@ -44,8 +44,9 @@ class LinearHead:
         shapes, dtypes, metadata = self._header(where)
         space, normalize = metadata.get("space", ""), metadata.get("normalize", "true")
         if "weight" not in shapes or len(shapes["weight"]) != 2:
-            found = f"tensors {', '.join(f'{name} {shape}' for name, shape in shapes.items()) or 'none'}"
-            raise ConfigError(where, found, "it must hold `weight` of two dimensions")
+            named = [f"{name} {shape}" for name, shape in sorted(shapes.items())]
+            found = ", ".join([*named[:10], *(["…"] if len(named) > 10 else [])]) or "none"
+            raise ConfigError(where, f"tensors {found}", "it must hold `weight` of two dimensions")
         if not space:
             raise ConfigError(where, "no `space` in its metadata", "name the space that the head was fitted for")
         if normalize not in ("true", "false"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,19 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "h.safetensors"
     with pytest.raises(ConfigError, match=where + "no file"):
         _check(path)
+    os.mkfifo(tmp_path / "pipe")  # it would wait for a writer
+    with pytest.raises(ConfigError, match=where + "no file"):
+        _check(tmp_path / "pipe")
     path.write_bytes(b"\x80\x04pickle")
     with pytest.raises(ConfigError, match=where + ".* is no safetensors file"):
         _check(path)
     save_file({"w": np.zeros((3, 8), np.float32)}, str(path), metadata={"space": "s"})
     with pytest.raises(ConfigError, match=where + r"tensors w \[3, 8\]; it must hold `weight`"):
         _check(path)
+    save_file({f"w{i}": np.zeros(1, np.float32) for i in range(5000)}, str(path), metadata={"space": "s"})
+    with pytest.raises(ConfigError, match=where + r"tensors w0 \[1\], .*, …; it must hold `weight`") as caught:
+        _check(path)
+    assert len(str(caught.value)) < 500
     save_file({"weight": np.zeros((3, 8), np.float32)}, str(path))
     with pytest.raises(ConfigError, match=where + "no `space`"):
         _check(path)
