@@ -79,7 +79,7 @@ def _extracted(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("forked", [False, True])
+@pytest.mark.parametrize("forked", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_rows_that_kill_the_encoder_cost_themselves(
     ray_session: Any, fork_server: str, tmp_path: Path, forked: bool
 ) -> None:

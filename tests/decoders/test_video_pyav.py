@@ -189,9 +189,10 @@ def _one_by_one(path: Path, sampling: Sampling, windows: Sequence[tuple[float, f
     return done
 
 
-def test_windows_of_all_real_clips_are_what_a_reader_of_their_own_sees(data: Path) -> None:
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_windows_of_real_clips_are_what_a_reader_of_their_own_sees(data: Path, every: int) -> None:
     planned, left_out = 0, 0
-    for path in sorted((data / "videos").iterdir()):
+    for path in sorted((data / "videos").iterdir())[::every]:
         if path.suffix == ".csv" or "video" not in Container(Blob(str(path))).spans():
             continue
         for sampling in (UniformSampling(8), FpsSampling(1.0)):
@@ -203,8 +204,8 @@ def test_windows_of_all_real_clips_are_what_a_reader_of_their_own_sees(data: Pat
             if plans:
                 packets, pictures = counts  # without a plan, each packet is decoded
                 planned, left_out = planned + 1, left_out + packets - pictures
-    assert planned > 80
-    assert left_out > 2000
+    assert planned > 80 / every / 2
+    assert left_out > 2000 / every / 2
 
 
 def test_h264_in_a_transport_stream_is_decoded_whole(tmp_path: Path) -> None:
