@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
-from pipeline.parquet_levels import Padded, padded, padding
+from pipeline.parquet_levels import Leaf, leaves, padding
 from pipeline.parquet_pages import DATA, DATA_V2, DICTIONARY, PADDING, Page, chunk_place, pages, shared_bytes
 from pipeline.seekable import Seekable
 
@@ -31,7 +31,6 @@ MAX_RATIO = 100
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
 _LEVEL_BYTES = 4
 """Of a value's definition and repetition."""
-_OFFSET_BYTES = 8
 _PLAIN, _DELTA_LENGTH_BYTE_ARRAY = 0, 6
 _BATCH_ROWS = 1 << 16
 
@@ -53,14 +52,16 @@ class BoundedFile(Seekable):
         self._starts: list[int] = []
         self._chunks: dict[int, list[tuple[int, int, int]]] = {}
         """Start -> (bytes, row group, column)."""
-        self._padded: list[list[Padded]] = []
+        self._leaves: list[Leaf] = []
+        self._tail: tuple[int, Any] = (self.size, b"")
+        """The end of the file, as it was read first: what the footer says must not change."""
         self._seen: set[tuple[int, int]] = set()
         self._decoded: dict[int, int] = defaultdict(int)
         self._stored: dict[int, int] = defaultdict(int)
 
     def bound(self, metadata: pq.FileMetaData) -> None:
         """Restricts reading to the footer and to whole column chunks of ``metadata``, and starts to check these."""
-        self._metadata, self._padded = metadata, padded(metadata.schema)
+        self._metadata, self._leaves = metadata, leaves(metadata.schema)
         self._chunks = {}
         for group in range(metadata.num_row_groups):
             row_group = metadata.row_group(group)
@@ -72,10 +73,17 @@ class BoundedFile(Seekable):
     def read(self, size: int | None = -1) -> Any:
         wanted = self.wanted(size)
         at = self.at
-        self._file.seek(at)
-        data = _read(self._file, wanted)
+        start, tail = self._tail
+        if at >= start:
+            data = memoryview(tail)[at - start : at - start + wanted]
+        else:
+            self._file.seek(at)
+            data = _read(self._file, wanted)
         self.at += len(data)
-        if self._metadata is not None and wanted:
+        if self._metadata is None:
+            if at < start and at + len(data) == self.size:
+                self._tail = (at, data)
+        elif wanted:
             self._look(at, data)
         return data
 
@@ -108,9 +116,9 @@ class BoundedFile(Seekable):
         column, leaf = self._metadata.row_group(group).column(number), self._metadata.schema.column(number)
         stored = self._stored[group] + column.total_compressed_size
         left = max(_max_bytes(), MAX_RATIO * stored) - self._decoded[group]
-        takes = _decoded(data, column, leaf, self._padded[number], left)
+        takes = _decoded(data, column, leaf, self._leaves[number], left)
         if takes > left and column.physical_type == "BYTE_ARRAY":
-            takes = self._exactly(group, start, data, column.path_in_schema, left)
+            takes = string_bytes(self._metadata, group, number, data, self.size, left)
         if takes > left:
             raise ValueError(
                 f"column {column.path_in_schema!r} of row group {group + 1} claims {takes} bytes in memory, "
@@ -120,21 +128,6 @@ class BoundedFile(Seekable):
         self._stored[group] = stored
         self._decoded[group] += takes
 
-    def _exactly(self, group: int, start: int, data: memoryview, path: str, left: int) -> int:
-        """Bytes of the strings of a column; repeated ones count each time. Reads them as a dictionary, not copied."""
-        alone = pq.ParquetFile(
-            pa.PythonFile(_Piece(start, data, self.size), mode="r"),
-            metadata=self._metadata,
-            read_dictionary=[path],
-            arrow_extensions_enabled=False,
-        )
-        total = 0
-        for batch in alone.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[path], use_threads=False):
-            total += batch.nbytes + _string_bytes(batch.column(0))
-            if total > left:
-                break
-        return total
-
 
 def _max_bytes() -> int:
     given = os.environ.get(VARIABLE, "")
@@ -143,6 +136,33 @@ def _max_bytes() -> int:
     if not given.isdecimal():
         raise ConfigError(VARIABLE, f"found {given!r}", "a number of bytes")
     return int(given)
+
+
+def string_bytes(metadata: pq.FileMetaData, group: int, number: int, data: Any, size: int, most: int) -> int:
+    """Bytes of the strings of a column chunk; repeated ones count each time. Reads them as a dictionary, not copied.
+
+    Args:
+        data: the chunk's bytes.
+        size: of its file.
+        most: where there are more, any larger number is returned.
+    """
+    column = metadata.row_group(group).column(number)
+    path, (start, _) = column.path_in_schema, chunk_place(column, size)
+    alone = pq.ParquetFile(
+        pa.PythonFile(_Piece(start, memoryview(data), size), mode="r"),
+        metadata=metadata,
+        read_dictionary=[path],
+        arrow_extensions_enabled=False,
+    )
+    total = 0
+    try:
+        for batch in alone.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[path], use_threads=False):
+            total += batch.nbytes + _strings(batch.column(0))
+            if total > most:
+                break
+    except pa.ArrowNotImplementedError:  # an encoding that has no dictionary
+        return most + 1
+    return total
 
 
 class _Piece(Seekable):
@@ -174,25 +194,24 @@ def _read(file: Any, wanted: int) -> Any:
     return buffer if got == wanted else buffer.slice(0, got)
 
 
-def _decoded(
-    data: memoryview, column: pq.ColumnChunkMetaData, leaf: pq.ColumnSchema, nulls: list[Padded], left: int
-) -> int:
+def _decoded(data: memoryview, column: pq.ColumnChunkMetaData, leaf: pq.ColumnSchema, arrow: Leaf, left: int) -> int:
     """Upper bound of the bytes that a column chunk takes; each string of a dictionary counts as its longest."""
     found = pages(data, column.num_values)
     values = sum(page.values for page in found if page.kind != DICTIONARY)
     levels = _LEVEL_BYTES * values if leaf.max_definition_level or leaf.max_repetition_level else 0
-    if nulls:
+    if arrow.padded:
         levels += sum(
-            padding(one, data, column.compression, leaf, nulls) for one in found if one.kind in (DATA, DATA_V2)
+            padding(one, data, column.compression, leaf, arrow.padded) for one in found if one.kind in (DATA, DATA_V2)
         )
     page = max((page.uncompressed for page in found), default=0)
     if column.physical_type != "BYTE_ARRAY":
-        return page + levels + values * (_WIDTHS.get(column.physical_type) or max(1, leaf.length or 0))
+        width = max(arrow.width, _WIDTHS.get(column.physical_type) or max(1, leaf.length or 0))
+        return page + levels + values * width
     own = sum(page.uncompressed for page in found)
     small = max(0, left - own) // max(1, values)
     shared = max((shared_bytes(page, data, column, small) for page in found), default=0)
     sharing = sum(page.values for page in found if not _owns(page))
-    return page + levels + own + values * _OFFSET_BYTES + sharing * shared
+    return page + levels + own + values * arrow.width + sharing * shared
 
 
 def _owns(page: Page) -> bool:
@@ -200,15 +219,15 @@ def _owns(page: Page) -> bool:
     return page.kind == DICTIONARY or page.encoding in (_PLAIN, _DELTA_LENGTH_BYTE_ARRAY)
 
 
-def _string_bytes(values: pa.Array) -> int:
+def _strings(values: pa.Array) -> int:
     """Bytes of all strings, also nested ones; repeated ones count each time."""
     if pa.types.is_dictionary(values.type):
         lengths = pc.binary_length(values.dictionary).cast(pa.int64())
         return pc.sum(lengths.take(values.indices)).as_py() or 0
     if pa.types.is_struct(values.type):
-        return sum(_string_bytes(values.field(i)) for i in range(values.type.num_fields))
+        return sum(_strings(values.field(i)) for i in range(values.type.num_fields))
     if pa.types.is_map(values.type):
-        return _string_bytes(values.keys) + _string_bytes(values.items)
+        return _strings(values.keys) + _strings(values.items)
     if hasattr(values, "flatten"):
-        return _string_bytes(values.flatten())
+        return _strings(values.flatten())
     return 0

@@ -5,7 +5,7 @@ Arrow. Definition levels: https://github.com/apache/parquet-format/blob/master/E
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,17 +32,27 @@ class Padded:
     bytes: int
 
 
-def padded(schema: pq.ParquetSchema) -> list[list[Padded]]:
-    """Returns for each column of a file its vectors of fixed length, the outermost first.
+@dataclass(frozen=True)
+class Leaf:
+    """How a column of a Parquet file lies in Arrow."""
+
+    width: int
+    """Bytes of a value; of strings, of an offset or a view."""
+    padded: tuple[Padded, ...]
+    """Its vectors of fixed length, the outermost first."""
+
+
+def leaves(schema: pq.ParquetSchema) -> list[Leaf]:
+    """Returns the columns of a file, in the order of ``schema``.
 
     Raises:
         ValueError: the Arrow schema has not the columns of Parquet's.
     """
-    found: list[list[Padded]] = []
+    found: list[Leaf] = []
     levels: list[int] = []
     for field in schema.to_arrow_schema():
-        for chain, level in _leaves(field, 0, 0, []):
-            found.append(chain)
+        for leaf, level in _leaves(field, 0, 0, []):
+            found.append(leaf)
             levels.append(level)
     if levels != [schema.column(i).max_definition_level for i in range(len(schema))]:
         raise ValueError("its Arrow schema does not fit its columns")
@@ -50,7 +60,7 @@ def padded(schema: pq.ParquetSchema) -> list[list[Padded]]:
 
 
 def _leaves(field: pa.Field, level: int, slot: int, above: list[tuple[int, int, int]]) -> Iterator[Any]:
-    """Yields (nulls that are padded, definition level) of each column below a field.
+    """Yields (`Leaf`, definition level) of each column below a field.
 
     Args:
         level: definition level of what is around.
@@ -70,22 +80,22 @@ def _leaves(field: pa.Field, level: int, slot: int, above: list[tuple[int, int, 
     elif hasattr(kind, "value_field"):
         yield from _leaves(kind.value_field, present + 1, present + 1, above)
     else:
-        width, chain = _width(kind), []
+        width, chain = (own := _width(kind)), []
         for least, most, length in reversed(above):
             width *= length
             if least <= most:
                 chain.append(Padded(least, most, width))
-        yield chain[::-1], present
+        yield Leaf(own, tuple(chain[::-1])), present
 
 
 def _width(kind: pa.DataType) -> int:
     try:
         return max(1, int(kind.bit_width) // 8)
     except ValueError:
-        return 8
+        return 16
 
 
-def padding(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema, nulls: list[Padded]) -> int:
+def padding(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema, nulls: Sequence[Padded]) -> int:
     """Upper bound of the bytes that the nulls of a page take.
 
     Raises:

@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-DATA, DICTIONARY, DATA_V2 = 0, 2, 3
-"""Types of pages. Others are passed over."""
+DATA, INDEX, DICTIONARY, DATA_V2 = 0, 1, 2, 3
+"""Types of pages."""
 _HEADERS = {DATA: 5, DICTIONARY: 7, DATA_V2: 8}
 """Type -> the field of its own header."""
 _DELTA_BYTE_ARRAY = 7
@@ -123,7 +123,9 @@ class _Header:
     def page(self) -> Page:
         found = self._struct(0)
         kind, size, uncompressed = (self._number(found, key) for key in (1, 3, 2))
-        if kind not in _HEADERS:
+        if kind not in (DATA, INDEX, DICTIONARY, DATA_V2):
+            raise ValueError(f"a page of type {kind}")
+        if kind == INDEX:
             return Page(kind, self.at, size, uncompressed, values=0, encoding=0)
         header = found.get(_HEADERS[kind])
         if not isinstance(header, dict):
@@ -161,7 +163,8 @@ class _Header:
                 raise ValueError("a page's header holds no number")
 
     def _integer(self) -> int:
-        value = self._varint()
+        """An integer of at most 32 bits. Thrift's C++ parser, which pyarrow uses, cuts off the bits above these."""
+        value = self._varint() & 0xFFFFFFFF
         return (value >> 1) ^ -(value & 1)
 
     def _struct(self, depth: int) -> dict[int, Any]:
@@ -179,18 +182,20 @@ class _Header:
         """Of an i32 or a struct. None for other types, which pyarrow would not take for one either."""
         if depth > _MAX_DEPTH:
             raise ValueError("a page's header is nested too deep")
-        if kind in (4, 5, 6):
-            value = self._integer()
-            return value if kind == 5 else None
+        if kind == 5:
+            return self._integer()
+        if kind in (4, 6):
+            self._varint()
+            return None
         if kind == 12:
             return self._struct(depth + 1)
         if kind in (3, 7):
             self._skip(1 if kind == 3 else 8)
         elif kind == 8:
-            self._skip(self._varint())
+            self._skip(self._varint() & 0xFFFFFFFF)
         elif kind in (9, 10):
             head = self._byte()
-            size = head >> 4 if head >> 4 < 15 else self._varint()
+            size = head >> 4 if head >> 4 < 15 else self._varint() & 0xFFFFFFFF
             for _ in range(size):
                 self._byte() if head & 15 in (1, 2) else self._value(head & 15, depth + 1)
         elif kind not in (1, 2):

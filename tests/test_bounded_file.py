@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from pipeline import bounded_file, parquet
 from pipeline.bounded_file import BoundedFile
 from pipeline.errors import ConfigError
-from tests import bounded
+from tests import bounded, thrift
 
 ROWS = 700
 
@@ -134,6 +135,68 @@ def test_a_bomb_is_refused(tmp_path: Path, kind: str, version: str, monkeypatch:
     with pytest.raises(ValueError, match=r"column 'a.*' of row group 1 claims \d+ bytes in memory, and has \d+ in"):
         _read(tmp_path / "a.parquet")
     assert pa.total_allocated_bytes() - before < 4 << 20
+
+
+def _disguised(tmp_path: Path, dictionary: int, data: int) -> Path:
+    """4000 rows of one text of 1 MiB; types and encodings of its pages have bits that pyarrow does not look at."""
+    text = struct.pack("<I", len(LONG)) + LONG.encode()
+    packed = pa.compress(text, "zstd", asbytes=True)
+    indices = b"\x01" + thrift.varint(4000 << 1) + b"\0"
+    rows = pa.compress(indices, "zstd", asbytes=True)
+    first = thrift.page(2, packed, len(text), 1, thrift.PLAIN, dictionary)
+    body = first + thrift.page(0, rows, len(indices), 4000, thrift.RLE_DICTIONARY, data)
+    schema = [thrift.element("schema", children=1), thrift.element("a", thrift.BYTE_ARRAY, converted=0, repetition=0)]
+    chunk = thrift.chunk("a", thrift.BYTE_ARRAY, 4000, 4, len(body), len(body), codec=thrift.ZSTD, data=4 + len(first))
+    (tmp_path / "a.parquet").write_bytes(thrift.file(schema, 4000, [thrift.group([chunk], 4000)], body))
+    return tmp_path / "a.parquet"
+
+
+@pytest.mark.parametrize(("dictionary", "data"), [(0, 0), (1 << 31, 0), (0, 1 << 31), (3 << 31, 5 << 31)])
+def test_a_page_cannot_pass_for_another(
+    tmp_path: Path, dictionary: int, data: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _disguised(tmp_path, dictionary, data)
+    for batch in pq.ParquetFile(path).iter_batches(3):
+        assert batch["a"].to_pylist() == [LONG] * 3  # it is one for pyarrow
+        break
+    with pytest.raises(ValueError, match="column 'a' of row group 1 claims 4"):
+        _read(path)
+    monkeypatch.setenv("TESSERA_MAX_ROW_GROUP_BYTES", str(1 << 40))
+    assert len(_read(path)) == 4000
+
+
+def test_pages_of_no_known_type_are_refused(tmp_path: Path) -> None:
+    """pyarrow passes them over."""
+    schema = [thrift.element("schema", children=1), thrift.element("a", thrift.INT32, repetition=0)]
+    body = thrift.page(9, b"abc", 3, 1, thrift.PLAIN) + thrift.page(0, bytes(8), 8, 2, thrift.PLAIN)
+    chunk = thrift.chunk("a", thrift.INT32, 2, 4, len(body), len(body))
+    (tmp_path / "a.parquet").write_bytes(thrift.file(schema, 2, [thrift.group([chunk], 2)], body))
+    with pytest.raises(ValueError, match="a page of type 9"):
+        _read(tmp_path / "a.parquet")
+
+
+def test_a_footer_that_changes_meanwhile_is_not_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(TABLE, path)
+    file = BoundedFile(io.FileIO(path))
+    parquet.read_footer(file)
+    data = path.read_bytes()
+    with path.open("r+b") as other:
+        other.seek(len(data) - 2000)
+        other.write(bytes(2000))
+    fragment = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, mode="r"))
+    assert fragment.scanner().to_table().equals(TABLE)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.decimal32(2, 0), pa.decimal64(2, 0), pa.decimal128(2, 0), pa.decimal256(2, 0), pa.decimal128(12, 0)]
+)
+def test_decimals_take_what_arrow_makes_of_them(tmp_path: Path, kind: pa.DataType) -> None:
+    table = pa.table({"a": pa.array([7] * 5000, kind)})
+    for integers in (False, True):
+        pq.write_table(table, tmp_path / "a.parquet", store_decimal_as_integer=integers)
+        file = BoundedFile(io.FileIO(tmp_path / "a.parquet"))
+        assert parquet.open_parquet(file).read().nbytes <= file._decoded[0]
 
 
 def test_half_of_a_bomb_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.parquet_levels import Padded, padded, padding
+from pipeline.parquet_levels import Padded, leaves, padding
 from pipeline.parquet_pages import DICTIONARY, chunk_place, pages
 
 VECTOR = pa.list_(pa.float16(), 3)
@@ -22,6 +22,10 @@ def _schema(*fields: pa.Field) -> pq.ParquetSchema:
 
 def test_the_levels_at_which_vectors_are_null() -> None:
     none: list[Padded] = []
+
+    def padded(schema: pq.ParquetSchema) -> list[list[Padded]]:
+        return [[*leaf.padded] for leaf in leaves(schema)]
+
     assert padded(_schema(pa.field("a", VECTOR))) == [[Padded(0, 0, 6)]]
     assert padded(_schema(pa.field("a", VECTOR, nullable=False))) == [none]
     assert padded(_schema(pa.field("a", pa.list_(VECTOR)))) == [[Padded(2, 2, 6)]]  # 0 null, 1 empty
@@ -46,5 +50,13 @@ def test_nulls_are_counted(tmp_path: Path, codec: str, version: str) -> None:
         piece = data[start : start + size]
         found = [page for page in pages(piece, column.num_values) if page.kind != DICTIONARY]
         assert len(found) > 2
-        counted = sum(padding(page, piece, column.compression, leaf, padded(metadata.schema)[number]) for page in found)
+        counted = sum(
+            padding(page, piece, column.compression, leaf, leaves(metadata.schema)[number].padded) for page in found
+        )
         assert counted == nulls * 6
+
+
+def test_the_widths_of_values() -> None:
+    kinds = [pa.bool_(), pa.int8(), pa.float16(), pa.decimal128(2, 0), pa.string(), pa.list_(pa.float64())]
+    schema = _schema(*(pa.field(f"c{i}", kind) for i, kind in enumerate(kinds)))
+    assert [leaf.width for leaf in leaves(schema)] == [1, 1, 2, 16, 16, 8]

@@ -90,9 +90,14 @@ def group(chunks: list[list[Field]], rows: int) -> list[Field]:
     return [(1, "list:struct", chunks), (2, "i64", 1), (3, "i64", rows)]
 
 
-def page(kind: int, data: bytes, uncompressed: int, values: int, encoding: int) -> bytes:
-    """A page of ``data``: 0, of values; 2, a dictionary."""
-    head: list[Field] = [(1, "i32", kind), (2, "i32", uncompressed), (3, "i32", len(data))]
+def page(kind: int, data: bytes, uncompressed: int, values: int, encoding: int, disguise: int = 0) -> bytes:
+    """A page of ``data``: 0, of values; 2, a dictionary.
+
+    Args:
+        disguise: is added to its type and its encoding. A multiple of 2**31 is cut off by Thrift's parser in C++.
+    """
+    encoding += disguise
+    head: list[Field] = [(1, "i32", kind + disguise), (2, "i32", uncompressed), (3, "i32", len(data))]
     inner: list[Field] = [(1, "i32", values), (2, "i32", encoding)]
     if kind == 0:
         head.append((5, "struct", [*inner, (3, "i32", RLE), (4, "i32", RLE)]))

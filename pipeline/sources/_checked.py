@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.bounded_file import string_bytes
 from pipeline.parquet_pages import DICTIONARY, PADDING, chunk_place, pages, shared_bytes
 from pipeline.seekable import Seekable
 
@@ -41,11 +42,8 @@ class CheckedFile(Seekable):
         self.ready: dict[int, bytes] | None = None
         """Start of a chunk -> its bytes. None: the footer is being read, and all can be."""
 
-    def look(self, metadata: pq.FileMetaData, group: int, number: int, small: int) -> Chunk:
+    def look(self, metadata: pq.FileMetaData, group: int, number: int) -> Chunk:
         """Read column ``number`` of a row group, and its pages' headers.
-
-        Args:
-            small: a dictionary of no more bytes is not decoded to see how long its values are.
 
         Raises:
             ValueError: they claim what cannot be.
@@ -67,8 +65,14 @@ class CheckedFile(Seekable):
             values=sum(page.values for page in found if page.kind != DICTIONARY),
             size=size,
             page_bytes=max((page.uncompressed for page in found), default=0),
-            value_bytes=max((shared_bytes(page, data, column, small) for page in found), default=0),
+            value_bytes=max((shared_bytes(page, data, column, small=0) for page in found), default=0),
         )
+
+    def string_bytes(self, metadata: pq.FileMetaData, group: int, number: int, most: int) -> int:
+        """Bytes of the strings of a column that `look` has read; if there are more than ``most``, a larger number."""
+        assert self.ready is not None
+        start, _ = chunk_place(metadata.row_group(group).column(number), self.size)
+        return string_bytes(metadata, group, number, self.ready[start], self.size, most)
 
     def read(self, size: int | None = -1) -> Any:
         wanted = self.wanted(size)

@@ -221,14 +221,14 @@ class _Parquet:
         ]
         width = sum(_width(self.schema.field(name).type) for name in names)
         for group in range(self.file.num_row_groups):
-            most = max(1, min(rows, _BATCH_BYTES // max(1, width + self._look(group, columns, rows))))
+            most = max(1, min(rows, _BATCH_BYTES // max(1, width + self._look(group, columns))))
             yield from self.file.iter_batches(most, row_groups=[group], columns=names, use_threads=False)
 
-    def _look(self, group: int, columns: list[int], rows: int) -> int:
+    def _look(self, group: int, columns: list[int]) -> int:
         """Bytes that a row may take of what rows share: a value of a dictionary, or a prefix."""
         shared, page_bytes = 0, self._page_bytes
         for number in columns:
-            found = self.checked.look(self.file.metadata, group, number, small=_BATCH_BYTES // rows)
+            found = self.checked.look(self.file.metadata, group, number)
             column, place = self.file.schema.column(number), f"in row group {group + 1} of {self.path!r}"
             if found.page_bytes > page_bytes:
                 raise self._too_large(f"a page of {found.path!r} {place} takes {found.page_bytes} bytes")
@@ -237,8 +237,11 @@ class _Parquet:
                     f"a value of {found.path!r} {place} takes {max(found.value_bytes, column.length or 0)} bytes"
                 )
             one = max(found.value_bytes, column.length or 0, 8)
-            if column.max_repetition_level and found.values * one > max(page_bytes, _RATIO * found.size):
-                raise self._too_large(f"{found.path!r} {place} may take {found.values * one} bytes")
+            most, takes = max(page_bytes, _RATIO * found.size), found.values * one
+            if column.max_repetition_level and takes > most and column.physical_type == "BYTE_ARRAY":
+                takes = 8 * found.values + self.checked.string_bytes(self.file.metadata, group, number, most)
+            if column.max_repetition_level and takes > most:
+                raise self._too_large(f"{found.path!r} {place} may take {takes} bytes")
             shared += one
         return shared
 

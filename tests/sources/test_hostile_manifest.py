@@ -125,6 +125,18 @@ def _claimed_dictionary() -> bytes:
     return _hand_made(thrift.BYTE_ARRAY, pages + thrift.page(0, b"\0" * 8, 8, 1, 8), 1, codec=thrift.ZSTD, schema=TEXT)
 
 
+def _disguised_dictionary() -> bytes:
+    """Its type has bits that Thrift's parser in C++ cuts off."""
+    text = struct.pack("<I", MB) + b"x" * MB
+    packed, indices = pa.compress(text, "zstd", asbytes=True), b"\x01" + thrift.varint(20_000 << 1) + b"\0"
+    levels = thrift.varint(20_000 << 1) + b"\x01"
+    rows = struct.pack("<I", len(levels)) + levels + indices
+    first = thrift.page(2, packed, len(text), 1, thrift.PLAIN, disguise=1 << 31)
+    second = thrift.page(0, pa.compress(rows, "zstd", asbytes=True), len(rows), 20_000, thrift.RLE_DICTIONARY)
+    options = {"codec": thrift.ZSTD, "schema": TEXT, "element": [thrift.element("t", thrift.BYTE_ARRAY, **TEXT)]}
+    return _hand_made(thrift.BYTE_ARRAY, first + second, 20_000, rows=20_000, **options)
+
+
 LIST = [
     [*thrift.element("t", children=1, repetition=1, converted=3)],
     [*thrift.element("list", children=1, repetition=2)],
@@ -186,6 +198,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str, dict[str, Any]]] = {
     "a page": (_page, "give source.max_cell_bytes", {}),
     "a page that the footer does not tell of": (_claimed_page, "takes 2147483647 bytes", {}),
     "a dictionary that the footer does not tell of": (_claimed_dictionary, "takes 2147483647 bytes", {}),
+    "a dictionary in disguise": (_disguised_dictionary, "", {}),
     "a list of nulls": (_nested, "may take 8000000000 bytes", {"passthrough": ["t"]}),
     "a null of a wide list": (_wide_null, "each null takes 17179869176 bytes", {"passthrough": ["t"]}),
     "a null of wide bytes": (_wide_bytes, "each null takes 2147483647 bytes", {"passthrough": ["t"]}),
@@ -464,3 +477,18 @@ def test_defaults_are_those_of_the_docs() -> None:
     config = Config(path="x", columns={"image": "p"})  # type: ignore[arg-type]
     assert (config.max_cell_bytes, config.max_bytes) == (64 * MB, None)
     assert ManifestSource(config).where == "source"
+
+
+@pytest.mark.parametrize("words", [500, 60_000])
+def test_honest_lists_of_words_are_copied(tmp_path: Path, words: int) -> None:
+    """Few words that many rows have, one of them long."""
+    rng, count = np.random.default_rng(0), 50_000
+    some = pa.array(["long " * 200, *(f"word{i}" for i in range(words - 1))]).take(rng.integers(0, words, count * 5))
+    tags = pa.ListArray.from_arrays(pa.array(np.arange(0, count * 5 + 1, 5, dtype=np.int32)), some)
+    table = pa.table({"id": [f"{i}.jpg" for i in range(count)], "tags": tags})
+    pq.write_table(table, tmp_path / "m.parquet")
+    config = Config(path=str(tmp_path / "m.parquet"), columns={"image": "id"}, passthrough=("tags",))
+    source = ManifestSource(config)
+    source.check("source")
+    found = pa.concat_tables(source.list()).sort_by("sample_id")
+    assert found["tags"].equals(table.sort_by("id")["tags"])
