@@ -117,6 +117,7 @@ def compare(
     keep_deleted: bool = False,
     forgotten: Iterable[str] = (),
     refused_folders: Sequence[str] = (),
+    are_refused: Callable[[pa.Table], np.ndarray] | None = None,
 ) -> Difference:
     """Compare the listing with what the dataset holds.
 
@@ -127,6 +128,8 @@ def compare(
         keep_deleted: rows of samples that are listed no more stay.
         forgotten: sha256 (hex) of ids that are treated as not listed.
         refused_folders: ids that begin so were not listed, and yet are not deleted. Read once ``listing`` has ended.
+        are_refused: looks at the files of samples ([n] bool). It is asked for those alone whose stored rows would be
+            replaced: of a refused one they stay.
 
     Raises:
         Twice: two samples of one id.
@@ -142,6 +145,8 @@ def compare(
         if listed is None and stored is None:
             continue
         partition = _Partition(listed, stored if stored is not None else STATE.empty_table(), barred, refused_folders)
+        if are_refused is not None:
+            partition.refuse(are_refused)
         partition.compare(done, emit, keep_deleted)
     return done
 
@@ -198,6 +203,17 @@ class _Partition:
         self.retry = stored["retry"].to_numpy()
         self.attempts = stored["attempts"]
         self.feature = stored["feature"]
+
+    def refuse(self, are_refused: Callable[[pa.Table], np.ndarray]) -> None:
+        """Marks samples as refused that have rows, would be computed anew, and whose files may not be read."""
+        base = ~self.adopted & (self.what < TOTAL)
+        due = self._any(base & (~self.same | (self.retry > 0))) & self._any(base & (self.what == ROW))
+        codes = np.flatnonzero(due & self.is_listed & ~self.refused)
+        if self.listed is None or not len(codes):
+            return
+        found = are_refused(self.listed.take(pa.array(self.row[codes])))
+        self.refused[codes[found]] = True
+        self.same = self.same_version | self.refused[self.code]
 
     def compare(self, done: Difference, emit: Callable[[pa.Table], None], keep_deleted: bool) -> None:
         base = ~self.adopted & (self.what < TOTAL)

@@ -4,9 +4,12 @@ torch."""
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -17,6 +20,7 @@ from pipeline.difference import Difference, Twice, compare
 from pipeline.errors import SampleError
 from pipeline.features import Feature
 from pipeline.media import Modality
+from pipeline.roots import AllowedRoots
 from pipeline.schema import ROLES
 
 _SMALL, _UNIT = 50_000, 256
@@ -111,10 +115,27 @@ def make(
             keep_deleted=config.output.on_delete == "keep",
             forgotten=forgotten,
             refused_folders=source.refused_folders,
+            are_refused=partial(_lead_elsewhere, source.allowed_roots()),
         )
     except Twice as error:
         raise source.twice(error.args[0]) from error
     return plan
+
+
+def _lead_elsewhere(roots: AllowedRoots, listing: pa.Table) -> np.ndarray:
+    """Returns [n] bool: True for a sample with a local file that is a link out of the roots, where this machine sees
+    it."""
+    found = np.zeros(len(listing), bool)
+    for role in ROLES:
+        for i, uri in enumerate(listing[f"{role}_uri"].to_pylist()):
+            elsewhere = uri is not None and "://" in uri and not uri.startswith("file://")
+            if uri is None or found[i] or elsewhere:
+                continue
+            try:
+                roots.check_real(os.path.realpath(storage.split(uri)[1]), uri)
+            except SampleError:
+                found[i] = True
+    return found
 
 
 class _PlanWriter:

@@ -148,6 +148,25 @@ def test_what_is_stored_stays_when_less_is_allowed(ray_session: Any, tmp_path: P
     assert shown(tmp_path) == {"a": 10, "b": 99}
 
 
+def test_what_is_stored_stays_when_a_file_becomes_a_link_out(ray_session: Any, tmp_path: Path) -> None:
+    """By its text it lies in the root: the listing alone would call it changed."""
+    draw(tmp_path / "more" / "x.png", 99)
+    for number, name in enumerate(("a", "b")):
+        draw(tmp_path / "in" / f"{name}.png", 10 + number)
+    manifest(tmp_path, {"a": "a.png", "b": "b.png"})
+    options: dict[str, Any] = {"columns": {"id": "id", "image": "image"}, "version": "stat"}
+    night(tmp_path, {"p": PICTURE}, **options)
+    (tmp_path / "in" / "b.png").unlink()
+    (tmp_path / "in" / "b.png").symlink_to(tmp_path / "more" / "x.png")
+    draw(tmp_path / "in" / "a.png", 30)
+    os.utime(tmp_path / "in" / "a.png", (1, 1))
+    report = night(tmp_path, {"p": PICTURE}, **options)
+    assert (report["samples"], report["samples_by_class"]["forbidden"]) == (1, 1)
+    assert (shown(tmp_path), kinds(tmp_path)) == ({"a": 30, "b": 11}, {})
+    night(tmp_path, {"p": PICTURE}, roots=[str(tmp_path / "more")], **options)
+    assert shown(tmp_path) == {"a": 30, "b": 99}
+
+
 def test_a_new_version_takes_no_column_of_a_file_that_it_may_not_read(ray_session: Any, tmp_path: Path) -> None:
     draw(tmp_path / "in" / "a.png", 10)
     draw(tmp_path / "more" / "b.png", 11)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
@@ -40,8 +39,8 @@ _Found = tuple[str, str]
 _Files = list[_Found]
 _Row = dict[str, str | bool | None]
 """A sample, as values of ``LISTING``."""
-_MAX_WAYS = 64
-"""A folder is listed so often, by links: links to folders of links would make ways without end."""
+_FREE_WAYS, _MAX_WAYS = 10_000, 64
+"""Folders are listed so often, and so often each, by links: links to folders of links would make ways without end."""
 _FORBIDDEN = "forbidden"
 """The token of a link that leads out of the folder."""
 
@@ -158,13 +157,17 @@ class FilesSource:
     # -- samples ---------------------------------------------------------------------------------
 
     def _samples(self, files: _Files, odd: dict[str, str]) -> Iterator[_Row]:
-        """The samples of one folder. Files of one stem are one sample if no two of them have the same role.
+        """Yields the samples of one folder. Files of one stem are one sample if no two of them have the same role.
+
+        What is refused is a sample by itself, so that it changes none of the others.
 
         ``odd`` keeps, over all folders, the ids that may stand for two paths: those with an escape in them.
         """
-        paths = {path for path, _ in files}
+        refused = [one for one in files if one[1] == _FORBIDDEN]
+        allowed = [one for one in files if one[1] != _FORBIDDEN]
+        paths = {path for path, _ in allowed}
         stems: dict[str, _Files] = {}
-        for path, token in files:
+        for path, token in allowed:
             stems.setdefault(os.path.splitext(path)[0] if role_of(path) != "other" else path, []).append((path, token))
         ids: dict[str, str] = {}
         for stem, members in stems.items():
@@ -179,6 +182,7 @@ class FilesSource:
                         f"{self.where}.path", f"{both} have the same sample_id {sample_id!r}", "rename one of them"
                     )
                 yield self._sample(sample_id, group)
+        yield from (self._sample(id_of(one[0]), [one]) for one in refused if id_of(one[0]) not in ids)
 
     def _sample(self, sample_id: str, files: _Files) -> _Row:
         named = [(role_of(path), path, self._uri(path), token) for path, token in files]
@@ -249,7 +253,8 @@ class FilesSource:
         real_root = os.path.realpath(root)
         status = os.stat(root)
         todo = [("", frozenset([(status.st_dev, status.st_ino)]))]
-        entered: Counter[tuple[int, int]] = Counter()
+        entered: set[tuple[int, int]] = set()
+        visits = 0
         while todo:
             prefix, above = todo.pop()
             files: _Files = []
@@ -284,9 +289,10 @@ class FilesSource:
                 own = (status.st_dev, status.st_ino)
                 if stat.S_ISDIR(status.st_mode):
                     if own not in above and self._enter(path):
-                        entered[own] += 1
-                        if entered[own] > _MAX_WAYS:
-                            raise self._too_many_ways(entry.path)
+                        entered.add(own)
+                        visits += 1
+                        if visits > _FREE_WAYS + _MAX_WAYS * len(entered):
+                            raise self._too_many_ways(visits, len(entered))
                         folders.append((f"{path}/", above | {own}))
                 elif stat.S_ISREG(status.st_mode) and self._wanted(path):
                     files.append((path, local_token(status)))
@@ -325,9 +331,9 @@ class FilesSource:
             if name.startswith(f"{folder}//") and not name.endswith("/") and self._wanted(path):
                 yield path, remote_token(entry)
 
-    def _too_many_ways(self, folder: str) -> ConfigError:
+    def _too_many_ways(self, ways: int, folders: int) -> ConfigError:
         return ConfigError(
-            f"{self.where}.path", f"links lead to the folder {folder!r} in over {_MAX_WAYS} ways", "exclude the links"
+            f"{self.where}.path", f"links lead to {folders} folders in over {ways - 1} ways", "exclude the links"
         )
 
     def _unlistable(self, folder: str, error: Exception) -> ConfigError:

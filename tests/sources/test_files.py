@@ -271,9 +271,32 @@ def test_links_to_folders_of_links_make_no_ways_without_end(tmp_path: Path) -> N
         for name in ("a", "b"):
             (tmp_path / f"d{i}" / name).symlink_to(tmp_path / f"d{i + 1}")
     make(tmp_path / "d30", "a.txt")
-    with pytest.raises(ConfigError, match=r"source\.path: links lead to the folder .* in over 64 ways; exclude"):
+    with pytest.raises(ConfigError, match=r"source\.path: links lead to 31 folders in over 11984 ways; exclude"):
         listed(tmp_path)
     assert len(listed(tmp_path, exclude=["**/a", "d[0-9]/b"])) > 1
+
+
+def test_many_links_to_one_folder_are_listed(tmp_path: Path) -> None:
+    make(tmp_path, "videos/a.txt", *(f"f{i}/b.txt" for i in range(200)))
+    for i in range(200):
+        (tmp_path / f"f{i}" / "v").symlink_to("../videos")
+    assert len(listed(tmp_path)) == 1 + 200 + 200
+
+
+def test_a_refused_link_changes_no_other_sample(tmp_path: Path) -> None:
+    """Its rows that are stored would be of a sample that is listed no more."""
+    outside = make(tmp_path / "outside", "x.srt", "folder/y.txt")
+    root = make(tmp_path / "root", "x.mp4", "z.mp4", "z.txt", "w.mp4", "w.txt")
+    before = listed(root)
+    (root / "x.srt").symlink_to(outside / "x.srt")
+    (root / "z").symlink_to(outside / "folder")
+    (root / "w").symlink_to(outside / "x.srt")
+    found = listed(root)
+    assert {name: found[name] for name in before} == before
+    assert {*found} - {*before} == {"x.srt"}
+    source = FilesSource(Config(path=str(root)))
+    assert sum(map(len, source.list())) == 4
+    assert source.refused_folders == ["z/"]
 
 
 def test_a_folder_of_nothing_but_links_out_of_it_says_what_to_set(tmp_path: Path) -> None:
