@@ -24,6 +24,9 @@ installed."""
 _EXPERTS = ("eager", "grouped_mm", "batched_mm")
 _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".safetensors")
 _SPECIAL = ("/proc", "/sys", "/dev")
+_SHARED_MEMORY = "/dev/shm/"
+"""An ordinary folder, where the checkpoint itself lies in it."""
+_LABELS = ("id2label", "label2id")
 _MAX_JSON_BYTES = 32 << 20
 _MAX_VOCABULARY_BYTES = 128 << 20
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "tekken.json")
@@ -37,7 +40,7 @@ _MAX_COPIES = 8
 _CONFIG = re.compile(r"config.*\.json$|_config\.json$")
 _ARE_LAYERS = re.compile(r"(?:^|_)(?:layers?|blocks|depths?|stages|levels)$")
 _SPECTRUM = re.compile(
-    r"(?:^|_)(?:n_fft|fft_\w+|hop_length|feature_size|num_mel_bins|n_mels|chunk_length(?:_s)?|max_length_s|sampling_rate)$"
+    r"(?:^|_)(?:n_fft|fft_(?:length|size|window_size)|hop_length|feature_size|num_mel_bins|n_mels|chunk_length(?:_s)?|max_length_s|sampling_rate)$"
 )
 _RATE = re.compile(r"_rate$")
 _MAY_BE_LARGE = re.compile(r"theta|base|seed|_ids?$|parameters")
@@ -103,7 +106,8 @@ def check_file(path: str, where: str) -> int:
         raise ConfigError(where, f"{path} cannot be read ({describe(error)})", "copy the checkpoint again") from error
     if not stat.S_ISREG(found.st_mode):
         raise ConfigError(where, f"{path} is {_kind(found.st_mode)}", "a file must be there")
-    if any(real.startswith(f"{place}/") for place in _SPECIAL):
+    in_memory = all(one.startswith(_SHARED_MEMORY) for one in (real, os.path.abspath(path)))
+    if not in_memory and any(real.startswith(f"{place}/") for place in _SPECIAL):
         raise ConfigError(where, f"{path} leads to {real}", "a file of the checkpoint must be there")
     return found.st_size
 
@@ -197,7 +201,7 @@ def bounded_memory(weights_bytes: int = 0) -> Iterator[None]:
 def _check_keys(values: Any, path: str, where: str) -> None:
     for names, value in _walk(values):
         key = names[-1] if names else ""
-        if not isinstance(key, str) or value in (None, False, "", [], {}):
+        if not isinstance(key, str) or value in (None, False, "", [], {}) or (names[:-1] and names[-2] in _LABELS):
             continue
         place = ".".join(map(str, names))
         if key in _REFUSED:

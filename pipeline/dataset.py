@@ -48,7 +48,7 @@ _TENSOR_ROWS = 64
 _FAILURE_ROWS = 1 << 14
 PARTS = ("embedding", "tokens", "prefix_tokens", "token_ids", "grid", "times")
 """What a feature's columns may hold."""
-MAX_WIDTH = 1 << 20
+MAX_WIDTH = 1 << 28
 """Of a vector."""
 _BELIEVED_WIDTH = 1 << 14
 """A wider embedding must be in a file, not only in its footer."""
@@ -195,7 +195,7 @@ class Dataset:
             return FIXED
         found = self._footer.remove_metadata()
         check_columns(self.root, self.shards[-1], found, [*FIXED.names])
-        parts = {column(feature.name, part): (feature, part) for feature in self.features.values() for part in PARTS}
+        parts = {name: (feature, part) for feature in self.features.values() for name, part in _columns(feature)}
         names = Counter(found.names)
         for field in found:
             fits = field.name not in FIXED.names or FIXED.field(field.name).type == field.type
@@ -348,7 +348,7 @@ class Dataset:
     @cached_property
     def collate(self) -> Collate:
         """Rows, or a batch of Arrow or numpy columns, to one dict of tensors; nulls are accepted."""
-        parts = {column(f.name, part): (part, f.dim) for f in self.features.values() for part in PARTS}
+        parts = {name: (part, f.dim) for f in self.features.values() for name, part in _columns(f)}
         for f in self.features.values():
             if (f.dim or 0) > _BELIEVED_WIDTH:
                 self._check_width(column(f.name, "embedding"), f.dim or 0)
@@ -414,6 +414,14 @@ class Dataset:
                 return done
 
         return ArrowCollate()
+
+
+def _columns(feature: Feature) -> list[tuple[str, str]]:
+    """(name, part) of the columns of a feature. Others of such a name are the corpus's own."""
+    emitted = {*feature.emit} or {*PARTS}
+    if emitted & {"tokens", "token_ids"}:
+        emitted |= {"grid", "times"}
+    return [(column(feature.name, part), part) for part in PARTS if part in emitted]
 
 
 def _fits(feature: Feature, part: str, kind: pa.DataType) -> bool:

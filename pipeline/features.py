@@ -22,6 +22,7 @@ from pipeline.encoders.base import Encoder, EncoderSpec
 from pipeline.errors import ConfigError, StorageError, describe
 from pipeline.heads.base import Head
 from pipeline.media import Modality
+from pipeline.retrying import may_pass
 from pipeline.schema import CONTRACT, column, feature_fields
 from pipeline.tokenizers.base import Tokenizer
 
@@ -176,6 +177,8 @@ def _blamed(checkpoint: Checkpoint | None, where: str) -> Iterator[None]:
     except (ConfigError, StorageError, ImportError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and may_pass(error):
+            raise StorageError(f"cannot read the files of {where} ({describe(error)})") from error
         name = checkpoint.name if checkpoint is not None else "its tokenizer"
         place = checkpoint.where if checkpoint is not None else f"{where}.tokenizer"
         raise ConfigError(

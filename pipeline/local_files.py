@@ -172,7 +172,8 @@ def _unlinked(folder: int) -> list[str]:
         entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
     for name, is_folder in entries:
         if not is_folder:
-            os.unlink(name, dir_fd=folder)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
     return [name for name, is_folder in entries if is_folder]
 
 

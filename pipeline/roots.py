@@ -18,6 +18,8 @@ from pipeline.errors import SampleError
 _SYSTEM = ("/proc", "/sys", "/dev")
 """Folders whose files are the kernel's: processes, devices, settings."""
 _SHARED_MEMORY = "/dev/shm"
+_UNDECODED = re.compile("[\udc80-\udcff]")
+"""A byte of a path that is not UTF-8, as Python decodes it."""
 _UP = re.compile(r"(?:^|/)\.\.(?:/|$)")
 
 
@@ -29,11 +31,13 @@ class AllowedRoots:
         roots: absolute paths and URLs.
         follow_symlinks: a link below a root may lead anywhere but into the kernel's own folders.
         key: where the config widens this, for messages.
+        anchored: False if the corpus may be moved or mounted elsewhere with its first root, and stays what it is.
     """
 
     roots: tuple[str, ...]
     follow_symlinks: bool = False
     key: str = "source.roots"
+    anchored: bool = True
 
     def allows(self, place: str) -> bool:
         """Whether an absolute path or a URL lies in a root, by its text."""
@@ -54,8 +58,10 @@ class AllowedRoots:
             raise SampleError("forbidden", f"{place!r} leads to {path!r}, outside of what {self.key} allows")
 
     def plain(self) -> tuple[str, ...]:
-        """What decides which files are allowed, as strings that compare."""
-        return (*sorted(self.roots), *(["follow_symlinks"] if self.follow_symlinks else []))
+        """What decides which files are allowed, as strings that compare and that JSON can hold."""
+        roots = self.roots if self.anchored else (".", *self.roots[1:])
+        named = (_UNDECODED.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", root) for root in roots)
+        return (*sorted(named), *(["follow_symlinks"] if self.follow_symlinks else []))
 
     def system_roots(self) -> list[str]:
         """The roots that are of the kernel's own, in which nothing is allowed."""

@@ -248,7 +248,7 @@ def commit(root: str, snapshot: Snapshot) -> bool:
     """Create the snapshot; False if there is one of that number already: another writer was first.
 
     Raises:
-        TesseraError: it is larger than a reader reads.
+        TesseraError: it is larger than a reader reads, or holds what a reader refuses.
     """
     data = snapshot.json()
     if len(data) > storage.MAX_READ_BYTES:
@@ -256,6 +256,7 @@ def commit(root: str, snapshot: Snapshot) -> bool:
             f"snapshot {snapshot.number} of {root!r} would have {len(data)} bytes, more than the "
             f"{storage.MAX_READ_BYTES} that are read: run `tessera compact` first"
         )
+    Snapshot.of(strict_json.parse(data, f"{_name(snapshot.number)}, which is not written"))  # else no reader could
     return DatasetFolder(root).publish_new(f"_snapshots/{_name(snapshot.number)}", data)
 
 

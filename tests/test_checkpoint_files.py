@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,24 @@ def test_links_of_a_hub_s_cache_are_followed(folder: Path, tmp_path: Path) -> No
         file.rename(blobs / str(number))
         (snapshot / file.name).symlink_to(f"../../blobs/{number}")
     assert resolve(str(snapshot), None, WHERE).model_type == "clip"
+
+
+def test_a_checkpoint_in_memory(models: Path, tmp_path: Path) -> None:
+    """A folder of /dev/shm is an ordinary one, unless a link from elsewhere leads there."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        folder = Path(shutil.copytree(models / "clip", Path(place) / "clip"))
+        assert resolve(str(folder), None, WHERE).model_type == "clip"
+        (tmp_path / "clip").mkdir()
+        for path in folder.iterdir():
+            (tmp_path / "clip" / path.name).symlink_to(path)
+        assert "leads to /dev/shm/" in refused(tmp_path / "clip")
+
+
+def test_labels_may_have_any_name(folder: Path) -> None:
+    changed(
+        folder, "config.json", id2label={"0": "use_kernels"}, label2id={"kernel_config": 1, "attn_implementation": 2}
+    )
+    assert resolve(str(folder), None, WHERE).model_type == "clip"
 
 
 DEEP = 100_000

@@ -48,6 +48,7 @@ SCHEMA = pa.schema(
         *FIXED,
         pa.field("label", pa.string()),
         pa.field("score", pa.int64()),
+        pa.field("caption_tokens", pa.int64()),  # the corpus's own: the feature emits no tokens
         pa.field("photo_embedding", pa.list_(pa.float32())),
         pa.field("photo_tokens", pa.list_(pa.list_(pa.float16(), W))),
         pa.field("photo_grid", pa.list_(pa.int32())),
@@ -69,7 +70,7 @@ def row(i: int) -> dict[str, Any]:
     rng = np.random.default_rng(i)
     found: dict[str, Any] = dict.fromkeys(SCHEMA.names)
     found |= {"sample_id": f"s{i:03}", "window": 0, "source_version": "v", "run_id": RUN, "label": f"l{i % 2}"}
-    found |= {"score": i if i % 2 else None}
+    found |= {"score": i if i % 2 else None, "caption_tokens": i}
     if i % 3:
         found["photo_embedding"] = rng.standard_normal(D).astype(np.float32).tolist()
         found["photo_tokens"] = rng.standard_normal((4, W)).astype(np.float16).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -64,6 +65,11 @@ def test_the_kernels_folders_are_never_allowed() -> None:
 
 def test_what_compares() -> None:
     assert AllowedRoots(("/b", "/a")).plain() == AllowedRoots(("/a", "/b"), key="other").plain() == ("/a", "/b")
+    moved = [AllowedRoots((root, "/c"), anchored=False).plain() for root in ("/a", "/b")]
+    assert moved == [(".", "/c")] * 2
+    odd = AllowedRoots((os.fsdecode(b"/a\xff/\xc3\xa9"),)).plain()
+    assert odd == ("/a%FF/é",)
+    assert json.loads(json.dumps(odd).encode()) == ["/a%FF/é"]
     assert AllowedRoots(("/a",), follow_symlinks=True).plain() != AllowedRoots(("/a",)).plain()
 
 

@@ -24,8 +24,9 @@ from pipeline.encoders._device import upload_stacked
 from pipeline.encoders._fit import Fit
 from pipeline.encoders._passes import first_pass, tight
 from pipeline.encoders._weights import quiet
-from pipeline.errors import ConfigError, SampleError, describe, out_of_memory
+from pipeline.errors import ConfigError, SampleError, StorageError, describe, out_of_memory
 from pipeline.media import Modality
+from pipeline.retrying import may_pass
 from pipeline.tokenizers.base import Prepared
 from pipeline.turns import Turns
 
@@ -255,6 +256,8 @@ class TransformersEncoder(ABC):
                     **options,
                 )
         except Exception as error:  # each model class raises its own
+            if isinstance(error, OSError) and may_pass(error):
+                raise StorageError(f"cannot read {self.checkpoint.name!r} ({describe(error)})") from error
             raise ConfigError(
                 self.checkpoint.where,
                 f"no model can be built from {self.checkpoint.name!r} ({describe(error)})",

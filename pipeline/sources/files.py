@@ -112,7 +112,8 @@ class FilesSource:
 
     def allowed_roots(self) -> AllowedRoots:
         """The folder; with ``follow_symlinks`` whatever links in it lead to."""
-        return AllowedRoots((self._place.root,), self.config.follow_symlinks, f"{self.where}.follow_symlinks")
+        key = f"{self.where}.follow_symlinks"
+        return AllowedRoots((self._place.root,), self.config.follow_symlinks, key, anchored=False)
 
     def lists(self, url: str) -> bool:
         """True if a file at ``url`` would be a sample."""

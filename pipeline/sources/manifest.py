@@ -268,7 +268,7 @@ class ManifestSource:
                 raise ConfigError(where, f"'file://{value}' in {place}", "write file:///absolute/path")
         inside = False
         if scheme is not None:
-            full = value
+            full = _lower_scheme(value, scheme)
         elif value.startswith("/"):
             full = posixpath.normpath(value)
         else:
@@ -282,7 +282,7 @@ class ManifestSource:
                     where, f"a URL with a password or a signature in {place}", "leave it out of the table"
                 )
         relative = full.removeprefix(self._prefix)
-        return relative, full, inside or self._allowed.allows(full if scheme is None else _lower_scheme(full, scheme))
+        return relative, full, inside or self._allowed.allows(full)
 
     @cached_property
     def _prefix(self) -> str:
