@@ -72,6 +72,7 @@ _HASHED_BYTES = 4096
 """Of an id."""
 _AT_ONCE_BYTES = 4 << 20
 """So much of ids is hashed together, which takes 24 times as much memory."""
+_FEW_FOLDERS = 32
 _SEED = secrets.randbits(128)
 
 
@@ -192,8 +193,7 @@ class _Partition:
             self.refused[codes[:rows]] = listed["forbidden"].fill_null(False).to_numpy()
         self.same = self.same_version | self.refused[self.code]
         self.protected = np.zeros(self.count, bool)
-        for folder in refused_folders:
-            self.protected[self.code[pc.starts_with(stored["sample_id"], folder).to_numpy()]] = True
+        self._protect(stored["sample_id"], refused_folders)
         self.window = stored["window"].to_numpy()
         self.what = stored["what"].to_numpy()
         self.run = stored["run"].to_numpy()
@@ -203,6 +203,16 @@ class _Partition:
         self.retry = stored["retry"].to_numpy()
         self.attempts = stored["attempts"]
         self.feature = stored["feature"]
+
+    def _protect(self, ids: pa.ChunkedArray, folders: Sequence[str]) -> None:
+        """Marks stored samples in ``folders`` (with a slash at the end), which were not listed."""
+        if len(folders) <= _FEW_FOLDERS:
+            for folder in folders:
+                self.protected[self.code[pc.starts_with(ids, folder).to_numpy()]] = True
+            return
+        known = frozenset(folders)
+        within = (any(one[: at + 1] in known for at, c in enumerate(one) if c == "/") for one in ids.to_pylist())
+        self.protected[self.code[np.fromiter(within, bool, len(ids))]] = True
 
     def refuse(self, are_refused: Callable[[pa.Table], np.ndarray]) -> None:
         """Marks samples as refused that have rows, would be computed anew, and whose files may not be read."""

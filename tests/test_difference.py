@@ -243,6 +243,15 @@ def test_partitions_are_stable_and_even() -> None:
     assert np.bincount(parts, minlength=256).max() < 2 * 20_000 / 256
 
 
+@pytest.mark.parametrize("folders", [3, 200])
+def test_samples_in_folders_that_were_not_listed_are_not_deleted(folders: int) -> None:
+    names = [f"d{i}/x/a.txt" for i in range(300)] + ["d1", "d1x/a.txt", "a.txt"]
+    rows = [{"sample_id": name, "source_version": "1", "window": 0} for name in names]
+    refused = [f"d{i}/" if i % 2 else f"d{i}/x/" for i in range(folders)]
+    done = compare([listing({"new": "1"})], [state(rows)], emit=lambda work: None, refused_folders=refused)
+    assert done.counts.deleted == len(names) - folders
+
+
 def test_long_ids_are_partitioned_in_little_memory() -> None:
     ids = pa.chunked_array([pa.array([f"{i:05}" + "x" * 20_000 for i in range(3000)])])
     tracemalloc.start()

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from pipeline import dataset, inspection, upkeep
+from pipeline import dataset, inspection, snapshots, state, upkeep
 from tests.dataset_fixtures import RUNS, night, write
 from tests.fuzz import mutation
 from tests.fuzz.cases import Case
@@ -38,6 +38,15 @@ def _rows_of_torch(out: str) -> list[Any]:
     return list(dataset.open(out).to_torch())
 
 
+def _state(out: str) -> Any:
+    """What the next run reads: keys of rows and failures, and what a killed run left."""
+    root = f"{out}/v1"
+    base = snapshots.newest(root)
+    rows = [table.num_rows for table in state.of_snapshot(root, base, state.Retry())] if base else []
+    killed = [state.killed_run(root, RUNS[3])]
+    return rows, [table.num_rows for table in state.of_killed(root, killed, len(base.files()) if base else 0)]
+
+
 STEPS: dict[str, Callable[[str], Any]] = {
     "open": lambda out: repr(dataset.open(out)),
     "read": _whole,
@@ -50,9 +59,10 @@ STEPS: dict[str, Callable[[str], Any]] = {
     "compact": lambda out: upkeep.compact(out),
     "rollback": lambda out: upkeep.rollback(out, 1),
     "forget": lambda out: upkeep.forget(out, ["a"]),
+    "state": _state,
     "use": lambda out: upkeep.use(out, "v1"),
 }
-_READS = ("read", "torch", "inspect", "old", "compact")
+_READS = ("state", "read", "torch", "inspect", "old", "compact")
 
 
 class _Dataset:
@@ -71,7 +81,8 @@ class _Dataset:
         night(root, RUNS[2], ["d", "e"], {0: "io"})
         write(root, RUNS[3], ["f"])  # a run that was killed
         (root / "_running").mkdir(exist_ok=True)
-        (root / "_running" / RUNS[3]).write_bytes(b"")
+        announced = {"base": max(snapshots.numbers(str(root))), "identity": "a" * 64}
+        (root / "_running" / f"{RUNS[3]}.json").write_text(json.dumps(announced))
         files = sorted(path for path in self.base.rglob("*") if path.is_file())
         self.shards = [str(path.relative_to(self.base)) for path in files if path.suffix == ".parquet"]
         self.others = [str(path.relative_to(self.base)) for path in files if path.suffix != ".parquet"]
@@ -133,8 +144,10 @@ class Footers(_Dataset):
         case = Case(steps=[rng.choice(_READS) for _ in range(rng.choice((1, 1, 2)))])
         name = rng.choice(self.shards)
         data = (self.base / name).read_bytes()
-        kind = rng.randrange(4)
-        if kind == 0:
+        kind = rng.randrange(6)
+        if kind > 3:
+            data = self._other_pages(rng, data)
+        elif kind == 0:
             cut = max(0, len(data) - int.from_bytes(data[-8:-4], "little") - 8)
             data = data[:cut] + mutation.changed(rng, data[cut:])
         elif kind == 1:
@@ -145,6 +158,17 @@ class Footers(_Dataset):
             data = self._other_columns(rng, data)
         case.files[name] = data
         return case
+
+    def _other_pages(self, rng: random.Random, data: bytes) -> bytes:
+        """Headers of pages, in place: a bit, a byte that goes on, a number that is another."""
+        metadata = pq.ParquetFile(io.BytesIO(data)).metadata
+        out = bytearray(data)
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            column = metadata.row_group(0).column(rng.randrange(metadata.num_columns))
+            start = rng.choice([one for one in (column.dictionary_page_offset, column.data_page_offset) if one])
+            at = min(start + rng.randrange(16), len(out) - 1)
+            out[at] = rng.choice((out[at] ^ 1 << rng.randrange(8), 0x80, 0xFF, 0x7F, 0, rng.randrange(256)))
+        return bytes(out)
 
     def _other_lineage(self, rng: random.Random, data: bytes) -> bytes:
         table = pq.read_table(io.BytesIO(data))
