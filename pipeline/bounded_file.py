@@ -29,6 +29,7 @@ MAX_BYTES = 1 << 30
 MAX_RATIO = 100
 """Of the same, to their bytes in the file, beyond that."""
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
+_OFFSET_BYTES = 8
 _LEVEL_BYTES = 4
 """Of a value's definition and repetition."""
 _PLAIN, _DELTA_LENGTH_BYTE_ARRAY = 0, 6
@@ -116,8 +117,8 @@ class BoundedFile(Seekable):
         column, leaf = self._metadata.row_group(group).column(number), self._metadata.schema.column(number)
         stored = self._stored[group] + column.total_compressed_size
         left = max(_max_bytes(), MAX_RATIO * stored) - self._decoded[group]
-        takes = _decoded(data, column, leaf, self._leaves[number], left)
-        if takes > left and column.physical_type == "BYTE_ARRAY":
+        takes, sure = _decoded(data, column, leaf, self._leaves[number], left)
+        if takes > left and not sure:
             takes = string_bytes(self._metadata, group, number, data, self.size, left)
         if takes > left:
             raise ValueError(
@@ -194,24 +195,29 @@ def _read(file: Any, wanted: int) -> Any:
     return buffer if got == wanted else buffer.slice(0, got)
 
 
-def _decoded(data: memoryview, column: pq.ColumnChunkMetaData, leaf: pq.ColumnSchema, arrow: Leaf, left: int) -> int:
-    """Upper bound of the bytes that a column chunk takes; each string of a dictionary counts as its longest."""
+def _decoded(
+    data: memoryview, column: pq.ColumnChunkMetaData, leaf: pq.ColumnSchema, arrow: Leaf, left: int
+) -> tuple[int, bool]:
+    """Upper bound of the bytes that a column chunk takes, where each string of a dictionary counts as its longest; and
+    whether a lower bound is over ``left`` too, or the same."""
     found = pages(data, column.num_values)
     values = sum(page.values for page in found if page.kind != DICTIONARY)
     levels = _LEVEL_BYTES * values if leaf.max_definition_level or leaf.max_repetition_level else 0
-    if arrow.padded:
+    levels += arrow.lists * values * _OFFSET_BYTES
+    page = max((page.uncompressed for page in found), default=0)
+    if arrow.padded and page + levels <= left:
         levels += sum(
             padding(one, data, column.compression, leaf, arrow.padded) for one in found if one.kind in (DATA, DATA_V2)
         )
-    page = max((page.uncompressed for page in found), default=0)
     if column.physical_type != "BYTE_ARRAY":
         width = max(arrow.width, _WIDTHS.get(column.physical_type) or max(1, leaf.length or 0))
-        return page + levels + values * width
+        return page + levels + values * width, True
     own = sum(page.uncompressed for page in found)
-    small = max(0, left - own) // max(1, values)
-    shared = max((shared_bytes(page, data, column, small) for page in found), default=0)
-    sharing = sum(page.values for page in found if not _owns(page))
-    return page + levels + own + values * arrow.width + sharing * shared
+    least = page + levels + own + values * arrow.width
+    if least > left:
+        return least, True
+    shared = max((shared_bytes(page, data, column, (left - own) // max(1, values)) for page in found), default=0)
+    return least + shared * sum(page.values for page in found if not _owns(page)), False
 
 
 def _owns(page: Page) -> bool:

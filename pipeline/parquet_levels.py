@@ -19,8 +19,8 @@ _STREAMED = ("ZSTD", "GZIP", "BROTLI")
 """Codecs of which the beginning can be decompressed alone."""
 _RLE = 3
 _LENGTH = struct.Struct("<I")
-_MAX_RUNS = 1 << 20
-"""Of a page. pyarrow writes one for each change between 8 equal levels."""
+_PACKED_BYTES = 1 << 16
+"""Of levels that are unpacked together, a bit of each."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Leaf:
     """Bytes of a value; of strings, of an offset or a view."""
     padded: tuple[Padded, ...]
     """Its vectors of fixed length, the outermost first."""
+    lists: int = 0
+    """Lists around a value. Each has an offset for, at most, each value."""
 
 
 def leaves(schema: pq.ParquetSchema) -> list[Leaf]:
@@ -59,33 +61,34 @@ def leaves(schema: pq.ParquetSchema) -> list[Leaf]:
     return found
 
 
-def _leaves(field: pa.Field, level: int, slot: int, above: list[tuple[int, int, int]]) -> Iterator[Any]:
+def _leaves(field: pa.Field, level: int, slot: int, above: list[tuple[int, int, int]], lists: int = 0) -> Iterator[Any]:
     """Yields (`Leaf`, definition level) of each column below a field.
 
     Args:
         level: definition level of what is around.
         slot: the same where the list around has an element.
         above: (least, most, length) of the vectors around.
+        lists: around.
     """
     kind, present = field.type, level + field.nullable
     if pa.types.is_fixed_size_list(kind):
         above = [*above, (slot, present - 1, int(kind.list_size))]
-        yield from _leaves(kind.value_field, present + 1, present + 1, above)
+        yield from _leaves(kind.value_field, present + 1, present + 1, above, lists)
     elif pa.types.is_map(kind):
         for inner in (kind.key_field, kind.item_field):
-            yield from _leaves(inner, present + 1, present + 1, above)
+            yield from _leaves(inner, present + 1, present + 1, above, lists + 1)
     elif pa.types.is_struct(kind):
         for i in range(kind.num_fields):
-            yield from _leaves(kind.field(i), present, slot, above)
+            yield from _leaves(kind.field(i), present, slot, above, lists)
     elif hasattr(kind, "value_field"):
-        yield from _leaves(kind.value_field, present + 1, present + 1, above)
+        yield from _leaves(kind.value_field, present + 1, present + 1, above, lists + 1)
     else:
         width, chain = (own := _width(kind)), []
         for least, most, length in reversed(above):
             width *= length
             if least <= most:
                 chain.append(Padded(least, most, width))
-        yield Leaf(own, tuple(chain[::-1])), present
+        yield Leaf(own, tuple(chain[::-1]), lists), present
 
 
 def _width(kind: pa.DataType) -> int:
@@ -103,14 +106,8 @@ def padding(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema, nulls: Seq
     """
     width = leaf.max_definition_level.bit_length()
     counts = np.zeros(1 << width, np.int64)
-    left = page.values
-    for number, (levels, times) in enumerate(_runs(_definition(page, data, codec, leaf), width)):
-        if number == _MAX_RUNS:
-            raise ValueError(f"a page has more than {_MAX_RUNS} runs of levels")
-        counts += np.bincount(levels[:left], minlength=len(counts)) * min(times, left)
-        left -= min(left, len(levels) * times)
-        if not left:
-            break
+    for levels, times in _runs(_definition(page, data, codec, leaf), width, page.values):
+        counts += np.bincount(levels, minlength=len(counts)) * times
     return sum(int(counts[one.least : one.most + 1].sum()) * one.bytes for one in nulls)
 
 
@@ -125,25 +122,27 @@ def _definition(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema) -> byt
     if page.level_encodings != (_RLE, _RLE):
         raise ValueError("a page has levels of an old encoding")
     if codec in _STREAMED:
-        return _second(pa.CompressedInputStream(pa.BufferReader(content), codec.lower()), leaf)
-    return _second(pa.BufferReader(decompressed(content, codec, page.uncompressed)), leaf)
+        return _second(pa.CompressedInputStream(pa.BufferReader(content), codec.lower()), page, leaf)
+    return _second(pa.BufferReader(decompressed(content, codec, page.uncompressed)), page, leaf)
 
 
-def _second(stream: Any, leaf: pq.ColumnSchema) -> bytes:
+def _second(stream: Any, page: Page, leaf: pq.ColumnSchema) -> bytes:
     """Reads the definition levels, which follow the repetition levels if there are any."""
-    found = b""
+    found, left = b"", page.uncompressed
     for _ in range(2 if leaf.max_repetition_level else 1):
         head = stream.read(4)
-        if len(head) < 4:
-            raise ValueError("a page's levels break off")
-        found = stream.read(_LENGTH.unpack(head)[0])
+        size = _LENGTH.unpack(head)[0] if len(head) == 4 else left
+        left -= 4 + size
+        if left < 0:
+            raise ValueError("a page has more levels than bytes")
+        found = stream.read(size)
     return found
 
 
-def _runs(data: bytes, width: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields (levels, how often these repeat)."""
-    at = 0
-    while at < len(data):
+def _runs(data: bytes, width: int, values: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields (levels, how often these repeat), of ``values`` levels."""
+    at, left = 0, values
+    while at < len(data) and left:
         head = shift = 0
         while at < len(data):
             byte = data[at]
@@ -152,15 +151,24 @@ def _runs(data: bytes, width: int) -> Iterator[tuple[np.ndarray, int]]:
             shift += 7
             if byte < 0x80 or shift > 63:
                 break
+        if head >> 1 == 0:
+            raise ValueError("a page has a run of no levels")
         if head & 1:
             size = (head >> 1) * width
-            bits = np.unpackbits(np.frombuffer(data[at : at + size], np.uint8), bitorder="little")
-            packed = bits[: len(bits) // width * width].reshape(-1, width)
-            yield packed.astype(np.int64) @ (1 << np.arange(width)), 1
+            for start in range(at, min(at + size, len(data)), _PACKED_BYTES * width):
+                piece = data[start : min(at + size, start + _PACKED_BYTES * width)]
+                bits = np.unpackbits(np.frombuffer(piece, np.uint8), bitorder="little")
+                packed = bits[: len(bits) // width * width].reshape(-1, width)[:left]
+                left -= len(packed)
+                yield packed.astype(np.int64) @ (1 << np.arange(width)), 1
+                if not left:
+                    break
         else:
             size = (width + 7) // 8
             level = int.from_bytes(data[at : at + size], "little")
             if level >= 1 << width:
                 raise ValueError("a page has a level that is too high")
-            yield np.array([level]), head >> 1
+            times = min(left, head >> 1)
+            left -= times
+            yield np.array([level]), times
         at += size

@@ -24,6 +24,8 @@ _HEADERS = {DATA: 5, DICTIONARY: 7, DATA_V2: 8}
 _DELTA_BYTE_ARRAY = 7
 PADDING = 100
 """pyarrow reads so many bytes more of files of an old writer."""
+_MOST_VALUES, _MOST_BYTES = 1 << 20, 64 << 20
+"""Of a dictionary whose values are looked at. pyarrow writes one of a megabyte, and some values."""
 _LENGTH = struct.Struct("<I")
 _MAX_DEPTH = 16
 
@@ -74,6 +76,8 @@ def pages(data: Any, values: int) -> list[Page]:
         page = _Header(data, at).page()
         if page.size < 0 or page.uncompressed < 0 or page.values < 0 or page.start + page.size > len(data):
             raise ValueError(f"a page claims {page.size} bytes, decompressed {page.uncompressed}, {page.values} values")
+        if page.kind == DICTIONARY and found:
+            raise ValueError("a dictionary behind other pages")
         found.append(page)
         seen += page.values if page.kind in (DATA, DATA_V2) else 0
         at = page.start + page.size
@@ -99,6 +103,8 @@ def decompressed(content: Any, codec: str, size: int) -> Any:
 
 def _longest(page: Page, data: Any, codec: str) -> int:
     """Bytes of the longest string of a dictionary; where it cannot be decoded, of all of it."""
+    if page.values > _MOST_VALUES or page.uncompressed > _MOST_BYTES:
+        return page.uncompressed
     content = data[page.start : page.start + page.size]
     try:
         content = decompressed(content, codec, page.uncompressed)
