@@ -33,7 +33,7 @@ from pipeline.reading import (
     live_rows,
     live_slice,
     open_shard,
-    scanner,
+    scan,
     whole,
 )
 from pipeline.schema import FAILURES, FIXED, STORED, column
@@ -273,9 +273,9 @@ class Dataset:
         """Shard by shard: rows in order, of a shard without deletions by Arrow's own scanner."""
         for shard in self.shards:
             with Reading(self.root, shard):
-                scan = scanner(self.root, shard, self.schema, names, filter, batch_size)
-                if scan is not None:
-                    yield from (batch for batch in scan.to_batches() if len(batch))
+                batches = scan(self.root, shard, self.schema, names, filter, batch_size)
+                if batches is not None:
+                    yield from batches
                     continue
             yield from filtered(self._live(shard, filter, names, batch_size), filter, names, batch_size)
 

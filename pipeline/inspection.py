@@ -131,7 +131,9 @@ def _rows(dataset: datasets.Dataset, count: int) -> Table:
     features = list(dataset.features)
     table = Table("sample_id", "window", "seconds", *features, box=None, pad_edge=False)
     shown = 0
-    for batch in dataset.batches(batch_size=count):
+    parts = (f"{name}_{part}" for name in features for part in ("embedding", "grid"))
+    columns = ["sample_id", "window", "start_s", "end_s", *(one for one in parts if one in dataset.schema.names)]
+    for batch in dataset.batches(columns, batch_size=count):
         for row in _plain(batch.slice(0, count - shown)):
             times = "–" if row["start_s"] is None else f"{row['start_s']:g}–{row['end_s']:g}"
             table.add_row(row["sample_id"], str(row["window"]), times, *(_cell(row, name) for name in features))
@@ -142,8 +144,10 @@ def _rows(dataset: datasets.Dataset, count: int) -> Table:
 
 
 def _plain(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows as Python values; of an embedding the first values, as many as are shown and one more."""
     try:
-        found: list[dict[str, Any]] = batch.to_pylist()
+        shown = [pc.list_slice(one, 0, 4) if pa.types.is_list(one.type) else one for one in batch.columns]
+        found: list[dict[str, Any]] = pa.RecordBatch.from_arrays(shown, names=batch.schema.names).to_pylist()
     except (pa.ArrowException, ValueError, OverflowError) as error:  # a time beyond the years that Python knows
         raise ConfigError("path", f"a row cannot be shown ({describe(error)})", "give --rows 0") from error
     return found

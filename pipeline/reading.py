@@ -109,18 +109,9 @@ def live_slice(
     if len(deleted):
         start, end = _position(deleted, start), _position(deleted, end - 1) + 1
     types = None if schema is None else pa.schema([schema.field(name) for name in columns])
-    groups, at, position = [], 0, None
-    for number in range(file.metadata.num_row_groups):
-        size = file.metadata.row_group(number).num_rows
-        if at < end and at + size > start:
-            groups.append(number)
-            position = at if position is None else position
-        at += size
-    position = position or 0
-    for batch in file.iter_batches(rows, row_groups=groups, columns=columns, use_threads=False):
+    for position, batch in _by_group(file, start, end, rows, columns):
         first, last = max(0, start - position), min(len(batch), end - position)
         place = position
-        position += len(batch)
         if first >= last:
             continue
         found = batch.slice(first, last - first).select(columns)
@@ -131,6 +122,22 @@ def live_slice(
             yield found if types is None or found.schema.types == types.types else found.cast(types)
 
 
+def _by_group(
+    file: pq.ParquetFile, start: int, end: int, rows: int, columns: list[str]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yields (position of its first row, batch) of the row groups that hold rows ``[start, end)``. Each is within the
+    bounds of `BoundedFile`; a batch over many of them would not be."""
+    at = 0
+    for number in range(file.metadata.num_row_groups):
+        size = file.metadata.row_group(number).num_rows
+        if at < end and at + size > start:
+            position = at
+            for batch in file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False):
+                yield position, batch
+                position += len(batch)
+        at += size
+
+
 def _position(deleted: np.ndarray, live: int) -> int:
     """Where the live row of a number is. ``deleted``: positions, ascending."""
     return live + int(np.searchsorted(deleted - np.arange(len(deleted)), live, side="right"))
@@ -139,9 +146,9 @@ def _position(deleted: np.ndarray, live: int) -> int:
 def whole(root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None) -> pa.Table:
     """The live rows of one file that ``filter`` keeps. A column that the file lacks is null."""
     with Reading(root, shard):
-        scan = scanner(root, shard, schema, names, filter, BATCH_ROWS)
-        if scan is not None:
-            return scan.to_table()
+        fragment = _fragment(root, shard)
+        if fragment is not None:
+            return fragment.scanner(schema=schema, columns=names, filter=filter, batch_size=BATCH_ROWS).to_table()
         with open_shard(root, shard) as file:
             wanted = [name for name in (names if filter is None else schema.names) if name in file.schema_arrow.names]
             check_columns(root, shard, file.schema_arrow, wanted)
@@ -167,12 +174,25 @@ def filtered(
         yield from (one for one in kept.to_batches(max_chunksize=rows) if len(one))
 
 
-def scanner(
+def scan(
     root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None, batch_size: int
-) -> ds.Scanner | None:
-    """Arrow's scanner over one file, opened here, so that a move meanwhile does not matter.
+) -> Iterator[pa.RecordBatch] | None:
+    """Batches of one file by Arrow's scanner, row group by row group, so that it does not decode many of them ahead.
 
-    None for a file that it would not read as it should: it knows no deleted rows, and looks up extension types.
+    None for a file that the scanner would not read as it should: see `_fragment`.
+    """
+    fragment = _fragment(root, shard)
+    if fragment is None:
+        return None
+    groups = (fragment.subset(row_group_ids=[number]) for number in range(fragment.num_row_groups))
+    options = {"schema": schema, "columns": names, "filter": filter, "batch_size": batch_size}
+    return (batch for group in groups for batch in group.scanner(**options).to_batches() if len(batch))
+
+
+def _fragment(root: str, shard: File) -> ds.ParquetFileFragment | None:
+    """One file for Arrow's scanner, opened here, so that a move meanwhile does not matter.
+
+    None for a file that the scanner would not read as it should: it ignores deleted rows, and looks up extension types.
     """
     if shard.deleted:
         return None
@@ -181,8 +201,7 @@ def scanner(
     check_rows(root, shard, footer.metadata)
     if footer.as_storage:
         return None
-    fragment = ds.ParquetFileFormat(arrow_extensions_enabled=False).make_fragment(pa.PythonFile(file, mode="r"))
-    return fragment.scanner(schema=schema, columns=names, filter=filter, batch_size=batch_size)
+    return ds.ParquetFileFormat(arrow_extensions_enabled=False).make_fragment(pa.PythonFile(file, mode="r"))
 
 
 def _found(root: str, shard: File, opened: Callable[[Any, str], Any]) -> Any:

@@ -121,7 +121,12 @@ def _file(root: str, file: File, what: int, number: int, run: int, retry: Retry 
         opened = _open(root, _place(root, file))
         if opened.metadata.num_rows != file.rows:
             raise pa.ArrowInvalid(f"the snapshot says {file.rows} rows, the file {opened.metadata.num_rows}")
-        for batch in opened.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
+        batches = (
+            batch
+            for group in range(opened.num_row_groups)
+            for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names, use_threads=False)
+        )
+        for batch in batches:
             table = pa.Table.from_batches([batch])
             ids, versions, windows = _keys(table, _KEYS)
             made = _state(ids, versions, windows, what, run, file=number, first=position)

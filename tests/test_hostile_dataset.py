@@ -819,7 +819,10 @@ def test_a_few_bytes_that_claim_gigabytes(out: Path, what: str) -> None:
         "failures": lambda: dataset.open(str(out)).failures(),
     }
     before = pa.total_allocated_bytes()
-    told(calls[what], path.name, "column 'source_version' of row group 1 claims ")
+    if what == "show":
+        calls[what]()  # it does not read this column
+    else:
+        told(calls[what], path.name, "column 'source_version' of row group 1 claims ")
     assert pa.total_allocated_bytes() - before < 100 << 20
 
 

@@ -154,7 +154,7 @@ def after_mp3(blob: Blob) -> int | None:
         file.seek(start)
         first = file.read(256)
     place = max(first.find(b"Xing"), first.find(b"Info"))
-    if place < 0 or not first[place + 7] & 2:
+    if place < 0 or len(first) < place + 16 or not first[place + 7] & 2:
         return None
     counted = place + 8 + (4 if first[place + 7] & 1 else 0)
     return max(0, blob.size() - start - int.from_bytes(first[counted : counted + 4], "big"))

@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from pipeline.errors import NotAllowed
 
 MAGIC = re.compile(r"[*?\[{]")
+_MAX_ALTERNATIVES = 1000
+"""Of the braces of one glob, which multiply."""
+_MAX_DEEP = 4
+"""``**`` in a glob: each may stand for any number of folders."""
 
 
 class Patterns:
@@ -23,6 +27,8 @@ class Patterns:
     def __init__(self, globs: Sequence[str]) -> None:
         plain = [alternative for glob in globs for alternative in expand(glob)]
         self.globs = [[name for name in glob.split("/") if name] for glob in plain]
+        if any(names.count("**") > _MAX_DEEP for names in self.globs):
+            raise NotAllowed("a glob of many **", f"at most {_MAX_DEEP}")
         parts = [_regex(names) for names in self.globs]
         self.whole = re.compile("|".join(parts) or r"(?!)", re.DOTALL)
         below = [_regex(names[:-1]) for names in self.globs if len(names) > 1 and names[-1] == "**"]
@@ -56,7 +62,12 @@ def expand(glob: str) -> list[str]:
         if depth == 0 and len(cuts) > 1:
             ends = [*cuts[1:], at]
             inner = [glob[a + 1 : b] for a, b in zip(cuts, ends, strict=True)]
-            return [one for choice in inner for one in expand(glob[:start] + choice + glob[at + 1 :])]
+            found: list[str] = []
+            for choice in inner:
+                found += expand(glob[:start] + choice + glob[at + 1 :])
+                if len(found) > _MAX_ALTERNATIVES:
+                    raise NotAllowed("a glob of braces in braces", f"at most {_MAX_ALTERNATIVES} alternatives")
+            return found
         start = glob.find("{", start + 1)
     return [glob]
 
@@ -74,18 +85,26 @@ def _regex(names: list[str]) -> str:
 
 
 def _name_regex(name: str) -> str:
-    text, at = "", 0
+    """The pattern of one name. What follows a ``*`` is taken where it comes first, and no other place is tried: that is
+    enough, since only the last ``*`` must reach the end."""
+    pieces, at = [""], 0
     while at < len(name):
         char = name[at]
         close = name.find("]", at + 3 if name[at + 1 : at + 2] == "!" else at + 2) if char == "[" else -1
         if close > 0:
             inside = name[at + 1 : close].replace("\\", r"\\").replace("[", r"\[")
             negated = inside.startswith("!")
-            text += f"(?!/)[{'^' if negated else ''}{inside[negated:].replace('^', chr(92) + '^')}]"
+            pieces[-1] += f"(?!/)[{'^' if negated else ''}{inside[negated:].replace('^', chr(92) + '^')}]"
             at = close + 1
             continue
-        text += {"*": "[^/]*", "?": "[^/]"}.get(char) or re.escape(char)
+        if char == "*":
+            pieces.append("")
+        else:
+            pieces[-1] += "[^/]" if char == "?" else re.escape(char)
         at += 1
+    first, *inner = pieces
+    text = first + "".join(f"(?>[^/]*?{piece})" for piece in inner[:-1] if piece)
+    text += f"[^/]*{inner[-1]}" if inner else ""
     try:
         re.compile(text)
     except re.error as error:

@@ -218,3 +218,10 @@ def test_tags_behind_an_mp3_are_no_sound(tmp_path: Path) -> None:
     with open_media(Blob(str(path)), "audio", DecodersConfig()) as media:
         assert media.info.format == "mp3"
         assert media.info.spans["audio"].end_s == pytest.approx(1.0, abs=0.06)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("at", range(236, 256, 3))
+def test_a_header_frame_that_breaks_off_counts_nothing(tmp_path: Path, at: int) -> None:
+    (tmp_path / "a.mp3").write_bytes((bytes(at) + b"Xing" + b"\xff" * 20)[:256])
+    found = after_mp3(Blob(str(tmp_path / "a.mp3")))
+    assert found is None or found >= 0

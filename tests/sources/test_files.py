@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
 import hashlib
 import os
+import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,10 @@ from pydantic import ValidationError
 
 from pipeline import config as configs
 from pipeline import local_files, retrying, storage
-from pipeline.errors import ConfigError, SampleError
+from pipeline.errors import ConfigError, NotAllowed, SampleError
 from pipeline.schema import LISTING, ROLES
 from pipeline.sources import files as module
-from pipeline.sources._patterns import Patterns, expand
+from pipeline.sources._patterns import MAGIC, Patterns, expand
 from pipeline.sources.files import Config, FilesSource
 from tests import faulty
 
@@ -163,6 +166,28 @@ def test_what_a_glob_matches(glob: str, yes: list[str], no: list[str]) -> None:
     for path in yes:
         folders = path.split("/")[:-1]
         assert all(patterns.may_reach("/".join(folders[: i + 1])) for i in range(len(folders)))
+
+
+def test_names_match_as_in_a_shell() -> None:
+    """Against the standard library's own, over short names of few letters."""
+    chance = random.Random(4)
+    for _ in range(3000):
+        glob = "".join(
+            chance.choice(["*", "*", "?", "a", "b", "[ab]", "[!a]", "ab"]) for _ in range(chance.randrange(7))
+        )
+        name = "".join(chance.choice("abc") for _ in range(chance.randrange(1, 8)))
+        if glob and glob != "**" and MAGIC.search(glob):
+            assert Patterns([glob]).match(name) == fnmatch.fnmatchcase(name, glob), (glob, name)
+
+
+def test_a_glob_takes_no_time_without_end() -> None:
+    started = time.process_time()
+    assert not Patterns(["*a" * 40 + "*b"]).match("a" * 250)
+    with pytest.raises(NotAllowed, match="at most 1000 alternatives"):
+        Patterns(["{a,b}" * 30])
+    with pytest.raises(NotAllowed, match=r"many \*\*"):
+        Patterns(["**/a/" * 9])
+    assert time.process_time() - started < 2.0
 
 
 def test_braces_expand_as_in_a_shell() -> None:
