@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import re
+import secrets
 import signal
 import socket
 import threading
@@ -27,6 +28,7 @@ from pipeline.progress import Progress
 
 _ANSWER_S = 10.0
 """A cluster's head has so long to accept a connection."""
+_TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE")
 _LOOK_S, _ROOM_S = 5.0, 300.0
 _SOCKET_CHARACTERS = len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 
@@ -61,6 +63,8 @@ def start(config: PipelineConfig) -> None:
         local = {"address": "local", "num_cpus": cores, "include_dashboard": False}
         on_term = signal.getsignal(signal.SIGTERM)
         try:
+            if not address:
+                _make_token()
             options = {"address": address} if address else {**local, "_temp_dir": _session_place()}
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:
@@ -91,6 +95,28 @@ def _session_place() -> str:
     folder = private_folder.make("ray", os.environ.get("RAY_TMPDIR"), longest=_SOCKET_CHARACTERS)
     atexit.register(_end_session, folder, os.getpid())
     return os.path.join(folder, "r")
+
+
+def _make_token() -> None:
+    """Makes the token of a Ray of this process, unless the environment names one: whoever has it can run code there.
+    Ray's own would be in the home folder, for all to read that may enter it. It goes with this process.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if any(name in os.environ for name in _TOKEN_VARIABLES):
+        return
+    folder = private_folder.make("token")
+    path = os.path.join(folder, "auth_token")
+    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(32))
+    os.environ["RAY_AUTH_TOKEN_PATH"] = path
+    atexit.register(_remove_token, folder, os.getpid())
+
+
+def _remove_token(folder: str, owner: int) -> None:
+    if os.getpid() == owner:
+        private_folder.remove(folder)
 
 
 def _end_session(folder: str, owner: int) -> None:

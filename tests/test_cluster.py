@@ -65,6 +65,8 @@ cluster.start(config(Path(sys.argv[1]), {"i": IMAGE}, compute={"num_cpus": 1}))
 ray.get(ray.remote(lambda: 1).remote())
 session = ray._private.worker._global_node.get_session_dir_path()
 above = [session, os.path.dirname(session), os.path.dirname(os.path.dirname(session))]
+token = os.environ["RAY_AUTH_TOKEN_PATH"]
+above += [token, os.path.dirname(token)]
 print(json.dumps([(path, stat.S_IMODE(os.stat(path).st_mode)) for path in above]), flush=True)
 sys.stdin.readline()
 """
@@ -77,14 +79,17 @@ def test_nobody_else_may_enter_a_local_ray_and_it_leaves_nothing(tmp_path: Path,
         run = subprocess.Popen(
             [sys.executable, "-c", _LOCAL, str(tmp_path)],
             cwd=ROOT,
-            env={key: old for key, old in os.environ.items() if key != "RAY_ADDRESS"} | {"RAY_TMPDIR": place},
+            env={key: old for key, old in os.environ.items() if not key.startswith(("RAY_ADDRESS", "RAY_AUTH"))}
+            | {"RAY_TMPDIR": place, "HOME": str(tmp_path)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         assert run.stdout is not None
-        told = json.loads(run.stdout.readline())
+        *told, token, tokens = json.loads(run.stdout.readline())
         (folder, mode), *_ = reversed(told)
+        assert (token[1], tokens[1]) == (0o600, 0o700)
+        assert not (tmp_path / ".ray").exists()  # Ray's own token, which others may read
         assert mode == 0o700
         assert os.path.dirname(folder) == place
         assert os.listdir(place) == [os.path.basename(folder)]
@@ -93,6 +98,7 @@ def test_nobody_else_may_enter_a_local_ray_and_it_leaves_nothing(tmp_path: Path,
             run.communicate("\n", timeout=60)
             assert run.returncode == 0
             assert os.listdir(place) == []
+            assert not os.path.exists(tokens[0])
         else:
             run.send_signal(end)
             run.communicate(timeout=60)
