@@ -5,6 +5,7 @@ Both kinds pickle, because they cross process borders inside Ray.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, get_args
 
 from pipeline import escaping
@@ -155,9 +156,15 @@ _OUT_OF_MEMORY = (
 )
 
 
+_LAST_WORD = re.compile(r"\s\S*\Z")
+
+
 def one_line(text: str, limit: int = 500) -> str:
     """``text`` on one line without secrets, of visible characters, at most ``limit`` of them."""
-    return escaping.one_line(without_secrets(str(text)[: 20 * limit]), limit)
+    text = str(text)
+    if len(text) > 20 * limit:  # without the last word: a secret that is cut is not known as one
+        text = _LAST_WORD.sub("", text[: 20 * limit])
+    return escaping.one_line(without_secrets(text), limit)
 
 
 def describe(error: BaseException) -> str:

@@ -72,3 +72,9 @@ def test_what_other_libraries_say_is_cleaned(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_error_is_bounded() -> None:
     assert len(str(ConfigError("a" * 9999, "b" * 9999, "c" * 9999))) < 1300
     assert len(str(TesseraError("a" * 9999))) == 1000
+
+
+@pytest.mark.parametrize("before", range(9940, 10_000, 3))
+def test_a_secret_is_not_cut_before_it_is_hidden(before: int) -> None:
+    line = one_line(" " * before + "https://user:passwordpasswordpassword@host/path?a=1 " + "x" * 9000)
+    assert "passw" not in line
