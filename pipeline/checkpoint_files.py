@@ -33,6 +33,8 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "tekken.json")
 _MAX_DEPTH = 64
 _MAX_NUMBER = 1 << 31
 _MAX_LABELS = 1_000_000
+_MAX_VALUES = 2_500_000
+"""Of a JSON file, commas and brackets counted."""
 _MAX_SPECTRUM = 1 << 16
 _ALWAYS_LAYERS = 1000
 _MAX_BUILD_BYTES = 8 << 30
@@ -124,7 +126,10 @@ def read_json(path: str, where: str) -> Any:
     deep = ConfigError(where, f"{path} is nested too deep", f"at most {_MAX_DEPTH} levels")
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), encoding="utf-8") as file:
-            values = json.load(file)
+            text = file.read()
+        if (count := sum(map(text.count, ",[{"))) > _MAX_VALUES:
+            raise ConfigError(where, f"{path} has {count} values", f"at most {_MAX_VALUES}")
+        values = json.loads(text)
     except (ValueError, OSError) as error:
         raise ConfigError(where, f"{path} cannot be read ({describe(error)})", "give valid JSON") from error
     except RecursionError as error:
@@ -146,13 +151,15 @@ def check_numbers(config: Any, tensors: int, path: str, where: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue  # NaN is over no bound: torch refuses it
         key = next((name for name in reversed(names) if isinstance(name, str)), "")
-        place = ".".join(map(str, names))
+        allowed = ""
         if abs(value) > _MAX_NUMBER and not _MAY_BE_LARGE.search(key) and isinstance(value, int):
-            raise ConfigError(where, f"{path}: {place} is {_short(value)}", f"at most {_MAX_NUMBER}")
-        if _ARE_LAYERS.search(key) and value > layers:
-            raise ConfigError(where, f"{path}: {place} is {_short(value)}", f"the weights hold {tensors} tensors")
-        if key == "num_labels" and value > _MAX_LABELS:
-            raise ConfigError(where, f"{path}: {place} is {_short(value)}", f"at most {_MAX_LABELS}")
+            allowed = f"at most {_MAX_NUMBER}"
+        elif _ARE_LAYERS.search(key) and value > layers:
+            allowed = f"the weights hold {tensors} tensors"
+        elif key == "num_labels" and value > _MAX_LABELS:
+            allowed = f"at most {_MAX_LABELS}"
+        if allowed:
+            raise ConfigError(where, f"{path}: {'.'.join(map(str, names))} is {_short(value)}", allowed)
 
 
 def check_attention(config: Any, name: str, where: str) -> None:
@@ -246,14 +253,28 @@ def _leaves(value: Any) -> list[Any]:
     return [one for _, one in _walk(value) if not isinstance(one, dict | list) and one is not None]
 
 
-def _walk(values: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Each value with its path, mappings and lists among them."""
-    todo: list[tuple[tuple[str | int, ...], Any]] = [((), values)]
+def _walk(values: Any) -> Iterator[tuple[list[str | int], Any]]:
+    """Yields each value with its path, mappings and lists among them. The path is one list, which changes: copy what is
+    kept."""
+    names: list[str | int] = []
+    yield names, values
+    todo = [_items(values)]
     while todo:
-        names, value = todo.pop()
-        yield names, value
-        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        todo.extend(((*names, name), one) for name, one in items)
+        for name, value in todo[-1]:
+            names.append(name)
+            yield names, value
+            if isinstance(value, dict | list):
+                todo.append(_items(value))
+                break
+            names.pop()
+        else:
+            todo.pop()
+            if names:
+                names.pop()
+
+
+def _items(value: Any) -> Iterator[tuple[Any, Any]]:
+    return iter(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
 
 
 def _deeper_than(values: Any, depth: int) -> bool:

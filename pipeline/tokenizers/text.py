@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import Any, Literal
@@ -18,6 +19,9 @@ from pipeline.tokenizers.base import Prepared, missing
 
 _CHARS_PER_TOKEN, _MARGIN_CHARS = 16, 4096
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_MAX_GROWTH = 1000
+_STEP_GROWTH = {"Precompiled": 18, "ByteLevel": 2, "BertNormalizer": 3}
+"""Characters that a step makes of one, at most: forms of Unicode 18 of some, spaces around ideographs 3."""
 _UNSET = 1_000_000_000
 """A tokenizer that knows no limit says 1e30."""
 _POSITIONS_START_AFTER_PADDING = {
@@ -189,7 +193,30 @@ def _load(checkpoint: Checkpoint) -> Any:
         raise ConfigError(
             checkpoint.where, f"{type(tokenizer).__name__} is a slow tokenizer", "give one with a tokenizer.json"
         )
+    if (growth := _growth(tokenizer.backend_tokenizer)) > _MAX_GROWTH:
+        raise ConfigError(
+            checkpoint.where,
+            f"the steps of the tokenizer of {checkpoint.name!r} make up to {growth:.3g} characters of each",
+            f"at most {_MAX_GROWTH}",
+        )
     return tokenizer
+
+
+def _growth(backend: Any) -> float:
+    """Upper bound of the characters that normalizers and pre-tokenizers make of one: each replaces what the one before
+    made. Of a known library, so that steps of another kind do not grow (`tokenizers`, src/normalizers)."""
+    growth = 1.0
+    for part in (backend.normalizer, backend.pre_tokenizer):
+        todo = [] if part is None else [json.loads(part.__getstate__())]
+        while todo:
+            one = todo.pop()
+            todo += [*(one.get("normalizers") or []), *(one.get("pretokenizers") or [])]
+            if one.get("type") == "Replace":
+                pattern = one.get("pattern", {}).get("String") or "x"  # a regular expression matches one or more
+                growth *= max(1.0, len(one.get("content", "")) / len(pattern))
+            growth *= _STEP_GROWTH.get(one.get("type"), 1)
+            growth += len(one.get("prepend", ""))
+    return growth
 
 
 def _positions(checkpoint: Checkpoint) -> int | None:

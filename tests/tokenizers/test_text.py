@@ -258,3 +258,25 @@ def test_a_long_text_is_not_read_whole() -> None:
     tokenizer._call = lambda which, text, truncated: (seen.append(len(text)), call(which, text, truncated))[1]  # type: ignore[method-assign]
     tokenizer.tokenize(Text("some words " * 1_000_000))
     assert max(seen) < 10_000
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 40,
+        [{"type": "Replace", "pattern": {"Regex": "a"}, "content": "a" * 2000}],
+        [{"type": "Sequence", "normalizers": [{"type": "ByteLevel"}] * 30}],
+    ],
+)
+def test_steps_that_grow_a_text_without_end_are_refused(tmp_path: Path, steps: list[dict[str, Any]]) -> None:
+    folder = tmp_path
+    copy("bert", folder)
+    values = json.loads((folder / "tokenizer.json").read_text())
+    values["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
+    )
+    with pytest.raises(ConfigError, match=r"make up to .* characters of each; at most 1000"):
+        TextTokenizer(TextConfig(kind="text", checkpoint=str(folder)), None).check("features.x.tokenizer")
