@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
+from pipeline.local_files import is_hole
 from pipeline.parquet_levels import Leaf, leaves, padding
 from pipeline.parquet_pages import DATA, DATA_V2, DICTIONARY, PADDING, Page, chunk_place, pages, shared_bytes
 from pipeline.seekable import Seekable
@@ -48,6 +49,8 @@ class BoundedFile(Seekable):
 
     def __init__(self, file: Any) -> None:
         super().__init__(int(file.seek(0, 2) or file.tell()))
+        if isinstance(file, io.FileIO) and is_hole(os.fstat(file.fileno())):
+            raise ValueError(f"a file of {self.size} bytes that is nearly all hole")
         self._file = file
         self._metadata: pq.FileMetaData | None = None
         self._starts: list[int] = []

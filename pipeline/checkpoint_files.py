@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import ConfigError, describe, one_line
+from pipeline.local_files import is_hole
 
 ATTENTION = ("eager", "sdpa")
 """Implementations that PyTorch and `transformers` hold. ``flash_attention_2`` is fetched from a hub where it is not
@@ -108,6 +109,10 @@ def check_file(path: str, where: str) -> int:
         raise ConfigError(where, f"{path} cannot be read ({describe(error)})", "copy the checkpoint again") from error
     if not stat.S_ISREG(found.st_mode):
         raise ConfigError(where, f"{path} is {_kind(found.st_mode)}", "a file must be there")
+    if is_hole(found):
+        raise ConfigError(
+            where, f"{path} has {found.st_size} bytes, and is nearly all hole", "copy the checkpoint again"
+        )
     in_memory = all(one.startswith(_SHARED_MEMORY) for one in (real, os.path.abspath(path)))
     if not in_memory and any(real.startswith(f"{place}/") for place in _SPECIAL):
         raise ConfigError(where, f"{path} leads to {real}", "a file of the checkpoint must be there")

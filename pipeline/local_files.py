@@ -21,6 +21,7 @@ class RefusedFile(StorageError):
     """A link, a pipe, a socket, a device, a path that leads out of its folder, or a file that is too large."""
 
 
+_SMALL_BYTES, _HOLE_RATIO = 64 << 20, 64
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -128,6 +129,12 @@ def entries(root: str, path: str = "") -> list[tuple[str, bool]]:
             return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
     finally:
         os.close(opened)
+
+
+def is_hole(status: os.stat_result) -> bool:
+    """True for a file that is nearly all hole: it claims any size, and takes no room on the disk. File systems that do
+    not count blocks say 0."""
+    return status.st_size > _SMALL_BYTES and 0 < status.st_blocks * 512 * _HOLE_RATIO < status.st_size
 
 
 def remove(root: str, path: str) -> None:

@@ -253,6 +253,16 @@ def test_only_columns_are_read(tmp_path: Path) -> None:
             file.read(size)
 
 
+def test_a_file_of_nothing_but_a_hole_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "a.parquet").open("wb") as file:
+        pq.write_table(TABLE, file)
+        file.truncate(1 << 33)
+        file.seek(0, 2)
+        file.write(b"PAR1")
+    with pytest.raises(ValueError, match="a file of 8589934596 bytes that is nearly all hole"):
+        _read(tmp_path / "a.parquet")
+
+
 def test_columns_beyond_the_file_s_end(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": range(9000)}), tmp_path / "a.parquet", compression="none")
     data = (tmp_path / "a.parquet").read_bytes()

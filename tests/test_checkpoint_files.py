@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,29 @@ def test_labels_may_have_any_name(folder: Path) -> None:
         folder, "config.json", id2label={"0": "use_kernels"}, label2id={"kernel_config": 1, "attn_implementation": 2}
     )
     assert resolve(str(folder), None, WHERE).model_type == "clip"
+
+
+def test_weights_that_are_a_hole(folder: Path) -> None:
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(1 << 38)
+    assert "model.safetensors has 274877906944 bytes, and is nearly all hole" in refused(folder)
+
+
+def test_a_config_of_millions_of_values(folder: Path) -> None:
+    """Within its bytes: nested lists, of which each value's path would be as long."""
+    values = "[" * 50 + "1," * 3_000_000 + "1" + "]" * 50
+    (folder / "config.json").write_text('{"model_type": "clip", "x": ' + values + "}")
+    assert "config.json has 3000052 values; at most 2500000" in refused(folder)
+    values = "[" * 50 + "1," * 2_000_000 + "1" + "]" * 50
+    (folder / "config.json").write_text('{"model_type": "clip", "x": ' + values + "}")
+    tracemalloc.start()
+    started = time.process_time()
+    try:
+        check(str(folder), WHERE)
+        assert tracemalloc.get_traced_memory()[1] < 150 << 20
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - started < 30
 
 
 DEEP = 100_000

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.errors import ConfigError, describe
 from pipeline.heads.base import unit
+from pipeline.local_files import is_hole
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -67,6 +68,8 @@ class LinearHead:
         path = self.config.weights
         if not os.path.isfile(path):
             raise ConfigError(where, f"no file {path!r}", "give a safetensors file")
+        if is_hole(os.stat(path)):
+            raise ConfigError(where, f"{path!r} is nearly all hole", "copy it again")
         try:
             with safe_open(path, framework="np") as file:
                 slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -79,9 +82,11 @@ class LinearHead:
             ) from error
 
     def setup(self) -> None:
-        from safetensors.torch import load_file  # numpy has no bfloat16
+        from safetensors import safe_open
 
-        tensors = {name: tensor.float().numpy() for name, tensor in load_file(self.config.weights).items()}
+        with safe_open(self.config.weights, framework="pt") as file:  # numpy has no bfloat16
+            names = [name for name in ("weight", "bias") if name in file.keys()]  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).float().numpy() for name in names}
         self.weight, self.bias = tensors["weight"], tensors.get("bias")
 
     def project(self, rows: Sequence[Encoded]) -> np.ndarray:

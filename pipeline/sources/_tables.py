@@ -44,6 +44,8 @@ _LINES_BYTES = 16 << 20
 """So many bytes of JSON lines become columns together."""
 MAX_PAGE_BYTES = 256 << 20
 """Of a page of Parquet, decompressed, where no longer value is allowed."""
+_LIST_BYTES = 64
+"""Of a list in Python. A value may have one around it at each level."""
 _RATIO = 64
 """Nested values may take so many times their bytes in the file, at least."""
 _TOTAL_BYTES, _TOTAL_RATIO = 1 << 30, 100
@@ -237,9 +239,10 @@ class _Parquet:
                     f"a value of {found.path!r} {place} takes {max(found.value_bytes, column.length or 0)} bytes"
                 )
             one = max(found.value_bytes, column.length or 0, 8)
-            most, takes = max(page_bytes, _RATIO * found.size), found.values * one
-            if column.max_repetition_level and takes > most and column.physical_type == "BYTE_ARRAY":
-                takes = 8 * found.values + self.checked.string_bytes(self.file.metadata, group, number, most)
+            most, lists = max(page_bytes, _RATIO * found.size), _LIST_BYTES * column.max_repetition_level * found.values
+            takes = lists + found.values * one
+            if column.max_repetition_level and lists < most < takes and column.physical_type == "BYTE_ARRAY":
+                takes = lists + self.checked.string_bytes(self.file.metadata, group, number, most)
             if column.max_repetition_level and takes > most:
                 raise self._too_large(f"{found.path!r} {place} may take {takes} bytes")
             shared += one

@@ -199,7 +199,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str, dict[str, Any]]] = {
     "a page that the footer does not tell of": (_claimed_page, "takes 2147483647 bytes", {}),
     "a dictionary that the footer does not tell of": (_claimed_dictionary, "takes 2147483647 bytes", {}),
     "a dictionary in disguise": (_disguised_dictionary, "", {}),
-    "a list of nulls": (_nested, "may take 8000000000 bytes", {"passthrough": ["t"]}),
+    "a list of nulls": (_nested, "may take 72000000000 bytes", {"passthrough": ["t"]}),
     "a null of a wide list": (_wide_null, "each null takes 17179869176 bytes", {"passthrough": ["t"]}),
     "a null of wide bytes": (_wide_bytes, "each null takes 2147483647 bytes", {"passthrough": ["t"]}),
     "bytes that are not there": (_outside, "claims bytes", {}),
