@@ -23,6 +23,8 @@ from pipeline.stages.rows import FAILURE, ROWS, Failure, failure, failure_column
 from pipeline.storage import Blob
 
 _WHOLE = {"start_s": None, "end_s": None, "text_from": None, "text_to": None}
+_MAX_COPIED_BYTES = 128 << 20
+"""Of texts, ids and the corpus's own columns, which stand in the row of each window: of one sample."""
 _BY_LOAD = (*TRANSIENT_KINDS, "timeout", "crash", "internal")
 """Kinds of failure that another run of the same bytes may not have."""
 
@@ -132,20 +134,27 @@ class ProbeStage:
         failures: list[list[Failure]] = []
         samples: list[int] = []
         extra = [name for name in EXTRA.names if name in table.schema.names]
+        copied = table.drop_columns([*LISTING.names, *extra])
         for number, sample in enumerate(table.select([*LISTING.names, *extra]).to_pylist()):
-            for row, failed in self._rows(number, sample):
+            for row, failed in self._rows(number, sample, copied.slice(number, 1).nbytes):
                 rows.append(row)
                 failures.append(failed)
                 samples.append(number)
         done = pa.Table.from_pylist(rows, schema=pa.schema([f for f in ROWS if f.name != "failures"]))
         done = done.append_column(pa.field("failures", pa.list_(FAILURE)), failure_column(failures)).select(ROWS.names)
-        passthrough = table.drop_columns([*LISTING.names, *extra]).take(pa.array(samples, pa.int64()))
+        passthrough = copied.take(pa.array(samples, pa.int64()))
         return pa.Table.from_arrays(
             [*done.columns, *passthrough.columns], schema=pa.schema([*done.schema, *passthrough.schema])
         )
 
-    def _rows(self, number: int, sample: dict[str, Any]) -> list[tuple[dict[str, Any], list[Failure]]]:
-        """The windows of sample ``number``. Always at least one row, so that every sample is accounted for."""
+    def _rows(
+        self, number: int, sample: dict[str, Any], copied_bytes: int = 0
+    ) -> list[tuple[dict[str, Any], list[Failure]]]:
+        """The windows of sample ``number``. Always at least one row, so that every sample is accounted for.
+
+        Args:
+            copied_bytes: of the corpus's own columns, which each window's row holds.
+        """
         started = time.perf_counter()
         found = self._probe(number, sample)
         base: dict[str, Any] = {name: sample[name] for name in ("sample_id", "source_version", "inline_text")}
@@ -154,9 +163,18 @@ class ProbeStage:
         text = found.spans.get("text", ...)
         base["text_timed"] = isinstance(text, Span)
         rows: list[dict[str, Any]] = []
-        for times, present in found.of(self._windows(number, found, sample)):
+        windows = self._windows(number, found, sample)
+        if self._copies(windows, sample, copied_bytes) > _MAX_COPIED_BYTES:
+            each = self._copies(windows, sample, copied_bytes) // len(windows)
+            error = SampleError("limit", f"{len(windows)} windows would hold {each} bytes of texts and columns each")
+            self._refuse(found, {*found.spans}, error)
+            windows = [_WHOLE]
+        for times, present in found.of(windows):
             uris = {f"{m}_uri": found.uris.get(m) if m in present else None for m in MODALITIES}
             inline = sample["inline_text"] if "text" in present and found.uris.get("text") is None else None
+            if inline is not None and times["text_from"] is not None:
+                inline = inline[times["text_from"] : times["text_to"]]
+                times = {**times, "text_from": 0, "text_to": len(inline)}
             rows.append({**base, **uris, **times, "inline_text": inline, "window": len(rows)})
         tried: dict[int, list[dict[str, Any]]] = {}
         for one in sample.get("attempts") or ():
@@ -174,6 +192,16 @@ class ProbeStage:
         todo[-1] |= {"final": True, "promised": len(todo) if todo[-1]["window"] >= 0 else 0}
         todo[0]["meter_probe_s"] = time.perf_counter() - started
         return [(row, told if i == 0 else []) for i, row in enumerate(todo)]
+
+    @staticmethod
+    def _copies(windows: list[dict[str, Any]], sample: dict[str, Any], copied_bytes: int) -> int:
+        """Bytes that the rows of a sample repeat."""
+        if len(windows) == 1:
+            return 0
+        cut = windows[0]["text_from"] is not None  # each row has its part of the text
+        text = "" if cut else sample["inline_text"] or ""
+        strings = (text, sample["sample_id"], sample["source_version"], *(sample[f"{r}_uri"] or "" for r in ROLES))
+        return len(windows) * (copied_bytes + sum(map(len, strings)))
 
     def _carry(self, found: _Found, rows: list[dict[str, Any]], carry: dict[int, Any]) -> dict[int, Any]:
         """``carry`` by number of our windows, where it is by those of the version that it is taken from."""
@@ -222,9 +250,13 @@ class ProbeStage:
         uri = found.uris["text"]
         if uri is None:
             self.config.decoders.text.check_length(sample["inline_text"])
-            return list(self.cutter.cut(sample["inline_text"]))
-        with open_media(Blob(uri, self.allowed_roots), "text", self.config.decoders) as media:
-            return list(self.cutter.cut(media.text(None, None).text))
+            spans = list(self.cutter.cut(sample["inline_text"]))
+        else:
+            with open_media(Blob(uri, self.allowed_roots), "text", self.config.decoders) as media:
+                spans = list(self.cutter.cut(media.text(None, None).text))
+        if len(spans) > (most := self.config.window.max_windows):
+            raise SampleError("limit", f"its text makes {len(spans)} windows, more than {most}: see window.max_windows")
+        return spans
 
     def _probe(self, number: int, sample: dict[str, Any]) -> _Found:
         found = _Found()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -261,3 +262,44 @@ def test_a_stream_that_covers_no_time_is_a_failure_not_a_loss(tmp_path: Path, mo
     monkeypatch.setattr(opening, "open_media", lambda *rest: Nothing())
     (row,) = _probe(config(folder, {"a": AUDIO}))
     assert [(f["feature"], f["kind"]) for f in row["failures"]] == [("a", "empty")]
+
+
+def _manifest(folder: Path, features: dict[str, Any], row: dict[str, str], **sections: Any) -> list[dict[str, Any]]:
+    """Rows of a manifest of one row, whose column ``extra`` is copied."""
+    pq.write_table(pa.table({name: [value] for name, value in row.items()}), folder / "m.parquet")
+    columns = {"id": "id", "inline_text": "text", **({"video": "video"} if "video" in row else {})}
+    source = {"kind": "manifest", "path": str(folder / "m.parquet"), "columns": columns, "passthrough": ["extra"]}
+    settings = config(folder, features, **sections)
+    settings = type(settings).model_validate({**settings.model_dump(), "source": source})
+    return _probe(settings)
+
+
+def test_each_token_window_holds_its_own_part_of_an_inline_text(tmp_path: Path, models: Path) -> None:
+    """The whole text in each would take memory by the square of its length."""
+    words = " ".join(f"word{i}" for i in range(300))
+    long = text(models / "bert", max_length=20, overflow="windows")
+    rows = _manifest(tmp_path, {"t": long}, {"id": "a", "text": words, "extra": "x"})
+    assert len(rows) > 20
+    assert [row["text_from"] for row in rows] == [0] * len(rows)
+    assert [row["text_to"] for row in rows] == [len(row["inline_text"]) for row in rows]
+    assert " ".join(row["inline_text"].strip() for row in rows) == words
+    over = {"t": long}
+    (refused,) = _manifest(tmp_path, over, {"id": "a", "text": words, "extra": "x"}, window={"max_windows": 5})
+    assert [one["kind"] for one in refused["failures"]] == ["limit"]
+    assert "window.max_windows" in refused["failures"][0]["message"]
+
+
+@pytest.mark.parametrize("what", ["text", "id", "extra"])
+def test_what_many_windows_would_repeat_is_bounded(
+    tmp_path: Path, models: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sound of hours in a few bytes makes thousands of windows, each with the sample's texts."""
+    monkeypatch.setattr("pipeline.stages.probe._MAX_COPIED_BYTES", 20_000)
+    write_clip(tmp_path / "clip.mp4", 5.0)
+    features = {"t": text(models / "bert", max_length=16), "v": VIDEO}
+    row = {"id": "a", "text": "words", "extra": "x", "video": "clip.mp4"}
+    rows = _manifest(tmp_path, features, row, window={"length_s": 0.5})
+    assert len(rows) == 10
+    (refused,) = _manifest(tmp_path, features, {**row, what: "x" * 3000}, window={"length_s": 0.5})
+    assert {(one["feature"], one["kind"]) for one in refused["failures"]} == {("t", "limit"), ("v", "limit")}
+    assert "10 windows would hold 3" in refused["failures"][0]["message"]
