@@ -162,8 +162,11 @@ _LAST_WORD = re.compile(r"\s\S*\Z")
 def one_line(text: str, limit: int = 500) -> str:
     """``text`` on one line without secrets, of visible characters, at most ``limit`` of them."""
     text = str(text)
-    if len(text) > 20 * limit:  # without the last word: a secret that is cut is not known as one
-        text = _LAST_WORD.sub("", text[: 20 * limit])
+    if len(text) > 20 * limit:
+        text = text[: 20 * limit]
+        word = _LAST_WORD.search(text)
+        if word and len(word[0]) <= 10 * limit:  # perhaps a secret, which is not known as one once it is cut
+            text = text[: word.start()]
     return escaping.one_line(without_secrets(text), limit)
 
 

@@ -63,7 +63,7 @@ def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
     asked = pa.table({"do": ["pid", "modules"]})  # the first one of a process imports pandas
     started = time.monotonic()
     told = stage(asked)
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 4.0
     assert stage.child is not None
     assert isinstance(stage.child.process, Forked)
     pid = told["pid"][0].as_py()
