@@ -165,7 +165,7 @@ class FilesSource:
         ``odd`` keeps, over all folders, the ids that may stand for two paths: those with an escape in them.
         """
         refused = [one for one in files if one[1] == _FORBIDDEN]
-        allowed = [one for one in files if one[1] != _FORBIDDEN]
+        allowed = [one for one in files if one[1] != _FORBIDDEN] if refused else files
         paths = {path for path, _ in allowed}
         stems: dict[str, _Files] = {}
         for path, token in allowed:
