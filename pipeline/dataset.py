@@ -33,7 +33,6 @@ from pipeline.reading import (
     live_rows,
     live_slice,
     open_shard,
-    scan,
     whole,
 )
 from pipeline.schema import FAILURES, FIXED, STORED, column
@@ -270,13 +269,8 @@ class Dataset:
             yield from live_rows(self.root, shard, FAILURES.names, _FAILURE_ROWS, FAILURES)
 
     def _batches(self, names: list[str], filter: ds.Expression | None, batch_size: int) -> Iterator[pa.RecordBatch]:
-        """Shard by shard: rows in order, of a shard without deletions by Arrow's own scanner."""
+        """Shard by shard: rows in order."""
         for shard in self.shards:
-            with Reading(self.root, shard):
-                batches = scan(self.root, shard, self.schema, names, filter, batch_size)
-                if batches is not None:
-                    yield from batches
-                    continue
             yield from filtered(self._live(shard, filter, names, batch_size), filter, names, batch_size)
 
     def _live(

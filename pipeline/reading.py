@@ -146,13 +146,10 @@ def _position(deleted: np.ndarray, live: int) -> int:
 def whole(root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None) -> pa.Table:
     """The live rows of one file that ``filter`` keeps. A column that the file lacks is null."""
     with Reading(root, shard):
-        fragment = _fragment(root, shard)
-        if fragment is not None:
-            return fragment.scanner(schema=schema, columns=names, filter=filter, batch_size=BATCH_ROWS).to_table()
         with open_shard(root, shard) as file:
             wanted = [name for name in (names if filter is None else schema.names) if name in file.schema_arrow.names]
             check_columns(root, shard, file.schema_arrow, wanted)
-            table = file.read(columns=wanted, use_threads=True)
+            table = file.read(columns=wanted, use_threads=False)
         table = table.filter(pa.array(np.isin(np.arange(len(table)), shard.deleted, invert=True)))
         for name in names if filter is None else schema.names:
             if name not in wanted:
@@ -172,36 +169,6 @@ def filtered(
             continue
         kept = ds.dataset(pa.Table.from_batches([batch])).to_table(columns=names, filter=filter)
         yield from (one for one in kept.to_batches(max_chunksize=rows) if len(one))
-
-
-def scan(
-    root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None, batch_size: int
-) -> Iterator[pa.RecordBatch] | None:
-    """Batches of one file by Arrow's scanner, row group by row group, so that it does not decode many of them ahead.
-
-    None for a file that the scanner would not read as it should: see `_fragment`.
-    """
-    fragment = _fragment(root, shard)
-    if fragment is None:
-        return None
-    groups = (fragment.subset(row_group_ids=[number]) for number in range(fragment.num_row_groups))
-    options = {"schema": schema, "columns": names, "filter": filter, "batch_size": batch_size}
-    return (batch for group in groups for batch in group.scanner(**options).to_batches() if len(batch))
-
-
-def _fragment(root: str, shard: File) -> ds.ParquetFileFragment | None:
-    """One file for Arrow's scanner, opened here, so that a move meanwhile does not matter.
-
-    None for a file that the scanner would not read as it should: it ignores deleted rows, and looks up extension types.
-    """
-    if shard.deleted:
-        return None
-    file = open_file(root, shard)
-    footer = parquet.read_footer(file)
-    check_rows(root, shard, footer.metadata)
-    if footer.as_storage:
-        return None
-    return ds.ParquetFileFormat(arrow_extensions_enabled=False).make_fragment(pa.PythonFile(file, mode="r"))
 
 
 def _found(root: str, shard: File, opened: Callable[[Any, str], Any]) -> Any:

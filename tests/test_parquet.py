@@ -219,7 +219,6 @@ def test_no_other_module_opens_a_parquet_file() -> None:
         ("pipeline/parquet.py", "ParquetFile"),
         ("pipeline/bounded_file.py", "ParquetFile"),  # of a file that is open, with its footer
         ("pipeline/plan.py", "ParquetFile"),
-        ("pipeline/reading.py", "ParquetFileFormat"),  # of a file whose footer names no extension type
         ("pipeline/reading.py", "dataset"),  # of a table
         ("pipeline/dataset.py", "dataset"),  # of a table
     }
