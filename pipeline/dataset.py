@@ -32,6 +32,7 @@ from pipeline.reading import (
     filtered,
     live_rows,
     live_slice,
+    needed,
     open_shard,
     whole,
 )
@@ -269,16 +270,10 @@ class Dataset:
             yield from live_rows(self.root, shard, FAILURES.names, _FAILURE_ROWS, FAILURES)
 
     def _batches(self, names: list[str], filter: ds.Expression | None, batch_size: int) -> Iterator[pa.RecordBatch]:
-        """Shard by shard: rows in order."""
+        columns = needed(self.schema, names, filter)
         for shard in self.shards:
-            yield from filtered(self._live(shard, filter, names, batch_size), filter, names, batch_size)
-
-    def _live(
-        self, shard: File, filter: ds.Expression | None, names: list[str], batch_size: int
-    ) -> Iterator[pa.RecordBatch]:
-        """Rows of a shard that are not deleted; with a filter all columns, since it may name any."""
-        columns = names if filter is None else self.schema.names
-        yield from live_rows(self.root, shard, columns, batch_size, self.schema)
+            batches = live_rows(self.root, shard, columns, batch_size, self.schema)
+            yield from filtered(batches, filter, names, batch_size)
 
     def _check_filter(self, names: list[str], filter: ds.Expression | None) -> None:
         try:
@@ -390,7 +385,7 @@ class Dataset:
 
         def read(table: pa.Table) -> Iterator[pa.Table]:
             for number in table["shard"].to_pylist():
-                for batch in self._live(self.shards[number], None, names, BATCH_ROWS):
+                for batch in live_rows(self.root, self.shards[number], names, BATCH_ROWS, self.schema):
                     yield pa.Table.from_batches([batch])
 
         blocks = [pa.table({"shard": [number]}) for number in range(len(self.shards))]

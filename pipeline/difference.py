@@ -215,7 +215,7 @@ class _Partition:
         self.protected[self.code[np.fromiter(within, bool, len(ids))]] = True
 
     def refuse(self, are_refused: Callable[[pa.Table], np.ndarray]) -> None:
-        """Marks samples as refused that have rows, would be computed anew, and whose files may not be read."""
+        """Marks samples as refused if they have stored rows that would be replaced, and their files may not be read."""
         base = ~self.adopted & (self.what < TOTAL)
         due = self._any(base & (~self.same | (self.retry > 0))) & self._any(base & (self.what == ROW))
         codes = np.flatnonzero(due & self.is_listed & ~self.refused)

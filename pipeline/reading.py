@@ -143,15 +143,32 @@ def _position(deleted: np.ndarray, live: int) -> int:
     return live + int(np.searchsorted(deleted - np.arange(len(deleted)), live, side="right"))
 
 
+def needed(schema: pa.Schema, names: list[str], filter: ds.Expression | None) -> list[str]:
+    """Returns ``names`` and the columns that ``filter`` reads: without one of these it does not bind."""
+    if filter is None:
+        return names
+    empty = schema.empty_table()
+
+    def binds(name: str) -> bool:
+        try:
+            ds.dataset(empty.drop_columns([name])).scanner(filter=filter)
+        except (pa.ArrowException, TypeError):
+            return False
+        return True
+
+    return [*names, *(name for name in schema.names if name not in names and not binds(name))]
+
+
 def whole(root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None) -> pa.Table:
-    """The live rows of one file that ``filter`` keeps. A column that the file lacks is null."""
-    with Reading(root, shard):
-        with open_shard(root, shard) as file:
-            wanted = [name for name in (names if filter is None else schema.names) if name in file.schema_arrow.names]
-            check_columns(root, shard, file.schema_arrow, wanted)
-            table = file.read(columns=wanted, use_threads=False)
+    """Returns the live rows of one file that ``filter`` keeps. A column that the file lacks is null."""
+    columns = needed(schema, names, filter)
+    with Reading(root, shard), open_shard(root, shard) as file:
+        wanted = [name for name in columns if name in file.schema_arrow.names]
+        check_columns(root, shard, file.schema_arrow, wanted)
+        # in this thread: Arrow's threads that still hold a file of Python's abort a process that ends
+        table = file.read(columns=wanted, use_threads=False)
         table = table.filter(pa.array(np.isin(np.arange(len(table)), shard.deleted, invert=True)))
-        for name in names if filter is None else schema.names:
+        for name in columns:
             if name not in wanted:
                 table = table.append_column(schema.field(name), pa.nulls(len(table), schema.field(name).type))
         if filter is not None:

@@ -208,15 +208,15 @@ def _read(fd: int, size: int) -> bytes:
 class _own_place:
     """Turns what a file system raises at the dataset's own place into a ``StorageError`` of one line."""
 
-    def __init__(self, doing: str, url: str, missing_is_told: bool = False) -> None:
-        self.doing, self.url, self.missing_is_told = doing, url, missing_is_told
+    def __init__(self, doing: str, url: str, pass_missing: bool = False) -> None:
+        self.doing, self.url, self.pass_missing = doing, url, pass_missing
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        told = (FileNotFoundError, NotADirectoryError) if self.missing_is_told else ()
-        if error is None or isinstance(error, (TesseraError, *told)):
+        passed = (FileNotFoundError, NotADirectoryError) if self.pass_missing else ()
+        if error is None or isinstance(error, (TesseraError, *passed)):
             return
         if not isinstance(error, RecursionError) and not of_storage(error):  # folders in folders, thousands deep
             return
@@ -267,7 +267,7 @@ def read_bytes(url: str, limit: int = MAX_READ_BYTES, root: str | None = None) -
         data: bytes = fs.cat_file(path)
         return data
 
-    with _own_place("read", url, missing_is_told=True):
+    with _own_place("read", url, pass_missing=True):
         if isinstance(fs, LocalFileSystem):
             below = os.path.split(os.path.realpath(path)) if root is None else _below(url, root)
             return local_files.read(*below, limit)
@@ -297,7 +297,7 @@ def list_folders(url: str, root: str | None = None) -> list[str]:
 def _entries(url: str, root: str | None) -> list[tuple[str, str]]:
     """(name, ``file``, ``directory`` or another kind) of each entry of a folder. Raises as `entries` does."""
     if root is not None and is_local(root):
-        with _own_place("list", url, missing_is_told=True):
+        with _own_place("list", url, pass_missing=True):
             found = local_files.entries(*_below(url, root))
         return [(name, "directory" if is_folder else "file") for name, is_folder in found]
     return [(entry["name"].rstrip("/").rsplit("/", 1)[-1], entry["type"]) for entry in entries(url)]
@@ -317,7 +317,7 @@ def entries(url: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = fs.ls(path, detail=True, refresh=True)
         return found
 
-    with _own_place("list", url, missing_is_told=True):
+    with _own_place("list", url, pass_missing=True):
         return retried(listed)
 
 

@@ -58,6 +58,11 @@ def changed(folder: Path, file: str, **values: Any) -> Path:
     return folder
 
 
+def image_encoder(folder: Path) -> ClipEncoder:
+    checkpoint = resolve(str(folder), None, WHERE)
+    return ClipEncoder(ClipConfig(kind="clip", checkpoint=str(folder)), checkpoint, "image", PatchConfig(kind="patch"))
+
+
 def _pipe(path: Path) -> None:
     os.mkfifo(path)
 
@@ -291,12 +296,7 @@ def test_a_model_whose_weights_are_of_another_shape_is_a_mistake_of_its_checkpoi
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"]["hidden_size"] *= 2
     (folder / "config.json").write_text(json.dumps(config))
-    encoder = ClipEncoder(
-        ClipConfig(kind="clip", checkpoint=str(folder)),
-        resolve(str(folder), None, WHERE),
-        "image",
-        PatchConfig(kind="patch"),
-    )
+    encoder = image_encoder(folder)
     with pytest.raises(ConfigError, match="no model can be built from"):
         encoder.setup()
 
@@ -309,12 +309,7 @@ def test_a_missing_weight_of_immense_size_takes_no_memory(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["vocab_size"] = 2**30  # 192 GB
     (folder / "config.json").write_text(json.dumps(config))
-    encoder = ClipEncoder(
-        ClipConfig(kind="clip", checkpoint=str(folder)),
-        resolve(str(folder), None, WHERE),
-        "image",
-        PatchConfig(kind="patch"),
-    )
+    encoder = image_encoder(folder)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ConfigError, match="no model can be built from"):
         encoder.setup()

@@ -377,6 +377,29 @@ def test_only_the_row_groups_that_are_needed_are_read(out: Path, monkeypatch: py
     assert read == [(10, [2]), (1, [0]), (18, [0]), (18, [1])]
 
 
+def test_a_filter_reads_its_own_columns_only(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may hold tokens: gigabytes."""
+    read: set[tuple[str, ...]] = set()
+    batches, whole = pq.ParquetFile.iter_batches, pq.ParquetFile.read
+
+    def spy(original: Any) -> Any:
+        def call(self: pq.ParquetFile, *args: Any, columns: list[str], **options: Any) -> Any:
+            read.add(tuple(columns))
+            return original(self, *args, columns=columns, **options)
+
+        return call
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy(batches))
+    monkeypatch.setattr(pq.ParquetFile, "read", spy(whole))
+    dataset, keep = datasets.open(str(out)), (pc.field("score") > 5) & pc.field("photo_grid").is_valid()
+    wanted = [one["sample_id"] for one in ROWS if (one["score"] or 0) > 5 and one["photo_grid"] is not None]
+    assert dataset.to_arrow(["sample_id"], keep)["sample_id"].to_pylist() == wanted
+    found = pa.Table.from_batches(dataset.batches(["sample_id"], keep, 4))
+    assert found["sample_id"].to_pylist() == wanted
+    assert found.column_names == ["sample_id"]
+    assert read == {("sample_id", "score", "photo_grid")}
+
+
 def test_it_pickles(out: Path) -> None:
     dataset = datasets.open(str(out))
     dataset.collate([])

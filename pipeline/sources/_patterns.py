@@ -11,7 +11,7 @@ MAGIC = re.compile(r"[*?\[{]")
 _MAX_ALTERNATIVES = 1000
 """Of the braces of one glob, which multiply."""
 _MAX_DEEP = 4
-"""``**`` in a glob: each may stand for any number of folders."""
+"""``**`` in a glob. Each matches any number of folders, so that the time to match grows with a power of the depth."""
 
 
 class Patterns:

@@ -71,8 +71,8 @@ class Config(BaseModel):
     exclude: tuple[str, ...] = SIDECARS
     """Globs of what is no sample."""
     version: Literal["mtime", "sha256"] = "mtime"
-    """What tells a changed file: size and time of change (etag or version id where there is one), or its content (but
-    for files of over 16 GiB)."""
+    """How a changed file is detected: by size and modification time (etag or version id where there is one), or by
+    content (not for files of over 16 GiB)."""
     schemes: tuple[str, ...] = SCHEMES
     """Schemes that ``path`` may have; a plain path is ``file``."""
     follow_symlinks: bool = False

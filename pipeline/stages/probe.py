@@ -24,7 +24,7 @@ from pipeline.storage import Blob
 
 _WHOLE = {"start_s": None, "end_s": None, "text_from": None, "text_to": None}
 _MAX_COPIED_BYTES = 128 << 20
-"""Of texts, ids and the corpus's own columns, which stand in the row of each window: of one sample."""
+"""Texts, ids and the corpus's own columns of one sample, summed over its windows: the row of each holds a copy."""
 _BY_LOAD = (*TRANSIENT_KINDS, "timeout", "crash", "internal")
 """Kinds of failure that another run of the same bytes may not have."""
 

@@ -103,13 +103,13 @@ class _Worker:
 
     def __init__(self, asked: dict[str, Any]) -> None:
         self.died, self.worked_s = "", 0.0
-        self.told = tempfile.TemporaryFile()  # noqa: SIM115
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.worker"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.told,
+            stderr=self.stderr,
             start_new_session=True,
             env={**os.environ, "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         )
@@ -141,8 +141,8 @@ class _Worker:
         self.worked_s = time.monotonic() - (ready or started)
         os.killpg(self.process.pid, signal.SIGKILL) if hung else None
         code = self.process.wait()
-        self.told.seek(0)
-        words = self.told.read().decode(errors="replace").strip()
+        self.stderr.seek(0)
+        words = self.stderr.read().decode(errors="replace").strip()
         if code or hung:
             how = "over its time by the clock" if "Timeout (" in words else "no answer" if hung else _ending(code)
             self.died = f"the process ended ({how}): {_last(words)}"

@@ -48,6 +48,10 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # it would wait for a writer
     with pytest.raises(ConfigError, match=where + "no file"):
         _check(tmp_path / "pipe")
+    save(str(path), np.zeros((3, 8)), "s")
+    os.truncate(path, 1 << 40)
+    with pytest.raises(ConfigError, match=where + ".* is nearly all hole"):
+        _check(path)
     path.write_bytes(b"\x80\x04pickle")
     with pytest.raises(ConfigError, match=where + ".* is no safetensors file"):
         _check(path)
