@@ -155,7 +155,7 @@ def _version(root: str, version: str | None) -> str:
         check_version(root, version)
     name = version or snapshots.current(root)
     if name is None:
-        raise ConfigError("path", f"{root!r} holds no dataset", "give output.path of a finished run, or its version")
+        raise snapshots.nothing_at(root)
     if version is not None and version not in (known := snapshots.versions(root)):
         raise ConfigError("version", f"there is no version {version!r} in {root!r}", f"one of: {', '.join(known)}")
     return name

@@ -224,7 +224,7 @@ def _identity(
     feature: FeatureConfig, config: PipelineConfig, checkpoint: Checkpoint | None, weights: str | None, space: str
 ) -> dict[str, Any]:
     values = feature.model_dump(mode="json", exclude={"pool"})
-    for runtime in ("device", "batch_size", "batch_s", "batch_tokens", "checkpoint", "revision"):
+    for runtime in ("device", "batch_size", "batch_s", "batch_tokens", "max_s", "checkpoint", "revision"):
         values["encoder"].pop(runtime, None)
     if not values["encoder"].get("compile"):  # earlier datasets do not name it
         values["encoder"].pop("compile", None)

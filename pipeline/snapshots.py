@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -322,6 +324,17 @@ def versions(output: str) -> list[str]:
     """Versions of the dataset at ``output`` that have a snapshot, by name."""
     names = [name for name in DatasetFolder(output).list_folders("") if _VERSION.fullmatch(name)]
     return [name for name in names if numbers(storage.join(output, name))]
+
+
+def nothing_at(output: str) -> ConfigError:
+    """What to say of an ``output`` without any of `versions`."""
+    if storage.is_local(output):
+        with suppress(OSError, TesseraError), os.scandir(storage.split(output)[1]) as found:
+            for one in found:
+                if one.is_symlink() and _VERSION.fullmatch(one.name) and numbers(one.path):
+                    what = f"{output!r} holds no dataset but {one.name!r}, a symbolic link, which is not followed"
+                    return ConfigError("path", what, "move what it points to here, or give the link itself")
+    return ConfigError("path", f"{output!r} holds no dataset", "give output.path of a finished run, or its version")
 
 
 def forgotten(output: str) -> tuple[str, ...]:

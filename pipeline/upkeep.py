@@ -122,7 +122,7 @@ def forget(path: str, sample_ids: Sequence[str]) -> list[Done]:
     """
     done, seen = [], set[str]()
     if not snapshots.versions(path):
-        raise ConfigError("path", f"{path!r} holds no dataset", "give output.path of a finished run")
+        raise snapshots.nothing_at(path)
     while versions := [name for name in snapshots.versions(path) if name not in seen]:
         for name in versions:
             done.append(_forget_in(path, name, sample_ids))
@@ -225,7 +225,7 @@ def _found(path: str, version: str | None) -> tuple[str, str]:
         check_version(path, version)
     name = version or snapshots.current(path)
     if name is None:
-        raise ConfigError("path", f"{path!r} holds no dataset", "give output.path of a finished run")
+        raise snapshots.nothing_at(path)
     if name not in (known := snapshots.versions(path)):
         raise ConfigError("--version", f"there is no version {name!r} in {path!r}", f"one of: {', '.join(known)}")
     return storage.join(path, name), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,11 @@ import av
 import numpy as np
 import pytest
 import simplejpeg
+import soundfile
 import yaml
+
+from tests import bounded
+from tests.stages.media_fixtures import AUDIO, config
 
 MB = 1 << 20
 WORK = """
@@ -42,6 +47,26 @@ for path in sys.argv[1:]:
     assert rows and not any(one.failures for one in done), [one.failures for one in done]
     told.append([len(rows), peak()])
 print(json.dumps(told))
+"""
+
+IN_PARTS = """
+import json, sys
+from pipeline import malloc
+from pipeline.benchmark import corpus
+from pipeline.config import load
+from pipeline.features import bind
+from pipeline.stages.decode import DecodeStage
+from pipeline.stages.probe import ProbeStage
+from pipeline.stages.rows import in_parts
+
+malloc.keep_pages()
+settings = load(sys.argv[1])
+features = bind(settings)
+probe, decode = ProbeStage(settings, features), DecodeStage(settings, features)
+probe.setup()
+decode.setup()
+rows = probe(corpus.draw(settings, 8))
+print(json.dumps(list(map(len, in_parts(decode, rows, 1 << 34)))))
 """
 
 
@@ -100,3 +125,24 @@ def test_a_core_decodes_the_largest_within_its_bound(kind: str, most: int, tmp_p
     assert rows == 2
     print(f"{kind}: {(after - before) / MB:.0f} MB more than for small ones")
     assert after - before < most
+
+
+def test_sounds_of_hours_are_decoded_a_few_at_a_time(tmp_path: Path) -> None:
+    """Silence of half an hour is 115 MB in a decoder, from kilobytes of FLAC."""
+    media = tmp_path / "in"
+    media.mkdir()
+    soundfile.write(media / "0.flac", np.zeros(1800 * 16_000, np.int16), 16_000)
+    assert (media / "0.flac").stat().st_size < MB
+    for number in range(1, 8):
+        shutil.copy(media / "0.flac", media / f"{number}.flac")
+    feature = {**AUDIO, "tokenizer": {"kind": "audio_frame", "sample_rate": 16_000}}
+    peaks = {}
+    for name, most in (("whole", 1 << 34), ("parts", 128 * MB)):
+        written = config(media, {"a": feature}, decoders={"limits": {"block_bytes": most}})
+        (tmp_path / f"{name}.yaml").write_text(written.model_dump_json())
+        done = bounded.run(IN_PARTS, tmp_path / f"{name}.yaml")
+        parts = json.loads(done.out)
+        assert sum(parts) == 8
+        peaks[name] = done.peak_mb
+        assert len(parts) == {"whole": 1, "parts": 4}[name]
+    assert peaks["parts"] < 1300 < 2100 < peaks["whole"]

@@ -61,7 +61,12 @@ class FragileEncode(EncodeStage):
 
 
 def _extracted(
-    folder: Path, reds: list[int], encode: type[EncodeStage], block_rows: int = 5, forks_from: str | None = None
+    folder: Path,
+    reds: list[int],
+    encode: type[EncodeStage],
+    block_rows: int = 5,
+    block_bytes: int = 1 << 20,
+    forks_from: str | None = None,
 ) -> dict[str, Any]:
     """The report of a run over pictures of these reds, named by their number. Only encoding is what dies here."""
     (folder / "in").mkdir()
@@ -71,7 +76,7 @@ def _extracted(
         folder / "in",
         {"i": IMAGE},
         compute={"block_rows": block_rows},
-        decoders={"limits": {"isolate": False}},
+        decoders={"limits": {"isolate": False, "block_bytes": block_bytes}},
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "EncodeStage", encode)
@@ -79,13 +84,18 @@ def _extracted(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("forked", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize(
+    ("forked", "block_bytes"),
+    [pytest.param(False, 1 << 20, marks=pytest.mark.slow), (True, 3 * 3 * 32 * 32)],
+    ids=["whole blocks", "forked, three rows of a block at once"],
+)
 def test_rows_that_kill_the_encoder_cost_themselves(
-    ray_session: Any, fork_server: str, tmp_path: Path, forked: bool
+    ray_session: Any, fork_server: str, tmp_path: Path, forked: bool, block_bytes: int
 ) -> None:
     bad = {3: ABORT, 4: SEGFAULT, 9: DEVICE, 14: ONCE}
+    reds = [bad.get(i, i) for i in range(20)]
     report = _extracted(
-        tmp_path, [bad.get(i, i) for i in range(20)], FragileEncode, forks_from=fork_server if forked else None
+        tmp_path, reds, FragileEncode, block_bytes=block_bytes, forks_from=fork_server if forked else None
     )
     assert report["failures_by_kind"] == {"crash": 3}
     found = dataset.open(str(tmp_path / "out"))

@@ -96,9 +96,9 @@ class AstEncoder(TransformersEncoder):
     def _divide(self, samples: np.ndarray) -> list[np.ndarray]:
         if len(samples) < self.frame:
             raise SampleError("empty", f"{len(samples)} samples are shorter than one frame of {self.frame}")
-        if self.config.long == "truncate":
-            return [samples]
         span = self.extractor.max_length * self.shift
+        if self.config.long == "truncate":
+            return [samples[: span + self.frame]]  # what its last frame reads
         chunks = [samples[i : i + span] for i in range(0, len(samples), span)]
         # A rest shorter than one frame makes no frame: nor would it at the end of a longer chunk.
         return [chunk for chunk in chunks if len(chunk) >= self.frame]

@@ -27,6 +27,8 @@ class Wav2Vec2Config(TransformersEncoderConfig):
     kind: Literal["wav2vec2"]
     batch_s: float = Field(default=160.0, gt=0)
     """Seconds of sound, padding included, in one forward pass; a longer row goes alone."""
+    max_s: float = Field(default=300.0, gt=0)
+    """Seconds of sound of one row; more is a failure (``limit``): the model takes memory for all of it at once."""
 
 
 class Wav2Vec2Encoder(TransformersEncoder):
@@ -90,14 +92,19 @@ class Wav2Vec2Encoder(TransformersEncoder):
         return self.config.batch_s * float(self.extractor.sampling_rate)
 
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
-        counts = self._token_counts([self.length(row) for row in rows])
-        fit = [i for i, count in enumerate(counts) if count > 0]
-        done: list[Encoded | SampleError] = [self._too_short(self.length(row)) for row in rows]
-        if fit:
-            encoded = self._encode([rows[i] for i in fit], [counts[i] for i in fit], want_tokens)
-            for i, one in zip(fit, encoded, strict=True):
-                done[i] = one
-        return done
+        lengths = [self.length(row) for row in rows]
+        counts = self._token_counts(lengths)
+        refused = [self._refused(length, count) for length, count in zip(lengths, counts, strict=True)]
+        fit = [i for i, error in enumerate(refused) if error is None]
+        encoded = iter(self._encode([rows[i] for i in fit], [counts[i] for i in fit], want_tokens) if fit else ())
+        return [next(encoded) if error is None else error for error in refused]
+
+    def _refused(self, samples: int, tokens: int) -> SampleError | None:
+        seconds = samples / self.extractor.sampling_rate
+        if seconds > self.config.max_s:
+            told = f"{seconds:.6g} s of sound, over max_s {self.config.max_s:g}: cut shorter windows"
+            return SampleError("limit", told)
+        return None if tokens > 0 else self._too_short(samples)
 
     def _token_counts(self, lengths: list[int]) -> list[int]:
         import torch

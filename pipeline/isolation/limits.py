@@ -17,5 +17,8 @@ class LimitsConfig(BaseModel):
     memory_bytes: int = Field(default=4 << 30, ge=64 << 20)
     """Bytes that it may take beyond what its process had at most 20 ms before; more is a failure (``memory``). The
     largest picture that ``image.max_pixels`` lets through takes 3.2 GiB where it has transparency."""
+    block_bytes: int = Field(default=512 << 20, ge=1)
+    """Bytes of pixels, samples and tokens that wait for the encoders at once. With so many, a process hands on the rows
+    that it has and comes back for the others, so that a block takes no more than this and one row."""
     isolate: bool = True
     """False: decoders run in Ray's own workers. A hang then lasts, a crash ends the worker, and no limit holds."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.encoders import _audio
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.base import Encoded
 from pipeline.errors import ConfigError, SampleError
@@ -115,6 +116,23 @@ def test_long_sound_may_go_in_chunks(data: Path) -> None:
     assert_close(row.pooled, np.mean([pooled.numpy() for pooled, _, _ in references], axis=0), "chunks")
     starts = np.concatenate([1.0 + 2.56 * i + 0.1 * np.arange(len(tokens) // BANDS) for i, tokens in enumerate(kept)])
     np.testing.assert_allclose(row.times_s, starts, atol=1e-9)
+
+
+def test_of_a_long_sound_only_what_is_kept_is_made_into_a_spectrogram(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds and gigabytes for hours of sound; the values are the same bits."""
+    heard_of: list[np.ndarray] = []
+    whole = _audio.extract
+    monkeypatch.setattr(_audio, "extract", lambda made, samples: heard_of.append(samples) or whole(made, samples))
+    wave = sound(data, "ljspeech__LJ001-0003.flac", RATE)
+    encoder = built(AstEncoder, AstConfig, checkpoint("ast"), "audio")
+    encoder.encode(heard([wave], RATE), True)
+    (cut,) = heard_of
+    assert len(cut) < 257 * 160 + 400 < len(wave)
+    extractor, _ = _loaded()
+    kept, reference = (whole(extractor, samples)["input_values"] for samples in (cut, wave))
+    np.testing.assert_array_equal(kept, reference)
 
 
 def test_too_short_a_sound_fails_alone(data: Path) -> None:

@@ -84,6 +84,17 @@ def test_only_layer_norm_models_are_padded(data: Path) -> None:
     assert batches == [1] * len(waves) + [len(waves)]
 
 
+@pytest.mark.parametrize("name", ["wav2vec2", "wav2vec2_layer"])
+def test_a_sound_that_is_too_long_fails_alone(name: str, data: Path) -> None:
+    waves = [sound(data, "ljspeech__LJ001-0003.flac", RATE)[: int(seconds * RATE)] for seconds in (1.0, 3.1, 2.0)]
+    encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio", max_s=3.0)
+    for _, (first, long, last) in orders(encoder, heard(waves, RATE)):
+        assert isinstance(long, SampleError)
+        assert (long.kind, long.message) == ("limit", "3.1 s of sound, over max_s 3: cut shorter windows")
+        assert_close(first.tokens, _reference(name, waves[0]), name)
+        assert_close(last.tokens, _reference(name, waves[2]), name)
+
+
 def test_a_forward_pass_holds_so_many_seconds(data: Path) -> None:
     """Rows of 0.2 s to 9.7 s: the long ones must not make all the others as long in one huge batch."""
     waves = sounds(data, RATE)
