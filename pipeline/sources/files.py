@@ -209,7 +209,7 @@ class FilesSource:
 
     def _uri(self, path: str) -> str:
         root = self._place.root
-        return storage.local_uri(os.path.join(root, path)) if storage.is_local(root) else storage.join(root, path)
+        return storage.local_uri(os.path.join(root, path)) if self._is_local else storage.join(root, path)
 
     # -- listing ---------------------------------------------------------------------------------
 
@@ -223,6 +223,10 @@ class FilesSource:
                 f"cannot reach {self.config.path!r} ({describe(error)})",
                 "give a folder, a file or a glob that can be read",
             ) from error
+
+    @cached_property
+    def _is_local(self) -> bool:
+        return storage.is_local(self._place.root)
 
     @cached_property
     def _filters(self) -> tuple[Patterns, ...]:
