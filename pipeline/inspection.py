@@ -134,23 +134,29 @@ def _rows(dataset: datasets.Dataset, count: int) -> Table:
     parts = (f"{name}_{part}" for name in features for part in ("embedding", "grid"))
     columns = ["sample_id", "window", "start_s", "end_s", *(one for one in parts if one in dataset.schema.names)]
     for batch in dataset.batches(columns, batch_size=count):
-        for row in _plain(batch.slice(0, count - shown)):
-            times = "–" if row["start_s"] is None else f"{row['start_s']:g}–{row['end_s']:g}"
-            table.add_row(row["sample_id"], str(row["window"]), times, *(_cell(row, name) for name in features))
+        for cells in _cells(batch.slice(0, count - shown), features):
+            table.add_row(*cells)
             shown += 1
         if shown >= count:
             break
     return table
 
 
-def _plain(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Rows as Python values; of an embedding the first values, as many as are shown and one more."""
+def _cells(batch: pa.RecordBatch, features: list[str]) -> list[list[str]]:
+    """Rows as they are shown; of an embedding the first values, as many as are shown and one more."""
     try:
-        shown = [pc.list_slice(one, 0, 4) if pa.types.is_list(one.type) else one for one in batch.columns]
-        found: list[dict[str, Any]] = pa.RecordBatch.from_arrays(shown, names=batch.schema.names).to_pylist()
-    except (pa.ArrowException, ValueError, OverflowError) as error:  # a time beyond the years that Python knows
+        kept = [pc.list_slice(one, 0, 4) if pa.types.is_list(one.type) else one for one in batch.columns]
+        rows = pa.RecordBatch.from_arrays(kept, names=batch.schema.names).to_pylist()
+        return [
+            [str(row["sample_id"]), str(row["window"]), _times(row), *(_cell(row, name) for name in features)]
+            for row in rows
+        ]
+    except (pa.ArrowException, ValueError, OverflowError, TypeError) as error:  # values that no writer makes
         raise ConfigError("path", f"a row cannot be shown ({describe(error)})", "give --rows 0") from error
-    return found
+
+
+def _times(row: dict[str, Any]) -> str:
+    return "–" if row["start_s"] is None else f"{row['start_s']:g}–{row['end_s']:g}"
 
 
 def _cell(row: dict[str, Any], name: str) -> str:

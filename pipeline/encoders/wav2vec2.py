@@ -21,14 +21,20 @@ if TYPE_CHECKING:
     import torch
 
 
+_MAX_S = {"wavlm": 100.0}
+"""Its attention takes memory by the square of the length."""
+_OTHERS_MAX_S = 300.0
+
+
 class Wav2Vec2Config(TransformersEncoderConfig):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["wav2vec2"]
     batch_s: float = Field(default=160.0, gt=0)
     """Seconds of sound, padding included, in one forward pass; a longer row goes alone."""
-    max_s: float = Field(default=300.0, gt=0)
-    """Seconds of sound of one row; more is a failure (``limit``): the model takes memory for all of it at once."""
+    max_s: float | None = Field(default=None, gt=0)
+    """Seconds of sound of one row; more is a failure (``limit``): the model takes memory for all of it at once. null:
+    300, of WavLM 100, each about 5 GB with a base model."""
 
 
 class Wav2Vec2Encoder(TransformersEncoder):
@@ -73,6 +79,7 @@ class Wav2Vec2Encoder(TransformersEncoder):
         warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
         self.extractor = _audio.load_extractor(self.checkpoint)
         config = self.model.config
+        self.max_s = self.config.max_s or _MAX_S.get(self.checkpoint.model_type, _OTHERS_MAX_S)
         adapted = getattr(config, "add_adapter", False)
         self.samples_per_token = math.prod(config.conv_stride)
         if adapted:
@@ -101,8 +108,8 @@ class Wav2Vec2Encoder(TransformersEncoder):
 
     def _refused(self, samples: int, tokens: int) -> SampleError | None:
         seconds = samples / self.extractor.sampling_rate
-        if seconds > self.config.max_s:
-            told = f"{seconds:.6g} s of sound, over max_s {self.config.max_s:g}: cut shorter windows"
+        if seconds > self.max_s:
+            told = f"{seconds:.6g} s of sound, over max_s {self.max_s:g}: cut shorter windows"
             return SampleError("limit", told)
         return None if tokens > 0 else self._too_short(samples)
 
