@@ -7,6 +7,7 @@ data from outside: it may say what its own model is like, nothing more.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import resource
@@ -37,6 +38,8 @@ _MAX_LABELS = 1_000_000
 _MAX_VALUES = 2_500_000
 """Of a JSON file, commas and brackets counted."""
 _MAX_SPECTRUM = 1 << 16
+_MAX_FILTERS = 1 << 24
+"""Frequencies times bands."""
 _ALWAYS_LAYERS = 1000
 _MAX_BUILD_BYTES = 8 << 30
 _MAX_COPIES = 8
@@ -46,6 +49,10 @@ _SPECTRUM = re.compile(
     r"(?:^|_)(?:n_fft|fft_(?:length|size|window_size)|hop_length|feature_size|num_mel_bins|n_mels|chunk_length(?:_s)?|max_length_s|sampling_rate)$"
 )
 _RATE = re.compile(r"_rate$")
+_BANDS = re.compile(r"(?:^|_)(?:feature_size|num_mel_bins|n_mels)$")
+_FREQUENCIES = re.compile(r"(?:^|_)(?:n_fft|fft_(?:length|size|window_size))$")
+_USUAL = {_BANDS: 128, _FREQUENCIES: 1024}
+"""Of an extractor that does not say."""
 _MAY_BE_LARGE = re.compile(r"theta|base|seed|_ids?$|parameters")
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 _REFUSED = {
@@ -230,15 +237,21 @@ def _check_keys(values: Any, path: str, where: str) -> None:
 
 def _check_spectra(values: Any, path: str, where: str) -> None:
     """A feature extractor makes its filters, [frequencies, bands], when it is loaded."""
+    largest = dict(_USUAL)
     for names, value in _walk(values):
         key = names[-1] if names else ""
         if not (isinstance(key, str) and _SPECTRUM.search(key)) or value is None or isinstance(value, bool):
             continue
         place = ".".join(map(str, names))
-        if not isinstance(value, int | float):
+        if not isinstance(value, int | float) or not math.isfinite(value):
             raise ConfigError(where, f"{path}: {place} is {one_line(repr(value), 60)}", "a number")
         if value > _MAX_SPECTRUM and not _RATE.search(key):
             raise ConfigError(where, f"{path}: {place} is {_short(value)}", f"at most {_MAX_SPECTRUM}")
+        for kind in largest:
+            largest[kind] = max(largest[kind], int(value)) if kind.search(key) else largest[kind]
+    if (filters := largest[_FREQUENCIES] * largest[_BANDS]) > _MAX_FILTERS:
+        found = f"{path} has {largest[_FREQUENCIES]} frequencies in {largest[_BANDS]} bands, {filters} filters"
+        raise ConfigError(where, found, f"at most {_MAX_FILTERS}")
 
 
 def _check_tokens(values: Any, path: str, where: str) -> None:

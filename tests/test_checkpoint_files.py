@@ -234,6 +234,25 @@ def test_parts_of_a_distributed_checkpoint_are_not_taken_for_the_whole(folder: P
     assert "is a part of a distributed checkpoint" in refused(folder)
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"feature_size": 16_000, "n_fft": 16_000}, "16000 frequencies in 16000 bands, 256000000 filters; at most"),
+        ({"feature_size": 1, "nested": {"n_mels": 60_000}}, "1024 frequencies in 60000 bands"),
+        ({"n_fft": 100_000}, "n_fft is 100000; at most 65536"),
+        ({"n_fft": float("inf")}, "n_fft is inf; a number"),
+        ({"fft_window_size": "many"}, "fft_window_size is 'many'; a number"),
+    ],
+)
+def test_filters_of_sound_that_no_extractor_has(
+    models: Path, tmp_path: Path, values: dict[str, Any], words: str
+) -> None:
+    """It makes all of them when it is loaded: 16,000 in 16,000 bands took 4.9 GB."""
+    whisper = Path(shutil.copytree(models / "whisper", tmp_path / "whisper"))
+    resolve(str(whisper), None, WHERE)
+    assert words in refused(changed(whisper, "preprocessor_config.json", **values))
+
+
 def test_what_says_nothing_is_no_mistake(folder: Path) -> None:
     changed(
         folder,

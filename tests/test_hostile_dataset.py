@@ -682,7 +682,12 @@ def test_a_wide_vector_that_is_there_is_good(out: Path) -> None:
 
 
 def test_a_window_that_begins_and_does_not_end(out: Path) -> None:
-    _rewrite(out, lambda table: _set("end_s", lambda n: pa.nulls(n, pa.float64()))(_set("start_s", lambda n: pa.array([1.0] * n))(table)))
+    _rewrite(
+        out,
+        lambda table: _set("end_s", lambda n: pa.nulls(n, pa.float64()))(
+            _set("start_s", lambda n: pa.array([1.0] * n))(table)
+        ),
+    )
     assert len(dataset.open(str(out)).to_arrow()) == 4
     told(lambda: inspection.show(str(out), 3, _console()), "a row cannot be shown", "give --rows 0")
     inspection.show(str(out), 0, _console())

@@ -68,7 +68,7 @@ def _tried(kind: str, seed: int, seconds: float, keep: Path, replay: Path | None
                 counts[line["outcome"]] += 1
                 first, slowest = line["number"] + 1, max(slowest, line["seconds"])
                 for problem in line["problems"]:
-                    _note(failures, problem, work / "current.json", kind, keep)
+                    _note(failures, problem, work / f"failed-{line['number']}.json", kind, keep)
             left -= run.worked_s
             if not run.died:
                 break

@@ -1,7 +1,8 @@
 """Tries inputs of one kind in this process, which an input may end; started by `tests.fuzz`.
 
 Standard input: JSON with `kind`, `work`, `seed`, `first`, `seconds`, and `replay` or null. Each input is written to
-`work/current.json` before it is tried; each line of standard output is JSON: number, outcome, problems.
+`work/current.json` before it is tried, and one that failed is kept as `work/failed-NUMBER.json`; each line of standard
+output is JSON: number, outcome, problems.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ def main() -> None:
         started = time.monotonic()
         outcome, problems = oracles.tried(lambda case=case: kind.run(box, case))
         line = {"number": number, "outcome": outcome, "problems": problems, "seconds": time.monotonic() - started}
+        if problems:  # the next input takes its place
+            case.save(work / f"failed-{number}.json", asked["kind"])
         print(json.dumps(line), file=out)
 
 
