@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import local_files, storage
-from pipeline.errors import SampleError
+from pipeline.errors import SampleError, StorageError
+
+
+class NoFolder(StorageError):
+    """A file stands where a folder belongs."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,15 @@ class DatasetFolder:
     def exists(self, path: str) -> bool:
         return storage.exists(self.url(path), self.root)
 
+    def is_file(self, path: str) -> bool:
+        return storage.is_file(self.url(path), self.root)
+
     def list_files(self, path: str, suffix: str = "") -> list[str]:
         """Names of what is directly inside the folder ``path`` and no folder, sorted; empty if there is none."""
-        return storage.list_files(self.url(path), suffix, self.root)
+        try:
+            return storage.list_files(self.url(path), suffix, self.root)
+        except NotADirectoryError as error:
+            raise NoFolder(f"{self.url(path)!r} is a file, where a folder belongs") from error
 
     def list_folders(self, path: str) -> list[str]:
         """Names of the folders directly inside the folder ``path``, sorted; empty if there is none."""

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.exceptions import UserCodeException
 
 from pipeline import malloc, sources
 from pipeline import plan as planning
@@ -34,8 +35,9 @@ from pipeline.sinks.shards import ShardWriter, footer
 from pipeline.stages.carry import Carry, CarryStage
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
+from pipeline.stages.parts import Parts
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
-from pipeline.stages.rows import add_meter, in_parts
+from pipeline.stages.rows import add_meter
 from pipeline.trail import Trail
 from pipeline.turns import Turns
 
@@ -88,7 +90,7 @@ def _build(
     prepared: Prepared, plan: Plan, carry: Carry | None, progress: Progress, pools: dict[str, Actors], on_gpu: bool
 ) -> Any:
     config, features = prepared.config, prepared.features
-    block_bytes = config.decoders.limits.block_bytes
+    parts = Parts(features, config.decoders.limits.block_bytes)
     dataset = ray.data.from_blocks([planning.unit_table(unit) for unit in plan.units])
     probe = _isolated(ProbeStage(config, features, carry.read if carry else None), prepared.template)
     dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), TASK_CPUS, at_once=_tasks_at_once(2))
@@ -97,7 +99,7 @@ def _build(
     decode: tuple[Any, ...] = (_isolated(DecodeStage(config, features, carried), prepared.template),)
     if on_gpu:
         # with arguments from a function Ray never fuses it into a pool that asks for as much
-        dataset = _map(dataset, _Task(decode, progress.actor, block_bytes), num_cpus=1, ray_remote_args_fn=dict)
+        dataset = _map(dataset, _Task(decode, progress.actor, parts), num_cpus=1, ray_remote_args_fn=dict)
         decode = ()
     for number, (name, actors) in enumerate(pools.items()):
         hosted = tuple(feature for feature in features if feature.config.pool == name)
@@ -109,7 +111,7 @@ def _build(
             stages = (*stages, CarryStage(carry.root, carry.snapshot.shards, carry.features))
         dataset = dataset.map_batches(
             _Stage,
-            fn_constructor_args=(stages, progress.actor, block_bytes, last),
+            fn_constructor_args=(stages, progress.actor, parts, last),
             batch_size=config.block_rows if actors.num_gpus else None,  # Ray insists on a number beside a GPU
             batch_format="pyarrow",
             zero_copy_batch=True,
@@ -176,15 +178,11 @@ class Encoding(Beside):
 
 
 class _Stage:
-    """Stages as Ray calls them: set up once a process; the last pool's rows are counted for the progress display.
+    """Stages as Ray calls them: set up once a process; the last pool's rows are counted for the progress display."""
 
-    ``most_bytes``: what comes in, and what decoding makes of it, is mapped in parts of so many bytes; None: as a whole,
-    where rows become more or fewer.
-    """
-
-    def __init__(self, stages: tuple[Any, ...], progress: Any, most_bytes: int | None, last: bool = False) -> None:
+    def __init__(self, stages: tuple[Any, ...], progress: Any, parts: Parts | None = None, last: bool = False) -> None:
         malloc.keep_pages()
-        self.stages, self.progress, self.most_bytes, self.last = stages, progress, most_bytes, last
+        self.stages, self.progress, self.parts, self.last = stages, progress, parts, last
         self.trail = Trail(progress) if any(isinstance(stage, EncodeStage | Encoding) for stage in stages) else None
         self.broken: Exception | None = None
         self.turns = Turns()
@@ -198,7 +196,17 @@ class _Stage:
             self.trail.rest()
 
     def __call__(self, table: pa.Table) -> pa.Table | Generator[pa.Table]:
-        return self._mapped(table) if self.most_bytes is None else in_parts(self._mapped, table, self.most_bytes)
+        """The rows in one table, or in several where they hold much: Ray asks for one after the other."""
+        parts = [table] if self.parts is None else self.parts.cut(table)
+        return self._mapped(table) if len(parts) == 1 else self._each(parts)
+
+    def _each(self, parts: list[pa.Table]) -> Generator[pa.Table]:
+        for part in parts:
+            try:
+                done = [self._mapped(part)]
+            except Exception as error:
+                raise UserCodeException("a part of a block failed") from error  # as Ray does where nothing is yielded
+            yield done.pop()  # it is the caller's alone
 
     def _mapped(self, table: pa.Table) -> pa.Table:
         try:
@@ -244,13 +252,13 @@ _READY: dict[bytes, _Stage] = {}
 class _Task:
     """Stages as a plain function for Ray tasks; a worker process keeps them set up between tasks."""
 
-    def __init__(self, stages: tuple[Any, ...], progress: Any, most_bytes: int | None = None) -> None:
-        self.stages, self.progress, self.most_bytes, self.key = stages, progress, most_bytes, secrets.token_bytes(8)
+    def __init__(self, stages: tuple[Any, ...], progress: Any, parts: Parts | None = None) -> None:
+        self.stages, self.progress, self.parts, self.key = stages, progress, parts, secrets.token_bytes(8)
         self.__name__ = getattr(stages[-1], "name", type(stages[-1]).__name__)
 
     def __call__(self, table: pa.Table) -> pa.Table | Generator[pa.Table]:
         if self.key not in _READY:
-            _READY[self.key] = _Stage(self.stages, self.progress, self.most_bytes)
+            _READY[self.key] = _Stage(self.stages, self.progress, self.parts)
         return _READY[self.key](table)
 
 

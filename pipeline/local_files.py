@@ -144,9 +144,11 @@ def remove(root: str, path: str) -> None:
 
 
 def remove_folder(root: str, path: str) -> None:
-    """Delete a folder with all that is in it. Links inside are deleted, not followed."""
+    """Delete a folder with all that is in it, or what is there instead of one. Links are deleted, not followed."""
     with parent(root, path) as (folder, name):
-        _check_kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode, f"{root}/{path}")
+        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=folder)
+            return
         opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
             _empty(opened)

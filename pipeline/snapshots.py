@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 
 from pipeline import storage, strict_json
 from pipeline.errors import ConfigError, TesseraError
-from pipeline.folder import DatasetFolder
+from pipeline.folder import DatasetFolder, NoFolder
 from pipeline.schema import CONTRACT
 from pipeline.strict_json import Value
 
@@ -220,7 +220,7 @@ def numbers(root: str) -> dict[int, str]:
     """Snapshots of the version at ``root``: number -> file name."""
     try:
         names = DatasetFolder(root).list_files("_snapshots", ".json")
-    except NotADirectoryError:
+    except NoFolder:
         return {}
     found = {int(match[1]): name for name in names if (match := _NUMBER.fullmatch(name))}
     return {number: name for number, name in found.items() if name == _name(number)}
@@ -312,7 +312,7 @@ def find(root: str, file: File) -> str:
     """Where ``file`` lies now, below ``root``. Raises ``FileNotFoundError`` if it lies nowhere."""
     folder = DatasetFolder(root)
     for place in file.places():
-        if folder.exists(place):
+        if folder.is_file(place):
             return place
     raise FileNotFoundError(folder.url(file.path))
 
@@ -322,8 +322,12 @@ def find(root: str, file: File) -> str:
 
 def versions(output: str) -> list[str]:
     """Versions of the dataset at ``output`` that have a snapshot, by name."""
-    names = [name for name in DatasetFolder(output).list_folders("") if _VERSION.fullmatch(name)]
-    return [name for name in names if numbers(storage.join(output, name))]
+    return [name for name in folders(output) if numbers(storage.join(output, name))]
+
+
+def folders(output: str) -> list[str]:
+    """Folders of versions, begun ones among them, by name."""
+    return [name for name in DatasetFolder(output).list_folders("") if _VERSION.fullmatch(name)]
 
 
 def nothing_at(output: str) -> ConfigError:

@@ -9,6 +9,7 @@ Everything that touches a path goes through here, so a local folder, S3 and memo
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import os
 import re
@@ -234,6 +235,23 @@ def exists(url: str, root: str | None = None) -> bool:
         return retried(lambda: _exists(url))
 
 
+def is_file(url: str, root: str | None = None) -> bool:
+    """True where a file is; on an object store a prefix of other keys is none."""
+    fs, path = split(url)
+
+    def looked_at() -> bool:
+        fs.invalidate_cache(fs._parent(path))
+        return bool(fs.info(path)["type"] == "file")
+
+    with _own_place("reach", url):
+        try:
+            if root is not None and is_local(root):
+                return stat.S_ISREG(local_files.check(*_below(url, root)).st_mode)
+            return retried(looked_at)
+        except FileNotFoundError:
+            return False
+
+
 def _below(url: str, root: str) -> tuple[str, str]:
     """The path of the local folder ``root``, and the rest of ``url``."""
     return split(root)[1], url.removeprefix(root.rstrip("/")).strip("/")
@@ -261,10 +279,14 @@ def read_bytes(url: str, limit: int = MAX_READ_BYTES, root: str | None = None) -
     fs, path = split(url)
 
     def read() -> bytes:
-        with contextlib.suppress(FileNotFoundError):  # a listing of before, which the file system keeps
-            if (fs.size(path) or 0) > limit:
-                raise StorageError(f"{url!r} has more than {limit} bytes")
-        data: bytes = fs.cat_file(path)
+        fs.invalidate_cache(fs._parent(path))  # a listing of before says what was there before
+        info = fs.info(path)
+        if info["type"] == "directory":
+            raise FileNotFoundError(path)
+        if (size := int(info["size"])) > limit:
+            raise StorageError(f"{url!r} has more than {limit} bytes")
+        # no more than that, should it grow meanwhile; of no bytes an object store has no range
+        data: bytes = fs.cat_file(path, start=0, end=size) if size else b""
         return data
 
     with _own_place("read", url, pass_missing=True):
@@ -344,10 +366,10 @@ def move(source: str, target: str, root: str | None = None) -> None:
                 os.makedirs(os.path.dirname(to), exist_ok=True)
                 os.replace(path, to)
             else:
-                retried(lambda: fs.copy(path, to))
+                retried(lambda: fs.cp_file(path, to))  # `copy` would take names for patterns, and keys for folders
                 retried(lambda: fs.rm_file(path))
         except FileNotFoundError:
-            if not exists(target, root):
+            if not is_file(target, root):
                 raise
 
 
@@ -358,7 +380,16 @@ def remove_folder(url: str, root: str | None = None) -> None:
         if root is not None and isinstance(fs, LocalFileSystem):
             local_files.remove_folder(*_below(url, root))
         else:
-            retried(lambda: fs.rm(path, recursive=True))
+            retried(lambda: _remove_below(fs, path))
+
+
+def _remove_below(fs: fsspec.AbstractFileSystem, path: str) -> None:
+    if not glob.has_magic(path):
+        fs.rm(path, recursive=True)
+        return
+    fs.invalidate_cache(path)
+    for file in fs.find(path):  # `rm` would take the path for a pattern
+        fs.rm_file(file)
 
 
 def publish(url: str, data: bytes, root: str | None = None) -> None:

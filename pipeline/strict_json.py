@@ -89,20 +89,25 @@ class Value:
 
     def plain(self, depth: int = MAX_DEPTH) -> Any:
         """The value as it is: nested less than ``depth`` times, of texts and finite numbers."""
+        if not _is_plain(self.value, depth):
+            self._find(depth)
+        return self.value
+
+    def _find(self, depth: int) -> None:
+        """Raises ``ConfigError`` for what is not plain, with its place: `Value` by `Value`, which takes long."""
         if depth == 0:
             raise self._error("is nested too deep", f"at most {MAX_DEPTH} levels")
         if isinstance(self.value, dict):
             for key, value in self.object().items():
-                Value(key, self.file, self.place).plain(depth)
-                value.plain(depth - 1)
+                Value(key, self.file, self.place)._find(depth)
+                value._find(depth - 1)
         elif isinstance(self.value, list):
             for value in self.items():
-                value.plain(depth - 1)
+                value._find(depth - 1)
         elif isinstance(self.value, str) and not _is_text(self.value):
             self.fail("a text")
         elif isinstance(self.value, float) and not math.isfinite(self.value):
             self.fail("a number")
-        return self.value
 
     def fail(self, allowed: str) -> NoReturn:
         """Raises ``ConfigError``: found this value, allowed is what is given."""
@@ -145,6 +150,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise ValueError(f"{twice[:60]!r} is there twice")
     return found
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Nested less than ``depth`` times, of texts and finite numbers."""
+    if isinstance(value, dict):
+        return depth > 0 and all(map(_is_text, value)) and all(_is_plain(one, depth - 1) for one in value.values())
+    if isinstance(value, list):
+        return depth > 0 and all(_is_plain(one, depth - 1) for one in value)
+    if isinstance(value, str):
+        return depth > 0 and _is_text(value)
+    return depth > 0 and (not isinstance(value, float) or math.isfinite(value))
 
 
 def _is_text(value: str) -> bool:

@@ -19,7 +19,7 @@ from pipeline import schema as schemas
 from pipeline import snapshots, storage, strict_json
 from pipeline.config import OutputConfig
 from pipeline.difference import EMPTY, FAILURE, ROW, sample_hash
-from pipeline.errors import ConfigError, SampleError, TesseraError
+from pipeline.errors import ConfigError, SampleError, StorageError, TesseraError
 from pipeline.folder import DatasetFolder, check_version
 from pipeline.reading import Reading, check_columns, live_rows, open_shard
 from pipeline.sinks.shards import RowFiles
@@ -34,6 +34,7 @@ _LEAST_BYTES = 1024
 """Of a shard."""
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_MOST_S = 5200 * _SECONDS["w"]
 
 
 @dataclass(frozen=True)
@@ -118,21 +119,26 @@ def forget(path: str, sample_ids: Sequence[str]) -> list[Done]:
 
     Raises:
         ConfigError: no dataset there.
-        TesseraError: another run is at it.
+        TesseraError: another run is at a version, or it is broken; the others have forgotten all the same.
     """
-    done, seen = [], set[str]()
+    done, seen, failed = [], set[str](), list[TesseraError]()
     if not snapshots.versions(path):
         raise snapshots.nothing_at(path)
     while versions := [name for name in snapshots.versions(path) if name not in seen]:
         for name in versions:
-            done.append(_forget_in(path, name, sample_ids))
             seen.add(name)
-        for name in DatasetFolder(path).list_folders(""):  # a version's first run that goes on or was killed
+            try:
+                done.append(_forget_in(path, name, sample_ids))
+            except TesseraError as error:
+                failed.append(error)
+        for name in snapshots.folders(path):  # a version's first run that goes on or was killed
             if name not in seen and DatasetFolder(storage.join(path, name)).list_files("_running"):
                 with Transaction(storage.join(path, name), "forget", _run_id()) as transaction:
                     if transaction.base is None:  # else it has committed meanwhile: the next round
                         transaction.discard_interrupted()
                         transaction.close()
+    if failed:
+        raise failed[0]
     return done
 
 
@@ -194,7 +200,7 @@ def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[D
             # who takes over from here on finds no snapshot that names the files; who did before has the lease
             transaction.lease.check()
             for file in files:
-                with contextlib.suppress(SampleError):  # it is gone
+                with contextlib.suppress(SampleError, StorageError):  # it is gone, or no file
                     freed += transaction.folder.size(file)
                 transaction.folder.remove(file)
             for leftover in leftovers:
@@ -214,7 +220,10 @@ def seconds(age: str) -> float:
     match = _AGE.fullmatch(age.strip())
     if match is None:
         raise ConfigError("--older-than", f"found {age!r}", "a number and one of s, m, h, d, w: 7d")
-    return float(match[1]) * _SECONDS[match[2]]
+    found = float(match[1]) * _SECONDS[match[2]]
+    if found > _MOST_S:
+        raise ConfigError("--older-than", f"found {age!r}", f"at most {_MOST_S / _SECONDS['w']:.0f}w")
+    return found
 
 
 # -- parts ----------------------------------------------------------------------------------------
@@ -282,9 +291,9 @@ def _rows(root: str, files: Sequence[File], schema: pa.Schema, without: set[str]
         for batch in live_rows(root, file, schema.names, schema=schema):
             with Reading(root, file):
                 table = pa.Table.from_batches([batch]).cast(schema)
-            if without:
-                gone = pc.is_in(table["sample_id"], value_set=pa.array(sorted(without), table["sample_id"].type))
-                table = table.filter(pc.invert(gone))
+                if without:
+                    gone = pc.is_in(table["sample_id"], value_set=pa.array(sorted(without), table["sample_id"].type))
+                    table = table.filter(pc.invert(gone))
             if len(table):
                 yield table
 

@@ -132,6 +132,7 @@ def test_what_changes_a_dataset_does_it_through_its_folder() -> None:
         "publishing",
         "read_bytes",
         "exists",
+        "is_file",
         "entries",
     }
     doors |= {"list_files", "list_folders"}

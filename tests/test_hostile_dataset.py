@@ -878,3 +878,53 @@ def test_the_command_ends_with_one_line(
     (message,) = done.stderr.splitlines()
     assert message.startswith("tessera: ")
     assert str(path) in message
+
+
+# -- what is no folder, and no file ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_one_broken_version_keeps_no_other_from_forgetting(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+    night(out / "v1", RUNS[1], ["a", "b"])
+    night(out / "v2", RUNS[2], ["a", "c"])
+    (out / "v1" / "_running").mkdir(exist_ok=True)
+    (out / "v1" / "_running" / f"{RUNS[5]}.json").write_text('{"base": 1, "identity": "x"}')
+    tasks = out / "v1" / "_runs" / RUNS[5] / "tasks"
+    tasks.parent.mkdir(parents=True)
+    tasks.write_text("") if kind == "file" else tasks.symlink_to(tmp_path)
+    upkeep.forget(str(out), ["a"])
+    assert (ids(out, version="v1"), ids(out, version="v2")) == (["b"], ["c"])
+    newest(out).write_text("{")
+    told(lambda: upkeep.forget(str(out), ["c"]), "is not JSON")
+    assert ids(out, version="v2") == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_what_is_no_file_goes_with_the_vacuum(out: Path, kind: str) -> None:
+    upkeep.compact(str(out))
+    odd = out / "v1" / "_superseded" / "data" / "0"
+    os.mkfifo(odd) if kind == "pipe" else odd.symlink_to("/etc/hostname")
+    upkeep.vacuum(str(out), 0)
+    assert os.listdir(odd.parent) == []
+    assert Path("/etc/hostname").exists()
+
+
+@pytest.mark.parametrize("name", ["_running", "_leases", "_superseded"])
+@pytest.mark.parametrize("what", ["compact", "vacuum", "forget", "rollback", "extract"])
+def test_a_file_where_a_folder_belongs(out: Path, name: str, what: str) -> None:
+    shutil.rmtree(out / "v1" / name, ignore_errors=True)
+    (out / "v1" / name).write_text("")
+    message = ""
+    try:
+        DOES[what](out)
+    except TesseraError as error:
+        message = str(error)
+    assert not message or name in message
+    assert "\n" not in message
+    assert {"a", "b", "c", "e"} - {"a"} <= set(ids(out))
+
+
+def test_a_column_that_cannot_be_filtered(out: Path) -> None:
+    _rewrite(out, lambda table: table.append_column("odd", pa.array(["x"] * len(table), pa.string_view())))
+    told(lambda: upkeep.forget(str(out), ["a"]), ".parquet", "cannot be read")

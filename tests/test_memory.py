@@ -56,8 +56,8 @@ from pipeline.benchmark import corpus
 from pipeline.config import load
 from pipeline.features import bind
 from pipeline.stages.decode import DecodeStage
+from pipeline.stages.parts import Parts
 from pipeline.stages.probe import ProbeStage
-from pipeline.stages.rows import in_parts
 
 malloc.keep_pages()
 settings = load(sys.argv[1])
@@ -66,7 +66,7 @@ probe, decode = ProbeStage(settings, features), DecodeStage(settings, features)
 probe.setup()
 decode.setup()
 rows = probe(corpus.draw(settings, 8))
-print(json.dumps(list(map(len, in_parts(decode, rows, 1 << 34)))))
+print(json.dumps([len(decode(part)) for part in Parts(features, settings.decoders.limits.block_bytes).cut(rows)]))
 """
 
 
@@ -137,7 +137,7 @@ def test_sounds_of_hours_are_decoded_a_few_at_a_time(tmp_path: Path) -> None:
         shutil.copy(media / "0.flac", media / f"{number}.flac")
     feature = {**AUDIO, "tokenizer": {"kind": "audio_frame", "sample_rate": 16_000}}
     peaks = {}
-    for name, most in (("whole", 1 << 34), ("parts", 128 * MB)):
+    for name, most in (("whole", 1 << 34), ("parts", 256 * MB)):
         written = config(media, {"a": feature}, decoders={"limits": {"block_bytes": most}})
         (tmp_path / f"{name}.yaml").write_text(written.model_dump_json())
         done = bounded.run(IN_PARTS, tmp_path / f"{name}.yaml")

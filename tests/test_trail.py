@@ -86,7 +86,7 @@ def _extracted(
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("forked", "block_bytes"),
-    [pytest.param(False, 1 << 20, marks=pytest.mark.slow), (True, 3 * 3 * 32 * 32)],
+    [pytest.param(False, 1 << 20, marks=pytest.mark.slow), (True, 3 * 3 * 224 * 224)],
     ids=["whole blocks", "forked, three rows of a block at once"],
 )
 def test_rows_that_kill_the_encoder_cost_themselves(

@@ -266,6 +266,9 @@ def test_ages() -> None:
 def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--older-than: found '7 days'; a number and one of s, m, h, d, w"):
         upkeep.seconds("7 days")
+    for age in ("99999999999w", "9" * 400 + "s"):
+        with pytest.raises(ConfigError, match=r"--older-than: found '9+[ws]'; at most 5200w"):
+            upkeep.seconds(age)
     for call in (lambda: upkeep.compact(str(tmp_path)), lambda: upkeep.forget(str(tmp_path), ["a"])):
         with pytest.raises(ConfigError, match="holds no dataset"):
             call()

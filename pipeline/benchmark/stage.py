@@ -25,7 +25,6 @@ from pipeline.features import Feature
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage
-from pipeline.stages.rows import in_parts
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +119,7 @@ def _decoded(probe: ProbeStage, decode: DecodeStage, samples: pa.Table, block_ro
     for start in range(0, len(samples), block_rows):
         rows = probe(samples.slice(start, block_rows))
         for first in range(0, len(rows), block_rows):
-            yield from in_parts(decode, rows.slice(first, block_rows), decode.config.decoders.limits.block_bytes)
+            yield decode(rows.slice(first, block_rows))
 
 
 @contextmanager

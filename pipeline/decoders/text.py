@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.errors import NotAllowed, SampleError, describe, one_line
@@ -89,6 +90,7 @@ class TextMedia:
             span = Span(0.0, max(segment.end_s for segment in self.segments))
         self.starts = [segment.start_s for segment in self.segments or ()]
         self.reached = list(accumulate((segment.end_s for segment in self.segments or ()), max))
+        self.ends = np.array([segment.end_s for segment in self.segments or ()])
         words = tuple(Span(segment.start_s, segment.end_s) for segment in self.segments or ())
         self.info = MediaInfo("text", {"text": span}, words)
 
@@ -97,8 +99,9 @@ class TextMedia:
         if self.segments is None or start_s is None or end_s is None:
             return Text(self.whole)
         # they are sorted by their start: none before the first whose end, or an earlier one's, lies behind start_s
-        some = self.segments[bisect_right(self.reached, start_s) : bisect_left(self.starts, end_s)]
-        return Text("\n".join(s.text for s in some if s.end_s > start_s))
+        first, last = bisect_right(self.reached, start_s), bisect_left(self.starts, end_s)
+        overlap = first + np.flatnonzero(self.ends[first:last] > start_s)
+        return Text("\n".join(self.segments[i].text for i in overlap))
 
     def close(self) -> None:
         """Nothing is held open."""

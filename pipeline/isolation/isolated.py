@@ -32,8 +32,6 @@ class Isolated:
     def __init__(self, stage: Stage, limits: LimitsConfig, template: str | None = None) -> None:
         self.stage, self.limits, self.template = stage, limits, template
         self.name = type(stage).__name__
-        self.stops_early: bool = getattr(stage, "stops_early", False)
-        """True: of a table it may map the first rows only, since those hold enough for once."""
         self.refused: dict[Key, Reason] = {}
         self.strikes: dict[bytes, int] = {}
         self.child: Child | None = None
@@ -50,19 +48,13 @@ class Isolated:
         self.child = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """All rows, or as many of the first as a stage that ``stops_early`` did at once.
-
-        Raises what the stage raises as a whole; ``TesseraError`` if the child cannot start, or dies at nothing."""
+        """Raises what the stage raises as a whole; ``TesseraError`` if the child cannot start, or dies at nothing."""
         todo, done = [(0, len(table))], dict[int, pa.Table]()
         while todo:
             start, stop = todo.pop()
             result = self._try(table.slice(start, stop - start))
             if not isinstance(result, Death):
                 done[start] = result
-                if self.stops_early and len(result) < stop - start:
-                    last = start + len(result)
-                    done = {at: rows for at, rows in done.items() if at < last}
-                    break
             elif stop - start <= 1:
                 done[start] = self._alone(table.slice(start, 1), result)
             elif result.noted is None:

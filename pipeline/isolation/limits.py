@@ -18,7 +18,7 @@ class LimitsConfig(BaseModel):
     """Bytes that it may take beyond what its process had at most 20 ms before; more is a failure (``memory``). The
     largest picture that ``image.max_pixels`` lets through takes 3.2 GiB where it has transparency."""
     block_bytes: int = Field(default=512 << 20, ge=1)
-    """Bytes of pixels, samples and tokens that wait for the encoders at once. With so many, a process hands on the rows
-    that it has and comes back for the others, so that a block takes no more than this and one row."""
+    """Bytes of pictures, samples and tokens, about, that the rows at work in a process may hold. Of a block that holds
+    more some rows are decoded and encoded after the others; a row that holds more goes alone."""
     isolate: bool = True
     """False: decoders run in Ray's own workers. A hang then lasts, a crash ends the worker, and no limit holds."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -54,17 +53,9 @@ class Decoded:
     failures: list[Failure] = field(default_factory=list)
     cost: _Cost = field(default_factory=_Cost)
 
-    def held_bytes(self) -> int:
-        """Bytes of all arrays that wait for the encoders."""
-        prepared = [one for one in self.inputs.values() if one is not None]
-        return sum(array.nbytes for one in prepared for array in one.inputs.values())
-
 
 class DecodeStage:
-    """Maps rows to rows with ``<feature>/<input>`` columns. One row in, one row out; of a table whose inputs hold more
-    than ``limits.block_bytes`` only the first rows (`stages.rows.in_parts`)."""
-
-    stops_early = True
+    """Maps rows to rows with ``<feature>/<input>`` columns. One row in, one row out."""
 
     def __init__(
         self, config: PipelineConfig, features: tuple[Feature, ...], carried: frozenset[str] = frozenset()
@@ -85,8 +76,7 @@ class DecodeStage:
             self.tokenizers[feature.name] = tokenizer
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = self._first(table)
-        table = table.slice(0, len(rows))
+        rows = list(self.each(table.select(_READ).to_pylist()))
         before = pc.list_value_length(table["failures"]).fill_null(0).to_pylist()
         planned = [sum(one is not None for one in row.inputs.values()) + len(row.failures) for row in rows]
         table = put(table, "cells", pa.array(np.add(before, planned), pa.int32()))
@@ -96,19 +86,7 @@ class DecodeStage:
             table = add_meter(table, name, [getattr(row.cost, name) for row in rows])
         return add_failures(table, [row.failures for row in rows])
 
-    def _first(self, table: pa.Table) -> list[Decoded]:
-        """The rows of ``table`` until they hold ``limits.block_bytes``: at least one."""
-        rows: list[Decoded] = []
-        held, most = 0, self.config.decoders.limits.block_bytes
-        with closing(self.each(table.select(_READ).to_pylist())) as decoded:
-            for row in decoded:
-                rows.append(row)
-                held += row.held_bytes()
-                if held >= most:
-                    break
-        return rows
-
-    def each(self, rows: Iterable[dict[str, Any]]) -> Generator[Decoded]:
+    def each(self, rows: Iterable[dict[str, Any]]) -> Iterator[Decoded]:
         """Rows of `stages.rows.ROWS`, as values, one after the other; those of one sample stand together."""
         with _Opener(self.config, self.allowed_roots, self.watch) as opener:
             for opener.number, row in enumerate(rows):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -89,25 +88,6 @@ def add_failures(table: pa.Table, more: Sequence[Sequence[Failure]]) -> pa.Table
 def add_meter(table: pa.Table, name: str, values: Sequence[float] | np.ndarray) -> pa.Table:
     meter = f"meter_{name}"
     return put(table, meter, pc.add(table[meter], pa.array(values, pa.float64())))
-
-
-def in_parts(stage: Callable[[pa.Table], pa.Table], table: pa.Table, most_bytes: int) -> Generator[pa.Table]:
-    """``stage`` over as many rows at once as hold ``most_bytes``, at least one, until all of ``table`` are done.
-
-    A stage with the attribute ``stops_early`` may do fewer, the first of those that it is given.
-    """
-    while True:
-        done = [stage(table.slice(0, _rows_within(table, most_bytes)))]
-        table = table.slice(len(done[0]))
-        yield done.pop()  # it is the caller's alone
-        if not len(table):
-            return
-
-
-def _rows_within(table: pa.Table, most_bytes: int) -> int:
-    if table.nbytes <= most_bytes:
-        return len(table)
-    return max(1, bisect_right(range(len(table)), most_bytes, key=lambda rows: table.slice(0, rows).nbytes) - 1)
 
 
 def put(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -296,6 +296,17 @@ def test_a_window_s_words_are_those_of_all_cues_that_overlap_it(
     assert media.text(start, end).text == "\n".join(over)
 
 
+def test_windows_of_many_cues_below_a_long_one_are_found_at_once(tmp_path: Path) -> None:
+    """Looked at one by one, a million cues took a tenth of a second for each of a hundred thousand windows."""
+    said = [{"start": 0, "end": 10**6, "text": "long"}]
+    said += [{"start": i / 10, "end": i / 10 + 0.05, "text": str(i)} for i in range(500_000)]
+    media = _opened(tmp_path, "a.json", json.dumps(said))
+    started = time.process_time()
+    found = [media.text(float(at), at + 0.1).text for at in range(40_000, 40_100)]
+    assert time.process_time() - started < 1
+    assert found[7] == f"long\n{40_007 * 10}"
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

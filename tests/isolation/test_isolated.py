@@ -22,7 +22,7 @@ from pipeline.isolation.child import Child
 from pipeline.isolation.notes import Memory
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
-from pipeline.stages.rows import in_parts, put
+from pipeline.stages.rows import put
 from pipeline.tensors import unpack
 from tests import faulty
 from tests.faulty import Fault
@@ -148,24 +148,6 @@ def test_a_fault_that_does_not_come_again_is_nobody_s(folder: Path, isolated: Is
     settings, features, rows = _probed(config(folder, {"i": IMAGE}))
     _same(_run(isolated(FaultyDecode(settings, features), TIGHT), rows), _run(DecodeStage(settings, features), rows))
     assert len(list(folder.glob("*.tried"))) == 2
-
-
-@FORKED
-def test_what_holds_much_is_done_in_parts_whatever_dies_between(folder: Path, isolated: Isolate) -> None:
-    """Two rows that decode are enough for a part; after a death it is put together from several."""
-    for name in ("abort", "b", "c", "d", "exit", "f", "kill-once"):
-        shutil.copy(folder / "b.png", folder / f"bad-{name}.png")
-    features = {"i": IMAGE}
-    two_rows = {"limits": {"block_bytes": 2 * 3 * 32 * 32}}
-    settings, bound_features, rows = _probed(config(folder, features, decoders=two_rows))
-    stage = isolated(FaultyDecode(settings, bound_features), TIGHT)
-    stage.setup()
-    parts = list(in_parts(stage, rows, 1 << 30))
-    assert [sum(one is not None for one in unpack(part[input_column("i", "pixels")])) for part in parts] == [3, 5, 1]
-    settings, bound_features, _ = _probed(config(folder, features))
-    whole = _run(isolated(FaultyDecode(settings, bound_features), TIGHT), rows)
-    assert {kind for told in _failures(whole).values() for _, _, kind, _ in told} == {"crash"}
-    _same(pa.concat_tables(parts, promote_options="default"), whole)
 
 
 @FORKED

@@ -1,0 +1,85 @@
+"""Tables of rows in parts that take bounded memory once they are decoded.
+
+Cut by what the rows are, never by what came of them: a process that dies at a later part begins its table anew, and
+whoever has taken the earlier parts does not take them again, so they must come out the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.features import Feature
+from pipeline.media import FramesRequest, Sampling, UniformSampling, WaveformRequest
+
+_SAMPLE_BYTES = 4
+_PICTURE_BYTES = 3 * 224 * 224
+"""Of a usual encoder's picture: pictures are bounded in number, so that this need not be exact."""
+_TOKENS = 512
+"""Of a text whose config does not say."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a row holds for one feature: ``fixed`` bytes, and so many for each second, ``most`` of these."""
+
+    column: str
+    fixed: float = 0.0
+    each_second: float = 0.0
+    most: float = np.inf
+
+
+class Parts:
+    """Cuts tables of `stages.rows.ROWS` into parts of at most ``most_bytes``, or of one row."""
+
+    def __init__(self, features: Sequence[Feature], most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self._held = [_held(feature) for feature in features]
+
+    def cut(self, table: pa.Table) -> list[pa.Table]:
+        """``table`` in order; itself if it is small enough."""
+        sizes = self._sizes(table)
+        if sizes.sum() <= self.most_bytes:
+            return [table]
+        starts, held = [0], 0.0
+        for row, size in enumerate(sizes):
+            if held and held + size > self.most_bytes:
+                starts.append(row)
+                held = 0.0
+            held += size
+        return [table.slice(start, end - start) for start, end in zip(starts, [*starts[1:], len(table)], strict=True)]
+
+    def _sizes(self, table: pa.Table) -> np.ndarray:
+        """Bytes of each row, about."""
+        ends, starts = (table[name].to_numpy(zero_copy_only=False) for name in ("end_s", "start_s"))
+        seconds = np.nan_to_num(np.asarray(ends - starts, np.float64), nan=0.0)
+        sizes = np.zeros(len(table))
+        for held in self._held:
+            here = table[held.column].is_valid().to_numpy()
+            if held.column == "text_uri":
+                here = here | table["inline_text"].is_valid().to_numpy()
+            sizes += here * (held.fixed + np.minimum(held.each_second * seconds, held.most))
+        return sizes
+
+
+def _held(feature: Feature) -> _Held:
+    request, column = feature.tokenizer().request(), f"{feature.modality}_uri"
+    if isinstance(request, WaveformRequest):
+        return _Held(column, each_second=request.sample_rate * _SAMPLE_BYTES)
+    if isinstance(request, FramesRequest):
+        return _frames(column, request.sampling)
+    if feature.modality == "text" and feature.emits("tokens"):
+        (tokens,) = [field.type.value_type for field in feature.fields() if field.name == feature.column("tokens")]
+        length = getattr(feature.config.tokenizer, "max_length", None) or _TOKENS
+        return _Held(column, fixed=length * tokens.list_size * tokens.value_type.bit_width / 8)
+    return _Held(column, fixed=_PICTURE_BYTES if feature.modality == "image" else 0.0)
+
+
+def _frames(column: str, sampling: Sampling) -> _Held:
+    if isinstance(sampling, UniformSampling):
+        return _Held(column, fixed=sampling.frames * _PICTURE_BYTES)
+    most = np.inf if sampling.max_frames is None else sampling.max_frames * _PICTURE_BYTES
+    return _Held(column, fixed=_PICTURE_BYTES, each_second=sampling.fps * _PICTURE_BYTES, most=most)
