@@ -38,8 +38,8 @@ _MAX_LABELS = 1_000_000
 _MAX_VALUES = 2_500_000
 """Of a JSON file, commas and brackets counted."""
 _MAX_SPECTRUM = 1 << 16
-_MAX_FILTERS = 1 << 24
-"""Frequencies times bands."""
+_MAX_FILTERS = 1 << 23
+"""Weights of a feature extractor's filters: frequencies times bands."""
 _ALWAYS_LAYERS = 1000
 _MAX_BUILD_BYTES = 8 << 30
 _MAX_COPIES = 8
@@ -243,15 +243,16 @@ def _check_spectra(values: Any, path: str, where: str) -> None:
         if not (isinstance(key, str) and _SPECTRUM.search(key)) or value is None or isinstance(value, bool):
             continue
         place = ".".join(map(str, names))
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not isinstance(value, int | float) or (isinstance(value, float) and not math.isfinite(value)):
             raise ConfigError(where, f"{path}: {place} is {one_line(repr(value), 60)}", "a number")
         if value > _MAX_SPECTRUM and not _RATE.search(key):
             raise ConfigError(where, f"{path}: {place} is {_short(value)}", f"at most {_MAX_SPECTRUM}")
         for kind in largest:
             largest[kind] = max(largest[kind], int(value)) if kind.search(key) else largest[kind]
-    if (filters := largest[_FREQUENCIES] * largest[_BANDS]) > _MAX_FILTERS:
-        found = f"{path} has {largest[_FREQUENCIES]} frequencies in {largest[_BANDS]} bands, {filters} filters"
-        raise ConfigError(where, found, f"at most {_MAX_FILTERS}")
+    frequencies, bands = largest[_FREQUENCIES] // 2 + 1, largest[_BANDS]
+    if frequencies * bands > _MAX_FILTERS:
+        found = f"{path} has filters of {frequencies} frequencies in {bands} bands"
+        raise ConfigError(where, found, f"at most {_MAX_FILTERS} of both, multiplied")
 
 
 def _check_tokens(values: Any, path: str, where: str) -> None:

@@ -155,9 +155,10 @@ def _version(root: str, version: str | None) -> str:
         check_version(root, version)
     name = version or snapshots.current(root)
     if name is None:
-        raise snapshots.nothing_at(root)
-    if version is not None and version not in (known := snapshots.versions(root)):
-        raise ConfigError("version", f"there is no version {version!r} in {root!r}", f"one of: {', '.join(known)}")
+        raise snapshots.nothing_at(root, or_version=True)
+    if version is not None and not snapshots.is_version(root, version):
+        known = ", ".join(snapshots.versions(root))
+        raise ConfigError("version", f"there is no version {version!r} in {root!r}", f"one of: {known}")
     return name
 
 

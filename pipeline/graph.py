@@ -198,15 +198,26 @@ class _Stage:
     def __call__(self, table: pa.Table) -> pa.Table | Generator[pa.Table]:
         """The rows in one table, or in several where they hold much: Ray asks for one after the other."""
         parts = [table] if self.parts is None else self.parts.cut(table)
-        return self._mapped(table) if len(parts) == 1 else self._each(parts)
+        if len(parts) > 1:
+            return self._each(parts)
+        done = self._mapped(table)
+        self._count(np.array(Progress.count(done)) if self.last else None)
+        return done
 
     def _each(self, parts: list[pa.Table]) -> Generator[pa.Table]:
+        counts = np.zeros(3, int)
         for part in parts:
             try:
                 done = [self._mapped(part)]
-            except Exception as error:
-                raise UserCodeException("a part of a block failed") from error  # as Ray does where nothing is yielded
-            yield done.pop()  # it is the caller's alone
+            except Exception as error:  # Ray does so to what a plain function raises, and tells it without a traceback
+                raise UserCodeException("a part of a block failed") from error
+            counts += Progress.count(done[0]) if self.last else 0
+            yield done.pop()  # a name would keep the table while Ray hands it on
+        self._count(counts if self.last else None)  # at the end: after a death the first parts come again
+
+    def _count(self, counts: np.ndarray | None) -> None:
+        if counts is not None:
+            self.progress.add.remote(*counts.tolist())
 
     def _mapped(self, table: pa.Table) -> pa.Table:
         try:
@@ -227,8 +238,6 @@ class _Stage:
             cause = error if isinstance(error, TesseraError) else TesseraError(describe(error))
             ray.wait([self.progress.broke.remote(cause)], timeout=_TELL_S)
             raise
-        if self.last:
-            self.progress.add.remote(*Progress.count(table))
         return add_meter(table, "bytes_moved", np.full(len(table), table.nbytes / max(1, len(table))))
 
 

@@ -325,20 +325,27 @@ def versions(output: str) -> list[str]:
     return [name for name in folders(output) if numbers(storage.join(output, name))]
 
 
+def is_version(output: str, name: str) -> bool:
+    """Whether ``name`` is one of `versions`, however broken the others are."""
+    return bool(_VERSION.fullmatch(name) and numbers(storage.join(output, name)))
+
+
 def folders(output: str) -> list[str]:
     """Folders of versions, begun ones among them, by name."""
     return [name for name in DatasetFolder(output).list_folders("") if _VERSION.fullmatch(name)]
 
 
-def nothing_at(output: str) -> ConfigError:
-    """What to say of an ``output`` without any of `versions`."""
+def nothing_at(output: str, or_version: bool = False) -> ConfigError:
+    """What to say of an ``output`` without any of `versions`. ``or_version``: a version's folder would do too."""
     if storage.is_local(output):
         with suppress(OSError, TesseraError), os.scandir(storage.split(output)[1]) as found:
             for one in found:
                 if one.is_symlink() and _VERSION.fullmatch(one.name) and numbers(one.path):
                     what = f"{output!r} holds no dataset but {one.name!r}, a symbolic link, which is not followed"
-                    return ConfigError("path", what, "move what it points to here, or give the link itself")
-    return ConfigError("path", f"{output!r} holds no dataset", "give output.path of a finished run, or its version")
+                    more = ", or give the link itself" if or_version else ""
+                    return ConfigError("path", what, f"move what it points to here{more}")
+    more = ", or its version" if or_version else ""
+    return ConfigError("path", f"{output!r} holds no dataset", f"give output.path of a finished run{more}")
 
 
 def forgotten(output: str) -> tuple[str, ...]:

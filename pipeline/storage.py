@@ -239,17 +239,21 @@ def is_file(url: str, root: str | None = None) -> bool:
     """True where a file is; on an object store a prefix of other keys is none."""
     fs, path = split(url)
 
-    def looked_at() -> bool:
-        fs.invalidate_cache(fs._parent(path))
-        return bool(fs.info(path)["type"] == "file")
-
     with _own_place("reach", url):
         try:
             if root is not None and is_local(root):
                 return stat.S_ISREG(local_files.check(*_below(url, root)).st_mode)
-            return retried(looked_at)
+            return bool(retried(lambda: _as_it_is(fs, path))["type"] == "file")
         except FileNotFoundError:
             return False
+
+
+def _as_it_is(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
+    """What fsspec tells of a file or folder now: a listing that it keeps knows nothing of what others wrote since."""
+    fs.invalidate_cache(path)
+    fs.invalidate_cache(fs._parent(path))
+    found: dict[str, Any] = fs.info(path)
+    return found
 
 
 def _below(url: str, root: str) -> tuple[str, str]:
@@ -279,14 +283,14 @@ def read_bytes(url: str, limit: int = MAX_READ_BYTES, root: str | None = None) -
     fs, path = split(url)
 
     def read() -> bytes:
-        fs.invalidate_cache(fs._parent(path))  # a listing of before says what was there before
-        info = fs.info(path)
+        info = _as_it_is(fs, path)
         if info["type"] == "directory":
             raise FileNotFoundError(path)
-        if (size := int(info["size"])) > limit:
+        size = int(info["size"])
+        # of no bytes an object store has no range; what is there may be another file by now
+        data: bytes = fs.cat_file(path, start=0, end=limit + 1) if 0 < size <= limit else b""
+        if max(size, len(data)) > limit:
             raise StorageError(f"{url!r} has more than {limit} bytes")
-        # no more than that, should it grow meanwhile; of no bytes an object store has no range
-        data: bytes = fs.cat_file(path, start=0, end=size) if size else b""
         return data
 
     with _own_place("read", url, pass_missing=True):
@@ -389,7 +393,8 @@ def _remove_below(fs: fsspec.AbstractFileSystem, path: str) -> None:
         return
     fs.invalidate_cache(path)
     for file in fs.find(path):  # `rm` would take the path for a pattern
-        fs.rm_file(file)
+        with contextlib.suppress(FileNotFoundError):
+            fs.rm_file(file)
 
 
 def publish(url: str, data: bytes, root: str | None = None) -> None:

@@ -89,25 +89,13 @@ class Value:
 
     def plain(self, depth: int = MAX_DEPTH) -> Any:
         """The value as it is: nested less than ``depth`` times, of texts and finite numbers."""
-        if not _is_plain(self.value, depth):
-            self._find(depth)
+        if (bad := _not_plain(self.value, depth)) is not None:
+            steps, value, allowed = bad
+            found = Value(value, self.file, (self.place + "".join(reversed(steps))).lstrip("."))
+            if allowed is None:
+                raise found._error("is nested too deep", f"at most {MAX_DEPTH} levels")
+            found.fail(allowed)
         return self.value
-
-    def _find(self, depth: int) -> None:
-        """Raises ``ConfigError`` for what is not plain, with its place: `Value` by `Value`, which takes long."""
-        if depth == 0:
-            raise self._error("is nested too deep", f"at most {MAX_DEPTH} levels")
-        if isinstance(self.value, dict):
-            for key, value in self.object().items():
-                Value(key, self.file, self.place)._find(depth)
-                value._find(depth - 1)
-        elif isinstance(self.value, list):
-            for value in self.items():
-                value._find(depth - 1)
-        elif isinstance(self.value, str) and not _is_text(self.value):
-            self.fail("a text")
-        elif isinstance(self.value, float) and not math.isfinite(self.value):
-            self.fail("a number")
 
     def fail(self, allowed: str) -> NoReturn:
         """Raises ``ConfigError``: found this value, allowed is what is given."""
@@ -152,15 +140,28 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _is_plain(value: Any, depth: int) -> bool:
-    """Nested less than ``depth`` times, of texts and finite numbers."""
-    if isinstance(value, dict):
-        return depth > 0 and all(map(_is_text, value)) and all(_is_plain(one, depth - 1) for one in value.values())
-    if isinstance(value, list):
-        return depth > 0 and all(_is_plain(one, depth - 1) for one in value)
+def _not_plain(value: Any, depth: int) -> tuple[list[str], Any, str | None] | None:
+    """The first value that is not plain: the steps to it, last one first; itself; and what is allowed (None: it is
+    nested too deep). Walks values as they are: a `Value` for each of millions takes a minute."""
+    if depth == 0:
+        return [], value, None
     if isinstance(value, str):
-        return depth > 0 and _is_text(value)
-    return depth > 0 and (not isinstance(value, float) or math.isfinite(value))
+        return None if _is_text(value) else ([], value, "a text")
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ([], value, "a number")
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if not _is_text(key):
+                return [], key, "a text"
+            if (bad := _not_plain(one, depth - 1)) is not None:
+                bad[0].append(f".{key}")
+                return bad
+    elif isinstance(value, list):
+        for i, one in enumerate(value):
+            if (bad := _not_plain(one, depth - 1)) is not None:
+                bad[0].append(f"[{i}]")
+                return bad
+    return None
 
 
 def _is_text(value: str) -> bool:

@@ -19,8 +19,9 @@ from pipeline import schema as schemas
 from pipeline import snapshots, storage, strict_json
 from pipeline.config import OutputConfig
 from pipeline.difference import EMPTY, FAILURE, ROW, sample_hash
-from pipeline.errors import ConfigError, SampleError, StorageError, TesseraError
+from pipeline.errors import ConfigError, SampleError, TesseraError
 from pipeline.folder import DatasetFolder, check_version
+from pipeline.local_files import RefusedFile
 from pipeline.reading import Reading, check_columns, live_rows, open_shard
 from pipeline.sinks.shards import RowFiles
 from pipeline.snapshots import FOLDERS, SUPERSEDED, File, Snapshot
@@ -119,27 +120,53 @@ def forget(path: str, sample_ids: Sequence[str]) -> list[Done]:
 
     Raises:
         ConfigError: no dataset there.
-        TesseraError: another run is at a version, or it is broken; the others have forgotten all the same.
+        TesseraError: another run is at a version, or it is broken; says which versions have forgotten all the same.
     """
-    done, seen, failed = [], set[str](), list[TesseraError]()
-    if not snapshots.versions(path):
+    done, failed, seen = list[Done](), dict[str, TesseraError](), set[str]()
+    if not _with_snapshots(path, failed) and not failed:
         raise snapshots.nothing_at(path)
-    while versions := [name for name in snapshots.versions(path) if name not in seen]:
+    while versions := [name for name in _with_snapshots(path, failed) if name not in seen]:
         for name in versions:
             seen.add(name)
-            try:
+            with _collected(failed, name):
                 done.append(_forget_in(path, name, sample_ids))
-            except TesseraError as error:
-                failed.append(error)
         for name in snapshots.folders(path):  # a version's first run that goes on or was killed
-            if name not in seen and DatasetFolder(storage.join(path, name)).list_files("_running"):
-                with Transaction(storage.join(path, name), "forget", _run_id()) as transaction:
-                    if transaction.base is None:  # else it has committed meanwhile: the next round
-                        transaction.discard_interrupted()
-                        transaction.close()
+            if name not in seen and name not in failed:
+                with _collected(failed, name):
+                    _discard_begun(storage.join(path, name))
+    if len(failed) == 1 and not done:
+        raise next(iter(failed.values()))
     if failed:
-        raise failed[0]
+        forgotten = ", ".join(one.version for one in done) or "no version"
+        why = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        raise TesseraError(f"forgotten in {forgotten}, not yet in {', '.join(failed)} ({why})")
     return done
+
+
+def _with_snapshots(path: str, failed: dict[str, TesseraError]) -> list[str]:
+    """Versions that have a snapshot; notes in ``failed`` those that cannot be looked at."""
+    found = []
+    for name in snapshots.folders(path):
+        with _collected(failed, name):
+            found += [name] if snapshots.numbers(storage.join(path, name)) else []
+    return found
+
+
+@contextlib.contextmanager
+def _collected(failed: dict[str, TesseraError], name: str) -> Iterator[None]:
+    try:
+        yield
+    except TesseraError as error:
+        failed[name] = error
+
+
+def _discard_begun(root: str) -> None:
+    """What the first run of a version wrote, which has no snapshot yet."""
+    if DatasetFolder(root).list_files("_running"):
+        with Transaction(root, "forget", _run_id()) as transaction:
+            if transaction.base is None:  # else it has committed meanwhile: the next round
+                transaction.discard_interrupted()
+                transaction.close()
 
 
 def _forget_in(path: str, name: str, sample_ids: Sequence[str]) -> Done:
@@ -200,7 +227,7 @@ def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[D
             # who takes over from here on finds no snapshot that names the files; who did before has the lease
             transaction.lease.check()
             for file in files:
-                with contextlib.suppress(SampleError, StorageError):  # it is gone, or no file
+                with contextlib.suppress(SampleError, RefusedFile):  # it is gone, or no file
                     freed += transaction.folder.size(file)
                 transaction.folder.remove(file)
             for leftover in leftovers:
@@ -235,8 +262,9 @@ def _found(path: str, version: str | None) -> tuple[str, str]:
     name = version or snapshots.current(path)
     if name is None:
         raise snapshots.nothing_at(path)
-    if name not in (known := snapshots.versions(path)):
-        raise ConfigError("--version", f"there is no version {name!r} in {path!r}", f"one of: {', '.join(known)}")
+    if not snapshots.is_version(path, name):
+        known = ", ".join(snapshots.versions(path))
+        raise ConfigError("--version", f"there is no version {name!r} in {path!r}", f"one of: {known}")
     return storage.join(path, name), name
 
 

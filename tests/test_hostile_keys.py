@@ -86,6 +86,23 @@ def test_a_file_that_grew_since_it_was_listed_is_not_read(s3: Any) -> None:
         storage.read_bytes("s3://corpus/place/small.json", 1000)
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_whole(
+    place: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease is written anew at every heartbeat, and may have a digit more."""
+    fs, url = place
+    path = _put(fs, f"{url}/lease.json", b"short")
+    whole = fs.info
+
+    def info(asked: str, **options: Any) -> Any:
+        found = dict(whole(asked, **options))
+        fs.pipe_file(path, b"a bit longer")
+        return found
+
+    monkeypatch.setattr(fs, "info", info)
+    assert storage.read_bytes(f"{url}/lease.json", 1000) == b"a bit longer"
+
+
 def test_reading_whole_files(place: tuple[Any, str]) -> None:
     fs, url = place
     _put(fs, f"{url}/some.json", b"x" * 5000)

@@ -112,9 +112,9 @@ def test_rows_that_kill_the_encoder_cost_themselves(
 
 @pytest.mark.timeout(240)
 def test_a_device_that_fails_at_everything_ends_the_run(ray_session: Any, tmp_path: Path) -> None:
-    """However few rows there are: none is blamed."""
+    """However few rows there are, in parts of a block: none is blamed."""
     with pytest.raises(TesseraError, match=r"features.i: the device failed \(RuntimeError: CUDA error: device-side"):
-        _extracted(tmp_path, [DEVICE, DEVICE], FragileEncode, block_rows=1)
+        _extracted(tmp_path, [DEVICE, DEVICE], FragileEncode, block_bytes=1)
 
 
 @pytest.mark.timeout(240)

@@ -109,7 +109,7 @@ class Wav2Vec2Encoder(TransformersEncoder):
     def _refused(self, samples: int, tokens: int) -> SampleError | None:
         seconds = samples / self.extractor.sampling_rate
         if seconds > self.max_s:
-            told = f"{seconds:.6g} s of sound, over max_s {self.max_s:g}: cut shorter windows"
+            told = f"{seconds:.8g} s of sound, over max_s {self.max_s:g}: cut shorter windows, or give a larger max_s"
             return SampleError("limit", told)
         return None if tokens > 0 else self._too_short(samples)
 

@@ -18,7 +18,8 @@ class LimitsConfig(BaseModel):
     """Bytes that it may take beyond what its process had at most 20 ms before; more is a failure (``memory``). The
     largest picture that ``image.max_pixels`` lets through takes 3.2 GiB where it has transparency."""
     block_bytes: int = Field(default=512 << 20, ge=1)
-    """Bytes of pictures, samples and tokens, about, that the rows at work in a process may hold. Of a block that holds
-    more some rows are decoded and encoded after the others; a row that holds more goes alone."""
+    """Bytes of pictures and samples, and of tokens of texts, about, that the rows at work in a process may hold. Of a
+    block that holds more some rows are decoded and encoded after the others; a row that holds more goes alone. Beside a
+    GPU blocks are put together again before they are encoded."""
     isolate: bool = True
     """False: decoders run in Ray's own workers. A hang then lasts, a crash ends the worker, and no limit holds."""

@@ -1,13 +1,14 @@
 """Tables of rows in parts that take bounded memory once they are decoded.
 
-Cut by what the rows are, never by what came of them: a process that dies at a later part begins its table anew, and
-whoever has taken the earlier parts does not take them again, so they must come out the same.
+Cut by what the rows are, never by what came of them: of a task that is begun anew Ray takes only the blocks that it has
+not taken yet, so they must come out the same. (Ray itself joins and cuts what comes out by its bytes, at 128 MiB.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,9 @@ from pipeline.features import Feature
 from pipeline.media import FramesRequest, Sampling, UniformSampling, WaveformRequest
 
 _SAMPLE_BYTES = 4
-_PICTURE_BYTES = 3 * 224 * 224
-"""Of a usual encoder's picture: pictures are bounded in number, so that this need not be exact."""
+_EDGE = 224
+"""Pixels of a picture's edge, of a processor that does not say."""
+_PROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json", "processor_config.json")
 _TOKENS = 512
 """Of a text whose config does not say."""
 
@@ -70,16 +72,35 @@ def _held(feature: Feature) -> _Held:
     if isinstance(request, WaveformRequest):
         return _Held(column, each_second=request.sample_rate * _SAMPLE_BYTES)
     if isinstance(request, FramesRequest):
-        return _frames(column, request.sampling)
+        return _frames(column, request.sampling, _picture_bytes(feature))
     if feature.modality == "text" and feature.emits("tokens"):
         (tokens,) = [field.type.value_type for field in feature.fields() if field.name == feature.column("tokens")]
         length = getattr(feature.config.tokenizer, "max_length", None) or _TOKENS
         return _Held(column, fixed=length * tokens.list_size * tokens.value_type.bit_width / 8)
-    return _Held(column, fixed=_PICTURE_BYTES if feature.modality == "image" else 0.0)
+    return _Held(column, fixed=_picture_bytes(feature) if feature.modality == "image" else 0.0)
 
 
-def _frames(column: str, sampling: Sampling) -> _Held:
+def _frames(column: str, sampling: Sampling, each: float) -> _Held:
     if isinstance(sampling, UniformSampling):
-        return _Held(column, fixed=sampling.frames * _PICTURE_BYTES)
-    most = np.inf if sampling.max_frames is None else sampling.max_frames * _PICTURE_BYTES
-    return _Held(column, fixed=_PICTURE_BYTES, each_second=sampling.fps * _PICTURE_BYTES, most=most)
+        return _Held(column, fixed=sampling.frames * each)
+    most = np.inf if sampling.max_frames is None else sampling.max_frames * each
+    return _Held(column, fixed=each, each_second=sampling.fps * each, most=most)
+
+
+def _picture_bytes(feature: Feature) -> float:
+    edge = getattr(feature.config.tokenizer, "size", None)
+    if edge is None and feature.checkpoint is not None:
+        edge = next(filter(None, map(_edge, map(feature.checkpoint.json, _PROCESSORS))), None)
+    return 3.0 * (edge or _EDGE) ** 2
+
+
+def _edge(processor: Any) -> int | None:
+    """The longest edge that a processor's JSON names for what it hands on."""
+    if not isinstance(processor, dict):
+        return None
+    own = processor.get("image_processor") or processor
+    for key in ("crop_size", "size"):
+        sides = own.get(key) if isinstance(own, dict) else None
+        if isinstance(sides, dict) and (edges := [side for side in sides.values() if type(side) is int and side > 0]):
+            return max(edges)
+    return None

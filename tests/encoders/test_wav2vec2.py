@@ -90,9 +90,18 @@ def test_a_sound_that_is_too_long_fails_alone(name: str, data: Path) -> None:
     encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio", max_s=3.0)
     for _, (first, long, last) in orders(encoder, heard(waves, RATE)):
         assert isinstance(long, SampleError)
-        assert (long.kind, long.message) == ("limit", "3.1 s of sound, over max_s 3: cut shorter windows")
+        assert (long.kind, long.message) == (
+            "limit",
+            "3.1 s of sound, over max_s 3: cut shorter windows, or give a larger max_s",
+        )
         assert_close(first.tokens, _reference(name, waves[0]), name)
         assert_close(last.tokens, _reference(name, waves[2]), name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_attention_of_wavlm_takes_shorter_sounds(name: str) -> None:
+    encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio")
+    assert encoder.max_s == (100 if name == "wavlm" else 300)
 
 
 def test_a_forward_pass_holds_so_many_seconds(data: Path) -> None:

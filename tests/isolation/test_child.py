@@ -22,7 +22,7 @@ FROZEN = """
 import pyarrow as pa
 from pipeline.isolation import Isolated, LimitsConfig
 from tests.isolation.doubles import Busy
-stage = Isolated(Busy(1.0), LimitsConfig(row_seconds=2.5))
+stage = Isolated(Busy(0.6), LimitsConfig(row_seconds=5.0))
 stage.setup()
 print(stage.child.process.pid, flush=True)
 print(stage(pa.table({"x": [1]}))["x"].to_pylist(), stage.refused)
@@ -84,7 +84,7 @@ def test_time_in_which_the_machine_stood_still_is_nobody_s() -> None:
     )
     assert parent.stdout is not None
     both = f"-{parent.pid} -{int(parent.stdout.readline())}"  # the child leads a group of its own
-    freeze = f"kill -STOP -- {both}; sleep 4; kill -CONT -- {both}"
+    freeze = f"kill -STOP -- {both}; sleep 7; kill -CONT -- {both}"
     subprocess.run(["bash", "-c", f"sleep 0.3; {freeze}"], check=True)
     told, _ = parent.communicate(timeout=60)
     assert told == "[1] {}\n"

@@ -28,7 +28,7 @@ def _probed(settings: Any) -> tuple[Any, Any, pa.Table]:
 
 
 def _told(features: Any, rows: pa.Table) -> list[float]:
-    """Bytes of each row: the least bound that lets it and the one before it stand in one part, less that one's."""
+    """Bytes of each row."""
     return [float(Parts(features, ALL)._sizes(rows.slice(i, 1))[0]) for i in range(len(rows))]
 
 
@@ -52,6 +52,24 @@ def test_what_a_row_is_said_to_hold_is_what_it_holds(tmp_path: Path) -> None:
         held = [0 if one is None else one.nbytes for one in unpack(inputs[input_column(name, column)])]
         slack = PICTURE if name in "vf" else 8  # a picture more or less
         np.testing.assert_allclose(_told(features, rows), held, rtol=0.01, atol=slack)
+
+
+def test_the_size_of_a_picture_is_its_processor_s(tmp_path: Path, models: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (30, 30)).save(folder / "c.png")
+    for model, encoder in (("vit", "vit"), ("dinov2", "vit"), ("clip", "clip")):
+        feature = {
+            "modality": "image",
+            "tokenizer": {"kind": "patch"},
+            "encoder": {"kind": encoder, "checkpoint": str(models / model)},
+        }
+        settings, features, rows = _probed(config(folder, {"i": feature}))
+        stage = DecodeStage(settings, features)
+        stage.setup()
+        (pixels,) = unpack(stage(rows)[input_column("i", "pixels")])
+        assert pixels is not None
+        assert _told(features, rows) == [pixels.size]
 
 
 def test_parts_hold_the_rows_in_order(tmp_path: Path) -> None:
