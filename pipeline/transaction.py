@@ -25,6 +25,7 @@ from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.errors import StorageError, TesseraError
 from pipeline.folder import DatasetFolder
 from pipeline.lease import TTL_S, Lease
+from pipeline.local_files import RefusedFile
 from pipeline.snapshots import FOLDERS, RUN_ID, File, Kind, Snapshot
 from pipeline.state import Killed
 
@@ -229,5 +230,8 @@ class Transaction:
 
     def _forget_run(self, run_id: str) -> None:
         for folder in _WORKING:
-            self.folder.remove_folder(f"_runs/{run_id}/{folder}")
+            try:
+                self.folder.remove_folder(f"_runs/{run_id}/{folder}")
+            except RefusedFile:  # a link or a pipe where the run's folder belongs: it goes, not what it points to
+                self.folder.remove(f"_runs/{run_id}")
         self.folder.remove(f"{_OPEN}/{run_id}.json")

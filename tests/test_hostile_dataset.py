@@ -883,7 +883,7 @@ def test_the_command_ends_with_one_line(
 # -- what is no folder, and no file ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["file", "link"])
+@pytest.mark.parametrize("kind", ["file", "link", "a run that is a link"])
 def test_one_broken_version_keeps_no_other_from_forgetting(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
     night(out / "v1", RUNS[1], ["a", "b"])
@@ -891,8 +891,9 @@ def test_one_broken_version_keeps_no_other_from_forgetting(tmp_path: Path, kind:
     (out / "v1" / "_running").mkdir(exist_ok=True)
     (out / "v1" / "_running" / f"{RUNS[5]}.json").write_text('{"base": 1, "identity": "x"}')
     tasks = out / "v1" / "_runs" / RUNS[5] / "tasks"
-    tasks.parent.mkdir(parents=True)
-    tasks.write_text("") if kind == "file" else tasks.symlink_to(tmp_path)
+    odd = tasks.parent if kind == "a run that is a link" else tasks
+    odd.parent.mkdir(parents=True, exist_ok=True)
+    odd.write_text("") if kind == "file" else odd.symlink_to(tmp_path)
     upkeep.forget(str(out), ["a"])
     assert (ids(out, version="v1"), ids(out, version="v2")) == (["b"], ["c"])
     begun = out / "a0" / "_running" / f"{RUNS[6]}.json"
