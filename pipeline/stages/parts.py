@@ -21,7 +21,7 @@ _EDGE = 224
 """Pixels of a picture's edge, of a processor that does not say."""
 _PROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json", "processor_config.json")
 _TOKENS = 512
-"""Of a text whose config does not say."""
+"""Of a text, where neither config nor model says."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,16 @@ class Parts:
 
 
 def _held(feature: Feature) -> _Held:
-    request, column = feature.tokenizer().request(), f"{feature.modality}_uri"
+    tokenizer, column = feature.tokenizer(), f"{feature.modality}_uri"
+    request = tokenizer.request()
     if isinstance(request, WaveformRequest):
         return _Held(column, each_second=request.sample_rate * _SAMPLE_BYTES)
     if isinstance(request, FramesRequest):
         return _frames(column, request.sampling, _picture_bytes(feature))
     if feature.modality == "text" and feature.emits("tokens"):
         (tokens,) = [field.type.value_type for field in feature.fields() if field.name == feature.column("tokens")]
-        length = getattr(feature.config.tokenizer, "max_length", None) or _TOKENS
+        tokenizer.setup()  # it knows how long the model lets a text be
+        length = getattr(tokenizer, "max_length", None) or _TOKENS
         return _Held(column, fixed=length * tokens.list_size * tokens.value_type.bit_width / 8)
     return _Held(column, fixed=_picture_bytes(feature) if feature.modality == "image" else 0.0)
 

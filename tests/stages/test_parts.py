@@ -107,6 +107,7 @@ def test_tokens_of_texts_count_by_their_longest(tmp_path: Path, models: Path) ->
     for feature, each in (
         ({**vectors, "emit": ["embedding", "tokens"]}, 30 * 48 * 2),
         ({**vectors, "emit": ["embedding"]}, 0),
+        ({**vectors, "tokenizer": {"kind": "text"}, "emit": ["tokens"]}, 512 * 48 * 2),
         (text(models / "bert"), 0),
     ):
         _, features, rows = _probed(config(folder, {"t": feature}))
