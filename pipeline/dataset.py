@@ -155,7 +155,7 @@ def _version(root: str, version: str | None) -> str:
         check_version(root, version)
     name = version or snapshots.current(root)
     if name is None:
-        raise snapshots.nothing_at(root, or_version=True)
+        raise snapshots.no_dataset(root, or_version=True)
     if version is not None and not snapshots.is_version(root, version):
         known = ", ".join(snapshots.versions(root))
         raise ConfigError("version", f"there is no version {version!r} in {root!r}", f"one of: {known}")
@@ -249,7 +249,8 @@ class Dataset:
         names = self._names(columns)
         self._check_filter(names, filter)
         tables = [self.schema.empty_table().select(names)]
-        tables += [whole(self.root, shard, self.schema, names, filter) for shard in self.shards]
+        columns = needed(self.schema, names, filter)
+        tables += [whole(self.root, shard, self.schema, names, filter, columns) for shard in self.shards]
         return pa.concat_tables(tables)
 
     def batches(
@@ -262,7 +263,8 @@ class Dataset:
 
     def failures(self) -> pa.Table:
         """Every (row, feature) that could not be produced, with stage, kind and message."""
-        tables = [whole(self.root, shard, FAILURES, FAILURES.names, None) for shard in self.failure_shards]
+        names = FAILURES.names
+        tables = [whole(self.root, shard, FAILURES, names, None, names) for shard in self.failure_shards]
         return pa.concat_tables([FAILURES.empty_table(), *tables])
 
     def failure_batches(self) -> Iterator[pa.RecordBatch]:

@@ -15,8 +15,8 @@ from pipeline import local_files, storage
 from pipeline.errors import SampleError, StorageError
 
 
-class NoFolder(StorageError):
-    """A file stands where a folder belongs."""
+class NotAFolder(StorageError):
+    """A file exists where a folder is expected."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class DatasetFolder:
         try:
             return storage.list_files(self.url(path), suffix, self.root)
         except NotADirectoryError as error:
-            raise NoFolder(f"{self.url(path)!r} is a file, where a folder belongs") from error
+            raise NotAFolder(f"{self.url(path)!r} is a file; a folder is expected") from error
 
     def list_folders(self, path: str) -> list[str]:
         """Names of the folders directly inside the folder ``path``, sorted; empty if there is none."""

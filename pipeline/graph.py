@@ -32,10 +32,10 @@ from pipeline.report import installed
 from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.ray_sink import ShardSink
 from pipeline.sinks.shards import ShardWriter, footer
+from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.carry import Carry, CarryStage
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
-from pipeline.stages.parts import Parts
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
 from pipeline.stages.rows import add_meter
 from pipeline.trail import Trail
@@ -90,7 +90,7 @@ def _build(
     prepared: Prepared, plan: Plan, carry: Carry | None, progress: Progress, pools: dict[str, Actors], on_gpu: bool
 ) -> Any:
     config, features = prepared.config, prepared.features
-    parts = Parts(features, config.decoders.limits.block_bytes)
+    splitter = BlockSplitter(features, config.decoders.limits.block_bytes)
     dataset = ray.data.from_blocks([planning.unit_table(unit) for unit in plan.units])
     probe = _isolated(ProbeStage(config, features, carry.read if carry else None), prepared.template)
     dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), TASK_CPUS, at_once=_tasks_at_once(2))
@@ -99,7 +99,7 @@ def _build(
     decode: tuple[Any, ...] = (_isolated(DecodeStage(config, features, carried), prepared.template),)
     if on_gpu:
         # with arguments from a function Ray never fuses it into a pool that asks for as much
-        dataset = _map(dataset, _Task(decode, progress.actor, parts), num_cpus=1, ray_remote_args_fn=dict)
+        dataset = _map(dataset, _Task(decode, progress.actor, splitter), num_cpus=1, ray_remote_args_fn=dict)
         decode = ()
     for number, (name, actors) in enumerate(pools.items()):
         hosted = tuple(feature for feature in features if feature.config.pool == name)
@@ -111,7 +111,7 @@ def _build(
             stages = (*stages, CarryStage(carry.root, carry.snapshot.shards, carry.features))
         dataset = dataset.map_batches(
             _Stage,
-            fn_constructor_args=(stages, progress.actor, parts, last),
+            fn_constructor_args=(stages, progress.actor, splitter, last),
             batch_size=config.block_rows if actors.num_gpus else None,  # Ray insists on a number beside a GPU
             batch_format="pyarrow",
             zero_copy_batch=True,
@@ -180,9 +180,11 @@ class Encoding(Beside):
 class _Stage:
     """Stages as Ray calls them: set up once a process; the last pool's rows are counted for the progress display."""
 
-    def __init__(self, stages: tuple[Any, ...], progress: Any, parts: Parts | None = None, last: bool = False) -> None:
+    def __init__(
+        self, stages: tuple[Any, ...], progress: Any, splitter: BlockSplitter | None = None, last: bool = False
+    ) -> None:
         malloc.keep_pages()
-        self.stages, self.progress, self.parts, self.last = stages, progress, parts, last
+        self.stages, self.progress, self.splitter, self.last = stages, progress, splitter, last
         self.trail = Trail(progress) if any(isinstance(stage, EncodeStage | Encoding) for stage in stages) else None
         self.broken: Exception | None = None
         self.turns = Turns()
@@ -196,28 +198,27 @@ class _Stage:
             self.trail.rest()
 
     def __call__(self, table: pa.Table) -> pa.Table | Generator[pa.Table]:
-        """The rows in one table, or in several where they hold much: Ray asks for one after the other."""
-        parts = [table] if self.parts is None else self.parts.cut(table)
+        """Returns the mapped rows as one table, or a generator of tables if they need too much memory together."""
+        parts = [table] if self.splitter is None else self.splitter.split(table)
         if len(parts) > 1:
-            return self._each(parts)
+            return self._map_parts(parts)
         done = self._mapped(table)
-        self._count(np.array(Progress.count(done)) if self.last else None)
+        if self.last:
+            self.progress.add.remote(*Progress.count(done))
         return done
 
-    def _each(self, parts: list[pa.Table]) -> Generator[pa.Table]:
-        counts = np.zeros(3, int)
+    def _map_parts(self, parts: list[pa.Table]) -> Generator[pa.Table]:
+        counts = []
         for part in parts:
             try:
                 done = [self._mapped(part)]
-            except Exception as error:  # Ray does so to what a plain function raises, and tells it without a traceback
+            except Exception as error:  # Ray wraps errors of plain functions so, and then logs them without a traceback
                 raise UserCodeException("a part of a block failed") from error
-            counts += Progress.count(done[0]) if self.last else 0
-            yield done.pop()  # a name would keep the table while Ray hands it on
-        self._count(counts if self.last else None)  # at the end: after a death the first parts come again
-
-    def _count(self, counts: np.ndarray | None) -> None:
-        if counts is not None:
-            self.progress.add.remote(*counts.tolist())
+            if self.last:
+                counts.append(Progress.count(done[0]))
+            yield done.pop()  # a local variable would keep the table in memory until the next part
+        if counts:  # only here: after a crash Ray repeats the whole block
+            self.progress.add.remote(*map(sum, zip(*counts, strict=True)))
 
     def _mapped(self, table: pa.Table) -> pa.Table:
         try:
@@ -261,13 +262,13 @@ _READY: dict[bytes, _Stage] = {}
 class _Task:
     """Stages as a plain function for Ray tasks; a worker process keeps them set up between tasks."""
 
-    def __init__(self, stages: tuple[Any, ...], progress: Any, parts: Parts | None = None) -> None:
-        self.stages, self.progress, self.parts, self.key = stages, progress, parts, secrets.token_bytes(8)
+    def __init__(self, stages: tuple[Any, ...], progress: Any, splitter: BlockSplitter | None = None) -> None:
+        self.stages, self.progress, self.splitter, self.key = stages, progress, splitter, secrets.token_bytes(8)
         self.__name__ = getattr(stages[-1], "name", type(stages[-1]).__name__)
 
     def __call__(self, table: pa.Table) -> pa.Table | Generator[pa.Table]:
         if self.key not in _READY:
-            _READY[self.key] = _Stage(self.stages, self.progress, self.parts)
+            _READY[self.key] = _Stage(self.stages, self.progress, self.splitter)
         return _READY[self.key](table)
 
 

@@ -53,7 +53,7 @@ def show_versions(path: str, console: Console) -> None:
     """Print the versions of a dataset. Raises ``ConfigError`` if there is none."""
     current = snapshots.current(path)
     if current is None:
-        raise snapshots.nothing_at(path)
+        raise snapshots.no_dataset(path)
     table = Table("version", "", "snapshot", "created", "rows", "features", box=None, pad_edge=False)
     for name in snapshots.versions(path):
         one = snapshots.newest(storage.join(path, name))

@@ -144,7 +144,7 @@ def remove(root: str, path: str) -> None:
 
 
 def remove_folder(root: str, path: str) -> None:
-    """Delete a folder with all that is in it, or what is there instead of one. Links are deleted, not followed."""
+    """Delete a folder with all that is in it. Links are deleted, not followed; so is anything that is no folder."""
     with parent(root, path) as (folder, name):
         if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=folder)

@@ -159,13 +159,17 @@ def needed(schema: pa.Schema, names: list[str], filter: ds.Expression | None) ->
     return [*names, *(name for name in schema.names if name not in names and not binds(name))]
 
 
-def whole(root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None) -> pa.Table:
-    """Returns the live rows of one file that ``filter`` keeps. A column that the file lacks is null."""
-    columns = needed(schema, names, filter)
+def whole(
+    root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None, columns: list[str]
+) -> pa.Table:
+    """Returns the live rows of one file that ``filter`` keeps. A column that the file lacks is null.
+
+    ``columns``: those to read, as `needed` finds them.
+    """
     with Reading(root, shard), open_shard(root, shard) as file:
         wanted = [name for name in columns if name in file.schema_arrow.names]
         check_columns(root, shard, file.schema_arrow, wanted)
-        # in this thread: Arrow's threads that still hold a file of Python's abort a process that ends
+        # without threads: a thread of Arrow that holds a Python file at exit aborts the process
         table = file.read(columns=wanted, use_threads=False)
         table = table.filter(pa.array(np.isin(np.arange(len(table)), shard.deleted, invert=True)))
         for name in columns:

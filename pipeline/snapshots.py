@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 
 from pipeline import storage, strict_json
 from pipeline.errors import ConfigError, TesseraError
-from pipeline.folder import DatasetFolder, NoFolder
+from pipeline.folder import DatasetFolder, NotAFolder
 from pipeline.schema import CONTRACT
 from pipeline.strict_json import Value
 
@@ -220,7 +220,7 @@ def numbers(root: str) -> dict[int, str]:
     """Snapshots of the version at ``root``: number -> file name."""
     try:
         names = DatasetFolder(root).list_files("_snapshots", ".json")
-    except NoFolder:
+    except NotAFolder:
         return {}
     found = {int(match[1]): name for name in names if (match := _NUMBER.fullmatch(name))}
     return {number: name for number, name in found.items() if name == _name(number)}
@@ -322,21 +322,25 @@ def find(root: str, file: File) -> str:
 
 def versions(output: str) -> list[str]:
     """Versions of the dataset at ``output`` that have a snapshot, by name."""
-    return [name for name in folders(output) if numbers(storage.join(output, name))]
+    return [name for name in version_folders(output) if numbers(storage.join(output, name))]
 
 
 def is_version(output: str, name: str) -> bool:
-    """Whether ``name`` is one of `versions`, however broken the others are."""
+    """Returns whether ``name`` is one of `versions`. Reads no other version, which may be broken."""
     return bool(_VERSION.fullmatch(name) and numbers(storage.join(output, name)))
 
 
-def folders(output: str) -> list[str]:
-    """Folders of versions, begun ones among them, by name."""
+def version_folders(output: str) -> list[str]:
+    """Returns the names of all version folders, sorted; a version whose first run has not committed is included."""
     return [name for name in DatasetFolder(output).list_folders("") if _VERSION.fullmatch(name)]
 
 
-def nothing_at(output: str, or_version: bool = False) -> ConfigError:
-    """What to say of an ``output`` without any of `versions`. ``or_version``: a version's folder would do too."""
+def no_dataset(output: str, or_version: bool = False) -> ConfigError:
+    """Returns the error for an ``output`` without a version.
+
+    Args:
+        or_version: the caller also accepts the folder of one version.
+    """
     if storage.is_local(output):
         with suppress(OSError, TesseraError), os.scandir(storage.split(output)[1]) as found:
             for one in found:

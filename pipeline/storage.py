@@ -236,20 +236,20 @@ def exists(url: str, root: str | None = None) -> bool:
 
 
 def is_file(url: str, root: str | None = None) -> bool:
-    """True where a file is; on an object store a prefix of other keys is none."""
+    """Returns whether ``url`` is a file. On an object store a prefix of other keys is not."""
     fs, path = split(url)
 
     with _own_place("reach", url):
         try:
             if root is not None and is_local(root):
                 return stat.S_ISREG(local_files.check(*_below(url, root)).st_mode)
-            return bool(retried(lambda: _as_it_is(fs, path))["type"] == "file")
+            return bool(retried(lambda: _fresh_info(fs, path))["type"] == "file")
         except FileNotFoundError:
             return False
 
 
-def _as_it_is(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
-    """What fsspec tells of a file or folder now: a listing that it keeps knows nothing of what others wrote since."""
+def _fresh_info(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
+    """Returns fsspec's info of a file or folder, without the listings that it caches."""
     fs.invalidate_cache(path)
     fs.invalidate_cache(fs._parent(path))
     found: dict[str, Any] = fs.info(path)
@@ -283,11 +283,11 @@ def read_bytes(url: str, limit: int = MAX_READ_BYTES, root: str | None = None) -
     fs, path = split(url)
 
     def read() -> bytes:
-        info = _as_it_is(fs, path)
+        info = _fresh_info(fs, path)
         if info["type"] == "directory":
             raise FileNotFoundError(path)
         size = int(info["size"])
-        # of no bytes an object store has no range; what is there may be another file by now
+        # object stores reject a range of an empty file; the file may have been replaced since
         data: bytes = fs.cat_file(path, start=0, end=limit + 1) if 0 < size <= limit else b""
         if max(size, len(data)) > limit:
             raise StorageError(f"{url!r} has more than {limit} bytes")
@@ -370,7 +370,7 @@ def move(source: str, target: str, root: str | None = None) -> None:
                 os.makedirs(os.path.dirname(to), exist_ok=True)
                 os.replace(path, to)
             else:
-                retried(lambda: fs.cp_file(path, to))  # `copy` would take names for patterns, and keys for folders
+                retried(lambda: fs.cp_file(path, to))  # `copy` expands globs, and treats prefixes as folders
                 retried(lambda: fs.rm_file(path))
         except FileNotFoundError:
             if not is_file(target, root):
@@ -384,15 +384,16 @@ def remove_folder(url: str, root: str | None = None) -> None:
         if root is not None and isinstance(fs, LocalFileSystem):
             local_files.remove_folder(*_below(url, root))
         else:
-            retried(lambda: _remove_below(fs, path))
+            retried(lambda: _remove_tree(fs, path))
 
 
-def _remove_below(fs: fsspec.AbstractFileSystem, path: str) -> None:
+def _remove_tree(fs: fsspec.AbstractFileSystem, path: str) -> None:
+    """Deletes a folder with all files in it. ``path`` may contain glob characters, which `rm` would expand."""
     if not glob.has_magic(path):
         fs.rm(path, recursive=True)
         return
     fs.invalidate_cache(path)
-    for file in fs.find(path):  # `rm` would take the path for a pattern
+    for file in fs.find(path):
         with contextlib.suppress(FileNotFoundError):
             fs.rm_file(file)
 

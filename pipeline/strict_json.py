@@ -89,7 +89,7 @@ class Value:
 
     def plain(self, depth: int = MAX_DEPTH) -> Any:
         """The value as it is: nested less than ``depth`` times, of texts and finite numbers."""
-        if (bad := _not_plain(self.value, depth)) is not None:
+        if (bad := _first_not_plain(self.value, depth)) is not None:
             steps, value, allowed = bad
             found = Value(value, self.file, (self.place + "".join(reversed(steps))).lstrip("."))
             if allowed is None:
@@ -140,9 +140,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _not_plain(value: Any, depth: int) -> tuple[list[str], Any, str | None] | None:
-    """The first value that is not plain: the steps to it, last one first; itself; and what is allowed (None: it is
-    nested too deep). Walks values as they are: a `Value` for each of millions takes a minute."""
+def _first_not_plain(value: Any, depth: int) -> tuple[list[str], Any, str | None] | None:
+    """Returns the first value that is not plain: its path (last step first), the value, and what is allowed (None: it
+    is nested too deep). Creates no `Value` per item: for millions of items that takes a minute."""
     if depth == 0:
         return [], value, None
     if isinstance(value, str):
@@ -153,12 +153,12 @@ def _not_plain(value: Any, depth: int) -> tuple[list[str], Any, str | None] | No
         for key, one in value.items():
             if not _is_text(key):
                 return [], key, "a text"
-            if (bad := _not_plain(one, depth - 1)) is not None:
+            if (bad := _first_not_plain(one, depth - 1)) is not None:
                 bad[0].append(f".{key}")
                 return bad
     elif isinstance(value, list):
         for i, one in enumerate(value):
-            if (bad := _not_plain(one, depth - 1)) is not None:
+            if (bad := _first_not_plain(one, depth - 1)) is not None:
                 bad[0].append(f"[{i}]")
                 return bad
     return None

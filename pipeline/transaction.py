@@ -232,6 +232,6 @@ class Transaction:
         for folder in _WORKING:
             try:
                 self.folder.remove_folder(f"_runs/{run_id}/{folder}")
-            except RefusedFile:  # a link or a pipe where the run's folder belongs: it goes, not what it points to
+            except RefusedFile:  # the run's folder is a link or a pipe: delete it, not its target
                 self.folder.remove(f"_runs/{run_id}")
         self.folder.remove(f"{_OPEN}/{run_id}.json")

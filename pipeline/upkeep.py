@@ -120,19 +120,20 @@ def forget(path: str, sample_ids: Sequence[str]) -> list[Done]:
 
     Raises:
         ConfigError: no dataset there.
-        TesseraError: another run is at a version, or it is broken; says which versions have forgotten all the same.
+        TesseraError: a version is in use or broken. The other versions are processed all the same; the message names
+            both.
     """
     done, failed, seen = list[Done](), dict[str, TesseraError](), set[str]()
-    if not _with_snapshots(path, failed) and not failed:
-        raise snapshots.nothing_at(path)
-    while versions := [name for name in _with_snapshots(path, failed) if name not in seen]:
+    if not _readable_versions(path, failed) and not failed:
+        raise snapshots.no_dataset(path)
+    while versions := [name for name in _readable_versions(path, failed) if name not in seen]:
         for name in versions:
             seen.add(name)
-            with _collected(failed, name):
+            with _collect_error(failed, name):
                 done.append(_forget_in(path, name, sample_ids))
-        for name in snapshots.folders(path):  # a version's first run that goes on or was killed
+        for name in snapshots.version_folders(path):  # a version's first run that goes on or was killed
             if name not in seen and name not in failed:
-                with _collected(failed, name):
+                with _collect_error(failed, name):
                     _discard_begun(storage.join(path, name))
     if len(failed) == 1 and not done:
         raise next(iter(failed.values()))
@@ -143,17 +144,18 @@ def forget(path: str, sample_ids: Sequence[str]) -> list[Done]:
     return done
 
 
-def _with_snapshots(path: str, failed: dict[str, TesseraError]) -> list[str]:
-    """Versions that have a snapshot; notes in ``failed`` those that cannot be looked at."""
+def _readable_versions(path: str, failed: dict[str, TesseraError]) -> list[str]:
+    """Returns the versions that have a snapshot. Adds to ``failed`` those that cannot be read."""
     found = []
-    for name in snapshots.folders(path):
-        with _collected(failed, name):
+    for name in snapshots.version_folders(path):
+        with _collect_error(failed, name):
             found += [name] if snapshots.numbers(storage.join(path, name)) else []
     return found
 
 
 @contextlib.contextmanager
-def _collected(failed: dict[str, TesseraError], name: str) -> Iterator[None]:
+def _collect_error(failed: dict[str, TesseraError], name: str) -> Iterator[None]:
+    """Catches the error of one version, so that the others are still processed."""
     try:
         yield
     except TesseraError as error:
@@ -161,7 +163,7 @@ def _collected(failed: dict[str, TesseraError], name: str) -> Iterator[None]:
 
 
 def _discard_begun(root: str) -> None:
-    """What the first run of a version wrote, which has no snapshot yet."""
+    """Discards what the first run of a version wrote, if that run has not committed."""
     if DatasetFolder(root).list_files("_running"):
         with Transaction(root, "forget", _run_id()) as transaction:
             if transaction.base is None:  # else it has committed meanwhile: the next round
@@ -261,7 +263,7 @@ def _found(path: str, version: str | None) -> tuple[str, str]:
         check_version(path, version)
     name = version or snapshots.current(path)
     if name is None:
-        raise snapshots.nothing_at(path)
+        raise snapshots.no_dataset(path)
     if not snapshots.is_version(path, name):
         known = ", ".join(snapshots.versions(path))
         raise ConfigError("--version", f"there is no version {name!r} in {path!r}", f"one of: {known}")

@@ -56,7 +56,7 @@ from pipeline.benchmark import corpus
 from pipeline.config import load
 from pipeline.features import bind
 from pipeline.stages.decode import DecodeStage
-from pipeline.stages.parts import Parts
+from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.probe import ProbeStage
 
 malloc.keep_pages()
@@ -66,7 +66,8 @@ probe, decode = ProbeStage(settings, features), DecodeStage(settings, features)
 probe.setup()
 decode.setup()
 rows = probe(corpus.draw(settings, 8))
-print(json.dumps([len(decode(part)) for part in Parts(features, settings.decoders.limits.block_bytes).cut(rows)]))
+splitter = BlockSplitter(features, settings.decoders.limits.block_bytes)
+print(json.dumps([len(decode(part)) for part in splitter.split(rows)]))
 """
 
 

@@ -17,8 +17,9 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pytest
 
-from pipeline.progress import MemoryMeter, Progress, quiet
+from pipeline.progress import Progress, quiet
 from pipeline.stages.rows import Failure, failure_column
+from tests import bounded
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -86,52 +87,52 @@ def _terminal() -> Iterator[tuple[TextIO, list[str]]]:
         shown.append(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode()).replace("\r", "\n"))
 
 
+METER = """
+import contextlib, subprocess, sys, time
+from pipeline.progress import MemoryMeter
+
 @contextlib.contextmanager
-def child(code: str, *args: str) -> Iterator[None]:
-    """A process that has run ``code`` and waits until the block ends."""
-    script = f"import sys\n{code}\nprint('ready', flush=True)\nsys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", script, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+def child(code, *args):  # a process that has run the code and waits until the block ends
+    script = f"import sys\\n{code}\\nprint('ready', flush=True)\\nsys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script, *args], **pipes) as process:
+        assert process.stdout.readline() == "ready\\n"
         yield
 
-
-def _settled() -> int:
+def settled():
     with MemoryMeter(0.02) as meter:
         time.sleep(0.1)
     return meter.peak
 
+before = settled()
+"""
+"""The meter counts all children, so it is tested in a process of its own: a test process has those of other tests."""
+
 
 def test_memory_of_children_counts_and_the_peak_stays() -> None:
-    def looked() -> bool:
-        before = _settled()
-        with MemoryMeter(0.02) as meter:
-            with child("held = bytearray(b'x') * 200_000_000"):
-                time.sleep(0.3)
-            time.sleep(0.2)
-        return 190e6 < meter.peak - before < 400e6 and _settled() - before < 100e6
-
-    assert any(looked() for _ in range(5)), "whatever other tests' processes do meanwhile"
+    code = """
+with MemoryMeter(0.02) as meter:
+    with child("held = bytearray(b'x') * 200_000_000"):
+        time.sleep(0.3)
+    time.sleep(0.2)
+print(meter.peak - before, settled() - before)
+"""
+    peak, after = map(int, bounded.run(METER + code).out.split())
+    assert 190e6 < peak < 400e6
+    assert after < 100e6
 
 
 def test_memory_that_processes_share_counts_once(tmp_path: Path) -> None:
     path = tmp_path / "shared"
     path.write_bytes(bytes(400_000_000))
-    code = (
-        "import mmap\nfile = open(sys.argv[1], 'r+b')\nheld = mmap.mmap(file.fileno(), 0)\n"
-        "for page in range(0, len(held), 4096): held[page]"
-    )
-
-    def grown() -> int:
-        before = _settled()
-        with MemoryMeter(0.02) as meter, child(code, str(path)), child(code, str(path)), child(code, str(path)):
-            time.sleep(0.3)
-        return meter.peak - before
-
-    # not 1200e6; what Ray's idle processes of other tests do meanwhile counts too, so more than one look
-    assert any(grown() < 600e6 for _ in range(5))
+    code = """
+touch = "import mmap; file = open(sys.argv[1], 'r+b'); held = mmap.mmap(file.fileno(), 0)\\n" \\
+    "for page in range(0, len(held), 4096): held[page]"
+with MemoryMeter(0.02) as meter, child(touch, sys.argv[1]), child(touch, sys.argv[1]), child(touch, sys.argv[1]):
+    time.sleep(0.3)
+print(meter.peak - before)
+"""
+    assert int(bounded.run(METER + code, path).out) < 600e6  # not 1200e6
 
 
 def test_what_native_code_prints_is_hidden_and_comes_back() -> None:

@@ -33,8 +33,8 @@ class Wav2Vec2Config(TransformersEncoderConfig):
     batch_s: float = Field(default=160.0, gt=0)
     """Seconds of sound, padding included, in one forward pass; a longer row goes alone."""
     max_s: float | None = Field(default=None, gt=0)
-    """Seconds of sound of one row; more is a failure (``limit``): the model takes memory for all of it at once. null:
-    300, of WavLM 100, each about 5 GB with a base model."""
+    """Maximum seconds of sound in a row; a longer one fails (``limit``). The model processes a row in one pass, whose
+    memory grows with its length. null: 300 s; for WavLM 100 s. Both take about 5 GB with a base model."""
 
 
 class Wav2Vec2Encoder(TransformersEncoder):
@@ -109,8 +109,8 @@ class Wav2Vec2Encoder(TransformersEncoder):
     def _refused(self, samples: int, tokens: int) -> SampleError | None:
         seconds = samples / self.extractor.sampling_rate
         if seconds > self.max_s:
-            told = f"{seconds:.8g} s of sound, over max_s {self.max_s:g}: cut shorter windows, or give a larger max_s"
-            return SampleError("limit", told)
+            hint = "cut shorter windows, or give a larger max_s"
+            return SampleError("limit", f"{seconds:.8g} s of sound, over max_s {self.max_s:g}: {hint}")
         return None if tokens > 0 else self._too_short(samples)
 
     def _token_counts(self, lengths: list[int]) -> list[int]:

@@ -18,8 +18,8 @@ class LimitsConfig(BaseModel):
     """Bytes that it may take beyond what its process had at most 20 ms before; more is a failure (``memory``). The
     largest picture that ``image.max_pixels`` lets through takes 3.2 GiB where it has transparency."""
     block_bytes: int = Field(default=512 << 20, ge=1)
-    """Bytes of pictures and samples, and of tokens of texts, about, that the rows at work in a process may hold. Of a
-    block that holds more some rows are decoded and encoded after the others; a row that holds more goes alone. Beside a
-    GPU blocks are put together again before they are encoded."""
+    """Estimated bytes of decoded inputs (and of text tokens) that a process holds at a time. A block that needs more is
+    decoded and encoded in several parts; a row that needs more is processed alone. With a GPU, Ray merges blocks to
+    ``block_rows`` rows before they are encoded."""
     isolate: bool = True
     """False: decoders run in Ray's own workers. A hang then lasts, a crash ends the worker, and no limit holds."""

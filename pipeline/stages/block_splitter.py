@@ -1,7 +1,8 @@
-"""Tables of rows in parts that take bounded memory once they are decoded.
+"""Splits tables of rows into parts that take bounded memory when they are decoded.
 
-Cut by what the rows are, never by what came of them: of a task that is begun anew Ray takes only the blocks that it has
-not taken yet, so they must come out the same. (Ray itself joins and cuts what comes out by its bytes, at 128 MiB.)
+The split depends on the rows only, not on the outcome of decoding them. When Ray runs a failed task again, it skips as
+many output blocks as it has already consumed, so a repeated task must yield the same parts. (Ray itself merges and
+slices the outputs by size, at 128 MiB.)
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from pipeline.media import FramesRequest, Sampling, UniformSampling, WaveformReq
 
 _SAMPLE_BYTES = 4
 _EDGE = 224
-"""Pixels of a picture's edge, of a processor that does not say."""
+"""Pixels per edge, if the processor's config names none."""
 _PROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json", "processor_config.json")
 _TOKENS = 512
-"""Of a text, where neither config nor model says."""
+"""Maximum length of a text, if neither the config nor the model has one."""
 
 
 @dataclass(frozen=True)
-class _Held:
-    """What a row holds for one feature: ``fixed`` bytes, and so many for each second, ``most`` of these."""
+class _InputSize:
+    """Estimated bytes of one feature's inputs in a row: ``fixed`` plus ``each_second`` per second, up to ``most``."""
 
     column: str
     fixed: float = 0.0
@@ -34,59 +35,59 @@ class _Held:
     most: float = np.inf
 
 
-class Parts:
-    """Cuts tables of `stages.rows.ROWS` into parts of at most ``most_bytes``, or of one row."""
+class BlockSplitter:
+    """Splits tables of `stages.rows.ROWS` into parts of at most ``max_bytes``, or of one row."""
 
-    def __init__(self, features: Sequence[Feature], most_bytes: int) -> None:
-        self.most_bytes = most_bytes
-        self._held = [_held(feature) for feature in features]
+    def __init__(self, features: Sequence[Feature], max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._inputs = [_input_size(feature) for feature in features]
 
-    def cut(self, table: pa.Table) -> list[pa.Table]:
-        """``table`` in order; itself if it is small enough."""
-        sizes = self._sizes(table)
-        if sizes.sum() <= self.most_bytes:
+    def split(self, table: pa.Table) -> list[pa.Table]:
+        """Returns consecutive slices of ``table``; ``table`` itself if it is small enough."""
+        sizes = self.row_bytes(table)
+        if sizes.sum() <= self.max_bytes:
             return [table]
-        starts, held = [0], 0.0
+        starts, total = [0], 0.0
         for row, size in enumerate(sizes):
-            if held and held + size > self.most_bytes:
+            if total and total + size > self.max_bytes:
                 starts.append(row)
-                held = 0.0
-            held += size
+                total = 0.0
+            total += size
         return [table.slice(start, end - start) for start, end in zip(starts, [*starts[1:], len(table)], strict=True)]
 
-    def _sizes(self, table: pa.Table) -> np.ndarray:
-        """Bytes of each row, about."""
+    def row_bytes(self, table: pa.Table) -> np.ndarray:
+        """Estimated bytes of each row's inputs, float64 [rows]."""
         ends, starts = (table[name].to_numpy(zero_copy_only=False) for name in ("end_s", "start_s"))
         seconds = np.nan_to_num(np.asarray(ends - starts, np.float64), nan=0.0)
         sizes = np.zeros(len(table))
-        for held in self._held:
-            here = table[held.column].is_valid().to_numpy()
-            if held.column == "text_uri":
+        for size in self._inputs:
+            here = table[size.column].is_valid().to_numpy()
+            if size.column == "text_uri":
                 here = here | table["inline_text"].is_valid().to_numpy()
-            sizes += here * (held.fixed + np.minimum(held.each_second * seconds, held.most))
+            sizes += here * (size.fixed + np.minimum(size.each_second * seconds, size.most))
         return sizes
 
 
-def _held(feature: Feature) -> _Held:
+def _input_size(feature: Feature) -> _InputSize:
     tokenizer, column = feature.tokenizer(), f"{feature.modality}_uri"
     request = tokenizer.request()
     if isinstance(request, WaveformRequest):
-        return _Held(column, each_second=request.sample_rate * _SAMPLE_BYTES)
+        return _InputSize(column, each_second=request.sample_rate * _SAMPLE_BYTES)
     if isinstance(request, FramesRequest):
         return _frames(column, request.sampling, _picture_bytes(feature))
     if feature.modality == "text" and feature.emits("tokens"):
         (tokens,) = [field.type.value_type for field in feature.fields() if field.name == feature.column("tokens")]
-        tokenizer.setup()  # it knows how long the model lets a text be
+        tokenizer.setup()  # reads the model's maximum length
         length = getattr(tokenizer, "max_length", None) or _TOKENS
-        return _Held(column, fixed=length * tokens.list_size * tokens.value_type.bit_width / 8)
-    return _Held(column, fixed=_picture_bytes(feature) if feature.modality == "image" else 0.0)
+        return _InputSize(column, fixed=length * tokens.list_size * tokens.value_type.bit_width / 8)
+    return _InputSize(column, fixed=_picture_bytes(feature) if feature.modality == "image" else 0.0)
 
 
-def _frames(column: str, sampling: Sampling, each: float) -> _Held:
+def _frames(column: str, sampling: Sampling, each: float) -> _InputSize:
     if isinstance(sampling, UniformSampling):
-        return _Held(column, fixed=sampling.frames * each)
+        return _InputSize(column, fixed=sampling.frames * each)
     most = np.inf if sampling.max_frames is None else sampling.max_frames * each
-    return _Held(column, fixed=each, each_second=sampling.fps * each, most=most)
+    return _InputSize(column, fixed=each, each_second=sampling.fps * each, most=most)
 
 
 def _picture_bytes(feature: Feature) -> float:
