@@ -164,7 +164,9 @@ def string_bytes(metadata: pq.FileMetaData, group: int, number: int, data: Any, 
             total += batch.nbytes + _strings(batch.column(0))
             if total > most:
                 break
-    except pa.ArrowNotImplementedError:  # an encoding that has no dictionary
+    except (
+        pa.ArrowNotImplementedError
+    ):  # its encoding cannot be read as a dictionary, so its size is not known: refused
         return most + 1
     return total
 

@@ -104,6 +104,9 @@ class Feature:
             for key in _TEXTS
             if key in values.object()
         }
+        present: dict[str, Any] = {
+            key: value for key, value in texts.items() if value is not None or key not in _NEVER_NONE
+        }
         return cls(
             name=name,
             modality=values.member("modality", "").string(),
@@ -112,7 +115,7 @@ class Feature:
             normalized=values.member("normalized", False).boolean(),
             dim=_width(values.member("dim", None)),
             token_dim=_width(values.member("token_dim", None)),
-            **{key: value for key, value in texts.items() if value is not None or key not in _NEVER_NONE},  # type: ignore[arg-type]
+            **present,
         )
 
 

@@ -402,7 +402,8 @@ class _Exchange:
     def partitions(self) -> Iterator[tuple[pa.Table | None, pa.Table | None]]:
         """The two sides of each partition; None for a side that has nothing there."""
         if not self.files:
-            yield tuple(pa.concat_tables(side) if side else None for side in self.held)  # type: ignore[misc]
+            listed, stored = (pa.concat_tables(side) if side else None for side in self.held)
+            yield listed, stored
             return
         self._spill()
         for number in range(_PARTITIONS):
@@ -413,7 +414,7 @@ class _Exchange:
     def _spill(self) -> None:
         place = tempfile.gettempdir()
         try:
-            self.files = self.files or [tempfile.TemporaryFile() for _ in self.held]  # noqa: SIM115
+            self.files = self.files or [tempfile.TemporaryFile() for _ in self.held]  # noqa: SIM115  # `partitions` closes them
             self._write_out()
         except OSError as error:
             raise StorageError(

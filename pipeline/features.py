@@ -25,6 +25,7 @@ from pipeline.media import Modality
 from pipeline.retrying import may_pass
 from pipeline.schema import CONTRACT, column, feature_fields
 from pipeline.tokenizers.base import Tokenizer
+from pipeline.tokenizers.text import TextConfig
 
 
 @dataclass(frozen=True)
@@ -192,9 +193,11 @@ def _cut(feature: FeatureConfig, config: PipelineConfig) -> dict[str, Any] | Non
     if feature.modality != "text" or name is None or config.features[name] is feature:
         return None
     cutter = config.features[name]
-    named: str = getattr(cutter.encoder, "checkpoint", None) or cutter.tokenizer.checkpoint or ""  # type: ignore[union-attr]
-    revision: str | None = getattr(cutter.encoder, "revision", None) or cutter.tokenizer.revision  # type: ignore[union-attr]
-    values = cutter.tokenizer.model_dump(mode="json", exclude={"checkpoint", "revision"})
+    tokenizer = cutter.tokenizer
+    assert isinstance(tokenizer, TextConfig), "only texts are cut by tokens"
+    named: str = getattr(cutter.encoder, "checkpoint", None) or tokenizer.checkpoint or ""
+    revision: str | None = getattr(cutter.encoder, "revision", None) or tokenizer.revision
+    values = tokenizer.model_dump(mode="json", exclude={"checkpoint", "revision"})
     path = named if os.path.isdir(named) else resolve(named, revision, f"features.{name}").path
     return {**values, "preprocessing": Checkpoint(path, named, revision, "").preprocessing_sha256()}
 

@@ -27,6 +27,8 @@ from tests.stages.media_fixtures import IMAGE, config
 
 ABORT, SEGFAULT, DEVICE, ONCE = 250, 251, 252, 253
 """Reds of pictures at which the double below does something."""
+OUTPUT_BYTES = 8_000
+"""Ray passes on a block of so many bytes at once: before a process dies, parts of its block have been consumed."""
 
 
 class FragileEncode(EncodeStage):
@@ -80,6 +82,7 @@ def _extracted(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "EncodeStage", encode)
+        patch.setattr(ray.data.DataContext.get_current(), "target_max_block_size", OUTPUT_BYTES)
         return run.extract(replace(run.prepare(settings), template=forks_from), show_progress=False)
 
 

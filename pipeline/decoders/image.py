@@ -243,7 +243,9 @@ def to_rgb(picture: PIL.Image.Image, background: tuple[int, int, int]) -> np.nda
         from PIL import ImageCms
 
         srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-        picture = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")  # type: ignore[assignment]
+        converted = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
+        assert converted is not None, "it is None only where it works in place"
+        picture = converted
     if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
         layer = picture.convert("RGBA") if picture.mode != "RGBA" else picture
         if layer.getchannel("A").getextrema() != (255, 255):

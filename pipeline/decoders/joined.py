@@ -66,7 +66,7 @@ class _Range(io.RawIOBase):
     def tell(self) -> int:
         return self.at - self.start
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # io says any buffer
         view = memoryview(buffer)[: max(0, self.stop - self.at)]
         self.file.seek(self.at)
         data = self.file.read(len(view))

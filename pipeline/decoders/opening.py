@@ -179,7 +179,7 @@ class _OpenContainer(OpenMedia):
         file = self.blob.open()
         if self.blob.local:
             return file
-        copy = tempfile.TemporaryFile()  # noqa: SIM115
+        copy = tempfile.TemporaryFile()  # noqa: SIM115  # `close` closes it
         with reading(self.blob.uri), file:
             shutil.copyfileobj(file, copy, 1 << 20)
             copy.flush()

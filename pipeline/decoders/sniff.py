@@ -38,6 +38,9 @@ def is_heif(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS
 
 
+_RIFF: dict[bytes, Shape] = {b"WEBP": "image", b"WAVE": "audio"}
+
+
 def sniff(head: bytes) -> Shape | None:
     """The shape of a file, or None where no magic number says it (plain text has none)."""
     if head.startswith(_IMAGE) or (head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"):
@@ -47,7 +50,7 @@ def sniff(head: bytes) -> Shape | None:
     if _is_words(head):  # "The free ...", "FORM 10-K": prose may begin like a header
         return None
     if head[:4] == b"RIFF":
-        return {b"WEBP": "image", b"WAVE": "audio"}.get(head[8:12], "container")  # type: ignore[return-value]
+        return _RIFF.get(head[8:12], "container")
     if head.startswith((b"OggS", *_AUDIO)) or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 in (0xE2, 0xE4)):
         return "audio"
     if head.startswith(_CONTAINER) or head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
