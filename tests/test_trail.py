@@ -27,7 +27,7 @@ from tests.stages.media_fixtures import IMAGE, config
 
 ABORT, SEGFAULT, DEVICE, ONCE = 250, 251, 252, 253
 """Reds of pictures at which the double below does something."""
-OUTPUT_BYTES = 8_000
+OUTPUT_BYTES = 16_000
 """Ray passes on a block of so many bytes at once: before a process dies, parts of its block have been consumed."""
 
 
