@@ -47,7 +47,8 @@ def test_every_range_of_live_rows(tmp_path: Path, deleted: tuple[int, ...]) -> N
 @pytest.mark.parametrize("deleted", [(), (0, 7, 13)])
 def test_a_filter_over_a_column_that_is_not_asked_for(tmp_path: Path, deleted: tuple[int, ...]) -> None:
     file, live = _shard(tmp_path, deleted)
-    found = reading.whole(str(tmp_path), file, SCHEMA, ["words"], pc.field("n") > 9)
+    columns = reading.needed(SCHEMA, ["words"], pc.field("n") > 9)
+    found = reading.whole(str(tmp_path), file, SCHEMA, ["words"], pc.field("n") > 9, columns)
     assert found == live.filter(pc.field("n") > 9).select(["words"])
 
 
@@ -55,4 +56,4 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
     file, _ = _shard(tmp_path, ())
     (tmp_path / file.path).unlink()
     with pytest.raises(ConfigError, match=r"path: a shard of .* is gone .*: .*open another snapshot"):
-        reading.whole(str(tmp_path), file, SCHEMA, ["n"], None)
+        reading.whole(str(tmp_path), file, SCHEMA, ["n"], None, ["n"])
