@@ -14,15 +14,28 @@ Modality = Literal["text", "image", "video", "audio"]
 MODALITIES: tuple[Modality, ...] = ("text", "image", "video", "audio")
 
 
+def at_least_a_tick(seconds: float, tick_s: float) -> bool:
+    """Returns whether a difference of two times is more than rounding."""
+    return seconds > tick_s * (1 - 1e-6)  # of times in float64
+
+
 @dataclass(frozen=True)
 class Span:
     """Presentation time ``[start_s, end_s)`` that a stream covers."""
 
     start_s: float
     end_s: float
+    tick_s: float = field(default=1e-6, compare=False)
+    """Seconds between two times that its clock can express. A shorter difference is rounding."""
+
+    @property
+    def tolerance_s(self) -> float:
+        """How far a time may be from the true one: half a tick, and what float64 adds."""
+        return self.tick_s * (0.5 + 1e-6)
 
     def overlaps(self, start_s: float, end_s: float) -> bool:
-        return self.start_s < end_s and self.end_s > start_s
+        """Whether it covers at least a tick of ``[start_s, end_s)``."""
+        return at_least_a_tick(min(self.end_s, end_s) - max(self.start_s, start_s), self.tick_s)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pipeline.config import PipelineConfig, WindowConfig
 from pipeline.difference import Difference, Twice, compare
 from pipeline.errors import SampleError
 from pipeline.features import Feature
-from pipeline.media import Modality
+from pipeline.media import Modality, at_least_a_tick
 from pipeline.roots import AllowedRoots
 from pipeline.schema import ROLES
 
@@ -40,6 +40,8 @@ class Plan:
     """Files of the samples to extract."""
     unused: int = 0
     """Listed samples that hold nothing any feature reads."""
+    warnings: list[str] = field(default_factory=list)
+    """What a person should know that is no error, a line each."""
 
     @property
     def samples(self) -> int:
@@ -184,27 +186,32 @@ def read_unit(table: pa.Table) -> pa.Table:
     return pa.concat_tables(found)
 
 
-def cut(end_s: float, window: WindowConfig) -> list[tuple[float, float]]:
+def cut(end_s: float, window: WindowConfig, tick_s: float = 1e-6) -> list[tuple[float, float]]:
     """Windows ``[start_s, end_s)`` that cover ``[0, end_s)``, the last one ending where the media ends.
 
     Boundaries are multiples of ``length_s - overlap_s``, computed by multiplication so that they do
-    not drift.
+    not drift. What is left at the end makes no window if it is shorter than a tick.
+
+    Args:
+        tick_s: of the clock of ``end_s``.
 
     Raises:
         SampleError: ``limit``, more than ``max_windows``.
     """
     length = window.length_s
-    if length is None or end_s <= length:
-        if length is not None and end_s < length and window.tail == "drop":
+    if length is None or not at_least_a_tick(end_s - length, tick_s):
+        if length is not None and at_least_a_tick(length - end_s, tick_s) and window.tail == "drop":
             return []
-        return [(0.0, end_s)]
+        return [(0.0, end_s if length is None else min(end_s, length))]
     step = length - window.overlap_s
-    if not (end_s - window.overlap_s) / step < window.max_windows + 1e-9:
+    if not (end_s - window.overlap_s - tick_s) / step < window.max_windows:
         raise SampleError("limit", f"{end_s:.6g} s make more than {window.max_windows} windows: see window.max_windows")
-    count = max(1, math.ceil((end_s - window.overlap_s) / step - 1e-9))
+    count = max(1, math.ceil((end_s - window.overlap_s) / step))
+    if count > 1 and not at_least_a_tick(end_s - window.overlap_s - (count - 1) * step, tick_s):
+        count -= 1
     windows = [(i * step, min((i + 1) * step + window.overlap_s, end_s)) for i in range(count)]
     last_start, last_end = windows[-1]
-    if last_end - last_start < length - 1e-9:
+    if at_least_a_tick(length - (last_end - last_start), tick_s):
         if window.tail == "drop":
             windows.pop()
         elif window.tail == "merge":

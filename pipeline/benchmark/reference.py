@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.benchmark.alone import on_gpu, one_thread
 from pipeline.benchmark.bare import rows_of
 from pipeline.config import PipelineConfig
-from pipeline.decoders.container import open_av
+from pipeline.decoders.demuxer import open_av
 from pipeline.decoders.image import FORMATS
 from pipeline.features import Feature
 from pipeline.media import FramesRequest, UniformSampling, WaveformRequest

@@ -16,7 +16,7 @@ from pipeline.decoders import opening, video_decord, video_pyav
 from pipeline.decoders.audio import AudioConfig
 from pipeline.decoders.bounds import FileBounds
 from pipeline.decoders.image import ImageConfig
-from pipeline.decoders.opening import OpenMedia
+from pipeline.decoders.opening import Opening, OpenMedia
 from pipeline.decoders.text import TextConfig
 from pipeline.isolation import LimitsConfig
 from pipeline.media import Modality
@@ -41,7 +41,8 @@ def open_media(blob: Blob, hint: Modality | None, config: DecodersConfig) -> Ope
     Raises:
         SampleError: ``empty``, ``unsupported``, ``corrupt``, ``limit``, ``missing``, ``io``, ``encoding``.
     """
-    return opening.open_media(blob, hint, config.text, config.image, config.video, config.audio, config)
+    how = Opening(config.text, config.image, config.video, config.audio, bounds=config)
+    return opening.open_media(blob, hint, how)
 
 
 def load(modalities: Collection[Modality], config: DecodersConfig, decode: bool = True) -> None:

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.decoders.container import Container, Damage, decoding
+from pipeline.decoders.container import Container, Damage
+from pipeline.decoders.demuxer import decoding
 from pipeline.decoders.resampling import resampled
 from pipeline.errors import SampleError
 from pipeline.media import Span, Waveform
@@ -110,7 +111,7 @@ class SoundfileSamples:
         except SampleError:
             self.close()
             raise
-        self.span = Span(0.0, self.frames / self.rate)
+        self.span = Span(0.0, self.frames / self.rate, 1 / self.rate)
 
     def _check_end(self) -> None:
         """Headers lie about the length: the last sample must be there."""

@@ -9,13 +9,12 @@ from __future__ import annotations
 import gc
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pipeline.decoders.demuxer import check_format, decoding, open_av
 from pipeline.errors import SampleError, describe
 from pipeline.media import Modality, Span
 from pipeline.storage import Blob
@@ -25,58 +24,10 @@ if TYPE_CHECKING:
 
 _INDEXED = ("mov", "matroska")
 _TAIL_S = 5.0
+_COARSEST_TICK_S = 0.001
+"""Matroska's. A clock that ticks once a picture (AVI's) rounds none of their times."""
 _MAX_DAMAGED = 10_000
 _MAX_UNFREED = 1 << 27
-_LISTS = frozenset(
-    (
-        *("concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtp_mpegts", "rtsp", "sap", "sdp", "vobsub"),
-        "webm_dash_manifest",
-    )
-)
-"""Formats whose files name other files, addresses or filters."""
-_NOT_ALLOWED = "Format not on whitelist"
-
-
-@contextmanager
-def decoding(kind: str = "corrupt") -> Iterator[None]:
-    """Whatever a decoder raises becomes a ``SampleError`` in its own words."""
-    try:
-        yield
-    except SampleError:
-        raise
-    except MemoryError as error:
-        raise SampleError("memory", describe(error)) from error
-    except Exception as error:  # decoders raise UnicodeDecodeError, TypeError, SyntaxError...
-        raise SampleError("corrupt", describe(error)) from error
-
-
-@cache
-def _options() -> dict[str, str]:
-    """What FFmpeg may do with a file: read it by its format, if that is no list, and open nothing else by any name."""
-    import av
-
-    return {"protocol_whitelist": "none", "format_whitelist": ",".join(sorted(av.formats_available - _LISTS))}
-
-
-def open_av(file: BinaryIO, format: str | None = None) -> av.container.InputContainer:
-    """An open file as a container of FFmpeg's, which follows no name that it finds inside.
-
-    Args:
-        format: None: by its content.
-
-    Raises:
-        SampleError: ``unsupported``, a list of other files.
-        Exception: whatever FFmpeg raises: call it within `decoding`.
-    """
-    import av
-
-    try:
-        return av.open(file, format=format, metadata_errors="replace", container_options=_options())
-    except av.FFmpegError as error:
-        if _NOT_ALLOWED not in str(error):
-            raise
-        name = error.log[1] if error.log else "it"
-        raise SampleError("unsupported", f"{name}: a list of other files, not media") from None
 
 
 @dataclass(frozen=True)
@@ -88,9 +39,13 @@ class Damage:
 
 
 class Container:
-    """An open container. Times are seconds from its start."""
+    """An open container. Times are seconds from its start.
 
-    def __init__(self, blob: Blob) -> None:
+    Args:
+        guess: True: whatever FFmpeg takes it for; False: what it is sure of.
+    """
+
+    def __init__(self, blob: Blob, guess: bool = True) -> None:
         import av
 
         av.logging.set_level(av.logging.PANIC)
@@ -99,19 +54,42 @@ class Container:
         self.blob = blob
         self._file = blob.open()
         try:
+            if not guess:
+                check_format(self._file)
             self.av: av.container.InputContainer = self._opened()
         except SampleError:
             self._file.close()
             raise
         self.format = str(self.av.format.name)
-        self.video: Any = next((s for s in self.av.streams.video if not _is_cover(s) and _readable(s)), None)
-        self.audio: Any = next((s for s in self.av.streams.audio if _readable(s)), None)
+        self.video: Any = self._best("video", [s for s in self.av.streams.video if not _is_cover(s) and _readable(s)])
+        self.audio: Any = self._best("audio", [s for s in self.av.streams.audio if _readable(s)])
         unreadable: dict[Modality, bool] = {
             "video": self.video is None and not all(_is_cover(one) for one in self.av.streams.video),
             "audio": self.audio is None and len(self.av.streams.audio) > 0,
         }
         self.unsupported = frozenset(modality for modality, is_there in unreadable.items() if is_there)
-        self.start_s = self.av.start_time / 1_000_000 if self.av.start_time is not None else None
+        self.start_s = self._first_s()
+
+    def _best(self, kind: Literal["video", "audio"], streams: list[Any]) -> Any:
+        """The stream that FFmpeg plays where a file has several, as ``av_find_best_stream`` chooses it: by its flags
+        (default; not for the visually or hearing impaired), then by its pictures or packets seen so far and bit rate.
+        The first of ``streams`` where that choice is none of them; None if there are none."""
+        best = self.av.streams.best(kind) if len(streams) > 1 else None
+        chosen = (one for one in streams if best is not None and one.index == best.index)
+        return next(chosen, streams[0] if streams else None)
+
+    def _first_s(self) -> float | None:
+        """When the container starts. FFmpeg rounds that to microseconds; the stream that starts it says it exactly."""
+        if self.av.start_time is None:
+            return None
+        rounded = float(self.av.start_time) / 1_000_000
+        starts = (
+            float(one.start_time * one.time_base)
+            for one in self.av.streams
+            if one.start_time is not None and one.time_base is not None
+        )
+        nearest = min(starts, key=lambda start: abs(start - rounded), default=rounded)
+        return nearest if abs(nearest - rounded) <= 1e-6 else rounded
 
     def _opened(self) -> av.container.InputContainer:
         with decoding():
@@ -162,8 +140,10 @@ class Container:
         if self.start_s is None:
             self.start_s = min((first for first, _ in times.values()), default=0.0)
         found: dict[Modality, Span] = {}
+        streams = self._streams()
         for modality, (first, end) in times.items():
-            span = Span(max(0.0, first - self.start_s), end - self.start_s)
+            tick_s = min(float(streams[modality].time_base), _COARSEST_TICK_S)
+            span = Span(max(0.0, first - self.start_s), end - self.start_s, tick_s)
             if span.end_s > span.start_s:
                 found[modality] = span
         if not found:

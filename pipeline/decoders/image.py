@@ -8,12 +8,14 @@ import re
 import warnings
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.decoders.container import open_av, upright
+from pipeline.decoders import camera_raw
+from pipeline.decoders.container import upright
+from pipeline.decoders.demuxer import open_av
 from pipeline.decoders.sniff import HEAD_BYTES, is_heif, sniff
 from pipeline.errors import SampleError, describe
 from pipeline.media import Image, MediaInfo
@@ -63,6 +65,13 @@ class ImageConfig(BaseModel):
     """A larger file is a failure (``limit``) before it is read."""
     background: tuple[int, int, int] = (255, 255, 255)
     """What shines through transparent pixels."""
+    floats: Literal["refuse", "clip", "scale"] = "refuse"
+    """Pictures of floats are read as [0, 1], or as [0, 255] where one is 2 or more. Any other range is a failure
+    (``unsupported``), is cut to one of these, or is scaled: each picture by its own least and greatest value. NaN is
+    black."""
+    previews: bool = False
+    """A camera's raw file (DNG, CR2, CR3, NEF, ARW...) is a failure (``unsupported``); True: its largest preview in
+    JPEG is the picture."""
     truncated: bool = False
     """True: a truncated picture is kept, its missing part grey."""
 
@@ -77,8 +86,16 @@ class ImageMedia:
         if not data:
             raise SampleError("empty", "zero bytes")
         self.pillow: PIL.Image.Image | None = None
+        self.turned = 1
+        name = camera_raw.camera_raw(data)
+        if name is not None and not config.previews:
+            todo = "decoders.image.previews: true takes the preview in it"
+            raise SampleError("unsupported", f"{name}, a camera's raw file: {todo}")
+        if name is not None:
+            self.turned = camera_raw.orientation(data)
+            data = camera_raw.preview(data)
         self.data = data
-        size_of_jpeg = plain_jpeg(data)
+        size_of_jpeg = plain_jpeg(data) if name is None else None
         self.plain = size_of_jpeg is not None
         format = "JPEG"
         if size_of_jpeg is not None:
@@ -121,9 +138,10 @@ class ImageMedia:
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
         with contextlib.suppress(Exception):  # broken EXIF says nothing about the pixels
-            if picture.getexif().get(_ORIENTATION, 1) != 1:  # it copies those that stand upright too
-                picture = ImageOps.exif_transpose(picture)
-        return to_rgb(picture, self.config.background)
+            if (turned := picture.getexif().get(_ORIENTATION, self.turned)) != 1:
+                picture.getexif()[_ORIENTATION] = turned  # a preview's is that of its raw file
+                picture = ImageOps.exif_transpose(picture)  # it copies those that stand upright too
+        return to_rgb(picture, self.config)
 
     def close(self) -> None:
         if self.pillow is not None:
@@ -232,12 +250,12 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in PIL.Image.OPEN)
 
 
-def to_rgb(picture: PIL.Image.Image, background: tuple[int, int, int]) -> np.ndarray:
+def to_rgb(picture: PIL.Image.Image, config: ImageConfig) -> np.ndarray:
     """[H, W, 3] uint8 of a picture of any mode; 16-bit and float greys are scaled to 8 bits."""
     import PIL.Image
 
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        grey = _grey8(np.asarray(picture), picture.mode)
+        grey = _grey8(np.asarray(picture), picture.mode, config.floats)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if picture.mode == "LAB":
         from PIL import ImageCms
@@ -249,27 +267,50 @@ def to_rgb(picture: PIL.Image.Image, background: tuple[int, int, int]) -> np.nda
     if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
         layer = picture.convert("RGBA") if picture.mode != "RGBA" else picture
         if layer.getchannel("A").getextrema() != (255, 255):
-            ground = PIL.Image.new("RGBA", layer.size, (*background, 255))
+            ground = PIL.Image.new("RGBA", layer.size, (*config.background, 255))
             ground.alpha_composite(layer)
             layer = ground
         picture = layer
     return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
-def _grey8(values: np.ndarray, mode: str) -> np.ndarray:
-    """16-bit and 32-bit greys by their full range; floats in [0, 1] or, beyond it, [0, 255].
+def _grey8(values: np.ndarray, mode: str, floats: Literal["refuse", "clip", "scale"] = "refuse") -> np.ndarray:
+    """16-bit and 32-bit greys by their full range; floats as ``ImageConfig.floats`` says.
 
     In strips of rows: a wider copy of the whole would take eight times the memory.
     """
-    finite = np.isfinite(values) if mode == "F" else None
-    top = float(np.max(values, initial=0, where=True if finite is None else finite))
-    scales = (255.0, 1.0) if mode == "F" else (1 / 257, 256 / 2**31)  # Pillow widens 16-bit greys to 32 bits
-    scale = scales[top > (1 if mode == "F" else 65535)]
+    if mode == "F":
+        zero, scale = _range_of_floats(values, floats)
+    else:
+        zero, scale = 0.0, 256 / 2**31 if values.max(initial=0) > 65535 else 1 / 257  # Pillow widens 16-bit greys
     done = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _STRIP_ROWS):
-        strip = np.nan_to_num(values[start : start + _STRIP_ROWS].astype(np.float64)) * scale
+        wide = values[start : start + _STRIP_ROWS].astype(np.float64)
+        strip = np.nan_to_num((wide - zero) * scale, nan=0.0, posinf=255.0, neginf=0.0)
         done[start : start + _STRIP_ROWS] = np.clip(np.round(strip), 0, 255)
     return done
+
+
+def _range_of_floats(values: np.ndarray, floats: Literal["refuse", "clip", "scale"]) -> tuple[float, float]:
+    """``(value that is black, factor to 8 bits)``. Raises ``SampleError`` (``unsupported``) where none is certain."""
+    finite = np.isfinite(values)
+    low = float(np.min(values, initial=np.inf, where=finite))
+    top = float(np.max(values, initial=-np.inf, where=finite))
+    if low > top:
+        return 0.0, 1.0  # no number in it
+    whole = 1.0 if top < 2 else 255.0
+    level = whole / 255
+    if -level / 2 <= low and top <= whole + level / 2:
+        return 0.0, 1 / level
+    if floats == "scale":
+        return low, 255 / (top - low) if top > low else 0.0
+    if floats == "clip":
+        return 0.0, 1 / level
+    raise SampleError(
+        "unsupported",
+        f"float values from {low:.6g} to {top:.6g}, neither [0, 1] nor [0, 255]: decoders.image.floats says clip or "
+        "scale",
+    )
 
 
 def _container_size(data: bytes) -> tuple[int, int]:

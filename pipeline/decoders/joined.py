@@ -99,7 +99,7 @@ class JoinedSamples:
                 raise SampleError("unsupported", f"stream {number + 1} of {len(parts)}: {told}")
             counts.append(round((samples.span.end_s - samples.span.start_s) * samples.rate))
         self.starts = [0, *accumulate(counts)]
-        self.span = Span(0.0, self.starts[-1] / self.rate)
+        self.span = Span(0.0, self.starts[-1] / self.rate, 1 / self.rate)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         pieces = [np.zeros(0, np.float32)]

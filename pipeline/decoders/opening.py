@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from contextlib import closing
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import IO, Self
 
@@ -15,6 +16,7 @@ from pipeline.decoders.bounds import FileBounds
 from pipeline.decoders.container import Container
 from pipeline.decoders.image import ImageConfig, ImageMedia, check_bytes
 from pipeline.decoders.joined import JoinedSamples, after_mp3, parts_of
+from pipeline.decoders.not_media import not_media
 from pipeline.decoders.sniff import HEAD_BYTES, Shape, sniff
 from pipeline.decoders.text import TextConfig, TextMedia
 from pipeline.errors import TRANSIENT_KINDS, SampleError
@@ -27,6 +29,19 @@ _PACKET_S = 0.2
 _TAGS_BYTES = 1024
 _SAYS_NOTHING = (*TRANSIENT_KINDS, "limit")
 """Kinds of failure after which no other decoder may guess what the content is."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How files are opened: the decoders' sections of the config."""
+
+    text: TextConfig
+    image: ImageConfig
+    video: video_decord.Config | video_pyav.Config
+    audio: AudioConfig
+    bounds: FileBounds
+    known: bool = False
+    """Whether the file's first bytes say what it is. Else its format must be more than a guess of FFmpeg's."""
 
 
 class OpenMedia:
@@ -120,14 +135,12 @@ class _OpenSound(OpenMedia):
 class _OpenContainer(OpenMedia):
     """Video and audio streams. Each reader has a container of its own, so that they do not move each other."""
 
-    def __init__(
-        self, blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig, bounds: FileBounds
-    ) -> None:
-        self.blob, self.video, self.audio = blob, video, audio
+    def __init__(self, blob: Blob, how: Opening) -> None:
+        self.blob, self.video, self.audio = blob, how.video, how.audio
         self.copy: IO[bytes] | None = None
-        self.containers = [Container(blob)]
+        self.containers = [Container(blob, guess=how.known)]
         try:
-            bounds.check_streams(len(self.containers[0].av.streams))
+            how.bounds.check_streams(len(self.containers[0].av.streams))
             spans: dict[Modality, Span | None] = dict(self.containers[0].spans())
         except BaseException:
             self.close()
@@ -193,72 +206,59 @@ class _OpenContainer(OpenMedia):
             self.copy.close()
 
 
-def open_media(
-    blob: Blob,
-    hint: Modality | None,
-    text: TextConfig,
-    image: ImageConfig,
-    video: video_decord.Config | video_pyav.Config,
-    audio: AudioConfig,
-    bounds: FileBounds,
-) -> OpenMedia:
+def open_media(blob: Blob, hint: Modality | None, how: Opening) -> OpenMedia:
     """See ``pipeline.decoders.open_media``."""
-    bounds.check_bytes(blob.size())
+    how.bounds.check_bytes(blob.size())
     head = blob.read(HEAD_BYTES)
     if not head:
         raise SampleError("empty", "zero bytes")
     known = sniff(head)
+    if known is None and (other := not_media(head, blob)) is not None:
+        raise SampleError("unsupported", f"{other}, no media")
+    how = replace(how, known=known is not None)
     try:
         if known == "image":
-            media: OpenMedia = _OpenImage(blob, image, known=True)
+            media: OpenMedia = _OpenImage(blob, how.image, known=True)
         else:
-            media = _open(blob, known or hint, text, image, video, audio, bounds)
+            media = _open(blob, known or hint, how)
     except SampleError as error:
         if known is None and hint != "text" and error.kind == "corrupt":
             raise SampleError("unsupported", error.message) from error
         raise
-    media.sound_limits = audio
+    media.sound_limits = how.audio
     try:
-        bounds.check_seconds(max((span.end_s for span in media.info.spans.values() if span is not None), default=0.0))
+        how.bounds.check_seconds(
+            max((span.end_s for span in media.info.spans.values() if span is not None), default=0.0)
+        )
     except SampleError:
         media.close()
         raise
     return media
 
 
-def _open(
-    blob: Blob,
-    shape: Shape | Modality | None,
-    text: TextConfig,
-    image: ImageConfig,
-    video: video_decord.Config | video_pyav.Config,
-    audio: AudioConfig,
-    bounds: FileBounds,
-) -> OpenMedia:
+def _open(blob: Blob, shape: Shape | Modality | None, how: Opening) -> OpenMedia:
     if shape == "image":
-        return _OpenImage(blob, image, known=False)
+        return _OpenImage(blob, how.image, known=False)
     if shape == "text":
-        return _OpenText(blob, text)
+        return _OpenText(blob, how.text)
     if shape == "audio":
-        return _open_joined(blob, video, audio, bounds) or _open_sound(blob, video, audio, bounds)
+        return _open_joined(blob, how) or _open_sound(blob, how)
     if shape is not None:
-        return _OpenContainer(blob, video, audio, bounds)
-    return _open_unknown(blob, text, video, audio, bounds)
+        return _OpenContainer(blob, how)
+    return _open_unknown(blob, how)
 
 
-def _open_joined(
-    blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig, bounds: FileBounds
-) -> OpenMedia | None:
+def _open_joined(blob: Blob, how: Opening) -> OpenMedia | None:
     """A file of several sound streams, one after the other; None if it is no such file."""
     parts = parts_of(blob)
     if not parts:
         return None
-    bounds.check_streams(len(parts))
-    with _open_sound(parts[0], video, audio, bounds) as first:
+    how.bounds.check_streams(len(parts))
+    with _open_sound(parts[0], how) as first:
         if list(first.info.spans) != ["audio"]:
             return None
         format = first.info.format
-    return _OpenSound(JoinedSamples(parts, lambda part: _PartSamples(_open_sound(part, video, audio, bounds))), format)
+    return _OpenSound(JoinedSamples(parts, lambda part: _PartSamples(_open_sound(part, how))), format)
 
 
 class _PartSamples:
@@ -272,24 +272,22 @@ class _PartSamples:
         self.media.close()
 
 
-def _open_sound(
-    blob: Blob, video: video_decord.Config | video_pyav.Config, audio: AudioConfig, bounds: FileBounds
-) -> OpenMedia:
+def _open_sound(blob: Blob, how: Opening) -> OpenMedia:
     """soundfile first; where it refuses, PyAV has the last word, and soundfile's is told if both refuse."""
-    if not audio.soundfile:
-        return _OpenContainer(blob, video, audio, bounds)
+    if not how.audio.soundfile:
+        return _OpenContainer(blob, how)
     try:
         samples = SoundfileSamples(blob)
-        audio.check_rate(samples.rate)
+        how.audio.check_rate(samples.rate)
         if _goes_on(blob, samples):
             samples.close()
-            return _OpenContainer(blob, video, audio, bounds)
+            return _OpenContainer(blob, how)
         return _OpenSound(samples, samples.format.lower())
     except SampleError as first:
         if first.kind in TRANSIENT_KINDS:
             raise
         try:
-            return _OpenContainer(blob, video, audio, bounds)
+            return _OpenContainer(blob, how)
         except SampleError as second:
             if second.kind in _SAYS_NOTHING:
                 raise
@@ -314,22 +312,17 @@ def _goes_on(blob: Blob, samples: SoundfileSamples) -> bool:
         return False  # libsndfile reads on past what FFmpeg refuses
 
 
-def _open_unknown(
-    blob: Blob,
-    text: TextConfig,
-    video: video_decord.Config | video_pyav.Config,
-    audio: AudioConfig,
-    bounds: FileBounds,
-) -> OpenMedia:
+def _open_unknown(blob: Blob, how: Opening) -> OpenMedia:
     """A file that neither its name nor its first bytes explain."""
     try:
-        return _OpenContainer(blob, video, audio, bounds)
+        return _OpenContainer(blob, how)
     except SampleError as first:
         if first.kind in _SAYS_NOTHING:
             raise
+        words = first.message if first.kind == "unsupported" else "no decoder knows this content"
     try:
-        return _OpenText(blob, text)
+        return _OpenText(blob, how.text)
     except SampleError as error:
-        if error.kind in _SAYS_NOTHING:
+        if error.kind in (*_SAYS_NOTHING, "unsupported"):
             raise
-        raise SampleError("unsupported", "no decoder knows this content") from error
+        raise SampleError("unsupported", words) from error

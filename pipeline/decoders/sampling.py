@@ -7,13 +7,14 @@ import math
 import numpy as np
 
 from pipeline.errors import SampleError
-from pipeline.media import FpsSampling, Sampling, UniformSampling
-
-_EPSILON = 1e-6
+from pipeline.media import FpsSampling, Sampling, Span, UniformSampling
 
 
-def instants(sampling: Sampling, start_s: float, end_s: float) -> np.ndarray:
+def instants(sampling: Sampling, start_s: float, end_s: float, tolerance_s: float = 5e-7) -> np.ndarray:
     """Increasing times [T] in ``[start_s, end_s)``: the picture shown at each of them is taken.
+
+    Args:
+        tolerance_s: a time of the grid so little before ``start_s`` belongs to it, and not to what is before.
 
     Raises:
         SampleError: ``empty`` if no time is left in it.
@@ -23,15 +24,23 @@ def instants(sampling: Sampling, start_s: float, end_s: float) -> np.ndarray:
     if isinstance(sampling, UniformSampling):
         return start_s + (np.arange(sampling.frames) + 0.5) * ((end_s - start_s) / sampling.frames)
     assert isinstance(sampling, FpsSampling)
-    first = math.ceil(start_s * sampling.fps - _EPSILON)
-    last = math.ceil(end_s * sampling.fps - _EPSILON)
+    first = math.ceil((start_s - tolerance_s) * sampling.fps)
+    last = math.ceil((end_s - tolerance_s) * sampling.fps)
     if last <= first:
         return np.array([start_s])
     if sampling.max_frames is not None and last - first > sampling.max_frames:
-        return instants(UniformSampling(sampling.max_frames), start_s, end_s)
+        return instants(UniformSampling(sampling.max_frames), start_s, end_s, tolerance_s)
     return np.arange(first, last) / sampling.fps
 
 
-def shown_at(frame_times_s: np.ndarray, instants_s: np.ndarray) -> np.ndarray:
-    """Index of the frame shown at each instant: the latest that began, else the first."""
-    return np.maximum(np.searchsorted(frame_times_s, instants_s + _EPSILON, side="right") - 1, 0)
+def shown_at(frame_times_s: np.ndarray, instants_s: np.ndarray, tolerance_s: float = 5e-7) -> np.ndarray:
+    """Index of the frame shown at each instant: the latest that began, else the first. A frame that begins up to
+    ``tolerance_s`` after an instant has begun."""
+    return np.maximum(np.searchsorted(frame_times_s - tolerance_s, instants_s, side="right") - 1, 0)
+
+
+def not_before(times_s: np.ndarray, start_s: float, span: Span) -> np.ndarray:
+    """``times_s`` of pictures, where those up to a tick before ``start_s`` are at ``start_s``: that is rounding. A
+    picture that was on screen before keeps its time."""
+    rounded = (times_s < start_s) & (times_s > start_s - span.tick_s)
+    return np.where(rounded, start_s, times_s)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pipeline.decoders import camera_raw
+
 Shape = Literal["image", "audio", "container"]
 
 HEAD_BYTES = 4096
@@ -19,8 +21,9 @@ _IMAGE = (
     b"\x00\x00\x00\x0cjP  ",
     b"\xff\x4f\xff\x51",
     b"8BPS",
+    *camera_raw.MAGIC,
 )
-_IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+_HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _AUDIO = (b"fLaC", b"ID3", b"FORM", b".snd", b"caff")
 _CONTAINER = (
     b"\x1aE\xdf\xa3",
@@ -35,7 +38,7 @@ _CONTAINER = (
 
 def is_heif(head: bytes) -> bool:
     """Whether a file says that it is HEIC or AVIF."""
-    return head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
 
 
 _RIFF: dict[bytes, Shape] = {b"WEBP": "image", b"WAVE": "audio"}
@@ -46,8 +49,8 @@ def sniff(head: bytes) -> Shape | None:
     if head.startswith(_IMAGE) or (head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"):
         return "image"
     if head[4:8] == b"ftyp":
-        return "image" if is_heif(head) else "container"
-    if _is_words(head):  # "The free ...", "FORM 10-K": prose may begin like a header
+        return "image" if is_heif(head) or camera_raw.camera_raw(head) else "container"
+    if is_words(head):  # "The free ...", "FORM 10-K": prose may begin like a header
         return None
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12], "container")
@@ -60,6 +63,6 @@ def sniff(head: bytes) -> Shape | None:
     return None
 
 
-def _is_words(head: bytes) -> bool:
+def is_words(head: bytes) -> bool:
     """Whether the first bytes are printable ASCII, which no header of sound or video is for long."""
     return all(32 <= byte < 127 or byte in b"\t\n\r" for byte in head[:64])

@@ -25,12 +25,15 @@ class TextConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     on_other: Literal["fail", "detect", "replace"] = "detect"
-    """Bytes that are not UTF-8: a failure; detected (UTF-16 and UTF-32 by their mark, else ``encoding``, else by
-    statistics where the text is long enough for them); or decoded with the replacement character."""
+    """Bytes that are not UTF-8: a failure; detected (UTF-16 and UTF-32 by their mark, UTF-16 without one where it can
+    be nothing else, else ``encoding``, else by statistics where the text is long enough for them); or decoded with the
+    replacement character."""
     encoding: str | None = None
     """What bytes are that are not UTF-8, such as ``cp1252``; null: statistics tell, or the file fails."""
     html: Literal["strip", "keep"] = "strip"
     """Tags, scripts and styles of HTML are taken out, or kept as text."""
+    svg: Literal["refuse", "keep"] = "refuse"
+    """A drawing in SVG is a failure (``unsupported``), or kept as the text of its source."""
     max_bytes: int = Field(default=64 << 20, ge=1)
     """A larger file is a failure (``limit``)."""
     max_characters: int = Field(default=16 << 20, ge=1)
@@ -54,6 +57,13 @@ class TextConfig(BaseModel):
         return name
 
 
+_SVG = re.compile(
+    r"\s*(?:(?:<\?[^>]*>|<!--(?:(?!-->).)*-->)\s*)*(?:<!DOCTYPE\s+(?:svg:)?svg\b|<(?:svg:)?svg[\s>])",
+    re.IGNORECASE | re.DOTALL,
+)
+_LEAST_UNITS, _MOST_BLOCKS = 4, 6
+"""Pairs of bytes, at least, and their high bytes, at most, that say for certain that a text is UTF-16."""
+_BLANKS = dict.fromkeys(map(ord, " \t\n\r\f\v\xa0\u200b\u2028\u2029\ufeff"))
 _COHERENT, _NEAR = 10.0, 5.0
 """Percent of `charset_normalizer`'s coherence: below it a guess is noise; so close, two guesses are equal."""
 
@@ -76,6 +86,8 @@ class TextMedia:
             raise SampleError("limit", f"{size} bytes of text, over max_bytes {config.max_bytes}")
         name = blob.uri.lower()
         text = decode(blob.read(config.max_bytes), config)
+        if config.svg == "refuse" and _SVG.match(text):
+            raise SampleError("unsupported", "a drawing in SVG: decoders.text.svg: keep takes its source for text")
         self.segments = _segments(text, name)
         if self.segments is None and _is_html(text, name) and config.html == "strip":
             text = strip_html(text)
@@ -123,6 +135,8 @@ def decode(data: bytes, config: TextConfig) -> str:
     ):
         if data.startswith(mark) and config.on_other == "detect":
             return _clean(_strict(data, encoding))
+    if config.on_other == "detect" and (plain := _utf16_without_mark(data)) is not None:
+        return _clean(plain)
     try:
         return _clean(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -135,6 +149,24 @@ def decode(data: bytes, config: TextConfig) -> str:
     if config.encoding is not None:
         return _clean(_strict(data, config.encoding))
     return _clean(_by_statistics(data))
+
+
+def _utf16_without_mark(data: bytes) -> str | None:
+    """The text, if the bytes are UTF-16 and can be nothing else: one byte of a pair is zero now and then and the other
+    never, no pair lacks a meaning, and few blocks of 256 characters are used. So Chinese without a mark is not among
+    them."""
+    if len(data) % 2 or len(data) < 2 * _LEAST_UNITS or b"\0" not in data:
+        return None
+    pairs = np.frombuffer(data, np.uint8).reshape(-1, 2)
+    low = 0 if pairs[:, 0].all() else 1
+    if not pairs[:, low].all() or len(np.unique(pairs[:, 1 - low])) > _MOST_BLOCKS:
+        return None
+    try:
+        text = data.decode("utf-16-le" if low == 0 else "utf-16-be")
+    except UnicodeDecodeError:
+        return None
+    without = text.translate(_BLANKS)
+    return text if without.isprintable() and without else None
 
 
 def _by_statistics(data: bytes) -> str:

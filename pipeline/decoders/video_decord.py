@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.decoders.container import Container
 from pipeline.decoders.pictures import PictureLimits, Pictures
-from pipeline.decoders.sampling import instants, shown_at
+from pipeline.decoders.sampling import instants, not_before, shown_at
 from pipeline.decoders.video_pyav import PyavReader
 from pipeline.errors import SampleError
 from pipeline.media import Frames, Sampling, Span
@@ -41,8 +41,9 @@ class DecordReader:
         if self.times_s is None:
             self.times_s = self._open()
         if len(self.times_s):
-            asked = instants(sampling, max(start_s, self.span.start_s), min(end_s, self.span.end_s))
-            index = shown_at(self.times_s, asked)
+            span = self.span
+            asked = instants(sampling, max(start_s, span.start_s), min(end_s, span.end_s), span.tolerance_s)
+            index = shown_at(self.times_s, asked, span.tolerance_s)
             try:
                 pixels = self._pixels(index)
             except SampleError:
@@ -51,7 +52,7 @@ class DecordReader:
                 self.times_s = np.zeros(0)
             else:
                 if pixels is not None:
-                    return Frames(pixels, self.times_s[index])
+                    return Frames(pixels, not_before(self.times_s[index], start_s, span))
         return self.fallback.frames(sampling, start_s, end_s)
 
     def _pixels(self, index: np.ndarray) -> np.ndarray | None:

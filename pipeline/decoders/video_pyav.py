@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.decoders.container import Container, Damage, decoding, upright, upright_size
+from pipeline.decoders.container import Container, Damage, upright, upright_size
+from pipeline.decoders.demuxer import decoding
 from pipeline.decoders.pictures import PictureLimits, Pictures
-from pipeline.decoders.sampling import instants
+from pipeline.decoders.sampling import instants, not_before
 from pipeline.errors import SampleError
 from pipeline.media import Frames, Sampling, Span
 
-_EPSILON = 1e-6
 _STALE_S = 0.25
 _WALK_ON_S = 10.0
 """How far it rather decodes than seeks where the container has no index of its key frames."""
@@ -41,17 +41,17 @@ class Config(PictureLimits):
 class _Unshown(Damage):
     """A picture that should have been shown from ``time_s`` on, on the container's clock."""
 
-    def hides(self, asked_s: float, shown_s: float) -> bool:
+    def hides(self, asked_s: float, shown_s: float, tolerance_s: float) -> bool:
         """True if it is why a picture of ``shown_s``, long gone or yet to come, stands in for ``asked_s``."""
-        stands_in = shown_s < self.time_s - _EPSILON or shown_s > asked_s + _EPSILON
-        return self.time_s <= asked_s + _EPSILON and stands_in and abs(asked_s - shown_s) > _STALE_S
+        stands_in = shown_s < self.time_s - tolerance_s or shown_s > asked_s + tolerance_s
+        return self.time_s <= asked_s + tolerance_s and stands_in and abs(asked_s - shown_s) > _STALE_S
 
 
 class _Plan:
     """Which pictures of a walk are needed, by the times of its packets; the decoder leaves out others where it can."""
 
-    def __init__(self, asked: np.ndarray, start_s: float, codec: Any) -> None:
-        self.asked, self.start_s, self.codec = asked, start_s, codec
+    def __init__(self, asked: np.ndarray, start_s: float, tolerance_s: float, codec: Any) -> None:
+        self.asked, self.start_s, self.tolerance_s, self.codec = asked, start_s, tolerance_s, codec
         self.stamps: list[float] = []
         """Of the pictures that are shown, in the order in which they are, as far as their packets were looked at."""
         self.off = False
@@ -60,7 +60,7 @@ class _Plan:
     def ask(self, asked: np.ndarray) -> None:
         """The instants of another window, none of them before the last one's."""
         self.asked = asked
-        del self.stamps[: max(0, bisect_right(self.stamps, asked[0] + _EPSILON) - 1)]
+        del self.stamps[: max(0, bisect_right(self.stamps, asked[0] + self.tolerance_s) - 1)]
 
     def through(self, packets: Iterator[Any]) -> Iterator[Any]:
         """The packets, each with the decoder told whether its picture is needed."""
@@ -99,9 +99,9 @@ class _Plan:
             return True
         time_s = self._time(packet)
         after = bisect_right(self.stamps, time_s)
-        if after >= len(self.stamps) or self.stamps[0] == time_s or time_s > self.asked[-1] + _EPSILON:
+        if after >= len(self.stamps) or self.stamps[0] == time_s or time_s > self.asked[-1] + self.tolerance_s:
             return True
-        first, stop = np.searchsorted(self.asked, (time_s - _EPSILON, self.stamps[after] - _EPSILON))
+        first, stop = np.searchsorted(self.asked, (time_s - self.tolerance_s, self.stamps[after] - self.tolerance_s))
         return bool(stop > first)
 
     def kept(self, times: list[float]) -> bool:
@@ -109,8 +109,8 @@ class _Plan:
         if self.off or not self.stamps:
             return False
         stamps = np.array(self.stamps)
-        promised = stamps[np.maximum(np.searchsorted(stamps, self.asked + _EPSILON, side="right") - 1, 0)]
-        return len(times) == len(promised) and bool(np.all(np.abs(promised - times) < _EPSILON))
+        promised = stamps[np.maximum(np.searchsorted(stamps - self.tolerance_s, self.asked, side="right") - 1, 0)]
+        return len(times) == len(promised) and bool(np.all(np.abs(promised - times) < self.tolerance_s))
 
 
 @dataclass
@@ -146,13 +146,15 @@ class PyavReader:
 
     def frames(self, sampling: Sampling, start_s: float, end_s: float) -> Frames:
         """The sampled pictures of ``[start_s, end_s)``. Raises ``SampleError``."""
-        asked = instants(sampling, max(start_s, self.span.start_s), min(end_s, self.span.end_s))
+        span = self.span
+        asked = instants(sampling, max(start_s, span.start_s), min(end_s, span.end_s), span.tolerance_s)
         try:
             with decoding():
-                return self._shown(asked)
+                shown = self._shown(asked)
         except BaseException:
             self.walk = None  # asked again, it begins anew and says the same
             raise
+        return Frames(shown.pixels, not_before(shown.times_s, start_s, span))
 
     def _shown(self, asked: np.ndarray) -> Frames:
         """The picture shown at each instant: onwards from where it stands, or from the key frame before the first."""
@@ -165,7 +167,8 @@ class PyavReader:
             if self.damage:
                 raise SampleError("corrupt", self.damage[0].words)
             raise SampleError("empty", f"no frame at {asked[0]:.3f} s")
-        hidden = [next((d for d in self.damage if d.hides(*at)), None) for at in zip(asked, times, strict=True)]
+        off_s = self.span.tolerance_s
+        hidden = [next((d for d in self.damage if d.hides(*at, off_s)), None) for at in zip(asked, times, strict=True)]
         told = [damage.words for damage in hidden if damage is not None]
         if 2 * len(told) > len(asked):
             raise SampleError("corrupt", told[0])
@@ -181,14 +184,14 @@ class PyavReader:
             self.container.rewind(rewind_to)
             self.walk = self._begun(asked, start_s)
             pictures, times = self._walked(self.walk, asked, anywhere=rewind_to is None)
-            if times and (times[0] <= asked[0] + _EPSILON or rewind_to is None):
+            if times and (times[0] <= asked[0] + self.span.tolerance_s or rewind_to is None):
                 break
         return pictures, times
 
     def _begun(self, asked: np.ndarray, start_s: float) -> _Walk:
         self.damage = []
         stream = self.container.video
-        plan = _Plan(asked, start_s, stream.codec_context) if self.plans else None
+        plan = _Plan(asked, start_s, self.span.tolerance_s, stream.codec_context) if self.plans else None
         if plan is None:
             stream.codec_context.skip_frame = "DEFAULT"
         packets = self.container.decoded(stream, iter if plan is None else plan.through)
@@ -196,10 +199,10 @@ class PyavReader:
 
     def _goes_on(self, walk: _Walk, asked_s: float) -> bool:
         """Whether to decode on up to ``asked_s``: not back, and not past a key frame that it could begin at."""
-        if walk.shown is None or asked_s < max(walk.shown[0], walk.asked_s) - _EPSILON:
+        if walk.shown is None or asked_s < max(walk.shown[0], walk.asked_s) - self.span.tolerance_s:
             return False
         here_s = (walk.coming or walk.shown)[0]
-        if asked_s <= here_s + _EPSILON:
+        if asked_s <= here_s + self.span.tolerance_s:
             return True
         stream, start_s = self.container.video, self.container.start_s or 0.0
         index = stream.index_entries
@@ -207,7 +210,7 @@ class PyavReader:
             # none, or one that grows while the file is read
             return not walk.ended and asked_s - here_s < _WALK_ON_S
         key = index.search_timestamp(int((asked_s + start_s) / stream.time_base), backward=True, any_frame=False)
-        return key < 0 or float(index[key].timestamp * stream.time_base) - start_s <= here_s + _EPSILON
+        return key < 0 or float(index[key].timestamp * stream.time_base) - start_s <= here_s + self.span.tolerance_s
 
     def _walked(self, walk: _Walk, asked: np.ndarray, anywhere: bool) -> tuple[Pictures, list[float]]:
         """The pictures with their times; none if the walk begins after the first instant, unless it may."""
@@ -223,10 +226,10 @@ class PyavReader:
                     break
             time_s, frame = walk.coming
             if walk.shown is not None:
-                self._put(pictures, times, walk.shown, int(np.searchsorted(asked, time_s - _EPSILON)))
+                self._put(pictures, times, walk.shown, int(np.searchsorted(asked, time_s - self.span.tolerance_s)))
             if len(times) == len(asked):
                 return pictures, times
-            if walk.shown is None and time_s > asked[0] + _EPSILON and not anywhere:
+            if walk.shown is None and time_s > asked[0] + self.span.tolerance_s and not anywhere:
                 return pictures, times
             self.limits.check_frame(frame.width, frame.height)
             walk.shown, walk.coming = walk.coming, None

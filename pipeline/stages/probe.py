@@ -38,10 +38,11 @@ class _Found:
     words: tuple[Span, ...] = ()
     failures: list[Failure] = field(default_factory=list)
 
-    def end_s(self) -> float | None:
-        """Where the sample ends: with its picture or sound, and only without them with its last words."""
-        ends = {modality: span.end_s for modality, span in self.spans.items() if span is not None}
-        return max((end for modality, end in ends.items() if modality != "text"), default=ends.get("text"))
+    def last(self) -> Span | None:
+        """The stream that the sample ends with: its picture or sound, and only without them its words."""
+        timed = {modality: span for modality, span in self.spans.items() if span is not None}
+        media = [span for modality, span in timed.items() if modality != "text"]
+        return max(media, key=lambda span: span.end_s, default=timed.get("text"))
 
     def present(self, start_s: float | None, end_s: float | None) -> set[Modality]:
         """The modalities of which something lies in ``[start_s, end_s)``; those without times lie in every window."""
@@ -208,27 +209,27 @@ class ProbeStage:
         if not carry or self.carried_from == self.modalities:
             return carry
         theirs = _Found(spans={m: span for m, span in found.spans.items() if m in self.carried_from}, words=found.words)
-        end_s = theirs.end_s()
-        if end_s is None and self.cutter is not None and "text" in theirs.spans:
+        last = theirs.last()
+        if last is None and self.cutter is not None and "text" in theirs.spans:
             return {}  # perhaps cut by a tokenizer there
         try:
-            cut = theirs.of(self._by_time(end_s))
+            cut = theirs.of(self._by_time(last))
         except SampleError:
             return {}
         by_time = {(one["start_s"], one["end_s"]): carry.get(number) for number, (one, _) in enumerate(cut)}
         here = ((row["window"], by_time.get((row["start_s"], row["end_s"]))) for row in rows)
         return {number: old for number, old in here if old is not None}
 
-    def _by_time(self, end_s: float | None) -> list[dict[str, Any]]:
-        """Raises ``SampleError`` for too many windows."""
-        cuts = plan.cut(end_s, self.config.window) if end_s is not None else []
+    def _by_time(self, last: Span | None) -> list[dict[str, Any]]:
+        """Windows up to the end of a sample's last stream. Raises ``SampleError`` for too many."""
+        cuts = plan.cut(last.end_s, self.config.window, last.tick_s) if last is not None else []
         return [{**_WHOLE, "start_s": start, "end_s": end} for start, end in cuts] or [_WHOLE]
 
     def _windows(self, number: int, found: _Found, sample: dict[str, Any]) -> list[dict[str, Any]]:
-        end_s = found.end_s()
-        if end_s is not None:
+        last = found.last()
+        if last is not None:
             try:
-                return self._by_time(end_s)
+                return self._by_time(last)
             except SampleError as error:
                 self._refuse(found, {m for m, span in found.spans.items() if span is not None}, error)
                 return [_WHOLE]

@@ -33,23 +33,28 @@ def frames_of(path: Path, pixels: bool = False) -> list[tuple[float, float, Any]
     found = []
     start_s = start_of(path)
     with opened(path) as container:
-        covers = av.stream.Disposition.attached_pic
-        stream = next(s for s in container.streams.video if not s.disposition & covers)
-        for frame in container.decode(stream):
+        for frame in container.decode(picture_track(container)):
             shown_s = float(frame.duration * frame.time_base) if frame.duration else 0.0
             seen = pixels and not frame.rotation
             found.append((frame.time - start_s, shown_s, frame.to_ndarray(format="rgb24") if seen else None))
     return found
 
 
+def picture_track(container: Any) -> Any:
+    """The track that FFmpeg plays, or the first that is no cover."""
+    covers = av.stream.Disposition.attached_pic
+    tracks = [container.streams.best("video"), *container.streams.video]
+    return next(track for track in tracks if not track.disposition & covers)
+
+
 def sound_of(path: Path) -> tuple[np.ndarray, int, float, float]:
-    """``(mono [n] float64, rate, first time, longest codec frame in seconds)`` of a file's first audio stream.
+    """``(mono [n] float64, rate, first time, longest codec frame in seconds)`` of the audio stream that FFmpeg plays.
 
     Samples are placed one behind the other; a codec frame is what an encoder emits at once.
     """
     pieces, rate, first, longest = [], 0, None, 0
     with opened(path) as container:
-        for frame in container.decode(container.streams.audio[0]):
+        for frame in container.decode(container.streams.best("audio")):
             data = frame.to_ndarray()
             if not frame.format.is_planar:
                 data = data.reshape(-1, frame.layout.nb_channels).T
@@ -131,7 +136,8 @@ def write_changing(path: Path, sizes: Sequence[tuple[int, int]]) -> None:
 
 
 def opened_for_writing(path: Path) -> Any:
-    return av.open(str(path), "w")
+    # MP4 says in ticks of this when a stream starts; by default in milliseconds
+    return av.open(str(path), "w", options={"movie_timescale": "90000"} if path.suffix == ".mp4" else {})
 
 
 def numbered(number: int) -> np.ndarray:
@@ -146,7 +152,7 @@ def number_in(pixels: np.ndarray) -> int:
     return sum(1 << k for k, bit in enumerate(cells.ravel()) if bit)
 
 
-def shown(times: Sequence[float], instant: float) -> int:
+def shown(times: Sequence[float], instant: float, rounding_s: float = 1e-6) -> int:
     """Index of the frame on screen at ``instant``: the last that has begun, else the first."""
-    begun = [i for i, time in enumerate(times) if time <= instant + 1e-6]
+    begun = [i for i, time in enumerate(times) if time - rounding_s <= instant]
     return begun[-1] if begun else 0

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.decoders import container
-from pipeline.decoders.container import Container, decoding, upright
+from pipeline.decoders import DecodersConfig, container, demuxer, open_media, video_decord, video_pyav
+from pipeline.decoders.container import Container, upright
+from pipeline.decoders.demuxer import decoding
 from pipeline.errors import SampleError
+from pipeline.media import FpsSampling
 from pipeline.storage import Blob
 from tests.decoders.reference import (
     frames_of,
@@ -185,9 +187,9 @@ def test_nothing_is_opened_by_a_name_from_inside_a_file(tmp_path: Path, monkeypa
     write_numbered(tmp_path / "a.ts", [i * 3600 for i in range(20)], Fraction(1, 90000))
     path = tmp_path / "list.m3u8"
     path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{tmp_path}/a.ts\n#EXT-X-ENDLIST\n")
-    assert set(container._options()["format_whitelist"].split(",")).isdisjoint(container._LISTS)
-    open_options = {"protocol_whitelist": container._options()["protocol_whitelist"]}
-    monkeypatch.setattr(container, "_options", lambda: open_options)
+    assert set(demuxer._options()["format_whitelist"].split(",")).isdisjoint(demuxer._LISTS)
+    open_options = {"protocol_whitelist": demuxer._options()["protocol_whitelist"]}
+    monkeypatch.setattr(demuxer, "_options", lambda: open_options)
     with path.open("rb") as file, pytest.raises(av.FFmpegError, match="Error when loading first segment"):
         container.open_av(file)
 
@@ -245,3 +247,65 @@ def test_frames_that_were_shown_are_freed_though_nothing_collects(data: Path, mo
         assert alive <= 15
     finally:
         gc.enable()
+
+
+def _tones(path: Path, tracks: list[tuple[int, str]]) -> None:
+    """Sound tracks, each a tone (Hz) with a flag."""
+    with av.open(str(path), "w") as out:
+        streams = []
+        for _, flag in tracks:
+            stream = out.add_stream("flac", rate=16000, layout="mono")
+            stream.disposition = getattr(av.stream.Disposition, flag)
+            streams.append(stream)
+        for stream, (hertz, _) in zip(streams, tracks, strict=True):
+            tone = (8000 * np.sin(2 * np.pi * hertz * np.arange(32000) / 16000)).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
+            for packet in (*stream.encode(frame), *stream.encode(None)):
+                out.mux(packet)
+
+
+@pytest.mark.parametrize(
+    ("tracks", "played"),
+    [
+        ([(200, "comment"), (800, "default")], 800),
+        ([(200, "default"), (800, "default")], 200),
+        ([(200, "visual_impaired"), (800, "dub")], 800),
+    ],
+)
+def test_the_sound_track_that_ffmpeg_plays(tmp_path: Path, tracks: list[tuple[int, str]], played: int) -> None:
+    path = tmp_path / "a.mkv"
+    _tones(path, tracks)
+    with opened(path) as reference:
+        expected = reference.streams.best("audio").index
+    container = Container(Blob(str(path)))
+    try:
+        assert container.audio.index == expected
+    finally:
+        container.close()
+    with open_media(Blob(str(path)), None, DecodersConfig()) as media:
+        samples = media.waveform(16000, 0.0, 1.0).samples
+    assert int(np.abs(np.fft.rfft(samples)).argmax()) == played
+
+
+def test_the_picture_track_that_ffmpeg_plays(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as out:
+        streams = []
+        for flag in ("captions", "default"):
+            stream = out.add_stream("libx264", rate=10)
+            stream.width = stream.height = 64
+            stream.pix_fmt = "yuv420p"
+            stream.disposition = getattr(av.stream.Disposition, flag)
+            streams.append(stream)
+        for stream, grey in zip(streams, (20, 200), strict=True):
+            for i in range(10):
+                frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), grey, np.uint8), format="rgb24")
+                frame.pts, frame.time_base = i, Fraction(1, 10)
+                for packet in stream.encode(frame):
+                    out.mux(packet)
+            for packet in stream.encode(None):
+                out.mux(packet)
+    for video in (video_pyav.Config(), video_decord.Config()):
+        with open_media(Blob(str(path)), None, DecodersConfig(video=video)) as media:
+            assert media.frames(FpsSampling(5), 0.0, 1.0).pixels.mean() == pytest.approx(200, abs=8)

@@ -64,8 +64,28 @@ def test_16_bit_greys_are_scaled_by_their_range(tmp_path: Path, suffix: str) -> 
 def test_floats_in_either_range(tmp_path: Path) -> None:
     unit = np.array([[0.0, 0.5, 1.0]], np.float32)
     assert _pixels(_saved(tmp_path, unit, None, ".tiff"))[0, :, 0].tolist() == [0, 128, 255]
-    byte = np.array([[-3.0, 100.2, 254.6, 999.0, np.nan]], np.float32)
-    assert _pixels(_saved(tmp_path, byte, None, ".tiff"))[0, :, 0].tolist() == [0, 100, 255, 255, 0]
+    byte = np.array([[-0.4, 100.2, 254.6, 255.4, np.nan, np.inf]], np.float32)
+    assert _pixels(_saved(tmp_path, byte, None, ".tiff"))[0, :, 0].tolist() == [0, 100, 255, 255, 0, 255]
+    assert _pixels(_saved(tmp_path, np.full((2, 2), np.nan, np.float32), None, ".tiff")).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "clipped", "scaled"),
+    [
+        ([0.0, 1500.0, 3000.0], [0, 255, 255], [0, 128, 255]),  # heights
+        ([-1.0, 0.0, 1.0], [0, 0, 255], [0, 128, 255]),  # normalised
+        ([0.0, 0.75, 1.5], [0, 191, 255], [0, 128, 255]),  # high dynamic range
+        ([700.0, 700.0, 700.0], [255, 255, 255], [0, 0, 0]),
+    ],
+)
+def test_floats_in_no_known_range(tmp_path: Path, values: list[float], clipped: list[int], scaled: list[int]) -> None:
+    path = _saved(tmp_path, np.array([values], np.float32), None, ".tiff")
+    error = _failure(path)
+    assert error.kind == "unsupported"
+    assert f"from {values[0]:.6g} to {values[-1]:.6g}" in error.message
+    assert "decoders.image.floats" in error.message
+    assert _pixels(path, floats="clip")[0, :, 0].tolist() == clipped
+    assert _pixels(path, floats="scale")[0, :, 0].tolist() == scaled
 
 
 def test_32_bit_greys(tmp_path: Path) -> None:

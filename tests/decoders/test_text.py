@@ -7,11 +7,13 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decoders.text import TextConfig, TextMedia, decode, strip_html
+from pipeline.decoders import DecodersConfig, open_media
+from pipeline.decoders.text import _SVG, TextConfig, TextMedia, decode, strip_html
 from pipeline.errors import SampleError
 from pipeline.media import Span
 from pipeline.storage import Blob
@@ -67,7 +69,7 @@ def test_no_words_is_empty(tmp_path: Path, data: bytes) -> None:
 
 def test_binary_junk_is_no_text() -> None:
     assert _kind(bytes(range(256)) * 4) == "corrupt"
-    assert _kind(b"a\0b\0c\0d\0" * 20) == "corrupt"
+    assert _kind(b"a\0b\0c\0\0d" * 20) == "corrupt"
     assert _kind(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1\0") == "corrupt"
 
 
@@ -343,3 +345,73 @@ def test_half_a_character_in_a_segment_is_replaced(tmp_path: Path) -> None:
 def test_nothing_but_sample_errors_escapes(tmp_path: Path, name: str, content: str) -> None:
     with contextlib.suppress(SampleError):
         assert _opened(tmp_path, name, content).whole
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Four words without mark",
+        "Привет, мир!\nЕщё строка.",
+        "Ελλάδα και κόσμος",
+        "שלום עולם",
+        "naïve café\tœuvre €5",
+        "日本 語",
+    ],
+)
+def test_utf16_without_a_mark_where_it_is_certain(encoding: str, words: str) -> None:
+    data = words.encode(encoding)
+    assert decode(data, TextConfig()) == words
+    if "\x00" in data.decode("latin-1"):
+        with pytest.raises(SampleError):
+            decode(data, TextConfig(on_other="fail"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a\0b\0",  # too little
+        b"a\0b\0c\0d\0e",  # half a pair
+        np.arange(200, dtype="<i2").tobytes(),  # numbers, some of them control characters
+        np.arange(0x3A0, 0x3C0, dtype="<i4").tobytes(),
+        bytes(range(256)) * 4,
+        np.random.default_rng(0).integers(0, 256, 4000, np.uint8).tobytes(),
+    ],
+)
+def test_numbers_are_not_utf16(data: bytes) -> None:
+    with pytest.raises(SampleError) as caught:
+        decode(data, TextConfig())
+    assert caught.value.kind in ("corrupt", "encoding")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '<svg xmlns="http://www.w3.org/2000/svg"><text>words</text></svg>',
+        '<?xml version="1.0"?>\n<!-- by hand -->\n<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "x">\n<svg/>',
+        "\ufeff\n<?xml version='1.0'?><?xml-stylesheet href='a.css'?><!-- a --><!-- b > --><svg:svg>words</svg:svg>",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".svg", ".xml", ".txt"])
+def test_svg_is_a_drawing(tmp_path: Path, source: str, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_text(source)
+    for hint in (None, "text", "image"):
+        with pytest.raises(SampleError, match="SVG" if hint != "image" else None) as caught:
+            open_media(Blob(str(path)), hint, DecodersConfig())
+        assert caught.value.kind == "unsupported"
+    kept = DecodersConfig(text=TextConfig(svg="keep"))
+    with open_media(Blob(str(path)), "text", kept) as media:
+        assert media.text(None, None).text == source.removeprefix("\ufeff")
+
+
+def test_prose_about_svg_is_text(tmp_path: Path) -> None:
+    for words in ("<svgs> are no element", "The <svg> element", "<!-- <svg> -->"):
+        assert _opened(tmp_path, "a.xml", words).whole == words
+
+
+def test_looking_for_svg_takes_linear_time() -> None:
+    for text in ("<!--" * 500_000, "<?" * 500_000, "<!-- -->" * 200_000, " " * 1_000_000 + "<"):
+        started = time.process_time()
+        assert not _SVG.match(text)
+        assert time.process_time() - started < 1.0

@@ -232,7 +232,7 @@ class _Codec:
 
 def _skips(packets: Sequence[_Packet], asked: Sequence[float]) -> tuple[list[str], video_pyav._Plan]:
     codec = _Codec()
-    plan = video_pyav._Plan(np.array(asked), 0.0, codec)
+    plan = video_pyav._Plan(np.array(asked), 0.0, 5e-7, codec)
     return [codec.skip_frame for _ in plan.through(iter(packets))], plan
 
 
@@ -261,7 +261,7 @@ def test_a_plan_holds_so_many_bytes() -> None:
             taken += 1
             yield _Packet(pts, 10 << 20)
 
-    plan = video_pyav._Plan(np.array([0.1]), 0.0, _Codec())
+    plan = video_pyav._Plan(np.array([0.1]), 0.0, 5e-7, _Codec())
     next(plan.through(packets()))
     assert taken == 4
 

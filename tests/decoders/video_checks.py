@@ -44,7 +44,7 @@ def check_numbered(kind: str, path: Path, windows: Sequence[tuple[float, float]]
         else:
             ticks = range(round(span.end_s * sampling.fps) + 2)
             asked = [k / sampling.fps for k in ticks if low - 1e-9 <= k / sampling.fps < high - 1e-9]
-        expected = [shown(times, instant) for instant in asked]
+        expected = [shown(times, instant, span.tolerance_s) for instant in asked]
         frames = backend.frames(sampling, start_s, end_s)
         assert frames.pixels.dtype == np.uint8
         assert [number_in(picture) for picture in frames.pixels] == expected, (path.name, start_s)
@@ -61,7 +61,7 @@ def check_real(kind: str, path: Path, mean: float, windows: int = 3) -> Reader:
     for i in np.random.default_rng(0).permutation(windows):  # any order
         low, high = float(cuts[i]), float(cuts[i + 1])
         frames = backend.frames(UniformSampling(3), low, high)
-        expected = [shown(times, low + (high - low) * (k + 0.5) / 3) for k in range(3)]
+        expected = [shown(times, low + (high - low) * (k + 0.5) / 3, span.tolerance_s) for k in range(3)]
         assert np.allclose(frames.times_s, [times[k] for k in expected], rtol=0, atol=1e-6), path.name
         for picture, k in zip(frames.pixels, expected, strict=True):
             wanted = truth[k][2]

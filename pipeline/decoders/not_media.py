@@ -1,0 +1,77 @@
+"""What a file is that is no media: a document, an archive, a program, a table."""
+
+from __future__ import annotations
+
+from pipeline.decoders.sniff import is_words
+from pipeline.storage import Blob
+
+_PDF = b"%PDF-"
+_BLANKS = b"\xef\xbb\xbf\0\t\n\r "
+_ZIP = b"PK\x03\x04"
+_ZIP_MEMBERS = {
+    b"word/": "a Word document (DOCX)",
+    b"xl/": "an Excel workbook (XLSX)",
+    b"ppt/": "a PowerPoint presentation (PPTX)",
+    b"application/epub+zip": "a book (EPUB)",
+    b"application/vnd.oasis.opendocument": "an OpenDocument file",
+    b"AndroidManifest.xml": "an Android application (APK)",
+    b"META-INF/MANIFEST.MF": "a Java archive (JAR)",
+}
+"""What the first bytes of a ZIP or the list of members at its end may hold."""
+_ZIP_END_BYTES = 1 << 16
+_MAGIC = {
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ\0": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
+    b"\x04\x22\x4d\x18": "an LZ4 archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
+    b"Rar!\x1a\x07": "a RAR archive",
+    b"MSCF\0\0\0\0": "a cabinet archive",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "a Microsoft Office document (DOC, XLS, PPT) or another OLE file",
+    b"\x7fELF": "a program (ELF)",
+    b"MZ": "a Windows program",
+    b"\xfe\xed\xfa": "a program (Mach-O)",
+    b"\xcf\xfa\xed\xfe": "a program (Mach-O)",
+    b"\xca\xfe\xba\xbe": "Java bytecode, or a program (Mach-O)",
+    b"\0asm": "a WebAssembly module",
+    b"SQLite format 3\0": "a SQLite database",
+    b"PAR1": "a Parquet file",
+    b"ARROW1\0\0": "an Arrow file",
+    b"Obj\x01": "an Avro file",
+    b"\x93NUMPY": "a NumPy array",
+    b"\0\x01\0\0\0": "a TrueType font",
+    b"OTTO\0": "an OpenType font",
+    b"wOFF": "a web font",
+    b"wOF2": "a web font",
+}
+_TEXT_MAGIC = {b"!<arch>\n": "an ar archive", b"{\\rtf": "a rich text document (RTF)"}
+"""Those whose first bytes may all be printable."""
+
+
+def not_media(head: bytes, blob: Blob) -> str | None:
+    """Returns what a file is by its first bytes, if it is nothing that a decoder reads; else None.
+
+    Raises:
+        SampleError: the end of a ZIP cannot be read.
+    """
+    if head.lstrip(_BLANKS).startswith(_PDF):
+        return "a PDF document"
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    for magic, name in _TEXT_MAGIC.items():
+        if head.startswith(magic):
+            return name
+    if head.startswith(_ZIP):
+        return _zip(head, blob)
+    if is_words(head):
+        return None
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def _zip(head: bytes, blob: Blob) -> str:
+    """What a ZIP holds, by the names of its members, which are listed at its end."""
+    with blob.open() as file:
+        file.seek(max(0, blob.size() - _ZIP_END_BYTES))
+        ends = head, file.read(_ZIP_END_BYTES)
+    return next((name for member, name in _ZIP_MEMBERS.items() if any(member in end for end in ends)), "a ZIP archive")

@@ -1,0 +1,148 @@
+"""Documents, archives and programs, made here: whatever FFmpeg sees in them, they are no media."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import sqlite3
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import av
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.decoders import DecodersConfig, open_media
+from pipeline.errors import SampleError
+from pipeline.media import MODALITIES, Modality
+from pipeline.storage import Blob
+from tests.decoders.reference import write_numbered
+
+HINTS: tuple[Modality | None, ...] = (None, *MODALITIES)
+
+
+def _jpegs(count: int) -> list[bytes]:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(buffer, "JPEG")
+        found.append(buffer.getvalue())
+    return found
+
+
+def _pdf(pictures: list[bytes]) -> bytes:
+    streams = (b"1 0 obj <</Filter /DCTDecode>> stream\n" + one + b"\nendstream endobj\n" for one in pictures)
+    return b"%PDF-1.4\n" + b"".join(streams) + b"%%EOF"
+
+
+def _zip(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def _tar(pictures: list[bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number, one in enumerate(pictures):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.size = len(one)
+            archive.addfile(info, io.BytesIO(one))
+    return buffer.getvalue()
+
+
+def _sqlite(folder: Path) -> bytes:
+    with sqlite3.connect(folder / "a.db") as database:
+        database.execute("create table t (n int)")
+    return (folder / "a.db").read_bytes()
+
+
+def _parquet() -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"n": [1]}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """What each is said to be -> its bytes."""
+    pictures = _jpegs(12)
+    late = {f"word/media/{i}.jpg": one for i, one in enumerate(pictures)}
+    return {
+        "a PDF document": _pdf(pictures),
+        "a Word document (DOCX)": _zip({"[Content_Types].xml": bytes(9000), **late}),
+        "a PowerPoint presentation (PPTX)": _zip({"ppt/media/a.jpg": pictures[0]}),
+        "an Excel workbook (XLSX)": _zip({"xl/workbook.xml": b"<workbook/>"}),
+        "a book (EPUB)": _zip({"mimetype": b"application/epub+zip", "a.jpg": pictures[0]}),
+        "a ZIP archive": _zip({"a.jpg": pictures[0], "b.jpg": pictures[1]}),
+        "a tar archive": _tar(pictures),
+        "a gzip archive": gzip.compress(pictures[0]),
+        "a bzip2 archive": bz2.compress(pictures[0]),
+        "an xz archive": lzma.compress(pictures[0]),
+        "a program (ELF)": Path(sys.executable).resolve().read_bytes()[:20_000] + pictures[0],
+        "a SQLite database": _sqlite(folder) + pictures[0],
+        "a Parquet file": _parquet(),
+        "a Microsoft Office document": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504) + pictures[0],
+        "a rich text document": rb"{\rtf1\ansi some words}",
+    }
+
+
+@pytest.mark.parametrize("hint", HINTS)
+def test_documents_and_archives_are_named(tmp_path: Path, hint: Modality | None) -> None:
+    for name, data in _files(tmp_path).items():
+        path = tmp_path / "clip.mp4"
+        path.write_bytes(data)
+        with pytest.raises(SampleError) as caught:
+            open_media(Blob(str(path)), hint, DecodersConfig())
+        assert caught.value.kind == "unsupported", name
+        assert caught.value.message.startswith(name), name
+        assert caught.value.message.endswith("no media")
+
+
+@pytest.mark.parametrize("hint", ["video", "audio", None])
+def test_what_ffmpeg_only_guesses_is_no_media(tmp_path: Path, hint: Modality | None) -> None:
+    """Twice each: FFmpeg says a warning once, and not again, unless it is asked to."""
+    pictures = _jpegs(6)
+    rng = np.random.default_rng(1)
+    filler = [bytes(rng.integers(0, 128, 700, np.uint8)) for _ in pictures]
+    unknown = b"ACME CAD\x00\x01" + b"".join(a + b for a, b in zip(filler, pictures, strict=True))
+    for suffix in (".bin", ".mjpeg", ".avi"):
+        path = tmp_path / f"a{suffix}"
+        path.write_bytes(unknown)
+        for _ in range(2):
+            with pytest.raises(SampleError) as caught:
+                open_media(Blob(str(path)), hint, DecodersConfig())
+            assert caught.value.kind == "unsupported", suffix
+    with av.open(io.BytesIO(unknown)) as container:
+        assert container.format.name == "mjpeg"  # what it would have been
+    assert "FFmpeg guesses mjpeg, with a score of " in caught.value.message
+
+
+def test_prose_may_begin_like_one(tmp_path: Path) -> None:
+    for words in (b"MZ is a pair of letters", b"PAR1 is what it begins with", b"BZh? No idea.", b"Rar! he said"):
+        (tmp_path / "a.txt").write_bytes(words)
+        with open_media(Blob(str(tmp_path / "a.txt")), "text", DecodersConfig()) as media:
+            assert media.text(None, None).text == words.decode()
+
+
+def test_what_ffmpeg_is_sure_of_needs_no_known_first_bytes(tmp_path: Path) -> None:
+    """A bare stream of H.264 begins with nothing but a start code."""
+    write_numbered(tmp_path / "a.mp4", range(0, 800, 40))
+    bare = tmp_path / "a.h264"
+    with av.open(str(tmp_path / "a.mp4")) as source, av.open(str(bare), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    with open_media(Blob(str(bare)), None, DecodersConfig()) as media:
+        assert list(media.info.spans) == ["video"]
