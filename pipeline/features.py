@@ -7,23 +7,27 @@ then travels to the workers, which build the tokenizer, the encoder and the head
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
+from pydantic import BaseModel
 
 from pipeline import encoders, heads, tokenizers
+from pipeline import identity as identities
 from pipeline.checkpoint import Checkpoint, file_sha256, resolve
 from pipeline.config import FeatureConfig, PipelineConfig, digest
 from pipeline.encoders.base import Encoder, EncoderSpec
 from pipeline.errors import ConfigError, StorageError, describe
 from pipeline.heads.base import Head
+from pipeline.identity import without_defaults
 from pipeline.media import Modality
 from pipeline.retrying import may_pass
-from pipeline.schema import CONTRACT, column, feature_fields
+from pipeline.schema import column, feature_fields
 from pipeline.tokenizers.base import Tokenizer
 from pipeline.tokenizers.text import TextConfig
 
@@ -43,7 +47,10 @@ class Feature:
     token_dtype: str
     weights_sha256: str | None
     identity: dict[str, Any]
-    """All that decides the values, in plain values; not where or how fast they are computed."""
+    """All that decides the values, in plain values, less the keys that are at their default; not where or how fast they
+    are computed (`pipeline.identity`)."""
+    full_identity: dict[str, Any]
+    """The same with these keys."""
 
     @property
     def fingerprint(self) -> str:
@@ -155,17 +162,20 @@ def _bind(name: str, feature: FeatureConfig, config: PipelineConfig) -> Feature:
     if tokens == "auto":
         tokens = "float32" if spec.native_dtype == "bfloat16" else "float16"
     with_embedding = "embedding" in feature.emit
+    space = head.space if with_embedding else spec.space
+    identity = partial(_identity, feature, config, checkpoint, weights, space)
     return Feature(
         name=name,
         config=feature,
         checkpoint=checkpoint,
         spec=spec,
         dim=head.dim if with_embedding else None,
-        space=head.space if with_embedding else spec.space,
+        space=space,
         normalized=head.normalized if with_embedding else spec.normalized,
         token_dtype=tokens,
         weights_sha256=weights,
-        identity=_identity(feature, config, checkpoint, weights, head.space if with_embedding else spec.space),
+        identity=identity(without_defaults),
+        full_identity=identity(_all_keys),
     )
 
 
@@ -187,7 +197,9 @@ def _blamed(checkpoint: Checkpoint | None, where: str) -> Iterator[None]:
         ) from error
 
 
-def _cut(feature: FeatureConfig, config: PipelineConfig) -> dict[str, Any] | None:
+def _cut(
+    feature: FeatureConfig, config: PipelineConfig, dump: Callable[[BaseModel], dict[str, Any]]
+) -> dict[str, Any] | None:
     """What cuts the texts that this feature reads, where another feature's tokenizer does."""
     name = config.text_windows()
     if feature.modality != "text" or name is None or config.features[name] is feature:
@@ -197,7 +209,7 @@ def _cut(feature: FeatureConfig, config: PipelineConfig) -> dict[str, Any] | Non
     assert isinstance(tokenizer, TextConfig), "only texts are cut by tokens"
     named: str = getattr(cutter.encoder, "checkpoint", None) or tokenizer.checkpoint or ""
     revision: str | None = getattr(cutter.encoder, "revision", None) or tokenizer.revision
-    values = tokenizer.model_dump(mode="json", exclude={"checkpoint", "revision"})
+    values = {key: value for key, value in dump(tokenizer).items() if key not in ("checkpoint", "revision")}
     path = named if os.path.isdir(named) else resolve(named, revision, f"features.{name}").path
     return {**values, "preprocessing": Checkpoint(path, named, revision, "").preprocessing_sha256()}
 
@@ -224,36 +236,46 @@ def _check_decoder(config: PipelineConfig) -> None:
 
 
 def _identity(
-    feature: FeatureConfig, config: PipelineConfig, checkpoint: Checkpoint | None, weights: str | None, space: str
+    feature: FeatureConfig,
+    config: PipelineConfig,
+    checkpoint: Checkpoint | None,
+    weights: str | None,
+    space: str,
+    dump: Callable[[BaseModel], dict[str, Any]],
 ) -> dict[str, Any]:
-    values = feature.model_dump(mode="json", exclude={"pool"})
+    """All that decides the values. ``dump``: makes plain values of a section."""
+    values = dump(feature)
+    values.pop("pool", None)
     for runtime in ("device", "batch_size", "batch_s", "batch_tokens", "max_s", "checkpoint", "revision"):
         values["encoder"].pop(runtime, None)
-    if not values["encoder"].get("compile"):  # earlier datasets do not name it
-        values["encoder"].pop("compile", None)
     # A file counts by its content, wherever it lies.
-    if path := values["head"].get("weights"):
+    if path := values.get("head", {}).get("weights"):
         values["head"]["weights"] = file_sha256(path)
     if name := values["tokenizer"].get("checkpoint"):
-        revision = values["tokenizer"].pop("revision")
+        revision = values["tokenizer"].pop("revision", None)
         path = name if os.path.isdir(name) else resolve(name, revision, "tokenizer.checkpoint").path
         values["tokenizer"]["checkpoint"] = Checkpoint(path, name, revision, "").preprocessing_sha256()
+    window = dump(config.window)
+    window.pop("max_windows", None)
+    decoders = dump(config.decoders)
+    decoders.pop("limits", None)
     return {
-        "contract": CONTRACT,
+        "decoding": identities.REVISIONS[feature.modality],
         "feature": values,
         "space": space,
         "weights": weights,
         "preprocessing": checkpoint.preprocessing_sha256() if checkpoint else None,
-        "window": config.window.model_dump(mode="json", exclude={"max_windows"}),
-        "cut": _cut(feature, config),
-        "decoders": _without_bounds(config.decoders.model_dump(mode="json", exclude={"limits"})),
+        "window": window,
+        "cut": _cut(feature, config, dump),
+        "decoders": _without_bounds(decoders),
     }
 
 
 def _without_bounds(values: dict[str, Any]) -> dict[str, Any]:
-    """``values`` without what is ``max_...``, a bound, which decides whether there is a value and never which; and
-    without scaling that is off, which earlier datasets do not name."""
+    """``values`` without what is ``max_...``: a bound decides whether there is a value and never which."""
     plain = {name: value for name, value in values.items() if not name.startswith("max_")}
-    if plain.get("shorter_edge", ...) is None:
-        del plain["shorter_edge"]
     return {name: _without_bounds(value) if isinstance(value, dict) else value for name, value in plain.items()}
+
+
+def _all_keys(section: BaseModel) -> dict[str, Any]:
+    return section.model_dump(mode="json")

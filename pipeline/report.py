@@ -70,6 +70,7 @@ def build(
         "samples": plan.samples,
         "samples_by_class": asdict(plan.difference.counts),
         "samples_unused": plan.unused,
+        "warnings": list(plan.warnings),
         "windows_empty": written.rows_empty,
         "rows_planned": rows,
         "rows_written": written.rows_written,
@@ -147,6 +148,7 @@ def _parts(report: dict[str, Any]) -> list[RenderableType]:
     if report["failures_by_kind"]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in report["failures_by_kind"].items())
         lines.append(f"failures: {kinds}")
+    lines.extend(f"warning: {one}" for one in report["warnings"])
     return [features, "", *lines]
 
 
@@ -180,6 +182,8 @@ def show_plan(prepared: Prepared, plan: Plan, console: Console) -> None:
     console.print(f"{plan.samples} samples to extract (files: {files or 'none'})")
     if plan.unused:
         console.print(f"{plan.unused} listed samples hold nothing that a feature reads")
+    for one in plan.warnings:
+        console.print(f"warning: {one}")
     length = config.window.length_s
     console.print(
         f"windows: {'the whole sample' if length is None else f'{length:g} s'}; output: {config.output.path}",

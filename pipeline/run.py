@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any, TextIO
 
-from pipeline import cluster, graph, snapshots, sources, state, storage
+from pipeline import cluster, graph, identity, snapshots, sources, state, storage
 from pipeline import config as configs
 from pipeline import features as binding
 from pipeline import plan as planning
@@ -28,7 +28,7 @@ from pipeline.isolation import Template
 from pipeline.lease import Lease
 from pipeline.plan import Plan, Prepared, wanted
 from pipeline.progress import MemoryMeter, Progress, quiet
-from pipeline.schema import FIXED
+from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.shards import Written
 from pipeline.snapshots import File, Snapshot
 from pipeline.stages.carry import Carry
@@ -84,9 +84,11 @@ def preview(prepared: Prepared, retry_failures: bool = False) -> Plan:
     """
     config, root = prepared.config, _root(prepared.config)
     base = snapshots.newest(root)
-    _check_identities(prepared, base)
+    warnings = _check_identities(prepared, base)
     stored = state.of_snapshot(root, base, _retry(prepared, base, retry_failures)) if base else iter(())
-    return planning.make(config, stored, _barred(config, base), None)
+    plan = planning.make(config, stored, _barred(config, base), None)
+    plan.warnings.extend(warnings)
+    return plan
 
 
 def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool = False) -> dict[str, Any]:
@@ -105,11 +107,16 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
     folder = f"_runs/{run_id}"
     with quiet() as terminal, Transaction(root, "extract", run_id) as transaction, _ended_if_lost(transaction.lease):
         base, place = transaction.base, transaction.folder
-        _check_identities(prepared, base)
+        warnings = _check_identities(prepared, base)
         barred = _barred(config, base)
         roots = sources.build(config.source).allowed_roots().plain()
-        work = {**_identities(prepared), "forgotten": sorted(barred), "allowed_roots": list(roots)}
-        transaction.adopt(configs.digest(work))
+        fixed = {"forgotten": sorted(barred), "allowed_roots": list(roots)}
+        ours, before = _identities(prepared), _identities_of_contract_1(prepared)
+        fitting = transaction.adopt(configs.digest({**ours, **fixed}), earlier := configs.digest({**before, **fixed}))
+        # what a version was begun with is what it is made with: of contract 1, or by an older revision
+        stored = (base.identities if base else None) or (before if earlier in fitting else ours)
+        if base is None:
+            warnings = _revised(prepared.features, stored["features"])
         carry = _carry(prepared) if base is None else None
         held = chain(
             state.of_snapshot(root, base, _retry(prepared, base, retry_failures)) if base else (),
@@ -117,6 +124,7 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
             state.to_carry(carry.root, carry.snapshot) if carry else (),
         )
         plan = planning.make(config, held, barred, place.url(f"{folder}/plan"), root)
+        plan.warnings.extend(warnings)
         place.publish(f"{folder}/config.json", config.model_dump_json(indent=1).encode())
         with MemoryMeter() as memory:
             written, first_row_at = _compute(prepared, plan, carry, run_id, terminal if show_progress else None)
@@ -139,8 +147,8 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
             )
         }
         changed = any(added.values()) or plan.difference.drops or transaction.killed or transaction.discarded
-        if changed or base is None:
-            following = transaction.next_snapshot(_identities(prepared), plan.difference.drops, added, barred, roots)
+        if changed or base is None or base.contract < CONTRACT:
+            following = transaction.next_snapshot(stored, plan.difference.drops, added, barred, roots)
             report["snapshot"] = following.number
             place.publish(f"{folder}/report.json", json.dumps(report, indent=1).encode())
             if base is None:
@@ -192,8 +200,14 @@ def _carry(prepared: Prepared) -> Carry | None:
     read = frozenset(one for one in wanted(prepared.config) if one in named)
     if named - read:
         return None  # it cut its windows by files that are not opened any more
-    same = tuple(f for f in prepared.features if theirs.get(f.name) == json.loads(json.dumps(f.identity)))
+    same = tuple(one for one in prepared.features if one.name in theirs and _same_values(one, theirs[one.name]))
     return Carry(root, old, same, read) if same else None
+
+
+def _same_values(feature: Feature, stored: dict[str, Any]) -> bool:
+    """Whether a feature that was made by ``stored`` has the values that this one would have."""
+    same_revision = identity.revision(stored) == identity.revision(feature.identity)
+    return same_revision and not identity.of_feature(stored, feature.identity, feature.full_identity)
 
 
 def _compute(
@@ -246,15 +260,29 @@ def _identities(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _check_identities(prepared: Prepared, base: Snapshot | None) -> None:
-    """Raises ``ConfigError`` if the dataset's features have other values than the config's."""
+def _identities_of_contract_1(prepared: Prepared) -> dict[str, Any]:
+    """The same as the first contract stored it."""
+    features = {one.name: identity.as_in_contract_1(one.full_identity) for one in prepared.features}
+    return {**_identities(prepared), "features": features}
+
+
+def _check_identities(prepared: Prepared, base: Snapshot | None) -> list[str]:
+    """Raises ``ConfigError`` if the dataset's features have other values than the config's.
+
+    Returns:
+        warnings: columns that are as an older revision of decoding made them.
+    """
     if base is None or not base.identities:
-        return
-    found = [
-        f"{section}.{name} {how}"
-        for section, ours in _identities(prepared).items()
-        for name, how in _differences(base.identities.get(section, {}), json.loads(json.dumps(ours)))
-    ]
+        return []
+    ours, stored = _identities(prepared), base.identities
+    features, there = {one.name: one for one in prepared.features}, stored.get("features", {})
+    found = [f"features.{name} is not in the config" for name in there if name not in features]
+    for name, one in features.items():
+        differing = identity.of_feature(there[name], one.identity, one.full_identity) if name in there else []
+        found += [f"features.{name}.{path} {how}" for path, how in differing]
+        found += [] if name in there else [f"features.{name} is not in the dataset"]
+    passthrough = identity.differences(stored.get("passthrough", {}), ours["passthrough"], ours["passthrough"])
+    found += [f"passthrough.{path} {how}" for path, how in passthrough]
     if found:
         version, more = prepared.config.output.version, f" (and {len(found) - 1} more)" if found[1:] else ""
         raise ConfigError(
@@ -262,18 +290,22 @@ def _check_identities(prepared: Prepared, base: Snapshot | None) -> None:
             f"it is not what version {version!r} of the dataset was made with: {found[0]}{more}",
             "keep the config as it was, or extract beside it with --new-version",
         )
+    return _revised(prepared.features, there)
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(path of names, what it is there and here) of every value that differs."""
-    for name in dict.fromkeys([*there, *here]):
-        old, new = there.get(name), here.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from ((f"{name}.{below}", how) for below, how in _differences(old, new))
-        elif name not in there or name not in here:
-            yield name, "is not in the config" if name in there else "is not in the dataset"
-        elif old != new:
-            yield name, f"is {old!r} there, {new!r} here"
+def _revised(features: tuple[Feature, ...], stored: dict[str, dict[str, Any]]) -> list[str]:
+    """A line per medium whose rules of decoding are others than those of the dataset."""
+    columns: dict[tuple[str, int, int], list[str]] = {}
+    for one in features:
+        there, here = identity.revision(stored[one.name]), identity.revision(one.identity)
+        if there != here:
+            names = [field.name for field in one.fields()]
+            columns.setdefault((one.modality, there, here), []).extend(names)
+    return [
+        f"{', '.join(names)}: rows that are there were made by revision {there} of decoding {medium}, new ones by "
+        f"{here} (docs/decisions/0014-revisions-of-decoding.md); --new-version computes all of them again"
+        for (medium, there, here), names in columns.items()
+    ]
 
 
 def _check_output(config: PipelineConfig) -> None:

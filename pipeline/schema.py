@@ -6,8 +6,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-CONTRACT = 1
-"""Raised when a column changes its meaning."""
+CONTRACT = 2
+"""Raised when an older reader would misread a dataset. 2: `_failures/`, whose underscore hides it from others."""
 
 Emit = Literal["embedding", "tokens", "prefix_tokens", "token_ids"]
 

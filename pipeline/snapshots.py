@@ -28,13 +28,16 @@ from pipeline.schema import CONTRACT
 from pipeline.strict_json import Value
 
 SUPERSEDED = "_superseded"
-FOLDERS = ("data", "failures", "_empty")
+FOLDERS = ("data", "_failures", "_empty")
 """Where live files are: rows, failures, windows that hold nothing. Files lie in one of them, or in the one of the same
 name below ``_runs/<run_id>/pending`` or `SUPERSEDED`, and nowhere else."""
+RENAMED = {"_failures": "failures"}
+"""What contract 1 called a folder. Its snapshots name files there; the next commit moves them."""
+FOLDERS_ON_DISK = (*FOLDERS, *RENAMED.values())
 Kind = Literal["extract", "compact", "rollback", "forget", "vacuum"]
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{4,32}")
 """A run's name, and that of its folder below ``_runs``."""
-_FILE = re.compile(rf"({'|'.join(FOLDERS)})/({RUN_ID.pattern})-[A-Za-z0-9-]{{1,64}}\.parquet")
+_FILE = re.compile(rf"({'|'.join(FOLDERS_ON_DISK)})/({RUN_ID.pattern})-[A-Za-z0-9-]{{1,64}}\.parquet")
 _PENDING = re.compile(rf"_runs/(?:{RUN_ID.pattern})/pending/(.+)")
 _NUMBER = re.compile(r"([0-9]{8,15})\.json")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -52,7 +55,8 @@ class File:
     """One Parquet file of a snapshot."""
 
     path: str
-    """Relative to the version's folder; where it lies once all moves are done."""
+    """Relative to the version's folder; where it lies once all moves are done. In one of `FOLDERS`, also where a
+    snapshot of contract 1 calls that folder otherwise."""
     rows: int
     bytes: int
     sha256: str
@@ -67,7 +71,9 @@ class File:
 
     def places(self) -> tuple[str, ...]:
         """Where to look for it, in this order, at any time."""
-        return (self.path, *([self.pending] if self.pending else []), f"{SUPERSEDED}/{self.path}")
+        pending = [self.pending] if self.pending else []
+        paths = dict.fromkeys((self.path, contract_1_path(self.path)))
+        return tuple(dict.fromkeys([self.path, *pending, *paths, *(f"{SUPERSEDED}/{path}" for path in paths)]))
 
     def without(self, positions: Iterator[int] | set[int] | list[int]) -> File:
         """The same file with further rows deleted."""
@@ -183,10 +189,22 @@ class Snapshot:
         )
 
 
+def current_path(path: str) -> str:
+    """Returns the path of a file that contract 1 may have named, as it is today."""
+    folder, slash, name = path.partition("/")
+    return f"{next((now for now, then in RENAMED.items() if then == folder), folder)}{slash}{name}"
+
+
+def contract_1_path(path: str) -> str:
+    """Returns the path that contract 1 had for a file."""
+    folder, slash, name = path.partition("/")
+    return f"{RENAMED.get(folder, folder)}{slash}{name}"
+
+
 def file_path(value: Value, folder: str | None = None) -> str:
     """Where a file lies for good: ``<folder>/<run_id>-<...>.parquet``. Raises ``ConfigError`` for any other path."""
     allowed = f"a file of a run in {folder or ' or '.join(FOLDERS)}"
-    path = value.string(_FILE, allowed)
+    path = current_path(value.string(_FILE, allowed))
     if folder is not None and not path.startswith(f"{folder}/"):
         value.fail(allowed)
     return path
@@ -202,7 +220,9 @@ def _pending(value: Value, path: str) -> str | None:
     if value.value is None:
         return None
     place = value.string()
-    if place != f"{SUPERSEDED}/{path}" and not ((match := _PENDING.fullmatch(place)) and match[1] == path):
+    match = _PENDING.fullmatch(place)
+    below = match[1] if match else place.removeprefix(f"{SUPERSEDED}/")
+    if below == place or current_path(below) != path:
         value.fail(f"{path} of a run's pending files or of {SUPERSEDED}")
     return place
 
@@ -297,21 +317,31 @@ def following(
 
 
 def settle(root: str, snapshot: Snapshot) -> None:
-    """Do the moves that ``snapshot``, the newest, asks for; done ones are passed over."""
+    """Do the moves that ``snapshot``, the newest, asks for; done ones are passed over.
+
+    A snapshot of a later contract than 1 also moves its files out of the folders that contract 1 named.
+    """
     place = DatasetFolder(root)
-    present = {f"{folder}/{name}" for folder in FOLDERS for name in place.list_files(folder, ".parquet")}
+    present = {f"{folder}/{name}" for folder in FOLDERS_ON_DISK for name in place.list_files(folder, ".parquet")}
     for one in snapshot.files():
-        if one.pending and one.path not in present:
-            place.move(one.pending, one.path)
+        before = contract_1_path(one.path)
+        target = before if snapshot.contract == 1 else one.path
+        if target in present:
+            continue
+        if before in present:
+            place.move(before, target)
+        elif one.pending:
+            place.move(one.pending, target)
     for path in snapshot.retired:
-        if path in present:
-            place.move(path, f"{SUPERSEDED}/{path}")
+        for there in dict.fromkeys((path, contract_1_path(path))):
+            if there in present:
+                place.move(there, f"{SUPERSEDED}/{there}")
 
 
 def find(root: str, file: File) -> str:
     """Where ``file`` lies now, below ``root``. Raises ``FileNotFoundError`` if it lies nowhere."""
     folder = DatasetFolder(root)
-    for place in file.places():
+    for place in file.places() * 2:  # it may be moved while it is looked for
         if folder.is_file(place):
             return place
     raise FileNotFoundError(folder.url(file.path))

@@ -106,7 +106,8 @@ def killed_run(root: str, run_id: str) -> Killed:
         for what, key, place in zip((ROW, FAILURE, EMPTY), ("shards", "failures", "empty"), FOLDERS, strict=True):
             for one in record.member(key).items():
                 file = File.of(one, place)
-                if file.pending not in (None, f"_runs/{run_id}/pending/{file.path}"):
+                paths = file.path, snapshots.contract_1_path(file.path)
+                if file.pending not in (None, *(f"_runs/{run_id}/pending/{path}" for path in paths)):
                     one.member("pending").fail("the run's own")
                 found.files.append((what, file))
     return found

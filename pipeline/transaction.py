@@ -26,7 +26,7 @@ from pipeline.errors import StorageError, TesseraError
 from pipeline.folder import DatasetFolder
 from pipeline.lease import TTL_S, Lease
 from pipeline.local_files import RefusedFile
-from pipeline.snapshots import FOLDERS, RUN_ID, File, Kind, Snapshot
+from pipeline.snapshots import FOLDERS_ON_DISK, RUN_ID, File, Kind, Snapshot, current_path
 from pipeline.state import Killed
 
 _OPEN = "_running"
@@ -71,14 +71,22 @@ class Transaction:
     def number(self) -> int:
         return self.base.number if self.base else 0
 
-    def adopt(self, identity: str) -> None:
-        """Find what killed runs left that fits: the same base, the same ``identity``. Then announce this run."""
+    def adopt(self, identity: str, *earlier: str) -> set[str]:
+        """Find what killed runs left that fits: the same base, the same ``identity`` or one of ``earlier``, which are
+        the same in the words of an older Tessera. Then announce this run.
+
+        Returns:
+            the identities of the runs that fit.
+        """
+        fitting = set()
         for run_id, opened in sorted(self._interrupted()):  # by time
-            if opened["base"] == self.number and opened["identity"] == identity:
+            if opened["base"] == self.number and opened["identity"] in (identity, *earlier):
                 self.killed.append(state.killed_run(self.root, run_id))
+                fitting.add(opened["identity"])
             else:
                 self.discarded.append(run_id)
         self._announce(self.run_id, identity)
+        return fitting
 
     def refuse_interrupted(self) -> None:
         """Raises ``TesseraError`` if a run was killed and may be continued: a commit would make its work worthless."""
@@ -142,13 +150,13 @@ class Transaction:
         last. What a later snapshot names it has from one that is there, or from a run that goes on.
         """
         named = {one.path for one in (self.base.files() if self.base else ())}
-        found = [(f, n) for f in FOLDERS for n in self.folder.list_files(f)]
+        found = [f"{folder}/{name}" for folder in FOLDERS_ON_DISK for name in self.folder.list_files(folder)]
         going_on = {*self._announced()}
         left = []
-        for folder, name in found:
-            ours = _OURS.fullmatch(name)
-            if ours and ours[1] not in going_on and f"{folder}/{name}" not in named:
-                left.append(f"{folder}/{name}")
+        for path in found:
+            ours = _OURS.fullmatch(path.rpartition("/")[2])
+            if ours and ours[1] not in going_on and current_path(path) not in named:
+                left.append(path)
         if not left:
             return
         for number in snapshots.numbers(self.root):
@@ -157,7 +165,7 @@ class Transaction:
             except FileNotFoundError:  # vacuumed in this moment, with what only it named
                 continue
         for path in left:
-            if path not in named:
+            if current_path(path) not in named:
                 self.folder.remove(path)
 
     def files(self) -> list[tuple[int, File]]:

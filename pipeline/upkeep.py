@@ -24,12 +24,12 @@ from pipeline.folder import DatasetFolder, check_version
 from pipeline.local_files import RefusedFile
 from pipeline.reading import Reading, check_columns, live_rows, open_shard
 from pipeline.sinks.shards import RowFiles
-from pipeline.snapshots import FOLDERS, SUPERSEDED, File, Snapshot
+from pipeline.snapshots import FOLDERS_ON_DISK, SUPERSEDED, File, Snapshot, current_path
 from pipeline.transaction import Transaction
 
 _SMALL = 0.25
 """A shard of less than this share of ``shard_bytes`` is merged with others."""
-_FOLDER = {ROW: "data", FAILURE: "failures", EMPTY: "_empty"}
+_FOLDER = {ROW: "data", FAILURE: "_failures", EMPTY: "_empty"}
 _FIELDS = {ROW: schemas.FIXED, FAILURE: schemas.FAILURES, EMPTY: schemas.EMPTY}
 _LEAST_BYTES = 1024
 """Of a shard."""
@@ -217,9 +217,9 @@ def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[D
                 until = old.created
             files = [
                 f"{SUPERSEDED}/{folder}/{file}"
-                for folder in FOLDERS
+                for folder in FOLDERS_ON_DISK
                 for file in transaction.folder.list_files(f"{SUPERSEDED}/{folder}")
-                if f"{folder}/{file}" not in kept
+                if current_path(f"{folder}/{file}") not in kept
             ]
             leftovers, freed = transaction.leftovers(), 0
             if old_numbers or files or leftovers:
@@ -367,7 +367,7 @@ def _at_hand(root: str, file: File) -> File:
         place = snapshots.find(root, file)
     except FileNotFoundError as error:
         raise ConfigError("--to", f"{file.path} is gone: it was vacuumed", "a later snapshot") from error
-    return replace(file, pending=None if place == file.path else place)
+    return replace(file, pending=None if place in (file.path, snapshots.contract_1_path(file.path)) else place)
 
 
 def _committed(

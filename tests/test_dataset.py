@@ -197,8 +197,8 @@ def test_no_dataset(tmp_path: Path) -> None:
         datasets.open("nosuchscheme://x")
     root = write(str(tmp_path / "v1"))
     commit = tmp_path / "v1" / "_snapshots" / "00000001.json"
-    commit.write_text(commit.read_text().replace('"contract": 1', '"contract": 2'))
-    with pytest.raises(ConfigError, match=r"path: .*contract 2, this reader knows 1"):
+    commit.write_text(commit.read_text().replace('"contract": 1', '"contract": 3'))
+    with pytest.raises(ConfigError, match=r"path: .*contract 3, this reader knows 2"):
         datasets.open(root)
     commit.write_text("{broken")
     with pytest.raises(ConfigError, match=r"path: .*00000001\.json' is not JSON .*; restore the file"):

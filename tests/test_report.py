@@ -24,7 +24,7 @@ PROMISED = {
 }
 FURTHER = {
     *("run_id", "output", "version", "samples_by_class", "samples_unused", "windows_empty", "rows_with_failures"),
-    *("failures_by_stage", "seconds", "shards"),
+    *("failures_by_stage", "seconds", "shards", "warnings"),
 }
 RAW = {"kind": "raw"}
 FEATURES: dict[str, Any] = {

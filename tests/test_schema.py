@@ -30,7 +30,7 @@ def test_columns_of_every_row() -> None:
         *("row_written", "run_id"),
     ]
     assert [field.name for field in FAILURES if field.nullable] == ["feature", "uri"]
-    assert CONTRACT == 1
+    assert CONTRACT == 2
     assert len(set(METERS)) == len(METERS)
 
 

@@ -95,5 +95,5 @@ def test_versions(tmp_path: Path) -> None:
 def test_a_newer_contract_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "_snapshots/00000001.json")
     (tmp_path / "_snapshots/00000001.json").write_text('{"contract": 99}')
-    with pytest.raises(ConfigError, match="of contract 99, this reader knows 1; update tessera"):
+    with pytest.raises(ConfigError, match="of contract 99, this reader knows 2; update tessera"):
         snapshots.newest(str(tmp_path))

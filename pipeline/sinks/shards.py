@@ -165,7 +165,7 @@ class ShardWriter:
         for replaces, failures in self.failures.items():
             if failures:
                 table = pa.Table.from_pylist(failures, schema=FAILURES.with_metadata(metadata))
-                self.done.failure_shards.append(self._publish(table, "failures", replaces))
+                self.done.failure_shards.append(self._publish(table, "_failures", replaces))
         if self.empty:
             self.done.empty_shards.append(self._publish(pa.concat_tables(self.empty), "_empty", False))
         if self.done.rows:

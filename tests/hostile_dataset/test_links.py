@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(120)
 
 LINKED = (
     "data",
-    "failures",
+    "_failures",
     "_empty",
     "_snapshots",
     "_leases",

@@ -144,12 +144,12 @@ def test_rows_that_replace_others_wait_for_the_commit(tmp_path: Path) -> None:
     assert places == {
         "data/r-000000-000.parquet": None,
         "data/r-000000-000-r.parquet": "_runs/r/pending/data/r-000000-000-r.parquet",
-        "failures/r-000000.parquet": None,
-        "failures/r-000000-r.parquet": "_runs/r/pending/failures/r-000000-r.parquet",
+        "_failures/r-000000.parquet": None,
+        "_failures/r-000000-r.parquet": "_runs/r/pending/_failures/r-000000-r.parquet",
     }
     ids = [pq.read_table(tmp_path / (pending or path))["sample_id"].to_pylist() for path, pending in places.items()]
     assert ids == [["new"], ["old"], ["bad"], ["worse"]]
-    failure = pq.read_table(tmp_path / "_runs/r/pending/failures/r-000000-r.parquet").to_pylist()[0]
+    failure = pq.read_table(tmp_path / "_runs/r/pending/_failures/r-000000-r.parquet").to_pylist()[0]
     assert (failure["attempts"], failure["source_version"]) == (3, "v")
 
 
