@@ -69,6 +69,8 @@ class StoreConfig(_Section):
     embedding: Literal["float32", "float16"] = "float32"
     tokens: Literal["auto", "float32", "float16"] = "auto"
     """``auto``: float16, but float32 where the model is native bfloat16."""
+    layout: Literal["list", "fixed"] = "list"
+    """Of embeddings: lists, which every reader of Parquet reads; or lists of a fixed size, see docs/reading.md."""
 
 
 class FeatureConfig(_Section):
@@ -101,11 +103,14 @@ class OutputConfig(_Section):
     shard_bytes: int = Field(default=256 << 20, ge=1 << 10)
     """A shard is closed once it holds this much (bytes as written)."""
     row_group_bytes: int = Field(default=32 << 20, ge=1 << 10)
-    """A row group is closed once it holds this much (bytes in memory)."""
+    """A row group is closed before it holds more (bytes in memory), but for one row."""
+    row_group_rows: int = Field(default=1000, ge=1)
+    """And once it has this many rows."""
 
 
 class FailureConfig(_Section):
-    """The budget: past it a run ends with exit code 3. What was written stays valid."""
+    """The budget: past it a run ends with exit code 3. What was written stays valid. Rows that are tried again do not
+    count."""
 
     max_fraction: float = Field(default=0.05, ge=0, le=1)
     """Rows with a failed feature / rows."""
@@ -113,6 +118,8 @@ class FailureConfig(_Section):
     """``max_fraction`` is not judged on fewer rows."""
     max_rows: int | None = Field(default=None, ge=0)
     """Rows with a failed feature, at most."""
+    allow_all: bool = False
+    """True: it is no error by itself that all of five or more new rows fail, or half of twenty or more."""
     max_attempts: int = Field(default=3, ge=1)
     """Runs that try a transient failure (``io``, ``memory``, ``missing``, an encoder's ``crash``)."""
 

@@ -19,6 +19,7 @@ FailureKind = Literal[
     "limit",  # over a declared limit (pixels, bytes, seconds)
     "missing",  # the file is not there
     "forbidden",  # the file lies outside of what the source allows
+    "invalid",  # a row of the manifest that names no sample
     "io",  # reading failed; another attempt may work
     "nan",  # the encoder returned NaN or infinity
     "overflow",  # a value does not fit the storage dtype

@@ -80,6 +80,7 @@ class Feature:
             self.config.store.embedding,
             self.token_dtype,
             self.timed,
+            self.dim or -1 if self.config.store.layout == "fixed" else -1,
         )
 
     def tokenizer(self) -> Tokenizer:

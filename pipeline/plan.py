@@ -40,6 +40,8 @@ class Plan:
     """Files of the samples to extract."""
     unused: int = 0
     """Listed samples that hold nothing any feature reads."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Listed files that cannot be samples: reason -> how many."""
     warnings: list[str] = field(default_factory=list)
     """What a person should know that is no error, a line each."""
 
@@ -74,8 +76,9 @@ def roles_to_open(modalities: set[Modality]) -> tuple[str, ...]:
 
 
 def readable(listing: pa.Table, modalities: set[Modality]) -> pa.Table:
-    """The samples of ``listing`` that hold something of ``modalities``, as far as their names tell."""
-    kept = pa.array([False] * len(listing))
+    """The samples of ``listing`` that hold something of ``modalities``, as far as their names tell; and rows that name
+    no sample, which become failures."""
+    kept = pc.is_valid(listing["refused"])
     for role in roles_to_open(modalities):
         kept = pc.or_(kept, pc.is_valid(listing[f"{role}_uri"]))
     if "text" in modalities:
@@ -121,6 +124,7 @@ def make(
         )
     except Twice as error:
         raise source.twice(error.args[0]) from error
+    plan.left_out = dict(source.left_out)
     return plan
 
 

@@ -21,10 +21,12 @@ LISTING = pa.schema(
         *(pa.field(f"{role}_uri", pa.string()) for role in ROLES),
         pa.field("inline_text", pa.string()),
         pa.field("forbidden", pa.bool_()),
+        pa.field("refused", pa.string()),
     ]
 )
 """What a source lists: one row per sample; passthrough columns follow under their own names. ``forbidden``: true where
-a file of it lies outside of what the source allows, as far as its text says; null for all others."""
+a file of it lies outside of what the source allows, as far as its text says; null for all others. ``refused``: why a
+row of a manifest names no sample (its place is the ``sample_id``), on one line without secrets; null for samples."""
 
 FIXED = pa.schema(
     [
@@ -77,12 +79,22 @@ def column(feature: str, part: str) -> str:
 
 
 def feature_fields(
-    feature: str, emit: tuple[str, ...], token_dim: int | None, embedding_dtype: str, token_dtype: str, timed: bool
+    feature: str,
+    emit: tuple[str, ...],
+    token_dim: int | None,
+    embedding_dtype: str,
+    token_dtype: str,
+    timed: bool,
+    fixed_dim: int = -1,
 ) -> list[pa.Field]:
-    """The columns of one feature, in their stored types."""
+    """The columns of one feature, in their stored types.
+
+    Args:
+        fixed_dim: of embeddings that are stored as lists of a fixed size; -1: as lists.
+    """
     fields = []
     if "embedding" in emit:
-        fields.append(pa.field(column(feature, "embedding"), pa.list_(STORED[embedding_dtype])))
+        fields.append(pa.field(column(feature, "embedding"), pa.list_(STORED[embedding_dtype], fixed_dim)))
     for part in ("tokens", "prefix_tokens"):
         if part in emit:
             assert token_dim is not None

@@ -42,6 +42,7 @@ def test_a_listing_has_a_uri_for_each_role() -> None:
         *(f"{role}_uri" for role in ROLES),
         "inline_text",
         "forbidden",
+        "refused",
     ]
 
 

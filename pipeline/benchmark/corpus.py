@@ -34,7 +34,7 @@ def draw(config: PipelineConfig, most: int) -> pa.Table:
     random = np.random.default_rng(_SEED)
     kept, lots = LISTING.empty_table(), np.zeros(0)
     for table in source.list():
-        table = table.filter(pc.invert(table["forbidden"].fill_null(False)))
+        table = table.filter(pc.and_(pc.invert(table["forbidden"].fill_null(False)), pc.is_null(table["refused"])))
         table = plan.readable(table.select(LISTING.names), plan.wanted(config))
         kept, lots = pa.concat_tables([kept, table]), np.concatenate([lots, random.random(len(table))])
         first = np.argsort(lots)[:most]

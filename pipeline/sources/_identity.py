@@ -60,12 +60,15 @@ def id_of(path: str) -> str:
 def version_of(files: Iterable[tuple[str, str, str]], inline: str | None, passthrough: Mapping[str, Any]) -> str:
     """sha256 (hex) over the sorted (role, relative uri, token) of all files, the inline text and passthrough values."""
     values = [sorted(files), inline, sorted(passthrough.items())]
-    text = json.dumps(values, default=_plain, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_ENCODER.encode(values).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
     return {type(value).__name__: value.hex() if isinstance(value, bytes) else str(value)}
+
+
+_ENCODER = json.JSONEncoder(default=_plain, separators=(",", ":"))
+"""`json.dumps` would make one for each row."""
 
 
 def local_token(status: os.stat_result) -> str:

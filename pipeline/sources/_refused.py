@@ -1,4 +1,5 @@
-"""Rows of a listing whose files lie outside of what the source allows, counted."""
+"""Counts the rows of a listing that cannot be used: their files lie outside of what the source allows, or they name no
+sample."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ class RefusedTally:
     """How many of the listed rows are refused, and the deepest folder that holds all refused files."""
 
     def __init__(self) -> None:
-        self.rows, self.refused = 0, 0
+        self.rows, self.refused, self.bad = 0, 0, 0
+        """Rows; those with a file outside; those that name no sample."""
+        self.first_bad: tuple[str, str] | None = None
+        """Of the first row that names no sample: the key of the source's config that it is about, and the reason."""
         self._common: list[str] | None = None
 
     def add(self, places: Sequence[str]) -> None:
@@ -23,6 +27,11 @@ class RefusedTally:
             steps = place.split("/")[:-1]
             both = zip(steps if self._common is None else self._common, steps, strict=False)
             self._common = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both)]
+
+    def add_bad(self, key: str, reason: str) -> None:
+        """One row that names no sample."""
+        self.bad += 1
+        self.first_bad = self.first_bad or (key, reason)
 
     @property
     def common_root(self) -> str | None:

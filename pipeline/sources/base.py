@@ -18,6 +18,10 @@ class Source(Protocol):
     """What the ids of samples begin with that were not listed, since their folder is a link that leads out of the
     root. Filled while `list` runs."""
 
+    left_out: dict[str, int]
+    """Files that were listed and cannot be samples: reason (``with '.' in their path``) -> how many. Filled while
+    `list` runs."""
+
     def check(self, where: str) -> None:
         """Raises ``ConfigError``: unreachable path, unreadable manifest, missing columns."""
         ...

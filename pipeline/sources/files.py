@@ -43,6 +43,8 @@ _FREE_WAYS, _MAX_WAYS = 10_000, 64
 """Folders are listed so often, and so often each, by links: links to folders of links would make ways without end."""
 _FORBIDDEN = "forbidden"
 """The token of a link that leads out of the folder."""
+_KEY_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"}
+"""Protocols whose paths are keys: there ``.`` and ``..`` are names like others, not this folder and the one above."""
 
 
 class _Place(NamedTuple):
@@ -98,6 +100,7 @@ class FilesSource:
         self.config = config
         self.where = "source"
         self.refused_folders: list[str] = []
+        self.left_out: dict[str, int] = {}
 
     def check(self, where: str) -> None:
         """Raises ``ConfigError``: unreachable, no file there, a glob that cannot be read."""
@@ -131,6 +134,7 @@ class FilesSource:
         rows: list[_Row] = []
         tally = RefusedTally()
         self.refused_folders.clear()
+        self.left_out.clear()
         odd: dict[str, str] = {}
         for files in self._folders():
             samples = list(self._samples(files, odd))
@@ -299,13 +303,18 @@ class FilesSource:
                         if visits > _FREE_WAYS + _MAX_WAYS * len(entered):
                             raise self._too_many_ways(visits, len(entered))
                         folders.append((f"{path}/", above | {own}))
-                elif stat.S_ISREG(status.st_mode) and self._wanted(path):
-                    files.append((path, local_token(status)))
+                elif self._wanted(path):
+                    if stat.S_ISREG(status.st_mode):
+                        files.append((path, local_token(status)))
+                    else:
+                        self._leave_out("that are pipes, sockets or devices")
             yield files
             todo.extend(reversed(folders))
 
     def _remote(self, fs: Any, root: str) -> Iterator[_Files]:
         todo = [root]
+        protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
+        has_keys = not protocols.isdisjoint(_KEY_STORES)
         while todo:
             folder = todo.pop()
             try:
@@ -322,10 +331,12 @@ class FilesSource:
                     if name.rstrip("/") == folder:  # keys such as "a//b": their folder has no name to list it by
                         nameless = name.startswith(f"{folder}/")
                         files.extend(self._nameless(fs, root, folder) if nameless else [])
-                    elif self._enter(path.rstrip("/")):
+                    elif self._enter(path.rstrip("/")) or (has_keys and self._enter_to_count(path.rstrip("/"))):
                         folders.append(name.rstrip("/"))
                 elif path and not path.endswith("/") and self._wanted(path):
                     files.append((path, remote_token(entry)))
+                else:
+                    self._count_odd(path, entry)
             yield files
             todo.extend(reversed(folders))
 
@@ -333,8 +344,30 @@ class FilesSource:
         """Files below a folder whose name is empty."""
         for name, entry in retried(partial(fs.find, folder, detail=True)).items():
             path = name.removeprefix(root).removeprefix("/")
-            if name.startswith(f"{folder}//") and not name.endswith("/") and self._wanted(path):
+            if not name.startswith(f"{folder}//"):
+                continue
+            if not name.endswith("/") and self._wanted(path):
                 yield path, remote_token(entry)
+            else:
+                self._count_odd(path, entry)
+
+    def _enter_to_count(self, folder: str) -> bool:
+        """True for a folder of a key store with an odd name in its path, if without it files in it could be samples."""
+        if self._place.only is not None or not _is_odd(folder):
+            return False
+        plain = _without_odd_names(folder)
+        return not plain or self._enter(plain)
+
+    def _count_odd(self, path: str, entry: dict[str, Any]) -> None:
+        """Counts a key that is no sample, if it is only the odd names in its path that make it none."""
+        plain = _without_odd_names(path)
+        if not path or self._place.only is not None or not _is_odd(path):
+            return
+        if self._wanted(plain) if plain else not self._filters:
+            self._leave_out(_odd_part(path, entry.get("size")))
+
+    def _leave_out(self, reason: str) -> None:
+        self.left_out[reason] = self.left_out.get(reason, 0) + 1
 
     def _too_many_ways(self, ways: int, folders: int) -> ConfigError:
         return ConfigError(
@@ -368,6 +401,30 @@ def _place(url: str) -> _Place:
     folder = url[:cut] or "."
     root = os.path.abspath(storage.split(folder)[1]) if local else folder.rstrip("/")
     return _Place(root, Patterns([url[cut:]]), None)
+
+
+def _is_odd(path: str) -> bool:
+    """True for a key with an empty name, ``.`` or ``..`` in it."""
+    return not {"", ".", ".."}.isdisjoint(path.split("/"))
+
+
+def _without_odd_names(path: str) -> str:
+    return "/".join(name for name in path.split("/") if name not in ("", ".", ".."))
+
+
+def _odd_part(path: str, size: int | None) -> str:
+    """What is odd in ``path``, as the end of a sentence about files."""
+    names = path.split("/")
+    if names[-1] == "":
+        return (
+            "empty, with '/' at the end of their name (folder markers)"
+            if size == 0
+            else "with '/' at the end of their name"
+        )
+    for name in ("..", "."):
+        if name in names:
+            return f"with {name!r} in their path"
+    return "with an empty name in their path"
 
 
 def _table(rows: list[_Row]) -> pa.Table:

@@ -1,7 +1,13 @@
-"""A table of samples: Parquet, CSV, TSV or JSON lines, with a column for each modality."""
+"""A table of samples: Parquet, CSV, TSV or JSON lines, with a column for each modality.
+
+A row that names no sample (without an id, with a URI that is not allowed, broken) costs that row: it is listed with the
+reason, and becomes a failure.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import posixpath
 from collections.abc import Iterator
@@ -10,18 +16,41 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline import storage
-from pipeline.errors import ConfigError, NotAllowed, describe
+from pipeline.errors import ConfigError, NotAllowed, describe, one_line
 from pipeline.redaction import has_secret, is_url_with_secret
 from pipeline.roots import AllowedRoots
 from pipeline.schema import FIXED, LISTING, ROLES
 from pipeline.sources import _tables
-from pipeline.sources._identity import LISTING_ROWS, SCHEMES, scheme_of, stat_token, version_of
+from pipeline.sources._identity import LISTING_ROWS, SCHEMES, id_of, scheme_of, stat_token, version_of
 from pipeline.sources._refused import RefusedTally, check_roots
+from pipeline.sources._table_reader import Limits, Slice, TableReader, check_storable, is_string, plain, values
+from pipeline.sources._text_table import similar
 
 _Sections = list[tuple[str, str]]
+_Row = dict[str, Any]
+_Rows = list[_Row]
+"""Rows of ``LISTING``."""
+_BUCKET_SCHEMES = ("s3", "gs", "abfs")
+"""What follows these is a bucket or a container, and no file."""
+_MAX_SHOWN = 300
+"""Characters of a value in a reason."""
+_SECRET = "a URL with a password or a signature"
+
+
+class _BadRow(Exception):
+    """A row that names no sample.
+
+    Args:
+        key: the key of the source's config that it is about.
+        reason: what is wrong with it, as the rest of a sentence that begins with its place. Without secrets.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key, reason)
+        self.key, self.reason = key, reason
 
 
 class Columns(BaseModel):
@@ -63,9 +92,12 @@ class Config(BaseModel):
 
     kind: Literal["manifest"] = "manifest"
     path: str = Field(min_length=1)
-    """A file, local or any fsspec URL. CSV, TSV and JSON lines are read whole: give big ones as Parquet."""
+    """A file, or a folder of Parquet files, local or any fsspec URL. CSV, TSV and JSON lines are read whole: give big
+    ones as Parquet."""
     format: Literal["parquet", "csv", "tsv", "jsonl"] | None = None
     """null: by the extension."""
+    separator: str | None = None
+    """The character between the values of CSV and TSV. null: a comma, of TSV a tab."""
     columns: Columns
     passthrough: tuple[str, ...] = ()
     """Columns that are copied to every row of the dataset, in their own types; of CSV and TSV as strings, as they are
@@ -85,6 +117,13 @@ class Config(BaseModel):
     """Of all values that are read; of CSV, TSV and JSON lines, of the file once it is decompressed. null: 1 GiB; of
     Parquet, a hundred times the file where that is more."""
 
+    @field_validator("separator")
+    @classmethod
+    def _one_character(cls, separator: str | None) -> str | None:
+        if separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\r\n\0'):
+            raise NotAllowed(f"found {separator!r}", "one ASCII character, no quote and no line end, e.g. ';'")
+        return separator
+
     @model_validator(mode="after")
     def _roots_of_allowed_schemes(self) -> Config:
         for root in self.roots:
@@ -100,6 +139,7 @@ class ManifestSource:
         self.config = config
         self.where = "source"
         self.refused_folders: list[str] = []
+        self.left_out: dict[str, int] = {}
 
     def check(self, where: str) -> None:
         """Raises ``ConfigError``: unreachable, unreadable, columns missing or of a wrong type, clashing names."""
@@ -109,13 +149,12 @@ class ManifestSource:
         schema = self._manifest.schema
         for key, name in self._sections():
             if name not in schema.names:
-                some = ", ".join(schema.names[:50]) + (", …" if len(schema.names) > 50 else "")
-                raise ConfigError(f"{where}.{key}", f"no column {name!r} in the manifest", f"one of: {some}")
+                raise self._missing(f"{where}.{key}", name)
             if schema.names.count(name) > 1:
-                raise ConfigError(f"{where}.{key}", f"column {name!r} stands there twice", "rename one of them")
+                raise ConfigError(f"{where}.{key}", f"two columns have the name {name!r}", "rename one of them")
         for key, name in self.config.columns.strings().items():
-            kind = _tables.plain(schema.field(name).type)
-            if not (_tables.is_string(kind) or pa.types.is_null(kind) or (key == "id" and pa.types.is_integer(kind))):
+            kind = plain(schema.field(name).type)
+            if not (is_string(kind) or pa.types.is_null(kind) or (key == "id" and pa.types.is_integer(kind))):
                 raise ConfigError(f"{where}.columns.{key}", f"column {name!r} holds {kind}", "a column of strings")
         for name in self.config.passthrough:
             if name in {*FIXED.names, *LISTING.names}:
@@ -124,7 +163,16 @@ class ManifestSource:
                 )
             if self.config.passthrough.count(name) > 1:
                 raise ConfigError(f"{where}.passthrough", f"names {name!r} twice", "each column once")
-            _tables.check_storable(_tables.plain(schema.field(name).type), name, f"{where}.passthrough")
+            check_storable(plain(schema.field(name).type), name, f"{where}.passthrough")
+
+    def _missing(self, where: str, name: str) -> ConfigError:
+        explained = self._manifest.explain_missing(name)
+        if explained is not None:
+            return ConfigError(where, *explained)
+        names = self._manifest.schema.names
+        some = ", ".join(map(repr, names[:50])) + (", …" if len(names) > 50 else "")
+        meant = next((f" (did you mean {one!r}?)" for one in names if similar(one) == similar(name)), "")
+        return ConfigError(where, f"no column {name!r} in the manifest{meant}", f"one of: {some}")
 
     def allowed_roots(self) -> AllowedRoots:
         """The root and ``roots``."""
@@ -133,7 +181,7 @@ class ManifestSource:
     def passthrough(self) -> pa.Schema:
         """The columns as the manifest types them; dictionaries as their values."""
         schema = self._manifest.schema
-        return pa.schema([pa.field(name, _tables.plain(schema.field(name).type)) for name in self.config.passthrough])
+        return pa.schema([pa.field(name, plain(schema.field(name).type)) for name in self.config.passthrough])
 
     def lists(self, url: str) -> bool:
         """False: a manifest lists what its rows name, not what lies in a folder."""
@@ -143,43 +191,57 @@ class ManifestSource:
         """Tables of schema ``LISTING`` + ``passthrough()``, at most ``LISTING_ROWS`` rows each.
 
         Raises:
-            ConfigError: no row, an id missing, a scheme that is not allowed, no row whose files lie in the roots.
+            ConfigError: no row, or none that names a sample whose files lie in the roots.
         """
         passthrough, tally = self.passthrough(), RefusedTally()
-        for places, table in self._manifest.read([name for _, name in self._sections()], LISTING_ROWS):
-            extra = self._copied(table, passthrough)
-            names = dict.fromkeys(name for _, name in self._sections())
-            values = {name: _tables.values(table, name, f"{self.where}.path") for name in names}
-            rows = [
-                self._sample(place, {name: column[i] for name, column in values.items()}, tally)
-                for i, place in enumerate(places)
-            ]
+        for part in self._manifest.read([name for _, name in self._sections()], LISTING_ROWS):
+            rows = self._rows(part, tally)
             tally.rows += len(rows)
-            listing = pa.Table.from_pylist(rows, schema=LISTING)
-            for field, column in zip(extra.schema, extra.columns, strict=True):
-                listing = listing.append_column(field, column)
-            yield listing.take(pc.sort_indices(listing["sample_id"]))
-        if not tally.rows:
-            raise ConfigError(f"{self.where}.path", f"no row in {self.config.path!r}", "give a manifest with rows")
-        if tally.refused == tally.rows:
-            raise ConfigError(
-                f"{self.where}.roots",
-                f"all {tally.rows} rows name files outside of {self._root[0]!r}",
-                f"where they are meant to be read: roots: [{tally.common_root or 'FOLDER'!r}]",
-            )
+            listing = self._table(rows, tally)
+            order = pc.sort_indices(listing["sample_id"])
+            yield self._with_copied(listing.take(order), order, part.table, passthrough)
+        self._check_tally(tally)
 
     def twice(self, sample_id: str) -> ConfigError:
         """Reads the manifest again for the places of an id."""
         found: list[str] = []
-        for places, table in self._manifest.read([name for _, name in self._sections()], LISTING_ROWS):
-            columns = {name: _tables.values(table, name, f"{self.where}.path") for name in table.column_names}
-            rows = ({name: column[i] for name, column in columns.items()} for i in range(len(table)))
-            named = ((place, self._sample(place, row, None)) for place, row in zip(places, rows, strict=True))
-            found += [place for place, sample in named if sample["sample_id"] == sample_id]
+        for part in self._manifest.read([name for _, name in self._sections()], LISTING_ROWS):
+            rows = self._rows(part, RefusedTally())
+            found += [_place(part, i) for i, row in enumerate(rows) if row["sample_id"] == sample_id]
             if len(found) > 1:
                 break
         where = f"{self.where}.{'columns.id' if self.config.columns.id else 'columns'}"
-        return ConfigError(where, f"id {sample_id!r} stands in {' and in '.join(found[:2])}", "ids must differ")
+        return ConfigError(where, f"id {sample_id!r} is in {' and in '.join(found[:2])}", "ids must differ")
+
+    def _check_tally(self, tally: RefusedTally) -> None:
+        """Raises ``ConfigError`` if nothing that was listed can be read."""
+        if not tally.rows:
+            raise ConfigError(f"{self.where}.path", f"no row in {self.config.path!r}", "give a manifest with rows")
+        if tally.first_bad is not None and tally.bad == tally.rows:
+            key, reason = tally.first_bad
+            raise ConfigError(
+                f"{self.where}.{key}",
+                f"none of {tally.rows} rows names a sample: {reason}",
+                "mend the manifest",
+            )
+        if tally.refused and tally.refused + tally.bad == tally.rows:
+            rest = f" ({tally.bad} more name no sample)" if tally.bad else ""
+            raise ConfigError(
+                f"{self.where}.roots",
+                f"all {tally.refused} rows{rest} name files outside of {self._root[0]!r}",
+                f"where they are meant to be read: roots: [{tally.common_root or 'FOLDER'!r}]",
+            )
+
+    def _with_copied(self, listing: pa.Table, order: pa.Array, table: pa.Table, passthrough: pa.Schema) -> pa.Table:
+        """``listing`` with the columns of ``passthrough``, which are null in rows that name no sample.
+
+        Args:
+            order: the row of ``table`` that each row of ``listing`` is made from.
+        """
+        if listing["refused"].null_count < len(listing):
+            order = pa.array(order.to_numpy(), mask=listing["refused"].is_valid().to_numpy())
+        extra = self._copied(table, passthrough).take(order)
+        return pa.Table.from_arrays([*listing.columns, *extra.columns], schema=pa.schema([*LISTING, *passthrough]))
 
     def _copied(self, table: pa.Table, passthrough: pa.Schema) -> pa.Table:
         """The columns of ``passthrough``, as it types them."""
@@ -197,7 +259,47 @@ class ManifestSource:
         named = [(f"columns.{key}", name) for key, name in self.config.columns.strings().items()]
         return [*named, *(("passthrough", name) for name in self.config.passthrough)]
 
-    def _sample(self, place: str, values: dict[str, Any], tally: RefusedTally | None) -> dict[str, Any]:
+    def _rows(self, part: Slice, tally: RefusedTally) -> _Rows:
+        """Rows of ``LISTING``: one for each row of the table, in its order, and then those that could not be parsed."""
+        columns: dict[str, list[Any]] = {}
+        unreadable: dict[int, str] = {}
+        for name in dict.fromkeys(name for _, name in self._sections()):
+            columns[name], reasons = values(part.table, name, f"{self.where}.path")
+            unreadable = {**reasons, **unreadable}
+        rows: _Rows = []
+        for i, row in enumerate(zip(*columns.values(), strict=True)):
+            try:
+                if unreadable and i in unreadable:
+                    raise _BadRow("path", unreadable[i])
+                rows.append(self._sample(dict(zip(columns, row, strict=True)), tally))
+            except _BadRow as error:
+                rows.append(self._bad_sample(part.place(i), error.key, error.reason, tally))
+        rows += [self._bad_sample(place, "path", reason, tally) for place, reason in part.bad]
+        return rows
+
+    def _bad_sample(self, place: str, key: str, reason: str, tally: RefusedTally) -> dict[str, Any]:
+        """The row that stands for one which names no sample."""
+        message = f"{place} of {self._name!r} {reason}"
+        tally.add_bad(key, message)
+        version = hashlib.sha256(json.dumps([place, reason]).encode()).hexdigest()
+        return {"sample_id": f"{self._name}#{place}", "source_version": version, "refused": message}
+
+    def _table(self, rows: _Rows, tally: RefusedTally) -> pa.Table:
+        """``rows`` as a table. Columns that no row can have are made without a look at the rows."""
+        used = {"sample_id", "source_version", *(f"{role}_uri" for role, _ in self._roles)}
+        used |= {"inline_text"} if self.config.columns.inline_text else set()
+        used |= {"forbidden"} if tally.refused else set()
+        used |= {"refused"} if tally.bad else set()
+        columns = [
+            pa.array([row.get(field.name) for row in rows], field.type)
+            if field.name in used
+            else pa.nulls(len(rows), field.type)
+            for field in LISTING
+        ]
+        return pa.Table.from_arrays(columns, schema=LISTING)
+
+    def _sample(self, values: dict[str, Any], tally: RefusedTally) -> dict[str, Any]:
+        """The row of a sample. Raises ``_BadRow``."""
         columns = self.config.columns
         inline = values[columns.inline_text] if columns.inline_text else None
         sample: dict[str, Any] = {"inline_text": inline}
@@ -206,7 +308,7 @@ class ManifestSource:
         for role, name in self._roles:
             if values[name] in (None, ""):
                 continue
-            relative, uri, allowed = self._uri(f"{self.where}.columns.{role}", place, values[name])
+            relative, uri, allowed = self._uri(role, name, values[name])
             sample[f"{role}_uri"] = uri
             if allowed:
                 tokens.append((role, relative, "" if self.config.version == "uri" else self._token(role, uri)))
@@ -215,30 +317,23 @@ class ManifestSource:
                 refused.append(uri)
         sample_id = values[columns.id] if columns.id is not None else tokens[0][1] if tokens else None
         if sample_id in (None, ""):
-            raise ConfigError(f"{self.where}.columns", f"{place} has no id and no file", "give each row an id")
+            raise _BadRow("columns", "has no id" if tokens or inline else "has no id and no file")
         sample["sample_id"] = str(sample_id)
         passthrough = {name: values[name] for name in self.config.passthrough}
-        self._check_copied(place, sample["sample_id"], passthrough)
+        self._check_copied(sample["sample_id"], passthrough)
         sample["source_version"] = version_of(tokens, inline, passthrough)
         if refused:
             sample["forbidden"] = True
-            if tally is not None:
-                tally.add(refused)
+            tally.add(refused)
         return sample
 
-    def _check_copied(self, place: str, sample_id: str, passthrough: dict[str, Any]) -> None:
-        """Raises ``ConfigError`` for what shards would hold and may not."""
+    def _check_copied(self, sample_id: str, passthrough: dict[str, Any]) -> None:
+        """Raises ``_BadRow`` for what shards would hold and may not."""
         if is_url_with_secret(sample_id):
-            raise ConfigError(
-                f"{self.where}.columns", f"an id that is a URL with a password or a signature in {place}", "another id"
-            )
+            raise _BadRow("columns", f"has an id that is {_SECRET}")
         for name, value in passthrough.items():
             if isinstance(value, str) and is_url_with_secret(value):
-                raise ConfigError(
-                    f"{self.where}.passthrough",
-                    f"a URL with a password or a signature in {place}, column {name!r}",
-                    "leave the column out",
-                )
+                raise _BadRow("passthrough", f"has {_SECRET} in column {name!r}")
 
     @cached_property
     def _roles(self) -> tuple[tuple[str, str], ...]:
@@ -253,19 +348,25 @@ class ManifestSource:
                 f"{self.where}.columns.{role}", f"cannot reach {uri!r} ({describe(error)})", "or give version: uri"
             ) from error
 
-    def _uri(self, where: str, place: str, value: str) -> tuple[str, str, bool]:
-        """(relative to the root where it lies inside, absolute or full, whether it is allowed) of a row's value."""
+    def _uri(self, role: str, column: str, value: str) -> tuple[str, str, bool]:
+        """(relative to the root where it lies inside, absolute or full, whether it is allowed) of a row's value.
+
+        Raises:
+            _BadRow: a secret, a scheme that is not allowed, ``file:`` with a host.
+        """
         if has_secret(value):
-            raise ConfigError(where, f"a URL with a password or a signature in {place}", "leave it out of the table")
+            raise _BadRow(f"columns.{role}", f"has {_SECRET} in column {column!r}")
         scheme = scheme_of(value)
         root, root_scheme = self._root
         if (scheme or ("file" if value.startswith("/") else root_scheme)) not in self.config.schemes:
             allowed = ", ".join(self.config.schemes)
-            raise ConfigError(where, f"{value!r} in {place}", f"schemes that are allowed: {allowed}")
+            found = one_line(f"has {value!r} in column {column!r}", _MAX_SHOWN)
+            raise _BadRow(f"columns.{role}", f"{found}; schemes that are allowed: {allowed}")
         if scheme == "file":
             value, scheme = value[len("file://") :], None
             if not value.startswith("/"):
-                raise ConfigError(where, f"'file://{value}' in {place}", "write file:///absolute/path")
+                found = one_line(f"has 'file://{value}' in column {column!r}", _MAX_SHOWN)
+                raise _BadRow(f"columns.{role}", f"{found}; write file:///absolute/path")
         inside = False
         if scheme is not None:
             full = _lower_scheme(value, scheme)
@@ -278,9 +379,7 @@ class ManifestSource:
             full = posixpath.join(root, plain)
             full = full if inside or root_scheme != "file" else posixpath.normpath(full)
             if root_scheme in ("http", "https") and has_secret(full):
-                raise ConfigError(
-                    where, f"a URL with a password or a signature in {place}", "leave it out of the table"
-                )
+                raise _BadRow(f"columns.{role}", f"has {_SECRET} in column {column!r}")
         relative = full.removeprefix(self._prefix)
         return relative, full, inside or self._allowed.allows(full)
 
@@ -302,22 +401,42 @@ class ManifestSource:
         """The folder of relative URIs (absolute path or URL) and its scheme."""
         url = self.config.root
         if url is None:
-            folder, slash, _ = self.config.path.rpartition("/")
+            path = self._path
+            folder, slash, _ = path.rpartition("/")
             url = folder + slash if folder.endswith((":", ":/")) else folder or slash or "."
+            if url.endswith("://") and scheme_of(path) in _BUCKET_SCHEMES:
+                url = path  # a whole bucket as a folder of Parquet files: no other may be read
         if storage.is_local(url):
             return os.path.abspath(storage.split(url)[1]), "file"
         return url, url.split("://")[0].lower()
 
+    @property
+    def _path(self) -> str:
+        """The manifest, a folder without the slash at its end."""
+        return self.config.path.rstrip("/") or "/"
+
     @cached_property
-    def _manifest(self) -> _tables.Manifest:
+    def _name(self) -> str:
+        """The manifest's own name, on one line."""
+        return one_line(id_of(self._path.rpartition("/")[2]))
+
+    @cached_property
+    def _manifest(self) -> TableReader:
         return _tables.open_manifest(
-            self.config.path,
+            self._path,
             self.config.format,
             strings={*self.config.columns.strings().values(), *self.config.passthrough},
             wanted={name for _, name in self._sections()},
             where=f"{self.where}.path",
-            limits=_tables.Limits(self.config.max_cell_bytes, self.config.max_bytes),
+            limits=Limits(self.config.max_cell_bytes, self.config.max_bytes),
+            separator=self.config.separator,
         )
+
+
+def _place(part: Slice, i: int) -> str:
+    """The place of a row that `ManifestSource` made of ``part``."""
+    count = len(part.table)
+    return part.place(i) if i < count else part.bad[i - count].place
 
 
 def _lower_scheme(url: str, scheme: str) -> str:

@@ -261,6 +261,9 @@ class ProbeStage:
 
     def _probe(self, number: int, sample: dict[str, Any]) -> _Found:
         found = _Found()
+        if sample["refused"] is not None:
+            found.failures.append(failure(None, None, "probe", SampleError("invalid", sample["refused"])))
+            return found
         opened: list[tuple[str, str, MediaInfo]] = []
         broken: list[tuple[str, str, Exception]] = []
         inline = sample["inline_text"] is not None and "text" in self.modalities

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.sources import _tables
+from pipeline.sources import _parquet_table, _text_table
 from pipeline.sources.manifest import Config, ManifestSource
 from tests import bounded, thrift
 from tests.sources.test_manifest import listed, source
@@ -267,7 +267,7 @@ def test_long_values_of_a_dictionary_come_in_smaller_batches(tmp_path: Path, mon
     path = tmp_path / "m.parquet"
     table = pa.table({"id": _ids(500), "t": pa.DictionaryArray.from_arrays(np.arange(500, dtype=np.int32) % 2, texts)})
     pq.write_table(table, path, store_schema=False)
-    monkeypatch.setattr(_tables, "_BATCH_BYTES", 2 * MB)
+    monkeypatch.setattr(_parquet_table, "_BATCH_BYTES", 2 * MB)
     made = source(path, {"id": "id", "inline_text": "t"})
     tables = list(made.list())
     assert max(map(len, tables)) <= 20
@@ -374,7 +374,7 @@ def test_types_of_json_lines_are_one_over_all_pieces(tmp_path: Path, monkeypatch
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
     whole = listed(path, {"id": "id", "inline_text": "id"}, passthrough=["n", "s", "l"])
-    monkeypatch.setattr(_tables, "_LINES_BYTES", 1)
+    monkeypatch.setattr(_text_table, "_LINES_BYTES", 1)
     assert listed(path, {"id": "id", "inline_text": "id"}, passthrough=["n", "s", "l"]) == whole
     path.write_text('{"id": "a"}\n{"id": 1}\n')
     with pytest.raises(ConfigError, match=r"column 'id' of .* has no one type"):
@@ -397,7 +397,7 @@ def test_the_names_of_a_csv_are_those_that_arrow_reads(names: list[str], tail: l
         ).column_names
     except pa.ArrowInvalid:
         return
-    assert _tables._header(data, ",") == expected
+    assert _text_table._header(data, ",") == expected
 
 
 # -- code, and values that Python cannot hold -----------------------------------------------------
@@ -467,14 +467,14 @@ def test_a_time_that_python_cannot_hold_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     times = pa.array([2**62], pa.int64()).cast(pa.timestamp("ms"))
     pq.write_table(pa.table({"pic": ["a.png"], "when": times}), path)
-    with pytest.raises(ConfigError, match="column 'when' holds a value that cannot be read"):
+    with pytest.raises(ConfigError, match=r"row 1 of 'm\.parquet' has in column 'when' a value that cannot be read"):
         listed(path, {"image": "pic"}, passthrough=["when"])
 
 
 def test_mistakes_name_no_million_columns(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text(",".join(f"c{i}" for i in range(10_000)) + "\n")
-    with pytest.raises(ConfigError, match=r"no column 'p' in the manifest; one of: c0, c1, .*c49, …$"):
+    with pytest.raises(ConfigError, match=r"no column 'p' in the manifest; one of: 'c0', 'c1', .*'c49', …$"):
         source(path, {"image": "p"})
 
 

@@ -1,0 +1,433 @@
+"""A folder of Parquet files is one manifest: every row of every file, in order, each with its place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as arrow_dataset
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import parquet
+from pipeline.errors import ConfigError
+from pipeline.schema import LISTING
+from pipeline.sources import _parquet_table
+from pipeline.sources import manifest as module
+from pipeline.sources.manifest import Config, ManifestSource
+from tests import faulty, thrift
+from tests.sources import test_hostile_manifest as hostile
+from tests.sources.test_manifest import listed, source
+
+COLUMNS = {"id": "id", "inline_text": "t"}
+
+
+def part(folder: Path, name: str, ids: list[Any], **columns: Any) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"id": ids, "t": [f"words {one}" for one in ids], **columns}), path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """As Spark leaves it, with what a reader must not take for a part."""
+    root = tmp_path / "list.parquet"
+    part(root, "part-00001.snappy.parquet", ["c", "d"])
+    part(root, "part-00000.snappy.parquet", ["a", "b"])
+    part(root, "day=2/part-0.parquet", ["f"])
+    part(root, "day=1/hour=3/part-0.PARQUET", ["e"])
+    part(root, "more/x.pq", ["g"])
+    for hidden in ("_temporary/0/x.parquet", "_x.parquet", ".y.parquet", ".hidden/z.parquet", "day=1/_old.parquet"):
+        part(root, hidden, ["hidden"])
+    for name in ("_SUCCESS", "_metadata", ".part-00000.snappy.parquet.crc", "readme.txt", "day=1/_SUCCESS"):
+        (root / name).write_text("no parquet")
+    return root
+
+
+ORDER = {
+    "e": "row 1 of day=1/hour=3/part-0.PARQUET",
+    "f": "row 1 of day=2/part-0.parquet",
+    "g": "row 1 of more/x.pq",
+    "a": "row 1 of part-00000.snappy.parquet",
+    "b": "row 2 of part-00000.snappy.parquet",
+    "c": "row 1 of part-00001.snappy.parquet",
+    "d": "row 2 of part-00001.snappy.parquet",
+}
+
+
+def places(made: ManifestSource) -> dict[str, str]:
+    """id -> place, in the order in which rows are read."""
+    parts = made._manifest.read(["id"], 10)
+    return {one: part.place(i) for part in parts for i, one in enumerate(part.table["id"].to_pylist())}
+
+
+def test_every_row_of_every_file_in_order_of_paths(folder: Path) -> None:
+    for path in (str(folder), f"{folder}/", f"file://{folder}", os.path.relpath(folder)):
+        made = source(path, COLUMNS)
+        assert list(places(made).items()) == list(ORDER.items())
+        found = pa.concat_tables(made.list())
+        assert found.schema.equals(LISTING)
+        assert {row["sample_id"]: row["inline_text"] for row in found.to_pylist()} == {
+            one: f"words {one}" for one in ORDER
+        }
+
+
+@pytest.mark.parametrize("url", ["memory://in/list.parquet", "s3://corpus/in/list.parquet"])
+def test_on_object_stores_too(folder: Path, url: str, s3: Any) -> None:
+    fs, root = fsspec.core.url_to_fs(url)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            fs.pipe_file(f"{root}/{path.relative_to(folder)}", path.read_bytes())
+    if url.startswith("s3"):
+        s3.pipe_file("corpus/in/list.parquet/", b"")  # what some tools write for a folder
+        s3.pipe_file("corpus/in/list.parquet/empty/", b"")
+    s3.pipe_file("corpus/in/list.parquet2/x.parquet", b"another's")
+    s3.pipe_file("corpus/bad//x.parquet", b"of a folder without a name")
+    with pytest.raises(ConfigError, match=r"a key below 'corpus/bad' has an empty name in its path"):
+        source("s3://corpus/bad", COLUMNS)
+    for path in (url, f"{url}/"):
+        assert list(places(source(path, COLUMNS)).items()) == list(ORDER.items())
+    fs.rm(root, recursive=True)
+
+
+def test_a_bucket_as_a_folder_allows_no_other_bucket(s3: Any, tmp_path: Path) -> None:
+    part(tmp_path, "p.parquet", ["a.jpg", "s3://other/b.jpg", "s3://corpus/c.jpg"])
+    s3.pipe_file("corpus/p.parquet", (tmp_path / "p.parquet").read_bytes())
+    found = listed("s3://corpus", {"image": "id"})
+    assert {row["image_uri"]: row["forbidden"] for row in found.values()} == {
+        "s3://corpus/a.jpg": None,
+        "s3://other/b.jpg": True,
+        "s3://corpus/c.jpg": None,
+    }
+
+
+def test_relative_uris_are_relative_to_what_holds_the_folder(folder: Path) -> None:
+    for path in (str(folder), f"{folder}/"):
+        found = listed(path, {"image": "id"})
+        assert {name: row["image_uri"] for name, row in found.items()} == {
+            one: f"{folder.parent}/{one}" for one in ORDER
+        }
+        assert not any(row["forbidden"] for row in found.values())
+
+
+def test_it_is_the_one_table_that_pyarrow_reads(tmp_path: Path) -> None:
+    """Of many files, whose types differ and fit together."""
+    rng = np.random.default_rng(0)
+    kinds = [pa.int8(), pa.int64(), pa.int32()]
+    for number in range(12):
+        count = int(rng.integers(0, 40))
+        columns = {
+            "n": pa.array(rng.integers(0, 100, count), kinds[number % 3]),
+            "label": pa.array([f"l{i % 3}" for i in range(count)], pa.string() if number % 2 else pa.large_string()),
+            "tags": pa.array([[i] * (i % 3) for i in range(count)], pa.list_(kinds[(number + 1) % 3])),
+            "nothing": pa.nulls(count) if number < 6 else pa.array([f"s{i}" for i in range(count)]),
+            "other": pa.array([number] * count) if number % 2 else pa.array(["x"] * count),
+        }
+        ids = [f"{number:02}-{i}" for i in range(count)]
+        part(tmp_path, f"d{number % 4}/{number}.parquet", ids, **columns)
+    names = ["n", "label", "tags", "nothing"]
+    made = source(str(tmp_path), COLUMNS, passthrough=names)
+    found = pa.concat_tables(made.list()).sort_by("sample_id")
+    assert found.schema.equals(pa.schema([*LISTING, *made.passthrough()]))
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("n", pa.int64()),
+            ("label", pa.large_string()),
+            ("tags", pa.list_(pa.int64())),
+            ("nothing", pa.string()),
+        ]
+    )
+    assert [made.passthrough().field(name).type for name in names] == [schema.field(name).type for name in names]
+    expected = arrow_dataset.dataset(str(tmp_path), schema=schema, format="parquet").to_table().sort_by("id")
+    assert found.select(names).to_pydict() == expected.select(names).to_pydict()
+    assert found["sample_id"].to_pylist() == expected["id"].to_pylist()
+
+
+def test_dictionaries_and_strings_are_one_type(tmp_path: Path) -> None:
+    part(tmp_path, "a.parquet", ["a"], kind=pa.array(["x"]).dictionary_encode())
+    part(tmp_path, "b.parquet", ["b"], kind=pa.array(["y"]))
+    found = listed(str(tmp_path), COLUMNS, passthrough=["kind"])
+    assert {name: row["kind"] for name, row in found.items()} == {"a": "x", "b": "y"}
+
+
+def test_integer_ids_of_two_widths_are_the_same_ids(tmp_path: Path) -> None:
+    part(tmp_path, "a.parquet", pa.array([1], pa.int32()))
+    part(tmp_path, "b.parquet", pa.array([2], pa.int64()))
+    assert set(listed(str(tmp_path), COLUMNS)) == {"1", "2"}
+
+
+def test_files_without_rows_are_fine(tmp_path: Path) -> None:
+    empty = pa.table({"id": pa.nulls(0), "t": pa.array([], pa.string())})
+    for name in ("a.parquet", "c.parquet"):
+        pq.write_table(empty, tmp_path / name)
+    part(tmp_path, "b.parquet", ["x"])
+    assert set(listed(str(tmp_path), COLUMNS)) == {"x"}
+    (tmp_path / "b.parquet").unlink()
+    with pytest.raises(ConfigError, match=r"source\.path: no row in"):
+        listed(str(tmp_path), COLUMNS)
+
+
+# -- files that do not fit ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"id": ["b"]}, "no column 't' in 'b.parquet'"),
+        (
+            {"id": ["b"], "t": [1]},
+            "column 't' of 'b.parquet' in '{folder}' holds int64, and string in the files before it",
+        ),
+        ({"id": [2], "t": ["x"]}, "column 'id' of 'b.parquet' in '{folder}' holds int64, and string"),
+        ({"id": ["b"], "t": [["x"]]}, "column 't' of 'b.parquet' in '{folder}' holds list<"),
+        ({"id": ["b"], "T": ["x"]}, "no column 't' in 'b.parquet'"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named_with_its_column(
+    tmp_path: Path, columns: dict[str, list[Any]], message: str
+) -> None:
+    part(tmp_path, "a.parquet", ["a"])
+    pq.write_table(pa.table(columns), tmp_path / "b.parquet")
+    with pytest.raises(ConfigError) as error:
+        source(str(tmp_path), COLUMNS)
+    assert str(error.value).startswith(f"source.path: {message.format(folder=tmp_path)}")
+    assert str(error.value).endswith("the same columns in all files, in types that fit each other")
+
+
+def test_two_columns_of_one_name_in_a_later_file(tmp_path: Path) -> None:
+    part(tmp_path, "a.parquet", ["a"])
+    twice = pa.Table.from_arrays([pa.array(["b"])] * 3, names=["id", "t", "t"])
+    pq.write_table(twice, tmp_path / "b.parquet")
+    with pytest.raises(ConfigError, match=r"two columns 't' in 'b\.parquet'"):
+        source(str(tmp_path), COLUMNS)
+
+
+def test_a_value_that_the_common_type_cannot_hold(tmp_path: Path) -> None:
+    part(tmp_path, "a.parquet", ["a"], n=pa.array([2**60 + 1]))
+    part(tmp_path, "b.parquet", ["b"], n=pa.array([0.5]))
+    with pytest.raises(
+        ConfigError, match=r"'.*/a\.parquet' breaks off after row 0 \(ArrowInvalid: column 'n' is no double"
+    ):
+        listed(str(tmp_path), COLUMNS, passthrough=["n"])
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not a parquet file at all"])
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, content: bytes) -> None:
+    part(tmp_path, "a.parquet", ["a"])
+    (tmp_path / "b.parquet").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"source\.path: cannot read 'b\.parquet' of .* as parquet"):
+        source(str(tmp_path), COLUMNS)
+
+
+def test_a_folder_without_parquet_files(tmp_path: Path, s3: Any) -> None:
+    root = tmp_path / "list.parquet"
+    part(root, "_temporary/x.parquet", ["a"])
+    with pytest.raises(
+        ConfigError, match=r"^source\.path: the folder '.*' holds no Parquet file; a table, or a folder"
+    ):
+        source(str(root), COLUMNS)
+    (root / "a.csv").write_text("id,t\na,b\n")
+    with pytest.raises(ConfigError, match="holds no Parquet file, but 1 of other names"):
+        source(str(root), COLUMNS)
+    with pytest.raises(ConfigError, match=r"source\.path: '.*' is a folder; a file of csv, or a folder of Parquet"):
+        source(str(root), COLUMNS, format="csv")
+    s3.pipe_file("corpus/in/x.txt", b"x")
+    with pytest.raises(ConfigError, match="holds no Parquet file, but 1 of other names"):
+        source("s3://corpus/in", COLUMNS)
+
+
+def test_keys_of_folders_are_no_columns(folder: Path) -> None:
+    for key in ("day", "hour"):
+        with pytest.raises(ConfigError) as error:
+            source(str(folder), COLUMNS, passthrough=[key])
+        name = {"day": "day=1", "hour": "hour=3"}[key]
+        assert str(error.value).startswith(
+            f"source.passthrough: no column {key!r} in the files of the manifest: it is a key of folders ({name!r})"
+        )
+    with pytest.raises(ConfigError, match=r"no column 'dai' in the manifest; one of: 'id', 't'"):
+        source(str(folder), COLUMNS, passthrough=["dai"])
+
+
+def test_more_files_than_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        part(tmp_path, f"{name}.parquet", [name])
+    monkeypatch.setattr(parquet, "MAX_LIST", 2)
+    with pytest.raises(ConfigError, match="has too many files; at most 2"):
+        source(str(tmp_path), COLUMNS)
+
+
+# -- bad rows and ids that are there twice --------------------------------------------------------
+
+
+def test_a_bad_row_is_named_by_its_file(tmp_path: Path) -> None:
+    root = tmp_path / "list.parquet"
+    part(root, "part-0.parquet", ["a", "b"])
+    part(root, "day=1/part-0.parquet", ["c", None])
+    found = listed(str(root), COLUMNS)
+    bad = found["list.parquet#row 2 of day=1/part-0.parquet"]
+    assert bad["refused"] == "row 2 of day=1/part-0.parquet of 'list.parquet' has no id"
+    assert len(found) == 4
+
+
+def test_an_id_in_two_files(tmp_path: Path) -> None:
+    part(tmp_path, "p0.parquet", ["a", "b"])
+    part(tmp_path, "p1.parquet", ["c", "b"])
+    message = str(source(str(tmp_path), COLUMNS).twice("b"))
+    assert message.startswith("source.columns.id: id 'b' is in row 2 of p0.parquet and in row 2 of p1.parquet;")
+
+
+# -- somebody else's folder -----------------------------------------------------------------------
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+    part(tmp_path / "outside", "secret.parquet", ["secret"])
+    root = tmp_path / "in"
+    part(root, "a.parquet", ["a"])
+    (root / "b.parquet").symlink_to(tmp_path / "outside" / "secret.parquet")
+    with pytest.raises(ConfigError, match=r"cannot read 'b\.parquet' of .*forbidden: .* leads to .*outside of what"):
+        source(str(root), COLUMNS)
+    (root / "b.parquet").unlink()
+    (root / "more").symlink_to(tmp_path / "outside")
+    with pytest.raises(ConfigError, match=r"source\.path: '.*/in/more' is a link that leads out of the manifest"):
+        source(str(root), COLUMNS)
+    (root / "more").unlink()
+    (root / "_more").symlink_to(tmp_path / "outside")
+    assert set(listed(str(root), COLUMNS)) == {"a"}
+
+
+def test_links_inside_the_folder_are_read(tmp_path: Path) -> None:
+    """As where a cluster mounts its files: each is a link into a hidden folder beside it."""
+    root = tmp_path / "in"
+    part(root, "..data/a.parquet", ["a"])
+    part(root, "..data/day=1/b.parquet", ["b"])
+    (root / "a.parquet").symlink_to("..data/a.parquet")
+    (root / "day=1").symlink_to("..data/day=1")
+    for name, target in (("round", root), ("itself", "."), ("gone", "nothing")):
+        (root / "..data" / "day=1" / name).symlink_to(target)
+    (tmp_path / "link").symlink_to(root)
+    for path in (root, tmp_path / "link"):
+        assert places(source(str(path), COLUMNS)) == {"a": "row 1 of a.parquet", "b": "row 1 of day=1/b.parquet"}
+
+
+def test_a_swap_for_a_link_after_the_listing_reads_nothing_else(tmp_path: Path) -> None:
+    part(tmp_path / "outside", "secret.parquet", ["secret"])
+    root = tmp_path / "in"
+    part(root, "a.parquet", ["a"])
+    made = source(str(root), COLUMNS)
+    (root / "a.parquet").unlink()
+    (root / "a.parquet").symlink_to(tmp_path / "outside" / "secret.parquet")
+    with pytest.raises(ConfigError, match="outside of what"):
+        list(made.list())
+
+
+def test_a_file_that_loses_a_column_after_it_was_checked(tmp_path: Path) -> None:
+    part(tmp_path, "a.parquet", ["a"])
+    made = source(str(tmp_path), COLUMNS)
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match=r"no column 't' in 'a\.parquet' .* any more"):
+        list(made.list())
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    part(tmp_path, "a.parquet", ["a"])
+    os.mkfifo(tmp_path / "pipe")
+    assert set(listed(str(tmp_path), COLUMNS)) == {"a"}
+    os.mkfifo(tmp_path / "b.parquet")
+    with pytest.raises(ConfigError, match=r"cannot read 'b\.parquet' .*not a regular file"):
+        source(str(tmp_path), COLUMNS)
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    for number in range(300):
+        part(tmp_path, f"{number:03}.parquet", [f"{number}"])
+    before = len(os.listdir("/proc/self/fd"))
+    made = source(str(tmp_path), COLUMNS)
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert len(pa.concat_tables(made.list())) == 300
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_the_bounds_of_a_file_are_those_of_a_folder(tmp_path: Path) -> None:
+    for name in "abcd":
+        rows = [f"{name}{i}" for i in range(25)]
+        part(tmp_path, f"{name}.parquet", rows)
+    taken = sum(len(f"{name}{i}words {name}{i}") for name in "abcd" for i in range(25))
+    assert len(listed(str(tmp_path), COLUMNS, max_bytes=taken)) == 100
+    with pytest.raises(ConfigError, match=rf"more than {taken - 1} bytes.*; give source.max_bytes if"):
+        listed(str(tmp_path), COLUMNS, max_bytes=taken - 1)
+    assert len(listed(str(tmp_path), COLUMNS, max_cell_bytes=9)) == 100
+    with pytest.raises(ConfigError, match=r"a value of 't' from row 1 on in '.*/a\.parquet' has 9 bytes"):
+        listed(str(tmp_path), COLUMNS, max_cell_bytes=8)
+
+
+@pytest.mark.parametrize(
+    "name", ["a page that the footer does not tell of", "a list of nulls", "bytes that are not there"]
+)
+def test_a_bomb_in_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    make, why, options = hostile.BOMBS[name]
+    (tmp_path / "a.parquet").write_bytes(make())
+    columns = {"id": "id", "image": "id"} if options else COLUMNS
+    with pytest.raises(ConfigError, match=why):
+        listed(str(tmp_path), columns, **options)
+
+
+def test_an_extension_type_of_a_folder_is_its_storage(tmp_path: Path) -> None:
+    import ray.data  # noqa: F401  it registers types of columns whose values unpickle
+
+    kind = pa.field(
+        "top",
+        pa.binary(),
+        metadata={"ARROW:extension:name": "ray.data.arrow_pickled_object", "ARROW:extension:metadata": ""},
+    )
+    for name in "ab":
+        columns = [pa.array([name]), pa.array(["w"]), pa.array([b"not a pickle"])]
+        schema = pa.schema([("id", pa.string()), ("t", pa.string()), kind])
+        pq.write_table(pa.Table.from_arrays(columns, schema=schema), tmp_path / f"{name}.parquet")
+    found = listed(str(tmp_path), COLUMNS, passthrough=["top"])
+    assert {row["top"] for row in found.values()} == {b"not a pickle"}
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_folder_on_a_place_that_stutters(tmp_path: Path) -> None:
+    root = tmp_path / "m.parquet"
+    part(root, "a.parquet", ["a"])
+    part(root, "b.parquet", ["b"])
+    faulty.plan(tmp_path, {"*": [faulty.Fault(op, "slow_down", times=1) for op in ("info", "list", "open", "read")]})
+    assert set(listed(f"faulty://{root}", COLUMNS)) == {"a", "b"}
+    faulty.plan(tmp_path, {"*b.parquet": faulty.Fault("read", "short", after=9)})
+    with pytest.raises(ConfigError, match=r"source\.path: .*b\.parquet.*truncated read"):
+        listed(f"faulty://{root}", COLUMNS)
+    part(root, "day=1/c.parquet", ["c"])
+    faulty.plan(tmp_path, {"*/day=1": faulty.Fault("list", "denied")})
+    with pytest.raises(ConfigError, match=r"source\.path: cannot list .*Access Denied"):
+        listed(f"faulty://{root}", COLUMNS)
+
+
+def test_tables_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LISTING_ROWS", 10)
+    for name in "ab":
+        part(tmp_path, f"{name}.parquet", [f"{name}{i}" for i in range(25)])
+    assert [len(table) for table in source(str(tmp_path), COLUMNS).list()] == [10, 10, 5, 10, 10, 5]
+
+
+def test_names_of_parts_are_shown_whatever_they_are(tmp_path: Path) -> None:
+    os.makedirs(tmp_path / "in")
+    pq.write_table(pa.table({"id": [None, "a"], "t": ["x", "y"]}), tmp_path / "in" / "x.parquet")
+    os.rename(tmp_path / "in" / "x.parquet", os.path.join(os.fsencode(tmp_path / "in"), b"x\xff\x1b.parquet"))
+    found = listed(str(tmp_path / "in"), COLUMNS)
+    (bad,) = (row for row in found.values() if row["refused"])
+    assert bad["refused"] == r"row 1 of x%FF\x1b.parquet of 'in' has no id"
+    assert bad["sample_id"] == r"in#row 1 of x%FF\x1b.parquet"
+
+
+def test_config_of_a_folder_needs_no_key() -> None:
+    config = Config(path="x.parquet/", columns=COLUMNS)
+    assert ManifestSource(config)._root[0] == os.getcwd()
+    assert _parquet_table._EXTENSIONS == (".parquet", ".pq")
+    assert thrift.ZSTD
