@@ -11,6 +11,7 @@ import bisect
 import io
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from pipeline.errors import ConfigError
 from pipeline.local_files import is_hole
 from pipeline.parquet_levels import Leaf, leaves, padding
 from pipeline.parquet_pages import DATA, DATA_V2, DICTIONARY, PADDING, Page, chunk_place, pages, shared_bytes
+from pipeline.remote_file import RemoteFile
 from pipeline.seekable import Seekable
 
 VARIABLE = "TESSERA_MAX_ROW_GROUP_BYTES"
@@ -35,6 +37,8 @@ _LEVEL_BYTES = 4
 """Of a value's definition and repetition."""
 _PLAIN, _DELTA_LENGTH_BYTE_ARRAY = 0, 6
 _BATCH_ROWS = 1 << 16
+_FETCH_BYTES = 32 << 20
+"""Of row groups that are requested from an object store together."""
 
 
 class BoundedFile(Seekable):
@@ -90,6 +94,30 @@ class BoundedFile(Seekable):
         elif wanted:
             self._look(at, data)
         return data
+
+    def fetch(self, groups: Sequence[int], columns: Sequence[str]) -> int:
+        """Reads the columns of the first row groups from an object store, together.
+
+        Returns:
+            how many groups: as many as have `_FETCH_BYTES`, at least one; of a local file, of which nothing is read
+            here, all.
+        """
+        if self._metadata is None or not isinstance(self._file, RemoteFile):
+            return len(groups)
+        schema = self._metadata.schema
+        paths = [f"{schema.column(number).path}." for number in range(len(schema))]
+        wanted = [n for n, path in enumerate(paths) if any(path.startswith(f"{name}.") for name in columns)]
+        ranges: list[tuple[int, int]] = []
+        count, total = 0, 0
+        for group in groups:
+            places = [chunk_place(self._metadata.row_group(group).column(n), self.size) for n in wanted]
+            total += sum(size for _, size in places)
+            if count and total > _FETCH_BYTES:
+                break
+            ranges += [(start, min(start + size + PADDING, self.size)) for start, size in places]
+            count += 1
+        self._file.fetch(ranges)
+        return count
 
     def close(self) -> None:
         if not self.closed:

@@ -55,8 +55,13 @@ class Column:
         """One value a row: a view of Arrow's memory where it is a tensor, None where it is null."""
         if self.kind in ("scalar", "object"):
             return list(array.to_pylist())
-        child, width = array.values, 1
-        offsets = array.offsets.to_numpy().astype(np.int64)
+        width = 1
+        if pa.types.is_fixed_size_list(array.type):
+            child = array.flatten()  # without the values that a null takes room for
+            present = array.is_valid().to_numpy(zero_copy_only=False)
+            offsets = np.concatenate([[0], np.cumsum(present, dtype=np.int64)]) * array.type.list_size
+        else:
+            child, offsets = array.values, array.offsets.to_numpy().astype(np.int64)
         if self.kind == "matrix":
             width, offsets, child = self.width or 1, offsets + child.offset, child.values
         flat, bounds = _view(child), offsets * width

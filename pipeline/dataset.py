@@ -424,6 +424,8 @@ def _fits(feature: Feature, part: str, kind: pa.DataType) -> bool:
     if part in ("tokens", "prefix_tokens"):
         width = kind.value_type.list_size if pa.types.is_list(kind) and _is_vector(kind.value_type) else 0
         return 0 < width <= MAX_WIDTH and feature.token_dim in (None, width) and _is_stored(kind.value_type.value_type)
+    if part == "embedding" and _is_vector(kind):
+        return 0 < kind.list_size <= MAX_WIDTH and feature.dim in (None, kind.list_size) and _is_stored(kind.value_type)
     if part == "embedding":
         return pa.types.is_list(kind) and _is_stored(kind.value_type)
     return bool(kind == pa.list_(pa.float64() if part == "times" else pa.int32()))

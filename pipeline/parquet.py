@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,21 +39,35 @@ class Footer:
     """Whether the file names extension types, so that other readers of it would look them up."""
 
 
-def open_parquet(source: Any, pre_buffer: bool = False) -> pq.ParquetFile:
+class File(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
+    """An open Parquet file that knows its source."""
+
+    def __init__(self, source: Any, **options: Any) -> None:
+        super().__init__(source, **options)
+        self._source = source
+
+    def parts(self, groups: Sequence[int], columns: Sequence[str]) -> Iterator[list[int]]:
+        """Yields ``groups`` in parts, to be read before the next one: of a file on an object store, the columns of a
+        part have been fetched together then."""
+        left = list(groups)
+        while left:
+            count = self._source.fetch(left, columns) if isinstance(self._source, BoundedFile) else len(left)
+            yield left[:count]
+            left = left[count:]
+
+
+def open_parquet(source: Any) -> File:
     """The Parquet file in ``source``, a seekable binary file or one of Arrow's.
 
     Columns of extension types, also nested ones, have their storage types. Those of a `BoundedFile` are read within its
     bounds.
-
-    Args:
-        pre_buffer: read the columns that are asked for together, ahead.
 
     Raises:
         pa.ArrowInvalid: it is no Parquet file, or its footer is over a bound.
         pa.ArrowException, OSError: as pyarrow does.
     """
     metadata = read_footer(source).metadata
-    return pq.ParquetFile(source, metadata=metadata, pre_buffer=pre_buffer, arrow_extensions_enabled=False)
+    return File(source, metadata=metadata, pre_buffer=False, arrow_extensions_enabled=False)
 
 
 def read_footer(source: Any) -> Footer:

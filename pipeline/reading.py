@@ -22,7 +22,7 @@ from pipeline.bounded_file import BoundedFile
 from pipeline.errors import ConfigError, TesseraError, describe
 from pipeline.folder import DatasetFolder
 from pipeline.local_files import RefusedFile
-from pipeline.seekable import Seekable
+from pipeline.remote_file import RemoteFile
 from pipeline.snapshots import File
 
 BATCH_ROWS = 256
@@ -55,7 +55,7 @@ def _broken(root: str, shard: File | None, why: str) -> ConfigError:
     return ConfigError("path", f"{name} cannot be read ({why})", "restore it, or open another snapshot")
 
 
-def open_shard(root: str, shard: File) -> pq.ParquetFile:
+def open_shard(root: str, shard: File) -> parquet.File:
     """One file of a snapshot, wherever it lies. Raises ``ConfigError`` if it has other rows than the snapshot says."""
     file = parquet.open_parquet(open_file(root, shard))
     check_rows(root, shard, file.metadata)
@@ -81,7 +81,7 @@ def open_file(root: str, shard: File) -> BoundedFile:
     """The bytes of one file of a snapshot; on an object store reading goes on where a later run moves it."""
     if storage.is_local(root):
         return BoundedFile(_found(root, shard, lambda fs, path: io.FileIO(path)))
-    return BoundedFile(_Followed(root, shard))
+    return BoundedFile(RemoteFile(functools.partial(_found, root, shard, lambda fs, path: (fs, path))))
 
 
 def live_rows(
@@ -96,7 +96,7 @@ def live_rows(
 
 
 def live_slice(
-    file: pq.ParquetFile,
+    file: parquet.File,
     shard: File,
     start: int,
     end: int,
@@ -123,19 +123,18 @@ def live_slice(
 
 
 def _by_group(
-    file: pq.ParquetFile, start: int, end: int, rows: int, columns: list[str]
+    file: parquet.File, start: int, end: int, rows: int, columns: list[str]
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yields (position of its first row, batch) of the row groups that hold rows ``[start, end)``. Each is within the
     bounds of `BoundedFile`; a batch over many of them would not be."""
-    at = 0
-    for number in range(file.metadata.num_row_groups):
-        size = file.metadata.row_group(number).num_rows
-        if at < end and at + size > start:
-            position = at
-            for batch in file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False):
-                yield position, batch
-                position += len(batch)
-        at += size
+    sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+    starts = np.cumsum([0, *sizes])
+    wanted = [number for number in range(len(sizes)) if starts[number] < end and starts[number + 1] > start]
+    for number in (number for part in file.parts(wanted, columns) for number in part):
+        position = int(starts[number])
+        for batch in file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False):
+            yield position, batch
+            position += len(batch)
 
 
 def _position(deleted: np.ndarray, live: int) -> int:
@@ -170,7 +169,9 @@ def whole(
         wanted = [name for name in columns if name in file.schema_arrow.names]
         check_columns(root, shard, file.schema_arrow, wanted)
         # without threads: a thread of Arrow that holds a Python file at exit aborts the process
-        table = file.read(columns=wanted, use_threads=False)
+        parts = file.parts(range(file.num_row_groups), wanted)
+        pieces = [file.read_row_groups(part, columns=wanted, use_threads=False) for part in parts]
+        table = pa.concat_tables(pieces) if pieces else file.schema_arrow.empty_table().select(wanted)
         table = table.filter(pa.array(np.isin(np.arange(len(table)), shard.deleted, invert=True)))
         for name in columns:
             if name not in wanted:
@@ -199,33 +200,3 @@ def _found(root: str, shard: File, opened: Callable[[Any, str], Any]) -> Any:
         return folder.open(snapshots.find(root, shard), opened)
     except FileNotFoundError:
         return folder.open(snapshots.find(root, shard), opened)
-
-
-class _Followed(Seekable):
-    """A shard on an object store, which has no open files: moved while it is read, it is found again."""
-
-    def __init__(self, root: str, shard: File) -> None:
-        self._open = functools.partial(_found, root, shard, lambda fs, path: fs.open(path, "rb"))
-        self._file = self._open()
-        super().__init__(self._file.size)
-
-    def read(self, size: int | None = -1) -> bytes:
-        wanted = self.wanted(size)
-        try:
-            data = self._read(wanted)
-        except FileNotFoundError:
-            self._file.close()
-            self._file = self._open()
-            data = self._read(wanted)
-        self.at += len(data)
-        return data
-
-    def _read(self, size: int) -> bytes:
-        self._file.seek(self.at)
-        data: bytes = self._file.read(size)
-        return data
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import parquet, snapshots, storage, strict_json
@@ -22,6 +21,7 @@ from pipeline.bounded_file import BoundedFile
 from pipeline.difference import CARRY, CARRY_NOT, EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL
 from pipeline.errors import TRANSIENT_KINDS, StorageError, TesseraError, describe
 from pipeline.folder import DatasetFolder
+from pipeline.remote_file import RemoteFile
 from pipeline.snapshots import FOLDERS, File, Snapshot
 
 RECORD = b"tessera_task"
@@ -124,7 +124,8 @@ def _file(root: str, file: File, what: int, number: int, run: int, retry: Retry 
             raise pa.ArrowInvalid(f"the snapshot says {file.rows} rows, the file {opened.metadata.num_rows}")
         batches = (
             batch
-            for group in range(opened.num_row_groups)
+            for part in opened.parts(range(opened.num_row_groups), names)
+            for group in part
             for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names, use_threads=False)
         )
         for batch in batches:
@@ -227,10 +228,11 @@ class _whole:
             raise StorageError(f"cannot read {self.url!r} ({describe(error)}), which a run wrote whole") from error
 
 
-def _open(root: str, path: str) -> pq.ParquetFile:
-    return DatasetFolder(root).open(path, _opened)
+def _open(root: str, path: str) -> parquet.File:
+    file: parquet.File = DatasetFolder(root).open(path, _opened)
+    return file
 
 
-def _opened(fs: Any, path: str) -> pq.ParquetFile:
-    file = io.FileIO(path) if isinstance(fs, LocalFileSystem) else fs.open(path, "rb")
-    return parquet.open_parquet(BoundedFile(file), pre_buffer=True)
+def _opened(fs: Any, path: str) -> parquet.File:
+    file = io.FileIO(path) if isinstance(fs, LocalFileSystem) else RemoteFile(lambda: (fs, path))
+    return parquet.open_parquet(BoundedFile(file))

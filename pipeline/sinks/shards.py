@@ -34,6 +34,10 @@ class Written:
     rows_failed: int = 0
     rows_partial: int = 0
     """Rows written that lack a feature which failed."""
+    rows_retried: int = 0
+    """Rows that arrived and had failed before."""
+    rows_retried_with_failures: int = 0
+    """And have failed again, in one feature or all."""
     rows_empty: int = 0
     """Windows that hold nothing any feature reads: between timed words, or a file of another modality."""
     samples: int = 0
@@ -134,8 +138,10 @@ class ShardWriter:
         done = self.done
         own = table.select(["sample_id", "window", "source_version", "attempts", "replaces"]).to_pylist()
         for i, failed in enumerate(table["failures"].to_pylist()):
+            done.rows_retried += bool(own[i]["attempts"]) and own[i]["window"] >= 0
             if not failed:
                 continue
+            done.rows_retried_with_failures += bool(own[i]["attempts"])
             tried = {one["feature"]: one["attempts"] for one in own[i]["attempts"] or ()}
             done.rows_partial += written[i]
             done.rows_failed += not written[i]
@@ -219,18 +225,20 @@ class RowFiles:
         self.root, self.schema, self.output, self.path = root, schema, output, path
         self.files: list[File] = []
         self.pending: list[pa.Table] = []
-        self.pending_bytes, self.count = 0, 0
+        self.pending_bytes, self.pending_rows, self.count = 0, 0, 0
         self.shard: _Shard | None = None
 
     def add(self, rows: pa.Table) -> None:
+        """Take rows. Whole row groups of them are written, the rest waits for more."""
         self.pending.append(rows)
         self.pending_bytes += rows.nbytes
-        if self.pending_bytes >= self.output.row_group_bytes:
-            self._flush()
+        self.pending_rows += len(rows)
+        if self.pending_bytes >= self.output.row_group_bytes or self.pending_rows >= self.output.row_group_rows:
+            self._write_groups(all_rows=False)
 
     def close(self) -> list[File]:
         """Publish what is open; all files."""
-        self._flush()
+        self._write_groups(all_rows=True)
         if self.shard is not None:
             self._close_shard(self.shard)
         return self.files
@@ -241,20 +249,25 @@ class RowFiles:
             self.shard.abort()
             self.shard = None
 
-    def _flush(self) -> None:
+    def _write_groups(self, all_rows: bool) -> None:
+        """Write what is pending, row group by row group. ``all_rows``: also the last, which may have more to come."""
         if not self.pending:
             return
         table = pa.concat_tables(self.pending).combine_chunks()
-        self.pending, self.pending_bytes = [], 0
-        per_row = max(1, table.nbytes // len(table))
-        group = max(1, self.output.row_group_bytes // per_row)
-        for start in range(0, len(table), group):
+        fitting = self.output.row_group_bytes * len(table) // max(1, table.nbytes)
+        group = max(1, min(self.output.row_group_rows, fitting))
+        start = 0
+        while start < len(table) and (all_rows or start + group <= len(table)):
             if self.shard is None:
                 self.shard = _Shard(self.root, *self.path(self.count), self.schema)
                 self.count += 1
             self.shard.write(table.slice(start, group), group)
+            start += group
             if self.shard.size() >= self.output.shard_bytes:
                 self._close_shard(self.shard)
+        rest = table.slice(start)
+        self.pending, self.pending_rows = [rest] if len(rest) else [], len(rest)
+        self.pending_bytes = rest.nbytes if len(rest) else 0
 
     def _close_shard(self, shard: _Shard) -> None:
         self.shard = None
@@ -351,6 +364,7 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
         "use_byte_stream_split": split,
         "column_encoding": None,
         "write_statistics": [c.name for c in schema if c.name in FIXED.names],
+        "write_page_index": True,
     }
 
 

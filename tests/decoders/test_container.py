@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gc
-import socket
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.decoders import DecodersConfig, container, demuxer, open_media, video_decord, video_pyav
+from pipeline.decoders import DecodersConfig, container, open_media, video_decord, video_pyav
 from pipeline.decoders.container import Container, upright
 from pipeline.decoders.demuxer import decoding
 from pipeline.errors import SampleError
@@ -164,60 +163,11 @@ def test_what_cannot_be_read_has_a_reason(data: Path, name: str, kind: str) -> N
     assert caught.value.message
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{folder}/a.ts\n#EXT-X-ENDLIST\n"),
-        ("list.mp4", "ffconcat version 1.0\nfile a.ts\n"),
-    ],
-)
-def test_a_file_that_names_other_files_is_refused(tmp_path: Path, name: str, content: str) -> None:
-    write_numbered(tmp_path / "a.ts", [i * 3600 for i in range(20)], Fraction(1, 90000))
-    path = tmp_path / name
-    path.write_text(content.format(folder=tmp_path))
-    with opened(path) as raw:
-        assert len(list(raw.decode(video=0))) == 20  # FFmpeg itself would follow it
-    with pytest.raises(SampleError, match="a list of other files") as caught:
-        _spans(path)
-    assert caught.value.kind == "unsupported"
-
-
-def test_nothing_is_opened_by_a_name_from_inside_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were a list let through as a format, its files still could not be opened."""
-    write_numbered(tmp_path / "a.ts", [i * 3600 for i in range(20)], Fraction(1, 90000))
-    path = tmp_path / "list.m3u8"
-    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{tmp_path}/a.ts\n#EXT-X-ENDLIST\n")
-    assert set(demuxer._options()["format_whitelist"].split(",")).isdisjoint(demuxer._LISTS)
-    open_options = {"protocol_whitelist": demuxer._options()["protocol_whitelist"]}
-    monkeypatch.setattr(demuxer, "_options", lambda: open_options)
-    with path.open("rb") as file, pytest.raises(av.FFmpegError, match="Error when loading first segment"):
-        container.open_av(file)
-
-
-def test_no_file_makes_us_call_an_address(tmp_path: Path) -> None:
-    path = tmp_path / "list.m3u8"
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.3)
-        address = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
-        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{address}\n#EXT-X-ENDLIST\n")
-        with pytest.raises(SampleError):
-            _spans(path)
-        with pytest.raises(TimeoutError):
-            server.accept()
-
-
 def test_upright_follows_the_display_matrix(data: Path) -> None:
     for turn in (0, 90, 180, 270):
         path = data / "videos" / f"decord__video_{turn}.mov"
         with opened(path) as raw:
             assert np.array_equal(upright(next(raw.decode(video=0))), rotated_by_matrix(path)), turn
-
-
-@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"x", 0, 1, "no"), TypeError("no"), SyntaxError("no")])
-def test_whatever_a_decoder_raises_is_a_sample_error(error: Exception) -> None:
-    with pytest.raises(SampleError, match=type(error).__name__) as caught, decoding():
-        raise error
-    assert caught.value.kind == "corrupt"
 
 
 def test_errors_of_memory_and_of_samples_keep_their_kind() -> None:

@@ -109,6 +109,29 @@ def test_shards_close_by_bytes_and_row_groups_too(tmp_path: Path) -> None:
     assert all(file.metadata.row_group(0).num_rows < 60 for file in read)
 
 
+@pytest.mark.parametrize("block", [50, 128, 250, 999, 2500])
+def test_row_groups_are_even(tmp_path: Path, block: int) -> None:
+    """What is left of a block goes into the next row group: there is none of a row or two but the last."""
+    count = 2500
+    blocks = [rows([f"s{i:04}" for i in range(at, min(at + block, count))], {}) for at in range(0, count, block)]
+    (shard,) = write(tmp_path, *blocks, row_group_rows=1000).shards
+    file = pq.ParquetFile(tmp_path / shard["path"])
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [1000, 1000, 500]
+    assert file.read()["sample_id"].to_pylist() == [f"s{i:04}" for i in range(count)]
+    assert file.metadata.row_group(0).column(0).has_offset_index
+    assert file.metadata.row_group(0).column(0).has_column_index
+    by_bytes = write(tmp_path / "small", *blocks, row_group_bytes=20_000).shards
+    sizes = []
+    for one in by_bytes:
+        file = pq.ParquetFile(tmp_path / "small" / one["path"])
+        for i in range(file.num_row_groups):
+            table = file.read_row_group(i)
+            sizes.append(len(table))
+            assert table.nbytes < 22_000  # rows differ a little
+    assert sum(sizes) == count
+    assert min(sizes[:-1]) > 0.8 * max(sizes)
+
+
 def test_a_lost_row_is_noticed(tmp_path: Path) -> None:
     whole = rows(["a", "a", "a", "b"], {}, windows=[0, 1, 2, 0])
     assert write(tmp_path / "1", whole).problems() == []
