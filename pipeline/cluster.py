@@ -193,6 +193,15 @@ def let_go(error: BaseException | None) -> None:
     gc.collect()
 
 
+def devices() -> dict[str, float] | None:
+    """Nodes, CPUs and GPUs of the cluster that this process has joined; None if it has joined none."""
+    if not ray.is_initialized():
+        return None
+    found = ray.cluster_resources()
+    nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+    return {"nodes": nodes, "cpus": float(found.get("CPU", 0)), "gpus": float(found.get("GPU", 0))}
+
+
 def _nodes() -> list[Node]:
     return [
         Node(float(node["Resources"]["CPU"]), float(node["Resources"].get("GPU", 0)))

@@ -64,7 +64,8 @@ EXTRA = pa.schema(
     ]
 )
 """What a row of work carries behind the listing: whether the dataset holds rows of this sample already, the windows
-that are not to be computed, how often what is tried again was tried, and where rows of another version stand."""
+that are not to be computed, how often what is tried again was tried, and where rows of another version are, or this
+version's own of windows that are tried again."""
 
 _PARTITIONS = 256
 _IN_MEMORY = 192 << 20
@@ -274,22 +275,26 @@ class _Partition:
         if self.listed is not None and todo.any():
             keep = base & some[self.code] & ~in_asked
             settled = taken | keep
-            emit(self._work(todo, known, _Pairs(self.code[settled], self.window[settled]), again))
+            own = again & (self.what == ROW) & (whole[self.code] | (some[self.code] & in_asked))
+            emit(self._work(todo, known, _Pairs(self.code[settled], self.window[settled]), again, own))
             done.work += int(todo.sum())
 
-    def _work(self, todo: np.ndarray, known: np.ndarray, settled: _Pairs, again: np.ndarray) -> pa.Table:
+    def _work(
+        self, todo: np.ndarray, known: np.ndarray, settled: _Pairs, again: np.ndarray, own: np.ndarray
+    ) -> pa.Table:
         assert self.listed is not None
         codes = np.flatnonzero(todo)
         codes = codes[np.argsort(self.row[codes], kind="stable")]
         table = self.listed.take(pa.array(self.row[codes]))
-        extra = [pa.array(known[codes]), settled.lists(codes), self._tried(codes, again), self._carried(codes)]
+        extra = [pa.array(known[codes]), settled.lists(codes), self._tried(codes, again), self._carried(codes, own)]
         for one, column in zip(EXTRA, extra, strict=True):
             table = table.append_column(one, column)
         return table
 
-    def _carried(self, codes: np.ndarray) -> pa.Array:
-        """Rows of another version of the same media, per code."""
+    def _carried(self, codes: np.ndarray, own: np.ndarray) -> pa.Array:
+        """Rows of another version of the same media, per code; and the dataset's own that are computed once more."""
         rows = (self.what == CARRY) & self.same_version & ~(self._any(self.what == CARRY_NOT) | self.refused)[self.code]
+        rows |= own
         at, offsets = self._by_code(rows, codes)
         columns = [self.window[at].astype(np.int32), self.file[at].astype(np.int32), self.position[at]]
         return _lists([pa.array(one) for one in columns], offsets, EXTRA.field("carry").type)

@@ -33,7 +33,7 @@ from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.ray_sink import ShardSink
 from pipeline.sinks.shards import ShardWriter, footer
 from pipeline.stages.block_splitter import BlockSplitter
-from pipeline.stages.carry import Carry, CarryStage
+from pipeline.stages.carry import Carry, CarryStage, KeepStage
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
@@ -92,10 +92,11 @@ def _build(
     config, features = prepared.config, prepared.features
     splitter = BlockSplitter(features, config.decoders.limits.block_bytes)
     dataset = ray.data.from_blocks([planning.unit_table(unit) for unit in plan.units])
-    probe = _isolated(ProbeStage(config, features, carry.read if carry else None), prepared.template)
+    other = carry if carry is not None and not carry.own else None
+    probe = _isolated(ProbeStage(config, features, other.read if other else None), prepared.template)
     dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), TASK_CPUS, at_once=_tasks_at_once(2))
     dataset = _of_rows(dataset, config.block_rows)
-    carried = frozenset(feature.name for feature in carry.features) if carry else frozenset()
+    carried = frozenset(feature.name for feature in other.features) if other else frozenset()
     decode: tuple[Any, ...] = (_isolated(DecodeStage(config, features, carried), prepared.template),)
     if on_gpu:
         # with arguments from a function Ray never fuses it into a pool that asks for as much
@@ -108,7 +109,8 @@ def _build(
         stages = (*decode, Encoding(encode, template) if template else encode)
         decode, last = (), number == len(pools) - 1
         if carry and last:
-            stages = (*stages, CarryStage(carry.root, carry.snapshot.shards, carry.features))
+            taking = KeepStage if carry.own else CarryStage
+            stages = (*stages, taking(carry.root, carry.snapshot.shards, carry.features))
         dataset = dataset.map_batches(
             _Stage,
             fn_constructor_args=(stages, progress.actor, splitter, last),

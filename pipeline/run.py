@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any, TextIO
 
-from pipeline import cluster, graph, identity, snapshots, sources, state, storage
+from pipeline import budget, cluster, graph, identity, snapshots, sources, state, storage
 from pipeline import config as configs
 from pipeline import features as binding
 from pipeline import plan as planning
@@ -23,7 +23,7 @@ from pipeline.config import PipelineConfig
 from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
 from pipeline.features import Feature
-from pipeline.folder import check_version
+from pipeline.folder import DatasetFolder, check_version
 from pipeline.isolation import Template
 from pipeline.lease import Lease
 from pipeline.plan import Plan, Prepared, wanted
@@ -91,21 +91,30 @@ def preview(prepared: Prepared, retry_failures: bool = False) -> Plan:
     return plan
 
 
-def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool = False) -> dict[str, Any]:
+def extract(
+    prepared: Prepared, show_progress: bool = True, retry_failures: bool = False, started: float | None = None
+) -> dict[str, Any]:
     """Bring the dataset up to date with the corpus and return the report.
 
     Args:
         retry_failures: also try again what failed for good.
+        started: when the command began, in seconds since the epoch; None: now.
 
     Raises:
         BudgetExceeded: more rows failed than the config allows; the dataset is committed all the same.
         ConfigError: see `preview`.
         TesseraError: another run is at it; rows or cells are unaccounted for (a defect); or the engine failed.
     """
-    config, started, root = prepared.config, time.time(), _root(prepared.config)
+    config, root = prepared.config, _root(prepared.config)
+    started = time.time() if started is None else started
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-    folder = f"_runs/{run_id}"
-    with quiet() as terminal, Transaction(root, "extract", run_id) as transaction, _ended_if_lost(transaction.lease):
+    run_folder = f"_runs/{run_id}"
+    with (
+        quiet() as terminal,
+        Transaction(root, "extract", run_id) as transaction,
+        _reported_if_broken(prepared, transaction, started),
+        _ended_if_lost(transaction.lease),
+    ):
         base, place = transaction.base, transaction.folder
         warnings = _check_identities(prepared, base)
         barred = _barred(config, base)
@@ -117,15 +126,15 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
         stored = (base.identities if base else None) or (before if earlier in fitting else ours)
         if base is None:
             warnings = _revised(prepared.features, stored["features"])
-        carry = _carry(prepared) if base is None else None
+        carry = _carry(prepared) if base is None else Carry(root, base, prepared.features, frozenset(), own=True)
         held = chain(
             state.of_snapshot(root, base, _retry(prepared, base, retry_failures)) if base else (),
             state.of_killed(root, transaction.killed, len(base.files()) if base else 0),
-            state.to_carry(carry.root, carry.snapshot) if carry else (),
+            state.to_carry(carry.root, carry.snapshot) if carry and not carry.own else (),
         )
-        plan = planning.make(config, held, barred, place.url(f"{folder}/plan"), root)
+        plan = planning.make(config, held, barred, place.url(f"{run_folder}/plan"), root)
         plan.warnings.extend(warnings)
-        place.publish(f"{folder}/config.json", config.model_dump_json(indent=1).encode())
+        place.publish(f"{run_folder}/config.json", config.model_dump_json(indent=1).encode())
         with MemoryMeter() as memory:
             written, first_row_at = _compute(prepared, plan, carry, run_id, terminal if show_progress else None)
         report = reporting.build(
@@ -133,11 +142,15 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
             plan,
             written,
             run_id=run_id,
-            seconds=time.time() - started,
+            started=started,
+            ended=time.time(),
             startup_seconds=None if first_row_at is None else first_row_at - started,
             peak_memory_bytes=memory.peak,
+            devices=cluster.devices(),
             versions=reporting.installed(),
         )
+        exceeded, warnings = budget.judge(config.failures, report)
+        report["warnings"] += warnings
         added = {
             kind: [File.of(one) for one in files]
             for kind, files in (
@@ -150,7 +163,7 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
         if changed or base is None or base.contract < CONTRACT:
             following = transaction.next_snapshot(stored, plan.difference.drops, added, barred, roots)
             report["snapshot"] = following.number
-            place.publish(f"{folder}/report.json", json.dumps(report, indent=1).encode())
+            place.publish(f"{run_folder}/report.json", json.dumps(report, indent=1).encode())
             if base is None:
                 if set(_barred(config, None)) - set(barred):
                     raise TesseraError("samples were forgotten while this run went on: run again")
@@ -159,10 +172,37 @@ def extract(prepared: Prepared, show_progress: bool = True, retry_failures: bool
             transaction.commit(following)
         else:
             report["snapshot"] = base.number
-            place.publish(f"{folder}/report.json", json.dumps(report, indent=1).encode())
+            place.publish(f"{run_folder}/report.json", json.dumps(report, indent=1).encode())
             transaction.close()
-    _judge(config, report)
+    folder = DatasetFolder(root)
+    if (unjudged := budget.unjudged_report(folder, base)) is not None:
+        exceeded_before, _ = budget.judge(config.failures, unjudged)
+        budget.mark_judged(folder, unjudged["run_id"])
+        if exceeded_before is not None and exceeded is None:
+            exceeded = f"run {unjudged['run_id']}, which was stopped before its failures were judged: {exceeded_before}"
+    budget.mark_judged(folder, run_id)
+    if exceeded is not None:
+        raise BudgetExceeded(exceeded, report)
     return report
+
+
+@contextlib.contextmanager
+def _reported_if_broken(prepared: Prepared, transaction: Transaction, started: float) -> Iterator[None]:
+    """Around a run: where it breaks off before its commit, its report says why."""
+    try:
+        yield
+    except BaseException as error:
+        if transaction.committed:
+            raise
+        if isinstance(error, Exception):
+            cause = one_line(str(error)) if isinstance(error, TesseraError) else describe(error)
+        else:  # a signal
+            cause = "interrupted"
+        report = reporting.of_broken_run(prepared, transaction.run_id, started, time.time(), cause)
+        with contextlib.suppress(Exception):  # what broke the run may break this; the first is raised
+            path = f"_runs/{transaction.run_id}/report.json"
+            transaction.folder.publish(path, json.dumps(report, indent=1).encode())
+        raise
 
 
 @contextlib.contextmanager
@@ -345,28 +385,6 @@ def _check_passthrough(config: PipelineConfig, features: tuple[Feature, ...]) ->
             )
         if "/" in name:
             raise ConfigError("source.passthrough", f"column {name!r}", "a name without /: rename it in the manifest")
-
-
-def _judge(config: PipelineConfig, report: dict[str, Any]) -> None:
-    """Raises ``BudgetExceeded`` past the failure budget."""
-    adopted = report["samples_by_class"]
-    failed = report["rows_with_failures"] + adopted["rows_adopted_with_failures"]
-    rows = report["rows_planned"] + adopted["rows_adopted"]
-    budget = config.failures
-    over = budget.max_rows is not None and failed > budget.max_rows
-    if rows >= budget.min_rows and rows and failed / rows > budget.max_fraction:
-        over = True
-    if over:
-        kinds = [f"{count} {kind}" for kind, count in report["failures_by_kind"].items()]
-        if before := adopted["rows_adopted_with_failures"]:
-            kinds.append(f"{before} in the run that was killed")
-        raise BudgetExceeded(
-            f"{failed} of {rows} rows failed ({failed / max(1, rows):.1%}; {', '.join(kinds)}), over the budget of "
-            f"max_fraction {budget.max_fraction:.1%}"
-            + (f", max_rows {budget.max_rows}" if budget.max_rows is not None else "")
-            + "; what was written is committed and valid",
-            report,
-        )
 
 
 def _told(error: Exception, run_id: str, told: TesseraError | None) -> TesseraError:

@@ -31,6 +31,8 @@ _SMALL = 0.25
 """A shard of less than this share of ``shard_bytes`` is merged with others."""
 _FOLDER = {ROW: "data", FAILURE: "_failures", EMPTY: "_empty"}
 _FIELDS = {ROW: schemas.FIXED, FAILURE: schemas.FAILURES, EMPTY: schemas.EMPTY}
+_WORKING_FOLDERS = (SUPERSEDED, "_snapshots", "_runs", "_running", "_leases")
+"""What else a version's folder holds."""
 _LEAST_BYTES = 1024
 """Of a shard."""
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -202,7 +204,10 @@ def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[D
         TesseraError: another run is at it.
     """
     done = []
-    for name in [version] if version is not None else snapshots.versions(path):
+    names = [version] if version is not None else snapshots.versions(path)
+    if not names:
+        raise snapshots.no_dataset(path)
+    for name in names:
         root, name = _found(path, name)
         with Transaction(root, "vacuum", _run_id()) as transaction:
             base = _base(transaction)
@@ -237,6 +242,37 @@ def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[D
             assert transaction.base is not None
             done.append(Done(name, transaction.base.number, removed=len(files), bytes=freed))
     return done
+
+
+def discard(path: str, version: str) -> Done:
+    """Remove a version that no run has committed: what its first run left that was killed and will not be continued.
+
+    Raises:
+        ConfigError: no such version, one that was committed, or files in it that no run writes.
+        TesseraError: a run is at it.
+    """
+    check_version(path, version)
+    root = storage.join(path, version)
+    if version not in snapshots.version_folders(path):
+        raise ConfigError("--version", f"there is no version {version!r} in {path!r}", "the name of a folder there")
+    folder = DatasetFolder(root)
+    others = {*folder.list_folders(""), *folder.list_files("")} - {*FOLDERS_ON_DISK, *_WORKING_FOLDERS}
+    if others:
+        raise ConfigError("--version", f"{root!r} holds {min(others)!r}, which no run writes", "move it elsewhere")
+    with Transaction(root, "vacuum", _run_id()) as transaction:
+        if transaction.base is not None:
+            raise ConfigError(
+                "--version", f"{version!r} has a snapshot", "only a version that no run has committed is discarded"
+            )
+        transaction.discard_interrupted()
+        runs = len(transaction.discarded)
+        transaction.close()
+        transaction.lease.check()
+        for name in folder.list_folders(""):
+            if name != "_leases":
+                folder.remove_folder(name)
+    DatasetFolder(path).remove_folder(version)
+    return Done(version, 0, removed=runs)
 
 
 def use(path: str, version: str) -> None:

@@ -102,7 +102,7 @@ def test_nights(ray_session: Any, tmp_path: Path) -> None:
     assert shown(tmp_path, snapshot=1) == {f"s{i:02}": i for i in range(12)}
     assert len(old.to_arrow()) == 12
     left = os.listdir(tmp_path / "out" / "v1" / "_runs" / third["run_id"])
-    assert sorted(left) == ["config.json", "report.json"]
+    assert sorted(left) == ["config.json", "judged.json", "report.json"]
     assert os.listdir(tmp_path / "out" / "v1" / "_running") == []
 
     other = {"p": {**PICTURE, "tokenizer": {"kind": "patch", "size": 24, "patch_size": 8}}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +323,60 @@ def test_on_s3(s3: Any) -> None:
     upkeep.vacuum(out, 0)
     assert s3.find("corpus/out/v1/_superseded") == []
     assert ids(out) == ["a", "b", "c"]
+
+
+# -- a version that no run has committed -----------------------------------------------------------
+
+
+def _begun(out: Path, version: str = "v2") -> Path:
+    """What a version's first run leaves that is killed before its commit."""
+    root = out / version
+    write(root, RUNS[7], ["a", "b"], {1: "io"})
+    (root / "_running").mkdir()
+    (root / "_running" / f"{RUNS[7]}.json").write_text(json.dumps({"base": 0, "identity": "identity"}))
+    return root
+
+
+def test_a_version_that_was_begun_is_discarded(tmp_path: Path) -> None:
+    night(tmp_path / "v1", RUNS[1], ["a"])
+    before = {path: path.read_bytes() for path in (tmp_path / "v1").rglob("*") if path.is_file()}
+    root = _begun(tmp_path)
+    assert upkeep.discard(str(tmp_path), "v2").removed == 1
+    assert not root.exists()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert ids(tmp_path) == ["a"]
+
+
+def test_a_version_that_was_committed_is_not_discarded(tmp_path: Path) -> None:
+    night(tmp_path / "v1", RUNS[1], ["a"])
+    for version, words in (("v1", "'v1' has a snapshot"), ("v9", "there is no version 'v9'")):
+        with pytest.raises(ConfigError, match=words):
+            upkeep.discard(str(tmp_path), version)
+    assert ids(tmp_path) == ["a"]
+
+
+def test_what_no_run_writes_is_not_discarded(tmp_path: Path) -> None:
+    root = _begun(tmp_path)
+    (root / "thesis.txt").write_text("precious")
+    with pytest.raises(ConfigError, match=r"holds 'thesis\.txt', which no run writes"):
+        upkeep.discard(str(tmp_path), "v2")
+    assert (root / "data").exists()
+    (root / "thesis.txt").unlink()
+    outside = tmp_path / "home"
+    outside.mkdir()
+    (outside / "key").write_text("precious")
+    shutil.rmtree(root / "_runs")
+    (root / "_runs").symlink_to(outside)
+    with pytest.raises(TesseraError, match=r"_runs' is a symbolic link"):
+        upkeep.discard(str(tmp_path), "v2")
+    assert (outside / "key").read_text() == "precious"
+
+
+def test_a_version_that_a_run_is_at_is_not_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.lease import Lease
+
+    root = _begun(tmp_path)
+    monkeypatch.setattr(Transaction.__init__, "__defaults__", (0.5,))
+    with Lease(str(root), "extract", 0.4), pytest.raises(TesseraError, match="is in use by extract"):
+        upkeep.discard(str(tmp_path), "v2")
+    assert (root / "data").exists()

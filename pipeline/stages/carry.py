@@ -1,19 +1,24 @@
-"""Columns of features that did not change, taken from another version of the dataset instead of being computed."""
+"""Columns taken from rows that a dataset has: of features that did not change, from another version of it; and of cells
+that fail where a row is computed once more, from the row that is replaced."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import ConfigError
 from pipeline.features import Feature
 from pipeline.media import Modality
 from pipeline.reading import Reading, check_columns, open_shard
 from pipeline.snapshots import File, Snapshot
 from pipeline.stages.rows import put
+
+_TIMES = ("start_s", "end_s")
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Carry:
     features: tuple[Feature, ...]
     read: frozenset[Modality]
     """What that version read: its windows are cut by it."""
+    own: bool = False
+    """It is the version that is written: only what cannot be computed now is taken."""
 
 
 class CarryStage:
@@ -47,16 +54,8 @@ class CarryStage:
         here = np.flatnonzero(~np.isnan(numbers.astype(np.float64)))
         if not len(here) or not self.features:
             return table
-        positions = table["carry_position"].to_numpy(zero_copy_only=False)
         fields = [field for feature in self.features for field in feature.fields()]
-        old, rows = [], []
-        for number in np.unique(numbers[here]):
-            of_file = here[numbers[here] == number]
-            old.append(self._rows(int(number), positions[of_file].astype(np.int64), [field.name for field in fields]))
-            rows.append(of_file)
-        place = np.full(len(table), -1)
-        place[np.concatenate(rows)] = np.arange(len(here))
-        taken = pa.concat_tables(old).combine_chunks()
+        taken, place = self._taken(table, here, [field.name for field in fields])
         index = pa.array(place, mask=place < 0)
         cells = table["cells"]
         for feature in self.features:
@@ -69,6 +68,19 @@ class CarryStage:
             cells = pc.add(cells, pa.array(valid.astype(np.int32)))
         return put(table, "cells", cells)
 
+    def _taken(self, table: pa.Table, here: np.ndarray, columns: list[str]) -> tuple[pa.Table, np.ndarray]:
+        """The old rows of the rows ``here``; and per row of ``table`` which of them is its, or -1."""
+        numbers = table["carry_file"].to_numpy(zero_copy_only=False)
+        positions = table["carry_position"].to_numpy(zero_copy_only=False)
+        old, rows = [], []
+        for number in np.unique(numbers[here]):
+            of_file = here[numbers[here] == number]
+            old.append(self._rows(int(number), positions[of_file].astype(np.int64), columns))
+            rows.append(of_file)
+        place = np.full(len(table), -1)
+        place[np.concatenate(rows)] = np.arange(len(here))
+        return pa.concat_tables(old).combine_chunks(), place
+
     def _rows(self, number: int, positions: np.ndarray, columns: list[str]) -> pa.Table:
         """Rows of one file, in the order asked for; only their row groups are read."""
         shard = self.files[number]
@@ -77,7 +89,8 @@ class CarryStage:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
             starts = np.concatenate([[0], np.cumsum(sizes)])
             groups = np.unique(np.searchsorted(starts, positions, side="right") - 1)
-            table = file.read_row_groups(groups.tolist(), columns=columns, use_threads=False)
+            parts = file.parts(groups.tolist(), columns)
+            table = pa.concat_tables(file.read_row_groups(part, columns=columns, use_threads=False) for part in parts)
         before = np.concatenate([[0], np.cumsum([sizes[group] for group in groups])])
         group = np.searchsorted(starts, positions, side="right") - 1
         at = positions - starts[group] + before[np.searchsorted(groups, group)]
@@ -89,3 +102,61 @@ def _either(computed: pa.ChunkedArray, carried: pa.ChunkedArray, which: np.ndarr
     both = pa.chunked_array([*computed.chunks, *carried.chunks], computed.type).combine_chunks()
     rows = np.arange(len(which))
     return both.take(pa.array(np.where(which, rows + len(which), rows)))
+
+
+class KeepStage(CarryStage):
+    """Maps finished rows to finished rows: a row that is computed once more, since a feature of it had failed, keeps
+    what it had of the features that fail now.
+
+    A failure of a cell that is kept is none; one of the whole file stays, where other windows may lack it.
+    """
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        numbers = table["carry_file"].to_numpy(zero_copy_only=False)
+        again = ~np.isnan(numbers.astype(np.float64))
+        lacking = {one.name: ~_any_valid(table, one) & again for one in self.features}
+        here = np.flatnonzero(np.any([*lacking.values()], axis=0)) if lacking else np.zeros(0, np.int64)
+        if not len(here):
+            return table
+        fields = [field for feature in self.features for field in feature.fields()]
+        try:
+            taken, place = self._taken(table, here, [*_TIMES, *(field.name for field in fields)])
+        except ConfigError:
+            return table  # the old row is lost, and what was computed counts
+        index = pa.array(place, mask=place < 0)
+        same_times = place >= 0
+        for name in _TIMES:
+            now, then = table[name], taken[name].take(index)
+            equal = pc.or_(pc.equal(now, then).fill_null(False), pc.and_(pc.is_null(now), pc.is_null(then)))
+            same_times &= equal.to_numpy(zero_copy_only=False) if isinstance(equal, pa.Array) else equal.to_numpy()
+        failures: list[list[dict[str, Any]]] = [one or [] for one in table["failures"].to_pylist()]
+        cells = table["cells"].to_numpy(zero_copy_only=False).copy()
+        for feature in self.features:
+            kept = lacking[feature.name] & (same_times if feature.modality != "image" else place >= 0)
+            kept &= _any_valid(taken.take(index), feature)
+            if not kept.any():
+                continue
+            for field in feature.fields():
+                values = taken[field.name].take(index).cast(field.type)
+                table = put(table, field.name, _either(table[field.name].cast(field.type), values, kept))
+            for row in np.flatnonzero(kept).tolist():
+                left = [
+                    one for one in failures[row] if one["feature"] != feature.name or _is_of_others(table, row, one)
+                ]
+                cells[row] += 1 - (len(failures[row]) - len(left))
+                failures[row] = left
+        table = put(table, "cells", pa.array(cells, pa.int32()))
+        return put(table, "failures", pa.array(failures, table.schema.field("failures").type))
+
+
+def _is_of_others(table: pa.Table, row: int, failure: dict[str, Any]) -> bool:
+    """Whether a failure is also that of other windows of the sample."""
+    return bool(failure["stage"] == "probe" and table["windows"][row].as_py() > 1)
+
+
+def _any_valid(table: pa.Table, feature: Feature) -> np.ndarray:
+    """Returns [n] bool: whether a row has the feature."""
+    found = np.zeros(len(table), bool)
+    for field in feature.fields():
+        found |= table[field.name].is_valid().to_numpy()
+    return found

@@ -48,7 +48,8 @@ ROWS = pa.schema(
 ``text_to`` bound a token window in characters. ``windows`` counts the windows that the sample was cut into.
 ``final`` marks a sample's last row of this run, which also says how many rows were ``promised``. ``replaces``: the
 dataset holds the sample already; ``attempts``: how often a feature of this window has failed before. ``carry_file`` and
-``carry_position`` say which row of another version has the columns of features that did not change. ``cells`` counts
+``carry_position`` say which row of another version has the columns of features that did not change; or which row of
+this version this one replaces after a failure. ``cells`` counts
 the features that this row should have. A row of window -1 is none: it accounts for a sample of which nothing was left
 to do.
 """

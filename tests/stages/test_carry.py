@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.snapshots import File
-from pipeline.stages.carry import CarryStage
+from pipeline.stages.carry import CarryStage, KeepStage
+from pipeline.stages.rows import FAILURE
 
 FIELDS = [pa.field("f_tokens", pa.list_(pa.list_(pa.float16(), 2))), pa.field("f_grid", pa.list_(pa.int32()))]
 
@@ -68,3 +69,73 @@ def test_rows_of_nowhere_stay_as_they_are(tmp_path: Path) -> None:
     table = pa.table({"carry_file": pa.nulls(2, pa.int32()), "carry_position": pa.nulls(2, pa.int64())})
     features: Any = (Doubled(),)
     assert CarryStage(str(tmp_path), [], features)(table) is table
+
+
+# -- rows that are computed once more --------------------------------------------------------------
+
+
+def _again(tmp_path: Path, failures: list[list[dict[str, Any]]], **changes: Any) -> pa.Table:
+    """Four rows whose feature could not be computed, with the old rows 0, 1, 2 (null) and none."""
+    old = shard(tmp_path, "a.parquet", [1, 4, -1])
+    table = pq.read_table(tmp_path / "data" / "a.parquet")
+    for name, values_ in (("start_s", [0.0, 5.0, 10.0]), ("end_s", [5.0, 10.0, 12.0])):
+        table = table.append_column(name, pa.array(values_))
+    pq.write_table(table, tmp_path / "data" / "a.parquet")
+    columns: dict[str, Any] = {
+        "carry_file": pa.array([0, 0, 0, None], pa.int32()),
+        "carry_position": pa.array([0, 1, 2, None], pa.int64()),
+        "start_s": [0.0, 5.0, 10.0, 15.0],
+        "end_s": [5.0, 10.0, 12.0, 20.0],
+        "windows": pa.array([1, 1, 1, 1], pa.int32()),
+        "cells": pa.array([len(one) for one in failures], pa.int32()),
+        "failures": pa.array(failures, pa.list_(FAILURE)),
+        "f_tokens": pa.nulls(4, FIELDS[0].type),
+        "f_grid": pa.nulls(4, FIELDS[1].type),
+        **changes,
+    }
+    features: Any = (Timed(),)
+    return KeepStage(str(tmp_path), [old], features)(pa.table(columns))
+
+
+class Timed(Doubled):
+    modality = "audio"
+
+
+def _failed(feature: str = "f", stage: str = "decode") -> dict[str, Any]:
+    return {"feature": feature, "uri": "u", "stage": stage, "kind": "io", "message": "m"}
+
+
+def test_a_cell_that_fails_now_is_kept(tmp_path: Path) -> None:
+    done = _again(tmp_path, [[_failed()], [_failed(), _failed("g")], [_failed()], [_failed()]])
+    assert done["f_tokens"].to_pylist() == [values(1), values(4), None, None]
+    assert [[one["feature"] for one in row] for row in done["failures"].to_pylist()] == [[], ["g"], ["f"], ["f"]]
+    assert done["cells"].to_pylist() == [1, 2, 1, 1], "written + failed"
+
+
+def test_a_cell_of_another_window_is_not_taken(tmp_path: Path) -> None:
+    done = _again(tmp_path, [[_failed()]] * 4, start_s=[0.0, 4.0, 10.0, 15.0])
+    assert done["f_tokens"].to_pylist() == [values(1), None, None, None]
+
+
+def test_a_failure_of_the_file_stays_where_other_windows_may_lack_it(tmp_path: Path) -> None:
+    failures = [[_failed(stage="probe")], [], [], []]
+    done = _again(tmp_path, failures, windows=pa.array([2, 2, 2, 2], pa.int32()))
+    assert done["f_tokens"].to_pylist() == [values(1), values(4), None, None]
+    assert [len(row) for row in done["failures"].to_pylist()] == [1, 0, 0, 0]
+    assert done["cells"].to_pylist() == [2, 1, 0, 0]
+
+
+def test_an_old_row_that_is_gone_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    failures = [[_failed()]] * 4
+    features: Any = (Timed(),)
+    table = pa.table(
+        {
+            "carry_file": pa.array([0, 0, 0, 0], pa.int32()),
+            "carry_position": pa.array([0, 1, 2, 3], pa.int64()),
+            "failures": pa.array(failures, pa.list_(FAILURE)),
+            "f_tokens": pa.nulls(4, FIELDS[0].type),
+            "f_grid": pa.nulls(4, FIELDS[1].type),
+        }
+    )
+    assert KeepStage(str(tmp_path), [File("data/gone.parquet", 4, 1, "")], features)(table).equals(table)
