@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import signal
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, one_line
-from pipeline.terminal import Console, escaped_streams, say
+from pipeline.terminal import Console, count, escaped_streams, json_text, say, stdout_to_stderr
 
+if TYPE_CHECKING:
+    from pipeline import upkeep
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, to standard output.")]
 EXIT_CONFIG, EXIT_BUDGET, EXIT_INTERRUPTED = 2, 3, 4
 
 app = typer.Typer(
@@ -39,27 +44,39 @@ def extract(
             "--new-version", help="Extract beside the current version; columns that do not change are copied."
         ),
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Bring a dataset up to date with its corpus (or, with --plan, only say what that takes)."""
+    import psutil
+
     from pipeline import config as configs
 
+    started = psutil.Process().create_time()
     loaded = configs.load(config, overrides)
     from pipeline import template as templates
 
-    console = Console()
-    with nullcontext() if plan else templates.started(loaded) as template:
+    exceeded = None
+    with _reserved_stdout(as_json), nullcontext() if plan else templates.started(loaded) as template:
         from pipeline import report, run
 
         prepared = run.prepare(loaded, new_version, template)
         if plan:
-            report.show_plan(prepared, run.preview(prepared, retry_failures), console)
-            return
-        try:
-            report.show(run.extract(prepared, retry_failures=retry_failures), console)
-        except BudgetExceeded as error:
-            report.show(error.report, console)
-            raise
-    console.print(f"dataset: {loaded.output.path}", soft_wrap=True)
+            planned = run.preview(prepared, retry_failures)
+        else:
+            try:
+                done = run.extract(prepared, retry_failures=retry_failures, started=started)
+            except BudgetExceeded as error:
+                done, exceeded = error.report, error
+    if as_json:
+        print(json_text(report.plan_document(prepared, planned) if plan else done))
+    elif plan:
+        report.show_plan(prepared, planned, Console())
+    else:
+        report.show(done, console := Console())
+        if exceeded is None:
+            console.print(f"dataset: {loaded.output.path}", soft_wrap=True)
+    if exceeded is not None:
+        raise exceeded
 
 
 @app.command()
@@ -77,8 +94,9 @@ def benchmark(
     stage: Annotated[
         Literal["all", "encode"], typer.Option(help="encode: the encoding stage alone, without Ray.")
     ] = "all",
-    json_file: Annotated[str | None, typer.Option("--json", help="File for the result.")] = None,
+    output: Annotated[str | None, typer.Option(help="JSON file for the result.")] = None,
     picture: Annotated[str | None, typer.Option(help="SVG file: the larger run's cores over time.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Measure how fast a config goes on this machine, and what holds it back."""
     import json
@@ -90,12 +108,15 @@ def benchmark(
 
     if picture is not None and stage != "all":
         raise ConfigError("--picture", f"beside --stage {stage}", "only of whole runs")
-    loaded, console = configs.load(config, overrides), Console()
-    with console.waiting() as status:
+    loaded = configs.load(config, overrides)
+    with _reserved_stdout(as_json), Console(stderr=as_json).waiting() as status:
         result = benchmark.measure(loaded, rows, against, stage, partial(say, status))
-    show.show(result, console)
-    if json_file is not None:
-        storage.publish(storage.absolute(json_file), json.dumps(result, indent=1).encode())
+    if as_json:
+        print(json_text(result))
+    else:
+        show.show(result, Console())
+    if output is not None:
+        storage.publish(storage.absolute(output), json.dumps(result, indent=1).encode())
     if picture is not None:
         storage.publish(storage.absolute(picture), pictures.draw(result).encode())
 
@@ -104,35 +125,54 @@ def benchmark(
 def inspect(
     dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
     rows: Annotated[int, typer.Option(help="Sample rows to show.", min=0)] = 5,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,NAME", help="Columns of the sample rows; may be repeated. Only these are read."),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Show a dataset: features, spaces, rows, failures by kind, sizes, sample rows."""
     from pipeline import inspection
 
-    inspection.show(dataset, rows, Console())
+    _print(
+        as_json,
+        lambda: inspection.document(dataset, rows, columns or ()),
+        lambda console: inspection.show(dataset, rows, console, columns or ()),
+    )
 
 
 @app.command()
 def snapshots(
     dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
     version: Annotated[str | None, typer.Option(help="Another version than the current one.")] = None,
+    as_json: Json = False,
 ) -> None:
     """List the moments that can be read or rolled back to."""
     from pipeline import inspection
 
-    inspection.show_snapshots(dataset, version, Console())
+    _print(
+        as_json,
+        lambda: inspection.snapshots_document(dataset, version),
+        lambda console: inspection.show_snapshots(dataset, version, console),
+    )
 
 
 @app.command()
 def versions(
     dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
     use: Annotated[str | None, typer.Option(help="Make this one the current version.")] = None,
+    as_json: Json = False,
 ) -> None:
     """List the versions of a dataset, or choose the current one."""
     from pipeline import inspection, upkeep
 
     if use is not None:
         upkeep.use(dataset, use)
-    inspection.show_versions(dataset, Console())
+    _print(
+        as_json,
+        lambda: inspection.versions_document(dataset),
+        lambda console: inspection.show_versions(dataset, console),
+    )
 
 
 @app.command()
@@ -140,11 +180,14 @@ def compact(
     dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
     version: Annotated[str | None, typer.Option(help="Another version than the current one.")] = None,
     shard_bytes: Annotated[int, typer.Option(help="A shard is closed once it holds this much.")] = 256 << 20,
+    as_json: Json = False,
 ) -> None:
     """Merge small shards and apply deletions, so that plain Parquet readers see every row once."""
-    from pipeline import inspection, upkeep
+    from pipeline import upkeep
 
-    inspection.show_done("rewrote", [upkeep.compact(dataset, version, shard_bytes)], Console())
+    with _reserved_stdout(as_json):
+        done = [upkeep.compact(dataset, version, shard_bytes)]
+    _print_done("rewrote", dataset, done, as_json)
 
 
 @app.command()
@@ -152,22 +195,28 @@ def rollback(
     dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
     to: Annotated[int, typer.Option(help="Number of the snapshot.")],
     version: Annotated[str | None, typer.Option(help="Another version than the current one.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Make a dataset what it was at an old snapshot; the next run brings it up to date again."""
-    from pipeline import inspection, upkeep
+    from pipeline import upkeep
 
-    inspection.show_done("rolled back", [upkeep.rollback(dataset, to, version)], Console())
+    with _reserved_stdout(as_json):
+        done = [upkeep.rollback(dataset, to, version)]
+    _print_done("rolled back", dataset, done, as_json)
 
 
 @app.command()
 def forget(
     dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
     sample_ids: Annotated[list[str], typer.Argument(metavar="SAMPLE_ID...", help="What must not come back.")],
+    as_json: Json = False,
 ) -> None:
     """Remove samples from every version, for good; run vacuum to remove them from old snapshots too."""
-    from pipeline import inspection, upkeep
+    from pipeline import upkeep
 
-    inspection.show_done("forgot", upkeep.forget(dataset, sample_ids), Console())
+    with _reserved_stdout(as_json):
+        done = upkeep.forget(dataset, sample_ids)
+    _print_done("forgot", dataset, done, as_json)
 
 
 @app.command()
@@ -175,29 +224,77 @@ def vacuum(
     dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
     older_than: Annotated[str, typer.Option(help="Age of snapshots: 7d, 12h, 30m, 45s, 2w.")] = "7d",
     version: Annotated[str | None, typer.Option(help="Only this version.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Delete old snapshots and what only they need; and whatever holds forgotten samples."""
-    from pipeline import inspection, upkeep
+    from pipeline import upkeep
 
-    inspection.show_done("vacuumed", upkeep.vacuum(dataset, upkeep.seconds(older_than), version), Console())
+    with _reserved_stdout(as_json):
+        done = upkeep.vacuum(dataset, upkeep.seconds(older_than), version)
+    _print_done("vacuumed", dataset, done, as_json)
 
 
 @app.command()
-def models(folder: Annotated[str, typer.Argument(help="Where to write them.")]) -> None:
+def discard(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
+    version: Annotated[str, typer.Argument(help="A version that no run has committed.")],
+    as_json: Json = False,
+) -> None:
+    """Remove a version whose first run was killed and will not be continued."""
+    from pipeline import upkeep
+
+    with _reserved_stdout(as_json):
+        done = [upkeep.discard(dataset, version)]
+    _print_done("discarded", dataset, done, as_json)
+
+
+@app.command()
+def models(folder: Annotated[str, typer.Argument(help="Where to write them.")], as_json: Json = False) -> None:
     """Write the small demo checkpoints: true architectures, seeded weights."""
     from pipeline.demo import models as demo
 
-    for name in demo.build(folder):
-        print(name)
+    with _reserved_stdout(as_json):
+        written = demo.build(folder)
+    print(json_text({"folder": folder, "checkpoints": written}) if as_json else "\n".join(written))
 
 
 @app.command()
-def corpus(folder: Annotated[str, typer.Argument(help="Where to write it.")]) -> None:
+def corpus(folder: Annotated[str, typer.Argument(help="Where to write it.")], as_json: Json = False) -> None:
     """Draw and synthesise the demo corpus."""
     from pipeline.demo import corpus as demo
 
-    counts = demo.build(folder)
-    print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    with _reserved_stdout(as_json):
+        kinds = demo.build(folder)
+    samples = kinds.pop("samples")
+    if as_json:
+        print(json_text({"folder": folder, "samples": samples, "samples_by_kind": kinds}))
+    else:
+        print(f"{count(samples, 'sample')}: {', '.join(f'{name} {number}' for name, number in kinds.items())}")
+
+
+def _reserved_stdout(as_json: bool) -> AbstractContextManager[None]:
+    """Around the work of a command: with --json, only the document, which follows, goes to standard output."""
+    return stdout_to_stderr() if as_json else nullcontext()
+
+
+def _print(as_json: bool, document: Callable[[], Any], show: Callable[[Console], None]) -> None:
+    """Prints what a command found: as one JSON document, or for a person."""
+    if not as_json:
+        show(Console())
+        return
+    with _reserved_stdout(as_json):
+        found = document()
+    print(json_text(found))
+
+
+def _print_done(what: str, dataset: str, done: list[upkeep.Done], as_json: bool) -> None:
+    from pipeline import inspection
+
+    _print(
+        as_json,
+        lambda: inspection.done_document(what, dataset, done),
+        lambda console: inspection.show_done(what, done, console),
+    )
 
 
 def main() -> None:

@@ -15,12 +15,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 
 from pipeline.errors import TesseraError
-from pipeline.terminal import Console
+from pipeline.terminal import Console, count
 from pipeline.trail import Notes
+
+_WIDE = 120
+"""Columns of a terminal that has room for a bar next to the figures."""
 
 
 @ray.remote(num_cpus=0)
@@ -108,20 +118,19 @@ class Progress:
             return None
 
     def _watch(self) -> None:
-        columns = (
-            TextColumn("extract"),
-            BarColumn(),
+        console = Console(file=self.terminal)
+        words = "{task.fields[noun]} · {task.fields[rows]} · {task.fields[failed]} failed · {task.fields[speed]} rows/s"
+        columns: list[ProgressColumn] = [
             MofNCompleteColumn(),
-            TextColumn(
-                "samples · {task.fields[rows]} rows · {task.fields[failed]} failed · {task.fields[speed]} rows/s"
-            ),
-            TimeElapsedColumn(),
+            TextColumn(words),
             TextColumn("· left"),
             TimeRemainingColumn(),
-        )
-        console = Console(file=self.terminal)
+        ]
+        if console.width >= _WIDE:
+            columns = [TextColumn("extract"), BarColumn(), *columns[:2], TimeElapsedColumn(), *columns[2:]]
         with Bar(*columns, console=console, disable=self.terminal is None or not console.is_terminal) as bar:
-            task = bar.add_task("extract", total=self.samples, rows=0, failed=0, speed="–")
+            noun = "sample" if self.samples == 1 else "samples"
+            task = bar.add_task("extract", total=self.samples, noun=noun, rows=count(0, "row"), failed=0, speed="–")
             last, first_row_s = False, 0.0
             while True:
                 samples, rows, failed = self._read()
@@ -129,8 +138,8 @@ class Progress:
                 now = time.perf_counter() - self._started
                 if rows and self.first_row_at is None:
                     self.first_row_at, first_row_s = time.time(), now
-                speed = f"{rows / max(now - first_row_s, 1e-3):.0f}" if rows and now > 1 else "–"
-                bar.update(task, completed=samples, rows=rows, failed=failed, speed=speed)
+                speed = f"{rows / (now - first_row_s):.0f}" if rows and now - first_row_s >= 1 else "–"
+                bar.update(task, completed=samples, rows=count(rows, "row"), failed=failed, speed=speed)
                 if last:
                     return
                 last = self._stop.wait(0.25)

@@ -22,6 +22,7 @@ ORDER = [
     "pools",
     "progress",
     "trail",
+    "budget",
     "report",
     "terminal",
     "stages",
@@ -29,6 +30,7 @@ ORDER = [
     "plan",
     "template",
     "features",
+    "identity",
     "config",
     "yamls",
     "demo",
@@ -62,6 +64,7 @@ ORDER = [
     "local_files",
     "strict_json",
     "ranged",
+    "remote_file",
     "seekable",
     "retrying",
     "private_folder",
@@ -160,4 +163,4 @@ def test_only_one_place_opens_containers() -> None:
         if path.relative_to(PACKAGE).parts[0] != "demo":
             calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
             named = {ast.unparse(node.func) for node in calls}
-            assert "av.open" not in named or path.name == "container.py", path
+            assert "av.open" not in named or path.name == "demuxer.py", path

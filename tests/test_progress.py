@@ -59,6 +59,26 @@ def test_a_terminal_shows_the_sums_of_all_workers(ray_session: Any, monkeypatch:
     assert "3/8 samples · 15 rows · 6 failed" in "".join(shown)
 
 
+def test_one_sample_and_one_row_are_singular(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    with _terminal() as (terminal, shown), Progress(1, terminal) as progress:
+        ray_session.get(progress.actor.add.remote(1, 1, 0))
+        time.sleep(1.5)
+    assert "1/1 sample · 1 row · 0 failed" in "".join(shown)
+
+
+def test_a_narrow_terminal_shows_every_figure_whole(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with _terminal() as (terminal, shown), Progress(426_000, terminal) as progress:
+        ray_session.get(progress.actor.add.remote(123_456, 123_457, 12))
+        time.sleep(1.5)
+    text = "".join(shown)
+    assert "123456/426000 samples · 123457 rows · 12 failed · " in text
+    assert "…" not in text
+
+
 def test_a_run_outlives_its_display(ray_session: Any) -> None:
     with Progress(3, None) as progress:
         ray_session.kill(progress.actor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 import re
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline.difference import Counts, Difference
 from pipeline.features import bind
 from pipeline.plan import Plan, Prepared
 from pipeline.sinks.shards import Written
-from pipeline.terminal import Console
+from pipeline.terminal import Console, json_text
 
 PROMISED = {
     *("samples", "rows_planned", "rows_written", "rows_failed", "cells", "decoded", "failures_by_kind"),
@@ -24,7 +25,8 @@ PROMISED = {
 }
 FURTHER = {
     *("run_id", "output", "version", "samples_by_class", "samples_unused", "windows_empty", "rows_with_failures"),
-    *("failures_by_stage", "seconds", "shards", "warnings"),
+    *("status", "started", "ended", "host", "devices", "rows_retried", "rows_retried_with_failures"),
+    *("failures_by_stage", "seconds", "shards", "warnings", "files_left_out"),
 }
 RAW = {"kind": "raw"}
 FEATURES: dict[str, Any] = {
@@ -53,7 +55,8 @@ def prepared() -> Prepared:
 @pytest.fixture
 def plan() -> Plan:
     difference = Difference(counts=Counts(new=1_234_000, changed=560, retried=7, unchanged=9), work=1_234_567)
-    return Plan(difference, samples_by_role={"image": 3, "audio": 4, "text": 0}, unused=8)
+    left_out = {"with '.' in their path": 2, "with '/' at the end of their name": 1}
+    return Plan(difference, samples_by_role={"image": 3, "audio": 4, "text": 0}, unused=8, left_out=left_out)
 
 
 @pytest.fixture
@@ -103,9 +106,11 @@ def built(prepared: Prepared, plan: Plan, written: Written) -> dict[str, Any]:
         plan,
         written,
         run_id="20260101T000000-abcd",
-        seconds=12.0004,
+        started=1_767_225_600.0,
+        ended=1_767_225_612.0004,
         startup_seconds=2.0,
         peak_memory_bytes=3_200_000_000,
+        devices={"nodes": 1, "cpus": 2.0, "gpus": 0.0},
         versions={"python": "3.11.9", "ray": "2.60.0"},
     )
 
@@ -125,6 +130,7 @@ def test_the_figures_by_hand(built: dict[str, Any]) -> None:
     for key, expected in {
         "samples": 1_234_567,
         "samples_unused": 8,
+        "files_left_out": {"with '.' in their path": 2, "with '/' at the end of their name": 1},
         "rows_planned": 40,  # 42 windows, of which two hold nothing that a feature reads
         "rows_written": 34,
         "rows_failed": 6,
@@ -138,6 +144,11 @@ def test_the_figures_by_hand(built: dict[str, Any]) -> None:
         "seconds_by_stage": {"probe": 0.125, "decode": 2.0, "tokenize": 0.0, "encode": 4.0, "write": 1.0},
         "rows_per_second": 4.0,
         "startup_seconds": 2.0,
+        "status": "complete",
+        "started": "2026-01-01T00:00:00.000+00:00",
+        "ended": "2026-01-01T00:00:12.000+00:00",
+        "host": platform.node(),
+        "devices": {"nodes": 1, "cpus": 2.0, "gpus": 0.0},
         "bytes_read": 5_000_000,
         "bytes_moved": 7_000_000,
         "bytes_written": 1507,
@@ -155,12 +166,41 @@ def test_the_figures_by_hand(built: dict[str, Any]) -> None:
 
 def test_a_run_without_a_row(prepared: Prepared, plan: Plan) -> None:
     empty = report.build(
-        prepared, plan, Written(), run_id="r", seconds=0.0, startup_seconds=None, peak_memory_bytes=0, versions={}
+        prepared,
+        plan,
+        Written(),
+        run_id="r",
+        started=5.0,
+        ended=5.0,
+        startup_seconds=None,
+        peak_memory_bytes=0,
+        devices=None,
+        versions={},
     )
     assert set(empty) == PROMISED | FURTHER
-    assert (empty["rows_per_second"], empty["startup_seconds"], empty["bytes_written"]) == (0.0, None, 0)
+    assert (empty["rows_per_second"], empty["startup_seconds"], empty["bytes_written"]) == (None, None, 0)
     json.dumps(empty, allow_nan=False)
     assert "1234567 samples · 0 rows" in shown(empty, 100)
+
+
+def test_rows_a_second_of_less_than_a_second_are_not_told(prepared: Prepared, plan: Plan, written: Written) -> None:
+    """70 rows in a millisecond after the first were 70,000 rows/s."""
+    common: dict[str, Any] = {"run_id": "r", "peak_memory_bytes": 0, "devices": None, "versions": {}}
+    for steady_s, expected in ((0.001, None), (0.99, None), (2.0, 20.0)):
+        built = report.build(
+            prepared, plan, written, started=10.0, ended=15.0 + steady_s, startup_seconds=5.0, **common
+        )
+        assert built["rows_per_second"] == expected
+    assert "– rows/s" in shown(
+        report.build(prepared, plan, written, started=10.0, ended=15.5, startup_seconds=5.0, **common), 100
+    )
+
+
+def test_of_a_run_that_broke_off(prepared: Prepared) -> None:
+    built = report.of_broken_run(prepared, "r", 1_767_225_600.0, 1_767_225_602.5, "StorageError: full")
+    assert (built["status"], built["cause"], built["seconds"]) == ("broken off", "StorageError: full", 2.5)
+    assert built["versions"]["python"]
+    json.dumps(built, allow_nan=False)
 
 
 def shown(built: dict[str, Any], width: int) -> str:
@@ -170,13 +210,14 @@ def shown(built: dict[str, Any], width: int) -> str:
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("width", [100, 80, 60])
+@pytest.mark.parametrize("width", [160, 100, 80, 60])
 def test_a_terminal_shows_every_figure_whole(built: dict[str, Any], width: int) -> None:
     for one in built["features"].values():
         one.update(written=123_456_789, failed=987_654_321, space="embedding_gemma2:0123456789ab", dim=1024)
     text = shown(built, width)
     assert all(len(line) <= width for line in text.splitlines())
     assert "…" not in text
+    assert text.count("a_picture_with_a_long_name") == 2  # of its line, of its space
     words = re.findall(r"[^\s,:]+", text)
     for figure in ("1234567", "40", "34", "6", "50", "39", "11", "12.0", "2.0", "4.0", "1024", "0123456789ab"):
         assert figure in words, figure
@@ -192,23 +233,87 @@ def test_a_terminal_shows_every_figure_whole(built: dict[str, Any], width: int) 
         "failures: 7 corrupt, 4 empty",
         "samples: 1234000 new, 560 changed, 9 unchanged, 0 deleted, 7 retried",
         "8 samples, 2 windows",
+        "3 listed files are left out: 2 with '.' in their path, 1 with '/' at the end of their name",
         "space embedding_gemma2:0123456789ab: a_picture_with_a_long_name, sound",
     ):
         assert told in flat, told
 
 
-def test_the_plan_names_every_column(prepared: Prepared, plan: Plan) -> None:
+def test_one_of_a_kind_is_singular(built: dict[str, Any], prepared: Prepared) -> None:
+    built.update(samples=1, rows_planned=1, shards=1, samples_unused=1, windows_empty=1)
+    built["cells"]["planned"] = 1
+    built["samples_by_class"].update(rows_adopted=1, forbidden=1)
+    text = shown(built, 200)
+    for words in (
+        "1 sample · 1 row: ",
+        " · 1 cell: ",
+        " in 1 shard · ",
+        ": 1 sample, 1 window\n",
+        "(1 row of an interrupted run is kept); 1 sample names files that the source does not allow\n",
+    ):
+        assert words in text, words
+    difference = Difference(counts=Counts(new=1), work=1)
+    text = planned(prepared, Plan(difference, unused=1, left_out={"too long": 1}), 200)
+    assert "\n1 sample to extract (files: none)\n" in text
+    assert "\n1 listed sample holds nothing that a feature reads\n" in text
+    assert "\n1 listed file is left out: 1 too long\n" in text
+
+
+def test_the_plan_as_plain_values(prepared: Prepared, plan: Plan) -> None:
+    plan.left_out, plan.warnings = {"too long": 2}, ["careful"]
+    found = json.loads(json_text(report.plan_document(prepared, plan)))
+    assert list(found["features"]) == list(FEATURES)
+    picture = found["features"]["a_picture_with_a_long_name"]
+    assert (picture["modality"], picture["encoder"], picture["space"], picture["token_dim"]) == (
+        *("image", "raw", "raw"),
+        192,
+    )
+    assert list(picture["columns"]) == [field.name for field in prepared.features[0].fields()]
+    assert found["samples_by_class"]["new"] == 1_234_000
+    for key, expected in {
+        "samples": 1_234_567,
+        "files_by_role": {"image": 3, "audio": 4},
+        "samples_unused": 8,
+        "files_left_out": {"too long": 2},
+        "warnings": ["careful"],
+        "output": prepared.config.output.path,
+    }.items():
+        assert found[key] == expected
+    assert found["windows"]["length_s"] == 2.5
+
+
+def planned(prepared: Prepared, plan: Plan, width: int) -> str:
+    console = Console(width=width, file=io.StringIO())
+    report.show_plan(prepared, plan, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_the_plan_names_every_column(prepared: Prepared, plan: Plan, width: int) -> None:
+    text = planned(prepared, plan, width)
+    for feature in prepared.features:
+        assert f"feature {feature.name}\n" in text
+        for field in feature.fields():
+            assert field.name in re.split(r"[\s,]+", text)
+    assert all(len(line) <= width for line in text.splitlines() if not line.startswith("output: "))
+    text = text.partition("\n\n")[2].replace("\n  ", " ")  # sentences, unwrapped
+    assert "1234567 samples to extract (files: 3 image, 4 audio)\n" in text
+    assert "8 listed samples hold nothing that a feature reads\n" in text
+    assert "3 listed files are left out: 2 with '.' in their path, 1 with '/' at the end of their name\n" in text
+    assert "samples: 1234000 new, 560 changed, 9 unchanged, 0 deleted, 7 retried\n" in text
+    assert f"\nwindows: 2.5 s\noutput: {prepared.config.output.path}\n" in text
+
+
+def test_nothing_is_said_of_files_where_none_is_left_out(prepared: Prepared, plan: Plan) -> None:
+    plan.left_out = {}
     console = Console(width=200, file=io.StringIO())
     report.show_plan(prepared, plan, console)
     assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
-    for feature in prepared.features:
-        for field in feature.fields():
-            assert field.name in text
-    assert "\n1234567 samples to extract (files: 3 image, 4 audio)\n" in text
-    assert "8 listed samples hold nothing that a feature reads\n" in text
-    assert "samples: 1234000 new, 560 changed, 9 unchanged, 0 deleted, 7 retried\n" in text
-    assert "windows: 2.5 s; output: " in text
+    assert "left out" not in console.file.getvalue()
+    plan.left_out = {"with '.' in their path": 1}
+    report.show_plan(prepared, plan, console)
+    assert "1 listed file is left out: 1 with '.' in their path\n" in console.file.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def _run(
     tell(f"a run of {count * times} samples")
     with tempfile.TemporaryDirectory(dir=folder) as own:
         source = corpus.repeated(samples, count, times, own, sources.build(config.source).allowed_roots())
-        failures = config.failures.model_copy(update={"max_fraction": 1.0, "max_rows": None})
+        failures = config.failures.model_copy(update={"max_fraction": 1.0, "max_rows": None, "allow_all": True})
         return walls.run(config.model_copy(update={"source": source, "failures": failures}), own)
 
 

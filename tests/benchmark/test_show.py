@@ -110,6 +110,22 @@ def test_the_stage_against_its_models(changes: dict[str, Any], words: str) -> No
     assert "ideal" not in text
 
 
+def test_one_of_a_kind_is_singular() -> None:
+    measured = whole(cores=1.0)
+    measured["samples_drawn"] = measured["bare"]["rows"] = 1
+    text = shown(measured)
+    assert "1 core, no GPU; 1 sample drawn from the corpus" in text
+    assert "one thread, over 1 row: decode" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    console = Console(width=width, file=io.StringIO())
+    show.show(whole(), console)
+    assert isinstance(console.file, io.StringIO)
+    assert max(map(len, console.file.getvalue().splitlines())) <= width
+
+
 def test_a_name_in_brackets_is_shown_as_it_is() -> None:
     told = whole(gpus=2.0, device="[bold]H100[/b]")
     assert "2 x [bold]H100[/b];" in shown(told)

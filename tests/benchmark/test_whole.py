@@ -35,7 +35,7 @@ def test_the_encoding_stage_alone(
 ) -> None:
     monkeypatch.setattr(benchmark, "_STAGE_S", 1.0)
     config, file = write_config(tmp_path, demo_corpus, models), tmp_path / "r.json"
-    done = called("benchmark", config, "--stage", "encode", "--json", str(file), "--set", "compute.block_rows=16")
+    done = called("benchmark", config, "--stage", "encode", "--output", str(file), "--set", "compute.block_rows=16")
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(file.read_text())
     stage = told["stage"]
@@ -45,6 +45,9 @@ def test_the_encoding_stage_alone(
     assert 0.2 < stage["ratio"] < 1.2
     assert f"rows/s: {stage['ratio']:.3f} of them" in done.stdout
     assert not (tmp_path / "out").exists()
+    done = called("benchmark", config, "--stage", "encode", "--json", "--output", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == json.loads(file.read_text())
 
 
 def test_mistakes_are_told_before_anything_is_measured(
@@ -74,7 +77,7 @@ def test_mistakes_are_told_before_anything_is_measured(
 def test_what_it_tells_adds_up(demo_corpus: Path, models: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, demo_corpus, models)
     command = [sys.executable, "-m", "jobs.cli", "benchmark", config, "--rows", str(ROWS)]
-    options = ["--against", "reference", "--json", str(tmp_path / "r.json"), "--picture", str(tmp_path / "p.svg")]
+    options = ["--against", "reference", "--output", str(tmp_path / "r.json"), "--picture", str(tmp_path / "p.svg")]
     done = subprocess.run(
         [*command, *options],
         capture_output=True,

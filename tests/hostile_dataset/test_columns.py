@@ -81,6 +81,16 @@ def test_a_wide_vector_that_is_there_is_good(out: Path) -> None:
     assert batch["f_embedding"].shape == (4, 20_000)
 
 
+def test_a_row_that_cannot_be_shown(out: Path) -> None:
+    rewrite(
+        out, lambda table: table.append_column("odd", pa.array([b"\xff"] * len(table), pa.binary()).view(pa.string()))
+    )
+    told(lambda: inspection.show(str(out), 3, console()), "a row cannot be shown", "give --rows 0")
+    told(lambda: inspection.document(str(out), 3), "a row cannot be shown", "give --rows 0")
+    inspection.show(str(out), 0, console())
+    inspection.show(str(out), 3, console(), ["sample_id"])
+
+
 def test_a_window_that_begins_and_does_not_end(out: Path) -> None:
     rewrite(
         out,
@@ -89,8 +99,10 @@ def test_a_window_that_begins_and_does_not_end(out: Path) -> None:
         ),
     )
     assert len(dataset.open(str(out)).to_arrow()) == 4
-    told(lambda: inspection.show(str(out), 3, console()), "a row cannot be shown", "give --rows 0")
-    inspection.show(str(out), 0, console())
+    shown = Console(file=io.StringIO(), width=80)
+    inspection.show(str(out), 1, shown)
+    assert isinstance(shown.file, io.StringIO)
+    assert "  start_s: 1\n  end_s: null\n" in shown.file.getvalue()
 
 
 def test_vectors_of_another_length_than_the_footer_says(out: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
+import typer
 import yaml
 from PIL import Image
 
@@ -81,7 +82,7 @@ def test_plan_then_extract_then_inspect(
     assert done.stderr == ""
     shown = called("inspect", str(tmp_path / "out"))
     assert shown.returncode == 0, shown.stderr
-    for words in ("1 rows", "1 failures", "t", "a.png", "zero bytes", "raw"):
+    for words in ("1 row in 1 shard", "1 failure\n", "feature t", "a.png", "zero bytes", "raw"):
         assert words in shown.stdout
     again = extracting("extract", config)
     assert (again.returncode, again.stderr) == (0, "")
@@ -96,10 +97,10 @@ def test_upkeep_of_a_dataset(tmp_path: Path, called: Callable[..., Any]) -> None
     out = str(tmp_path)
     for args, words in (
         (["compact", out], "v1: 2 files rewritten, 0 deleted rows left out"),
-        (["forget", out, "a"], "v1: 1 rows and failures removed from 1 files"),
+        (["forget", out, "a"], "v1: 1 row or failure removed from 1 file, wrote"),
         (["vacuum", out, "--older-than", "7d"], "v1: 3 files deleted"),
-        (["versions", out], "v1       current"),
-        (["versions", out, "--use", "v1"], "v1       current"),
+        (["versions", out], "v1 (current)"),
+        (["versions", out, "--use", "v1"], "v1 (current)"),
         (["rollback", out, "--to", "4"], "v1: the rows are those of the old snapshot again · snapshot 6"),
     ):
         done = called(*args)
@@ -113,6 +114,109 @@ def test_upkeep_of_a_dataset(tmp_path: Path, called: Callable[..., Any]) -> None
         done = called(*args)
         assert (done.returncode, done.stdout) == (2, "")
         assert words in done.stderr
+
+
+def _document(done: Any, code: int = 0) -> Any:
+    """The one JSON document on standard output."""
+    assert done.returncode == code, done
+    assert done.stdout.endswith("\n")
+    assert done.stdout.count("\n") == 1
+    return json.loads(done.stdout, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_every_command_has_json() -> None:
+    from jobs.cli import app
+
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        assert any("--json" in option.opts for option in command.params), name
+
+
+def test_extract_prints_its_report_and_its_plan_as_json(
+    tmp_path: Path, called: Callable[..., Any], extracting: Callable[..., Any]
+) -> None:
+    config = str(write_config(tmp_path))
+    plan = _document(called("extract", config, "--plan", "--json"))
+    assert (plan["samples"], plan["samples_by_class"]["new"], plan["files_by_role"]) == (2, 2, {"image": 2})
+    assert list(plan["features"]["t"]["columns"]) == ["t_tokens", "t_grid"]
+    assert not (tmp_path / "out").exists()
+    done = tessera("extract", config, "--json", "--set", "failures.max_rows=0")
+    first = _document(done, 3)
+    assert done.stderr.startswith("tessera: 1 of 2 rows failed")
+    report = json.loads((tmp_path / "out" / "v1" / "_runs" / first["run_id"] / "report.json").read_text())
+    assert first == report
+    again = _document(extracting("extract", config, "--json"))
+    assert (again["samples_by_class"]["unchanged"], again["output"]) == (2, str(tmp_path / "out"))
+    shown = _document(called("inspect", str(tmp_path / "out"), "--json", "--columns", "sample_id,t_grid"))
+    assert shown["sample_rows"] == [{"sample_id": "a.png", "t_grid": [1, 2, 2]}]
+    assert shown["failures"]["by_kind"] == {"empty": 1}
+    unknown = called("inspect", str(tmp_path / "out"), "--json", "--columns", "t_grid", "--columns", "nope")
+    assert (unknown.returncode, unknown.stdout, unknown.stderr.count("\n")) == (2, "", 1)
+    assert unknown.stderr.startswith("tessera: --columns: there is no column 'nope'; one of: sample_id, ")
+    broken = called("extract", str(tmp_path / "none.yaml"), "--json")
+    assert (broken.returncode, broken.stdout, broken.stderr.count("\n")) == (2, "", 1)
+
+
+def test_upkeep_prints_json(tmp_path: Path, called: Callable[..., Any]) -> None:
+    for run_id, name in zip(RUNS[1:3], "ab", strict=True):
+        night(tmp_path / "v1", run_id, [name, f"{name}{name}"])
+    out = str(tmp_path)
+    for args, expected in (
+        (["compact", out], {"snapshot": 3, "files_rewritten": 2, "deleted_rows_left_out": 0}),
+        (["forget", out, "a"], {"snapshot": 4, "files_rewritten": 1, "rows_and_failures_removed": 1}),
+        (["vacuum", out, "--older-than", "7d"], {"files_deleted": 3}),
+        (["rollback", out, "--to", "4"], {"snapshot": 6}),
+    ):
+        found = _document(called(*args, "--json"))
+        assert found["dataset"] == out
+        (version,) = found["versions"]
+        assert {"version": "v1", **expected}.items() <= version.items()
+    assert [one["snapshot"] for one in _document(called("snapshots", out, "--json"))["snapshots"]] == [4, 5, 6]
+    for more in ([], ["--use", "v1"]):
+        found = _document(called("versions", out, *more, "--json"))
+        assert (found["current"], [one["version"] for one in found["versions"]]) == ("v1", ["v1"])
+    assert _document(called("inspect", out, "--json", "--rows", "0"))["sample_rows"] == []
+    (tmp_path / "v2" / "_running").mkdir(parents=True)
+    (tmp_path / "v2" / "_running" / f"{RUNS[7]}.json").write_text('{"base": 0, "identity": "x"}')
+    discarded = _document(called("discard", out, "v2", "--json"))
+    assert discarded == {"dataset": out, "versions": [{"version": "v2", "runs_removed": 1}]}
+    assert not (tmp_path / "v2").exists()
+    for command in ("inspect", "snapshots", "versions", "compact", "forget", "vacuum", "discard"):
+        more = ["a"] if command in ("forget", "discard") else []
+        done = called(command, str(tmp_path / "none"), *more, "--json")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_the_demo_prints_json(called: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def checkpoints(folder: str) -> list[str]:
+        print("a library's words")
+        return [f"{folder}/clip", f"{folder}/bert"]
+
+    def counts(folder: str) -> dict[str, int]:
+        return {"pictures": 1, "broken": 0, "samples": 1}
+
+    monkeypatch.setattr("pipeline.demo.models.build", checkpoints)
+    monkeypatch.setattr("pipeline.demo.corpus.build", counts)
+    done = called("models", "m", "--json")
+    assert _document(done) == {"folder": "m", "checkpoints": ["m/clip", "m/bert"]}
+    assert done.stderr == "a library's words\n"
+    assert called("models", "m").stdout == "a library's words\nm/clip\nm/bert\n"
+    done = called("corpus", "c", "--json")
+    assert _document(done) == {"folder": "c", "samples": 1, "samples_by_kind": {"pictures": 1, "broken": 0}}
+    assert called("corpus", "c").stdout == "1 sample: pictures 1, broken 0\n"
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_a_terminal_of_any_width_shows_whole_lines(tmp_path: Path, width: int) -> None:
+    night(tmp_path / "o" / "v1", RUNS[1], ["a", "b"], {1: "corrupt"})
+    out = str(tmp_path / "o")
+    calls = [["inspect", out], ["snapshots", out], ["versions", out]]
+    shown = EXPECTED.sub("", _in_terminal(calls, tmp_path, {**os.environ}, width))
+    assert "…" not in shown.replace(", …]", "")
+    for words in ("f_embedding: [", "f_tokens: 2 x 4 float16", RUNS[1], "v1 (current)"):
+        assert words in shown
+    for line in shown.splitlines():
+        assert len(line) <= width or len(line.split()) == 2, line  # the dataset's path
 
 
 def test_past_the_budget_the_exit_code_is_3(tmp_path: Path, extracting: Callable[..., Any]) -> None:
@@ -230,15 +334,15 @@ for args in json.load(open(sys.argv[1])):
 """
 
 
-def _in_terminal(calls: list[list[str]], folder: Path, env: dict[str, str]) -> str:
+def _in_terminal(calls: list[list[str]], folder: Path, env: dict[str, str], width: int = 400) -> str:
     """What a terminal gets of these commands, which run in one process."""
     (folder / "calls.json").write_text(json.dumps(calls))
     master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (50, 400))
+    termios.tcsetwinsize(slave, (50, width))
     process = subprocess.Popen(
         [sys.executable, "-c", EACH, str(folder / "calls.json")],
         cwd=ROOT,
-        env={**env, "TERM": "xterm-256color", "COLUMNS": "400", "PYTHONIOENCODING": "utf-8:surrogateescape"},
+        env={**env, "TERM": "xterm-256color", "COLUMNS": str(width), "PYTHONIOENCODING": "utf-8:surrogateescape"},
         stdin=slave,
         stdout=slave,
         stderr=slave,
