@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pipeline.decoders.sniff import is_words
 from pipeline.storage import Blob
 
@@ -19,9 +21,11 @@ _ZIP_MEMBERS = {
 }
 """What the first bytes of a ZIP or the list of members at its end may hold."""
 _ZIP_END_BYTES = 1 << 16
+_CPIO = re.compile(rb"07070[127][0-9A-Fa-f]{32}")
+_BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
+_DISC_AT, _DISC = 32769, b"CD001"
 _MAGIC = {
     b"\x1f\x8b": "a gzip archive",
-    b"BZh": "a bzip2 archive",
     b"\xfd7zXZ\0": "an xz archive",
     b"\x28\xb5\x2f\xfd": "a Zstandard archive",
     b"\x04\x22\x4d\x18": "an LZ4 archive",
@@ -30,10 +34,11 @@ _MAGIC = {
     b"MSCF\0\0\0\0": "a cabinet archive",
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "a Microsoft Office document (DOC, XLS, PPT) or another OLE file",
     b"\x7fELF": "a program (ELF)",
-    b"MZ": "a Windows program",
     b"\xfe\xed\xfa": "a program (Mach-O)",
     b"\xcf\xfa\xed\xfe": "a program (Mach-O)",
     b"\xca\xfe\xba\xbe": "Java bytecode, or a program (Mach-O)",
+    b"\xc7\x71": "a cpio archive",
+    b"\x71\xc7": "a cpio archive",
     b"\0asm": "a WebAssembly module",
     b"SQLite format 3\0": "a SQLite database",
     b"PAR1": "a Parquet file",
@@ -57,8 +62,16 @@ def not_media(head: bytes, blob: Blob) -> str | None:
     """
     if head.lstrip(_BLANKS).startswith(_PDF):
         return "a PDF document"
-    if head[257:262] == b"ustar":
+    if head[257:262] == b"ustar" or _is_old_tar(head):
         return "a tar archive"
+    if _CPIO.match(head):
+        return "a cpio archive"
+    if _BZIP2.match(head):
+        return "a bzip2 archive"
+    if _is_windows_program(head):
+        return "a Windows program"
+    if not any(head[:16]) and _is_disc_image(blob):
+        return "a disc image (ISO 9660)"
     for magic, name in _TEXT_MAGIC.items():
         if head.startswith(magic):
             return name
@@ -67,6 +80,27 @@ def not_media(head: bytes, blob: Blob) -> str | None:
     if is_words(head):
         return None
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def _is_old_tar(head: bytes) -> bool:
+    """Whether the first 512 bytes are the header of a tar archive without a magic number: by its checksum."""
+    stored = head[148:156].strip(b"\0 ")
+    if len(head) < 512 or not stored or any(one not in b"01234567" for one in stored):
+        return False
+    return sum(head[:148]) + 8 * ord(" ") + sum(head[156:512]) == int(stored, 8)
+
+
+def _is_windows_program(head: bytes) -> bool:
+    at = int.from_bytes(head[0x3C:0x40], "little")
+    return head[:2] == b"MZ" and len(head) >= 0x40 and head[at : at + 2] in (b"PE", b"NE", b"LE", b"LX")
+
+
+def _is_disc_image(blob: Blob) -> bool:
+    if blob.size() < _DISC_AT + len(_DISC):
+        return False
+    with blob.open() as file:
+        file.seek(_DISC_AT)
+        return file.read(len(_DISC)) == _DISC
 
 
 def _zip(head: bytes, blob: Blob) -> str:

@@ -21,7 +21,6 @@ _IMAGE = (
     b"\x00\x00\x00\x0cjP  ",
     b"\xff\x4f\xff\x51",
     b"8BPS",
-    *camera_raw.MAGIC,
 )
 _HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _AUDIO = (b"fLaC", b"ID3", b"FORM", b".snd", b"caff")
@@ -50,6 +49,8 @@ def sniff(head: bytes) -> Shape | None:
         return "image"
     if head[4:8] == b"ftyp":
         return "image" if is_heif(head) or camera_raw.camera_raw(head) else "container"
+    if camera_raw.camera_raw(head):
+        return "image"
     if is_words(head):  # "The free ...", "FORM 10-K": prose may begin like a header
         return None
     if head[:4] == b"RIFF":

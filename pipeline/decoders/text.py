@@ -57,10 +57,10 @@ class TextConfig(BaseModel):
         return name
 
 
-_SVG = re.compile(
-    r"\s*(?:(?:<\?[^>]*>|<!--(?:(?!-->).)*-->)\s*)*(?:<!DOCTYPE\s+(?:svg:)?svg\b|<(?:svg:)?svg[\s>])",
-    re.IGNORECASE | re.DOTALL,
-)
+_SVG = re.compile(r"<!DOCTYPE\s+(?:svg:)?svg\b|<(?:svg:)?svg[\s>]", re.IGNORECASE)
+_LEADS = {"<!--": "-->", "<?": ">"}
+"""What may come before the root of an XML file, and how it ends."""
+_MOST_LEADS = 100
 _LEAST_UNITS, _MOST_BLOCKS = 4, 6
 """Pairs of bytes, at least, and their high bytes, at most, that say for certain that a text is UTF-16."""
 _BLANKS = dict.fromkeys(map(ord, " \t\n\r\f\v\xa0\u200b\u2028\u2029\ufeff"))
@@ -86,7 +86,7 @@ class TextMedia:
             raise SampleError("limit", f"{size} bytes of text, over max_bytes {config.max_bytes}")
         name = blob.uri.lower()
         text = decode(blob.read(config.max_bytes), config)
-        if config.svg == "refuse" and _SVG.match(text):
+        if config.svg == "refuse" and is_svg(text):
             raise SampleError("unsupported", "a drawing in SVG: decoders.text.svg: keep takes its source for text")
         self.segments = _segments(text, name)
         if self.segments is None and _is_html(text, name) and config.html == "strip":
@@ -151,11 +151,27 @@ def decode(data: bytes, config: TextConfig) -> str:
     return _clean(_by_statistics(data))
 
 
+def is_svg(text: str) -> bool:
+    """Returns whether a text is a drawing in SVG, by its root element; in time linear in what comes before that."""
+    at = 0
+    for _ in range(_MOST_LEADS):
+        while at < len(text) and text[at].isspace():
+            at += 1
+        end = next((end for begin, end in _LEADS.items() if text.startswith(begin, at)), None)
+        if end is None:
+            return _SVG.match(text, at) is not None
+        at = text.find(end, at)
+        if at < 0:
+            return False
+        at += len(end)
+    return False
+
+
 def _utf16_without_mark(data: bytes) -> str | None:
     """The text, if the bytes are UTF-16 and can be nothing else: one byte of a pair is zero now and then and the other
     never, no pair lacks a meaning, and few blocks of 256 characters are used. So Chinese without a mark is not among
     them."""
-    if len(data) % 2 or len(data) < 2 * _LEAST_UNITS or b"\0" not in data:
+    if len(data) % 2 or len(data) < 2 * _LEAST_UNITS or b"\0" not in data.rstrip(b"\0"):
         return None
     pairs = np.frombuffer(data, np.uint8).reshape(-1, 2)
     low = 0 if pairs[:, 0].all() else 1

@@ -156,9 +156,10 @@ def read_csv(
         return "skip"
 
     try:
+        joined = _Joined(head, text)
         with _QuietHandler():
             table = csv.read_csv(
-                pa.PythonFile(_Joined(head, text), mode="r"),
+                pa.PythonFile(joined, mode="r"),
                 read_options=csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
                 parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=skip),
                 convert_options=csv.ConvertOptions(
@@ -177,8 +178,17 @@ def read_csv(
         most = max((pc.max(lengths(chunk)).as_py() or 0 for chunk in column.chunks), default=0)
         if most > limits.cell_bytes:
             raise too_large(where, f"a value of {name!r} in {path!r} has {most} bytes", "max_cell_bytes")
+    if joined.quotes % 2 and _ends_in_lines(table):
+        number = len(table) + len(bad.numbers)
+        raise ConfigError(where, f"row {number} of {path!r} opens a quote that nothing closes", "close it")
     schema = pa.schema([pa.field(name, pa.string() if name in columns else pa.null()) for name in names])
     return TextTable(table, schema, bad, _good_numbers(len(table), bad), _other_separators(head, separator, wanted))
+
+
+def _ends_in_lines(table: pa.Table) -> bool:
+    """Whether a value of the last row has several lines, as that has which a quote opens that nothing closes."""
+    last = table.slice(max(0, len(table) - 1))
+    return any(b"\n" in (one or b"") for column in last.columns for one in column.cast(pa.binary()).to_pylist())
 
 
 def _good_numbers(rows: int, bad: _BadRows) -> np.ndarray | None:
@@ -238,10 +248,10 @@ def _header(head: bytes, separator: str) -> list[str]:
 
 
 class _Joined(io.RawIOBase):
-    """What was read already, and the rest."""
+    """What was read already, and the rest. Counts quotes."""
 
     def __init__(self, head: bytes, rest: io.BufferedReader) -> None:
-        self.head, self.rest, self.at = io.BytesIO(head), rest, 0
+        self.head, self.rest, self.at, self.quotes = io.BytesIO(head), rest, 0, 0
 
     def readable(self) -> bool:
         return True
@@ -252,6 +262,7 @@ class _Joined(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         data = self.head.read(size) or self.rest.read(size)
         self.at += len(data)
+        self.quotes += data.count(b'"')
         return data
 
 

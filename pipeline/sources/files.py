@@ -303,11 +303,15 @@ class FilesSource:
                         if visits > _FREE_WAYS + _MAX_WAYS * len(entered):
                             raise self._too_many_ways(visits, len(entered))
                         folders.append((f"{path}/", above | {own}))
+                    elif own not in above and _is_hidden(path):
+                        self._count_hidden(path, is_folder=True)
                 elif self._wanted(path):
                     if stat.S_ISREG(status.st_mode):
                         files.append((path, local_token(status)))
                     else:
                         self._leave_out("that are pipes, sockets or devices")
+                elif _is_hidden(path):
+                    self._count_hidden(path)
             yield files
             todo.extend(reversed(folders))
 
@@ -333,8 +337,12 @@ class FilesSource:
                         files.extend(self._nameless(fs, root, folder) if nameless else [])
                     elif self._enter(path.rstrip("/")) or (has_keys and self._enter_to_count(path.rstrip("/"))):
                         folders.append(name.rstrip("/"))
+                    elif _is_hidden(path):
+                        self._count_hidden(path.rstrip("/"), is_folder=True)
                 elif path and not path.endswith("/") and self._wanted(path):
                     files.append((path, remote_token(entry)))
+                elif _is_hidden(path):
+                    self._count_hidden(path)
                 else:
                     self._count_odd(path, entry)
             yield files
@@ -365,6 +373,13 @@ class FilesSource:
             return
         if self._wanted(plain) if plain else not self._filters:
             self._leave_out(_odd_part(path, entry.get("size")))
+
+    def _count_hidden(self, path: str, is_folder: bool = False) -> None:
+        """Counts a hidden file, or a hidden folder as one, that only the default of ``exclude`` leaves out."""
+        if self._place.only is not None or self.config.exclude != SIDECARS:
+            return
+        if all(filter_.may_reach(path) if is_folder else filter_.match(path) for filter_ in self._filters):
+            self._leave_out("whose name, or their folder's, begins with a dot")
 
     def _leave_out(self, reason: str) -> None:
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
@@ -434,3 +449,9 @@ def _table(rows: list[_Row]) -> pa.Table:
 def _inside(path: str, real_root: str) -> bool:
     real = os.path.realpath(path)
     return real == real_root or real.startswith(real_root.rstrip("/") + "/")
+
+
+def _is_hidden(path: str) -> bool:
+    """True for a name that begins with a dot and is more than dots."""
+    name = path.rstrip("/").rpartition("/")[2]
+    return name.startswith(".") and name.strip(".") != ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,7 @@ RAW = {
     "CR3": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",
     "RAF": b"FUJIFILMCCD-RAW 0201FF383501",
     "ORF": b"IIRO\x08\0\0\0",
+    "ORF of big numbers first": b"MMOR\0\0\0\x08",
     "RW2": b"IIU\0\x08\0\0\0",
     "X3F": b"FOVb\0\0\x02\0",
 }
@@ -106,7 +108,7 @@ def _open(path: Path, config: DecodersConfig = CONFIG) -> OpenMedia:
 @pytest.mark.parametrize("name", list(RAW))
 def test_the_largest_preview(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.dng"
-    lossless = b"\xff\xd8\xff\xc3" + bytes(100)  # what sensors' values are packed in
+    lossless = b"\xff\xd8" + _frame(0xC3, 16) + _frame(0xC1, 12)  # what sensors' values are packed in
     path.write_bytes(RAW[name] + _jpeg(16, 8) + lossless + _jpeg(64, 48) + bytes(9) + _jpeg(32, 24))
     with _open(path, PREVIEWS) as media:
         pixels = media.image().pixels
@@ -116,6 +118,20 @@ def test_the_largest_preview(tmp_path: Path, name: str) -> None:
     path.write_bytes(RAW[name] + lossless)
     with pytest.raises(SampleError, match="without a preview"), _open(path, PREVIEWS) as media:
         media.image()
+
+
+def _frame(marker: int, bits: int) -> bytes:
+    """The header of a frame of 6000 x 4000."""
+    return b"\xff" + bytes([marker]) + struct.pack(">HBHHB", 11, bits, 4000, 6000, 1) + b"\1\x11\0"
+
+
+def test_directories_that_name_thousands_of_others_take_no_time() -> None:
+    entries = struct.pack("<HHII", SUB_IFDS, 4, 1_000_000, 8) * 1000
+    data = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 1000) + entries + bytes(4)
+    many = data + (struct.pack("<H", 1000) + entries + bytes(4)) * 40
+    started = time.process_time()
+    assert camera_raw(many) is None
+    assert time.process_time() - started < 1.0
 
 
 def test_a_preview_is_turned_as_its_raw_file_says(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from pipeline.decoders import DecodersConfig, open_media
 from pipeline.errors import SampleError
@@ -26,6 +27,9 @@ from pipeline.storage import Blob
 from tests.decoders.reference import write_numbered
 
 HINTS: tuple[Modality | None, ...] = (None, *MODALITIES)
+
+
+NAMES = ("MZ – Mitteldeutsche Zeitung", "BZh – Bezirkszeitung", "MMORPGé", "0707017 is a number – of a kind")
 
 
 def _jpegs(count: int) -> list[bytes]:
@@ -61,6 +65,36 @@ def _tar(pictures: list[bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def _mp3() -> bytes:
+    """Twenty seconds: FFmpeg is sure of it, wherever it is."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.sin(np.arange(320_000) / 9).astype(np.float32) / 2, 16_000, format="MP3")
+    return buffer.getvalue()
+
+
+def _cpio(data: bytes) -> bytes:
+    numbers = [1, 0o100644, 0, 0, 1, 0, len(data), 0, 0, 0, 0, 6, 0]
+    return b"070701" + b"".join(b"%08X" % one for one in numbers) + b"a.mp3\0" + data
+
+
+def _old_tar(data: bytes) -> bytes:
+    """Without a magic number, as before POSIX."""
+    info = tarfile.TarInfo("a.mp3")
+    info.size = len(data)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT)[:512])
+    header[257:] = bytes(255)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + data
+
+
+def test_a_tar_archive_without_a_magic_number(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_bytes(_old_tar(_mp3()))
+    with pytest.raises(SampleError, match="a tar archive, no media"):
+        open_media(Blob(str(path)), "audio", DecodersConfig())
+
+
 def _sqlite(folder: Path) -> bytes:
     with sqlite3.connect(folder / "a.db") as database:
         database.execute("create table t (n int)")
@@ -76,6 +110,7 @@ def _parquet() -> bytes:
 def _files(folder: Path) -> dict[str, bytes]:
     """What each is said to be -> its bytes."""
     pictures = _jpegs(12)
+    sound = _mp3()
     late = {f"word/media/{i}.jpg": one for i, one in enumerate(pictures)}
     return {
         "a PDF document": _pdf(pictures),
@@ -85,6 +120,9 @@ def _files(folder: Path) -> dict[str, bytes]:
         "a book (EPUB)": _zip({"mimetype": b"application/epub+zip", "a.jpg": pictures[0]}),
         "a ZIP archive": _zip({"a.jpg": pictures[0], "b.jpg": pictures[1]}),
         "a tar archive": _tar(pictures),
+        "a cpio archive": _cpio(sound),
+        "a disc image (ISO 9660)": bytes(32768) + b"\1CD001\1" + bytes(2041) + sound,
+        "a Windows program": b"MZ" + bytes(58) + (128).to_bytes(4, "little") + bytes(64) + b"PE\0\0" + sound,
         "a gzip archive": gzip.compress(pictures[0]),
         "a bzip2 archive": bz2.compress(pictures[0]),
         "an xz archive": lzma.compress(pictures[0]),
@@ -128,7 +166,13 @@ def test_what_ffmpeg_only_guesses_is_no_media(tmp_path: Path, hint: Modality | N
 
 
 def test_prose_may_begin_like_one(tmp_path: Path) -> None:
-    for words in (b"MZ is a pair of letters", b"PAR1 is what it begins with", b"BZh? No idea.", b"Rar! he said"):
+    for words in (
+        b"MZ is a pair of letters",
+        b"PAR1 is what it begins with",
+        b"BZh? No idea.",
+        b"Rar! he said",
+        *(words.encode() for words in NAMES),
+    ):
         (tmp_path / "a.txt").write_bytes(words)
         with open_media(Blob(str(tmp_path / "a.txt")), "text", DecodersConfig()) as media:
             assert media.text(None, None).text == words.decode()

@@ -543,15 +543,16 @@ KEYS = {
 }
 DOT, UP, EMPTY = "with '.' in their path", "with '..' in their path", "with an empty name in their path"
 SLASH = "with '/' at the end of their name"
+HIDDEN = "whose name, or their folder's, begins with a dot"
 FOLDER = "empty, with '/' at the end of their name (folder markers)"
 
 
 @pytest.mark.parametrize(
     ("options", "ids", "left_out"),
     [
-        ({}, {"ok.txt", "a//named.txt"}, {DOT: 2, UP: 3, SLASH: 2, FOLDER: 1}),
-        ({"include": ["**/*.txt"]}, {"ok.txt"}, {DOT: 2, UP: 3, EMPTY: 1}),
-        ({"include": ["ok.txt", "a/*"]}, {"ok.txt"}, {DOT: 1, UP: 1, EMPTY: 1}),
+        ({}, {"ok.txt", "a//named.txt"}, {DOT: 2, UP: 3, SLASH: 2, FOLDER: 1, HIDDEN: 2}),
+        ({"include": ["**/*.txt"]}, {"ok.txt"}, {DOT: 2, UP: 3, EMPTY: 1, HIDDEN: 2}),
+        ({"include": ["ok.txt", "a/*"]}, {"ok.txt"}, {DOT: 1, UP: 1, EMPTY: 1, HIDDEN: 1}),
         ({"include": ["ok.*"]}, {"ok.txt"}, {}),
         ({"path": "s3://corpus/in/ok.txt"}, {"ok.txt"}, {}),
         (
@@ -585,7 +586,7 @@ def test_pipes_and_sockets_are_counted(tmp_path: Path) -> None:
         unix.bind(os.path.relpath(tmp_path / "socket"))
     source = FilesSource(Config(path=str(tmp_path)))
     assert sum(map(len, source.list())) == 2
-    assert source.left_out == {"that are pipes, sockets or devices": 3}
+    assert source.left_out == {"that are pipes, sockets or devices": 3, HIDDEN: 1}
     source = FilesSource(Config(path=str(tmp_path), include=("**/*.txt",)))
     assert sum(map(len, source.list())) == 2
     assert source.left_out == {"that are pipes, sockets or devices": 1}
@@ -595,4 +596,16 @@ def test_a_local_folder_with_dots_in_its_names_leaves_nothing_out(tmp_path: Path
     make(tmp_path, "a..b/c.txt", "d./e.txt", "...f/g.txt")
     source = FilesSource(Config(path=str(tmp_path)))
     assert {one for table in source.list() for one in table["sample_id"].to_pylist()} == {"a..b/c.txt", "d./e.txt"}
-    assert source.left_out == {}
+    assert source.left_out == {HIDDEN: 1}, "the folder ...f"
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_hidden_files_are_counted(s3: Any, tmp_path: Path, place: str) -> None:
+    """A hidden folder counts as one; and none does that the user excludes, or that no pattern asks for."""
+    make(tmp_path, "a.txt", ".b.txt", "sub/.c.png", ".git/d.txt", ".git/e.txt", "sub/f.txt")
+    s3.put(f"{tmp_path}/", "corpus/hidden/", recursive=True)
+    path = str(tmp_path) if place == "local" else "s3://corpus/hidden"
+    for options, count in (({}, 3), ({"include": ["**/*.txt"]}, 2), ({"exclude": ["**/.*", "**/.*/**"]}, 0)):
+        source = FilesSource(Config(path=path, **options))
+        assert sum(map(len, source.list())) == 2
+        assert source.left_out == ({HIDDEN: count} if count else {})

@@ -149,3 +149,14 @@ def test_the_first_misfit_is_found_wherever_it_is() -> None:
     for at in range(1, 40):
         values = [1] * at + ["x"] * (40 - at)
         assert _text_table._first_misfit(values, lambda some: pa.array(some)) == at
+
+
+@pytest.mark.parametrize("ending", ["", "\n"])
+def test_a_quote_that_nothing_closes_loses_no_row(tmp_path: Path, ending: str) -> None:
+    """In the last field of a row it takes all rows behind it into that field, and the row has its width."""
+    path = tmp_path / "m.csv"
+    path.write_text('id,words\na,"x\nb,y\nc,z' + ending)
+    with pytest.raises(ConfigError, match=r"row 1 of '.*m\.csv' opens a quote that nothing closes"):
+        listed(path, COLUMNS)
+    path.write_text('id,words\na,"x\ny"\nb,5" wide\n')
+    assert {name: row["inline_text"] for name, row in listed(path, COLUMNS).items()} == {"a": "x\ny", "b": '5" wide'}
