@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from pipeline import strict_json
+from pipeline import snapshots, strict_json
 from pipeline.config import FailureConfig
 from pipeline.errors import TesseraError
 from pipeline.folder import DatasetFolder
@@ -41,14 +41,14 @@ def judge(budget: FailureConfig, report: dict[str, Any]) -> tuple[str | None, li
 def _new_rows(report: dict[str, Any]) -> tuple[int, int]:
     """New rows of a run, those of a run that it continued counted; and how many of them failed."""
     adopted = report["samples_by_class"]
-    rows = report["rows_planned"] - report["rows_retried"] + adopted["rows_adopted"]
+    rows = report["rows_planned"] - report["rows_retried"] + adopted["new_rows_adopted"]
     failed = report["rows_with_failures"] - report["rows_retried_with_failures"]
-    return rows, failed + adopted["rows_adopted_with_failures"]
+    return rows, failed + adopted["new_rows_adopted_with_failures"]
 
 
 def _kinds(report: dict[str, Any]) -> str:
     kinds = [f"{count} {kind}" for kind, count in report["failures_by_kind"].items()]
-    if before := report["samples_by_class"]["rows_adopted_with_failures"]:
+    if before := report["samples_by_class"]["new_rows_adopted_with_failures"]:
         kinds.append(f"{before} in the run that was killed")
     return ", ".join(kinds)
 
@@ -62,8 +62,14 @@ def mark_judged(folder: DatasetFolder, run_id: str) -> None:
 
 
 def unjudged_report(folder: DatasetFolder, base: Snapshot | None) -> dict[str, Any] | None:
-    """Returns the report of the run that committed ``base``, if it was stopped before it was judged."""
-    if base is None or base.kind != "extract" or folder.is_file(_mark(base.run_id)):
+    """Returns the report of the last run that committed, if it was stopped before it was judged. What upkeep committed
+    since, up to ``base``, is passed over."""
+    while base is not None and base.kind != "extract":
+        try:
+            base = snapshots.read(folder.root, base.number - 1)
+        except (FileNotFoundError, TesseraError):  # it was vacuumed
+            return None
+    if base is None or folder.is_file(_mark(base.run_id)):
         return None
     path = f"_runs/{base.run_id}/report.json"
     with contextlib.suppress(OSError, TesseraError):  # it is gone, or no run wrote it
@@ -75,7 +81,7 @@ def unjudged_report(folder: DatasetFolder, base: Snapshot | None) -> dict[str, A
             report[name] = values.member(name).integer()
         classes = values.member("samples_by_class")
         report["samples_by_class"] = {
-            name: classes.member(name).integer() for name in ("rows_adopted", "rows_adopted_with_failures")
+            name: classes.member(name).integer() for name in ("new_rows_adopted", "new_rows_adopted_with_failures")
         }
         kinds = values.member("failures_by_kind")
         report["failures_by_kind"] = {name: kinds.member(name).integer() for name in kinds.object()}

@@ -94,6 +94,9 @@ class Counts:
     """New, changed or retried, and done by a run that was killed: nothing left to compute."""
     rows_adopted: int = 0
     rows_adopted_with_failures: int = 0
+    new_rows_adopted: int = 0
+    """Of these, rows of samples that are new or changed."""
+    new_rows_adopted_with_failures: int = 0
 
     def add(self, other: Counts) -> None:
         for one in fields(self):
@@ -258,6 +261,7 @@ class _Partition:
         dropped |= base & some[self.code] & in_asked
         dropped |= self.adopted & (self.what < TOTAL) & ~taken
         self._drop(dropped, done.drops)
+        fresh = (new | changed)[self.code]
         counts = Counts(
             new=int(new.sum()),
             changed=int(changed.sum()),
@@ -269,6 +273,8 @@ class _Partition:
             adopted=int(complete.sum()),
             rows_adopted=len(_Pairs(self.code[real], self.window[real]).keys),
             rows_adopted_with_failures=len(_Pairs(self.code[lacking], self.window[lacking]).keys),
+            new_rows_adopted=len(_Pairs(self.code[real & fresh], self.window[real & fresh]).keys),
+            new_rows_adopted_with_failures=len(_Pairs(self.code[lacking & fresh], self.window[lacking & fresh]).keys),
         )
         done.counts.add(counts)
         todo = (redone | some) & ~complete

@@ -32,8 +32,9 @@ from pipeline.report import installed
 from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.ray_sink import ShardSink
 from pipeline.sinks.shards import ShardWriter, footer
+from pipeline.snapshots import File
 from pipeline.stages.block_splitter import BlockSplitter
-from pipeline.stages.carry import Carry, CarryStage, KeepStage
+from pipeline.stages.carry import Carry, CarryStage, KeepStage, StoredTimes
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
@@ -93,7 +94,8 @@ def _build(
     splitter = BlockSplitter(features, config.decoders.limits.block_bytes)
     dataset = ray.data.from_blocks([planning.unit_table(unit) for unit in plan.units])
     other = carry if carry is not None and not carry.own else None
-    probe = _isolated(ProbeStage(config, features, other.read if other else None), prepared.template)
+    times = StoredTimes(other.root, _shards(other)) if other is not None and other.other_times else None
+    probe = _isolated(ProbeStage(config, features, other.read if other else None, times), prepared.template)
     dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), TASK_CPUS, at_once=_tasks_at_once(2))
     dataset = _of_rows(dataset, config.block_rows)
     carried = frozenset(feature.name for feature in other.features) if other else frozenset()
@@ -110,7 +112,7 @@ def _build(
         decode, last = (), number == len(pools) - 1
         if carry and last:
             taking = KeepStage if carry.own else CarryStage
-            stages = (*stages, taking(carry.root, carry.snapshot.shards, carry.features))
+            stages = (*stages, taking(carry.root, _shards(carry), carry.features))
         dataset = dataset.map_batches(
             _Stage,
             fn_constructor_args=(stages, progress.actor, splitter, last),
@@ -122,6 +124,11 @@ def _build(
             num_gpus=actors.num_gpus or None,
         )
     return dataset
+
+
+def _shards(carry: Carry) -> list[File]:
+    """The shards that rows are taken from, without the positions of deleted rows, which no row names."""
+    return [dataclasses.replace(shard, deleted=()) for shard in carry.snapshot.shards]
 
 
 def _pool(actors: Actors) -> ActorPoolStrategy:

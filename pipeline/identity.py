@@ -57,7 +57,7 @@ def differences(stored: dict[str, Any], given: dict[str, Any], full: dict[str, A
             yield from ((f"{name}.{path}", how) for path, how in below)
         elif name in stored and there != here:
             yield name, f"is {there!r} there, {here!r} here"
-        elif name not in stored and here is not None:
+        elif name not in stored:
             yield name, f"is not given there, {here!r} here"
 
 

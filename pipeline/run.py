@@ -23,7 +23,7 @@ from pipeline.config import PipelineConfig
 from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
 from pipeline.features import Feature
-from pipeline.folder import DatasetFolder, check_version
+from pipeline.folder import check_version
 from pipeline.isolation import Template
 from pipeline.lease import Lease
 from pipeline.plan import Plan, Prepared, wanted
@@ -174,13 +174,13 @@ def extract(
             report["snapshot"] = base.number
             place.publish(f"{run_folder}/report.json", json.dumps(report, indent=1).encode())
             transaction.close()
-    folder = DatasetFolder(root)
-    if (unjudged := budget.unjudged_report(folder, base)) is not None:
-        exceeded_before, _ = budget.judge(config.failures, unjudged)
-        budget.mark_judged(folder, unjudged["run_id"])
-        if exceeded_before is not None and exceeded is None:
-            exceeded = f"run {unjudged['run_id']}, which was stopped before its failures were judged: {exceeded_before}"
-    budget.mark_judged(folder, run_id)
+        if (unjudged := budget.unjudged_report(place, base)) is not None:
+            exceeded_before, _ = budget.judge(config.failures, unjudged)
+            budget.mark_judged(place, unjudged["run_id"])
+            if exceeded_before is not None and exceeded is None:
+                name = unjudged["run_id"]
+                exceeded = f"run {name}, which was stopped before its failures were judged: {exceeded_before}"
+        budget.mark_judged(place, run_id)
     if exceeded is not None:
         raise BudgetExceeded(exceeded, report)
     return report
@@ -241,7 +241,12 @@ def _carry(prepared: Prepared) -> Carry | None:
     if named - read:
         return None  # it cut its windows by files that are not opened any more
     same = tuple(one for one in prepared.features if one.name in theirs and _same_values(one, theirs[one.name]))
-    return Carry(root, old, same, read) if same else None
+    revised = any(
+        identity.revision(theirs[one.name]) != identity.revision(one.identity)
+        for one in prepared.features
+        if one.timed and one.name in theirs
+    )
+    return Carry(root, old, same, read, other_times=revised) if same else None
 
 
 def _same_values(feature: Feature, stored: dict[str, Any]) -> bool:
@@ -257,6 +262,8 @@ def _compute(
     encoded."""
     if not plan.units:
         return Written(), None
+    if carry is not None and carry.own and not plan.difference.counts.retried:
+        carry = None  # the list of a large dataset's shards does not travel for nothing
     cluster.start(prepared.config)
     pools, on_gpu = cluster.pools_of(prepared, len(plan.units))
     sink = graph.sink(prepared, run_id, _root(prepared.config))

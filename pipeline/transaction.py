@@ -31,7 +31,7 @@ from pipeline.state import Killed
 
 _OPEN = "_running"
 _OPEN_BYTES = 1 << 16
-_OURS = re.compile(rf"({RUN_ID.pattern})-.+\.parquet(\.[0-9a-f]+\.tmp)?")
+RUN_FILE = re.compile(rf"({RUN_ID.pattern})-.+\.parquet(\.[0-9a-f]+\.tmp)?")
 """A file that a run wrote: its run, and what a write that broke off is named."""
 _WORKING = ("tasks", "pending", "plan")
 """Folders of a run that no longer matter once it is committed."""
@@ -154,7 +154,7 @@ class Transaction:
         going_on = {*self._announced()}
         left = []
         for path in found:
-            ours = _OURS.fullmatch(path.rpartition("/")[2])
+            ours = RUN_FILE.fullmatch(path.rpartition("/")[2])
             if ours and ours[1] not in going_on and current_path(path) not in named:
                 left.append(path)
         if not left:

@@ -25,7 +25,7 @@ from pipeline.local_files import RefusedFile
 from pipeline.reading import Reading, check_columns, live_rows, open_shard
 from pipeline.sinks.shards import RowFiles
 from pipeline.snapshots import FOLDERS_ON_DISK, SUPERSEDED, File, Snapshot, current_path
-from pipeline.transaction import Transaction
+from pipeline.transaction import RUN_FILE, Transaction
 
 _SMALL = 0.25
 """A shard of less than this share of ``shard_bytes`` is merged with others."""
@@ -256,9 +256,8 @@ def discard(path: str, version: str) -> Done:
     if version not in snapshots.version_folders(path):
         raise ConfigError("--version", f"there is no version {version!r} in {path!r}", "the name of a folder there")
     folder = DatasetFolder(root)
-    others = {*folder.list_folders(""), *folder.list_files("")} - {*FOLDERS_ON_DISK, *_WORKING_FOLDERS}
-    if others:
-        raise ConfigError("--version", f"{root!r} holds {min(others)!r}, which no run writes", "move it elsewhere")
+    if (other := _not_of_a_run(folder)) is not None:
+        raise ConfigError("--version", f"{root!r} holds {other!r}, which no run writes", "move it elsewhere")
     with Transaction(root, "vacuum", _run_id()) as transaction:
         if transaction.base is not None:
             raise ConfigError(
@@ -271,8 +270,32 @@ def discard(path: str, version: str) -> Done:
         for name in folder.list_folders(""):
             if name != "_leases":
                 folder.remove_folder(name)
-    DatasetFolder(path).remove_folder(version)
+        lease = transaction.lease
+    for number in range(max(1, lease.number - 1), lease.number + 1):  # not that of a run that has begun since
+        folder.remove(f"_leases/{number:08d}.json")
+    if storage.is_local(path):
+        place = storage.split(root)[1]
+        with contextlib.suppress(OSError):  # such a run is there
+            os.rmdir(os.path.join(place, "_leases"))
+            os.rmdir(place)
     return Done(version, 0, removed=runs)
+
+
+def _not_of_a_run(folder: DatasetFolder) -> str | None:
+    """Returns the name of something in a version's folder that no run writes there; None if there is nothing."""
+    names = {*folder.list_folders(""), *folder.list_files("")}
+    if others := names - {*FOLDERS_ON_DISK, *_WORKING_FOLDERS}:
+        return min(others)
+    if not names & {"_leases", "_runs"}:
+        return min(names, default="nothing")
+    for name in sorted(names & {*FOLDERS_ON_DISK}):
+        if folders := folder.list_folders(name):
+            return f"{name}/{folders[0]}"
+        for file in folder.list_files(name):
+            if not RUN_FILE.fullmatch(file):
+                return f"{name}/{file}"
+    runs = folder.list_folders("_runs") if "_runs" in names else []
+    return next((f"_runs/{run}" for run in runs if not snapshots.RUN_ID.fullmatch(run)), None)
 
 
 def use(path: str, version: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import budget, dataset, run
+from pipeline import budget, dataset, run, upkeep
 from pipeline.config import FailureConfig
 from pipeline.errors import BudgetExceeded
 from tests.test_nights import config, counts, draw
@@ -24,7 +24,7 @@ def report(
         "rows_with_failures": failed + retried[1],
         "rows_retried": retried[0],
         "rows_retried_with_failures": retried[1],
-        "samples_by_class": {"rows_adopted": adopted[0], "rows_adopted_with_failures": adopted[1]},
+        "samples_by_class": {"new_rows_adopted": adopted[0], "new_rows_adopted_with_failures": adopted[1]},
         "failures_by_kind": {"corrupt": failed},
     }
 
@@ -114,6 +114,7 @@ def test_a_kill_between_the_commit_and_the_judgement(
         with pytest.raises(Dead):
             _night(tmp_path)
     assert dataset.open(str(tmp_path / "out")).num_failures == 6
+    upkeep.rollback(str(tmp_path / "out"), 1)  # which commits a snapshot of its own
     with pytest.raises(
         BudgetExceeded, match=r"run \S+, which was stopped before its failures were judged: 6 of 6 rows"
     ):

@@ -75,6 +75,8 @@ def test_by_hand() -> None:
         "adopted": 0,
         "rows_adopted": 0,
         "rows_adopted_with_failures": 0,
+        "new_rows_adopted": 0,
+        "new_rows_adopted_with_failures": 0,
     }
     assert [(w["sample_id"], w["replaces"], w["windows_done"], w["attempts"]) for w in work] == [
         ("new", False, [], []),
@@ -121,6 +123,21 @@ def test_a_retried_window_that_a_killed_run_finished_is_not_tried_again() -> Non
     done, work = run({"a": "1"}, rows)
     assert work == []
     assert drops(done) == {0: {1}, 3: {3}}
+
+
+def test_rows_of_a_killed_run_are_new_unless_their_sample_was_tried_again() -> None:
+    rows = [
+        stored("old", "1", 0, what=FAILURE, retry=RETRY_WINDOW),
+        stored("old", "1", 0, run=1, what=FAILURE, file=6),
+        stored("old", "1", 1, run=1, what=TOTAL, file=-1),
+        stored("new", "1", 0, run=1, what=FAILURE, file=6),
+        stored("new", "1", 1, run=1, what=TOTAL, file=-1),
+        stored("good", "1", 0, run=1, file=5),
+        stored("good", "1", 1, run=1, what=TOTAL, file=-1),
+    ]
+    done, _ = run({"old": "1", "new": "1", "good": "1"}, rows)
+    assert (done.counts.rows_adopted, done.counts.rows_adopted_with_failures) == (3, 2)
+    assert (done.counts.new_rows_adopted, done.counts.new_rows_adopted_with_failures) == (2, 1)
 
 
 def test_forgotten_samples_are_not_listed() -> None:

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import duckdb  # noqa: F401  # here, so that its absence fails this module and not one snippet
 import pandas as pd
 import polars
 import pyarrow.dataset as ds

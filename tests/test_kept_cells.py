@@ -87,3 +87,45 @@ def test_the_other_cell_fails_in_the_retry(ray_session: Any, tmp_path: Path) -> 
         assert rows[name].to_pylist() == before[name].to_pylist(), name
     assert {one["feature"] for one in after.failures().to_pylist()} <= {"p"}
     assert not [one for one in after.failures().to_pylist() if one["stage"] == "decode"]
+
+
+def test_the_file_cannot_be_opened_in_the_retry(tmp_path: Path) -> None:
+    """Its windows are not known then: those that the dataset has stay, and are tried again once more."""
+    from pipeline.config import parse
+    from pipeline.difference import EXTRA
+    from pipeline.features import bind
+    from pipeline.schema import LISTING
+    from pipeline.stages.probe import ProbeStage
+
+    wave = np.random.default_rng(0).normal(0, 0.1, 8000 * 3).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    raw = {
+        "source": {"kind": "files", "path": str(tmp_path / "in")},
+        "output": {"path": str(tmp_path / "out")},
+        "window": {"length_s": 1},
+        "features": {"s": SOUND, "t": SOUND},
+    }
+    config = parse(raw)
+    soundfile.write(tmp_path / "in" / "a.wav", wave, 8000, subtype="FLOAT")
+    stage = ProbeStage(config, bind(config))
+    stage.setup()
+    sample = {
+        "sample_id": "a.wav",
+        "source_version": "v",
+        "audio_uri": str(tmp_path / "in" / "gone.wav"),
+        "replaces": True,
+        "windows_done": [0],
+        "attempts": [{"window": window, "feature": "s", "attempts": 1} for window in (1, 2)],
+        "carry": [{"window": window, "file": 4, "position": 10 + window} for window in (1, 2)],
+    }
+    schema = pa.schema([*LISTING, *EXTRA])
+    rows = stage(pa.Table.from_pylist([sample], schema=schema)).to_pylist()
+    assert [(row["window"], row["kept"], row["carry_file"], row["carry_position"]) for row in rows] == [
+        (1, True, 4, 11),
+        (2, True, 4, 12),
+    ]
+    assert [[one["kind"] for one in row["failures"]] for row in rows] == [["missing", "missing"], []]
+    assert [(row["final"], row["promised"], row["retried"]) for row in rows] == [(False, 0, True), (True, 2, True)]
+    new = {**sample, "replaces": False, "attempts": [], "carry": [], "windows_done": []}
+    (row,) = stage(pa.Table.from_pylist([new], schema=schema)).to_pylist()
+    assert (row["window"], row["kept"], row["retried"]) == (0, False, False)

@@ -230,6 +230,7 @@ def test_a_killed_run_is_continued(ray_session: Any, tmp_path: Path, monkeypatch
     report = over.value.report
     assert report["decoded"] == 0
     found = {"new": 4, "changed": 3, "unchanged": 3, "adopted": 7, "rows_adopted": 7, "rows_adopted_with_failures": 1}
+    found |= {"new_rows_adopted": 7, "new_rows_adopted_with_failures": 1}
     assert counts(report) == found
     assert dataset.open(str(tmp_path / "out")).num_failures == 1
     assert shown(tmp_path) == {f"s{i}": i if i < 3 else 100 + i for i in range(9)}

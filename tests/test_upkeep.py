@@ -337,6 +337,25 @@ def _begun(out: Path, version: str = "v2") -> Path:
     return root
 
 
+def test_a_run_that_begins_meanwhile_keeps_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.lease import Lease
+
+    root, real = _begun(tmp_path), Transaction.__exit__
+    begun: list[Lease] = []
+
+    def begin(self: Transaction, *error: Any) -> None:
+        real(self, *error)
+        begun.append(Lease(str(root), "extract", 5.0))
+        begun[0].__enter__()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Transaction, "__exit__", begin)
+        upkeep.discard(str(tmp_path), "v2")
+    begun[0].check()
+    begun[0].__exit__(None, None, None)
+    assert not (root / "data").exists()
+
+
 def test_a_version_that_was_begun_is_discarded(tmp_path: Path) -> None:
     night(tmp_path / "v1", RUNS[1], ["a"])
     before = {path: path.read_bytes() for path in (tmp_path / "v1").rglob("*") if path.is_file()}
@@ -362,6 +381,18 @@ def test_what_no_run_writes_is_not_discarded(tmp_path: Path) -> None:
         upkeep.discard(str(tmp_path), "v2")
     assert (root / "data").exists()
     (root / "thesis.txt").unlink()
+    (root / "data" / "2024").mkdir()
+    (root / "data" / "2024" / "a.jpg").write_text("precious")
+    with pytest.raises(ConfigError, match="holds 'data/2024', which no run writes"):
+        upkeep.discard(str(tmp_path), "v2")
+    shutil.rmtree(root / "data" / "2024")
+    (root / "data" / "a.parquet").write_text("precious")
+    with pytest.raises(ConfigError, match=r"holds 'data/a\.parquet', which no run writes"):
+        upkeep.discard(str(tmp_path), "v2")
+    (root / "data" / "a.parquet").unlink()
+    (tmp_path / "photos" / "data").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="holds 'data', which no run writes"):
+        upkeep.discard(str(tmp_path), "photos")
     outside = tmp_path / "home"
     outside.mkdir()
     (outside / "key").write_text("precious")

@@ -19,6 +19,7 @@ from pipeline.snapshots import File, Snapshot
 from pipeline.stages.rows import put
 
 _TIMES = ("start_s", "end_s")
+_KNOWN_SHARDS = 100
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,36 @@ class Carry:
     """What that version read: its windows are cut by it."""
     own: bool = False
     """It is the version that is written: only what cannot be computed now is taken."""
+    other_times: bool = False
+    """It was made by other rules of decoding, which may end windows elsewhere: a row is taken only if its times are
+    those of today."""
+
+
+class StoredTimes:
+    """Where the windows of another version's rows begin and end. Reads two columns of a shard, once a process.
+
+    Args:
+        root: the other version's folder.
+        files: its shards, numbered as ``carry_file`` does.
+    """
+
+    def __init__(self, root: str, files: Sequence[File]) -> None:
+        self.root, self.files = root, tuple(files)
+        self.known: dict[int, pa.Table] = {}
+
+    def of(self, number: int, position: int) -> tuple[float | None, float | None]:
+        """The times of the row at a position of a file. Raises ``ConfigError`` for a shard that cannot be read."""
+        if number not in self.known:
+            if len(self.known) >= _KNOWN_SHARDS:
+                self.known.clear()
+            shard = self.files[number]
+            with Reading(self.root, shard), open_shard(self.root, shard) as file:
+                check_columns(self.root, shard, file.schema_arrow, [*_TIMES])
+                parts = file.parts(range(file.num_row_groups), _TIMES)
+                pieces = [file.read_row_groups(part, columns=[*_TIMES], use_threads=False) for part in parts]
+            self.known[number] = pa.concat_tables(pieces)
+        start_s, end_s = (self.known[number][name][position].as_py() for name in _TIMES)
+        return start_s, end_s
 
 
 class CarryStage:
@@ -108,7 +139,8 @@ class KeepStage(CarryStage):
     """Maps finished rows to finished rows: a row that is computed once more, since a feature of it had failed, keeps
     what it had of the features that fail now.
 
-    A failure of a cell that is kept is none; one of the whole file stays, where other windows may lack it.
+    A failure of a cell that is kept is none; one of the whole file stays, where other windows may lack it. Of a row of
+    which nothing could be read everything is taken, its times too.
     """
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -122,10 +154,14 @@ class KeepStage(CarryStage):
         try:
             taken, place = self._taken(table, here, [*_TIMES, *(field.name for field in fields)])
         except ConfigError:
+            if pc.any(table["kept"]).as_py():
+                raise
             return table  # the old row is lost, and what was computed counts
+        whole = table["kept"].fill_null(False).to_numpy()
         index = pa.array(place, mask=place < 0)
         same_times = place >= 0
         for name in _TIMES:
+            table = put(table, name, _either(table[name], taken[name].take(index), whole))
             now, then = table[name], taken[name].take(index)
             equal = pc.or_(pc.equal(now, then).fill_null(False), pc.and_(pc.is_null(now), pc.is_null(then)))
             same_times &= equal.to_numpy(zero_copy_only=False) if isinstance(equal, pa.Array) else equal.to_numpy()
@@ -141,7 +177,9 @@ class KeepStage(CarryStage):
                 table = put(table, field.name, _either(table[field.name].cast(field.type), values, kept))
             for row in np.flatnonzero(kept).tolist():
                 left = [
-                    one for one in failures[row] if one["feature"] != feature.name or _is_of_others(table, row, one)
+                    one
+                    for one in failures[row]
+                    if one["feature"] != feature.name or whole[row] or _is_of_others(table, row, one)
                 ]
                 cells[row] += 1 - (len(failures[row]) - len(left))
                 failures[row] = left

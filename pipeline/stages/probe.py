@@ -19,6 +19,7 @@ from pipeline.features import Feature
 from pipeline.isolation import Watch, Work, unwatched
 from pipeline.media import MODALITIES, MediaInfo, Modality, Span
 from pipeline.schema import LISTING, METERS, ROLES
+from pipeline.stages.carry import StoredTimes
 from pipeline.stages.rows import FAILURE, ROWS, Failure, failure, failure_column
 from pipeline.storage import Blob
 
@@ -109,16 +110,22 @@ class ProbeStage:
     Args:
         carried_from: what the version read that columns are taken from, a part of what this one reads. Its windows are
             another cut of the same media where it read less, and only those of the same times are the same.
+        stored_times: of that version's rows, where it was made by other rules of decoding.
     """
 
     def __init__(
-        self, config: PipelineConfig, features: tuple[Feature, ...], carried_from: frozenset[Modality] | None = None
+        self,
+        config: PipelineConfig,
+        features: tuple[Feature, ...],
+        carried_from: frozenset[Modality] | None = None,
+        stored_times: StoredTimes | None = None,
     ) -> None:
         self.config = config
         self.allowed_roots = sources.build(config.source).allowed_roots()
         self.features = features
         self.modalities = plan.wanted(config)
         self.carried_from = self.modalities if carried_from is None else carried_from
+        self.stored_times = stored_times
         self.roles = plan.roles_to_open(self.modalities)
         self.cutter: Any = None
         self.watch: Watch = unwatched
@@ -161,6 +168,7 @@ class ProbeStage:
         base: dict[str, Any] = {name: sample[name] for name in ("sample_id", "source_version", "inline_text")}
         base |= {f"meter_{name}": 0.0 for name in METERS} | {"cells": 0, "final": False, "promised": 0}
         base["replaces"] = bool(sample.get("replaces"))
+        base |= {"retried": bool(sample.get("attempts")), "kept": False}
         text = found.spans.get("text", ...)
         base["text_timed"] = isinstance(text, Span)
         rows: list[dict[str, Any]] = []
@@ -180,7 +188,10 @@ class ProbeStage:
         tried: dict[int, list[dict[str, Any]]] = {}
         for one in sample.get("attempts") or ():
             tried.setdefault(one["window"], []).append(one)
-        carry = self._carry(found, rows, {one["window"]: one for one in sample.get("carry") or ()})
+        stored = {one["window"]: one for one in sample.get("carry") or ()}
+        if base["replaces"] and stored and any(one.kind in _BY_LOAD for one in found.failures):
+            rows = self._kept(base, rows, stored)
+        carry = self._carry(found, rows, stored)
         for row in rows:
             old = carry.get(row["window"], {})
             row |= {"carry_file": old.get("file"), "carry_position": old.get("position")}
@@ -195,6 +206,19 @@ class ProbeStage:
         return [(row, told if i == 0 else []) for i, row in enumerate(todo)]
 
     @staticmethod
+    def _kept(base: dict[str, Any], rows: list[dict[str, Any]], stored: dict[int, Any]) -> list[dict[str, Any]]:
+        """The rows of a sample that is tried again one file of which cannot be read. Its windows are unknown, and those
+        that the dataset has are kept.
+
+        Args:
+            rows: of the windows as far as they are known.
+            stored: window -> where the dataset has its row.
+        """
+        empty = {**_WHOLE, **{f"{modality}_uri": None for modality in MODALITIES}, "inline_text": None}
+        kept = [{**base, **empty, "window": window, "kept": True} for window in sorted(stored)]
+        return [*kept, *(row for row in rows if row["window"] not in stored)]
+
+    @staticmethod
     def _copies(windows: list[dict[str, Any]], sample: dict[str, Any], copied_bytes: int) -> int:
         """Bytes that the rows of a sample repeat."""
         if len(windows) == 1:
@@ -206,6 +230,10 @@ class ProbeStage:
 
     def _carry(self, found: _Found, rows: list[dict[str, Any]], carry: dict[int, Any]) -> dict[int, Any]:
         """``carry`` by number of our windows, where it is by those of the version that it is taken from."""
+        if carry and self.stored_times is not None:
+            times = {self.stored_times.of(old["file"], old["position"]): old for old in carry.values()}
+            ours = ((row["window"], times.get((row["start_s"], row["end_s"]))) for row in rows)
+            return {number: old for number, old in ours if old is not None}
         if not carry or self.carried_from == self.modalities:
             return carry
         theirs = _Found(spans={m: span for m, span in found.spans.items() if m in self.carried_from}, words=found.words)

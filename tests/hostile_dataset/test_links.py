@@ -104,9 +104,8 @@ def test_a_version_that_is_a_link_is_none(out: Path, tmp_path: Path) -> None:
     shutil.move(out / "v1", other)
     (out / "v1").symlink_to(other)
     before = tree(other)
-    for what in ("compact", "rollback", "forget", "read"):
+    for what in ("compact", "rollback", "forget", "read", "vacuum"):
         told(lambda what=what: DOES[what](out), "holds no dataset but 'v1', a symbolic link")  # type: ignore[misc]
-    assert upkeep.vacuum(str(out), 0) == []
     told(lambda: upkeep.vacuum(str(out), 0, "v1"), f"{out}/v1' is a symbolic link")
     told(lambda: dataset.open(str(out), "v1"), f"{out}/v1' is a symbolic link")
     assert tree(other) == before

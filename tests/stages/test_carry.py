@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.snapshots import File
-from pipeline.stages.carry import CarryStage, KeepStage
+from pipeline.stages.carry import CarryStage, KeepStage, StoredTimes
 from pipeline.stages.rows import FAILURE
 
 FIELDS = [pa.field("f_tokens", pa.list_(pa.list_(pa.float16(), 2))), pa.field("f_grid", pa.list_(pa.int32()))]
@@ -87,6 +87,7 @@ def _again(tmp_path: Path, failures: list[list[dict[str, Any]]], **changes: Any)
         "start_s": [0.0, 5.0, 10.0, 15.0],
         "end_s": [5.0, 10.0, 12.0, 20.0],
         "windows": pa.array([1, 1, 1, 1], pa.int32()),
+        "kept": [False] * 4,
         "cells": pa.array([len(one) for one in failures], pa.int32()),
         "failures": pa.array(failures, pa.list_(FAILURE)),
         "f_tokens": pa.nulls(4, FIELDS[0].type),
@@ -117,6 +118,24 @@ def test_a_cell_of_another_window_is_not_taken(tmp_path: Path) -> None:
     assert done["f_tokens"].to_pylist() == [values(1), None, None, None]
 
 
+def test_of_a_row_of_which_nothing_can_be_read_everything_is_taken(tmp_path: Path) -> None:
+    none: dict[str, Any] = {name: pa.array([None, 5.0, 10.0, 15.0]) for name in ("start_s", "end_s")}
+    failures = [[_failed(stage="probe")], [], [], []]
+    done = _again(tmp_path, failures, **none, kept=[True, False, False, False])
+    assert done["f_tokens"].to_pylist() == [values(1), None, None, None]
+    assert (done["start_s"][0].as_py(), done["end_s"][0].as_py()) == (0.0, 5.0)
+    assert len(done["failures"].to_pylist()[0]) == 1, "the file is tried again"
+    assert done["cells"].to_pylist()[0] == 2
+
+
+def test_times_of_stored_rows(tmp_path: Path) -> None:
+    table = pa.table({"start_s": [0.0, None, 5.0], "end_s": [5.0, None, 7.5], "other": [1, 2, 3]})
+    (tmp_path / "data").mkdir()
+    pq.write_table(table, tmp_path / "data" / "a.parquet", row_group_size=2)
+    times = StoredTimes(str(tmp_path), [File("data/a.parquet", 3, 1, "")])
+    assert [times.of(0, position) for position in range(3)] == [(0.0, 5.0), (None, None), (5.0, 7.5)]
+
+
 def test_a_failure_of_the_file_stays_where_other_windows_may_lack_it(tmp_path: Path) -> None:
     failures = [[_failed(stage="probe")], [], [], []]
     done = _again(tmp_path, failures, windows=pa.array([2, 2, 2, 2], pa.int32()))
@@ -133,6 +152,7 @@ def test_an_old_row_that_is_gone_changes_nothing(tmp_path: Path) -> None:
         {
             "carry_file": pa.array([0, 0, 0, 0], pa.int32()),
             "carry_position": pa.array([0, 1, 2, 3], pa.int64()),
+            "kept": [False] * 4,
             "failures": pa.array(failures, pa.list_(FAILURE)),
             "f_tokens": pa.nulls(4, FIELDS[0].type),
             "f_grid": pa.nulls(4, FIELDS[1].type),
