@@ -27,7 +27,7 @@ from pipeline.errors import DeviceFailed, ProcessDied, TesseraError, describe
 from pipeline.isolation import Beside, Isolated
 from pipeline.plan import Plan, Prepared
 from pipeline.pools import TASK_CPUS, Actors
-from pipeline.progress import Progress
+from pipeline.progress import Progress, WorkerMemory
 from pipeline.report import installed
 from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.ray_sink import ShardSink
@@ -194,6 +194,7 @@ class _Stage:
     ) -> None:
         malloc.keep_pages()
         self.stages, self.progress, self.splitter, self.last = stages, progress, splitter, last
+        self.memory = WorkerMemory(progress)
         self.trail = Trail(progress) if any(isinstance(stage, EncodeStage | Encoding) for stage in stages) else None
         self.broken: Exception | None = None
         self.turns = Turns()
@@ -248,6 +249,7 @@ class _Stage:
             cause = error if isinstance(error, TesseraError) else TesseraError(describe(error))
             ray.wait([self.progress.broke.remote(cause)], timeout=_TELL_S)
             raise
+        self.memory.report()
         return add_meter(table, "bytes_moved", np.full(len(table), table.nbytes / max(1, len(table))))
 
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
 import psutil
@@ -29,6 +29,7 @@ from pipeline.errors import TesseraError
 from pipeline.terminal import Console, count
 from pipeline.trail import Notes
 
+_MEMORY_EVERY_S = 5.0
 _WIDE = 120
 """Columns of a terminal that has room for a bar next to the figures."""
 
@@ -45,6 +46,8 @@ class _Counter(Notes):
         super().__init__()
         self.counts = [0, 0, 0]
         self.cause: TesseraError | None = None
+        self.peaks: dict[str, int] = {}
+        """Bytes that each worker process takes with its children, at most."""
 
     def add(self, samples: int, rows: int, failed: int) -> None:
         for i, more in enumerate((samples, rows, failed)):
@@ -52,6 +55,13 @@ class _Counter(Notes):
 
     def read(self) -> list[int]:
         return self.counts
+
+    def takes(self, worker: str, size: int) -> None:
+        """A worker's memory at this moment, in bytes."""
+        self.peaks[worker] = max(size, self.peaks.get(worker, 0))
+
+    def memory(self) -> dict[str, int]:
+        return {"processes": len(self.peaks), "peak_memory_bytes": sum(self.peaks.values())}
 
     def broke(self, cause: TesseraError) -> None:
         self.cause = self.cause or cause
@@ -91,6 +101,8 @@ class Progress:
         self.first_row_at: float | None = None
         """Of the clock that `time.time` reads."""
         self.rows = 0
+        self.workers: dict[str, int] | None = None
+        """The worker processes of the whole cluster, once the block ends: how many, and the sum of their peaks."""
         self._stop = threading.Event()
         self._started = time.perf_counter()
 
@@ -108,6 +120,8 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join(timeout=10)
+        with suppress(Exception):  # as for the display
+            self.workers = ray.get(self.actor.memory.remote(), timeout=5)
         ray.kill(self.actor)
 
     def cause(self) -> TesseraError | None:
@@ -178,13 +192,33 @@ class MemoryMeter:
                 return
 
     def _now(self) -> int:
-        own, shared = 0, 0
-        me = psutil.Process()
-        for process in [me, *me.children(recursive=True)]:
-            try:
-                info = process.memory_info()
-            except psutil.Error:
-                continue
-            own += info.rss - info.shared
-            shared = max(shared, info.shared)
-        return own + shared
+        return memory_of_processes()
+
+
+def memory_of_processes() -> int:
+    """Returns the bytes that this process and its children take, shared memory counted once."""
+    own, shared = 0, 0
+    me = psutil.Process()
+    for process in [me, *me.children(recursive=True)]:
+        try:
+            info = process.memory_info()
+        except psutil.Error:
+            continue
+        own += info.rss - info.shared
+        shared = max(shared, info.shared)
+    return own + shared
+
+
+class WorkerMemory:
+    """Reports the memory of a worker process and its children to the run's counter, every few seconds of work."""
+
+    def __init__(self, counter: Any) -> None:
+        self.counter = counter
+        self.worker = ray.get_runtime_context().get_worker_id()
+        self._next = 0.0
+
+    def report(self) -> None:
+        """After a block."""
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + _MEMORY_EVERY_S
+            self.counter.takes.remote(self.worker, memory_of_processes())

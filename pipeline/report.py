@@ -51,6 +51,7 @@ def build(
     startup_seconds: float | None,
     peak_memory_bytes: int,
     devices: dict[str, float] | None,
+    workers: dict[str, int] | None,
     versions: dict[str, str],
 ) -> dict[str, Any]:
     """The report of a finished run. Keys are stable; times in seconds, sizes in bytes.
@@ -61,7 +62,9 @@ def build(
 
     Args:
         started, ended: seconds since the epoch.
+        peak_memory_bytes: of this machine's processes.
         devices: what computed, as `cluster.devices` says; None: nothing was computed.
+        workers: the worker processes of the whole cluster, and the sum of their peaks in bytes; None: there were none.
     """
     seconds = ended - started
     steady = seconds - (startup_seconds or 0.0)
@@ -99,6 +102,7 @@ def build(
         "bytes_written": sum(int(shard["bytes"]) for shard in [*written.shards, *written.failure_shards]),
         "shards": len(written.shards),
         "peak_memory_bytes": peak_memory_bytes,
+        "workers": workers,
         "features": {feature.name: _feature(feature, written) for feature in prepared.features},
         "versions": versions,
     }

@@ -136,7 +136,9 @@ def extract(
         plan.warnings.extend(warnings)
         place.publish(f"{run_folder}/config.json", config.model_dump_json(indent=1).encode())
         with MemoryMeter() as memory:
-            written, first_row_at = _compute(prepared, plan, carry, run_id, terminal if show_progress else None)
+            written, first_row_at, workers = _compute(
+                prepared, plan, carry, run_id, terminal if show_progress else None
+            )
         report = reporting.build(
             prepared,
             plan,
@@ -147,6 +149,7 @@ def extract(
             startup_seconds=None if first_row_at is None else first_row_at - started,
             peak_memory_bytes=memory.peak,
             devices=cluster.devices(),
+            workers=workers,
             versions=reporting.installed(),
         )
         exceeded, warnings = budget.judge(config.failures, report)
@@ -257,11 +260,11 @@ def _same_values(feature: Feature, stored: dict[str, Any]) -> bool:
 
 def _compute(
     prepared: Prepared, plan: Plan, carry: Carry | None, run_id: str, terminal: TextIO | None
-) -> tuple[Written, float | None]:
+) -> tuple[Written, float | None, dict[str, int] | None]:
     """Decode, encode and write what the plan names; the books balance, or it raises. And when the first row was
-    encoded."""
+    encoded, and what the workers' processes took."""
     if not plan.units:
-        return Written(), None
+        return Written(), None, None
     if carry is not None and carry.own and not plan.difference.counts.retried:
         carry = None  # the list of a large dataset's shards does not travel for nothing
     cluster.start(prepared.config)
@@ -280,7 +283,7 @@ def _compute(
         problems.append(f"{plan.samples} samples planned, {written.samples} arrived")
     if problems:
         raise TesseraError(f"the books of run {run_id} do not balance: {'; '.join(problems)}")
-    return written, progress.first_row_at
+    return written, progress.first_row_at, progress.workers
 
 
 def _root(config: PipelineConfig) -> str:

@@ -141,6 +141,8 @@ def test_a_run_that_breaks_off_says_why(ray_session: Any, tmp_path: Path, monkey
     done = _night(tmp_path)
     assert (done["status"], done["samples"]) == ("complete", 1)
     assert done["devices"]["cpus"] >= 1
+    assert done["workers"]["processes"] >= 2, "one that decodes or probes, one that encodes"
+    assert done["workers"]["peak_memory_bytes"] > 100 << 20
     assert done["started"] < done["ended"]
 
 

@@ -25,7 +25,7 @@ PROMISED = {
 }
 FURTHER = {
     *("run_id", "output", "version", "samples_by_class", "samples_unused", "windows_empty", "rows_with_failures"),
-    *("status", "started", "ended", "host", "devices", "rows_retried", "rows_retried_with_failures"),
+    *("status", "started", "ended", "host", "devices", "workers", "rows_retried", "rows_retried_with_failures"),
     *("failures_by_stage", "seconds", "shards", "warnings", "files_left_out"),
 }
 RAW = {"kind": "raw"}
@@ -111,6 +111,7 @@ def built(prepared: Prepared, plan: Plan, written: Written) -> dict[str, Any]:
         startup_seconds=2.0,
         peak_memory_bytes=3_200_000_000,
         devices={"nodes": 1, "cpus": 2.0, "gpus": 0.0},
+        workers={"processes": 4, "peak_memory_bytes": 2_900_000_000},
         versions={"python": "3.11.9", "ray": "2.60.0"},
     )
 
@@ -149,6 +150,7 @@ def test_the_figures_by_hand(built: dict[str, Any]) -> None:
         "ended": "2026-01-01T00:00:12.000+00:00",
         "host": platform.node(),
         "devices": {"nodes": 1, "cpus": 2.0, "gpus": 0.0},
+        "workers": {"processes": 4, "peak_memory_bytes": 2_900_000_000},
         "bytes_read": 5_000_000,
         "bytes_moved": 7_000_000,
         "bytes_written": 1507,
@@ -175,6 +177,7 @@ def test_a_run_without_a_row(prepared: Prepared, plan: Plan) -> None:
         startup_seconds=None,
         peak_memory_bytes=0,
         devices=None,
+        workers=None,
         versions={},
     )
     assert set(empty) == PROMISED | FURTHER
@@ -185,7 +188,7 @@ def test_a_run_without_a_row(prepared: Prepared, plan: Plan) -> None:
 
 def test_rows_a_second_of_less_than_a_second_are_not_told(prepared: Prepared, plan: Plan, written: Written) -> None:
     """70 rows in a millisecond after the first were 70,000 rows/s."""
-    common: dict[str, Any] = {"run_id": "r", "peak_memory_bytes": 0, "devices": None, "versions": {}}
+    common: dict[str, Any] = {"run_id": "r", "peak_memory_bytes": 0, "devices": None, "workers": None, "versions": {}}
     for steady_s, expected in ((0.001, None), (0.99, None), (2.0, 20.0)):
         built = report.build(
             prepared, plan, written, started=10.0, ended=15.0 + steady_s, startup_seconds=5.0, **common

@@ -22,6 +22,7 @@ _IMAGE = (
     b"\xff\x4f\xff\x51",
     b"8BPS",
 )
+_ICONS = (b"\0\0\1\0", b"\0\0\2\0")
 _HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _AUDIO = (b"fLaC", b"ID3", b"FORM", b".snd", b"caff")
 _CONTAINER = (
@@ -46,6 +47,8 @@ _RIFF: dict[bytes, Shape] = {b"WEBP": "image", b"WAVE": "audio"}
 def sniff(head: bytes) -> Shape | None:
     """The shape of a file, or None where no magic number says it (plain text has none)."""
     if head.startswith(_IMAGE) or (head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"):
+        return "image"
+    if head[:4] in _ICONS and head[4:5] != b"\0" and head[5:6] + head[9:10] == b"\0\0":  # how many; reserved
         return "image"
     if head[4:8] == b"ftyp":
         return "image" if is_heif(head) or camera_raw.camera_raw(head) else "container"

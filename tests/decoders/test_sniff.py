@@ -59,3 +59,12 @@ def test_the_content_counts_not_the_name(data: Path) -> None:
         "torchcodec__sine_mono_mp3.swf": "container",
     }.items():
         assert sniff((data / "bad" / name).read_bytes()[:HEAD_BYTES]) == shape, name
+
+
+def test_an_icon_is_a_picture_whatever_it_is_called(tmp_path: Path) -> None:
+    """FFmpeg would read it as a video of one frame."""
+    from PIL import Image
+
+    path = tmp_path / "favicon"
+    Image.new("RGB", (16, 16), (0, 9, 0)).save(path, "ICO")
+    assert sniff(path.read_bytes()[:HEAD_BYTES]) == "image"
