@@ -286,7 +286,7 @@ def _not_of_a_run(folder: DatasetFolder) -> str | None:
     names = {*folder.list_folders(""), *folder.list_files("")}
     if others := names - {*FOLDERS_ON_DISK, *_WORKING_FOLDERS}:
         return min(others)
-    if not names & {"_leases", "_runs"}:
+    if not names & {"_leases", "_runs", "_running"}:
         return min(names, default="nothing")
     for name in sorted(names & {*FOLDERS_ON_DISK}):
         if folders := folder.list_folders(name):
