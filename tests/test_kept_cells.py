@@ -126,6 +126,13 @@ def test_the_file_cannot_be_opened_in_the_retry(tmp_path: Path) -> None:
     ]
     assert [[one["kind"] for one in row["failures"]] for row in rows] == [["missing", "missing"], []]
     assert [(row["final"], row["promised"], row["retried"]) for row in rows] == [(False, 0, True), (True, 2, True)]
+    lost = {**sample, "windows_done": []}  # of window 0 the dataset has a failure and no row
+    rows = stage(pa.Table.from_pylist([lost], schema=schema)).to_pylist()
+    assert [(row["window"], row["kept"], len(row["failures"])) for row in rows] == [
+        (0, False, 2),
+        (1, True, 0),
+        (2, True, 0),
+    ]
     new = {**sample, "replaces": False, "attempts": [], "carry": [], "windows_done": []}
     (row,) = stage(pa.Table.from_pylist([new], schema=schema)).to_pylist()
     assert (row["window"], row["kept"], row["retried"]) == (0, False, False)

@@ -278,7 +278,7 @@ class ManifestSource:
         return rows
 
     def _bad_sample(self, place: str, key: str, reason: str, tally: RefusedTally) -> dict[str, Any]:
-        """The row that stands for one which names no sample."""
+        """The listing's row for a row of the manifest that names no sample."""
         message = f"{place} of {self._name!r} {reason}"
         tally.add_bad(key, message)
         version = hashlib.sha256(json.dumps([place, reason]).encode()).hexdigest()

@@ -207,8 +207,8 @@ class ProbeStage:
 
     @staticmethod
     def _kept(base: dict[str, Any], rows: list[dict[str, Any]], stored: dict[int, Any]) -> list[dict[str, Any]]:
-        """The rows of a sample that is tried again one file of which cannot be read. Its windows are unknown, and those
-        that the dataset has are kept.
+        """The rows of a sample that is tried again and has a file that cannot be read. Its windows are unknown; those
+        that the dataset has are kept. Others come first: they get the file's failures, and are not taken for empty.
 
         Args:
             rows: of the windows as far as they are known.
@@ -216,7 +216,7 @@ class ProbeStage:
         """
         empty = {**_WHOLE, **{f"{modality}_uri": None for modality in MODALITIES}, "inline_text": None}
         kept = [{**base, **empty, "window": window, "kept": True} for window in sorted(stored)]
-        return [*kept, *(row for row in rows if row["window"] not in stored)]
+        return [*(row for row in rows if row["window"] not in stored), *kept]
 
     @staticmethod
     def _copies(windows: list[dict[str, Any]], sample: dict[str, Any], copied_bytes: int) -> int:
