@@ -50,7 +50,8 @@ def _kinds(report: dict[str, Any]) -> str:
     kinds = [f"{count} {kind}" for kind, count in report["failures_by_kind"].items()]
     if before := report["samples_by_class"]["new_rows_adopted_with_failures"]:
         kinds.append(f"{before} in the run that was killed")
-    return ", ".join(kinds)
+    more = ", failures of rows that were tried again among them" if report["rows_retried_with_failures"] else ""
+    return ", ".join(kinds) + more
 
 
 # -- a run that was killed between its commit and its judgement ------------------------------------

@@ -95,7 +95,8 @@ def _build(
     dataset = ray.data.from_blocks([planning.unit_table(unit) for unit in plan.units])
     other = carry if carry is not None and not carry.own else None
     times = StoredTimes(other.root, _shards(other)) if other is not None and other.other_times else None
-    probe = _isolated(ProbeStage(config, features, other.read if other else None, times), prepared.template)
+    own_times = StoredTimes(carry.root, _shards(carry)) if carry is not None and carry.own else None
+    probe = _isolated(ProbeStage(config, features, other.read if other else None, times, own_times), prepared.template)
     dataset = _map(dataset, _Task((ReadPlanStage(), probe), progress.actor), TASK_CPUS, at_once=_tasks_at_once(2))
     dataset = _of_rows(dataset, config.block_rows)
     carried = frozenset(feature.name for feature in other.features) if other else frozenset()
@@ -111,8 +112,9 @@ def _build(
         stages = (*decode, Encoding(encode, template) if template else encode)
         decode, last = (), number == len(pools) - 1
         if carry and last:
-            taking = KeepStage if carry.own else CarryStage
-            stages = (*stages, taking(carry.root, _shards(carry), carry.features))
+            source = carry.root, _shards(carry), carry.features
+            taking = KeepStage(*source, config.text_windows() is not None) if carry.own else CarryStage(*source)
+            stages = (*stages, taking)
         dataset = dataset.map_batches(
             _Stage,
             fn_constructor_args=(stages, progress.actor, splitter, last),
@@ -249,8 +251,14 @@ class _Stage:
             cause = error if isinstance(error, TesseraError) else TesseraError(describe(error))
             ray.wait([self.progress.broke.remote(cause)], timeout=_TELL_S)
             raise
-        self.memory.report()
+        self.memory.report(_processes(self.stages))
         return add_meter(table, "bytes_moved", np.full(len(table), table.nbytes / max(1, len(table))))
+
+
+def _processes(stages: tuple[Any, ...]) -> list[int]:
+    """The processes of isolated stages, which may be forked from another."""
+    children = [stage.child for stage in stages if isinstance(stage, Isolated | Beside)]
+    return [child.process.pid for child in children if child is not None]
 
 
 def _set_up(stages: tuple[Any, ...]) -> None:

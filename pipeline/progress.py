@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
@@ -195,11 +195,19 @@ class MemoryMeter:
         return memory_of_processes()
 
 
-def memory_of_processes() -> int:
-    """Returns the bytes that this process and its children take, shared memory counted once."""
+def memory_of_processes(others: Iterable[int] = ()) -> int:
+    """Returns the bytes that this process and its children take, shared memory counted once.
+
+    Args:
+        others: processes of this one that are no children of it, and theirs.
+    """
     own, shared = 0, 0
-    me = psutil.Process()
-    for process in [me, *me.children(recursive=True)]:
+    found: dict[int, psutil.Process] = {}
+    for pid in (os.getpid(), *others):
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            found |= {one.pid: one for one in (process, *process.children(recursive=True))}
+    for process in found.values():
         try:
             info = process.memory_info()
         except psutil.Error:
@@ -217,8 +225,8 @@ class WorkerMemory:
         self.worker = ray.get_runtime_context().get_worker_id()
         self._next = 0.0
 
-    def report(self) -> None:
-        """After a block."""
+    def report(self, others: Iterable[int] = ()) -> None:
+        """After a block. ``others``: the worker's processes that are no children of it."""
         if (now := time.monotonic()) >= self._next:
             self._next = now + _MEMORY_EVERY_S
-            self.counter.takes.remote(self.worker, memory_of_processes())
+            self.counter.takes.remote(self.worker, memory_of_processes(others))

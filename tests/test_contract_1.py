@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -279,6 +281,44 @@ def test_a_dataset_of_an_older_revision_goes_on_with_a_warning(ray_session: Any,
         False,
         True,
     ]
+
+
+def test_only_rows_of_todays_windows_are_copied(ray_session: Any, tmp_path: Path, models: Path) -> None:
+    """Where another revision of decoding made the rows, by their times; windows of a text have none, but numbers."""
+    from tests.stages.media_fixtures import IMAGE, VIDEO, text, write_clip
+
+    more = {
+        "features": {"p": IMAGE, "f": VIDEO, "t": text(models / "bert", max_length=16, overflow="windows")},
+        "window": {"length_s": 1, "repeat_tokens": True},
+    }
+    (tmp_path / "in").mkdir()
+    draw(tmp_path, "a", 5)
+    write_clip(tmp_path / "in" / "a.mp4", 2.0)
+    (tmp_path / "in" / "long.txt").write_text(" ".join(f"word{i}" for i in range(30)))
+    extract(tmp_path, **more)
+    root = tmp_path / "out" / "v1"
+    before = dataset.open(str(tmp_path / "out")).to_arrow()
+    downgrade(root, run.prepare(config(tmp_path, **more)))
+    newest = snapshots.newest(str(root))
+    assert newest is not None
+    (shard,) = newest.shards
+    table = pq.read_table(root / shard.path)
+    rows = table.to_pylist()
+    for row in rows:
+        row["p_tokens"] = [[0.0] * len(one) for one in row["p_tokens"]] if row["p_tokens"] else None
+        if row["window"] == 1 and row["end_s"] is not None:
+            row["end_s"] += 0.05
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), root / shard.path)
+    run.extract(run.prepare(config(tmp_path, **more), new_version=True), show_progress=False)
+    after = {
+        (row["sample_id"], row["window"]): row for row in dataset.open(str(tmp_path / "out")).to_arrow().to_pylist()
+    }
+    first = {(row["sample_id"], row["window"]): row for row in before.to_pylist()}
+    assert len([key for key in first if key[0] == "long.txt"]) > 2
+    for key, row in first.items():
+        assert [after[key][name] for name in ("t_token_ids", "end_s")] == [row["t_token_ids"], row["end_s"]]
+    assert not np.any(after["a", 0]["p_tokens"]), "copied: the old rows hold zeros"
+    assert after["a", 1]["p_tokens"] == first["a", 1]["p_tokens"], "computed: the old window ended elsewhere"
 
 
 def test_an_older_tessera_refuses_todays(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def _terminal() -> Iterator[tuple[TextIO, list[str]]]:
 
 METER = """
 import contextlib, subprocess, sys, time
-from pipeline.progress import MemoryMeter
+from pipeline.progress import MemoryMeter, memory_of_processes
 
 @contextlib.contextmanager
 def child(code, *args):  # a process that has run the code and waits until the block ends
@@ -140,6 +140,23 @@ print(meter.peak - before, settled() - before)
     peak, after = map(int, bounded.run(METER + code).out.split())
     assert 190e6 < peak < 400e6
     assert after < 100e6
+
+
+def test_memory_of_processes_that_are_no_children_counts_too() -> None:
+    """Those of isolated stages are forked by another process."""
+    code = """
+other = int(sys.argv[1])
+print(memory_of_processes([other]) - memory_of_processes(), memory_of_processes([2**22 + 1]) - memory_of_processes())
+"""
+    hold = "held = bytearray(b'x') * 200_000_000; print('ready', flush=True); input()"
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", hold], **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        with_it, of_none = map(int, bounded.run(METER + code, process.pid).out.split())
+        process.communicate("\n")
+    assert 190e6 < with_it < 400e6
+    assert abs(of_none) < 50e6
 
 
 def test_memory_that_processes_share_counts_once(tmp_path: Path) -> None:

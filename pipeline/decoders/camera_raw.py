@@ -22,12 +22,16 @@ _NAMES = {
     b"II\x1a\0\0\0HEAPCCDR": "CRW",
 }
 _SUB_IFDS, _PHOTOMETRIC, _DNG_VERSION, _ORIENTATION = 330, 262, 50706, 274
+_STRIPS, _TILES = 273, 324
+"""Tags that say where the parts of a directory's image begin."""
 _OF_SENSORS = (32803, 34892)
 """Photometric interpretations: a colour filter array, and linear values of a sensor."""
 _MAX_DIRECTORIES, _MAX_ENTRIES = 32, 1000
 _JPEG = b"\xff\xd8\xff"
-_MAX_PREVIEWS, _MAX_SEGMENTS = 1000, 100
-"""Places that look like a JPEG, and segments of each that are looked at for its size."""
+_MAX_PREVIEWS, _MAX_SEGMENTS, _MAX_FILL = 1000, 100, 16
+"""Places that look like a JPEG, segments of each that are looked at for its size, and bytes that fill up before one."""
+_MAX_PARTS = 100_000
+"""Of a sensor's image that are looked at."""
 _DECODED, _TABLES = (0xC0, 0xC1, 0xC2), (0xC4, 0xC8, 0xCC)
 """Markers of frames that are decoded; and of segments that are no frames."""
 
@@ -54,18 +58,18 @@ def camera_raw(data: bytes) -> str | None:
 
 
 def preview(data: bytes) -> bytes:
-    """Returns the largest JPEG of 8 bits in a raw file, from its first byte on. A sensor's values are lossless, or have
-    more bits.
+    """Returns the largest JPEG of 8 bits in a raw file that is no part of a sensor's image, from its first byte on.
 
     Raises:
         SampleError: ``unsupported``, there is none.
     """
     best, most = -1, 0
+    of_sensor = _parts_of_sensors(data) if data[:4] in _TIFF else frozenset()
     at = data.find(_JPEG)
     for _ in range(_MAX_PREVIEWS):
         if at < 0:
             break
-        pixels = _jpeg_pixels(data, at)
+        pixels = 0 if at in of_sensor else _jpeg_pixels(data, at)
         if pixels > most:
             best, most = at, pixels
         at = data.find(_JPEG, at + 1)
@@ -78,6 +82,9 @@ def _jpeg_pixels(data: bytes, at: int) -> int:
     """Width x height of the JPEG that begins at ``at``; 0 where there is none of 8 bits, baseline or progressive."""
     at += 2
     for _ in range(_MAX_SEGMENTS):
+        for _ in range(_MAX_FILL):  # before a marker
+            if data[at : at + 2] == b"\xff\xff":
+                at += 1
         if at + 9 > len(data) or data[at] != 0xFF:
             return 0
         marker = data[at + 1]
@@ -92,13 +99,34 @@ def _jpeg_pixels(data: bytes, at: int) -> int:
 
 def orientation(data: bytes) -> int:
     """Returns how the picture of a raw file is turned, 1 to 8 as in EXIF; 1 where its first directory says nothing."""
-    first = next(_directories(data), {}) if data[:4] in _TIFF else {}
+    first = next(_directories(data), _Directory()) if data[:4] in _TIFF else _Directory()
     found = first.get(_ORIENTATION, 1)
     return found if 1 <= found <= 8 else 1
 
 
-def _directories(data: bytes) -> Iterator[dict[int, int]]:
-    """Yields tag -> first value (of bytes, shorts and longs) of the directories of a TIFF, and of those below them."""
+def _parts_of_sensors(data: bytes) -> frozenset[int]:
+    """Returns where the strips and tiles of the sensors' images begin: lossy ones are JPEG of 8 bits too."""
+    order, found = _TIFF[data[:4]], set[int]()
+    for directory in _directories(data):
+        if directory.get(_PHOTOMETRIC) not in _OF_SENSORS:
+            continue
+        for tag in (_STRIPS, _TILES):
+            place, code, values = directory.lists.get(tag, (0, "I", 0))
+            step = struct.calcsize(code)
+            found |= {_number(data, place + step * i, order, code) for i in range(min(values, _MAX_PARTS))}
+    return frozenset(found)
+
+
+class _Directory(dict[int, int]):
+    """Tag -> first value, of bytes, shorts and longs."""
+
+    def __init__(self) -> None:
+        self.lists: dict[int, tuple[int, str, int]] = {}
+        """Tag -> where its values are, the code of one, and how many."""
+
+
+def _directories(data: bytes) -> Iterator[_Directory]:
+    """Yields the directories of a TIFF, and those below them."""
     order = _TIFF[data[:4]]
     todo, seen = deque([_number(data, 4, order, "I")]), set[int]()
     for _ in range(_MAX_DIRECTORIES):
@@ -109,7 +137,7 @@ def _directories(data: bytes) -> Iterator[dict[int, int]]:
             continue
         seen.add(at)
         count = min(_number(data, at, order, "H"), _MAX_ENTRIES)
-        found: dict[int, int] = {}
+        found = _Directory()
         for entry in range(at + 2, min(at + 2 + 12 * count, len(data) - 11), 12):
             tag, kind, values = struct.unpack_from(f"{order}HHI", data, entry)
             code = {1: "B", 3: "H", 4: "I", 13: "I"}.get(kind)
@@ -118,6 +146,7 @@ def _directories(data: bytes) -> Iterator[dict[int, int]]:
             size = struct.calcsize(code)
             place = entry + 8 if size * values <= 4 else _number(data, entry + 8, order, "I")
             found[tag] = _number(data, place, order, code)
+            found.lists[tag] = place, code, values
             if tag == _SUB_IFDS and len(todo) < _MAX_DIRECTORIES:
                 places = (_number(data, place + 4 * i, order, "I") for i in range(min(values, _MAX_DIRECTORIES)))
                 todo.extend(places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pipeline.decoders.sniff import is_words
 from pipeline.storage import Blob
@@ -37,8 +38,6 @@ _MAGIC = {
     b"\xfe\xed\xfa": "a program (Mach-O)",
     b"\xcf\xfa\xed\xfe": "a program (Mach-O)",
     b"\xca\xfe\xba\xbe": "Java bytecode, or a program (Mach-O)",
-    b"\xc7\x71": "a cpio archive",
-    b"\x71\xc7": "a cpio archive",
     b"\0asm": "a WebAssembly module",
     b"SQLite format 3\0": "a SQLite database",
     b"PAR1": "a Parquet file",
@@ -64,11 +63,11 @@ def not_media(head: bytes, blob: Blob) -> str | None:
         return "a PDF document"
     if head[257:262] == b"ustar" or _is_old_tar(head):
         return "a tar archive"
-    if _CPIO.match(head):
+    if _CPIO.match(head) or _is_old_cpio(head):
         return "a cpio archive"
     if _BZIP2.match(head):
         return "a bzip2 archive"
-    if _is_windows_program(head):
+    if _is_windows_program(head, blob):
         return "a Windows program"
     if not any(head[:16]) and _is_disc_image(blob):
         return "a disc image (ISO 9660)"
@@ -90,9 +89,20 @@ def _is_old_tar(head: bytes) -> bool:
     return sum(head[:148]) + 8 * ord(" ") + sum(head[156:512]) == int(stored, 8)
 
 
-def _is_windows_program(head: bytes) -> bool:
+def _is_old_cpio(head: bytes) -> bool:
+    """Whether the first bytes are a cpio archive's header of binary numbers, of either order, and a name behind it."""
+    order: Literal["little", "big"] | None = {b"\xc7\x71": "little", b"\x71\xc7": "big"}.get(head[:2])  # type: ignore[assignment]
+    length = int.from_bytes(head[20:22], order) if order else 0
+    return 1 < length <= 1024 and len(head) >= 26 + length and head[26 : 26 + length].find(0) == length - 1
+
+
+def _is_windows_program(head: bytes, blob: Blob) -> bool:
     at = int.from_bytes(head[0x3C:0x40], "little")
-    return head[:2] == b"MZ" and len(head) >= 0x40 and head[at : at + 2] in (b"PE", b"NE", b"LE", b"LX")
+    if head[:2] != b"MZ" or not 0x40 <= at < blob.size():
+        return False
+    with blob.open() as file:
+        file.seek(at)
+        return file.read(2) in (b"PE", b"NE", b"LE", b"LX")
 
 
 def _is_disc_image(blob: Blob) -> bool:

@@ -136,12 +136,13 @@ class ShardWriter:
 
     def _count_failures(self, table: pa.Table, written: list[bool]) -> None:
         done = self.done
-        own = table.select(["sample_id", "window", "source_version", "attempts", "replaces", "retried"]).to_pylist()
+        own = table.select(["sample_id", "window", "source_version", "attempts", "replaces"]).to_pylist()
         for i, failed in enumerate(table["failures"].to_pylist()):
-            done.rows_retried += bool(own[i]["retried"] and (written[i] or failed))
+            retried = own[i]["attempts"] is not None
+            done.rows_retried += bool(retried and (written[i] or failed))
             if not failed:
                 continue
-            done.rows_retried_with_failures += bool(own[i]["retried"])
+            done.rows_retried_with_failures += retried
             tried = {one["feature"]: one["attempts"] for one in own[i]["attempts"] or ()}
             done.rows_partial += written[i]
             done.rows_failed += not written[i]

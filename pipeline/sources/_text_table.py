@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as standard_csv
 import io
 import json
+import re
 import sys
 from array import array
 from bisect import bisect_left
@@ -145,10 +146,6 @@ def read_csv(
     def skip(row: Any) -> str:
         """pyarrow's handler, which may not raise."""
         try:
-            if row.text.count('"') % 2 and "\n" in row.text:  # all rows up to the end are in it
-                raise ConfigError(
-                    where, f"row {row.number - 1} of {path!r} opens a quote that nothing closes", "close it"
-                )
             bad.add(row.number - 1, f"has {_count(row.actual_columns, 'field')}, not {row.expected_columns}")
         except ConfigError as error:
             refused.append(error)
@@ -156,7 +153,7 @@ def read_csv(
         return "skip"
 
     try:
-        joined = _Joined(head, text)
+        joined = _Joined(head, text, separator)
         with _QuietHandler():
             table = csv.read_csv(
                 pa.PythonFile(joined, mode="r"),
@@ -178,17 +175,17 @@ def read_csv(
         most = max((pc.max(lengths(chunk)).as_py() or 0 for chunk in column.chunks), default=0)
         if most > limits.cell_bytes:
             raise too_large(where, f"a value of {name!r} in {path!r} has {most} bytes", "max_cell_bytes")
-    if joined.quotes % 2 and _ends_in_lines(table):
+    if (odd := joined.quotes.odd) is not None:
+        raise ConfigError(
+            where,
+            f"a field of several lines in {path!r}, which begins with {odd!r}, goes on behind its closing quote",
+            "close it before, or double the quotes in it",
+        )
+    if joined.quotes.open:  # all rows from there up to the end are in one field
         number = len(table) + len(bad.numbers)
         raise ConfigError(where, f"row {number} of {path!r} opens a quote that nothing closes", "close it")
     schema = pa.schema([pa.field(name, pa.string() if name in columns else pa.null()) for name in names])
     return TextTable(table, schema, bad, _good_numbers(len(table), bad), _other_separators(head, separator, wanted))
-
-
-def _ends_in_lines(table: pa.Table) -> bool:
-    """Whether a value of the last row has several lines, as that has which a quote opens that nothing closes."""
-    last = table.slice(max(0, len(table) - 1))
-    return any(b"\n" in (one or b"") for column in last.columns for one in column.cast(pa.binary()).to_pylist())
 
 
 def _good_numbers(rows: int, bad: _BadRows) -> np.ndarray | None:
@@ -248,10 +245,10 @@ def _header(head: bytes, separator: str) -> list[str]:
 
 
 class _Joined(io.RawIOBase):
-    """What was read already, and the rest. Counts quotes."""
+    """What was read already, and the rest."""
 
-    def __init__(self, head: bytes, rest: io.BufferedReader) -> None:
-        self.head, self.rest, self.at, self.quotes = io.BytesIO(head), rest, 0, 0
+    def __init__(self, head: bytes, rest: io.BufferedReader, separator: str) -> None:
+        self.head, self.rest, self.at, self.quotes = io.BytesIO(head), rest, 0, _Quotes(separator)
 
     def readable(self) -> bool:
         return True
@@ -262,8 +259,64 @@ class _Joined(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         data = self.head.read(size) or self.rest.read(size)
         self.at += len(data)
-        self.quotes += data.count(b'"')
+        self.quotes.feed(data)
         return data
+
+
+class _Quotes:
+    """Finds out whether a CSV, fed piece by piece, ends inside a quoted field: as pyarrow parses it, in which a quote
+    begins such a field at the start of a field only, and two of them inside are one character."""
+
+    def __init__(self, separator: str) -> None:
+        ends = rb"\r\n" + re.escape(separator.encode())
+        rest = rb'(?:[^"]++|"")*+("?+)([^' + ends + rb"]?+)"
+        self.fields = re.compile(rb'"(?<=[' + ends + rb']")' + rest)  # the quote first, which is faster to look for
+        self.rest = re.compile(rest)
+        self.inside, self.beginning, self.lines = False, b"", False
+        """Whether a field is open, its first bytes, and whether there is a line break in it."""
+        self.odd: str | None = None
+        """The beginning of a field of several lines which ends with characters behind its closing quote: in truth that
+        quote opens another field, and the one before opens one that nothing closes."""
+        self.kept = b""
+        """The end of what was fed: a byte, and quotes that are not looked at before it is known what follows them."""
+
+    @property
+    def open(self) -> bool:
+        return self._state(self.kept)
+
+    def feed(self, piece: bytes) -> None:
+        if not self.kept:
+            self.kept, piece = b"\n", piece.removeprefix(b"\xef\xbb\xbf")
+        if b'"' not in piece and b'"' not in self.kept and not self.inside:
+            self.kept = piece[-1:] or self.kept
+            return
+        data = self.kept + piece
+        body = data.rstrip(b'"')
+        self.inside = self._state(body)
+        quotes = len(data) - len(body)
+        self.kept = body[-1:] + b'"' * (quotes if quotes < 3 else 2 - quotes % 2)
+
+    def _state(self, data: bytes) -> bool:
+        """Whether a field is open at the end of ``data``, whose first byte was looked at before."""
+        at, is_open = 1, False
+        if self.inside:
+            found = self.rest.match(data, at)
+            assert found is not None, "it matches no bytes too"
+            is_open = self._look(found, self.beginning, self.lines)
+            at = found.end()
+        for found in self.fields.finditer(data, at):
+            is_open = not found[1]
+            if is_open or found[2]:
+                self._look(found, b"", False)
+        return is_open
+
+    def _look(self, found: re.Match[bytes], beginning: bytes, lines: bool) -> bool:
+        """Whether a field stays open; notes what is odd about one that does not."""
+        beginning, lines = (beginning + found[0])[:_REASON_CHARACTERS], lines or b"\n" in found[0]
+        if found[1] and found[2] and lines and self.odd is None:
+            self.odd = one_line(beginning.decode("utf-8", "replace"), 40)
+        self.beginning, self.lines = beginning, lines
+        return not found[1]
 
 
 # -- JSON lines -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError
 from pipeline.features import Feature
-from pipeline.media import Modality
+from pipeline.media import MODALITIES, Modality
 from pipeline.reading import Reading, check_columns, open_shard
 from pipeline.snapshots import File, Snapshot
 from pipeline.stages.rows import put
@@ -139,9 +139,17 @@ class KeepStage(CarryStage):
     """Maps finished rows to finished rows: a row that is computed once more, since a feature of it had failed, keeps
     what it had of the features that fail now.
 
-    A failure of a cell that is kept is none; one of the whole file stays, where other windows may lack it. Of a row of
-    which nothing could be read everything is taken, its times too.
+    A failure of a cell that is kept is none; one of the whole file stays, where other windows may lack it.
+
+    Args:
+        cuts_text: a feature cuts texts into windows of tokens. Then a window without times holds a part of a text.
     """
+
+    def __init__(
+        self, root: str, files: Sequence[File], features: tuple[Feature, ...], cuts_text: bool = False
+    ) -> None:
+        super().__init__(root, files, features)
+        self.cuts_text = cuts_text
 
     def __call__(self, table: pa.Table) -> pa.Table:
         numbers = table["carry_file"].to_numpy(zero_copy_only=False)
@@ -154,22 +162,27 @@ class KeepStage(CarryStage):
         try:
             taken, place = self._taken(table, here, [*_TIMES, *(field.name for field in fields)])
         except ConfigError:
-            if pc.any(table["kept"]).as_py():
-                raise
+            if (again & ~_holds_media(table)).any():
+                raise  # nothing of it was computed: the row would be lost
             return table  # the old row is lost, and what was computed counts
-        whole = table["kept"].fill_null(False).to_numpy()
         index = pa.array(place, mask=place < 0)
         same_times = place >= 0
         for name in _TIMES:
-            table = put(table, name, _either(table[name], taken[name].take(index), whole))
             now, then = table[name], taken[name].take(index)
             equal = pc.or_(pc.equal(now, then).fill_null(False), pc.and_(pc.is_null(now), pc.is_null(then)))
             same_times &= equal.to_numpy(zero_copy_only=False) if isinstance(equal, pa.Array) else equal.to_numpy()
+        # a row without times holds only what belongs to every window
+        untimed = (place >= 0) & taken["start_s"].take(index).is_null().to_numpy()
         failures: list[list[dict[str, Any]]] = [one or [] for one in table["failures"].to_pylist()]
         cells = table["cells"].to_numpy(zero_copy_only=False).copy()
         for feature in self.features:
-            kept = lacking[feature.name] & (same_times if feature.modality != "image" else place >= 0)
-            kept &= _any_valid(taken.take(index), feature)
+            kept = lacking[feature.name] & _any_valid(taken.take(index), feature)
+            if feature.modality == "text" and self.cuts_text:
+                kept &= same_times & _holds_the_same_text(table)
+            elif feature.modality == "image":
+                kept &= place >= 0
+            else:
+                kept &= same_times | untimed
             if not kept.any():
                 continue
             for field in feature.fields():
@@ -177,9 +190,7 @@ class KeepStage(CarryStage):
                 table = put(table, field.name, _either(table[field.name].cast(field.type), values, kept))
             for row in np.flatnonzero(kept).tolist():
                 left = [
-                    one
-                    for one in failures[row]
-                    if one["feature"] != feature.name or whole[row] or _is_of_others(table, row, one)
+                    one for one in failures[row] if one["feature"] != feature.name or _is_of_others(table, row, one)
                 ]
                 cells[row] += 1 - (len(failures[row]) - len(left))
                 failures[row] = left
@@ -190,6 +201,22 @@ class KeepStage(CarryStage):
 def _is_of_others(table: pa.Table, row: int, failure: dict[str, Any]) -> bool:
     """Whether a failure is also that of other windows of the sample."""
     return bool(failure["stage"] == "probe" and table["windows"][row].as_py() > 1)
+
+
+def _holds_media(table: pa.Table) -> np.ndarray:
+    """Returns [n] bool: whether anything of a row's window can be read."""
+    columns = [table[name] for name in ("inline_text", *(f"{modality}_uri" for modality in MODALITIES))]
+    found: np.ndarray = np.any([column.is_valid().to_numpy() for column in columns], axis=0)
+    return found
+
+
+def _holds_the_same_text(table: pa.Table) -> np.ndarray:
+    """Returns [n] bool: whether a row of a time, or of none, has the same part of its text as an earlier row of that
+    time. Without times that is so if the text is cut again, or cannot be read, and not if it is whole now."""
+    whole = pc.and_(pc.is_null(table["start_s"]), pc.is_null(table["text_from"]))
+    readable = pc.or_(pc.is_valid(table["text_uri"]), pc.is_valid(table["inline_text"]))
+    found: np.ndarray = ~pc.and_(whole, readable).to_numpy()
+    return found
 
 
 def _any_valid(table: pa.Table, feature: Feature) -> np.ndarray:

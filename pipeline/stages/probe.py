@@ -111,6 +111,7 @@ class ProbeStage:
         carried_from: what the version read that columns are taken from, a part of what this one reads. Its windows are
             another cut of the same media where it read less, and only those of the same times are the same.
         stored_times: of that version's rows, where it was made by other rules of decoding.
+        own_times: of the rows of the version that is written, which are computed once more after a failure.
     """
 
     def __init__(
@@ -119,13 +120,14 @@ class ProbeStage:
         features: tuple[Feature, ...],
         carried_from: frozenset[Modality] | None = None,
         stored_times: StoredTimes | None = None,
+        own_times: StoredTimes | None = None,
     ) -> None:
         self.config = config
         self.allowed_roots = sources.build(config.source).allowed_roots()
         self.features = features
         self.modalities = plan.wanted(config)
         self.carried_from = self.modalities if carried_from is None else carried_from
-        self.stored_times = stored_times
+        self.stored_times, self.own_times = stored_times, own_times
         self.roles = plan.roles_to_open(self.modalities)
         self.cutter: Any = None
         self.watch: Watch = unwatched
@@ -168,7 +170,6 @@ class ProbeStage:
         base: dict[str, Any] = {name: sample[name] for name in ("sample_id", "source_version", "inline_text")}
         base |= {f"meter_{name}": 0.0 for name in METERS} | {"cells": 0, "final": False, "promised": 0}
         base["replaces"] = bool(sample.get("replaces"))
-        base |= {"retried": bool(sample.get("attempts")), "kept": False}
         text = found.spans.get("text", ...)
         base["text_timed"] = isinstance(text, Span)
         rows: list[dict[str, Any]] = []
@@ -178,45 +179,93 @@ class ProbeStage:
             error = SampleError("limit", f"{len(windows)} windows would hold {each} bytes of texts and columns each")
             self._refuse(found, {*found.spans}, error)
             windows = [_WHOLE]
-        for times, present in found.of(windows):
+        stored = {one["window"]: one for one in sample.get("carry") or ()}
+        parts = found.of(windows)
+        numbers, carry = list(range(len(parts))), stored
+        if base["replaces"] and stored and found.failures and self.own_times is not None:
+            parts, numbers, carry = self._with_stored(found, parts, stored, frozenset(sample["windows_done"] or ()))
+        for window, (times, present) in zip(numbers, parts, strict=True):
             uris = {f"{m}_uri": found.uris.get(m) if m in present else None for m in MODALITIES}
             inline = sample["inline_text"] if "text" in present and found.uris.get("text") is None else None
             if inline is not None and times["text_from"] is not None:
                 inline = inline[times["text_from"] : times["text_to"]]
                 times = {**times, "text_from": 0, "text_to": len(inline)}
-            rows.append({**base, **uris, **times, "inline_text": inline, "window": len(rows)})
+            rows.append({**base, **uris, **times, "inline_text": inline, "window": window})
         tried: dict[int, list[dict[str, Any]]] = {}
         for one in sample.get("attempts") or ():
             tried.setdefault(one["window"], []).append(one)
-        stored = {one["window"]: one for one in sample.get("carry") or ()}
-        if base["replaces"] and stored and any(one.kind in _BY_LOAD for one in found.failures):
-            rows = self._kept(base, rows, stored)
-        carry = self._carry(found, rows, stored)
+        if self.own_times is None:
+            carry = self._carry(found, rows, stored)
         for row in rows:
             old = carry.get(row["window"], {})
             row |= {"carry_file": old.get("file"), "carry_position": old.get("position")}
-            row["attempts"] = tried.get(row["window"], [])
+            row["attempts"] = tried.get(row["window"], []) if sample.get("attempts") else None
         done = frozenset(sample.get("windows_done") or ())
-        # What the bytes decide was told with window 0, when that was computed. What load decides may be new.
+        # What the bytes decide was told with window 0, when that was computed. What load decides may be new, and so is
+        # what did not fail before.
         nothing_left = all(row["window"] in done for row in rows)
-        told = [one for one in found.failures if 0 not in done or nothing_left or one.kind in _BY_LOAD]
+        before = (
+            {one["feature"] for one in tried.get(0, ())}
+            if sample.get("attempts")
+            else {f.feature for f in found.failures}
+        )
+        told = [
+            one
+            for one in found.failures
+            if 0 not in done or nothing_left or one.kind in _BY_LOAD or one.feature not in before
+        ]
         todo = _left(rows, done, bool(told))
         todo[-1] |= {"final": True, "promised": len(todo) if todo[-1]["window"] >= 0 else 0}
         todo[0]["meter_probe_s"] = time.perf_counter() - started
         return [(row, told if i == 0 else []) for i, row in enumerate(todo)]
 
-    @staticmethod
-    def _kept(base: dict[str, Any], rows: list[dict[str, Any]], stored: dict[int, Any]) -> list[dict[str, Any]]:
-        """The rows of a sample that is tried again and has a file that cannot be read. Its windows are unknown; those
-        that the dataset has are kept. Others come first: they get the file's failures, and are not taken for empty.
+    def _with_stored(
+        self,
+        found: _Found,
+        parts: list[tuple[dict[str, Any], set[Modality]]],
+        stored: dict[int, Any],
+        done: frozenset[int],
+    ) -> tuple[list[tuple[dict[str, Any], set[Modality]]], list[int], dict[int, Any]]:
+        """The windows of a sample that is tried again and of which something cannot be read: the cut may be by a file
+        that cannot be opened now, so windows that the dataset has rows of stay. What can be read is computed in them.
 
         Args:
-            rows: of the windows as far as they are known.
+            parts: windows as far as they are known now, and what lies in each.
             stored: window -> where the dataset has its row.
+            done: windows that are not computed; they keep their numbers, and so do the others then.
+
+        Returns:
+            parts, the number of each, and number -> where the dataset has its row.
         """
-        empty = {**_WHOLE, **{f"{modality}_uri": None for modality in MODALITIES}, "inline_text": None}
-        kept = [{**base, **empty, "window": window, "kept": True} for window in sorted(stored)]
-        return [*(row for row in rows if row["window"] not in stored), *kept]
+        assert self.own_times is not None
+        times = {window: self.own_times.of(one["file"], one["position"]) for window, one in sorted(stored.items())}
+        window_at = {start: window for window, (start, _) in times.items() if start is not None}
+        untimed = parts[0][0]["start_s"] is None
+        if not window_at:
+            if not untimed:
+                return parts, list(range(len(parts))), {0: stored[0]} if 0 in stored else {}
+            # parts of a text, which another cut replaces as soon as it can be read
+            more = [] if "text" in found.spans else [window for window in stored if window >= len(parts)]
+            whole = ({**_WHOLE}, found.present(None, None))
+            return [*parts, *[whole] * len(more)], [*range(len(parts)), *more], stored
+        merged: dict[float | None, tuple[dict[str, Any], set[Modality], int]] = {}
+        if not untimed:
+            merged = {one["start_s"]: (one, present, number) for number, (one, present) in enumerate(parts)}
+        elif 0 not in stored and 0 not in done:
+            merged[None] = ({**_WHOLE}, found.present(None, None), 0)
+        for window, (start, end) in times.items():
+            known = merged.get(start)
+            if known is None or (end is not None and known[0]["end_s"] < end):
+                known = ({**_WHOLE, "start_s": start, "end_s": end}, found.present(start, end), window)
+            merged[start] = (*known[:2], window)
+        ordered = sorted(merged.items(), key=lambda item: -1.0 if item[0] is None else item[0])
+        if len({number for _, (*_, number) in ordered}) < len(ordered):  # other windows have something in them now
+            if done:
+                ordered = [(start, one) for start, one in ordered if start in window_at]
+            else:
+                ordered = [(start, (*one[:2], number)) for number, (start, one) in enumerate(ordered)]
+        carry = {one[2]: stored[window_at[start]] for start, one in ordered if start in window_at}
+        return [one[:2] for _, one in ordered], [one[2] for _, one in ordered], carry
 
     @staticmethod
     def _copies(windows: list[dict[str, Any]], sample: dict[str, Any], copied_bytes: int) -> int:
@@ -231,8 +280,12 @@ class ProbeStage:
     def _carry(self, found: _Found, rows: list[dict[str, Any]], carry: dict[int, Any]) -> dict[int, Any]:
         """``carry`` by number of our windows, where it is by those of the version that it is taken from."""
         if carry and self.stored_times is not None:
-            times = {self.stored_times.of(old["file"], old["position"]): old for old in carry.values()}
-            ours = ((row["window"], times.get((row["start_s"], row["end_s"]))) for row in rows)
+            times = {}
+            for number, old in carry.items():
+                start, end = self.stored_times.of(old["file"], old["position"])
+                times[start, end, number if start is None else None] = old  # without times a window has its number only
+            keys = [(row["start_s"], row["end_s"], row["window"] if row["start_s"] is None else None) for row in rows]
+            ours = ((row["window"], times.get(key)) for row, key in zip(rows, keys, strict=True))
             return {number: old for number, old in ours if old is not None}
         if not carry or self.carried_from == self.modalities:
             return carry

@@ -33,8 +33,6 @@ ROWS = pa.schema(
         pa.field("windows", pa.int32()),
         pa.field("promised", pa.int32()),
         pa.field("replaces", pa.bool_()),
-        pa.field("retried", pa.bool_()),
-        pa.field("kept", pa.bool_()),
         pa.field("attempts", pa.list_(pa.struct([("feature", pa.string()), ("attempts", pa.int32())]))),
         pa.field("carry_file", pa.int32()),
         pa.field("carry_position", pa.int64()),
@@ -49,13 +47,11 @@ ROWS = pa.schema(
 ``<modality>_uri`` is the file that holds the modality in this window, or null. ``text_from`` and
 ``text_to`` bound a token window in characters. ``windows`` counts the windows that the sample was cut into.
 ``final`` marks a sample's last row of this run, which also says how many rows were ``promised``. ``replaces``: the
-dataset holds the sample already; ``retried``: and something of it had failed; ``kept``: nothing of this window can be
-read now, and all of it is taken from the row that the dataset has; ``attempts``: how often a feature of this window has
-failed before. ``carry_file`` and
-``carry_position`` say which row of another version has the columns of features that did not change; or which row of
-this version this one replaces after a failure. ``cells`` counts
-the features that this row should have. A row of window -1 is none: it accounts for a sample of which nothing was left
-to do.
+dataset holds the sample already; ``attempts``: how often a feature of this window has failed before, null where nothing
+of the sample is tried again. ``carry_file`` and ``carry_position`` say which row of another version has the columns of
+features that did not change; or which row of this version this one replaces after a failure. ``cells`` counts the
+features that this row should have. A row of window -1 is none: it accounts for a sample of which nothing was left to
+do.
 """
 
 

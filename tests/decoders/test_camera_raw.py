@@ -173,3 +173,33 @@ def test_directories_that_name_each_other_end() -> None:
 def test_all_real_pictures_are_no_raw_files(data: Path) -> None:
     for path in sorted((data / "images").iterdir()):
         assert camera_raw(path.read_bytes()) is None, path.name
+
+
+def test_a_preview_with_bytes_that_fill_up_is_read() -> None:
+    """Before a marker any number of 0xFF may lie (ITU T.81, B.1.1.2)."""
+    picture = _jpeg(64, 32)
+    at = picture.index(b"\xff\xc0")
+    filled = picture[:at] + b"\xff\xff\xff" + picture[at:]
+    assert PIL.Image.open(io.BytesIO(filled)).size == (64, 32)
+    raw = _tiff(THUMBNAIL, sub=SENSOR, after=filled)
+    assert preview(raw).startswith(filled)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_part_of_a_lossy_sensor_image_is_no_preview(order: str) -> None:
+    """Such a tile is a JPEG of 8 bits, and larger than the preview."""
+    tile, small = _jpeg(512, 512), _jpeg(256, 171)
+    places = [10_000, 10_000 + len(tile)]
+    for tag in (273, 324):
+        lossy: list[Entry] = [*SENSOR[:3], (262, 3, [34892]), (tag, 4, places)]
+        head = _tiff([*THUMBNAIL, (DNG_VERSION, 1, [1, 4, 0, 0])], lossy, order=order)
+        raw = head.ljust(10_000, b"\0") + tile + tile + small
+        assert preview(raw) == small
+
+
+def test_many_bytes_that_fill_up_take_no_time() -> None:
+    raw = _tiff(THUMBNAIL, sub=SENSOR, after=(b"\xff\xd8" + b"\xff" * 50_000) * 100)
+    started = time.process_time()
+    with pytest.raises(SampleError):
+        preview(raw)
+    assert time.process_time() - started < 1

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import sqlite3
+import struct
 import sys
 import tarfile
 import zipfile
@@ -21,6 +22,7 @@ import pytest
 import soundfile
 
 from pipeline.decoders import DecodersConfig, open_media
+from pipeline.decoders.text import TextConfig
 from pipeline.errors import SampleError
 from pipeline.media import MODALITIES, Modality
 from pipeline.storage import Blob
@@ -95,6 +97,11 @@ def test_a_tar_archive_without_a_magic_number(tmp_path: Path) -> None:
         open_media(Blob(str(path)), "audio", DecodersConfig())
 
 
+def _binary_cpio(data: bytes) -> bytes:
+    """The header has 13 numbers of 16 bits: device, inode, mode, user, group, links, device, time, name, size."""
+    return struct.pack("<13H", 0o70707, 1, 1, 0o100644, 0, 0, 1, 0, 0, 0, 6, 0, len(data)) + b"a.mp3\0" + data
+
+
 def _sqlite(folder: Path) -> bytes:
     with sqlite3.connect(folder / "a.db") as database:
         database.execute("create table t (n int)")
@@ -123,6 +130,13 @@ def _files(folder: Path) -> dict[str, bytes]:
         "a cpio archive": _cpio(sound),
         "a disc image (ISO 9660)": bytes(32768) + b"\1CD001\1" + bytes(2041) + sound,
         "a Windows program": b"MZ" + bytes(58) + (128).to_bytes(4, "little") + bytes(64) + b"PE\0\0" + sound,
+        "a Windows program of a long beginning": b"MZ"
+        + bytes(58)
+        + (8192).to_bytes(4, "little")
+        + bytes(8192 - 64)
+        + b"PE\0\0"
+        + sound,
+        "a cpio archive of binary numbers": _binary_cpio(sound),
         "a gzip archive": gzip.compress(pictures[0]),
         "a bzip2 archive": bz2.compress(pictures[0]),
         "an xz archive": lzma.compress(pictures[0]),
@@ -142,7 +156,7 @@ def test_documents_and_archives_are_named(tmp_path: Path, hint: Modality | None)
         with pytest.raises(SampleError) as caught:
             open_media(Blob(str(path)), hint, DecodersConfig())
         assert caught.value.kind == "unsupported", name
-        assert caught.value.message.startswith(name), name
+        assert caught.value.message.startswith(name.partition(" of ")[0]), name
         assert caught.value.message.endswith("no media")
 
 
@@ -176,6 +190,15 @@ def test_prose_may_begin_like_one(tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_bytes(words)
         with open_media(Blob(str(tmp_path / "a.txt")), "text", DecodersConfig()) as media:
             assert media.text(None, None).text == words.decode()
+
+
+def test_a_text_in_chinese_may_begin_like_a_binary_archive(tmp_path: Path) -> None:
+    words = ("q前天" + "我们在公园里看见了一只小狗和一个孩子，他们很高兴。" * 20).encode("gb18030")
+    assert words[:2] == b"\x71\xc7"
+    (tmp_path / "a.txt").write_bytes(words)
+    config = DecodersConfig(text=TextConfig(encoding="gb18030"))
+    with open_media(Blob(str(tmp_path / "a.txt")), "text", config) as media:
+        assert media.text(None, None).text == words.decode("gb18030")
 
 
 def test_what_ffmpeg_is_sure_of_needs_no_known_first_bytes(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -151,12 +153,70 @@ def test_the_first_misfit_is_found_wherever_it_is() -> None:
         assert _text_table._first_misfit(values, lambda some: pa.array(some)) == at
 
 
-@pytest.mark.parametrize("ending", ["", "\n"])
-def test_a_quote_that_nothing_closes_loses_no_row(tmp_path: Path, ending: str) -> None:
-    """In the last field of a row it takes all rows behind it into that field, and the row has its width."""
+OPEN = [
+    'id,words\na,"x\nb,y\nc,z',
+    'id,words\na,"x\nb,y\nc,z\n',
+    'id,words,notes\na,x,"oops\nb,y,n\nc,z,n\n',  # in a column that is not read
+    'id,words\na,5" wide\nb,"x\nc,y\nd,z\n',  # an even number of quotes
+    'id,words,notes\na,"x\nb,y,n\n',  # too few fields
+    'id,words\na,"x""\nb,y\n',
+    '"id","words"\n"a","x',
+]
+CLOSED = [
+    ('id,words\na,"x\ny"\nb,5" wide\n', {"a": "x\ny", "b": '5" wide'}),
+    ('id,words\na,5" wide\nb,"x\ny"\n', {"a": '5" wide', "b": "x\ny"}),
+    ('id,words\na,"x\ny"', {"a": "x\ny"}),
+    ('id,words\na,"x ""y"""\nb,""\n', {"a": 'x "y"', "b": None}),
+    ('id,words\na,"x"y"z\nb,c\n', {"a": 'xy"z', "b": "c"}),
+    ('\ufeff"id","words"\r\na,"x,\r\ny"\r\n', {"a": "x,\r\ny"}),
+]
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, 1 << 20])
+@pytest.mark.parametrize("text", OPEN)
+def test_a_quote_that_nothing_closes_loses_no_row(
+    tmp_path: Path, text: str, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes all rows behind it into one field, be that in a row of the right width or not."""
+    monkeypatch.setattr(_text_table, "_CSV_BLOCK_BYTES", max(piece, 64))
+    monkeypatch.setattr(_text_table, "_HEADER_BYTES", max(piece, 32))
     path = tmp_path / "m.csv"
-    path.write_text('id,words\na,"x\nb,y\nc,z' + ending)
-    with pytest.raises(ConfigError, match=r"row 1 of '.*m\.csv' opens a quote that nothing closes"):
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"row \d of '.*m\.csv' opens a quote that nothing closes"):
         listed(path, COLUMNS)
-    path.write_text('id,words\na,"x\ny"\nb,5" wide\n')
-    assert {name: row["inline_text"] for name, row in listed(path, COLUMNS).items()} == {"a": "x\ny", "b": '5" wide'}
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize("text", ['id,words\na,"x\nb,y\nc,"z\nd,w\n', 'id,words\n"a""\nb","y\nc,"z\nd,"w'])
+def test_a_quote_that_closes_another_field_is_none(
+    tmp_path: Path, text: str, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows between them would be part of one field."""
+    path = tmp_path / "m.csv"
+    path.write_text(text)
+    with pytest.raises(
+        ConfigError, match=r"of several lines in .*, which begins with '.*', goes on behind its closing"
+    ):
+        listed(path, COLUMNS)
+    quotes, data = _text_table._Quotes(","), text.encode()
+    for at in range(0, len(data), piece):
+        quotes.feed(data[at : at + piece])
+    assert quotes.odd is not None
+
+
+@pytest.mark.parametrize(("text", "found"), CLOSED)
+def test_quotes_that_are_closed_or_open_nothing(tmp_path: Path, text: str, found: dict[str, str]) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(text.encode())
+    assert {name: row["inline_text"] for name, row in listed(path, COLUMNS).items()} == found
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize("text", [*OPEN, *(text for text, _ in CLOSED), 'a,"' + '"' * 40, 'a,"' + '"' * 41])
+def test_the_end_of_a_csv_is_known_whatever_the_pieces(text: str, piece: int) -> None:
+    """The reference is Python's own parser: whether it takes one more row for a row."""
+    quotes, data = _text_table._Quotes(","), text.encode()
+    for at in range(0, len(data), piece):
+        quotes.feed(data[at : at + piece])
+    last = list(csv.reader(io.StringIO(text.removeprefix("\ufeff") + "\nlast,row", newline="")))[-1]
+    assert quotes.open == (last != ["last", "row"])

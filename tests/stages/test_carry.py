@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from pipeline.errors import ConfigError
 from pipeline.snapshots import File
 from pipeline.stages.carry import CarryStage, KeepStage, StoredTimes
 from pipeline.stages.rows import FAILURE
@@ -76,26 +78,31 @@ def test_rows_of_nowhere_stay_as_they_are(tmp_path: Path) -> None:
 
 def _again(tmp_path: Path, failures: list[list[dict[str, Any]]], **changes: Any) -> pa.Table:
     """Four rows whose feature could not be computed, with the old rows 0, 1, 2 (null) and none."""
+    (tmp_path / "data").mkdir(exist_ok=True)
     old = shard(tmp_path, "a.parquet", [1, 4, -1])
     table = pq.read_table(tmp_path / "data" / "a.parquet")
-    for name, values_ in (("start_s", [0.0, 5.0, 10.0]), ("end_s", [5.0, 10.0, 12.0])):
-        table = table.append_column(name, pa.array(values_))
+    times = changes.pop("stored", {"start_s": [0.0, 5.0, 10.0], "end_s": [5.0, 10.0, 12.0]})
+    for name, values_ in times.items():
+        table = table.append_column(name, values_ if isinstance(values_, pa.Array) else pa.array(values_))
     pq.write_table(table, tmp_path / "data" / "a.parquet")
+    feature: Any = type("Of", (Timed,), {"modality": changes.pop("modality", "audio")})()
+    cuts_text = changes.pop("cuts_text", False)
     columns: dict[str, Any] = {
         "carry_file": pa.array([0, 0, 0, None], pa.int32()),
         "carry_position": pa.array([0, 1, 2, None], pa.int64()),
         "start_s": [0.0, 5.0, 10.0, 15.0],
         "end_s": [5.0, 10.0, 12.0, 20.0],
+        "text_from": pa.nulls(4, pa.int64()),
+        "text_uri": pa.nulls(4, pa.string()),
+        "inline_text": pa.nulls(4, pa.string()),
         "windows": pa.array([1, 1, 1, 1], pa.int32()),
-        "kept": [False] * 4,
         "cells": pa.array([len(one) for one in failures], pa.int32()),
         "failures": pa.array(failures, pa.list_(FAILURE)),
         "f_tokens": pa.nulls(4, FIELDS[0].type),
         "f_grid": pa.nulls(4, FIELDS[1].type),
         **changes,
     }
-    features: Any = (Timed(),)
-    return KeepStage(str(tmp_path), [old], features)(pa.table(columns))
+    return KeepStage(str(tmp_path), [old], (feature,), cuts_text)(pa.table(columns))
 
 
 class Timed(Doubled):
@@ -118,14 +125,26 @@ def test_a_cell_of_another_window_is_not_taken(tmp_path: Path) -> None:
     assert done["f_tokens"].to_pylist() == [values(1), None, None, None]
 
 
-def test_of_a_row_of_which_nothing_can_be_read_everything_is_taken(tmp_path: Path) -> None:
-    none: dict[str, Any] = {name: pa.array([None, 5.0, 10.0, 15.0]) for name in ("start_s", "end_s")}
-    failures = [[_failed(stage="probe")], [], [], []]
-    done = _again(tmp_path, failures, **none, kept=[True, False, False, False])
-    assert done["f_tokens"].to_pylist() == [values(1), None, None, None]
-    assert (done["start_s"][0].as_py(), done["end_s"][0].as_py()) == (0.0, 5.0)
-    assert len(done["failures"].to_pylist()[0]) == 1, "the file is tried again"
-    assert done["cells"].to_pylist()[0] == 2
+def test_a_row_without_times_holds_what_belongs_to_every_window(tmp_path: Path) -> None:
+    """Such a row was made while no file with times could be read."""
+    old = {"start_s": pa.array([None, 5.0, 10.0]), "end_s": pa.array([None, 10.0, 12.0])}
+    done = _again(tmp_path, [[_failed()], [], [], []], stored=old)
+    assert done["f_tokens"].to_pylist() == [values(1), values(4), None, None]
+
+
+def test_a_part_of_a_text_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    """Where a feature cuts texts, a row without times holds a part; the same one, unless the text is whole now."""
+    old = {"start_s": pa.array([None, None, 10.0]), "end_s": pa.array([None, None, 12.0])}
+    new = {name: pa.array([None, None, 10.0, 15.0]) for name in ("start_s", "end_s")}
+    options: dict[str, Any] = {"stored": old, "modality": "text", "cuts_text": True, **new}
+    uris = pa.array(["u", None, "u", None])
+    done = _again(tmp_path, [[_failed()]] * 4, **options, text_uri=uris)
+    assert done["f_tokens"].to_pylist() == [None, values(4), None, None], "whole now; not read; null; none"
+    done = _again(tmp_path, [[_failed()]] * 4, **options, text_uri=uris, text_from=pa.array([0, 7, None, None]))
+    assert done["f_tokens"].to_pylist() == [values(1), values(4), None, None], "cut again"
+    options["cuts_text"] = False
+    done = _again(tmp_path, [[_failed()]] * 4, **options, text_uri=uris)
+    assert done["f_tokens"].to_pylist() == [values(1), values(4), None, None]
 
 
 def test_times_of_stored_rows(tmp_path: Path) -> None:
@@ -144,18 +163,26 @@ def test_a_failure_of_the_file_stays_where_other_windows_may_lack_it(tmp_path: P
     assert done["cells"].to_pylist() == [2, 1, 0, 0]
 
 
-def test_an_old_row_that_is_gone_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("uri", ["u", None])
+def test_an_old_row_that_is_gone(tmp_path: Path, uri: str | None) -> None:
+    """Then what was computed counts; where nothing was, the row would be lost, and the run ends."""
     (tmp_path / "data").mkdir()
-    failures = [[_failed()]] * 4
     features: Any = (Timed(),)
     table = pa.table(
         {
-            "carry_file": pa.array([0, 0, 0, 0], pa.int32()),
-            "carry_position": pa.array([0, 1, 2, 3], pa.int64()),
-            "kept": [False] * 4,
-            "failures": pa.array(failures, pa.list_(FAILURE)),
-            "f_tokens": pa.nulls(4, FIELDS[0].type),
-            "f_grid": pa.nulls(4, FIELDS[1].type),
+            "carry_file": pa.array([0], pa.int32()),
+            "carry_position": pa.array([0], pa.int64()),
+            **{f"{one}_uri": pa.nulls(1, pa.string()) for one in ("text", "image", "video")},
+            "audio_uri": pa.array([uri], pa.string()),
+            "inline_text": pa.nulls(1, pa.string()),
+            "failures": pa.array([[_failed()]], pa.list_(FAILURE)),
+            "f_tokens": pa.nulls(1, FIELDS[0].type),
+            "f_grid": pa.nulls(1, FIELDS[1].type),
         }
     )
-    assert KeepStage(str(tmp_path), [File("data/gone.parquet", 4, 1, "")], features)(table).equals(table)
+    stage = KeepStage(str(tmp_path), [File("data/gone.parquet", 4, 1, "")], features)
+    if uri is not None:
+        assert stage(table).equals(table)
+    else:
+        with pytest.raises(ConfigError, match=r"data/gone\.parquet"):
+            stage(table)

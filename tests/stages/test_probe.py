@@ -86,7 +86,8 @@ def test_windows_that_are_done_are_not_computed_again(tmp_path: Path) -> None:
         names = ("sample_id", "window", "windows", "promised", "final")
         for row in rows:
             of_three = (row["sample_id"], row["window"]) == ("a.wav", 3)
-            assert row["attempts"] == ([{"feature": "a", "attempts": 2}] if of_three else [])
+            none = [] if row["sample_id"] == "a.wav" else None
+            assert row["attempts"] == ([{"feature": "a", "attempts": 2}] if of_three else none)
         return [(*(row[name] for name in names), len(row["failures"])) for row in rows]  # type: ignore[misc]
 
     assert probed([]) == [
