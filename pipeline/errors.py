@@ -171,7 +171,11 @@ def one_line(text: str, limit: int = 500) -> str:
     return escaping.one_line(without_secrets(text), limit)
 
 
+_LOG_OF_PYAV = "; last error log: "
+
+
 def describe(error: BaseException) -> str:
-    """``Type: message`` of any exception on one line, for failure records."""
-    text = one_line(str(error))
+    """``Type: message`` of any exception on one line, for failure records. What PyAV adds of FFmpeg's log is left out: it
+    may be of another file."""
+    text = one_line(str(error).partition(_LOG_OF_PYAV)[0])
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

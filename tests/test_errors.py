@@ -78,3 +78,11 @@ def test_an_error_is_bounded() -> None:
 def test_a_secret_is_not_cut_before_it_is_hidden(before: int) -> None:
     line = one_line(" " * before + "https://user:passwordpasswordpassword@host/path?a=1 " + "x" * 9000)
     assert "passw" not in line
+
+
+def test_the_log_of_another_file_is_no_part_of_an_error() -> None:
+    import av
+
+    error = av.error.InvalidDataError(1094995529, "Invalid data", "a.mp4", (16, "mov", "moov atom not found"))
+    assert "last error log" in str(error)
+    assert describe(error).endswith("Invalid data: 'a.mp4'")
