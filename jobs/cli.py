@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, one_line
-from pipeline.terminal import Console, count, escaped_streams, json_text, say, stdout_to_stderr
+from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError, one_line
+from pipeline.core.terminal import Console, count, escaped_streams, json_text, say, stdout_to_stderr
 
 if TYPE_CHECKING:
     from pipeline import upkeep

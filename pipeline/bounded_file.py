@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.local_files import is_hole
 from pipeline.parquet_levels import Leaf, leaves, padding
 from pipeline.parquet_pages import DATA, DATA_V2, DICTIONARY, PADDING, Page, chunk_place, pages, shared_bytes

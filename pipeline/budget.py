@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from pipeline import snapshots, strict_json
+from pipeline import snapshots
 from pipeline.config import FailureConfig
-from pipeline.errors import TesseraError
+from pipeline.core import strict_json
+from pipeline.core.errors import TesseraError
 from pipeline.folder import DatasetFolder
 from pipeline.snapshots import Snapshot
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline import checkpoint_files
 from pipeline.checkpoint_files import bounded_memory
-from pipeline.errors import ConfigError, describe
+from pipeline.core.errors import ConfigError, describe
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

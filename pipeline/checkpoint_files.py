@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.errors import ConfigError, describe, one_line
+from pipeline.core.errors import ConfigError, describe, one_line
 from pipeline.local_files import is_hole
 
 ATTENTION = ("eager", "sdpa")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import ConfigError, describe
+from pipeline.core.errors import ConfigError, describe
 
 if TYPE_CHECKING:
     import torch

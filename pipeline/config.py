@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline import storage, yamls
+from pipeline.core.errors import ConfigError, NotAllowed, one_line
+from pipeline.core.media import Modality
+from pipeline.core.redaction import has_secret
+from pipeline.core.schema import FAILURES, FIXED, Emit, column
 from pipeline.decoders import DecodersConfig
 from pipeline.encoders import EncoderConfig
-from pipeline.errors import ConfigError, NotAllowed, one_line
 from pipeline.heads import HeadConfig, NativeConfig
-from pipeline.media import Modality
-from pipeline.redaction import has_secret
-from pipeline.schema import FAILURES, FIXED, Emit, column
 from pipeline.sources import SourceConfig
 from pipeline.tokenizers import TokenizerConfig
 

@@ -21,9 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipeline import snapshots, storage, strict_json
+from pipeline import snapshots, storage
 from pipeline.collate import Collate, Column
-from pipeline.errors import ConfigError, describe
+from pipeline.core import strict_json
+from pipeline.core.errors import ConfigError, describe
+from pipeline.core.schema import FAILURES, FIXED, STORED, column
+from pipeline.core.strict_json import Value
 from pipeline.folder import check_version
 from pipeline.reading import (
     BATCH_ROWS,
@@ -36,9 +39,7 @@ from pipeline.reading import (
     open_shard,
     whole,
 )
-from pipeline.schema import FAILURES, FIXED, STORED, column
 from pipeline.snapshots import File, Snapshot
-from pipeline.strict_json import Value
 
 if TYPE_CHECKING:
     import ray.data

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc as ipc
 
-from pipeline.errors import StorageError, describe
+from pipeline.core.errors import StorageError, describe
 
 STATE = pa.schema(
     [

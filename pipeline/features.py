@@ -21,13 +21,13 @@ from pipeline import encoders, heads, tokenizers
 from pipeline import identity as identities
 from pipeline.checkpoint import Checkpoint, file_sha256, resolve
 from pipeline.config import FeatureConfig, PipelineConfig, digest
+from pipeline.core.errors import ConfigError, StorageError, describe
+from pipeline.core.media import Modality
+from pipeline.core.schema import column, feature_fields
 from pipeline.encoders.base import Encoder, EncoderSpec
-from pipeline.errors import ConfigError, StorageError, describe
 from pipeline.heads.base import Head
 from pipeline.identity import without_defaults
-from pipeline.media import Modality
 from pipeline.retrying import may_pass
-from pipeline.schema import column, feature_fields
 from pipeline.tokenizers.base import Tokenizer
 from pipeline.tokenizers.text import TextConfig
 

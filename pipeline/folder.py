@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import local_files, storage
-from pipeline.errors import SampleError, StorageError
+from pipeline.core.errors import SampleError, StorageError
 
 
 class NotAFolder(StorageError):

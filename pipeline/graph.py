@@ -21,15 +21,17 @@ import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.exceptions import UserCodeException
 
-from pipeline import malloc, sources
 from pipeline import plan as planning
-from pipeline.errors import DeviceFailed, ProcessDied, TesseraError, describe
+from pipeline import sources
+from pipeline.core import allocator
+from pipeline.core.errors import DeviceFailed, ProcessDied, TesseraError, describe
+from pipeline.core.read_write_lock import Turns
+from pipeline.core.schema import CONTRACT, FIXED
 from pipeline.isolation import Beside, Isolated
 from pipeline.plan import Plan, Prepared
 from pipeline.pools import TASK_CPUS, Actors
 from pipeline.progress import Progress, WorkerMemory
 from pipeline.report import installed
-from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.ray_sink import ShardSink
 from pipeline.sinks.shards import ShardWriter, footer
 from pipeline.snapshots import File
@@ -40,7 +42,6 @@ from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
 from pipeline.stages.rows import add_meter
 from pipeline.trail import Trail
-from pipeline.turns import Turns
 
 _ROWS = 32
 _TELL_S = 10.0
@@ -194,7 +195,7 @@ class _Stage:
     def __init__(
         self, stages: tuple[Any, ...], progress: Any, splitter: BlockSplitter | None = None, last: bool = False
     ) -> None:
-        malloc.keep_pages()
+        allocator.keep_pages()
         self.stages, self.progress, self.splitter, self.last = stages, progress, splitter, last
         self.memory = WorkerMemory(progress)
         self.trail = Trail(progress) if any(isinstance(stage, EncodeStage | Encoding) for stage in stages) else None

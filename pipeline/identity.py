@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.media import Modality
+from pipeline.core.media import Modality
 
 REVISIONS: dict[Modality, int] = {"text": 1, "image": 1, "video": 2, "audio": 2}
 """Of decoding. 2: of several tracks the one that FFmpeg plays, and times to a tick of the container's clock."""

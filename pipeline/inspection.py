@@ -1,7 +1,7 @@
 """What a dataset holds, for a person and as JSON: features, spaces, rows, failures by kind, sizes, sample rows.
 
 ``show...`` prints to a terminal of any width; ``..._document`` returns the same as plain values for
-`pipeline.terminal.json_text`.
+`pipeline.core.terminal.json_text`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 
 from pipeline import dataset as datasets
 from pipeline import snapshots, storage
-from pipeline.errors import ConfigError, describe
+from pipeline.core.errors import ConfigError, describe
+from pipeline.core.schema import FAILURES, column
+from pipeline.core.terminal import Console, count, json_text, print_table, print_wrapped
 from pipeline.report import size
-from pipeline.schema import FAILURES, column
-from pipeline.terminal import Console, count, json_text, print_table, print_wrapped
 from pipeline.upkeep import Done
 
 _MOST_GROUPS = 100

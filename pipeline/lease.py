@@ -22,10 +22,10 @@ from typing import Self
 
 import psutil
 
-from pipeline import strict_json
-from pipeline.errors import ConfigError, StorageError, TesseraError, one_line
+from pipeline.core import strict_json
+from pipeline.core.errors import ConfigError, StorageError, TesseraError, one_line
+from pipeline.core.strict_json import Value
 from pipeline.folder import DatasetFolder
-from pipeline.strict_json import Value
 
 TTL_S = 30.0
 """A holder that has not renewed for so long is taken for dead."""

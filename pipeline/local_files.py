@@ -14,7 +14,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 
-from pipeline.errors import StorageError
+from pipeline.core.errors import StorageError
 
 
 class RefusedFile(StorageError):

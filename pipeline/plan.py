@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 
 from pipeline import sources, storage
 from pipeline.config import PipelineConfig, WindowConfig
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Modality, at_least_a_tick
+from pipeline.core.schema import ROLES
 from pipeline.difference import Difference, Twice, compare
-from pipeline.errors import SampleError
 from pipeline.features import Feature
-from pipeline.media import Modality, at_least_a_tick
 from pipeline.roots import AllowedRoots
-from pipeline.schema import ROLES
 
 _SMALL, _UNIT = 50_000, 256
 """A partition of more samples than the first is cut into units of the second: units cost the driver memory."""

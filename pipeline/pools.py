@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.config import PoolConfig
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 _PARTS = 8
 """Into so many parts pools divide a GPU at most, unless they say how."""

@@ -25,8 +25,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from pipeline.errors import TesseraError
-from pipeline.terminal import Console, count
+from pipeline.core.errors import TesseraError
+from pipeline.core.terminal import Console, count
 from pipeline.trail import Notes
 
 _MEMORY_EVERY_S = 5.0

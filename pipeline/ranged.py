@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.errors import SampleError, describe
+from pipeline.core.errors import SampleError, describe
 from pipeline.retrying import Truncated, of_storage, retried
 from pipeline.seekable import Seekable
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline import parquet, snapshots, storage
 from pipeline.bounded_file import BoundedFile
-from pipeline.errors import ConfigError, TesseraError, describe
+from pipeline.core.errors import ConfigError, TesseraError, describe
 from pipeline.folder import DatasetFolder
 from pipeline.local_files import RefusedFile
 from pipeline.remote_file import RemoteFile

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pipeline.core.terminal import Console, count, print_table, print_wrapped
 from pipeline.features import Feature
 from pipeline.plan import Plan, Prepared
 from pipeline.sinks.shards import Written
-from pipeline.terminal import Console, count, print_table, print_wrapped
 
 CLASSES = ("new", "changed", "unchanged", "deleted", "retried", "forgotten")
 """What the difference of corpus and dataset finds."""

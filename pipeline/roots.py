@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from urllib.parse import unquote
 
-from pipeline.errors import SampleError
+from pipeline.core.errors import SampleError
 
 _SYSTEM = ("/proc", "/sys", "/dev")
 """Folders whose files are the kernel's: processes, devices, settings."""

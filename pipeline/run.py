@@ -20,15 +20,15 @@ from pipeline import features as binding
 from pipeline import plan as planning
 from pipeline import report as reporting
 from pipeline.config import PipelineConfig
+from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
+from pipeline.core.schema import CONTRACT, FIXED
 from pipeline.difference import EMPTY, FAILURE, ROW
-from pipeline.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
 from pipeline.features import Feature
 from pipeline.folder import check_version
 from pipeline.isolation import Template
 from pipeline.lease import Lease
 from pipeline.plan import Plan, Prepared, wanted
 from pipeline.progress import MemoryMeter, Progress, quiet
-from pipeline.schema import CONTRACT, FIXED
 from pipeline.sinks.shards import Written
 from pipeline.snapshots import File, Snapshot
 from pipeline.stages.carry import Carry

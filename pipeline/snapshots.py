@@ -21,11 +21,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from pipeline import storage, strict_json
-from pipeline.errors import ConfigError, TesseraError
+from pipeline import storage
+from pipeline.core import strict_json
+from pipeline.core.errors import ConfigError, TesseraError
+from pipeline.core.schema import CONTRACT
+from pipeline.core.strict_json import Value
 from pipeline.folder import DatasetFolder, NotAFolder
-from pipeline.schema import CONTRACT
-from pipeline.strict_json import Value
 
 SUPERSEDED = "_superseded"
 FOLDERS = ("data", "_failures", "_empty")

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import parquet, snapshots, storage, strict_json
+from pipeline import parquet, snapshots, storage
 from pipeline.bounded_file import BoundedFile
+from pipeline.core import strict_json
+from pipeline.core.errors import TRANSIENT_KINDS, StorageError, TesseraError, describe
 from pipeline.difference import CARRY, CARRY_NOT, EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL
-from pipeline.errors import TRANSIENT_KINDS, StorageError, TesseraError, describe
 from pipeline.folder import DatasetFolder
 from pipeline.remote_file import RemoteFile
 from pipeline.snapshots import FOLDERS, File, Snapshot

@@ -27,7 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline import local_files
-from pipeline.errors import ConfigError, SampleError, StorageError, TesseraError, describe
+from pipeline.core.errors import ConfigError, SampleError, StorageError, TesseraError, describe
 from pipeline.ranged import RangedFile, reading, whole
 from pipeline.retrying import denied, full, of_storage, precondition_failed, retried
 from pipeline.roots import AllowedRoots

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from pipeline.errors import SampleError, TesseraError
+from pipeline.core.errors import SampleError, TesseraError
 
 _ROW_DEATHS, _BLOCK_DEATHS, _SETUP_DEATHS = 2, 5, 3
 _DEVICE_FAILURES = 9

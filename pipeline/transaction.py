@@ -20,9 +20,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from pipeline import snapshots, state, strict_json
+from pipeline import snapshots, state
+from pipeline.core import strict_json
+from pipeline.core.errors import StorageError, TesseraError
 from pipeline.difference import EMPTY, FAILURE, ROW
-from pipeline.errors import StorageError, TesseraError
 from pipeline.folder import DatasetFolder
 from pipeline.lease import TTL_S, Lease
 from pipeline.local_files import RefusedFile

@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import schema as schemas
-from pipeline import snapshots, storage, strict_json
+from pipeline import snapshots, storage
 from pipeline.config import OutputConfig
+from pipeline.core import schema as schemas
+from pipeline.core import strict_json
+from pipeline.core.errors import ConfigError, SampleError, TesseraError
 from pipeline.difference import EMPTY, FAILURE, ROW, sample_hash
-from pipeline.errors import ConfigError, SampleError, TesseraError
 from pipeline.folder import DatasetFolder, check_version
 from pipeline.local_files import RefusedFile
 from pipeline.reading import Reading, check_columns, live_rows, open_shard

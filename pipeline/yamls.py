@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import ConfigError, one_line
+from pipeline.core.errors import ConfigError, one_line
 
 MAX_CHARACTERS = 1 << 20
 """A longer text is not parsed: a million characters take the parser up to 3 s."""

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from pipeline import config, run, storage
-from pipeline.errors import ConfigError, TesseraError
+from pipeline.core.errors import ConfigError, TesseraError
 
 
 def two_nodes() -> None:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from pipeline import config as configs
 from pipeline import plan, snapshots, sources, state
-from pipeline.schema import FIXED
+from pipeline.core.schema import FIXED
 from pipeline.snapshots import File
 from pipeline.state import Retry
 

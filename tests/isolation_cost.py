@@ -32,8 +32,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import config as configs
-from pipeline import malloc, sources, tensors
+from pipeline import sources
 from pipeline.config import PipelineConfig
+from pipeline.core import allocator, arrow
 from pipeline.features import Feature, bind
 from pipeline.isolation import Isolated, LimitsConfig, unwatched
 from pipeline.stages.decode import DecodeStage
@@ -120,12 +121,12 @@ class Either(DecodeStage):
     def __call__(self, table: pa.Table) -> pa.Table:
         if table.schema != ALONE.schema:
             return self._shaken(table)
-        watch, empty = self.watch, tensors.empty
-        self.watch, tensors.empty = unwatched, np.empty
+        watch, empty = self.watch, arrow.empty
+        self.watch, arrow.empty = unwatched, np.empty
         try:
             return pa.table([*np.transpose([self._alone(one) for one in self.tables])], names=["decoding", "all"])
         finally:
-            self.watch, tensors.empty = watch, empty
+            self.watch, arrow.empty = watch, empty
 
     def _shaken(self, table: pa.Table) -> pa.Table:
         self.before = [bytearray(random.randrange(1 << 12, 1 << 18)) for _ in range(4)]
@@ -146,7 +147,7 @@ def _join(together: Barrier) -> None:
 
 def _worker(name: str) -> dict[str, float]:
     """Both ways through the same tables, and what the child takes."""
-    malloc.keep_pages()
+    allocator.keep_pages()
     files, feature, window, blocks = CASES[name]
     settings, features, tables = _work(files, {**RAW, **feature}, window, blocks)
     isolated = Isolated(Either(settings, features, tables), LimitsConfig())

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import dataset, run
-from pipeline.errors import FAILURE_KINDS, BudgetExceeded, ConfigError
-from pipeline.schema import LISTING
+from pipeline.core.errors import FAILURE_KINDS, BudgetExceeded, ConfigError
+from pipeline.core.schema import LISTING
 from pipeline.stages.probe import ProbeStage
 from tests.stages.media_fixtures import IMAGE, bound, config
 from tests.test_forbidden import PICTURE, draw, kinds, night, shown

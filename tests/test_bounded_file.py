@@ -17,7 +17,7 @@ import pytest
 
 from pipeline import bounded_file, parquet
 from pipeline.bounded_file import BoundedFile
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from tests import bounded, thrift
 
 ROWS = 700

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import budget, dataset, run, upkeep
 from pipeline.config import FailureConfig
-from pipeline.errors import BudgetExceeded
+from pipeline.core.errors import BudgetExceeded
 from tests.test_nights import config, counts, draw
 
 

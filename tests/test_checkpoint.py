@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.checkpoint import Checkpoint, file_sha256, resolve
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 WHERE = "features.caption.encoder.checkpoint"
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -79,7 +79,7 @@ def test_a_hub_out_of_reach() -> None:
         [
             sys.executable,
             "-c",
-            f"from pipeline.errors import ConfigError\ntry:\n  {code}\nexcept ConfigError as e: print(e)",
+            f"from pipeline.core.errors import ConfigError\ntry:\n  {code}\nexcept ConfigError as e: print(e)",
         ],
         capture_output=True,
         text=True,

@@ -21,8 +21,8 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline.checkpoint import Checkpoint, resolve
 from pipeline.checkpoint_files import bounded_memory, check, check_attention, check_numbers, read_json
+from pipeline.core.errors import ConfigError
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
-from pipeline.errors import ConfigError
 from pipeline.tokenizers.patch import PatchConfig
 from pipeline.tokenizers.text import TextConfig, TextTokenizer
 from tests import bounded

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline import cluster, private_folder, run
-from pipeline.errors import ConfigError
+from pipeline import cluster, run
+from pipeline.core import private_folder
+from pipeline.core.errors import ConfigError
 from tests.stages.media_fixtures import IMAGE, config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,7 +147,7 @@ from ray.cluster_utils import Cluster
 from tests.stages.media_fixtures import IMAGE, config
 from pathlib import Path
 from pipeline import cluster as clusters, graph, run
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from pipeline.stages.encode import EncodeStage
 
 class Slow(EncodeStage):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.collate import Collate, Column
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 SCHEMA = pa.schema(
     [

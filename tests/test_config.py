@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline import config as configs
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 GOOD: dict[str, Any] = {
     "source": {"kind": "files", "path": "corpus"},

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import dataset, run, snapshots, storage, upkeep
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from pipeline.folder import DatasetFolder
 from tests.contract_1 import downgrade
 from tests.dataset_fixtures import RUNS, night

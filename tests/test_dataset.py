@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import dataset as datasets
-from pipeline.errors import ConfigError
-from pipeline.schema import FAILURES, FIXED
+from pipeline.core.errors import ConfigError
+from pipeline.core.schema import FAILURES, FIXED
 from tests import duck
 
 D, W = 6, 4

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import difference as module
+from pipeline.core.errors import StorageError
+from pipeline.core.schema import LISTING
 from pipeline.difference import EMPTY, EXTRA, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL, compare
-from pipeline.errors import StorageError
-from pipeline.schema import LISTING
 from tests import bounded
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -25,7 +25,7 @@ from tests import faulty
 from tests.faulty import Fault
 from tests.stages.media_fixtures import IMAGE
 from pipeline import config as configs, retrying, run
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 
 corpus, out, plans = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 hook = {"worker_process_setup_hook": "tests.test_faults.in_worker", "env_vars": {"PYTHONPATH": os.getcwd()}}

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import config as configs
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.features import Feature, bind
 from pipeline.heads.linear import save
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import StorageError
+from pipeline.core.errors import StorageError
 from pipeline.folder import DatasetFolder, check_version
 from pipeline.local_files import RefusedFile
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline import config as configs
 from pipeline import dataset, run
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 PICTURE = {
     "modality": "image",

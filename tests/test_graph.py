@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline import dataset, run
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from tests.stages.media_fixtures import IMAGE, config
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,10 +15,10 @@ import pytest
 from pipeline import dataset as datasets
 from pipeline import inspection, upkeep
 from pipeline.config import OutputConfig
-from pipeline.errors import ConfigError
-from pipeline.schema import FIXED
+from pipeline.core.errors import ConfigError
+from pipeline.core.schema import FIXED
+from pipeline.core.terminal import Console, json_text
 from pipeline.sinks.shards import ShardWriter, footer
-from pipeline.terminal import Console, json_text
 from tests.dataset_fixtures import RUNS, night
 from tests.sinks.test_shards import FIELDS, rows
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 from pipeline import dataset, snapshots
-from pipeline.schema import FAILURES
+from pipeline.core.schema import FAILURES
 from pipeline.snapshots import File
 from tests.test_nights import PICTURE, counts, draw, night
 
@@ -191,9 +191,9 @@ def _cells(folder: Path) -> dict[tuple[str, int], set[str]]:
 def test_the_file_cannot_be_opened_in_the_retry(tmp_path: Path) -> None:
     """Its windows are not known then: those that the dataset has stay, and are tried again once more."""
     from pipeline.config import parse
+    from pipeline.core.schema import LISTING
     from pipeline.difference import EXTRA
     from pipeline.features import bind
-    from pipeline.schema import LISTING
     from pipeline.stages.carry import StoredTimes
     from pipeline.stages.probe import ProbeStage
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from pipeline import config as configs
 from pipeline import dataset, run, upkeep
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from tests import duck
 from tests.test_nights import draw
 

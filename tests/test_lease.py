@@ -17,7 +17,7 @@ import pytest
 
 from jobs import cli
 from pipeline import lease, run
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from pipeline.lease import Lease
 
 ROOT = Path(__file__).resolve().parent.parent

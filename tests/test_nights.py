@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline import config as configs
 from pipeline import dataset, run, upkeep
-from pipeline.errors import BudgetExceeded, ConfigError
+from pipeline.core.errors import BudgetExceeded, ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = {
@@ -168,7 +168,7 @@ def test_a_window_that_failed_is_completed_not_doubled(ray_session: Any, tmp_pat
     root = tmp_path / "out" / "v1"
     # what a run leaves when reading failed at window 1: the row is not there, a failure is
     from pipeline import snapshots
-    from pipeline.schema import FAILURES
+    from pipeline.core.schema import FAILURES
     from pipeline.snapshots import File
 
     base = snapshots.newest(str(root))

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import WindowConfig
+from pipeline.core.schema import LISTING
 from pipeline.plan import cut, make, readable, roles_to_open, unit_rows
-from pipeline.schema import LISTING
 from tests.stages.media_fixtures import IMAGE, config
 
 

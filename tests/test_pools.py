@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import PoolConfig
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.pools import TASK_CPUS, Actors, Node, sizes, without_room
 
 

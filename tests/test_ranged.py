@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Modality, UniformSampling
 from pipeline.decoders import DecodersConfig, open_media
-from pipeline.errors import SampleError
-from pipeline.media import Modality, UniformSampling
 from pipeline.ranged import RangedFile
 from pipeline.storage import Blob
 from tests import faulty

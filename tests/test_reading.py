@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import reading
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.snapshots import File
 
 SCHEMA = pa.schema([("n", pa.int64()), ("words", pa.string())])

@@ -12,11 +12,11 @@ import pytest
 
 from pipeline import config as configs
 from pipeline import report
+from pipeline.core.terminal import Console, json_text
 from pipeline.difference import Counts, Difference
 from pipeline.features import bind
 from pipeline.plan import Plan, Prepared
 from pipeline.sinks.shards import Written
-from pipeline.terminal import Console, json_text
 
 PROMISED = {
     *("samples", "rows_planned", "rows_written", "rows_failed", "cells", "decoded", "failures_by_kind"),

@@ -26,7 +26,7 @@ from s3fs.errors import translate_boto_error
 from s3fs.utils import FileExpired
 
 from pipeline import retrying
-from pipeline.errors import SampleError
+from pipeline.core.errors import SampleError
 from pipeline.retrying import Truncated, denied, full, may_pass, of_storage, precondition_failed, retried
 
 

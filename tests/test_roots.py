@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import SampleError
+from pipeline.core.errors import SampleError
 from pipeline.roots import AllowedRoots
 from pipeline.storage import Blob, local_uri
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline import config as configs
 from pipeline import dataset, run
-from pipeline.errors import BudgetExceeded, ConfigError, TesseraError
+from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError
 from tests import duck
 from tests.stages.media_fixtures import media_config
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline import snapshots
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.snapshots import File, Snapshot
 
 RUN, SHA = "20260101T000000-0001", "0" * 64

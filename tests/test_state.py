@@ -32,7 +32,7 @@ def test_live_rows_with_their_places(tmp_path: Path) -> None:
 
 
 def test_which_failures_are_tried_again(tmp_path: Path) -> None:
-    from pipeline.schema import FAILURES
+    from pipeline.core.schema import FAILURES
     from pipeline.state import _with_retry
 
     rows = [

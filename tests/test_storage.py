@@ -21,7 +21,7 @@ import pytest
 import s3fs
 
 from pipeline import retrying, storage
-from pipeline.errors import ConfigError, SampleError, StorageError
+from pipeline.core.errors import ConfigError, SampleError, StorageError
 from pipeline.storage import Blob
 from tests import faulty
 from tests.faulty import Fault

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import features, template
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.isolation.template import ONE_THREAD
 from tests.stages.media_fixtures import IMAGE, config
 

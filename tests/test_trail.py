@@ -18,7 +18,7 @@ import ray
 from PIL import Image
 
 from pipeline import dataset, graph, run
-from pipeline.errors import DeviceFailed, SampleError, TesseraError
+from pipeline.core.errors import DeviceFailed, SampleError, TesseraError
 from pipeline.progress import Progress
 from pipeline.stages.encode import EncodeStage
 from pipeline.tokenizers.base import Prepared

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline import snapshots, storage, upkeep
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from pipeline.transaction import Transaction
 from tests.dataset_fixtures import RUNS, added, ids, night, plain, write
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import dataset, reading, snapshots, upkeep
+from pipeline.core.errors import ConfigError, TesseraError
 from pipeline.difference import sample_hash
-from pipeline.errors import ConfigError, TesseraError
 from pipeline.transaction import Transaction
 from tests.dataset_fixtures import RUNS, added, ids, night, plain, write
 

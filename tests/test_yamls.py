@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipeline import yamls
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 
 def test_plain_yaml_reads_as_pyyaml_reads_it() -> None:

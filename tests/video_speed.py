@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import malloc
+from pipeline.core import allocator
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Frames, Span, UniformSampling
 from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders.container import Container
-from pipeline.errors import SampleError
-from pipeline.media import Frames, Span, UniformSampling
 from pipeline.storage import Blob
 from tests.regimes import DATA
 
@@ -53,7 +53,7 @@ def frames_by(way: str, path: Path, span: Span, start_s: float | None) -> tuple[
 
 
 def main() -> None:
-    malloc.keep_pages()
+    allocator.keep_pages()
     spent: defaultdict[str, Counter[str]] = defaultdict(Counter)
     windows: Counter[str] = Counter()
     differing = 0

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import malloc
 from pipeline.benchmark.alone import one_thread
 from pipeline.config import load
+from pipeline.core import allocator
+from pipeline.core.errors import TesseraError
+from pipeline.core.media import Modality, Text, UniformSampling, Waveform
 from pipeline.decoders import DecodersConfig, OpenMedia, open_media
 from pipeline.decoders.container import upright
-from pipeline.errors import TesseraError
 from pipeline.features import bind
-from pipeline.media import Modality, Text, UniformSampling, Waveform
 from pipeline.storage import Blob
 from pipeline.tokenizers.base import Prepared
 from tests import regimes
@@ -162,7 +162,7 @@ def texts(folder: Path) -> None:
 
 
 def main() -> None:
-    malloc.keep_pages()
+    allocator.keep_pages()
     for part in (pictures, clips, sounds, texts):
         part(Path(sys.argv[1]))
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from multiprocessing import get_context
 from typing import Any, ParamSpec, TypeVar
 
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from pipeline.isolation.template import ONE_THREAD
 
 P = ParamSpec("P")

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import malloc
 from pipeline.benchmark.alone import on_gpu, one_thread
 from pipeline.config import PipelineConfig
-from pipeline.errors import TesseraError
+from pipeline.core import allocator
+from pipeline.core.errors import TesseraError
 from pipeline.features import Feature
 from pipeline.stages.decode import Decoded, DecodeStage
 from pipeline.stages.encode import EncodeStage
@@ -119,7 +119,7 @@ def rows_of(probed: pa.Table, features: tuple[Feature, ...]) -> list[dict[str, A
 def measure(config: PipelineConfig, features: tuple[Feature, ...], samples: pa.Table, budget_s: float) -> Bare:
     """Both loops over ``samples``, a block of rows each in turn, for about ``budget_s`` seconds, after a first block
     that does not count."""
-    malloc.keep_pages()
+    allocator.keep_pages()
     loops = Loops(config, features)
     one_thread()
     gc.collect()

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from pipeline import plan, sources
 from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
+from pipeline.core.schema import LISTING, ROLES
 from pipeline.roots import AllowedRoots
-from pipeline.schema import LISTING, ROLES
 from pipeline.sources.manifest import Columns, Config
 
 _SEED = 0

@@ -14,10 +14,10 @@ import pyarrow as pa
 from pipeline.benchmark.alone import on_gpu, one_thread
 from pipeline.benchmark.bare import rows_of
 from pipeline.config import PipelineConfig
+from pipeline.core.media import FramesRequest, UniformSampling, WaveformRequest
 from pipeline.decoders.demuxer import open_av
 from pipeline.decoders.image import FORMATS
 from pipeline.features import Feature
-from pipeline.media import FramesRequest, UniformSampling, WaveformRequest
 from pipeline.stages.probe import ProbeStage
 from pipeline.storage import Blob
 

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.benchmark.bare import Bare
 from pipeline.benchmark.stage import Pair
 from pipeline.benchmark.walls import KINDS, Wall
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 
 _MUCH = 0.6
 """A stage that takes this part of a row's CPU binds."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.core.terminal import Console, count, print_table, print_wrapped
 from pipeline.report import size
-from pipeline.terminal import Console, count, print_table, print_wrapped
 
 
 def show(result: dict[str, Any], console: Console) -> None:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline import malloc
 from pipeline.benchmark.alone import on_gpu, one_thread
 from pipeline.benchmark.busy import Busy
 from pipeline.config import PipelineConfig
+from pipeline.core import allocator
 from pipeline.features import Feature
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
@@ -50,7 +50,7 @@ def measure(config: PipelineConfig, features: tuple[Feature, ...], samples: pa.T
     """`EncodeStage` over a few blocks, in turn with the calls that it makes of its models, replayed on tensors that are
     on the device already, until ``budget_s`` is over."""
     import_module("torch")  # no part of either's time
-    malloc.keep_pages()
+    allocator.keep_pages()
     probe, decode, encode = (
         ProbeStage(config, features),
         DecodeStage(config, features),

@@ -17,7 +17,7 @@ import psutil
 from pipeline.benchmark.alone import on_gpu
 from pipeline.benchmark.busy import Busy
 from pipeline.config import PipelineConfig
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from pipeline.isolation.template import last_line
 
 _LOOK_S = 0.5

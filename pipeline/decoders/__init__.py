@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipeline.core.media import Modality
 from pipeline.decoders import opening, video_decord, video_pyav
 from pipeline.decoders.audio import AudioConfig
 from pipeline.decoders.bounds import FileBounds
@@ -19,7 +20,6 @@ from pipeline.decoders.image import ImageConfig
 from pipeline.decoders.opening import Opening, OpenMedia
 from pipeline.decoders.text import TextConfig
 from pipeline.isolation import LimitsConfig
-from pipeline.media import Modality
 from pipeline.storage import Blob
 
 VideoConfig = Annotated[video_decord.Config | video_pyav.Config, Field(discriminator="kind")]

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Span, Waveform
 from pipeline.decoders.container import Container, Damage
 from pipeline.decoders.demuxer import decoding
 from pipeline.decoders.resampling import resampled
-from pipeline.errors import SampleError
-from pipeline.media import Span, Waveform
 from pipeline.storage import Blob
 
 _PREROLL_S = 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.errors import SampleError
+from pipeline.core.errors import SampleError
 
 
 class FileBounds(BaseModel):

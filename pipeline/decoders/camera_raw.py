@@ -9,7 +9,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 
-from pipeline.errors import SampleError
+from pipeline.core.errors import SampleError
 
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 _NAMES = {

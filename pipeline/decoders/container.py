@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pipeline.core.errors import SampleError, describe
+from pipeline.core.media import Modality, Span
 from pipeline.decoders.demuxer import check_format, decoding, open_av
-from pipeline.errors import SampleError, describe
-from pipeline.media import Modality, Span
 from pipeline.storage import Blob
 
 if TYPE_CHECKING:

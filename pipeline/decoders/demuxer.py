@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, BinaryIO
 
-from pipeline.errors import SampleError, describe
+from pipeline.core.errors import SampleError, describe
 
 if TYPE_CHECKING:
     import av

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.core.errors import SampleError, describe
+from pipeline.core.media import Image, MediaInfo
 from pipeline.decoders import camera_raw
 from pipeline.decoders.container import upright
 from pipeline.decoders.demuxer import open_av
 from pipeline.decoders.sniff import HEAD_BYTES, is_heif, sniff
-from pipeline.errors import SampleError, describe
-from pipeline.media import Image, MediaInfo
 from pipeline.storage import Blob
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Span
 from pipeline.decoders.audio import Samples
-from pipeline.errors import SampleError
-from pipeline.media import Span
 from pipeline.ranged import reading
 from pipeline.storage import Blob
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import IO, Self
 
+from pipeline.core.errors import TRANSIENT_KINDS, SampleError
+from pipeline.core.media import Frames, Image, MediaInfo, Modality, Sampling, Span, Text, Waveform
 from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders.audio import AudioConfig, ContainerSamples, Samples, SoundfileSamples, waveform
 from pipeline.decoders.bounds import FileBounds
@@ -19,8 +21,6 @@ from pipeline.decoders.joined import JoinedSamples, after_mp3, parts_of
 from pipeline.decoders.not_media import not_media
 from pipeline.decoders.sniff import HEAD_BYTES, Shape, sniff
 from pipeline.decoders.text import TextConfig, TextMedia
-from pipeline.errors import TRANSIENT_KINDS, SampleError
-from pipeline.media import Frames, Image, MediaInfo, Modality, Sampling, Span, Text, Waveform
 from pipeline.ranged import reading
 from pipeline.storage import Blob
 

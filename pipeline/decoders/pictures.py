@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.errors import SampleError
+from pipeline.core.errors import SampleError
 
 
 class PictureLimits(BaseModel):

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from pipeline.errors import SampleError
-from pipeline.media import FpsSampling, Sampling, Span, UniformSampling
+from pipeline.core.errors import SampleError
+from pipeline.core.media import FpsSampling, Sampling, Span, UniformSampling
 
 
 def instants(sampling: Sampling, start_s: float, end_s: float, tolerance_s: float = 5e-7) -> np.ndarray:

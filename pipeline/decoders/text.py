@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.errors import NotAllowed, SampleError, describe, one_line
-from pipeline.media import MediaInfo, Span, Text
+from pipeline.core.errors import NotAllowed, SampleError, describe, one_line
+from pipeline.core.media import MediaInfo, Span, Text
 from pipeline.storage import Blob
 
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Frames, Sampling, Span
 from pipeline.decoders.container import Container
 from pipeline.decoders.pictures import PictureLimits, Pictures
 from pipeline.decoders.sampling import instants, not_before, shown_at
 from pipeline.decoders.video_pyav import PyavReader
-from pipeline.errors import SampleError
-from pipeline.media import Frames, Sampling, Span
 
 _SEEKABLE = ("mov", "matroska")
 """Where decord finds the frame that it is asked for: in AVI and MPEG program streams it misses by dozens."""

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Frames, Sampling, Span
 from pipeline.decoders.container import Container, Damage, upright, upright_size
 from pipeline.decoders.demuxer import decoding
 from pipeline.decoders.pictures import PictureLimits, Pictures
 from pipeline.decoders.sampling import instants, not_before
-from pipeline.errors import SampleError
-from pipeline.media import Frames, Sampling, Span
 
 _STALE_S = 0.25
 _WALK_ON_S = 10.0

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.media import Modality
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.base import Encoder
 from pipeline.encoders.bert import BertConfig, BertEncoder
@@ -20,7 +21,6 @@ from pipeline.encoders.vit import VitConfig, VitEncoder
 from pipeline.encoders.vjepa2 import VJepa2Config, VJepa2Encoder
 from pipeline.encoders.wav2vec2 import Wav2Vec2Config, Wav2Vec2Encoder
 from pipeline.encoders.whisper import WhisperConfig, WhisperEncoder
-from pipeline.media import Modality
 
 EncoderConfig = Annotated[
     BertConfig

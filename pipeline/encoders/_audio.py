@@ -10,8 +10,8 @@ import numpy as np
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.checkpoint_files import bounded_memory
+from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.encoders.base import Encoded
-from pipeline.errors import ConfigError, SampleError, describe
 from pipeline.tokenizers.audio_frame import AudioFrameConfig, check_rate
 from pipeline.tokenizers.base import Prepared
 

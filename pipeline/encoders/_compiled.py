@@ -9,8 +9,8 @@ import stat
 
 import torch
 
-from pipeline import private_folder
-from pipeline.errors import ConfigError, describe
+from pipeline.core import private_folder
+from pipeline.core.errors import ConfigError, describe
 
 
 def compile_layers(model: torch.nn.Module, device: torch.device, where: str) -> None:

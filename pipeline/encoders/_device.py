@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.tensors import adjacent
+from pipeline.core.arrow import adjacent
 
 if TYPE_CHECKING:
     import torch

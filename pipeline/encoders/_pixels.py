@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from pipeline.core.arrow import joined
+from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.media import Modality
 from pipeline.encoders._device import download, upload_stacked
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
-from pipeline.errors import ConfigError, SampleError
-from pipeline.media import Modality
-from pipeline.tensors import joined
 from pipeline.tokenizers._processor import PixelProcessor, load_processor
 from pipeline.tokenizers.base import Prepared
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import ConfigError
 from pipeline.encoders._device import download, upload
 from pipeline.encoders.base import Encoded
-from pipeline.errors import ConfigError
 from pipeline.tokenizers.base import Prepared
 
 if TYPE_CHECKING:

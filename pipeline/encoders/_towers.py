@@ -6,12 +6,12 @@ from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Modality
 from pipeline.encoders._passes import ENOUGH_TOKENS
 from pipeline.encoders._pixels import PictureEncoder, Size, pair
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.errors import SampleError
-from pipeline.media import Modality
 from pipeline.tokenizers._processor import load_processor
 from pipeline.tokenizers.base import Prepared
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import ConfigDict
 
+from pipeline.core.errors import SampleError
 from pipeline.encoders import _audio
 from pipeline.encoders._audio import EncodedPart, Part
 from pipeline.encoders._device import download, upload
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
-from pipeline.errors import SampleError
 from pipeline.tokenizers.base import Prepared
 
 if TYPE_CHECKING:

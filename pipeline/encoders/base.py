@@ -20,15 +20,15 @@ from pydantic import Field
 
 from pipeline.checkpoint import Checkpoint, CheckpointConfig
 from pipeline.checkpoint_files import bounded_memory
+from pipeline.core.errors import ConfigError, SampleError, StorageError, describe, out_of_memory
+from pipeline.core.media import Modality
+from pipeline.core.read_write_lock import Turns
 from pipeline.encoders._device import upload_stacked
 from pipeline.encoders._fit import Fit
 from pipeline.encoders._passes import first_pass, tight
 from pipeline.encoders._weights import quiet
-from pipeline.errors import ConfigError, SampleError, StorageError, describe, out_of_memory
-from pipeline.media import Modality
 from pipeline.retrying import may_pass
 from pipeline.tokenizers.base import Prepared
-from pipeline.turns import Turns
 
 if TYPE_CHECKING:
     import torch

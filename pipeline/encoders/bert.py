@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from pipeline.core.errors import ConfigError, SampleError
 from pipeline.encoders import _text
 from pipeline.encoders._passes import ENOUGH_TOKENS
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
-from pipeline.errors import ConfigError, SampleError
 from pipeline.tokenizers.base import Prepared
 
 if TYPE_CHECKING:

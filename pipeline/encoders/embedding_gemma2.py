@@ -14,14 +14,14 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from pipeline.checkpoint_files import bounded_memory
+from pipeline.core.errors import ConfigError, SampleError, describe
+from pipeline.core.media import Modality
 from pipeline.encoders import _audio, _text
 from pipeline.encoders._audio import EncodedPart, Part
 from pipeline.encoders._gemma import Picture, Said, hear, read, see, understand
 from pipeline.encoders._passes import ENOUGH_TOKENS
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
-from pipeline.errors import ConfigError, SampleError, describe
-from pipeline.media import Modality
 from pipeline.tokenizers._processor import PixelProcessor, load_frame_processor, load_processor
 from pipeline.tokenizers.base import Prepared
 

@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Modality
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.errors import SampleError
-from pipeline.media import Modality
 from pipeline.tokenizers.base import Prepared
 
 _FRAME_S = 0.02

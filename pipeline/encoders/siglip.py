@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.checkpoint_files import bounded_memory
+from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.encoders._device import upload
 from pipeline.encoders._pixels import PictureConfig, Seen, Size, grid_of
 from pipeline.encoders._text import check_tokenizer_files, split, tokenizer_name
 from pipeline.encoders._towers import TwoTowerEncoder
 from pipeline.encoders.base import Encoded
-from pipeline.errors import ConfigError, SampleError, describe
 from pipeline.tokenizers.base import Prepared
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import ConfigError
 from pipeline.encoders._pixels import (
     PictureConfig,
     PictureEncoder,
@@ -23,7 +24,6 @@ from pipeline.encoders._pixels import (
 )
 from pipeline.encoders._weights import native_dtype, space_id
 from pipeline.encoders.base import EncoderSpec
-from pipeline.errors import ConfigError
 from pipeline.tokenizers._processor import load_processor
 
 if TYPE_CHECKING:

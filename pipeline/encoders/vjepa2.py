@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from pipeline.core.errors import ConfigError
 from pipeline.encoders._pixels import Size, TubeletEncoder, pair
 from pipeline.encoders.base import TransformersEncoderConfig
-from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch

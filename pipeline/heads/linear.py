@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.core.errors import ConfigError, describe
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.errors import ConfigError, describe
 from pipeline.heads.base import unit
 from pipeline.local_files import is_hole
 

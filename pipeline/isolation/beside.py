@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import ProcessDied
+from pipeline.core.errors import ProcessDied
 from pipeline.isolation.child import Child, Death
 from pipeline.isolation.limits import LimitsConfig
 from pipeline.isolation.notes import Orders

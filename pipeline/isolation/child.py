@@ -19,8 +19,8 @@ import fsspec
 import pyarrow as pa
 from fsspec.registry import known_implementations
 
-from pipeline.errors import FailureKind, TesseraError
-from pipeline.errors import Stage as Step
+from pipeline.core.errors import FailureKind, TesseraError
+from pipeline.core.errors import Stage as Step
 from pipeline.isolation.limits import LimitsConfig
 from pipeline.isolation.notes import NOTE_BYTES, Memory, Note, Noted, Orders
 from pipeline.isolation.parcels import Pool, Segment, shared_file

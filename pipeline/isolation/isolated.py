@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from pipeline.isolation.child import Child, Death
 from pipeline.isolation.limits import LimitsConfig
 from pipeline.isolation.notes import WHOLE, Key, Orders, Reason

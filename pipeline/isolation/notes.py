@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pipeline.errors import FailureKind, SampleError, Stage
+from pipeline.core.errors import FailureKind, SampleError, Stage
 
 NOTE_BYTES = mmap.PAGESIZE
 _NOTE = struct.Struct("<QqqQBHB")

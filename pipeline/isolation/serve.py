@@ -15,8 +15,9 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-from pipeline import malloc, retrying, tensors
-from pipeline.errors import TesseraError, describe
+from pipeline import retrying
+from pipeline.core import allocator, arrow
+from pipeline.core.errors import TesseraError, describe
 from pipeline.isolation.notes import Note, Orders, Watch, Watcher
 from pipeline.isolation.parcels import Known, Segment
 from pipeline.isolation.process_tree import lead_session
@@ -42,7 +43,7 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pa.set_cpu_count(1)
-    malloc.keep_pages()
+    allocator.keep_pages()
     channel = socket.socket(fileno=channel_fd)
     known = Known()
     stage: Stage | None = None
@@ -83,14 +84,14 @@ def _mapped(stage: Stage, watcher: Watcher, asked: Segment, answer: Segment, mes
         watcher.rest()
         return answer.empty(size, dtype)
 
-    tensors.empty = empty
+    arrow.empty = empty
     try:
         done = stage(table)
     except Exception as error:  # raised again by the parent: a defect of the stage is none of a row
         watcher.rest()
         return answer.write(portable(error))
     finally:
-        tensors.empty = np.empty
+        arrow.empty = np.empty
         watcher.rest()
     return answer.write(watcher.survived, done, table)
 

@@ -25,8 +25,8 @@ from typing import Any, BinaryIO, NoReturn, Self
 
 import pyarrow as pa
 
-from pipeline import private_folder
-from pipeline.errors import TesseraError, describe, one_line
+from pipeline.core import private_folder
+from pipeline.core.errors import TesseraError, describe, one_line
 from pipeline.isolation.process_tree import adopt_orphans, children, kill_group, kill_orphans, kill_tree
 from pipeline.isolation.serve import call_itself, end_with, main, portable
 

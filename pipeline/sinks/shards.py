@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import OutputConfig
+from pipeline.core.schema import EMPTY, FAILURES, FIXED, METERS
 from pipeline.folder import DatasetFolder
-from pipeline.schema import EMPTY, FAILURES, FIXED, METERS
 from pipeline.snapshots import File
 from pipeline.state import RECORD, TASK
 

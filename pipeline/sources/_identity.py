@@ -12,7 +12,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import storage
-from pipeline.errors import SampleError
+from pipeline.core.errors import SampleError
 from pipeline.ranged import reading
 from pipeline.retrying import may_pass, retried
 

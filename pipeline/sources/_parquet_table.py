@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import parquet, storage
-from pipeline.errors import ConfigError, SampleError, describe
-from pipeline.escaping import escaped
-from pipeline.redaction import without_secrets
+from pipeline.core.errors import ConfigError, SampleError, describe
+from pipeline.core.escaping import escaped
+from pipeline.core.redaction import without_secrets
 from pipeline.retrying import retried
 from pipeline.roots import AllowedRoots
 from pipeline.sources._checked import CheckedFile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pipeline.errors import NotAllowed
+from pipeline.core.errors import NotAllowed
 
 MAGIC = re.compile(r"[*?\[{]")
 _MAX_ALTERNATIVES = 1000

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import takewhile
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.roots import AllowedRoots
 
 

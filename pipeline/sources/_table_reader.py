@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import ConfigError, describe
+from pipeline.core.errors import ConfigError, describe
 
 MAX_PAGE_BYTES = 256 << 20
 """Of a page of Parquet, decompressed, where no longer value is allowed."""

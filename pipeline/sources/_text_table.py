@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 
 from pipeline import parquet
-from pipeline.errors import ConfigError, describe, one_line
+from pipeline.core.errors import ConfigError, describe, one_line
 from pipeline.sources._table_reader import BadRow, Limits, Slice, lengths, too_large
 
 SEPARATORS = (",", ";", "\t", "|")

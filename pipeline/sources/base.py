@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.roots import AllowedRoots
 
 

@@ -14,10 +14,10 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline import storage
-from pipeline.errors import ConfigError, NotAllowed, describe
+from pipeline.core.errors import ConfigError, NotAllowed, describe
+from pipeline.core.schema import LISTING
 from pipeline.retrying import retried
 from pipeline.roots import AllowedRoots
-from pipeline.schema import LISTING
 from pipeline.sources._identity import (
     LISTING_ROWS,
     SCHEMES,

@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline import storage
-from pipeline.errors import ConfigError, NotAllowed, describe, one_line
-from pipeline.redaction import has_secret, is_url_with_secret
+from pipeline.core.errors import ConfigError, NotAllowed, describe, one_line
+from pipeline.core.redaction import has_secret, is_url_with_secret
+from pipeline.core.schema import FIXED, LISTING, ROLES
 from pipeline.roots import AllowedRoots
-from pipeline.schema import FIXED, LISTING, ROLES
 from pipeline.sources import _tables
 from pipeline.sources._identity import LISTING_ROWS, SCHEMES, id_of, scheme_of, stat_token, version_of
 from pipeline.sources._refused import RefusedTally, check_roots

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
+from pipeline.core.media import MODALITIES, Modality
 from pipeline.features import Feature
-from pipeline.media import MODALITIES, Modality
 from pipeline.reading import Reading, check_columns, open_shard
 from pipeline.snapshots import File, Snapshot
 from pipeline.stages.rows import put

@@ -13,15 +13,15 @@ import pyarrow.compute as pc
 
 from pipeline import decoders, sources
 from pipeline.config import PipelineConfig
+from pipeline.core.arrow import pack
+from pipeline.core.errors import SampleError, Stage
+from pipeline.core.media import MODALITIES, FramesRequest, Media, Request, Text, WaveformRequest
 from pipeline.decoders import OpenMedia, open_media
-from pipeline.errors import SampleError, Stage
 from pipeline.features import Feature
 from pipeline.isolation import Watch, Work, unwatched
-from pipeline.media import MODALITIES, FramesRequest, Media, Request, Text, WaveformRequest
 from pipeline.roots import AllowedRoots
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
 from pipeline.storage import Blob
-from pipeline.tensors import pack
 from pipeline.tokenizers.base import Prepared, Tokenizer
 
 TIMES = "times"

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from pipeline import decoders, plan, sources
 from pipeline.config import PipelineConfig
+from pipeline.core.errors import TRANSIENT_KINDS, SampleError
+from pipeline.core.media import MODALITIES, MediaInfo, Modality, Span
+from pipeline.core.schema import LISTING, METERS, ROLES
 from pipeline.decoders import open_media
 from pipeline.difference import EXTRA
-from pipeline.errors import TRANSIENT_KINDS, SampleError
 from pipeline.features import Feature
 from pipeline.isolation import Watch, Work, unwatched
-from pipeline.media import MODALITIES, MediaInfo, Modality, Span
-from pipeline.schema import LISTING, METERS, ROLES
 from pipeline.stages.carry import StoredTimes
 from pipeline.stages.rows import FAILURE, ROWS, Failure, failure, failure_column
 from pipeline.storage import Blob

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import SampleError, Stage, describe, out_of_memory
-from pipeline.media import MODALITIES
-from pipeline.schema import METERS
+from pipeline.core.errors import SampleError, Stage, describe, out_of_memory
+from pipeline.core.media import MODALITIES
+from pipeline.core.schema import METERS
 
 FAILURE = pa.struct(
     [pa.field(name, pa.string()) for name in ("feature", "uri", "stage", "kind", "message")],

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.checkpoint_files import bounded_memory
-from pipeline.errors import ConfigError, SampleError, describe
+from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.tokenizers.base import missing
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.media import FpsSampling, UniformSampling
+from pipeline.core.media import FpsSampling, UniformSampling
 
 
 class UniformConfig(BaseModel):

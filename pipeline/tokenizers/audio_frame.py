@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.checkpoint_files import bounded_memory
-from pipeline.errors import ConfigError, SampleError, describe
-from pipeline.media import Media, Modality, Waveform, WaveformRequest
+from pipeline.core.errors import ConfigError, SampleError, describe
+from pipeline.core.media import Media, Modality, Waveform, WaveformRequest
 from pipeline.tokenizers.base import Prepared, missing
 
 _MAX_RATE = 10_000_000

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.checkpoint import Checkpoint
-from pipeline.media import Media, Modality, Request
+from pipeline.core.media import Media, Modality, Request
 
 
 @dataclass(frozen=True)

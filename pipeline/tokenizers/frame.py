@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import SampleError
-from pipeline.media import Frames, FramesRequest, Media, Modality
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Frames, FramesRequest, Media, Modality
 from pipeline.tokenizers._processor import (
     PixelProcessor,
     PixelTokenizerConfig,

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.checkpoint import Checkpoint, resolve, without_weights
 from pipeline.checkpoint_files import bounded_memory
-from pipeline.errors import ConfigError, SampleError, describe
-from pipeline.media import Media, Modality, Text, TextRequest
+from pipeline.core.errors import ConfigError, SampleError, describe
+from pipeline.core.media import Media, Modality, Text, TextRequest
 from pipeline.tokenizers._cut import Cutter
 from pipeline.tokenizers.base import Prepared, missing
 

@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import ConfigError, SampleError
-from pipeline.media import Frames, FramesRequest, Media, Modality
+from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.media import Frames, FramesRequest, Media, Modality
 from pipeline.tokenizers._processor import (
     PixelProcessor,
     PixelTokenizerConfig,

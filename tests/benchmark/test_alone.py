@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pipeline.benchmark.alone import apart, at_once, on_gpu, one_thread
-from pipeline.errors import ConfigError, SampleError, TesseraError
+from pipeline.core.errors import ConfigError, SampleError, TesseraError
 from tests.benchmark.measured import picture
 from tests.stages.media_fixtures import IMAGE, config
 

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from pipeline.benchmark import bare, corpus
-from pipeline.errors import SampleError, TesseraError
+from pipeline.core.arrow import unpack
+from pipeline.core.errors import SampleError, TesseraError
 from pipeline.features import bind
 from pipeline.stages.decode import TIMES, DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
-from pipeline.tensors import unpack
 from tests.benchmark.measured import caption, picture
 from tests.stages.media_fixtures import AUDIO, IMAGE, RAW, VIDEO, bound, config, write_clip, write_tone
 

@@ -12,9 +12,9 @@ import pytest
 
 from pipeline import sources
 from pipeline.benchmark import corpus
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
+from pipeline.core.schema import LISTING, ROLES
 from pipeline.roots import AllowedRoots
-from pipeline.schema import LISTING, ROLES
 from pipeline.sources.manifest import Config
 from tests.stages.media_fixtures import AUDIO, IMAGE, config, text
 

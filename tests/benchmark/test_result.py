@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.benchmark import result
 from pipeline.benchmark.stage import Pair
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from tests.benchmark.measured import BARE, FEW, LOOPS, MANY, encoding, whole
 
 

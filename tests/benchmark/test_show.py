@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.benchmark import show
-from pipeline.terminal import Console
+from pipeline.core.terminal import Console
 from tests.benchmark.measured import encoding, whole
 
 

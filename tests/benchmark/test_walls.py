@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.benchmark import walls
 from pipeline.benchmark.walls import KINDS, _kind
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from pipeline.features import bind
 from pipeline.isolation import Isolated
 from pipeline.stages.decode import DecodeStage

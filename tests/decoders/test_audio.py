@@ -12,9 +12,9 @@ import soundfile
 import torch
 from torchaudio.functional import resample
 
+from pipeline.core.errors import SampleError
 from pipeline.decoders.audio import ContainerSamples, Samples, SoundfileSamples, waveform
 from pipeline.decoders.container import Container
-from pipeline.errors import SampleError
 from pipeline.storage import Blob
 from tests.decoders.reference import opened_for_writing, sound_of
 

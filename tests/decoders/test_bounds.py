@@ -13,9 +13,9 @@ import pytest
 import soundfile
 from pydantic import ValidationError
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Modality
 from pipeline.decoders import DecodersConfig, open_media
-from pipeline.errors import SampleError
-from pipeline.media import Modality
 from pipeline.storage import Blob
 from tests.stages.media_fixtures import write_clip
 

@@ -11,10 +11,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from pipeline.core.errors import SampleError
 from pipeline.decoders import DecodersConfig, OpenMedia, open_media
 from pipeline.decoders.camera_raw import camera_raw, orientation, preview
 from pipeline.decoders.image import ImageConfig
-from pipeline.errors import SampleError
 from pipeline.storage import Blob
 
 Entry = tuple[int, int, list[int]]

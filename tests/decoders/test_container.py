@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import FpsSampling
 from pipeline.decoders import DecodersConfig, container, open_media, video_decord, video_pyav
 from pipeline.decoders.container import Container, upright
 from pipeline.decoders.demuxer import decoding
-from pipeline.errors import SampleError
-from pipeline.media import FpsSampling
 from pipeline.storage import Blob
 from tests.decoders.reference import (
     frames_of,

@@ -10,8 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from pipeline.core.errors import SampleError
 from pipeline.decoders.image import FORMATS, REFUSED, ImageConfig, ImageMedia, _grey8, jpeg_pixels, plain_jpeg
-from pipeline.errors import SampleError
 from pipeline.storage import Blob
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from pipeline.core.errors import SampleError
 from pipeline.decoders import DecodersConfig, open_media
 from pipeline.decoders import joined as module
 from pipeline.decoders.joined import after_mp3, parts_of
-from pipeline.errors import SampleError
 from pipeline.storage import Blob
 from tests.decoders.reference import opened_for_writing, sound_of
 

@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import MODALITIES, Modality
 from pipeline.decoders import DecodersConfig, open_media
 from pipeline.decoders.text import TextConfig
-from pipeline.errors import SampleError
-from pipeline.media import MODALITIES, Modality
 from pipeline.storage import Blob
 from tests.decoders.reference import write_numbered
 

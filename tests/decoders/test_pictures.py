@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.core.errors import SampleError
 from pipeline.decoders.pictures import PictureLimits, Pictures
-from pipeline.errors import SampleError
 
 
 def test_pictures_are_written_in_place_and_repeated() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.core.media import FpsSampling, Span
 from pipeline.decoders import DecodersConfig, open_media, video_decord, video_pyav
-from pipeline.media import FpsSampling, Span
 from pipeline.storage import Blob
 from tests.decoders.reference import number_in, opened, write_numbered
 from tests.decoders.video_checks import BACKENDS

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import FpsSampling, UniformSampling
 from pipeline.decoders.sampling import instants, shown_at
-from pipeline.errors import SampleError
-from pipeline.media import FpsSampling, UniformSampling
 from tests.decoders.reference import shown
 
 

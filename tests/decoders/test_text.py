@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Span
 from pipeline.decoders import DecodersConfig, open_media
 from pipeline.decoders.text import TextConfig, TextMedia, decode, is_svg, strip_html
-from pipeline.errors import SampleError
-from pipeline.media import Span
 from pipeline.storage import Blob
 
 WORDS = "Grüße, 世界 — naïve\n"

@@ -8,10 +8,10 @@ import decord
 import numpy as np
 import pytest
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import FpsSampling, UniformSampling
 from pipeline.decoders import DecodersConfig, open_media, video_decord
 from pipeline.decoders.video_decord import DecordReader
-from pipeline.errors import SampleError
-from pipeline.media import FpsSampling, UniformSampling
 from pipeline.storage import Blob
 from tests.decoders.reference import number_in, rotated_by_matrix, write_numbered
 from tests.decoders.video_checks import (

@@ -9,11 +9,11 @@ import av
 import numpy as np
 import pytest
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import FpsSampling, Frames, Sampling, UniformSampling
 from pipeline.decoders import DecodersConfig, open_media, video_pyav
 from pipeline.decoders.container import Container
 from pipeline.decoders.video_pyav import PyavReader
-from pipeline.errors import SampleError
-from pipeline.media import FpsSampling, Frames, Sampling, UniformSampling
 from pipeline.storage import Blob
 from tests.decoders.reference import frames_of, rotated_by_matrix, write_numbered
 from tests.decoders.video_checks import (

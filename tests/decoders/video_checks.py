@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Sampling, Span, UniformSampling
 from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders.container import Container
 from pipeline.decoders.video_decord import DecordReader
 from pipeline.decoders.video_pyav import PyavReader
-from pipeline.errors import SampleError
-from pipeline.media import Sampling, Span, UniformSampling
 from pipeline.storage import Blob
 from tests.decoders.reference import damage, frames_of, number_in, shown, write_changing, write_numbered
 

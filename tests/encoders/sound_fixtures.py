@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Text, Waveform
 from pipeline.demo.checkpoints import audio, text
 from pipeline.encoders.base import Encoded
-from pipeline.errors import SampleError
-from pipeline.media import Text, Waveform
 from pipeline.tokenizers.audio_frame import AudioFrameConfig, AudioFrameTokenizer
 from pipeline.tokenizers.base import Prepared
 from pipeline.tokenizers.text import TextConfig, TextTokenizer

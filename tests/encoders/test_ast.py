@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.errors import ConfigError, SampleError
 from pipeline.encoders import _audio
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.base import Encoded
-from pipeline.errors import ConfigError, SampleError
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
 from tests.encoders.sound_fixtures import (
     assert_close,

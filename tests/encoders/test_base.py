@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import ConfigError
 from pipeline.encoders._compiled import compile_layers
 from pipeline.encoders._passes import passes, tight
 from pipeline.encoders.ast import AstConfig, AstEncoder
@@ -29,7 +30,6 @@ from pipeline.encoders.vit import VitConfig, VitEncoder
 from pipeline.encoders.vjepa2 import VJepa2Config, VJepa2Encoder
 from pipeline.encoders.wav2vec2 import Wav2Vec2Config, Wav2Vec2Encoder
 from pipeline.encoders.whisper import WhisperConfig, WhisperEncoder
-from pipeline.errors import ConfigError
 from pipeline.tokenizers.text import TextConfig
 from tests.encoders.sound_fixtures import assert_close, built, checkpoint, read, texts
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.errors import ConfigError
 from pipeline.demo.checkpoints.text import WRITERS
 from pipeline.encoders.bert import BertConfig, BertEncoder
-from pipeline.errors import ConfigError
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
 from pipeline.tokenizers.text import TextConfig
 from tests.encoders.sound_fixtures import assert_close, built, changed, checkpoint, copy, orders, read, texts

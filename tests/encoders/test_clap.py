@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.errors import ConfigError
 from pipeline.encoders.clap import ClapConfig, ClapEncoder
-from pipeline.errors import ConfigError
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
 from pipeline.tokenizers.text import TextConfig
 from tests.encoders.sound_fixtures import (

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import ConfigError
+from pipeline.core.media import Frames, Image, Text
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
-from pipeline.errors import ConfigError
-from pipeline.media import Frames, Image, Text
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from pipeline.tokenizers.text import TextConfig, TextTokenizer

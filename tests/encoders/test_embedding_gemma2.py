@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.media import Frames, Image, Modality
 from pipeline.demo.checkpoints.gemma import write_embedding_gemma2
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.embedding_gemma2 import EmbeddingGemma2Config, EmbeddingGemma2Encoder
-from pipeline.errors import ConfigError, SampleError
-from pipeline.media import Frames, Image, Modality
 from pipeline.tokenizers.base import Prepared
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer

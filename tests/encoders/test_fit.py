@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.errors import SampleError, out_of_memory
+from pipeline.core.media import Frames
 from pipeline.encoders._fit import Fit
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
-from pipeline.errors import SampleError, out_of_memory
-from pipeline.media import Frames
 from pipeline.tokenizers.base import Prepared
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from tests.encoders.sound_fixtures import assert_close, built, checkpoint, read
@@ -203,7 +203,7 @@ import numpy as np, psutil, torch
 from transformers import BertConfig as ModelConfig, BertModel
 from pipeline.checkpoint import Checkpoint
 from pipeline.encoders.bert import BertConfig, BertEncoder
-from pipeline.errors import SampleError
+from pipeline.core.errors import SampleError
 from pipeline.tokenizers.base import Prepared
 from pipeline.tokenizers.text import TextConfig
 

@@ -18,12 +18,12 @@ from torch import nn
 
 from pipeline.benchmark.bare import Loops
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import ConfigError
+from pipeline.core.media import Image
 from pipeline.encoders._int8 import Int8Linear, is_supported, quantise
 from pipeline.encoders.siglip import SiglipConfig, SiglipEncoder
 from pipeline.encoders.vit import VitConfig, VitEncoder
-from pipeline.errors import ConfigError
 from pipeline.features import bind
-from pipeline.media import Image
 from pipeline.tokenizers.base import Prepared
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from tests.benchmark.measured import caption
@@ -188,7 +188,7 @@ def test_instructions_that_onednn_may_not_use_count_as_absent(checkpoints: dict[
     """In a process of its own: oneDNN reads the variable once."""
     code = """
 import pickle, sys
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 encoder = pickle.loads(sys.stdin.buffer.read())
 try:
     encoder.setup()

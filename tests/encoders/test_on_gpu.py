@@ -14,6 +14,7 @@ import torch
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.media import Frames, Image, Text, Waveform
 from pipeline.demo.checkpoints import audio, text, vision
 from pipeline.demo.checkpoints._seeded import save
 from pipeline.encoders._device import download, upload, upload_stacked
@@ -29,7 +30,6 @@ from pipeline.encoders.vit import VitConfig, VitEncoder
 from pipeline.encoders.vjepa2 import VJepa2Config, VJepa2Encoder
 from pipeline.encoders.wav2vec2 import Wav2Vec2Config, Wav2Vec2Encoder
 from pipeline.encoders.whisper import WhisperConfig, WhisperEncoder
-from pipeline.media import Frames, Image, Text, Waveform
 from pipeline.tokenizers.audio_frame import AudioFrameConfig, AudioFrameTokenizer
 from pipeline.tokenizers.base import Prepared
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.media import Frames, Image, Media, Modality, Text, Waveform
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.raw import RawConfig, RawEncoder
-from pipeline.media import Frames, Image, Media, Modality, Text, Waveform
 from pipeline.tokenizers import build as build_tokenizer
 from pipeline.tokenizers._sampling import UniformConfig
 from pipeline.tokenizers.audio_frame import AudioFrameConfig

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.media import Frames, Image, Text
 from pipeline.encoders.siglip import SiglipConfig, SiglipEncoder
-from pipeline.errors import ConfigError, SampleError
-from pipeline.media import Frames, Image, Text
 from pipeline.tokenizers.base import Prepared
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import ConfigError
+from pipeline.core.media import Frames, Image
 from pipeline.encoders.vit import VitConfig, VitEncoder
-from pipeline.errors import ConfigError
-from pipeline.media import Frames, Image
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from pipeline.tokenizers.tubelet import TubeletConfig

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import ConfigError
+from pipeline.core.media import Frames, UniformSampling
 from pipeline.encoders.vjepa2 import VJepa2Config, VJepa2Encoder
-from pipeline.errors import ConfigError
-from pipeline.media import Frames, UniformSampling
 from pipeline.tokenizers._sampling import UniformConfig
 from pipeline.tokenizers.frame import FrameConfig
 from pipeline.tokenizers.tubelet import TubeletConfig, TubeletTokenizer

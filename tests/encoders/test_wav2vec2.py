@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.errors import ConfigError, SampleError
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.wav2vec2 import Wav2Vec2Config, Wav2Vec2Encoder
-from pipeline.errors import ConfigError, SampleError
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
 from pipeline.tokenizers.text import TextConfig
 from tests.encoders.sound_fixtures import (

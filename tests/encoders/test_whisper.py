@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.errors import ConfigError
 from pipeline.encoders.whisper import WhisperConfig, WhisperEncoder
-from pipeline.errors import ConfigError
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
 from tests.encoders.sound_fixtures import (
     assert_close,

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import SampleError
+from pipeline.core.media import Frames, Media
 from pipeline.demo.checkpoints.vision import WRITERS
 from pipeline.encoders.base import Encoded
-from pipeline.errors import SampleError
-from pipeline.media import Frames, Media
 from pipeline.tokenizers.base import Prepared
 
 IMAGES = (

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import decoders, sources
+from pipeline.core.errors import FAILURE_KINDS
 from pipeline.demo import corpus, models
-from pipeline.errors import FAILURE_KINDS
 from pipeline.features import bind
 from pipeline.isolation import Isolated, LimitsConfig, Template
 from pipeline.stages.decode import DecodeStage

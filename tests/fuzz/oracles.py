@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 
 SECRET = "canary-6f1d"
 """In each file outside: what an input gives back must not hold it."""

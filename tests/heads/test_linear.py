@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from pipeline.core.errors import ConfigError
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.errors import ConfigError
 from pipeline.heads import LinearConfig, build
 from pipeline.heads.linear import save
 

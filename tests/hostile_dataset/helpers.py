@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from pipeline import dataset, upkeep
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from tests.dataset_fixtures import RUNS, night, write
 
 Change = Callable[[dict[str, Any]], object]

@@ -65,7 +65,7 @@ def _poisoned(flag: Path, *datasets: str | Path) -> None:
 
 READS = """
 from pipeline import dataset, inspection, reading, snapshots, state, upkeep
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from rich.console import Console
 
 def tried(call):

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from pipeline import dataset, storage, upkeep
-from pipeline.errors import StorageError
+from pipeline.core.errors import StorageError
 from tests.dataset_fixtures import RUNS, ids, night
 
 RUN = RUNS[5]

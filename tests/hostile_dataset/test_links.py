@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import dataset, snapshots, state, upkeep
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from pipeline.state import Retry
 from tests.dataset_fixtures import RUNS, ids, night
 from tests.hostile_dataset.helpers import (

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import dataset, snapshots, state, upkeep
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from pipeline.lease import Lease
 from tests import bounded
 from tests.dataset_fixtures import RUNS, ids
@@ -123,7 +123,7 @@ def test_rows_are_those_of_the_file_before_room_is_made_for_them(out: Path, rows
     code = """
 import sys
 from pipeline import dataset, upkeep
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 for call in (
     lambda: dataset.open(sys.argv[1]).to_arrow(),
     lambda: list(dataset.open(sys.argv[1]).batches(["sample_id"])),

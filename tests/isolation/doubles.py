@@ -22,11 +22,11 @@ import pyarrow as pa
 
 import pipeline.stages.decode
 import pipeline.stages.probe
-from pipeline import tensors
+from pipeline.core import arrow
+from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.media import Image
 from pipeline.decoders import OpenMedia, open_media
-from pipeline.errors import ConfigError, SampleError
 from pipeline.isolation import Watch, Work, unwatched
-from pipeline.media import Image
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
 
@@ -276,7 +276,7 @@ class Greedy:
             elif what == "take":
                 np.ones(int(size[0]) << 20, np.uint8)
             elif what == "column":
-                tensors.empty(1 << 20, np.dtype(np.uint8))
+                arrow.empty(1 << 20, np.dtype(np.uint8))
             else:
                 time.sleep(0.05)
         return table

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import ProcessDied
+from pipeline.core.errors import ProcessDied
 from pipeline.isolation import Beside, Template
 from tests.isolation import doubles
 from tests.isolation.doubles import Plain

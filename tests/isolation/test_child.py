@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import TesseraError
+from pipeline.core.errors import TesseraError
 from pipeline.isolation import Isolated, LimitsConfig
 from pipeline.isolation.child import Child, Death, Mapped
 from pipeline.isolation.notes import Orders

@@ -16,14 +16,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.errors import TesseraError
+from pipeline.core.arrow import unpack
+from pipeline.core.errors import TesseraError
 from pipeline.isolation import Isolated, LimitsConfig
 from pipeline.isolation.child import Child
 from pipeline.isolation.notes import Memory
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from pipeline.stages.rows import put
-from pipeline.tensors import unpack
 from tests import faulty
 from tests.faulty import Fault
 from tests.isolation.doubles import FaultyDecode, FaultyProbe, Greedy, Plain

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.errors import ConfigError
 from pipeline.decoders import DecodersConfig
-from pipeline.errors import ConfigError
 from pipeline.features import bind
 from pipeline.isolation import LimitsConfig
 from tests.stages.media_fixtures import IMAGE, config

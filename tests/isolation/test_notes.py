@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.errors import SampleError
+from pipeline.core.errors import SampleError
 from pipeline.isolation.notes import NOTE_BYTES, WHOLE, Memory, Note, Orders, Watcher, Work, unwatched
 from pipeline.isolation.parcels import shared_file
 

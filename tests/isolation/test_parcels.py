@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import tensors
+from pipeline.core import arrow
+from pipeline.core.arrow import pack, unpack
 from pipeline.isolation import parcels
 from pipeline.isolation.parcels import Known, Pool, Segment
 from pipeline.stages.rows import FAILURE
-from pipeline.tensors import pack, unpack
 
 
 def _table(rows: int, width: int) -> pa.Table:
@@ -146,7 +146,7 @@ def test_a_segment_in_use_is_not_dropped_for_the_one_beside_it() -> None:
 def _filled(segment: Segment, width: int, rows: int = 8) -> pa.Table:
     """As a stage in the other process makes it: a column of arrays that lie in the segment, beside others."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tensors, "empty", segment.empty)
+        patch.setattr(arrow, "empty", segment.empty)
         return _table(rows, width)
 
 
@@ -171,7 +171,7 @@ def test_a_segment_that_grows_while_it_is_filled_mixes_nothing_up() -> None:
     random = np.random.default_rng(0)
     most = 300_000
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tensors, "empty", ours.empty)
+        patch.setattr(arrow, "empty", ours.empty)
         for _ in range(60):
             sizes = random.integers(70_000, 70_000 + most, (3, 2))
             arrays = {str(i): [random.integers(0, 255, n, np.uint8) for n in pair] for i, pair in enumerate(sizes)}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import ConfigError, TesseraError
+from pipeline.core.errors import ConfigError, TesseraError
 from pipeline.isolation import Isolated, LimitsConfig
 from pipeline.isolation.serve import portable
 from tests import faulty

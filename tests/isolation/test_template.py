@@ -16,7 +16,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import ConfigError, TesseraError
+from pipeline.core.errors import ConfigError, TesseraError
 from pipeline.isolation import Isolated, LimitsConfig, Template
 from pipeline.isolation.child import Child, Death, Mapped
 from pipeline.isolation.notes import Orders

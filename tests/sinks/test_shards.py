@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import OutputConfig
-from pipeline.schema import FAILURES, FIXED, METERS, feature_fields
+from pipeline.core.arrow import list_column, vector_list_column
+from pipeline.core.schema import FAILURES, FIXED, METERS, feature_fields
 from pipeline.sinks.shards import ShardWriter, Written, footer, parquet_options
 from pipeline.stages.rows import ROWS, Failure, failure_column, put
 from pipeline.state import RECORD
-from pipeline.tensors import list_column, vector_list_column
 
 FIELDS = feature_fields("f", ("embedding", "tokens"), 4, "float32", "float16", True)
 SCHEMA = footer(pa.schema([*FIXED, *FIELDS]), {"contract": 1, "features": {"f": {"model": "m"}}})

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.core.arrow import vector_list_column
 from pipeline.sinks.shards import parquet_options
-from pipeline.tensors import vector_list_column
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
-from pipeline.schema import LISTING
+from pipeline.core.errors import ConfigError
+from pipeline.core.schema import LISTING
 from pipeline.sources import _table_reader, _text_table
 from pipeline.sources import manifest as module
 from tests import bounded

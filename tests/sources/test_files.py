@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from pipeline import config as configs
 from pipeline import local_files, retrying, storage
-from pipeline.errors import ConfigError, NotAllowed, SampleError
-from pipeline.schema import LISTING, ROLES
+from pipeline.core.errors import ConfigError, NotAllowed, SampleError
+from pipeline.core.schema import LISTING, ROLES
 from pipeline.sources import files as module
 from pipeline.sources._patterns import MAGIC, Patterns, expand
 from pipeline.sources.files import Config, FilesSource

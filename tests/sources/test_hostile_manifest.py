@@ -21,7 +21,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.sources import _parquet_table, _text_table
 from pipeline.sources.manifest import Config, ManifestSource
 from tests import bounded, thrift
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(300)
 MB = 1 << 20
 READ = """
 import json, sys
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.sources.manifest import Config, ManifestSource
 
 rows = 0

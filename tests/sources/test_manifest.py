@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from pipeline.errors import ConfigError
-from pipeline.schema import LISTING
+from pipeline.core.errors import ConfigError
+from pipeline.core.schema import LISTING
 from pipeline.sources import _text_table
 from pipeline.sources import manifest as module
 from pipeline.sources.manifest import Config, ManifestSource
@@ -263,7 +263,7 @@ def test_a_manifest_of_which_every_row_is_elsewhere_ends_with_the_line_to_add(tm
 
 def test_a_name_cannot_chain_to_another_scheme(tmp_path: Path) -> None:
     from pipeline import storage
-    from pipeline.errors import SampleError
+    from pipeline.core.errors import SampleError
 
     path = write(tmp_path, "csv", [{"pic": "simplecache::memory://secret/x.jpg"}, {"pic": "y.jpg"}])
     fsspec.filesystem("memory").pipe_file("/secret/x.jpg", b"secret")

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import parquet
-from pipeline.errors import ConfigError
-from pipeline.schema import LISTING
+from pipeline.core.errors import ConfigError
+from pipeline.core.schema import LISTING
 from pipeline.sources import _parquet_table
 from pipeline.sources import manifest as module
 from pipeline.sources.manifest import Config, ManifestSource

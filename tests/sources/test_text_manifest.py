@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.sources import _text_table
 from pipeline.sources.manifest import Config
 from tests.sources.test_manifest import listed, source

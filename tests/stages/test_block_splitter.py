@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from pipeline.core.arrow import unpack
 from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
-from pipeline.tensors import unpack
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip, write_tone
 
 EDGE = 96

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.snapshots import File
 from pipeline.stages.carry import CarryStage, KeepStage, StoredTimes
 from pipeline.stages.rows import FAILURE

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from pipeline.core.arrow import unpack
 from pipeline.decoders import opening
 from pipeline.isolation import Isolated, LimitsConfig
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
-from pipeline.tensors import unpack
 from tests.encoders import sound_fixtures
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip, write_tone
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.core.arrow import unpack
+from pipeline.core.errors import TesseraError
 from pipeline.encoders._device import download
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.raw import RawEncoder
-from pipeline.errors import TesseraError
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage, unstorable
 from pipeline.stages.probe import ProbeStage
-from pipeline.tensors import unpack
 from pipeline.tokenizers.base import Prepared
 from tests.stages.media_fixtures import IMAGE, VIDEO, bound, config, text, write_clip
 

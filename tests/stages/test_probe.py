@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.core.media import MediaInfo, Span
 from pipeline.decoders import opening
 from pipeline.difference import EXTRA
-from pipeline.media import MediaInfo, Span
 from pipeline.stages.probe import ProbeStage
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip, write_tone
 

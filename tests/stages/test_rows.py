@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import FAILURE_KINDS, SampleError
-from pipeline.media import MODALITIES
-from pipeline.schema import METERS
+from pipeline.core.errors import FAILURE_KINDS, SampleError
+from pipeline.core.media import MODALITIES
+from pipeline.core.schema import METERS
 from pipeline.stages.rows import (
     FAILURE,
     ROWS,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError, SampleError
-from pipeline.media import Waveform, WaveformRequest
+from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.media import Waveform, WaveformRequest
 from pipeline.tokenizers.audio_frame import AudioFrameConfig, AudioFrameTokenizer
 from tests.encoders.sound_fixtures import checkpoint, copy
 

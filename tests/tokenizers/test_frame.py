@@ -10,9 +10,9 @@ import torch
 from pydantic import ValidationError
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.media import FpsSampling, Frames, UniformSampling
 from pipeline.demo.checkpoints.gemma import write_embedding_gemma2
-from pipeline.errors import ConfigError, SampleError
-from pipeline.media import FpsSampling, Frames, UniformSampling
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from tests.encoders.vision_fixtures import (
     make_checkpoints,  # noqa: F401

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import ConfigError, SampleError
-from pipeline.media import Image, ImageRequest
+from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.media import Image, ImageRequest
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from tests.encoders.vision_fixtures import (
     make_checkpoints,  # noqa: F401

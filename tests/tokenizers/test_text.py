@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError, SampleError
-from pipeline.media import Text, TextRequest
+from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.media import Text, TextRequest
 from pipeline.tokenizers.text import TextConfig, TextTokenizer
 from tests.encoders.sound_fixtures import changed, checkpoint, copy, texts
 

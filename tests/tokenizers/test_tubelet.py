@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import ConfigError, SampleError
-from pipeline.media import Frames, UniformSampling
+from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.media import Frames, UniformSampling
 from pipeline.tokenizers._sampling import UniformConfig
 from pipeline.tokenizers.tubelet import TubeletConfig, TubeletTokenizer
 from tests.encoders.vision_fixtures import (

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from pipeline.redaction import HIDDEN, has_secret, is_url_with_secret, without_secrets
+from pipeline.core.redaction import HIDDEN, has_secret, is_url_with_secret, without_secrets
 
 SECRET = "hunter2/Zm9v"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = """
 import resource, sys
-from pipeline.malloc import keep_pages
+from pipeline.core.allocator import keep_pages
 if sys.argv[1] == "keep":
     keep_pages()
 held = bytearray(b"x") * (24 << 20)  # glibc raises its own bound to what is freed once, but keeps a fixed one

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import private_folder
+from pipeline.core import private_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 HOLDER = """

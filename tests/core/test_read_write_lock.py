@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.turns import Turns
+from pipeline.core.read_write_lock import Turns
 
 
 def test_sharing_threads_meet() -> None:

@@ -23,8 +23,8 @@ from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
 
-from pipeline.escaping import escaped
-from pipeline.redaction import without_secrets
+from pipeline.core.escaping import escaped
+from pipeline.core.redaction import without_secrets
 
 _LONGEST = 10_000
 """Characters of one text: a sample's id may have millions."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.tensors import adjacent, joined, list_column, pack, unpack, vector_list_column
+from pipeline.core.arrow import adjacent, joined, list_column, pack, unpack, vector_list_column
 
 _shapes = st.lists(st.one_of(st.none(), st.lists(st.integers(0, 4), min_size=1, max_size=4)), max_size=6)
 

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from pipeline.escaping import escaped, one_line
+from pipeline.core.escaping import escaped, one_line
 
 
 @pytest.mark.parametrize(

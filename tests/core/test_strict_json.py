@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import strict_json
-from pipeline.errors import ConfigError
-from pipeline.strict_json import Value
+from pipeline.core import strict_json
+from pipeline.core.errors import ConfigError
+from pipeline.core.strict_json import Value
 
 
 def refused(call: Any, *words: str) -> None:

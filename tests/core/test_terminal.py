@@ -21,7 +21,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.terminal import Console, count, escaped_streams, json_text, print_table, print_wrapped, say, shown
+from pipeline.core.terminal import Console, count, escaped_streams, json_text, print_table, print_wrapped, say, shown
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = "[red]\x1b]0;t\x07\x9b1m\u202e\u200b\u2028\x7f\r:smile:"
@@ -178,7 +178,7 @@ def test_json_is_strict_and_of_visible_characters() -> None:
 
 STDOUT = """
 import os, subprocess, sys
-from pipeline.terminal import stdout_to_stderr
+from pipeline.core.terminal import stdout_to_stderr
 print("before")
 try:
     with stdout_to_stderr():

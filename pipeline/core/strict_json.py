@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from pipeline.errors import ConfigError, one_line
+from pipeline.core.errors import ConfigError, one_line
 
 MAX_DEPTH = 64
 """Of values that are kept as they are."""

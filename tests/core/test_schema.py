@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.media import MODALITIES
-from pipeline.schema import CONTRACT, FAILURES, FIXED, LISTING, METERS, ROLES, column, feature_fields
+from pipeline.core.media import MODALITIES
+from pipeline.core.schema import CONTRACT, FAILURES, FIXED, LISTING, METERS, ROLES, column, feature_fields
 from tests import duck
 
 ALL = ("embedding", "tokens", "prefix_tokens", "token_ids")

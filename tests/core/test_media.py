@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.media import (
+from pipeline.core.media import (
     MODALITIES,
     FpsSampling,
     Frames,

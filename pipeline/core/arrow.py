@@ -2,7 +2,7 @@
 
 Between stages a tensor column is ``struct<data: large_list<T>, shape: list<int32>>``: any shape a
 row, seen and split by Arrow like any other column. Stored columns have the types of
-`pipeline.schema`.
+`pipeline.core.schema`.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, get_args
 
-from pipeline import escaping
-from pipeline.redaction import without_secrets
+from pipeline.core import escaping
+from pipeline.core.redaction import without_secrets
 
 FailureKind = Literal[
     "corrupt",  # the bytes are not what their format promises
