@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from pipeline import encoders, heads, tokenizers
 from pipeline import identity as identities
-from pipeline.checkpoint import Checkpoint, file_sha256, resolve
+from pipeline.checkpoint.checkpoint import Checkpoint, file_sha256, resolve
 from pipeline.config import FeatureConfig, PipelineConfig, digest
 from pipeline.core.errors import ConfigError, StorageError, describe
 from pipeline.core.media import Modality

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.media import Modality
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.base import Encoder

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.checkpoint import Checkpoint
-from pipeline.checkpoint_files import bounded_memory
+from pipeline.checkpoint.checkpoint import Checkpoint
+from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.encoders.base import Encoded
 from pipeline.tokenizers.audio_frame import AudioFrameConfig, check_rate

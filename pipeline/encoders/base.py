@@ -18,8 +18,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 from pydantic import Field
 
-from pipeline.checkpoint import Checkpoint, CheckpointConfig
-from pipeline.checkpoint_files import bounded_memory
+from pipeline.checkpoint.checkpoint import Checkpoint, CheckpointConfig
+from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, StorageError, describe, out_of_memory
 from pipeline.core.media import Modality
 from pipeline.core.read_write_lock import Turns

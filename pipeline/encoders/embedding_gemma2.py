@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from pipeline.checkpoint_files import bounded_memory
+from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.core.media import Modality
 from pipeline.encoders import _audio, _text

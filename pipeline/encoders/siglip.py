@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.checkpoint_files import bounded_memory
+from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.encoders._device import upload
 from pipeline.encoders._pixels import PictureConfig, Seen, Size, grid_of

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.tokenizers.audio_frame import AudioFrameConfig, AudioFrameTokenizer
 from pipeline.tokenizers.base import Tokenizer
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.checkpoint import Checkpoint
-from pipeline.checkpoint_files import bounded_memory
+from pipeline.checkpoint.checkpoint import Checkpoint
+from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.tokenizers.base import missing
 

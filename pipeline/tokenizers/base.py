@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.media import Media, Modality, Request
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Frames, FramesRequest, Media, Modality
 from pipeline.tokenizers._processor import (

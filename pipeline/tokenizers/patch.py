@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.media import Image, ImageRequest, Media, Modality
 from pipeline.tokenizers._processor import (
     PixelProcessor,

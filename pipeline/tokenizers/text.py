@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.checkpoint import Checkpoint, resolve, without_weights
-from pipeline.checkpoint_files import bounded_memory
+from pipeline.checkpoint.checkpoint import Checkpoint, resolve, without_weights
+from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.core.media import Media, Modality, Text, TextRequest
 from pipeline.tokenizers._cut import Cutter

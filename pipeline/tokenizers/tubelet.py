@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Frames, FramesRequest, Media, Modality
 from pipeline.tokenizers._processor import (

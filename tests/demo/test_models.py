@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import resolve
+from pipeline.checkpoint.checkpoint import resolve
 from pipeline.demo.models import CHECKPOINTS, build
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Text, Waveform
 from pipeline.demo.checkpoints import audio, text

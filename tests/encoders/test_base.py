@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
 from pipeline.encoders._compiled import compile_layers
 from pipeline.encoders._passes import passes, tight

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Frames, Image, Modality
 from pipeline.demo.checkpoints.gemma import write_embedding_gemma2

@@ -140,7 +140,7 @@ def test_a_budget_of_tokens_shrinks_with_the_rows() -> None:
 
 
 def test_a_video_that_does_not_fit_at_once_is_encoded_frame_by_frame(models: Path) -> None:
-    from pipeline.checkpoint import Checkpoint
+    from pipeline.checkpoint.checkpoint import Checkpoint
 
     where = Checkpoint(str(models / "clip"), "clip", None, "features.x.encoder.checkpoint")
     tokenizer = FrameTokenizer(FrameConfig(kind="frame"), where)
@@ -201,7 +201,7 @@ _HOST = """
 import resource, sys
 import numpy as np, psutil, torch
 from transformers import BertConfig as ModelConfig, BertModel
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.core.errors import SampleError
 from pipeline.tokenizers.base import Prepared

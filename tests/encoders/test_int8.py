@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from pipeline.benchmark.bare import Loops
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
 from pipeline.core.media import Image
 from pipeline.encoders._int8 import Int8Linear, is_supported, quantise

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.media import Frames, Image, Text, Waveform
 from pipeline.demo.checkpoints import audio, text, vision
 from pipeline.demo.checkpoints._seeded import save

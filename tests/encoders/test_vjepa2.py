@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
 from pipeline.core.media import Frames, UniformSampling
 from pipeline.encoders.vjepa2 import VJepa2Config, VJepa2Encoder

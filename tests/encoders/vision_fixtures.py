@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Frames, Media
 from pipeline.demo.checkpoints.vision import WRITERS

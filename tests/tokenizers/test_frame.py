@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import FpsSampling, Frames, UniformSampling
 from pipeline.demo.checkpoints.gemma import write_embedding_gemma2

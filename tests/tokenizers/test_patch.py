@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Image, ImageRequest
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer

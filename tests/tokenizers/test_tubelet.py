@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Frames, UniformSampling
 from pipeline.tokenizers._sampling import UniformConfig

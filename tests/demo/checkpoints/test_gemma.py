@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.checkpoint import resolve
+from pipeline.checkpoint.checkpoint import resolve
 from pipeline.demo.checkpoints.gemma import WRITERS
 
 

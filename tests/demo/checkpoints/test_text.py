@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import resolve
+from pipeline.checkpoint.checkpoint import resolve
 from pipeline.demo.checkpoints.text import WRITERS
 
 

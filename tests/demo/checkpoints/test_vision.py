@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import resolve
+from pipeline.checkpoint.checkpoint import resolve
 from pipeline.demo.checkpoints.vision import WRITERS
 
 MODELS = {

@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import checkpoint_files
-from pipeline.checkpoint_files import bounded_memory
+from pipeline.checkpoint import files as checkpoint_files
+from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, describe
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import Checkpoint, file_sha256, resolve
+from pipeline.checkpoint.checkpoint import Checkpoint, file_sha256, resolve
 from pipeline.core.errors import ConfigError
 
 WHERE = "features.caption.encoder.checkpoint"
@@ -74,7 +74,7 @@ def test_a_folder_has_no_revision(folder: Path) -> None:
 
 def test_a_hub_out_of_reach() -> None:
     """In a process of its own: the hub's client reads its settings when it is imported."""
-    code = f"from pipeline.checkpoint import resolve; resolve('no-one/nothing', '{COMMIT}', '{WHERE}')"
+    code = f"from pipeline.checkpoint.checkpoint import resolve; resolve('no-one/nothing', '{COMMIT}', '{WHERE}')"
     done = subprocess.run(
         [
             sys.executable,

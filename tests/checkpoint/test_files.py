@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from pipeline.checkpoint import Checkpoint, resolve
-from pipeline.checkpoint_files import bounded_memory, check, check_attention, check_numbers, read_json
+from pipeline.checkpoint.checkpoint import Checkpoint, resolve
+from pipeline.checkpoint.files import bounded_memory, check, check_attention, check_numbers, read_json
 from pipeline.core.errors import ConfigError
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
 from pipeline.tokenizers.patch import PatchConfig
@@ -154,7 +154,7 @@ def test_a_config_of_millions_of_values(folder: Path) -> None:
     assert "config.json has 3000052 values; at most 2500000" in refused(folder)
     values = "[" * 50 + "1," * 2_000_000 + "1" + "]" * 50
     (folder / "config.json").write_text('{"model_type": "clip", "x": ' + values + "}")
-    code = "import sys\nfrom pipeline.checkpoint_files import check\ncheck(sys.argv[1], 'x')"
+    code = "import sys\nfrom pipeline.checkpoint.files import check\ncheck(sys.argv[1], 'x')"
     assert bounded.run(code, folder, timeout=60).peak_mb < 250
 
 
@@ -365,7 +365,7 @@ def hook(event, arguments):
                    "pickle.find_class", "os.remove", "os.rename", "os.mkdir"):
         calls.append((event, str(arguments)[:200]))
 calls = []
-from pipeline.checkpoint import resolve
+from pipeline.checkpoint.checkpoint import resolve
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
 from pipeline.tokenizers.patch import PatchConfig
 from pipeline.tokenizers.text import TextConfig, TextTokenizer
