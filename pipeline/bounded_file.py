@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.core.errors import ConfigError
-from pipeline.local_files import is_hole
 from pipeline.parquet_levels import Leaf, leaves, padding
 from pipeline.parquet_pages import DATA, DATA_V2, DICTIONARY, PADDING, Page, chunk_place, pages, shared_bytes
-from pipeline.remote_file import RemoteFile
-from pipeline.seekable import Seekable
+from pipeline.storage.local_files import is_hole
+from pipeline.storage.remote_file import RemoteFile
+from pipeline.storage.seekable import Seekable
 
 VARIABLE = "TESSERA_MAX_ROW_GROUP_BYTES"
 """Environment variable: another `MAX_BYTES`, for datasets that are trusted."""

@@ -27,7 +27,7 @@ from pipeline.core.schema import column, feature_fields
 from pipeline.encoders.base import Encoder, EncoderSpec
 from pipeline.heads.base import Head
 from pipeline.identity import without_defaults
-from pipeline.retrying import may_pass
+from pipeline.storage.retry import may_pass
 from pipeline.tokenizers.base import Tokenizer
 from pipeline.tokenizers.text import TextConfig
 

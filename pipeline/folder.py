@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import local_files, storage
+from pipeline import storage
 from pipeline.core.errors import SampleError, StorageError
+from pipeline.storage import local_files
 
 
 class NotAFolder(StorageError):

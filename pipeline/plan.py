@@ -21,7 +21,7 @@ from pipeline.core.media import Modality, at_least_a_tick
 from pipeline.core.schema import ROLES
 from pipeline.difference import Difference, Twice, compare
 from pipeline.features import Feature
-from pipeline.roots import AllowedRoots
+from pipeline.storage.roots import AllowedRoots
 
 _SMALL, _UNIT = 50_000, 256
 """A partition of more samples than the first is cut into units of the second: units cost the driver memory."""

@@ -21,9 +21,9 @@ from pipeline import parquet, snapshots, storage
 from pipeline.bounded_file import BoundedFile
 from pipeline.core.errors import ConfigError, TesseraError, describe
 from pipeline.folder import DatasetFolder
-from pipeline.local_files import RefusedFile
-from pipeline.remote_file import RemoteFile
 from pipeline.snapshots import File
+from pipeline.storage.local_files import RefusedFile
+from pipeline.storage.remote_file import RemoteFile
 
 BATCH_ROWS = 256
 """Rows that are read at once, unless told."""

@@ -130,7 +130,7 @@ class Snapshot:
     forgotten: tuple[str, ...] = ()
     """sha256 of the ids of samples that must not come back."""
     allowed_roots: tuple[str, ...] = ()
-    """Where the files of samples had to lie (`pipeline.roots.AllowedRoots.plain`). Where it changes, those that were
+    """Where the files of samples had to lie (`pipeline.storage.roots.AllowedRoots.plain`). Where it changes, those that were
     elsewhere are tried again."""
     contract: int = CONTRACT
 

@@ -22,8 +22,8 @@ from pipeline.core import strict_json
 from pipeline.core.errors import TRANSIENT_KINDS, StorageError, TesseraError, describe
 from pipeline.difference import CARRY, CARRY_NOT, EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL
 from pipeline.folder import DatasetFolder
-from pipeline.remote_file import RemoteFile
 from pipeline.snapshots import FOLDERS, File, Snapshot
+from pipeline.storage.remote_file import RemoteFile
 
 RECORD = b"tessera_task"
 """Key of a task record's metadata: JSON, what the task wrote."""

@@ -26,9 +26,9 @@ from pipeline.core.errors import StorageError, TesseraError
 from pipeline.difference import EMPTY, FAILURE, ROW
 from pipeline.folder import DatasetFolder
 from pipeline.lease import TTL_S, Lease
-from pipeline.local_files import RefusedFile
 from pipeline.snapshots import FOLDERS_ON_DISK, RUN_ID, File, Kind, Snapshot, current_path
 from pipeline.state import Killed
+from pipeline.storage.local_files import RefusedFile
 
 _OPEN = "_running"
 _OPEN_BYTES = 1 << 16

@@ -22,10 +22,10 @@ from pipeline.core import strict_json
 from pipeline.core.errors import ConfigError, SampleError, TesseraError
 from pipeline.difference import EMPTY, FAILURE, ROW, sample_hash
 from pipeline.folder import DatasetFolder, check_version
-from pipeline.local_files import RefusedFile
 from pipeline.reading import Reading, check_columns, live_rows, open_shard
 from pipeline.sinks.shards import RowFiles
 from pipeline.snapshots import FOLDERS_ON_DISK, RUN_ID, SUPERSEDED, File, Snapshot, current_path
+from pipeline.storage.local_files import RefusedFile
 from pipeline.transaction import RUN_FILE, Transaction
 
 _SMALL = 0.25

@@ -205,10 +205,10 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits between attempts of a few milliseconds."""
-    from pipeline import retrying
+    from pipeline.storage import retry
 
-    monkeypatch.setattr(retrying, "BASE_S", 0.001)
-    monkeypatch.setattr(retrying, "MAX_S", 0.005)
+    monkeypatch.setattr(retry, "BASE_S", 0.001)
+    monkeypatch.setattr(retry, "MAX_S", 0.005)
 
 
 @pytest.fixture

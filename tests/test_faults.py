@@ -51,10 +51,10 @@ for plan in plans:
 
 def in_worker() -> None:
     """Ray's setup hook: the scheme, and short waits."""
-    from pipeline import retrying
+    from pipeline.storage import retry
 
     faulty.register()
-    retrying.BASE_S, retrying.MAX_S = 0.01, 0.02
+    retry.BASE_S, retry.MAX_S = 0.01, 0.02
 
 
 def _runs(corpus: Path, out: Path, plans: list[dict[str, dict[str, list[dict[str, Any]]]]]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.errors import StorageError
 from pipeline.folder import DatasetFolder, check_version
-from pipeline.local_files import RefusedFile
+from pipeline.storage.local_files import RefusedFile
 
 ROOT = Path(__file__).resolve().parent.parent
 OF_A_DATASET = ("snapshots", "lease", "transaction", "state", "upkeep", "reading", "dataset", "sinks/shards", "run")

@@ -24,7 +24,7 @@ from pipeline.core.media import Modality, Text, UniformSampling, Waveform
 from pipeline.decoders import DecodersConfig, OpenMedia, open_media
 from pipeline.decoders.container import upright
 from pipeline.features import bind
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 from pipeline.tokenizers.base import Prepared
 from tests import regimes
 

@@ -14,8 +14,8 @@ from pipeline import plan, sources
 from pipeline.config import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import LISTING, ROLES
-from pipeline.roots import AllowedRoots
 from pipeline.sources.manifest import Columns, Config
+from pipeline.storage.roots import AllowedRoots
 
 _SEED = 0
 

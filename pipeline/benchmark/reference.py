@@ -19,7 +19,7 @@ from pipeline.decoders.demuxer import open_av
 from pipeline.decoders.image import FORMATS
 from pipeline.features import Feature
 from pipeline.stages.probe import ProbeStage
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 
 BATCH = 32
 CLIPS = 8

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.core.errors import ConfigError, describe, one_line
-from pipeline.local_files import is_hole
+from pipeline.storage.local_files import is_hole
 
 ATTENTION = ("eager", "sdpa")
 """Implementations that PyTorch and `transformers` hold. ``flash_attention_2`` is fetched from a hub where it is not

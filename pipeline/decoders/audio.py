@@ -21,7 +21,7 @@ from pipeline.core.media import Span, Waveform
 from pipeline.decoders.container import Container, Damage
 from pipeline.decoders.demuxer import decoding
 from pipeline.decoders.resampling import resampled
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 
 _PREROLL_S = 1.0
 _VORBIS_S = 0.03  # FFmpeg gives the times of its blocks, which are short and long, up to 20 ms off

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.core.errors import SampleError, describe
 from pipeline.core.media import Modality, Span
 from pipeline.decoders.demuxer import check_format, decoding, open_av
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 
 if TYPE_CHECKING:
     import av

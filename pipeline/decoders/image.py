@@ -19,7 +19,7 @@ from pipeline.decoders import camera_raw
 from pipeline.decoders.container import upright
 from pipeline.decoders.demuxer import open_av
 from pipeline.decoders.sniff import HEAD_BYTES, is_heif, sniff
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 
 if TYPE_CHECKING:
     import PIL.Image

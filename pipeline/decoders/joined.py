@@ -19,8 +19,8 @@ import numpy as np
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Span
 from pipeline.decoders.audio import Samples
-from pipeline.ranged import reading
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
+from pipeline.storage.ranges import reading
 
 _CHUNK = 1 << 20
 _OGG_FIRST = b"OggS\x00\x02"

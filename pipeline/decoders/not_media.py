@@ -6,7 +6,7 @@ import re
 from typing import Literal
 
 from pipeline.decoders.sniff import is_words
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 
 _PDF = b"%PDF-"
 _BLANKS = b"\xef\xbb\xbf\0\t\n\r "

@@ -21,8 +21,8 @@ from pipeline.decoders.joined import JoinedSamples, after_mp3, parts_of
 from pipeline.decoders.not_media import not_media
 from pipeline.decoders.sniff import HEAD_BYTES, Shape, sniff
 from pipeline.decoders.text import TextConfig, TextMedia
-from pipeline.ranged import reading
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
+from pipeline.storage.ranges import reading
 
 _TAIL_S = 1.0
 _PACKET_S = 0.2

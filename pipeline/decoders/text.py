@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.core.errors import NotAllowed, SampleError, describe, one_line
 from pipeline.core.media import MediaInfo, Span, Text
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 
 
 class TextConfig(BaseModel):

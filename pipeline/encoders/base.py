@@ -27,7 +27,7 @@ from pipeline.encoders._device import upload_stacked
 from pipeline.encoders._fit import Fit
 from pipeline.encoders._passes import first_pass, tight
 from pipeline.encoders._weights import quiet
-from pipeline.retrying import may_pass
+from pipeline.storage.retry import may_pass
 from pipeline.tokenizers.base import Prepared
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.core.errors import ConfigError, describe
 from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.heads.base import unit
-from pipeline.local_files import is_hole
+from pipeline.storage.local_files import is_hole
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 

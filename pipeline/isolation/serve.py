@@ -15,12 +15,12 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-from pipeline import retrying
 from pipeline.core import allocator, arrow
 from pipeline.core.errors import TesseraError, describe
 from pipeline.isolation.notes import Note, Orders, Watch, Watcher
 from pipeline.isolation.parcels import Known, Segment
 from pipeline.isolation.process_tree import lead_session
+from pipeline.storage import retry
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 MESSAGE_BYTES = 64
@@ -61,7 +61,7 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
                     fsspec.register_implementation(scheme, name, clobber=True)
                 note = Note(note_fd)
                 watcher = stage.watch = Watcher(note, memory_bytes)
-                retrying.on_wait = note.wait
+                retry.on_wait = note.wait
                 stage.setup()
                 gc.collect()
                 gc.freeze()  # what is here stays: a collection looks at what a row leaves, and copies no page of a fork

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline.bounded_file import string_bytes
 from pipeline.parquet_pages import DICTIONARY, PADDING, chunk_place, pages, shared_bytes
-from pipeline.seekable import Seekable
+from pipeline.storage.seekable import Seekable
 
 MAX_CHUNK_BYTES = 2 << 30
 """Of a column in a row group, as it lies in the file: pyarrow reads it whole."""

@@ -13,8 +13,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import storage
 from pipeline.core.errors import SampleError
-from pipeline.ranged import reading
-from pipeline.retrying import may_pass, retried
+from pipeline.storage.ranges import reading
+from pipeline.storage.retry import may_pass, retried
 
 SCHEMES = ("file", "s3", "gs", "abfs", "memory")
 """Of URIs, unless the config allows others; plain paths are ``file``. Some that fsspec knows would run or fetch more

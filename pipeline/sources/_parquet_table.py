@@ -18,8 +18,6 @@ from pipeline import parquet, storage
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.core.escaping import escaped
 from pipeline.core.redaction import without_secrets
-from pipeline.retrying import retried
-from pipeline.roots import AllowedRoots
 from pipeline.sources._checked import CheckedFile
 from pipeline.sources._identity import id_of
 from pipeline.sources._table_reader import (
@@ -35,6 +33,8 @@ from pipeline.sources._table_reader import (
     too_large,
     width,
 )
+from pipeline.storage.retry import retried
+from pipeline.storage.roots import AllowedRoots
 
 _EXTENSIONS = (".parquet", ".pq")
 """Of the files of a folder, in any case."""

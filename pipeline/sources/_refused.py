@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from pipeline.core.errors import ConfigError
-from pipeline.roots import AllowedRoots
+from pipeline.storage.roots import AllowedRoots
 
 
 class RefusedTally:

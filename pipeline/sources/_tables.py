@@ -12,9 +12,9 @@ from fsspec.utils import infer_compression
 
 from pipeline import storage
 from pipeline.core.errors import ConfigError, describe
-from pipeline.retrying import retried
 from pipeline.sources import _parquet_table, _text_table
 from pipeline.sources._table_reader import TOTAL_BYTES, Limits, TableReader, too_large
+from pipeline.storage.retry import retried
 
 _EXTENSIONS = {
     ".parquet": "parquet",

@@ -8,7 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from pipeline.core.errors import ConfigError
-from pipeline.roots import AllowedRoots
+from pipeline.storage.roots import AllowedRoots
 
 
 class Source(Protocol):

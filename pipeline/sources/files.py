@@ -16,8 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline import storage
 from pipeline.core.errors import ConfigError, NotAllowed, describe
 from pipeline.core.schema import LISTING
-from pipeline.retrying import retried
-from pipeline.roots import AllowedRoots
 from pipeline.sources._identity import (
     LISTING_ROWS,
     SCHEMES,
@@ -31,6 +29,8 @@ from pipeline.sources._identity import (
 )
 from pipeline.sources._patterns import MAGIC, Patterns
 from pipeline.sources._refused import RefusedTally, check_roots
+from pipeline.storage.retry import retried
+from pipeline.storage.roots import AllowedRoots
 
 SIDECARS = ("**/.*", "**/.*/**", "**/manifest.*", "**/README*", "**/LICENSE*", "**/*_ATTRIBUTION*")
 

@@ -19,9 +19,9 @@ from pipeline.core.media import MODALITIES, FramesRequest, Media, Request, Text,
 from pipeline.decoders import OpenMedia, open_media
 from pipeline.features import Feature
 from pipeline.isolation import Watch, Work, unwatched
-from pipeline.roots import AllowedRoots
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
+from pipeline.storage.roots import AllowedRoots
 from pipeline.tokenizers.base import Prepared, Tokenizer
 
 TIMES = "times"

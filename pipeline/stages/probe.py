@@ -21,7 +21,7 @@ from pipeline.features import Feature
 from pipeline.isolation import Watch, Work, unwatched
 from pipeline.stages.carry import StoredTimes
 from pipeline.stages.rows import FAILURE, ROWS, Failure, failure, failure_column
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 
 _WHOLE = {"start_s": None, "end_s": None, "text_from": None, "text_to": None}
 _MAX_COPIED_BYTES = 128 << 20

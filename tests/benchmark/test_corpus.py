@@ -14,8 +14,8 @@ from pipeline import sources
 from pipeline.benchmark import corpus
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import LISTING, ROLES
-from pipeline.roots import AllowedRoots
 from pipeline.sources.manifest import Config
+from pipeline.storage.roots import AllowedRoots
 from tests.stages.media_fixtures import AUDIO, IMAGE, config, text
 
 

@@ -16,7 +16,7 @@ from pipeline.features import Feature, bind
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 from tests.benchmark.measured import caption, picture, sound
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip, write_tone
 

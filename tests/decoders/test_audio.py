@@ -15,7 +15,7 @@ from torchaudio.functional import resample
 from pipeline.core.errors import SampleError
 from pipeline.decoders.audio import ContainerSamples, Samples, SoundfileSamples, waveform
 from pipeline.decoders.container import Container
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 from tests.decoders.reference import opened_for_writing, sound_of
 
 RATES = [8000, 16000, 22050, 48000]

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Modality
 from pipeline.decoders import DecodersConfig, open_media
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 from tests.stages.media_fixtures import write_clip
 
 

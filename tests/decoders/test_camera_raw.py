@@ -15,7 +15,7 @@ from pipeline.core.errors import SampleError
 from pipeline.decoders import DecodersConfig, OpenMedia, open_media
 from pipeline.decoders.camera_raw import camera_raw, orientation, preview
 from pipeline.decoders.image import ImageConfig
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 
 Entry = tuple[int, int, list[int]]
 """Tag, type (1: byte, 3: short, 4: long), values."""

@@ -15,7 +15,7 @@ from pipeline.core.media import FpsSampling
 from pipeline.decoders import DecodersConfig, container, open_media, video_decord, video_pyav
 from pipeline.decoders.container import Container, upright
 from pipeline.decoders.demuxer import decoding
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 from tests.decoders.reference import (
     frames_of,
     number_in,

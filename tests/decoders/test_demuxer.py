@@ -14,7 +14,7 @@ from pipeline.core.errors import SampleError
 from pipeline.decoders import demuxer
 from pipeline.decoders.container import Container
 from pipeline.decoders.demuxer import check_format, decoding, open_av
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 from tests.decoders.reference import opened, write_numbered
 from tests.decoders.test_not_media import _jpegs
 

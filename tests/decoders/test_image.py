@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.core.errors import SampleError
 from pipeline.decoders.image import FORMATS, REFUSED, ImageConfig, ImageMedia, _grey8, jpeg_pixels, plain_jpeg
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -14,7 +14,7 @@ from pipeline.core.errors import SampleError
 from pipeline.decoders import DecodersConfig, open_media
 from pipeline.decoders import joined as module
 from pipeline.decoders.joined import after_mp3, parts_of
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 from tests.decoders.reference import opened_for_writing, sound_of
 
 OPUS = {"format": "OGG", "subtype": "OPUS"}

@@ -25,7 +25,7 @@ from pipeline.core.errors import SampleError
 from pipeline.core.media import MODALITIES, Modality
 from pipeline.decoders import DecodersConfig, open_media
 from pipeline.decoders.text import TextConfig
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 from tests.decoders.reference import write_numbered
 
 HINTS: tuple[Modality | None, ...] = (None, *MODALITIES)

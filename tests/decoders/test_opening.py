@@ -16,7 +16,8 @@ import soundfile
 from pipeline.core.errors import FAILURE_KINDS, SampleError
 from pipeline.core.media import FpsSampling, Modality, Span, UniformSampling
 from pipeline.decoders import DecodersConfig, OpenMedia, open_media, video_decord, video_pyav
-from pipeline.storage import Blob, local_uri
+from pipeline.storage.blob import Blob
+from pipeline.storage.urls import local_uri
 from tests.decoders.reference import frames_of, number_in, sound_of, write_numbered
 from tests.decoders.video_checks import BACKENDS, NEEDS_DECORD
 

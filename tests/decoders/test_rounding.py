@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.core.media import FpsSampling, Span
 from pipeline.decoders import DecodersConfig, open_media, video_decord, video_pyav
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 from tests.decoders.reference import number_in, opened, write_numbered
 from tests.decoders.video_checks import BACKENDS
 

@@ -16,7 +16,7 @@ from pipeline.core.errors import SampleError
 from pipeline.core.media import Span
 from pipeline.decoders import DecodersConfig, open_media
 from pipeline.decoders.text import TextConfig, TextMedia, decode, is_svg, strip_html
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 
 WORDS = "Grüße, 世界 — naïve\n"
 LONG = "Der Fluß führt über die Brücke. Größe zählt für Mädchen und Jungen. " * 20

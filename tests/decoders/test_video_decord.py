@@ -12,7 +12,7 @@ from pipeline.core.errors import SampleError
 from pipeline.core.media import FpsSampling, UniformSampling
 from pipeline.decoders import DecodersConfig, open_media, video_decord
 from pipeline.decoders.video_decord import DecordReader
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 from tests.decoders.reference import number_in, rotated_by_matrix, write_numbered
 from tests.decoders.video_checks import (
     NEEDS_DECORD,

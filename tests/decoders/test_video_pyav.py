@@ -14,7 +14,7 @@ from pipeline.core.media import FpsSampling, Frames, Sampling, UniformSampling
 from pipeline.decoders import DecodersConfig, open_media, video_pyav
 from pipeline.decoders.container import Container
 from pipeline.decoders.video_pyav import PyavReader
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 from tests.decoders.reference import frames_of, rotated_by_matrix, write_numbered
 from tests.decoders.video_checks import (
     check_changing_size,

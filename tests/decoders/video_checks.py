@@ -15,7 +15,7 @@ from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders.container import Container
 from pipeline.decoders.video_decord import DecordReader
 from pipeline.decoders.video_pyav import PyavReader
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
 from tests.decoders.reference import damage, frames_of, number_in, shown, write_changing, write_numbered
 
 NEEDS_DECORD = pytest.mark.skipif(find_spec("decord") is None, reason="decord has wheels for x86-64 only")

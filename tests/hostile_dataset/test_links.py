@@ -22,7 +22,7 @@ from tests.hostile_dataset.helpers import (
     told,
     tree,
 )
-from tests.test_local_files import deep
+from tests.storage.test_local_files import deep
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -18,12 +18,13 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import config as configs
-from pipeline import local_files, retrying, storage
+from pipeline import storage
 from pipeline.core.errors import ConfigError, NotAllowed, SampleError
 from pipeline.core.schema import LISTING, ROLES
 from pipeline.sources import files as module
 from pipeline.sources._patterns import MAGIC, Patterns, expand
 from pipeline.sources.files import Config, FilesSource
+from pipeline.storage import local_files, retry
 from tests import faulty
 
 
@@ -73,7 +74,7 @@ def test_a_file_that_cannot_be_looked_at_is_not_one_that_is_gone(
 
 def test_a_digest_that_cannot_be_had_is_not_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, "a.txt")
-    monkeypatch.setattr(retrying, "BASE_S", 0.01)
+    monkeypatch.setattr(retry, "BASE_S", 0.01)
     faulty.register()
     faulty.plan(tmp_path, {"a.txt": faulty.Fault("read", "reset")})
     with pytest.raises(ConfigError, match=r"source.version: cannot read .*a.txt.*Connection reset.*run again"):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import local_files
-from pipeline.local_files import RefusedFile
+from pipeline.storage import local_files
+from pipeline.storage.local_files import RefusedFile
 
 DOES: dict[str, Callable[[str, str], object]] = {
     "check": local_files.check,

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from pipeline import retrying, storage
+from pipeline import storage
 from pipeline.core.errors import ConfigError, SampleError, StorageError
-from pipeline.storage import Blob
+from pipeline.storage import retry
+from pipeline.storage.blob import Blob
 from tests import faulty
 from tests.faulty import Fault
 from tests.faulty_proxy import FaultyProxy
@@ -145,7 +146,7 @@ def test_a_file_of_the_corpus_is_read_in_the_end(tmp_path: Path, error: str) -> 
             blob.read()
         assert caught.value.kind == "io"
         assert str(tmp_path / "a") in caught.value.message
-        assert faulty.calls(tmp_path, op, "a") == retrying.ATTEMPTS
+        assert faulty.calls(tmp_path, op, "a") == retry.ATTEMPTS
 
 
 @pytest.mark.usefixtures("hasty")

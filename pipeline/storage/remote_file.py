@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipeline.retrying import retried
-from pipeline.seekable import Seekable
+from pipeline.storage.retry import retried
+from pipeline.storage.seekable import Seekable
 
 _GAP_BYTES = 64 << 10
 """A gap of so many bytes between two ranges costs less to read than a request."""

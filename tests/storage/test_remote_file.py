@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import dataset
-from pipeline.remote_file import _GAP_BYTES, RemoteFile
+from pipeline.storage.remote_file import _GAP_BYTES, RemoteFile
 from tests.dataset_fixtures import RUNS, night
 
 

@@ -13,8 +13,8 @@ import soundfile
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Modality, UniformSampling
 from pipeline.decoders import DecodersConfig, open_media
-from pipeline.ranged import RangedFile
-from pipeline.storage import Blob
+from pipeline.storage.blob import Blob
+from pipeline.storage.ranges import RangedFile
 from tests import faulty
 from tests.faulty import Fault
 from tests.stages.media_fixtures import write_clip

@@ -25,9 +25,9 @@ from fsspec.exceptions import FSTimeoutError
 from s3fs.errors import translate_boto_error
 from s3fs.utils import FileExpired
 
-from pipeline import retrying
 from pipeline.core.errors import SampleError
-from pipeline.retrying import Truncated, denied, full, may_pass, of_storage, precondition_failed, retried
+from pipeline.storage import retry
+from pipeline.storage.retry import Truncated, denied, full, may_pass, of_storage, precondition_failed, retried
 
 
 def answered(status: int, code: str) -> Exception:
@@ -141,8 +141,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, call_s: float = 0.0) -> None:
         self.now, self.call_s, self.waits = 0.0, call_s, list[float]()
-        monkeypatch.setattr(retrying.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(retrying.time, "sleep", self.sleep)
+        monkeypatch.setattr(retry.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(retry.time, "sleep", self.sleep)
 
     def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -172,13 +172,13 @@ def test_it_works_after_some_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_attempts_are_bounded_and_waits_grow_with_full_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     bounds: list[tuple[float, float]] = []
-    monkeypatch.setattr(retrying.random, "uniform", lambda low, high: bounds.append((low, high)) or high)
+    monkeypatch.setattr(retry.random, "uniform", lambda low, high: bounds.append((low, high)) or high)
     clock = Clock(monkeypatch)
     with pytest.raises(TimeoutError):
         retried(clock.failing(99, TimeoutError()))
     assert clock.waits == [0.5, 1.0, 2.0, 4.0, 8.0]
     assert all(low == 0 for low, _ in bounds)
-    monkeypatch.setattr(retrying, "ATTEMPTS", 9)
+    monkeypatch.setattr(retry, "ATTEMPTS", 9)
     clock = Clock(monkeypatch)
     with pytest.raises(TimeoutError):
         retried(clock.failing(99, TimeoutError()))

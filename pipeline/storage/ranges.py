@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.core.errors import SampleError, describe
-from pipeline.retrying import Truncated, of_storage, retried
-from pipeline.seekable import Seekable
+from pipeline.storage.retry import Truncated, of_storage, retried
+from pipeline.storage.seekable import Seekable
 
 
 class reading:

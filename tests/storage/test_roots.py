@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import SampleError
-from pipeline.roots import AllowedRoots
-from pipeline.storage import Blob, local_uri
+from pipeline.storage.blob import Blob
+from pipeline.storage.roots import AllowedRoots
+from pipeline.storage.urls import local_uri
 
 
 @pytest.mark.parametrize(
