@@ -18,9 +18,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline import parquet, snapshots, storage
-from pipeline.bounded_file import BoundedFile
 from pipeline.core.errors import ConfigError, TesseraError, describe
 from pipeline.folder import DatasetFolder
+from pipeline.parquet.bounded_file import BoundedFile
 from pipeline.snapshots import File
 from pipeline.storage.local_files import RefusedFile
 from pipeline.storage.remote_file import RemoteFile

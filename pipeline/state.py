@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import parquet, snapshots, storage
-from pipeline.bounded_file import BoundedFile
 from pipeline.core import strict_json
 from pipeline.core.errors import TRANSIENT_KINDS, StorageError, TesseraError, describe
 from pipeline.difference import CARRY, CARRY_NOT, EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL
 from pipeline.folder import DatasetFolder
+from pipeline.parquet.bounded_file import BoundedFile
 from pipeline.snapshots import FOLDERS, File, Snapshot
 from pipeline.storage.remote_file import RemoteFile
 

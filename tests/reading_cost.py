@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import parquet
-from pipeline.bounded_file import BoundedFile
+from pipeline.parquet.bounded_file import BoundedFile
 from pipeline.sinks.shards import parquet_options
 
 ROWS, TOKENS, WIDTH, DIM, ROUNDS = 2000, 100, 256, 512, 15

@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.bounded_file import string_bytes
-from pipeline.parquet_pages import DICTIONARY, PADDING, chunk_place, pages, shared_bytes
+from pipeline.parquet.bounded_file import string_bytes
+from pipeline.parquet.pages import DICTIONARY, PADDING, chunk_place, pages, shared_bytes
 from pipeline.storage.seekable import Seekable
 
 MAX_CHUNK_BYTES = 2 << 30

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.parquet_pages import DATA, DATA_V2, DICTIONARY, chunk_place, pages, shared_bytes
+from pipeline.parquet.pages import DATA, DATA_V2, DICTIONARY, chunk_place, pages, shared_bytes
 
 TEXTS = ["", "four", "x" * 300] * 100
 

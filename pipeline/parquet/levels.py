@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.parquet_pages import DATA_V2, Page, decompressed
+from pipeline.parquet.pages import DATA_V2, Page, decompressed
 
 _STREAMED = ("ZSTD", "GZIP", "BROTLI")
 """Codecs of which the beginning can be decompressed alone."""

@@ -15,9 +15,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import bounded_file, parquet
-from pipeline.bounded_file import BoundedFile
+from pipeline import parquet
 from pipeline.core.errors import ConfigError
+from pipeline.parquet import bounded_file
+from pipeline.parquet.bounded_file import BoundedFile
 from tests import bounded, thrift
 
 ROWS = 700
@@ -279,7 +280,7 @@ def test_the_whole_of_it_takes_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"a": BOMBS["a long value of a dictionary"]}), path, compression="zstd", store_schema=False)
     done = bounded.run(
-        "import io, sys\nfrom pipeline import parquet\nfrom pipeline.bounded_file import BoundedFile\n"
+        "import io, sys\nfrom pipeline import parquet\nfrom pipeline.parquet.bounded_file import BoundedFile\n"
         "try: parquet.open_parquet(BoundedFile(io.FileIO(sys.argv[1]))).read()\n"
         "except ValueError as error: print(error)",
         path,
@@ -343,7 +344,7 @@ def test_a_packed_run_is_unpacked_as_far_as_the_page_has_values(tmp_path: Path) 
     page = _page_of_levels(thrift.varint((20 << 20) << 1 | 1) + bytes(60 << 20))
     path = _vectors(tmp_path, page, 1)
     done = bounded.run(
-        "import io, sys\nfrom pipeline import parquet\nfrom pipeline.bounded_file import BoundedFile\n"
+        "import io, sys\nfrom pipeline import parquet\nfrom pipeline.parquet.bounded_file import BoundedFile\n"
         "print(parquet.open_parquet(BoundedFile(io.FileIO(sys.argv[1]))).read()['a'].to_pylist())",
         path,
     )

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.bounded_file import BoundedFile
+from pipeline.parquet.bounded_file import BoundedFile
 
 MAX_FOOTER_BYTES = 32 << 20
 """pyarrow makes up to 80 times as much memory of it."""

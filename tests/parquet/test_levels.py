@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.parquet_levels import Padded, leaves, padding
-from pipeline.parquet_pages import DICTIONARY, chunk_place, pages
+from pipeline.parquet.levels import Padded, leaves, padding
+from pipeline.parquet.pages import DICTIONARY, chunk_place, pages
 
 VECTOR = pa.list_(pa.float16(), 3)
 

@@ -1,6 +1,6 @@
 """Reads Parquet files from others within bounds: computes what columns take in memory before pyarrow decodes them.
 
-A shard may come from somebody else, and kilobytes can claim gigabytes (`pipeline.parquet_pages`). Tessera's own row
+A shard may come from somebody else, and kilobytes can claim gigabytes (`pipeline.parquet.pages`). Tessera's own row
 groups hold ``row_group_bytes`` in memory, or one row. So a row group that takes more than `MAX_BYTES`, and more than
 `MAX_RATIO` times its bytes in the file, is refused. The file as a whole may be of any size.
 """
@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.core.errors import ConfigError
-from pipeline.parquet_levels import Leaf, leaves, padding
-from pipeline.parquet_pages import DATA, DATA_V2, DICTIONARY, PADDING, Page, chunk_place, pages, shared_bytes
+from pipeline.parquet.levels import Leaf, leaves, padding
+from pipeline.parquet.pages import DATA, DATA_V2, DICTIONARY, PADDING, Page, chunk_place, pages, shared_bytes
 from pipeline.storage.local_files import is_hole
 from pipeline.storage.remote_file import RemoteFile
 from pipeline.storage.seekable import Seekable
