@@ -13,9 +13,10 @@ import typer
 
 from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError, one_line
 from pipeline.core.terminal import Console, count, escaped_streams, json_text, say, stdout_to_stderr
+from pipeline.dataset import describe_versions
 
 if TYPE_CHECKING:
-    from pipeline import upkeep
+    from pipeline.dataset import maintenance
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, to standard output.")]
 EXIT_CONFIG, EXIT_BUDGET, EXIT_INTERRUPTED = 2, 3, 4
@@ -132,12 +133,12 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show a dataset: features, spaces, rows, failures by kind, sizes, sample rows."""
-    from pipeline import inspection
+    from pipeline.dataset import describe
 
     _print(
         as_json,
-        lambda: inspection.document(dataset, rows, columns or ()),
-        lambda console: inspection.show(dataset, rows, console, columns or ()),
+        lambda: describe.document(dataset, rows, columns or ()),
+        lambda console: describe.show(dataset, rows, console, columns or ()),
     )
 
 
@@ -148,12 +149,11 @@ def snapshots(
     as_json: Json = False,
 ) -> None:
     """List the moments that can be read or rolled back to."""
-    from pipeline import inspection
 
     _print(
         as_json,
-        lambda: inspection.snapshots_document(dataset, version),
-        lambda console: inspection.show_snapshots(dataset, version, console),
+        lambda: describe_versions.snapshots_document(dataset, version),
+        lambda console: describe_versions.show_snapshots(dataset, version, console),
     )
 
 
@@ -164,14 +164,14 @@ def versions(
     as_json: Json = False,
 ) -> None:
     """List the versions of a dataset, or choose the current one."""
-    from pipeline import inspection, upkeep
+    from pipeline.dataset import maintenance
 
     if use is not None:
-        upkeep.use(dataset, use)
+        maintenance.use(dataset, use)
     _print(
         as_json,
-        lambda: inspection.versions_document(dataset),
-        lambda console: inspection.show_versions(dataset, console),
+        lambda: describe_versions.versions_document(dataset),
+        lambda console: describe_versions.show_versions(dataset, console),
     )
 
 
@@ -183,10 +183,10 @@ def compact(
     as_json: Json = False,
 ) -> None:
     """Merge small shards and apply deletions, so that plain Parquet readers see every row once."""
-    from pipeline import upkeep
+    from pipeline.dataset import maintenance
 
     with _reserved_stdout(as_json):
-        done = [upkeep.compact(dataset, version, shard_bytes)]
+        done = [maintenance.compact(dataset, version, shard_bytes)]
     _print_done("rewrote", dataset, done, as_json)
 
 
@@ -198,10 +198,10 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Make a dataset what it was at an old snapshot; the next run brings it up to date again."""
-    from pipeline import upkeep
+    from pipeline.dataset import maintenance
 
     with _reserved_stdout(as_json):
-        done = [upkeep.rollback(dataset, to, version)]
+        done = [maintenance.rollback(dataset, to, version)]
     _print_done("rolled back", dataset, done, as_json)
 
 
@@ -212,10 +212,10 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Remove samples from every version, for good; run vacuum to remove them from old snapshots too."""
-    from pipeline import upkeep
+    from pipeline.dataset import maintenance
 
     with _reserved_stdout(as_json):
-        done = upkeep.forget(dataset, sample_ids)
+        done = maintenance.forget(dataset, sample_ids)
     _print_done("forgot", dataset, done, as_json)
 
 
@@ -227,10 +227,10 @@ def vacuum(
     as_json: Json = False,
 ) -> None:
     """Delete old snapshots and what only they need; and whatever holds forgotten samples."""
-    from pipeline import upkeep
+    from pipeline.dataset import maintenance
 
     with _reserved_stdout(as_json):
-        done = upkeep.vacuum(dataset, upkeep.seconds(older_than), version)
+        done = maintenance.vacuum(dataset, maintenance.seconds(older_than), version)
     _print_done("vacuumed", dataset, done, as_json)
 
 
@@ -241,10 +241,10 @@ def discard(
     as_json: Json = False,
 ) -> None:
     """Remove a version whose first run was killed and will not be continued."""
-    from pipeline import upkeep
+    from pipeline.dataset import maintenance
 
     with _reserved_stdout(as_json):
-        done = [upkeep.discard(dataset, version)]
+        done = [maintenance.discard(dataset, version)]
     _print_done("discarded", dataset, done, as_json)
 
 
@@ -287,13 +287,12 @@ def _print(as_json: bool, document: Callable[[], Any], show: Callable[[Console],
     print(json_text(found))
 
 
-def _print_done(what: str, dataset: str, done: list[upkeep.Done], as_json: bool) -> None:
-    from pipeline import inspection
+def _print_done(what: str, dataset: str, done: list[maintenance.Done], as_json: bool) -> None:
 
     _print(
         as_json,
-        lambda: inspection.done_document(what, dataset, done),
-        lambda console: inspection.show_done(what, done, console),
+        lambda: describe_versions.done_document(what, dataset, done),
+        lambda console: describe_versions.show_done(what, done, console),
     )
 
 

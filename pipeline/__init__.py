@@ -53,5 +53,5 @@ The flow, and where each step lives (an import goes down this list, never up):
     escaping      control and invisible characters as visible escapes
 
 Public names: `pipeline.config.load`, `pipeline.run.prepare`, `pipeline.run.extract`,
-`pipeline.dataset.open`, and those of `pipeline.upkeep`.
+`pipeline.dataset.open`, and those of `pipeline.dataset.maintenance`.
 """

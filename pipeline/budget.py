@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from pipeline import snapshots
 from pipeline.config import FailureConfig
 from pipeline.core import strict_json
 from pipeline.core.errors import TesseraError
-from pipeline.folder import DatasetFolder
-from pipeline.snapshots import Snapshot
+from pipeline.dataset.commit import snapshots
+from pipeline.dataset.commit.folder import DatasetFolder
+from pipeline.dataset.commit.snapshots import Snapshot
 
 _ALL, _HALF = 5, 20
 """Rows from which on it is an error if all of them fail, or half."""

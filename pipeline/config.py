@@ -12,13 +12,15 @@ import os
 import re
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline import storage, yamls
 from pipeline.core.errors import ConfigError, NotAllowed, one_line
 from pipeline.core.media import Modality
 from pipeline.core.redaction import has_secret
 from pipeline.core.schema import FAILURES, FIXED, Emit, column
+from pipeline.core.section import Section
+from pipeline.dataset.output import OutputConfig
 from pipeline.decoders import DecodersConfig
 from pipeline.encoders import EncoderConfig
 from pipeline.heads import HeadConfig, NativeConfig
@@ -38,11 +40,7 @@ _SOUND_S, _SOUND_ROWS = 1280.0, 32
 """Seconds of sound in a block, and its rows where windows have no length."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WindowConfig(_Section):
+class WindowConfig(Section):
     """How samples that have times are cut. One window length per config."""
 
     length_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -63,7 +61,7 @@ class WindowConfig(_Section):
         return self
 
 
-class StoreConfig(_Section):
+class StoreConfig(Section):
     """Storage dtypes of a feature."""
 
     embedding: Literal["float32", "float16"] = "float32"
@@ -73,7 +71,7 @@ class StoreConfig(_Section):
     """Of embeddings: lists, which every reader of Parquet reads; or lists of a fixed size, see docs/reading.md."""
 
 
-class FeatureConfig(_Section):
+class FeatureConfig(Section):
     """A named output: modality + tokenizer + encoder + head + what to emit."""
 
     modality: Modality
@@ -93,22 +91,7 @@ class FeatureConfig(_Section):
         return emit
 
 
-class OutputConfig(_Section):
-    path: str = Field(min_length=1)
-    """Folder or fsspec URL of the dataset."""
-    version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Folder below it; null: the current version, or ``v1``."""
-    on_delete: Literal["drop", "keep"] = "drop"
-    """Rows of samples that the corpus lists no more."""
-    shard_bytes: int = Field(default=256 << 20, ge=1 << 10)
-    """A shard is closed once it holds this much (bytes as written)."""
-    row_group_bytes: int = Field(default=32 << 20, ge=1 << 10)
-    """A row group is closed before it holds more (bytes in memory), but for one row."""
-    row_group_rows: int = Field(default=1000, ge=1)
-    """And once it has this many rows."""
-
-
-class FailureConfig(_Section):
+class FailureConfig(Section):
     """The budget: past it a run ends with exit code 3. What was written stays valid. Rows that are tried again do not
     count."""
 
@@ -124,7 +107,7 @@ class FailureConfig(_Section):
     """Runs that try a transient failure (``io``, ``memory``, ``missing``, an encoder's ``crash``)."""
 
 
-class PoolConfig(_Section):
+class PoolConfig(Section):
     """A pool of actors that host encoders."""
 
     num_gpus: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -142,7 +125,7 @@ class PoolConfig(_Section):
         return self
 
 
-class ComputeConfig(_Section):
+class ComputeConfig(Section):
     address: str | None = None
     """Ray cluster; null: ``RAY_ADDRESS`` if set, else a local one."""
     num_cpus: int | None = Field(default=None, ge=1)
@@ -158,7 +141,7 @@ class ComputeConfig(_Section):
         return (self.address, "compute.address") if self.address else (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS")
 
 
-class PipelineConfig(_Section):
+class PipelineConfig(Section):
     source: SourceConfig
     output: OutputConfig
     features: dict[str, FeatureConfig] = Field(min_length=1)

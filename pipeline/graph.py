@@ -27,14 +27,15 @@ from pipeline.core import allocator
 from pipeline.core.errors import DeviceFailed, ProcessDied, TesseraError, describe
 from pipeline.core.read_write_lock import Turns
 from pipeline.core.schema import CONTRACT, FIXED
+from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.shards.row_files import footer
+from pipeline.dataset.shards.writer import ShardWriter
 from pipeline.isolation import Beside, Isolated
 from pipeline.plan import Plan, Prepared
 from pipeline.pools import TASK_CPUS, Actors
 from pipeline.progress import Progress, WorkerMemory
 from pipeline.report import installed
 from pipeline.sinks.ray_sink import ShardSink
-from pipeline.sinks.shards import ShardWriter, footer
-from pipeline.snapshots import File
 from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.carry import Carry, CarryStage, KeepStage, StoredTimes
 from pipeline.stages.decode import DecodeStage

@@ -19,7 +19,8 @@ from pipeline.config import PipelineConfig, WindowConfig
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Modality, at_least_a_tick
 from pipeline.core.schema import ROLES
-from pipeline.difference import Difference, Twice, compare
+from pipeline.dataset.diff._partition import Difference, Twice
+from pipeline.dataset.diff.difference import compare
 from pipeline.features import Feature
 from pipeline.storage.roots import AllowedRoots
 

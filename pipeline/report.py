@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.core.terminal import Console, count, print_table, print_wrapped
+from pipeline.dataset.shards.write_result import Written
 from pipeline.features import Feature
 from pipeline.plan import Plan, Prepared
-from pipeline.sinks.shards import Written
 
 CLASSES = ("new", "changed", "unchanged", "deleted", "retried", "forgotten")
 """What the difference of corpus and dataset finds."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any, TextIO
 
-from pipeline import budget, cluster, graph, identity, snapshots, sources, state, storage
+from pipeline import budget, cluster, graph, identity, sources, storage
 from pipeline import config as configs
 from pipeline import features as binding
 from pipeline import plan as planning
@@ -22,19 +22,22 @@ from pipeline import report as reporting
 from pipeline.config import PipelineConfig
 from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
 from pipeline.core.schema import CONTRACT, FIXED
-from pipeline.difference import EMPTY, FAILURE, ROW
+from pipeline.dataset.commit import catalog, snapshots
+from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.commit.folder import check_version
+from pipeline.dataset.commit.lease import Lease
+from pipeline.dataset.commit.snapshots import Snapshot
+from pipeline.dataset.commit.transaction import Transaction
+from pipeline.dataset.diff import index
+from pipeline.dataset.diff.columns import EMPTY, FAILURE, ROW
+from pipeline.dataset.diff.index import Retry
+from pipeline.dataset.shards.write_result import Written
 from pipeline.features import Feature
-from pipeline.folder import check_version
 from pipeline.isolation import Template
-from pipeline.lease import Lease
 from pipeline.plan import Plan, Prepared, wanted
 from pipeline.progress import MemoryMeter, Progress, quiet
-from pipeline.sinks.shards import Written
-from pipeline.snapshots import File, Snapshot
 from pipeline.stages.carry import Carry
 from pipeline.stages.rows import ROWS
-from pipeline.state import Retry
-from pipeline.transaction import Transaction
 
 _ADVICE_OF_RAY = " Failed to apply UDF transform after "  # added to the words of any error, of ours too
 
@@ -70,10 +73,10 @@ def prepare(config: PipelineConfig, new_version: bool = False, template: Templat
 def _version(config: PipelineConfig, new: bool) -> str:
     path, named = config.output.path, config.output.version
     if not new:
-        return named or snapshots.current(path) or "v1"
-    if named is not None and named in snapshots.versions(path):
+        return named or catalog.current(path) or "v1"
+    if named is not None and named in catalog.versions(path):
         raise ConfigError("output.version", f"there is a version {named!r} already", "another name, or none")
-    return named or snapshots.next_version(path)
+    return named or catalog.next_version(path)
 
 
 def preview(prepared: Prepared, retry_failures: bool = False) -> Plan:
@@ -85,7 +88,7 @@ def preview(prepared: Prepared, retry_failures: bool = False) -> Plan:
     config, root = prepared.config, _root(prepared.config)
     base = snapshots.newest(root)
     warnings = _check_identities(prepared, base)
-    stored = state.of_snapshot(root, base, _retry(prepared, base, retry_failures)) if base else iter(())
+    stored = index.of_snapshot(root, base, _retry(prepared, base, retry_failures)) if base else iter(())
     plan = planning.make(config, stored, _barred(config, base), None)
     plan.warnings.extend(warnings)
     return plan
@@ -128,9 +131,9 @@ def extract(
             warnings = _revised(prepared.features, stored["features"])
         carry = _carry(prepared) if base is None else Carry(root, base, prepared.features, frozenset(), own=True)
         held = chain(
-            state.of_snapshot(root, base, _retry(prepared, base, retry_failures)) if base else (),
-            state.of_killed(root, transaction.killed, len(base.files()) if base else 0),
-            state.to_carry(carry.root, carry.snapshot) if carry and not carry.own else (),
+            index.of_snapshot(root, base, _retry(prepared, base, retry_failures)) if base else (),
+            index.of_killed(root, transaction.killed, len(base.files()) if base else 0),
+            index.to_carry(carry.root, carry.snapshot) if carry and not carry.own else (),
         )
         plan = planning.make(config, held, barred, place.url(f"{run_folder}/plan"), root)
         plan.warnings.extend(warnings)
@@ -171,7 +174,7 @@ def extract(
                 if set(_barred(config, None)) - set(barred):
                     raise TesseraError("samples were forgotten while this run went on: run again")
                 # first: a kill between the two must not leave a version that is committed and never current
-                snapshots.make_current(config.output.path, str(config.output.version))
+                catalog.make_current(config.output.path, str(config.output.version))
             transaction.commit(following)
         else:
             report["snapshot"] = base.number
@@ -230,7 +233,7 @@ def _ended_if_lost(lease: Lease) -> Iterator[None]:
 def _carry(prepared: Prepared) -> Carry | None:
     """The current version, if a new one may take columns of it."""
     output = prepared.config.output
-    version = snapshots.current(output.path)
+    version = catalog.current(output.path)
     if version is None:
         return None
     root = storage.join(output.path, version)
@@ -293,7 +296,7 @@ def _root(config: PipelineConfig) -> str:
 
 def _barred(config: PipelineConfig, base: Snapshot | None) -> tuple[str, ...]:
     """sha256 of the ids that must not come back. A version's first run takes over what the others bar."""
-    return base.forgotten if base else snapshots.forgotten(config.output.path)
+    return base.forgotten if base else catalog.forgotten(config.output.path)
 
 
 def _retry(prepared: Prepared, base: Snapshot, everything: bool) -> Retry:

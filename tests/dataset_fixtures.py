@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline import dataset
-from pipeline.config import OutputConfig
-from pipeline.difference import EMPTY, FAILURE, ROW
-from pipeline.sinks.shards import ShardWriter, Written
-from pipeline.snapshots import File
-from pipeline.transaction import Transaction
-from tests.sinks.test_shards import FIELDS, SCHEMA, rows
+from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.commit.transaction import Transaction
+from pipeline.dataset.diff.columns import EMPTY, FAILURE, ROW
+from pipeline.dataset.output import OutputConfig
+from pipeline.dataset.shards.write_result import Written
+from pipeline.dataset.shards.writer import ShardWriter
+from tests.dataset.shards.test_writer import FIELDS, SCHEMA, rows
 
 _IDENTITIES: dict[str, Any] = {"features": {"f": {"a": 1}}, "passthrough": {}}
 

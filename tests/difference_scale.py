@@ -23,10 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import config as configs
-from pipeline import plan, snapshots, sources, state
+from pipeline import plan, sources
 from pipeline.core.schema import FIXED
-from pipeline.snapshots import File
-from pipeline.state import Retry
+from pipeline.dataset.commit import snapshots
+from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.diff import index
+from pipeline.dataset.diff.index import Retry
 
 _ROWS = 20_000
 
@@ -47,7 +49,7 @@ def settings(kind: str, path: str, out: str) -> configs.PipelineConfig:
 def measure(kind: str, path: str, out: str) -> None:
     started = time.perf_counter()
     base = snapshots.newest(f"{out}/v1")
-    stored = state.of_snapshot(f"{out}/v1", base, Retry()) if base else iter(())
+    stored = index.of_snapshot(f"{out}/v1", base, Retry()) if base else iter(())
     made = plan.make(settings(kind, path, out), stored, (), f"{out}/plan")
     done = {
         "samples": made.samples,

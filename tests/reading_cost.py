@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import parquet
+from pipeline.dataset.shards.row_files import parquet_options
 from pipeline.parquet.bounded_file import BoundedFile
-from pipeline.sinks.shards import parquet_options
 
 ROWS, TOKENS, WIDTH, DIM, ROUNDS = 2000, 100, 256, 512, 15
 _BATCH, _OPENINGS = 64, 50

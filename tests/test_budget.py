@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import budget, dataset, run, upkeep
+from pipeline import budget, dataset, run
 from pipeline.config import FailureConfig
 from pipeline.core.errors import BudgetExceeded
+from pipeline.dataset import maintenance
 from tests.test_nights import config, counts, draw
 
 
@@ -114,7 +115,7 @@ def test_a_kill_between_the_commit_and_the_judgement(
         with pytest.raises(Dead):
             _night(tmp_path)
     assert dataset.open(str(tmp_path / "out")).num_failures == 6
-    upkeep.rollback(str(tmp_path / "out"), 1)  # which commits a snapshot of its own
+    maintenance.rollback(str(tmp_path / "out"), 1)  # which commits a snapshot of its own
     with pytest.raises(
         BudgetExceeded, match=r"run \S+, which was stopped before its failures were judged: 6 of 6 rows"
     ):
@@ -150,8 +151,8 @@ def test_a_run_that_breaks_off_says_why(ray_session: Any, tmp_path: Path, monkey
     "text", ["", "{", "[]", '{"status": "complete"}', '{"status": "complete", "rows_planned": -1}']
 )
 def test_a_report_that_no_run_writes_is_not_judged(ray_session: Any, tmp_path: Path, text: str) -> None:
-    from pipeline import snapshots
-    from pipeline.folder import DatasetFolder
+    from pipeline.dataset.commit import snapshots
+    from pipeline.dataset.commit.folder import DatasetFolder
     from tests.dataset_fixtures import RUNS, night
 
     root = tmp_path / "v1"

@@ -18,9 +18,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import dataset, run, snapshots, storage, upkeep
+from pipeline import dataset, run, storage
 from pipeline.core.errors import TesseraError
-from pipeline.folder import DatasetFolder
+from pipeline.dataset import maintenance
+from pipeline.dataset.commit import data_files, snapshots
+from pipeline.dataset.commit.folder import DatasetFolder
 from tests.contract_1 import downgrade
 from tests.dataset_fixtures import RUNS, night
 from tests.test_nights import config, counts, draw, shown
@@ -72,10 +74,10 @@ def test_it_is_read_as_it_is(out: Path) -> None:
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "extract": lambda out: night(out / "v1", RUNS[8], ["new"]),
-    "compact": lambda out: upkeep.compact(str(out)),
-    "rollback": lambda out: upkeep.rollback(str(out), 2),
-    "rollback to the first": lambda out: upkeep.rollback(str(out), 1),
-    "forget": lambda out: upkeep.forget(str(out), ["nobody"]),
+    "compact": lambda out: maintenance.compact(str(out)),
+    "rollback": lambda out: maintenance.rollback(str(out), 2),
+    "rollback to the first": lambda out: maintenance.rollback(str(out), 1),
+    "forget": lambda out: maintenance.forget(str(out), ["nobody"]),
 }
 AFTER = {
     "extract": (["a", "b", "d", "new"], ["c"]),
@@ -101,9 +103,9 @@ def test_the_next_writer_moves_the_failures(out: Path, what: str) -> None:
     assert {*AFTER[what][0]} <= rows <= {"a", "b", "d", "new"}
     if what == "forget":
         return  # what came before holds what was forgotten
-    upkeep.rollback(str(out), 1)
+    maintenance.rollback(str(out), 1)
     assert read(out) == MOMENTS[1]
-    upkeep.vacuum(str(out), 0)
+    maintenance.vacuum(str(out), 0)
     assert read(out) == MOMENTS[1]
     assert not [path for path in root.rglob("*.parquet") if "failures" in str(path) and RUNS[2] in path.name]
 
@@ -159,11 +161,11 @@ def test_a_file_that_is_moved_while_it_is_looked_for(out: Path, monkeypatch: pyt
         asked.append(path)
         if len(asked) == 2:  # it was not at its new place yet, and is not at the old one any more
             (out / "v1" / "_failures").mkdir()
-            self.move(snapshots.contract_1_path(file.path), file.path)
+            self.move(data_files.contract_1_path(file.path), file.path)
         return real(self, path)
 
     monkeypatch.setattr(DatasetFolder, "is_file", moving)
-    assert snapshots.find(root, file) == file.path
+    assert data_files.find(root, file) == file.path
 
 
 def test_a_run_of_today_continues_it(ray_session: Any, tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_a_run_of_today_continues_it(ray_session: Any, tmp_path: Path) -> None:
     draw(tmp_path, "s1", 101)
     assert counts(extract(tmp_path)) == {"changed": 1, "unchanged": 4}
     assert shown(tmp_path) == {"s0": 0, "s1": 101, "s2": 2, "s3": 3}
-    upkeep.rollback(str(tmp_path / "out"), 1)
+    maintenance.rollback(str(tmp_path / "out"), 1)
     assert shown(tmp_path) == {f"s{i}": i for i in range(4)}
 
 
@@ -194,7 +196,7 @@ def test_a_run_of_then_that_was_killed_is_continued(
     ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: bool
 ) -> None:
     from pipeline import config as configs
-    from pipeline.transaction import Transaction
+    from pipeline.dataset.commit.transaction import Transaction
 
     if base:
         draw(tmp_path, "first", 7)
@@ -322,7 +324,7 @@ def test_only_rows_of_todays_windows_are_copied(ray_session: Any, tmp_path: Path
 
 
 def test_an_older_tessera_refuses_todays(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    upkeep.compact(str(out))
+    maintenance.compact(str(out))
     monkeypatch.setattr(snapshots, "CONTRACT", 1)
     for call in (lambda: dataset.open(str(out)), lambda: night(out / "v1", RUNS[8], ["new"])):
         with pytest.raises(TesseraError, match="is of contract 2, this reader knows 1; update tessera"):

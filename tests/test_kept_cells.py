@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from pipeline import dataset, snapshots
+from pipeline import dataset
 from pipeline.core.schema import FAILURES
-from pipeline.snapshots import File
+from pipeline.dataset.commit import snapshots
+from pipeline.dataset.commit.data_files import File
 from tests.test_nights import PICTURE, counts, draw, night
 
 SOUND = {
@@ -192,7 +193,7 @@ def test_the_file_cannot_be_opened_in_the_retry(tmp_path: Path) -> None:
     """Its windows are not known then: those that the dataset has stay, and are tried again once more."""
     from pipeline.config import parse
     from pipeline.core.schema import LISTING
-    from pipeline.difference import EXTRA
+    from pipeline.dataset.diff.columns import EXTRA
     from pipeline.features import bind
     from pipeline.stages.carry import StoredTimes
     from pipeline.stages.probe import ProbeStage

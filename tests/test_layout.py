@@ -15,8 +15,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipeline import config as configs
-from pipeline import dataset, run, upkeep
+from pipeline import dataset, run
 from pipeline.core.errors import ConfigError
+from pipeline.dataset import maintenance
 from tests import duck
 from tests.test_nights import draw
 
@@ -106,7 +107,7 @@ def test_it_goes_on_in_its_layout(made: Path, models: Path, ray_session: Any) ->
     before = vectors(dataset.open(str(made / "out")).to_arrow(), "fixed")
     draw(made, "s7", 250)
     assert extract(made, models)["samples"] == 1
-    upkeep.compact(str(made / "out"))
+    maintenance.compact(str(made / "out"))
     after = dataset.open(str(made / "out"))
     found = vectors(after.to_arrow(), "fixed")
     assert {name: found[name] for name in before} == before

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from pipeline import config as configs
-from pipeline import dataset, run, upkeep
+from pipeline import dataset, run
 from pipeline.core.errors import BudgetExceeded, ConfigError
+from pipeline.dataset import maintenance
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = {
@@ -167,9 +168,9 @@ def test_a_window_that_failed_is_completed_not_doubled(ray_session: Any, tmp_pat
     night(tmp_path, **more)
     root = tmp_path / "out" / "v1"
     # what a run leaves when reading failed at window 1: the row is not there, a failure is
-    from pipeline import snapshots
     from pipeline.core.schema import FAILURES
-    from pipeline.snapshots import File
+    from pipeline.dataset.commit import snapshots
+    from pipeline.dataset.commit.data_files import File
 
     base = snapshots.newest(str(root))
     assert base is not None
@@ -344,7 +345,7 @@ def test_a_pinned_reader_sees_its_snapshot_during_and_after_later_runs(ray_sessi
         assert shown(tmp_path) == expected
         # whoever knows nothing of snapshots sees every live row, and what is no more until the compaction
         assert plain(tmp_path) == sorted(f"{name}.png" for name in [*expected, *stale])
-    upkeep.compact(str(tmp_path / "out"))
+    maintenance.compact(str(tmp_path / "out"))
     assert plain(tmp_path) == sorted(f"{name}.png" for name in expected)
     assert shown(tmp_path) == expected
     stop.touch()

@@ -13,10 +13,10 @@ import pytest
 from pipeline import config as configs
 from pipeline import report
 from pipeline.core.terminal import Console, json_text
-from pipeline.difference import Counts, Difference
+from pipeline.dataset.diff._partition import Counts, Difference
+from pipeline.dataset.shards.write_result import Written
 from pipeline.features import bind
 from pipeline.plan import Plan, Prepared
-from pipeline.sinks.shards import Written
 
 PROMISED = {
     *("samples", "rows_planned", "rows_written", "rows_failed", "cells", "decoded", "failures_by_kind"),

@@ -188,7 +188,7 @@ def test_the_output_must_lie_outside_the_corpus(models: Path, tmp_path: Path) ->
 def test_a_lost_row_ends_the_run_and_commits_nothing(
     prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.sinks.shards import Written
+    from pipeline.dataset.shards.write_result import Written
 
     corpus = tmp_path / "in"
     corpus.mkdir()

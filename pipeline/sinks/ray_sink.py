@@ -10,7 +10,8 @@ import pyarrow as pa
 from ray.data import Datasink
 from ray.data.block import BlockAccessor
 
-from pipeline.sinks.shards import ShardWriter, Written
+from pipeline.dataset.shards.write_result import Written
+from pipeline.dataset.shards.writer import ShardWriter
 
 
 class ShardSink(Datasink[Written]):  # type: ignore[misc]  # Ray has no types here

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.media import MODALITIES, Modality
+from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.commit.snapshots import Snapshot
+from pipeline.dataset.shards.reader import Reading, check_columns, open_shard
 from pipeline.features import Feature
-from pipeline.reading import Reading, check_columns, open_shard
-from pipeline.snapshots import File, Snapshot
 from pipeline.stages.rows import put
 
 _TIMES = ("start_s", "end_s")

@@ -15,8 +15,8 @@ from pipeline.config import PipelineConfig
 from pipeline.core.errors import TRANSIENT_KINDS, SampleError
 from pipeline.core.media import MODALITIES, MediaInfo, Modality, Span
 from pipeline.core.schema import LISTING, METERS, ROLES
+from pipeline.dataset.diff.columns import EXTRA
 from pipeline.decoders import open_media
-from pipeline.difference import EXTRA
 from pipeline.features import Feature
 from pipeline.isolation import Watch, Work, unwatched
 from pipeline.stages.carry import StoredTimes

@@ -15,7 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from pipeline import dataset, inspection, snapshots, state, upkeep
+from pipeline import dataset
+from pipeline.dataset import describe, describe_versions, maintenance
+from pipeline.dataset.commit import snapshots
+from pipeline.dataset.diff import index
 from tests.dataset_fixtures import RUNS, night, write
 from tests.fuzz import mutation
 from tests.fuzz.cases import Case
@@ -42,9 +45,9 @@ def _state(out: str) -> Any:
     """What the next run reads: keys of rows and failures, and what a killed run left."""
     root = f"{out}/v1"
     base = snapshots.newest(root)
-    rows = [table.num_rows for table in state.of_snapshot(root, base, state.Retry())] if base else []
-    killed = [state.killed_run(root, RUNS[3])]
-    return rows, [table.num_rows for table in state.of_killed(root, killed, len(base.files()) if base else 0)]
+    rows = [table.num_rows for table in index.of_snapshot(root, base, index.Retry())] if base else []
+    killed = [index.killed_run(root, RUNS[3])]
+    return rows, [table.num_rows for table in index.of_killed(root, killed, len(base.files()) if base else 0)]
 
 
 STEPS: dict[str, Callable[[str], Any]] = {
@@ -52,15 +55,15 @@ STEPS: dict[str, Callable[[str], Any]] = {
     "read": _whole,
     "torch": _rows_of_torch,
     "old": lambda out: dataset.open(out, snapshot=1).to_arrow(["sample_id"]).to_pylist(),
-    "inspect": lambda out: _shown(inspection.show, out, 2),
-    "snapshots": lambda out: _shown(lambda path, console: inspection.show_snapshots(path, None, console), out),
-    "versions": lambda out: _shown(inspection.show_versions, out),
-    "vacuum": lambda out: upkeep.vacuum(out, 0.0),
-    "compact": lambda out: upkeep.compact(out),
-    "rollback": lambda out: upkeep.rollback(out, 1),
-    "forget": lambda out: upkeep.forget(out, ["a"]),
+    "inspect": lambda out: _shown(describe.show, out, 2),
+    "snapshots": lambda out: _shown(lambda path, console: describe_versions.show_snapshots(path, None, console), out),
+    "versions": lambda out: _shown(describe_versions.show_versions, out),
+    "vacuum": lambda out: maintenance.vacuum(out, 0.0),
+    "compact": lambda out: maintenance.compact(out),
+    "rollback": lambda out: maintenance.rollback(out, 1),
+    "forget": lambda out: maintenance.forget(out, ["a"]),
     "state": _state,
-    "use": lambda out: upkeep.use(out, "v1"),
+    "use": lambda out: maintenance.use(out, "v1"),
 }
 _READS = ("state", "read", "torch", "inspect", "old", "compact")
 
@@ -77,7 +80,7 @@ class _Dataset:
         night(root, RUNS[0], ["a", "b", "c"], {1: "corrupt"})
         (old,) = [f"data/{path.name}" for path in (root / "data").iterdir()]
         night(root, RUNS[1], ["a"], drops={old: [0]})
-        upkeep.compact(str(self.base))
+        maintenance.compact(str(self.base))
         night(root, RUNS[2], ["d", "e"], {0: "io"})
         write(root, RUNS[3], ["f"])  # a run that was killed
         (root / "_running").mkdir(exist_ok=True)

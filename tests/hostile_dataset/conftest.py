@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import upkeep
+from pipeline.dataset import maintenance
 from tests.dataset_fixtures import RUNS, night
 
 
@@ -19,7 +19,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     night(root, RUNS[1], ["a", "b", "c", "d"])
     night(root, RUNS[2], ["b", "e"], drops={f"data/{RUNS[1]}-000000-000.parquet": [1]})
     night(root, RUNS[3], ["x"], {0: "corrupt"}, drops={f"data/{RUNS[1]}-000000-000.parquet": [3]})
-    upkeep.compact(str(folder))
+    maintenance.compact(str(folder))
     return folder
 
 

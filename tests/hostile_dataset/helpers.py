@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from pipeline import dataset, upkeep
+from pipeline import dataset
 from pipeline.core.errors import TesseraError
+from pipeline.dataset import maintenance
 from tests.dataset_fixtures import RUNS, night, write
 
 Change = Callable[[dict[str, Any]], object]
@@ -64,10 +65,10 @@ def _read(out: Path) -> None:
 
 DOES: dict[str, Callable[[Path], object]] = {
     "read": _read,
-    "compact": lambda out: upkeep.compact(str(out)),
-    "rollback": lambda out: upkeep.rollback(str(out), 1),
-    "forget": lambda out: upkeep.forget(str(out), ["a"]),
-    "vacuum": lambda out: upkeep.vacuum(str(out), 0),
+    "compact": lambda out: maintenance.compact(str(out)),
+    "rollback": lambda out: maintenance.rollback(str(out), 1),
+    "forget": lambda out: maintenance.forget(str(out), ["a"]),
+    "vacuum": lambda out: maintenance.vacuum(str(out), 0),
     "extract": extract,
 }
 

@@ -13,9 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from pipeline import dataset, inspection, snapshots, state, upkeep
+from pipeline import dataset
+from pipeline.dataset import describe, maintenance
+from pipeline.dataset.commit import snapshots
+from pipeline.dataset.diff import index
+from pipeline.dataset.diff.index import Retry
 from pipeline.stages.carry import CarryStage
-from pipeline.state import Retry
+from tests.dataset.shards.test_writer import FIELDS
 from tests.dataset_fixtures import RUNS, night
 from tests.hostile_dataset.helpers import (
     FEATURE,
@@ -25,7 +29,6 @@ from tests.hostile_dataset.helpers import (
     rewrite,
     told,
 )
-from tests.sinks.test_shards import FIELDS
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -56,10 +59,10 @@ def test_a_footer_that_no_writer_makes(out: Path, footer: str | bytes, why: str)
     found = dataset.open(str(out))
     told(lambda: found.to_torch(), path.name, why)
     told(lambda: found.collate, path.name, why)
-    told(lambda: inspection.show(str(out), 1, console()), why)
+    told(lambda: describe.show(str(out), 1, console()), why)
     if "is not JSON" in why:
         night(out / "v1", RUNS[5], ["y"])  # two shards, to be compacted
-        told(lambda: upkeep.compact(str(out), shard_bytes=1 << 30), path.name, why)
+        told(lambda: maintenance.compact(str(out), shard_bytes=1 << 30), path.name, why)
 
 
 @pytest.mark.parametrize("dim", [10**6, 20_000])
@@ -85,10 +88,10 @@ def test_a_row_that_cannot_be_shown(out: Path) -> None:
     rewrite(
         out, lambda table: table.append_column("odd", pa.array([b"\xff"] * len(table), pa.binary()).view(pa.string()))
     )
-    told(lambda: inspection.show(str(out), 3, console()), "a row cannot be shown", "give --rows 0")
-    told(lambda: inspection.document(str(out), 3), "a row cannot be shown", "give --rows 0")
-    inspection.show(str(out), 0, console())
-    inspection.show(str(out), 3, console(), ["sample_id"])
+    told(lambda: describe.show(str(out), 3, console()), "a row cannot be shown", "give --rows 0")
+    told(lambda: describe.document(str(out), 3), "a row cannot be shown", "give --rows 0")
+    describe.show(str(out), 0, console())
+    describe.show(str(out), 3, console(), ["sample_id"])
 
 
 def test_a_window_that_begins_and_does_not_end(out: Path) -> None:
@@ -100,7 +103,7 @@ def test_a_window_that_begins_and_does_not_end(out: Path) -> None:
     )
     assert len(dataset.open(str(out)).to_arrow()) == 4
     shown = Console(file=io.StringIO(), width=80)
-    inspection.show(str(out), 1, shown)
+    describe.show(str(out), 1, shown)
     assert isinstance(shown.file, io.StringIO)
     assert "  start_s: 1\n  end_s: null\n" in shown.file.getvalue()
 
@@ -143,9 +146,9 @@ def test_columns_that_no_writer_makes(out: Path, kind: str, what: str) -> None:
     calls: dict[str, Callable[[], object]] = {
         "read": lambda: dataset.open(str(out)).to_arrow(),
         "torch": lambda: list(dataset.open(str(out)).to_torch()),
-        "compact": lambda: upkeep.compact(str(out), shard_bytes=1 << 30),
-        "state": lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())),
-        "show": lambda: inspection.show(str(out), 3, console()),
+        "compact": lambda: maintenance.compact(str(out), shard_bytes=1 << 30),
+        "state": lambda: list(index.of_snapshot(str(out / "v1"), base, Retry())),
+        "show": lambda: describe.show(str(out), 3, console()),
     }
     good = [("compact", "an embedding of strings"), ("compact", "tokens of no width"), ("compact", "a grid of floats")]
     keys = ("no id", "no window", "an id twice", "a window that is a string")
@@ -159,7 +162,7 @@ def test_columns_that_no_writer_makes(out: Path, kind: str, what: str) -> None:
 def test_a_null_in_a_vector(out: Path) -> None:
     rewrite(out, _set("f_embedding", lambda n: pa.array([[1.0, None, 2.0]] * n, pa.list_(pa.float32()))))
     told(lambda: list(dataset.open(str(out)).to_torch(["f_embedding"])), "column 'f_embedding' cannot be read")
-    inspection.show(str(out), 3, Console(file=io.StringIO()))
+    describe.show(str(out), 3, Console(file=io.StringIO()))
 
 
 def test_a_shard_that_lacks_a_column_of_the_others(out: Path) -> None:
@@ -175,7 +178,7 @@ def test_ids_that_are_null(out: Path) -> None:
     path = rewrite(out, _set("sample_id", lambda n: pa.nulls(n, pa.string())))
     base = snapshots.newest(str(out / "v1"))
     assert base is not None
-    told(lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())), path.name, "a null in one of sample_id")
+    told(lambda: list(index.of_snapshot(str(out / "v1"), base, Retry())), path.name, "a null in one of sample_id")
 
 
 @pytest.mark.parametrize("attempts", [-1, -(2**31), 2**31 - 1, None])
@@ -188,7 +191,7 @@ def test_attempts_that_nobody_made(out: Path, attempts: int | None) -> None:
     base = snapshots.newest(str(out / "v1"))
     assert base is not None
     told(
-        lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())),
+        lambda: list(index.of_snapshot(str(out / "v1"), base, Retry())),
         failure.name,
         "a number of attempts that no run writes",
     )
@@ -201,7 +204,7 @@ def test_nulls_where_none_may_be(out: Path) -> None:
     nullable = table.schema.field(at).with_nullable(True)
     pq.write_table(table.set_column(at, nullable, pa.nulls(len(table), pa.string())), failure)
     night(out / "v1", RUNS[5], ["z"], {0: "corrupt"})  # two files, to be compacted
-    told(lambda: upkeep.compact(str(out)), failure.name)
+    told(lambda: maintenance.compact(str(out)), failure.name)
 
 
 @pytest.mark.parametrize("what", ["read", "compact", "state", "show"])
@@ -213,9 +216,9 @@ def test_a_name_that_is_not_utf_8(out: Path, what: str) -> None:
     assert base is not None
     calls: dict[str, Callable[[], object]] = {
         "read": lambda: dataset.open(str(out)).to_arrow(),
-        "compact": lambda: upkeep.compact(str(out)),
-        "state": lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())),
-        "show": lambda: inspection.show(str(out), 3, console()),
+        "compact": lambda: maintenance.compact(str(out)),
+        "state": lambda: list(index.of_snapshot(str(out / "v1"), base, Retry())),
+        "show": lambda: describe.show(str(out), 3, console()),
     }
     told(calls[what], path.name, "'utf-8' codec can't decode")
 
@@ -243,9 +246,9 @@ def test_a_few_bytes_that_claim_gigabytes(out: Path, what: str) -> None:
         "read": lambda: dataset.open(str(out)).to_arrow(),
         "batches": lambda: list(dataset.open(str(out)).batches(["source_version"])),
         "torch": lambda: list(dataset.open(str(out)).to_torch(["source_version"])),
-        "compact": lambda: upkeep.compact(str(out)),
-        "state": lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())),
-        "show": lambda: inspection.show(str(out), 3, console()),
+        "compact": lambda: maintenance.compact(str(out)),
+        "state": lambda: list(index.of_snapshot(str(out / "v1"), base, Retry())),
+        "show": lambda: describe.show(str(out), 3, console()),
         "failures": lambda: dataset.open(str(out)).failures(),
     }
     before = pa.total_allocated_bytes()
@@ -258,4 +261,4 @@ def test_a_few_bytes_that_claim_gigabytes(out: Path, what: str) -> None:
 
 def test_a_column_that_cannot_be_filtered(out: Path) -> None:
     rewrite(out, lambda table: table.append_column("odd", pa.array(["x"] * len(table), pa.string_view())))
-    told(lambda: upkeep.forget(str(out), ["a"]), ".parquet", "cannot be read")
+    told(lambda: maintenance.forget(str(out), ["a"]), ".parquet", "cannot be read")

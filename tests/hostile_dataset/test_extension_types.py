@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline import dataset, snapshots
+from pipeline import dataset
+from pipeline.dataset.commit import snapshots
 from pipeline.stages.carry import CarryStage
 from tests import bounded
 

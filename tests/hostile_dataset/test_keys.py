@@ -9,8 +9,9 @@ from typing import Any
 import fsspec
 import pytest
 
-from pipeline import dataset, storage, upkeep
+from pipeline import dataset, storage
 from pipeline.core.errors import StorageError
+from pipeline.dataset import maintenance
 from tests.dataset_fixtures import RUNS, ids, night
 
 RUN = RUNS[5]
@@ -43,7 +44,7 @@ def test_a_folder_whose_name_is_a_pattern_is_only_itself(place: tuple[Any, str])
     night(f"{url}/v1", RUNS[1], ["a", "b"])
     others = {_put(fs, f"{url}/{name}/_runs/{RUN}/pending/data/{RUN}-000000-000.parquet") for name in ("v1", "v2x")}
     _put(fs, f"{url}/*/_running/{RUN}.json", json.dumps({"base": 0, "identity": "x"}).encode())
-    upkeep.forget(url, ["zzz"])
+    maintenance.forget(url, ["zzz"])
     assert not _gone(fs, others)
 
 
@@ -54,9 +55,9 @@ def test_a_place_whose_name_is_a_pattern_is_only_itself(place: tuple[Any, str]) 
     night(f"{own}/v1", RUNS[2], ["d"])
     neighbour = _put(fs, f"{url}1/v1/_runs/{RUN}/pending/data/x.parquet")
     leftover = _put(fs, f"{own}/v1/_runs/{RUN}/pending/data/x.parquet")
-    upkeep.compact(own)
-    upkeep.forget(own, ["b"])
-    upkeep.vacuum(own, 0)
+    maintenance.compact(own)
+    maintenance.forget(own, ["b"])
+    maintenance.vacuum(own, 0)
     assert _gone(fs, {neighbour, leftover}) == {leftover}
     assert ids(own) == ["a", "c", "d"]
 
@@ -68,9 +69,9 @@ def test_a_shard_that_is_a_folder_too_is_moved_like_any_other(s3: Any, where: st
         night(f"{url}/v1", run, samples)
     for shard in s3.find("corpus/place/v1/data"):
         s3.pipe_file(f"{shard.replace('/data/', f'/{where}/')}/x", b"1")
-    upkeep.compact(url)
+    maintenance.compact(url)
     assert ids(url) == ["a", "b", "c"]
-    upkeep.rollback(url, 2)
+    maintenance.rollback(url, 2)
     assert ids(url) == ["a", "b", "c"]
     assert dataset.open(url).num_rows == 3
 

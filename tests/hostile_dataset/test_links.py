@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dataset, snapshots, state, upkeep
+from pipeline import dataset
 from pipeline.core.errors import TesseraError
-from pipeline.state import Retry
+from pipeline.dataset import maintenance
+from pipeline.dataset.commit import snapshots
+from pipeline.dataset.diff import index
+from pipeline.dataset.diff.index import Retry
 from tests.dataset_fixtures import RUNS, ids, night
 from tests.hostile_dataset.helpers import (
     DOES,
@@ -96,7 +99,7 @@ def test_a_shard_that_is_a_pipe_is_one_line(out: Path, what: str) -> None:
         return
     (found,) = list(snapshots.numbers(str(out / "v1")))[-1:]
     base = snapshots.read(str(out / "v1"), found)
-    told(lambda: list(state.of_snapshot(str(out / "v1"), base, Retry())), str(shard), "is not a regular file")
+    told(lambda: list(index.of_snapshot(str(out / "v1"), base, Retry())), str(shard), "is not a regular file")
 
 
 def test_a_version_that_is_a_link_is_none(out: Path, tmp_path: Path) -> None:
@@ -106,7 +109,7 @@ def test_a_version_that_is_a_link_is_none(out: Path, tmp_path: Path) -> None:
     before = tree(other)
     for what in ("compact", "rollback", "forget", "read", "vacuum"):
         told(lambda what=what: DOES[what](out), "holds no dataset but 'v1', a symbolic link")  # type: ignore[misc]
-    told(lambda: upkeep.vacuum(str(out), 0, "v1"), f"{out}/v1' is a symbolic link")
+    told(lambda: maintenance.vacuum(str(out), 0, "v1"), f"{out}/v1' is a symbolic link")
     told(lambda: dataset.open(str(out), "v1"), f"{out}/v1' is a symbolic link")
     assert tree(other) == before
     assert ids(other) == ids(out / "v1") == ["a", "b", "c", "e"], "who names the link means it"
@@ -117,8 +120,8 @@ def test_the_folder_that_the_user_names_may_be_a_link(out: Path, tmp_path: Path)
     alias.symlink_to(out)
     extract(alias)
     assert ids(alias) == ["a", "b", "c", "e", "new"]
-    upkeep.compact(str(alias))
-    upkeep.vacuum(str(alias), 0)
+    maintenance.compact(str(alias))
+    maintenance.vacuum(str(alias), 0)
     assert ids(alias) == ids(out) == ["a", "b", "c", "e", "new"]
 
 
@@ -128,7 +131,7 @@ def test_a_deep_tree_in_what_a_run_left_is_vacuumed(out: Path) -> None:
     (left / "pending").mkdir()
     deep(left / "tasks", 3000)
     deep(left / "pending", 3000)
-    upkeep.vacuum(str(out), older_than_s=0)
+    maintenance.vacuum(str(out), older_than_s=0)
     assert not (left / "tasks").exists()
     assert not (left / "pending").exists()
 
@@ -144,23 +147,23 @@ def test_one_broken_version_keeps_no_other_from_forgetting(tmp_path: Path, kind:
     odd = tasks.parent if kind == "a run that is a link" else tasks
     odd.parent.mkdir(parents=True, exist_ok=True)
     odd.write_text("") if kind == "file" else odd.symlink_to(tmp_path)
-    upkeep.forget(str(out), ["a"])
+    maintenance.forget(str(out), ["a"])
     assert (ids(out, version="v1"), ids(out, version="v2")) == (["b"], ["c"])
     begun = out / "a0" / "_running" / f"{RUNS[6]}.json"
     begun.parent.mkdir(parents=True)
     begun.write_text("{")
     shutil.rmtree(out / "v1" / "_snapshots")
     (out / "v1" / "_snapshots").symlink_to(tmp_path)
-    told(lambda: upkeep.forget(str(out), ["c"]), "forgotten in v2, not yet in v1, a0 (v1: ", "is a symbolic link")
+    told(lambda: maintenance.forget(str(out), ["c"]), "forgotten in v2, not yet in v1, a0 (v1: ", "is a symbolic link")
     assert ids(out, version="v2") == []
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link"])
 def test_what_is_no_file_goes_with_the_vacuum(out: Path, kind: str) -> None:
-    upkeep.compact(str(out))
+    maintenance.compact(str(out))
     odd = out / "v1" / "_superseded" / "data" / "0"
     os.mkfifo(odd) if kind == "pipe" else odd.symlink_to("/etc/hostname")
-    upkeep.vacuum(str(out), 0)
+    maintenance.vacuum(str(out), 0)
     assert os.listdir(odd.parent) == []
     assert Path("/etc/hostname").exists()
 

@@ -10,9 +10,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import dataset, snapshots, state, upkeep
+from pipeline import dataset
 from pipeline.core.errors import TesseraError
-from pipeline.lease import Lease
+from pipeline.dataset import maintenance
+from pipeline.dataset.commit import snapshots
+from pipeline.dataset.commit.lease import Lease
+from pipeline.dataset.diff import index
 from tests import bounded
 from tests.dataset_fixtures import RUNS, ids
 from tests.hostile_dataset.helpers import (
@@ -73,8 +76,8 @@ def test_an_old_snapshot_is_no_way_out_either(out: Path, tmp_path: Path, name: s
     change(first, NAMES[name])
     before = tree(tmp_path / "home")
     for call in (
-        lambda: upkeep.rollback(str(out), 3),
-        lambda: upkeep.vacuum(str(out), 0),
+        lambda: maintenance.rollback(str(out), 3),
+        lambda: maintenance.vacuum(str(out), 0),
         lambda: dataset.open(str(out), snapshot=3).to_arrow(),
     ):
         told(call, str(first))
@@ -248,10 +251,10 @@ def test_a_record_names_only_what_its_run_wrote(out: Path, tmp_path: Path, recor
     (path,) = (out / "v1" / "_runs" / RUNS[7] / "tasks").iterdir()
     table = pq.read_table(path)
     if isinstance(record, dict):
-        named = json.loads(table.schema.metadata[state.RECORD])
+        named = json.loads(table.schema.metadata[index.RECORD])
         named["shards"][0].update(record)
         record = json.dumps(named).encode()
-    pq.write_table(table.replace_schema_metadata(None if record is None else {state.RECORD: record}), path)
+    pq.write_table(table.replace_schema_metadata(None if record is None else {index.RECORD: record}), path)
     before = tree(tmp_path / "home")
     told(lambda: extract(out), str(path), why)
     assert tree(tmp_path / "home") == before
@@ -272,8 +275,8 @@ def test_a_run_that_is_none_names_no_folder(out: Path, tmp_path: Path) -> None:
         (out / "v1" / "_running" / name).write_text(json.dumps({"base": 4, "identity": "identity"}))
     (out / "v1" / "pending").mkdir()
     (out / "v1" / "pending" / "mine").write_text("precious")
-    upkeep.rollback(str(out), 1)
-    upkeep.vacuum(str(out), 0)
+    maintenance.rollback(str(out), 1)
+    maintenance.vacuum(str(out), 0)
     extract(out)
     assert (out / "v1" / "pending" / "mine").read_text() == "precious"
 

@@ -219,6 +219,6 @@ def test_no_other_module_opens_a_parquet_file() -> None:
         ("pipeline/parquet/file.py", "ParquetFile"),
         ("pipeline/parquet/bounded_file.py", "ParquetFile"),  # of a file that is open, with its footer
         ("pipeline/plan.py", "ParquetFile"),
-        ("pipeline/reading.py", "dataset"),  # of a table
-        ("pipeline/dataset.py", "dataset"),  # of a table
+        ("pipeline/dataset/shards/reader.py", "dataset"),  # of a table
+        ("pipeline/dataset/reader.py", "dataset"),  # of a table
     }

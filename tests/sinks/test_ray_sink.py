@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.config import OutputConfig
+from pipeline.dataset.output import OutputConfig
+from pipeline.dataset.shards.writer import ShardWriter
 from pipeline.sinks.ray_sink import ShardSink
-from pipeline.sinks.shards import ShardWriter
-from tests.sinks.test_shards import FIELDS, SCHEMA, rows
+from tests.dataset.shards.test_writer import FIELDS, SCHEMA, rows
 
 
 def test_every_row_is_written_once(tmp_path: Path, ray_session: Any) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core.arrow import vector_list_column
-from pipeline.sinks.shards import parquet_options
+from pipeline.dataset.shards.row_files import parquet_options
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import ConfigError
-from pipeline.snapshots import File
+from pipeline.dataset.commit.data_files import File
 from pipeline.stages.carry import CarryStage, KeepStage, StoredTimes
 from pipeline.stages.rows import FAILURE
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from pipeline.core.media import MediaInfo, Span
+from pipeline.dataset.diff.columns import EXTRA
 from pipeline.decoders import opening
-from pipeline.difference import EXTRA
 from pipeline.stages.probe import ProbeStage
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip, write_tone
 

@@ -1,0 +1,249 @@
+"""What a dataset holds, for a person and as JSON: features, spaces, rows, failures by kind, sizes, sample rows.
+
+``show...`` prints to a terminal of any width; ``..._document`` returns the same as plain values for
+`pipeline.core.terminal.json_text`.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.core.errors import ConfigError, describe
+from pipeline.core.schema import FAILURES, column
+from pipeline.core.terminal import Console, count, print_wrapped
+from pipeline.dataset import reader as datasets
+from pipeline.dataset._values import _cell, _value
+from pipeline.dataset.feature_info import Feature
+from pipeline.report import size
+
+_MOST_GROUPS = 100
+"""Groups of failures that are listed."""
+_BOOKKEEPING = ("source_version", "run_id")
+"""Columns that a sample row shows only where ``columns`` names them."""
+_BATCH_ROWS = 64
+
+
+# -- a dataset ------------------------------------------------------------------------------------
+
+
+def show(path: str, rows: int, console: Console, columns: Sequence[str] = ()) -> None:
+    """Prints what the dataset at ``path`` holds.
+
+    Args:
+        rows: sample rows to print.
+        columns: of the sample rows, each a name or names with commas between them. None: all but `_BOOKKEEPING`.
+
+    Raises:
+        ConfigError: there is no dataset, or no such column.
+    """
+    dataset = datasets.open(path)
+    names = _chosen(dataset, columns)
+    found = _describe(path, dataset)
+    console.print(f"dataset: {path}", soft_wrap=True, style="bold")
+    print_wrapped(
+        console, f"version {found['version']} · snapshot {found['snapshot']} · created {_time(found['created'])} UTC"
+    )
+    sizes = found["sizes"]
+    print_wrapped(
+        console,
+        f"{count(found['rows'], 'row')} in {count(sizes['shards'], 'shard')}, {size(sizes['shard_bytes'])} · "
+        f"{count(found['failures']['count'], 'failure')}",
+    )
+    for name, feature in found["features"].items():
+        _show_feature(name, feature, console)
+    for space, members in found["spaces"].items():
+        if len(members) > 1:
+            print_wrapped(console, f"shared space {space}: {', '.join(members)}")
+    _show_failures(found["failures"], console)
+    for number, row in enumerate(_sample(dataset, names, rows, _cell), start=1):
+        print_wrapped(console, f"row {number}", style="bold")
+        for name, value in row.items():
+            print_wrapped(console, f"{name}: {value}", indent=2)
+
+
+def document(path: str, rows: int, columns: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns what the dataset at ``path`` holds, with whole sample rows. Arguments and errors are those of `show`."""
+    dataset = datasets.open(path)
+    names = _chosen(dataset, columns)
+    return {
+        **_describe(path, dataset),
+        "sample_rows": list(_sample(dataset, names, rows, lambda _, scalar: _value(scalar))),
+    }
+
+
+def _chosen(dataset: datasets.Dataset, columns: Sequence[str]) -> list[str]:
+    """Returns the columns of the sample rows. Raises ``ConfigError`` for a name that there is not."""
+    there = dataset.schema.names
+    parts = [[one] if one in there else [part.strip() for part in one.split(",")] for one in columns]
+    names = list(dict.fromkeys(name for part in parts for name in part if name))
+    for name in names:
+        if name not in there:
+            raise ConfigError("--columns", f"there is no column {name!r}", f"one of: {', '.join(there)}")
+    return names or [name for name in there if name not in _BOOKKEEPING]
+
+
+def _describe(path: str, dataset: datasets.Dataset) -> dict[str, Any]:
+    features = {}
+    for name, feature in dataset.features.items():
+        values = asdict(feature)
+        del values["name"]
+        features[name] = {**values, "rows": _rows_with(dataset, feature)}
+    return {
+        "dataset": path,
+        "version": dataset.root.rsplit("/", 1)[-1],
+        "snapshot": dataset.snapshot,
+        "created": dataset.created.isoformat(),
+        "run_id": dataset.run_id,
+        "rows": dataset.num_rows,
+        "features": features,
+        "spaces": dataset.spaces,
+        "sizes": {
+            "shards": len(dataset.shards),
+            "shard_bytes": sum(shard.bytes for shard in dataset.shards),
+            "failure_shards": len(dataset.failure_shards),
+            "failure_bytes": sum(shard.bytes for shard in dataset.failure_shards),
+        },
+        "failures": _failures(dataset),
+    }
+
+
+def _rows_with(dataset: datasets.Dataset, feature: Feature) -> int:
+    """Returns how many rows have values of ``feature``."""
+    emitted = {column(feature.name, part): part for part in feature.emit}
+    parts = {emitted[name]: name for name in dataset.schema.names if name in emitted}
+    # the embedding is there whenever one of the others is; reading the tokens would take far longer
+    names = [parts["embedding"]] if "embedding" in parts else [*parts.values()]
+    grid = column(feature.name, "grid")
+    if names and "embedding" not in parts and grid in dataset.schema.names:
+        names = [grid]
+    valid = 0
+    for batch in dataset.batches(columns=names) if names else ():
+        some = pc.is_valid(batch.column(0))
+        for i in range(1, batch.num_columns):
+            some = pc.or_(some, pc.is_valid(batch.column(i)))
+        valid += pc.sum(some).as_py() or 0
+    return valid
+
+
+def _show_feature(name: str, feature: dict[str, Any], console: Console) -> None:
+    print_wrapped(console, f"feature {name}", style="bold")
+    kind = f" ({feature['model_type']})" if feature["model_type"] else ""
+    emitted = {
+        "embedding": (feature["dim"], feature["embedding_dtype"]),
+        **dict.fromkeys(("tokens", "prefix_tokens"), (feature["token_dim"], feature["token_dtype"])),
+    }
+    parts = []
+    for part in feature["emit"]:
+        dim, dtype = emitted.get(part, (None, None))
+        about = " ".join(word for word in (f"dim {dim}" if dim else "", dtype or "") if word)
+        parts.append(f"{part} ({about})" if about else part)
+    lines = {
+        "modality": feature["modality"],
+        "model": f"{feature['model'] or '–'}{kind}",
+        "revision": feature["revision"],
+        "sha256": feature["weights_sha256"],
+        "tokenizer": feature["tokenizer"],
+        "head": feature["head"],
+        "emits": ", ".join(parts) or "–",
+        "space": f"{feature['space'] or '–'}{', normalized' if feature['normalized'] else ''}",
+        "prompt": feature["prompt"],
+        "rows": str(feature["rows"]),
+    }
+    for label, value in lines.items():
+        if value is not None:
+            print_wrapped(console, f"{label}: {value}", indent=2)
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+def _failures(dataset: datasets.Dataset) -> dict[str, Any]:
+    """Returns the number of failures: of all, by kind, by stage, by feature (``""``: of none), and by all three with an
+    example each."""
+    keys = ["stage", "kind", "feature"]
+    first = ["sample_id", "message"]
+    groups = FAILURES.empty_table().select([*keys, *first]).append_column("count", pa.array([], pa.int64()))
+    for batch in dataset.failure_batches():
+        found = pa.Table.from_batches([batch]).append_column("count", pa.array(np.ones(len(batch), np.int64)))
+        joined = pa.concat_tables([groups, found.select(groups.column_names)], promote_options="permissive")
+        # without threads: the first of a group is the one that comes first
+        groups = joined.group_by(keys, use_threads=False).aggregate(
+            [("count", "sum"), *((name, "first") for name in first)]
+        )
+        groups = groups.select([*keys, *(f"{name}_first" for name in first), "count_sum"])
+        groups = groups.rename_columns([*keys, *first, "count"])
+    groups = groups.sort_by([("count", "descending"), *((key, "ascending") for key in keys)])
+    by_key = {key: Counter[str]() for key in keys}
+    for key, counts in by_key.items():
+        for name, number in zip(groups[key].to_pylist(), groups["count"].to_pylist(), strict=True):
+            counts[name or ""] += number
+    listed = groups.slice(0, _MOST_GROUPS).to_pylist()
+    return {
+        "count": dataset.num_failures,
+        **{f"by_{key}": dict(sorted(counts.items())) for key, counts in by_key.items()},
+        "groups": [
+            {
+                **{key: row[key] for key in [*keys, "count"]},
+                "example": {"sample_id": row["sample_id"], "message": row["message"]},
+            }
+            for row in listed
+        ],
+        "groups_not_listed": len(groups) - len(listed),
+    }
+
+
+def _show_failures(failures: dict[str, Any], console: Console) -> None:
+    if not failures["groups"]:
+        return
+    print_wrapped(console, "failures", style="bold")
+    for group in failures["groups"]:
+        feature = f" · feature {group['feature']}" if group["feature"] else ""
+        print_wrapped(console, f"{group['count']} {group['kind']} · stage {group['stage']}{feature}", indent=2)
+        example = group["example"]
+        print_wrapped(console, f"{example['sample_id']}: {example['message']}", indent=4)
+    if rest := failures["groups_not_listed"]:
+        listed = sum(group["count"] for group in failures["groups"])
+        kinds = count(rest, "further kind")
+        print_wrapped(console, f"{failures['count'] - listed} of {kinds}", indent=2)
+
+
+# -- sample rows ----------------------------------------------------------------------------------
+
+
+def _sample(
+    dataset: datasets.Dataset, names: list[str], rows: int, convert: Callable[[str, pa.Scalar], Any]
+) -> Iterator[dict[str, Any]]:
+    """Yields the first ``rows`` rows: column -> what ``convert`` makes of it. Reads the columns ``names`` only."""
+    left = rows
+    for batch in dataset.batches(names, batch_size=min(rows, _BATCH_ROWS)) if rows else ():
+        for i in range(min(left, len(batch))):
+            try:
+                yield {name: convert(name, batch.column(at)[i]) for at, name in enumerate(names)}
+            except (pa.ArrowException, ValueError, OverflowError, TypeError) as error:  # values that no writer makes
+                raise ConfigError("path", f"a row cannot be shown ({describe(error)})", "give --rows 0") from error
+        left -= min(left, len(batch))
+        if not left:
+            break
+
+
+# -- snapshots and versions -----------------------------------------------------------------------
+
+
+def _time(created: str) -> str:
+    """Returns a time of a snapshot in UTC, to a second."""
+    try:
+        utc = datetime.datetime.fromisoformat(created).astimezone(datetime.UTC)
+    except OverflowError:  # before the year 1
+        return created
+    return f"{utc:%Y-%m-%d %H:%M:%S}"
+
+
+# -- upkeep ---------------------------------------------------------------------------------------

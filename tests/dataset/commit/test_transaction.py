@@ -1,0 +1,214 @@
+"""Whatever instant a writer dies at, the next one finds the old snapshot or the new one, whole, and does the rest."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import storage
+from pipeline.core.errors import TesseraError
+from pipeline.dataset import maintenance
+from pipeline.dataset.commit import snapshots
+from pipeline.dataset.commit.transaction import Transaction
+from tests.dataset_fixtures import RUNS, added, ids, night, plain, write
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after it runs."""
+
+
+def _steps(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
+    """Die before the ``at``-th change of the file system; the names of the changes so far."""
+    done: list[str] = []
+    for name in ("move", "remove", "remove_folder", "publish", "publish_new"):
+        real = getattr(storage, name)
+
+        def step(*args: Any, real: Any = real, name: str = name) -> Any:
+            if len(done) == at:
+                raise Killed
+            done.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(storage, name, step)
+    return done
+
+
+def test_dead_before_each_step_of_a_commit(tmp_path: Path) -> None:
+    """Between any two steps: readers see the old rows or the new, and one more night makes all well."""
+    for at in itertools.count():
+        out = tmp_path / str(at)
+        root = out / "v1"
+        night(root, RUNS[1], ["a", "b", "c"])
+        first = f"data/{RUNS[1]}-000000-000.parquet"
+        with pytest.MonkeyPatch.context() as patch:
+            transaction = Transaction(str(root), "extract", RUNS[2])
+            transaction.__enter__()
+            transaction.adopt("identity")
+            written = write(root, RUNS[2], ["b"], replaces=True)
+            following = transaction.next_snapshot({}, {0: [[1]]}, added(written))  # type: ignore[list-item]
+            done = _steps(patch, at)
+            killed = False
+            try:
+                transaction.commit(following)
+            except Killed:
+                killed = True
+        assert ids(out) == ["a", "b", "c"]
+        committed = "publish_new" in done
+        newest = snapshots.newest(str(root))
+        assert newest is not None
+        assert newest.number == (2 if committed else 1)
+        transaction.lease._stop.set()
+        transaction.lease.me = transaction.lease.me.__class__(**{**vars(transaction.lease.me), "pid": 2**22 + 1})
+        transaction.lease._write(transaction.lease.me)
+        with Transaction(str(root), "extract", RUNS[3]) as after:
+            after.adopt("identity")
+            assert len(after.killed) == (0 if committed else 1)
+            if committed:
+                after.close()
+            else:
+                after.commit(after.next_snapshot({}, {0: [[1]]}, {}))  # type: ignore[list-item]
+        assert ids(out) == ["a", "b", "c"]
+        assert set(plain(root)) == {"a", "b", "c"}
+        assert os.listdir(root / "_running") == []
+        assert (root / first).exists()
+        pending = [path for path in root.rglob("*") if "pending" in path.parts and path.is_file()]
+        assert pending == []
+        if not killed:
+            break
+    assert at > 4
+
+
+def test_work_of_another_config_or_base_is_not_adopted(tmp_path: Path) -> None:
+    for identity, run_id in (("other", RUNS[1]), ("identity", RUNS[2])):
+        with Transaction(str(tmp_path), "extract", run_id) as transaction:
+            transaction.adopt(identity)
+            write(tmp_path, run_id, [run_id])
+    with Transaction(str(tmp_path), "extract", RUNS[3]) as transaction:
+        transaction.adopt("identity")
+        assert [one.run_id for one in transaction.killed] == [RUNS[2]]
+        assert plain(tmp_path) == [RUNS[1], RUNS[2]], "the other may only sleep, and commit"
+        transaction.commit(transaction.next_snapshot({}, {}, {}))
+    assert plain(tmp_path) == [RUNS[2]], "files of the other are gone"
+    assert os.listdir(tmp_path / "_running") == []
+
+
+def test_who_slept_and_commits_first_keeps_its_files(tmp_path: Path) -> None:
+    """A run of another config took the lease over and discards the sleeper's work, which then wakes up and commits."""
+    night(tmp_path, RUNS[1], ["a"])
+    slow = Transaction(str(tmp_path), "extract", RUNS[2], ttl_s=0.5)
+    with slow:
+        slow.adopt("other")
+        written = write(tmp_path, RUNS[2], ["b"])
+        following = slow.next_snapshot({}, {}, added(written))
+        slow.lease.check()
+        slow.lease._stop.set()  # asleep, between the last check and the creation
+        slow.lease._thread.join()
+        with Transaction(str(tmp_path), "extract", RUNS[3], ttl_s=0.5) as other:
+            other.adopt("identity")
+            assert other.discarded == [RUNS[2]]
+            assert snapshots.commit(str(tmp_path), following)
+            with pytest.raises(TesseraError, match="committed snapshot 2"):
+                other.commit(other.next_snapshot({}, {}, added(write(tmp_path, RUNS[3], ["c"]))))
+    assert set(plain(tmp_path)) >= {"a", "b"}
+
+
+@pytest.mark.parametrize("when", ["before", "at"])
+def test_who_slept_before_its_moves_finds_them_done(tmp_path: Path, when: str) -> None:
+    """A compaction; the next night and another compaction have moved its files to their place, and on."""
+    root = tmp_path / "v1"
+    night(root, RUNS[1], ["a"])
+    night(root, RUNS[2], ["b"])
+    real = snapshots.commit if when == "before" else snapshots.settle
+    calls = []
+
+    def late(at: str, snapshot: snapshots.Snapshot) -> bool | None:
+        done = real(at, snapshot) if when == "before" else None
+        calls.append(snapshot.number)
+        if calls == ([3] if when == "before" else [2, 3]):
+            for lease in (root / "_leases").iterdir():
+                lease.write_text(json.dumps({**json.loads(lease.read_text()), "released": True}))
+            night(root, RUNS[3], ["c"])
+            maintenance.compact(str(tmp_path))
+        return done if when == "before" else real(at, snapshot)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshots, "commit" if when == "before" else "settle", late)
+        maintenance.compact(str(tmp_path))
+    assert max(calls) == 5
+    assert ids(tmp_path) == ["a", "b", "c"]
+    assert set(plain(root)) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("how", ["night", "compact"])
+def test_who_slept_while_others_committed_removes_nothing_of_theirs(tmp_path: Path, how: str) -> None:
+    """It found nothing to do, at a snapshot that is no longer the newest; or it wakes up behind its own commit."""
+    root = tmp_path / "v1"
+    night(root, RUNS[1], ["a"])
+    night(root, RUNS[2], ["b"])
+    slow, committed = (Transaction(str(root), "extract", run, ttl_s=0.5) for run in (RUNS[3], RUNS[4]))
+    slow.__enter__()
+    slow.adopt("identity")
+    slow.lease._stop.set()
+    with committed, pytest.MonkeyPatch.context() as patch:
+        committed.adopt("identity")
+        following = committed.next_snapshot({}, {}, added(write(root, RUNS[4], ["c"])))
+
+        def slept(*_: object) -> None:
+            committed.lease._stop.set()
+            patch.undo()
+            if how == "night":
+                with Transaction(str(root), "extract", RUNS[5], ttl_s=0.5) as other:
+                    other.adopt("identity")
+                    other.commit(other.next_snapshot({}, {}, added(write(root, RUNS[5], ["d"]))))
+            else:
+                for lease in (root / "_leases").iterdir():
+                    lease.write_text(json.dumps({**json.loads(lease.read_text()), "released": True}))
+                maintenance.compact(str(tmp_path))
+
+        patch.setattr(snapshots, "settle", slept)
+        committed.commit(following)
+    expected = ["a", "b", "c", "d"] if how == "night" else ["a", "b", "c"]
+    assert ids(tmp_path) == expected
+    slow.close()
+    slow.lease.lost = True
+    slow.__exit__(None, None, None)
+    assert ids(tmp_path) == expected
+    assert set(plain(root)) == set(expected)
+
+
+def test_an_adopted_file_of_which_nothing_is_left_is_removed(tmp_path: Path) -> None:
+    with Transaction(str(tmp_path), "extract", RUNS[1]) as transaction:
+        transaction.adopt("identity")
+        write(tmp_path, RUNS[1], ["a", "b"])
+    with Transaction(str(tmp_path), "extract", RUNS[2]) as transaction:
+        transaction.adopt("identity")
+        gone = {0: [np.array([0, 1])]}
+        written = write(tmp_path, RUNS[2], ["c"])
+        transaction.commit(transaction.next_snapshot({}, gone, added(written)))
+    assert plain(tmp_path) == ["c"]
+
+
+def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:
+    night(tmp_path, RUNS[1], ["a"])
+    (tmp_path / "data" / "notes.parquet").write_text("mine")
+    (tmp_path / "data" / f"{RUNS[2]}-000000-000.parquet.ab12.tmp").write_text("half")
+    with Transaction(str(tmp_path), "extract", RUNS[2]) as transaction:
+        transaction.adopt("identity")
+    assert sorted(os.listdir(tmp_path / "data")) == [f"{RUNS[1]}-000000-000.parquet", "notes.parquet"]
+
+
+def test_who_slept_through_another_commit_commits_nothing(tmp_path: Path) -> None:
+    night(tmp_path, RUNS[1], ["a"])
+    with Transaction(str(tmp_path), "extract", RUNS[2]) as slow:
+        slow.adopt("identity")
+        written = write(tmp_path, RUNS[2], ["b"])
+        base = snapshots.newest(str(tmp_path))
+        assert snapshots.commit(str(tmp_path), snapshots.following(base, RUNS[3], "extract", {}, [], [], []))
+        with pytest.raises(TesseraError, match=r"another run committed snapshot 2 .*run again to continue"):
+            slow.commit(slow.next_snapshot({}, {}, added(written)))
