@@ -15,8 +15,8 @@ import soundfile
 import yaml
 
 from pipeline import dataset
+from tests.decoders._shared.test_not_media import _files as documents
 from tests.decoders.reference import write_numbered
-from tests.decoders.test_not_media import _files as documents
 from tests.test_nights import draw
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,7 +18,7 @@ from pipeline.core import allocator
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Frames, Span, UniformSampling
 from pipeline.decoders import video_decord, video_pyav
-from pipeline.decoders.container import Container
+from pipeline.decoders._shared.container import Container
 from pipeline.storage.blob import Blob
 from tests.regimes import DATA
 

@@ -22,7 +22,7 @@ from pipeline.core import allocator
 from pipeline.core.errors import TesseraError
 from pipeline.core.media import Modality, Text, UniformSampling, Waveform
 from pipeline.decoders import DecodersConfig, OpenMedia, open_media
-from pipeline.decoders.container import upright
+from pipeline.decoders._shared.rotation import upright
 from pipeline.features import bind
 from pipeline.storage.blob import Blob
 from pipeline.tokenizers.base import Prepared

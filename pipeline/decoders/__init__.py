@@ -14,8 +14,8 @@ from pydantic import Field
 
 from pipeline.core.media import Modality
 from pipeline.decoders import opening, video_decord, video_pyav
+from pipeline.decoders._shared.bounds import FileBounds
 from pipeline.decoders.audio import AudioConfig
-from pipeline.decoders.bounds import FileBounds
 from pipeline.decoders.image import ImageConfig
 from pipeline.decoders.opening import Opening, OpenMedia
 from pipeline.decoders.text import TextConfig

@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.core.errors import SampleError, describe
 from pipeline.core.media import Image, MediaInfo
-from pipeline.decoders import camera_raw
-from pipeline.decoders.container import upright
-from pipeline.decoders.demuxer import open_av
-from pipeline.decoders.sniff import HEAD_BYTES, is_heif, sniff
+from pipeline.decoders._shared import camera_raw
+from pipeline.decoders._shared.demuxer import open_av
+from pipeline.decoders._shared.jpeg import jpeg_pixels, plain_jpeg
+from pipeline.decoders._shared.rgb import to_rgb
+from pipeline.decoders._shared.rotation import upright
+from pipeline.decoders._shared.sniff import HEAD_BYTES, is_heif, sniff
 from pipeline.storage.blob import Blob
 
 if TYPE_CHECKING:
@@ -42,12 +44,7 @@ REFUSED = {
     "MIC": "layers in a container that is read only where olefile is installed",
 }
 """What else has a plugin in Pillow, and why it is left out: some start a program, some open a file of any format."""
-_STRIP_ROWS = 64
 _ORIENTATION = 0x0112
-_JPEG = b"\xff\xd8\xff"
-_MAY_TURN = (b"Exif\0", b"tiff:Orientation")
-"""Where the metadata may say that a picture lies on its side."""
-_SUBSAMPLINGS = ("444", "422", "420")
 
 
 class ImageConfig(BaseModel):
@@ -154,52 +151,6 @@ def check_bytes(blob: Blob, config: ImageConfig) -> None:
         raise SampleError("limit", f"{blob.size()} bytes of picture, over max_bytes {config.max_bytes}")
 
 
-def plain_jpeg(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG of 8-bit grey or YCbCr that no metadata turns; None for all else.
-
-    Its pixels are those that Pillow gives: both are libjpeg-turbo with its exact transform and upsampling.
-    """
-    if not data.startswith(_JPEG) or any(words in data for words in _MAY_TURN):
-        return None
-    import simplejpeg
-
-    try:
-        height, width, colours, subsampling = simplejpeg.decode_jpeg_header(data, strict=True)
-    except ValueError:
-        return None
-    known = (colours == "YCbCr" and subsampling in _SUBSAMPLINGS) or colours == "Gray"
-    return (width, height) if known else None
-
-
-def jpeg_pixels(data: bytes, shorter_edge: int | None = None) -> np.ndarray | None:
-    """[H, W, 3] uint8 of a plain JPEG; None for one of which libjpeg so much as warns.
-
-    ``shorter_edge``: at the smallest of 1, 1/2, 1/4 and 1/8 that leaves both edges at least so long.
-    """
-    import simplejpeg
-
-    try:
-        scale = {} if shorter_edge is None else _scale(data, shorter_edge)
-        pixels: np.ndarray = simplejpeg.decode_jpeg(
-            data, "RGB", fastdct=False, fastupsample=False, strict=True, **scale
-        )
-        return pixels
-    except ValueError:
-        return None
-
-
-def _scale(data: bytes, shorter_edge: int) -> dict[str, int]:
-    """Options of simplejpeg that ask for a half, a quarter or an eighth: what lies between is slower than the whole."""
-    import simplejpeg
-
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
-    for factor in (8, 4, 2):
-        small = {"min_height": -(-height // factor), "min_width": -(-width // factor)}
-        if min(small.values()) >= shorter_edge:
-            return small
-    return {}
-
-
 @contextlib.contextmanager
 def _pillow(data: bytes, config: ImageConfig) -> Iterator[None]:
     """Whatever a plugin of Pillow raises becomes a ``SampleError`` in its words.
@@ -248,69 +199,6 @@ def _formats() -> tuple[str, ...]:
 
     PIL.Image.init()
     return tuple(name for name in FORMATS if name in PIL.Image.OPEN)
-
-
-def to_rgb(picture: PIL.Image.Image, config: ImageConfig) -> np.ndarray:
-    """[H, W, 3] uint8 of a picture of any mode; 16-bit and float greys are scaled to 8 bits."""
-    import PIL.Image
-
-    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        grey = _grey8(np.asarray(picture), picture.mode, config.floats)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if picture.mode == "LAB":
-        from PIL import ImageCms
-
-        srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-        converted = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
-        assert converted is not None, "it is None only where it works in place"
-        picture = converted
-    if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
-        layer = picture.convert("RGBA") if picture.mode != "RGBA" else picture
-        if layer.getchannel("A").getextrema() != (255, 255):
-            ground = PIL.Image.new("RGBA", layer.size, (*config.background, 255))
-            ground.alpha_composite(layer)
-            layer = ground
-        picture = layer
-    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
-
-
-def _grey8(values: np.ndarray, mode: str, floats: Literal["refuse", "clip", "scale"] = "refuse") -> np.ndarray:
-    """16-bit and 32-bit greys by their full range; floats as ``ImageConfig.floats`` says.
-
-    In strips of rows: a wider copy of the whole would take eight times the memory.
-    """
-    if mode == "F":
-        zero, scale = _range_of_floats(values, floats)
-    else:
-        zero, scale = 0.0, 256 / 2**31 if values.max(initial=0) > 65535 else 1 / 257  # Pillow widens 16-bit greys
-    done = np.empty(values.shape, np.uint8)
-    for start in range(0, len(values), _STRIP_ROWS):
-        wide = values[start : start + _STRIP_ROWS].astype(np.float64)
-        strip = np.nan_to_num((wide - zero) * scale, nan=0.0, posinf=255.0, neginf=0.0)
-        done[start : start + _STRIP_ROWS] = np.clip(np.round(strip), 0, 255)
-    return done
-
-
-def _range_of_floats(values: np.ndarray, floats: Literal["refuse", "clip", "scale"]) -> tuple[float, float]:
-    """``(value that is black, factor to 8 bits)``. Raises ``SampleError`` (``unsupported``) where none is certain."""
-    finite = np.isfinite(values)
-    low = float(np.min(values, initial=np.inf, where=finite))
-    top = float(np.max(values, initial=-np.inf, where=finite))
-    if low > top:
-        return 0.0, 1.0  # no number in it
-    whole = 1.0 if top < 2 else 255.0
-    level = whole / 255
-    if -level / 2 <= low and top <= whole + level / 2:
-        return 0.0, 1 / level
-    if floats == "scale":
-        return low, 255 / (top - low) if top > low else 0.0
-    if floats == "clip":
-        return 0.0, 1 / level
-    raise SampleError(
-        "unsupported",
-        f"float values from {low:.6g} to {top:.6g}, neither [0, 1] nor [0, 255]: decoders.image.floats says clip or "
-        "scale",
-    )
 
 
 def _container_size(data: bytes) -> tuple[int, int]:

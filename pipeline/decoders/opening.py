@@ -13,13 +13,14 @@ from typing import IO, Self
 from pipeline.core.errors import TRANSIENT_KINDS, SampleError
 from pipeline.core.media import Frames, Image, MediaInfo, Modality, Sampling, Span, Text, Waveform
 from pipeline.decoders import video_decord, video_pyav
-from pipeline.decoders.audio import AudioConfig, ContainerSamples, Samples, SoundfileSamples, waveform
-from pipeline.decoders.bounds import FileBounds
-from pipeline.decoders.container import Container
+from pipeline.decoders._shared.bounds import FileBounds
+from pipeline.decoders._shared.container import Container
+from pipeline.decoders._shared.joined import JoinedSamples, after_mp3, parts_of
+from pipeline.decoders._shared.not_media import not_media
+from pipeline.decoders._shared.samples import ContainerSamples, Samples, SoundfileSamples
+from pipeline.decoders._shared.sniff import HEAD_BYTES, Shape, sniff
+from pipeline.decoders.audio import AudioConfig, waveform
 from pipeline.decoders.image import ImageConfig, ImageMedia, check_bytes
-from pipeline.decoders.joined import JoinedSamples, after_mp3, parts_of
-from pipeline.decoders.not_media import not_media
-from pipeline.decoders.sniff import HEAD_BYTES, Shape, sniff
 from pipeline.decoders.text import TextConfig, TextMedia
 from pipeline.storage.blob import Blob
 from pipeline.storage.ranges import reading

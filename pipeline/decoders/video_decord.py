@@ -12,9 +12,9 @@ import numpy as np
 
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Frames, Sampling, Span
-from pipeline.decoders.container import Container
-from pipeline.decoders.pictures import PictureLimits, Pictures
-from pipeline.decoders.sampling import instants, not_before, shown_at
+from pipeline.decoders._shared.container import Container
+from pipeline.decoders._shared.pictures import PictureLimits, Pictures
+from pipeline.decoders._shared.sampling import instants, not_before, shown_at
 from pipeline.decoders.video_pyav import PyavReader
 
 _SEEKABLE = ("mov", "matroska")

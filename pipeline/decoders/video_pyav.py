@@ -16,10 +16,11 @@ import numpy as np
 
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Frames, Sampling, Span
-from pipeline.decoders.container import Container, Damage, upright, upright_size
-from pipeline.decoders.demuxer import decoding
-from pipeline.decoders.pictures import PictureLimits, Pictures
-from pipeline.decoders.sampling import instants, not_before
+from pipeline.decoders._shared.container import Container, Damage
+from pipeline.decoders._shared.demuxer import decoding
+from pipeline.decoders._shared.pictures import PictureLimits, Pictures
+from pipeline.decoders._shared.rotation import upright, upright_size
+from pipeline.decoders._shared.sampling import instants, not_before
 
 _STALE_S = 0.25
 _WALK_ON_S = 10.0

@@ -13,9 +13,9 @@ limits.py        how long and how much
 
 from __future__ import annotations
 
+from pipeline.decoders.limits import LimitsConfig
 from pipeline.isolation.beside import Beside
 from pipeline.isolation.isolated import Isolated
-from pipeline.isolation.limits import LimitsConfig
 from pipeline.isolation.notes import Watch, Work, unwatched
 from pipeline.isolation.template import Template
 

@@ -21,7 +21,7 @@ from fsspec.registry import known_implementations
 
 from pipeline.core.errors import FailureKind, TesseraError
 from pipeline.core.errors import Stage as Step
-from pipeline.isolation.limits import LimitsConfig
+from pipeline.decoders.limits import LimitsConfig
 from pipeline.isolation.notes import NOTE_BYTES, Memory, Note, Noted, Orders
 from pipeline.isolation.parcels import Pool, Segment, shared_file
 from pipeline.isolation.process_tree import kill_group, kill_tree

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.core.errors import TesseraError
+from pipeline.decoders.limits import LimitsConfig
 from pipeline.isolation.child import Child, Death
-from pipeline.isolation.limits import LimitsConfig
 from pipeline.isolation.notes import WHOLE, Key, Orders, Reason
 from pipeline.isolation.parcels import Pool
 from pipeline.isolation.serve import Stage

@@ -13,8 +13,9 @@ import torch
 from torchaudio.functional import resample
 
 from pipeline.core.errors import SampleError
-from pipeline.decoders.audio import ContainerSamples, Samples, SoundfileSamples, waveform
-from pipeline.decoders.container import Container
+from pipeline.decoders._shared.container import Container
+from pipeline.decoders._shared.samples import ContainerSamples, Samples, SoundfileSamples
+from pipeline.decoders.audio import waveform
 from pipeline.storage.blob import Blob
 from tests.decoders.reference import opened_for_writing, sound_of
 

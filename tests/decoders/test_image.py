@@ -11,7 +11,9 @@ import PIL.Image
 import pytest
 
 from pipeline.core.errors import SampleError
-from pipeline.decoders.image import FORMATS, REFUSED, ImageConfig, ImageMedia, _grey8, jpeg_pixels, plain_jpeg
+from pipeline.decoders._shared.jpeg import jpeg_pixels, plain_jpeg
+from pipeline.decoders._shared.rgb import _grey8
+from pipeline.decoders.image import FORMATS, REFUSED, ImageConfig, ImageMedia
 from pipeline.storage.blob import Blob
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

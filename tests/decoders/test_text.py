@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Span
 from pipeline.decoders import DecodersConfig, open_media
-from pipeline.decoders.text import TextConfig, TextMedia, decode, is_svg, strip_html
+from pipeline.decoders._shared.charset import decode
+from pipeline.decoders._shared.html import strip_html
+from pipeline.decoders.text import TextConfig, TextMedia, is_svg
 from pipeline.storage.blob import Blob
 
 WORDS = "Grüße, 世界 — naïve\n"

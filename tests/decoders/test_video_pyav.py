@@ -12,7 +12,7 @@ import pytest
 from pipeline.core.errors import SampleError
 from pipeline.core.media import FpsSampling, Frames, Sampling, UniformSampling
 from pipeline.decoders import DecodersConfig, open_media, video_pyav
-from pipeline.decoders.container import Container
+from pipeline.decoders._shared.container import Container
 from pipeline.decoders.video_pyav import PyavReader
 from pipeline.storage.blob import Blob
 from tests.decoders.reference import frames_of, rotated_by_matrix, write_numbered

@@ -12,7 +12,7 @@ import pytest
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Sampling, Span, UniformSampling
 from pipeline.decoders import video_decord, video_pyav
-from pipeline.decoders.container import Container
+from pipeline.decoders._shared.container import Container
 from pipeline.decoders.video_decord import DecordReader
 from pipeline.decoders.video_pyav import PyavReader
 from pipeline.storage.blob import Blob

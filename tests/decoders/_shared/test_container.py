@@ -12,9 +12,11 @@ import soundfile
 
 from pipeline.core.errors import SampleError
 from pipeline.core.media import FpsSampling
-from pipeline.decoders import DecodersConfig, container, open_media, video_decord, video_pyav
-from pipeline.decoders.container import Container, upright
-from pipeline.decoders.demuxer import decoding
+from pipeline.decoders import DecodersConfig, open_media, video_decord, video_pyav
+from pipeline.decoders._shared import rotation
+from pipeline.decoders._shared.container import Container
+from pipeline.decoders._shared.demuxer import decoding
+from pipeline.decoders._shared.rotation import upright
 from pipeline.storage.blob import Blob
 from tests.decoders.reference import (
     frames_of,
@@ -187,7 +189,7 @@ def test_frames_that_were_shown_are_freed_though_nothing_collects(data: Path, mo
         alive = 0
         with av.open(str(data / "videos" / "mdn__flower.mp4")) as source:
             for number, frame in enumerate(source.decode(video=0)):
-                monkeypatch.setattr(container, "_MAX_UNFREED", 10 * 3 * frame.width * frame.height)
+                monkeypatch.setattr(rotation, "_MAX_UNFREED", 10 * 3 * frame.width * frame.height)
                 upright(frame)
                 if number % 10 == 9:
                     alive = max(alive, sum(isinstance(one, av.VideoFrame) for one in gc.get_objects()))

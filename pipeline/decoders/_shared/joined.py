@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Span
-from pipeline.decoders.audio import Samples
+from pipeline.decoders._shared.samples import Samples
 from pipeline.storage.blob import Blob
 from pipeline.storage.ranges import reading
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pipeline.decoders.sniff import is_words
+from pipeline.decoders._shared.sniff import is_words
 from pipeline.storage.blob import Blob
 
 _PDF = b"%PDF-"

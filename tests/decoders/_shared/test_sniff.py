@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.decoders.sniff import HEAD_BYTES, sniff
+from pipeline.decoders._shared.sniff import HEAD_BYTES, sniff
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import SampleError
-from pipeline.decoders.pictures import PictureLimits, Pictures
+from pipeline.decoders._shared.pictures import PictureLimits, Pictures
 
 
 def test_pictures_are_written_in_place_and_repeated() -> None:

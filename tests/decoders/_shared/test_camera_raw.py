@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.core.errors import SampleError
 from pipeline.decoders import DecodersConfig, OpenMedia, open_media
-from pipeline.decoders.camera_raw import camera_raw, orientation, preview
+from pipeline.decoders._shared.camera_raw import camera_raw, orientation, preview
 from pipeline.decoders.image import ImageConfig
 from pipeline.storage.blob import Blob
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import SampleError
 from pipeline.core.media import FpsSampling, UniformSampling
-from pipeline.decoders.sampling import instants, shown_at
+from pipeline.decoders._shared.sampling import instants, shown_at
 from tests.decoders.reference import shown
 
 

@@ -11,12 +11,12 @@ import av
 import pytest
 
 from pipeline.core.errors import SampleError
-from pipeline.decoders import demuxer
-from pipeline.decoders.container import Container
-from pipeline.decoders.demuxer import check_format, decoding, open_av
+from pipeline.decoders._shared import demuxer
+from pipeline.decoders._shared.container import Container
+from pipeline.decoders._shared.demuxer import check_format, decoding, open_av
 from pipeline.storage.blob import Blob
+from tests.decoders._shared.test_not_media import _jpegs
 from tests.decoders.reference import opened, write_numbered
-from tests.decoders.test_not_media import _jpegs
 
 
 @pytest.mark.parametrize(

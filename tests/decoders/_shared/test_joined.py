@@ -12,8 +12,8 @@ import soundfile
 
 from pipeline.core.errors import SampleError
 from pipeline.decoders import DecodersConfig, open_media
-from pipeline.decoders import joined as module
-from pipeline.decoders.joined import after_mp3, parts_of
+from pipeline.decoders._shared import joined as module
+from pipeline.decoders._shared.joined import after_mp3, parts_of
 from pipeline.storage.blob import Blob
 from tests.decoders.reference import opened_for_writing, sound_of
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchaudio.functional import resample
 
-from pipeline.decoders import resampling
-from pipeline.decoders.resampling import resampled
+from pipeline.decoders._shared import resampling
+from pipeline.decoders._shared.resampling import resampled
 
 USUAL = [(44100, 16000), (48000, 16000), (22050, 16000), (11025, 16000), (8000, 44100), (32000, 22050), (16000, 48000)]
 ODD = [(44101, 16000), (192001, 16000), (3001, 16000), (44056, 16000), (16000, 22051), (767999, 8000), (7, 16000)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pipeline.decoders import camera_raw
+from pipeline.decoders._shared import camera_raw
 
 Shape = Literal["image", "audio", "container"]
 
