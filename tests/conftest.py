@@ -75,9 +75,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("vnni"):
-        from pipeline.encoders import _int8
+        from pipeline.encoders._shared import int8
 
-        if not _int8.is_supported():
+        if not int8.is_supported():
             pytest.skip("int8 needs a CPU with AVX512-VNNI")
 
 

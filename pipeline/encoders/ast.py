@@ -10,11 +10,12 @@ import numpy as np
 from pydantic import ConfigDict
 
 from pipeline.core.errors import SampleError
-from pipeline.encoders import _audio
-from pipeline.encoders._audio import EncodedPart, Part
-from pipeline.encoders._device import download, upload
-from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared import audio
+from pipeline.encoders._shared.audio import EncodedPart, Part
+from pipeline.encoders._shared.device import download, upload
+from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared.weights import native_dtype, space_id
+from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.tokenizers.base import Prepared
 
 if TYPE_CHECKING:
@@ -50,10 +51,10 @@ class AstEncoder(TransformersEncoder):
 
     def check(self, where: str) -> None:
         super().check(where)
-        _audio.check_sound(self.checkpoint, self.tokenizer, where)
-        extractor, config = _audio.load_extractor(self.checkpoint), self.model_config()
-        _audio.check_equal(self.checkpoint, "frames", extractor.max_length, config.max_length)
-        _audio.check_equal(self.checkpoint, "mel bins", extractor.num_mel_bins, config.num_mel_bins)
+        audio.check_sound(self.checkpoint, self.tokenizer, where)
+        extractor, config = audio.load_extractor(self.checkpoint), self.model_config()
+        audio.check_equal(self.checkpoint, "frames", extractor.max_length, config.max_length)
+        audio.check_equal(self.checkpoint, "mel bins", extractor.num_mel_bins, config.num_mel_bins)
 
     def spec(self) -> EncoderSpec:
         config = self.model_config()
@@ -64,7 +65,7 @@ class AstEncoder(TransformersEncoder):
             normalized=False,
             native_dtype=native_dtype(self.checkpoint),
             model_type=self.checkpoint.model_type,
-            processor=type(_audio.load_extractor(self.checkpoint)).__name__,
+            processor=type(audio.load_extractor(self.checkpoint)).__name__,
         )
 
     def load(self) -> torch.nn.Module:
@@ -75,7 +76,7 @@ class AstEncoder(TransformersEncoder):
 
     def setup(self) -> None:
         super().setup()
-        self.extractor = _audio.load_extractor(self.checkpoint)
+        self.extractor = audio.load_extractor(self.checkpoint)
         rate = self.extractor.sampling_rate
         self.shift, self.frame = round(rate * _SHIFT_S), round(rate * _FRAME_S)
         self.bands, self.steps = self.model.embeddings.get_shape(self.model.config)
@@ -88,10 +89,10 @@ class AstEncoder(TransformersEncoder):
         return True
 
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
-        parts, refused = _audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
-        encoded = _audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
+        parts, refused = audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
+        encoded = audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
         step_s = self.model.config.time_stride * _SHIFT_S
-        return _audio.rows_of(len(rows), parts, encoded, refused, step_s, self.bands)
+        return audio.rows_of(len(rows), parts, encoded, refused, step_s, self.bands)
 
     def _divide(self, samples: np.ndarray) -> list[np.ndarray]:
         if len(samples) < self.frame:
@@ -104,7 +105,7 @@ class AstEncoder(TransformersEncoder):
         return [chunk for chunk in chunks if len(chunk) >= self.frame]
 
     def _encode(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
-        mel = np.concatenate([_audio.extract(self.extractor, part.samples)["input_values"] for part in parts])
+        mel = np.concatenate([audio.extract(self.extractor, part.samples)["input_values"] for part in parts])
         output = self.model(upload(mel, self.device, self.dtype))
         pooled = download(output.pooler_output)
         states = download(output.last_hidden_state) if want_tokens else None

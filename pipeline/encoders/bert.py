@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field
 
 from pipeline.core.errors import ConfigError, SampleError
-from pipeline.encoders import _text
-from pipeline.encoders._passes import ENOUGH_TOKENS
-from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared import text
+from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
+from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared.weights import native_dtype, space_id
+from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.tokenizers.base import Prepared
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class BertEncoder(TransformersEncoder):
 
     def check(self, where: str) -> None:
         super().check(where)
-        _text.check_tokenizer_files(self.checkpoint)
+        text.check_tokenizer_files(self.checkpoint)
         if self.config.pool == "pooler" and self.checkpoint.model_type not in _WITH_POOLER:
             raise ConfigError(
                 f"{where}.encoder.pool", f"'pooler', but a {self.checkpoint.model_type} has none", "mean or cls"
@@ -59,7 +60,7 @@ class BertEncoder(TransformersEncoder):
             normalized=False,
             native_dtype=native_dtype(self.checkpoint),
             model_type=self.checkpoint.model_type,
-            processor=_text.tokenizer_name(self.checkpoint),
+            processor=text.tokenizer_name(self.checkpoint),
         )
 
     def load_key(self) -> tuple[object, ...]:
@@ -89,7 +90,7 @@ class BertEncoder(TransformersEncoder):
         return self.config.batch_tokens
 
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
-        ids, mask = _text.pad(rows, self.pad_id, self.device)
+        ids, mask = text.pad(rows, self.pad_id, self.device)
         output = self.model(input_ids=ids, attention_mask=mask)
         hidden = output.last_hidden_state
         if self.config.pool == "pooler":
@@ -99,4 +100,4 @@ class BertEncoder(TransformersEncoder):
         else:
             weights = mask[:, :, None].float()
             pooled = (hidden.float() * weights).sum(1) / weights.sum(1)
-        return [*_text.split(rows, pooled, hidden if want_tokens else None)]
+        return [*text.split(rows, pooled, hidden if want_tokens else None)]

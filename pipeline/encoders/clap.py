@@ -10,12 +10,14 @@ import numpy as np
 from pydantic import ConfigDict
 
 from pipeline.core.errors import SampleError
-from pipeline.encoders import _audio, _text
-from pipeline.encoders._audio import EncodedPart, Part
-from pipeline.encoders._device import download, upload
-from pipeline.encoders._passes import ENOUGH_TOKENS
-from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared import audio
+from pipeline.encoders._shared import text as _text
+from pipeline.encoders._shared.audio import EncodedPart, Part
+from pipeline.encoders._shared.device import download, upload
+from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
+from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared.weights import native_dtype, space_id
+from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.tokenizers.base import Prepared
 
 if TYPE_CHECKING:
@@ -50,10 +52,10 @@ class ClapEncoder(TransformersEncoder):
         if self.modality == "text":
             _text.check_tokenizer_files(self.checkpoint)
             return
-        _audio.check_sound(self.checkpoint, self.tokenizer, where)
-        extractor, config = _audio.load_extractor(self.checkpoint), self.model_config().audio_config
-        _audio.check_equal(self.checkpoint, "mel bins", extractor.feature_size, config.num_mel_bins)
-        _audio.check_equal(self.checkpoint, "fusion", extractor.truncation == "fusion", config.enable_fusion)
+        audio.check_sound(self.checkpoint, self.tokenizer, where)
+        extractor, config = audio.load_extractor(self.checkpoint), self.model_config().audio_config
+        audio.check_equal(self.checkpoint, "mel bins", extractor.feature_size, config.num_mel_bins)
+        audio.check_equal(self.checkpoint, "fusion", extractor.truncation == "fusion", config.enable_fusion)
 
     def spec(self) -> EncoderSpec:
         config = self.model_config()
@@ -67,7 +69,7 @@ class ClapEncoder(TransformersEncoder):
             model_type=self.checkpoint.model_type,
             processor=_text.tokenizer_name(self.checkpoint)
             if text
-            else type(_audio.load_extractor(self.checkpoint)).__name__,
+            else type(audio.load_extractor(self.checkpoint)).__name__,
         )
 
     def load_key(self) -> Hashable:
@@ -83,7 +85,7 @@ class ClapEncoder(TransformersEncoder):
     def setup(self) -> None:
         super().setup()
         if self.modality == "audio":
-            self.extractor = _audio.load_extractor(self.checkpoint)
+            self.extractor = audio.load_extractor(self.checkpoint)
             self.span = int(self.extractor.nb_max_samples)
             tower = self.model.audio_model.audio_encoder
             height, width = tower.input_resolutions[-1]  # the model folds stretches of time onto the frequency axis
@@ -105,9 +107,9 @@ class ClapEncoder(TransformersEncoder):
             output = self.model.get_text_features(input_ids=ids, attention_mask=mask)
             return [*_text.split(rows, output.pooler_output, output.last_hidden_state if want_tokens else None)]
         step_s = self.span / self.steps / self.extractor.sampling_rate
-        parts, refused = _audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
-        encoded = _audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
-        return _audio.rows_of(len(rows), parts, encoded, refused, step_s, self.bands)
+        parts, refused = audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
+        encoded = audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
+        return audio.rows_of(len(rows), parts, encoded, refused, step_s, self.bands)
 
     def _divide(self, samples: np.ndarray) -> list[np.ndarray]:
         if self.config.long == "truncate":
@@ -116,7 +118,7 @@ class ClapEncoder(TransformersEncoder):
 
     def _encode(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
         # One waveform at a time: given several, the extractor picks at random which of them counts as long.
-        made = [_audio.extract(self.extractor, part.samples) for part in parts]
+        made = [audio.extract(self.extractor, part.samples) for part in parts]
         mel = np.concatenate([one["input_features"] for one in made])
         is_longer = np.concatenate([one["is_longer"] for one in made])
         output = self.model.get_audio_features(

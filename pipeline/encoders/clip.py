@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from pipeline.core.errors import SampleError
-from pipeline.encoders._pixels import PictureConfig, Seen, grid_of
-from pipeline.encoders._text import check_tokenizer_files, pad, split, tokenizer_name
-from pipeline.encoders._towers import TwoTowerEncoder
+from pipeline.encoders._shared.pixels import PictureConfig, Seen, grid_of
+from pipeline.encoders._shared.text import check_tokenizer_files, pad, split, tokenizer_name
+from pipeline.encoders._shared.two_towers import TwoTowerEncoder
 from pipeline.encoders.base import Encoded
 from pipeline.tokenizers.base import Prepared
 

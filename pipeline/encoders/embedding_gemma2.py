@@ -16,12 +16,14 @@ from pydantic import ConfigDict, Field
 from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.core.media import Modality
-from pipeline.encoders import _audio, _text
-from pipeline.encoders._audio import EncodedPart, Part
-from pipeline.encoders._gemma import Picture, Said, hear, read, see, understand
-from pipeline.encoders._passes import ENOUGH_TOKENS
-from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared import audio
+from pipeline.encoders._shared import text as _text
+from pipeline.encoders._shared.audio import EncodedPart, Part
+from pipeline.encoders._shared.gemma import Picture, Said, hear, read, see, understand
+from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
+from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared.weights import native_dtype, space_id
+from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.tokenizers._processor import PixelProcessor, load_frame_processor, load_processor
 from pipeline.tokenizers.base import Prepared
 
@@ -79,22 +81,22 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
             return
         processor = self._processor()
         name = f"{self.modality}_token_id"
-        _audio.check_equal(self.checkpoint, name, getattr(processor, name), getattr(config, name))
+        audio.check_equal(self.checkpoint, name, getattr(processor, name), getattr(config, name))
         if self.modality == "audio":
-            _audio.check_sound(self.checkpoint, self.tokenizer, where)
+            audio.check_sound(self.checkpoint, self.tokenizer, where)
             bands = math.ceil(processor.feature_extractor.feature_size / 4)
-            _audio.check_equal(self.checkpoint, "mel bins / 4", bands, tower.subsampling_conv_channels[0] // 4)
+            audio.check_equal(self.checkpoint, "mel bins / 4", bands, tower.subsampling_conv_channels[0] // 4)
         else:
             made = self._pixel_processor().processor
             for name in ("patch_size", "pooling_kernel_size"):
-                _audio.check_equal(self.checkpoint, name, getattr(made, name), getattr(tower, name))
+                audio.check_equal(self.checkpoint, name, getattr(made, name), getattr(tower, name))
 
     def spec(self) -> EncoderSpec:
         dim = self.model_config().text_config.embedding_dim
         if self.modality == "text":
             processor = _text.tokenizer_name(self.checkpoint)
         elif self.modality == "audio":
-            processor = type(_audio.load_extractor(self.checkpoint)).__name__
+            processor = type(audio.load_extractor(self.checkpoint)).__name__
         else:
             processor = self._pixel_processor().name
         return EncoderSpec(
@@ -145,7 +147,7 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
         self.processor = self._processor()
         self.place = int(getattr(self.processor, f"{self.modality}_token_id"))
         if self.modality == "audio":
-            self.extractor = _audio.load_extractor(self.checkpoint)
+            self.extractor = audio.load_extractor(self.checkpoint)
             # The samples that it keeps of a longer sound: a default of its call, stored nowhere.
             self.span = int(inspect.signature(type(self.extractor).__call__).parameters["max_length"].default)
         else:
@@ -169,9 +171,9 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
             pooled, hidden = read(self.model, *_text.pad(rows, self.model.config.text_config.pad_token_id, self.device))
             return list(_text.split(rows, pooled, hidden if want_tokens else None))
         if self.modality == "audio":
-            parts, refused = _audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
-            encoded = _audio.in_batches(parts, self.batch_size, lambda some: self._listen(some, want_tokens))
-            return _audio.rows_of(len(rows), parts, encoded, refused, self.processor.audio_ms_per_token / 1000)
+            parts, refused = audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
+            encoded = audio.in_batches(parts, self.batch_size, lambda some: self._listen(some, want_tokens))
+            return audio.rows_of(len(rows), parts, encoded, refused, self.processor.audio_ms_per_token / 1000)
         return list(self._look(rows, want_tokens))
 
     def _said(self, text: str, vectors: torch.Tensor) -> Said:
@@ -228,7 +230,7 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
 
     def _listen(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
         # A list of one: given a bare array, this extractor takes the samples for channels.
-        made = [_audio.extract(self.extractor, [part.samples]) for part in parts]
+        made = [audio.extract(self.extractor, [part.samples]) for part in parts]
         sounds = [(one["input_features"][0], one["input_features_mask"][0]) for one in made]
         prompts = [self.processor.replace_audio_token({"input_features_mask": [mask]}, 0) for _, mask in sounds]
         heard = hear(self.model, sounds)

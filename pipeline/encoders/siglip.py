@@ -12,10 +12,10 @@ import numpy as np
 
 from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, describe
-from pipeline.encoders._device import upload
-from pipeline.encoders._pixels import PictureConfig, Seen, Size, grid_of
-from pipeline.encoders._text import check_tokenizer_files, split, tokenizer_name
-from pipeline.encoders._towers import TwoTowerEncoder
+from pipeline.encoders._shared.device import upload
+from pipeline.encoders._shared.pixels import PictureConfig, Seen, Size, grid_of
+from pipeline.encoders._shared.text import check_tokenizer_files, split, tokenizer_name
+from pipeline.encoders._shared.two_towers import TwoTowerEncoder
 from pipeline.encoders.base import Encoded
 from pipeline.tokenizers.base import Prepared
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.core.errors import ConfigError
-from pipeline.encoders._pixels import Size, TubeletEncoder, pair
-from pipeline.encoders.base import TransformersEncoderConfig
+from pipeline.encoders._shared.pixels import Size, TubeletEncoder, pair
+from pipeline.encoders._shared.transformers_encoder import TransformersEncoderConfig
 
 if TYPE_CHECKING:
     import torch

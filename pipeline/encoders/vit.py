@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
-from pipeline.encoders._pixels import (
+from pipeline.encoders._shared.pixels import (
     PictureConfig,
     PictureEncoder,
     Seen,
@@ -22,7 +22,7 @@ from pipeline.encoders._pixels import (
     grid_of,
     pair,
 )
-from pipeline.encoders._weights import native_dtype, space_id
+from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import EncoderSpec
 from pipeline.tokenizers._processor import load_processor
 

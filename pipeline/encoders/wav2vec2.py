@@ -11,10 +11,11 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from pipeline.core.errors import SampleError
-from pipeline.encoders import _audio
-from pipeline.encoders._device import download, upload
-from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared import audio
+from pipeline.encoders._shared.device import download, upload
+from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared.weights import native_dtype, space_id
+from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.tokenizers.base import Prepared
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Wav2Vec2Encoder(TransformersEncoder):
 
     def check(self, where: str) -> None:
         super().check(where)
-        _audio.check_sound(self.checkpoint, self.tokenizer, where)
+        audio.check_sound(self.checkpoint, self.tokenizer, where)
 
     def spec(self) -> EncoderSpec:
         config = self.model_config()
@@ -64,7 +65,7 @@ class Wav2Vec2Encoder(TransformersEncoder):
             normalized=False,
             native_dtype=native_dtype(self.checkpoint),
             model_type=self.checkpoint.model_type,
-            processor=type(_audio.load_extractor(self.checkpoint)).__name__,
+            processor=type(audio.load_extractor(self.checkpoint)).__name__,
         )
 
     def load(self) -> torch.nn.Module:
@@ -77,7 +78,7 @@ class Wav2Vec2Encoder(TransformersEncoder):
         super().setup()
         # WavLM hands torch a mask of another type than its position bias; torch says so once a process.
         warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
-        self.extractor = _audio.load_extractor(self.checkpoint)
+        self.extractor = audio.load_extractor(self.checkpoint)
         config = self.model.config
         self.max_s = self.config.max_s or _MAX_S.get(self.checkpoint.model_type, _OTHERS_MAX_S)
         adapted = getattr(config, "add_adapter", False)
@@ -128,7 +129,7 @@ class Wav2Vec2Encoder(TransformersEncoder):
     def _encode(self, rows: Sequence[Prepared], counts: list[int], want_tokens: bool) -> list[Encoded]:
         import torch
 
-        values = [_audio.extract(self.extractor, _audio.waveform(row))["input_values"][0] for row in rows]
+        values = [audio.extract(self.extractor, audio.waveform(row))["input_values"][0] for row in rows]
         batch = np.zeros((len(rows), max(len(one) for one in values)), np.float32)
         mask = np.zeros(batch.shape, np.int64)
         for i, one in enumerate(values):
@@ -154,7 +155,7 @@ class Wav2Vec2Encoder(TransformersEncoder):
                     tokens=states[i, :n].copy(),
                     prefix_tokens=np.zeros((0, states.shape[2]), np.float32),
                     grid=(n, 1, 1),
-                    times_s=_audio.start_s(row) + step_s * np.arange(n),
+                    times_s=audio.start_s(row) + step_s * np.arange(n),
                 )
             )
         return done

@@ -10,11 +10,12 @@ import numpy as np
 from pydantic import ConfigDict
 
 from pipeline.core.errors import SampleError
-from pipeline.encoders import _audio
-from pipeline.encoders._audio import EncodedPart, Part
-from pipeline.encoders._device import download, upload
-from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared import audio
+from pipeline.encoders._shared.audio import EncodedPart, Part
+from pipeline.encoders._shared.device import download, upload
+from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared.weights import native_dtype, space_id
+from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.tokenizers.base import Prepared
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ class WhisperEncoder(TransformersEncoder):
 
     def check(self, where: str) -> None:
         super().check(where)
-        _audio.check_sound(self.checkpoint, self.tokenizer, where)
-        extractor, config = _audio.load_extractor(self.checkpoint), self.model_config()
-        _audio.check_equal(self.checkpoint, "frames", extractor.nb_max_frames, config.max_source_positions * _STRIDE)
-        _audio.check_equal(self.checkpoint, "mel bins", extractor.feature_size, config.num_mel_bins)
+        audio.check_sound(self.checkpoint, self.tokenizer, where)
+        extractor, config = audio.load_extractor(self.checkpoint), self.model_config()
+        audio.check_equal(self.checkpoint, "frames", extractor.nb_max_frames, config.max_source_positions * _STRIDE)
+        audio.check_equal(self.checkpoint, "mel bins", extractor.feature_size, config.num_mel_bins)
 
     def spec(self) -> EncoderSpec:
         config = self.model_config()
@@ -60,7 +61,7 @@ class WhisperEncoder(TransformersEncoder):
             normalized=False,
             native_dtype=native_dtype(self.checkpoint),
             model_type=self.checkpoint.model_type,
-            processor=type(_audio.load_extractor(self.checkpoint)).__name__,
+            processor=type(audio.load_extractor(self.checkpoint)).__name__,
         )
 
     def load(self) -> torch.nn.Module:
@@ -72,7 +73,7 @@ class WhisperEncoder(TransformersEncoder):
 
     def setup(self) -> None:
         super().setup()
-        self.extractor = _audio.load_extractor(self.checkpoint)
+        self.extractor = audio.load_extractor(self.checkpoint)
         self.samples_per_token = self.extractor.hop_length * _STRIDE
 
     def bucket(self, row: Prepared) -> tuple[()]:
@@ -84,9 +85,9 @@ class WhisperEncoder(TransformersEncoder):
 
     def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
         rate = self.extractor.sampling_rate
-        parts, refused = _audio.parts_of(rows, rate, self._divide)
-        encoded = _audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
-        return _audio.rows_of(len(rows), parts, encoded, refused, self.samples_per_token / rate)
+        parts, refused = audio.parts_of(rows, rate, self._divide)
+        encoded = audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
+        return audio.rows_of(len(rows), parts, encoded, refused, self.samples_per_token / rate)
 
     def _divide(self, samples: np.ndarray) -> list[np.ndarray]:
         span = self.extractor.n_samples
@@ -96,7 +97,7 @@ class WhisperEncoder(TransformersEncoder):
     def _encode(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
         import torch
 
-        mel = np.concatenate([_audio.extract(self.extractor, part.samples)["input_features"] for part in parts])
+        mel = np.concatenate([audio.extract(self.extractor, part.samples)["input_features"] for part in parts])
         hidden = self.model(upload(mel, self.device, self.dtype)).last_hidden_state.float()
         longest = hidden.shape[1]
         counts = [min(longest, math.ceil(len(part.samples) / self.samples_per_token)) for part in parts]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import ConfigError, SampleError
-from pipeline.encoders import _audio
+from pipeline.encoders._shared import audio
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.base import Encoded
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
@@ -123,8 +123,8 @@ def test_of_a_long_sound_only_what_is_kept_is_made_into_a_spectrogram(
 ) -> None:
     """Seconds and gigabytes for hours of sound; the values are the same bits."""
     heard_of: list[np.ndarray] = []
-    whole = _audio.extract
-    monkeypatch.setattr(_audio, "extract", lambda made, samples: heard_of.append(samples) or whole(made, samples))
+    whole = audio.extract
+    monkeypatch.setattr(audio, "extract", lambda made, samples: heard_of.append(samples) or whole(made, samples))
     wave = sound(data, "ljspeech__LJ001-0003.flac", RATE)
     encoder = built(AstEncoder, AstConfig, checkpoint("ast"), "audio")
     encoder.encode(heard([wave], RATE), True)

@@ -17,8 +17,8 @@ import torch
 
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
-from pipeline.encoders._compiled import compile_layers
-from pipeline.encoders._passes import passes, tight
+from pipeline.encoders._shared.compiled import compile_layers
+from pipeline.encoders._shared.microbatches import passes, tight
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.encoders.clap import ClapConfig, ClapEncoder

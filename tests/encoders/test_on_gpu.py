@@ -17,8 +17,8 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.media import Frames, Image, Text, Waveform
 from pipeline.demo.checkpoints import audio, text, vision
 from pipeline.demo.checkpoints._seeded import save
-from pipeline.encoders._device import download, upload, upload_stacked
-from pipeline.encoders._fit import Fit
+from pipeline.encoders._shared.adaptive_batch import Fit
+from pipeline.encoders._shared.device import download, upload, upload_stacked
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.bert import BertConfig, BertEncoder

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.core.arrow import unpack
 from pipeline.core.errors import TesseraError
-from pipeline.encoders._device import download
+from pipeline.encoders._shared.device import download
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.raw import RawEncoder
 from pipeline.stages.decode import DecodeStage

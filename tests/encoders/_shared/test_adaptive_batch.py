@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.core.errors import SampleError, out_of_memory
 from pipeline.core.media import Frames
-from pipeline.encoders._fit import Fit
+from pipeline.encoders._shared.adaptive_batch import Fit
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.encoders.clip import ClipConfig, ClipEncoder

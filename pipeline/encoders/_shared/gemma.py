@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.encoders._device import download, upload
-from pipeline.encoders._passes import passes
+from pipeline.encoders._shared.device import download, upload
+from pipeline.encoders._shared.microbatches import passes
 
 if TYPE_CHECKING:
     import torch

@@ -20,7 +20,7 @@ from pipeline.benchmark.bare import Loops
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
 from pipeline.core.media import Image
-from pipeline.encoders._int8 import Int8Linear, is_supported, quantise
+from pipeline.encoders._shared.int8 import Int8Linear, is_supported, quantise
 from pipeline.encoders.siglip import SiglipConfig, SiglipEncoder
 from pipeline.encoders.vit import VitConfig, VitEncoder
 from pipeline.features import bind

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
-from pipeline.encoders._device import download, upload
+from pipeline.encoders._shared.device import download, upload
 from pipeline.encoders.base import Encoded
 from pipeline.tokenizers.base import Prepared
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Modality
-from pipeline.encoders._passes import ENOUGH_TOKENS
-from pipeline.encoders._pixels import PictureEncoder, Size, pair
-from pipeline.encoders._weights import native_dtype, space_id
+from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
+from pipeline.encoders._shared.pixels import PictureEncoder, Size, pair
+from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.tokenizers._processor import load_processor
 from pipeline.tokenizers.base import Prepared

@@ -12,9 +12,10 @@ import numpy as np
 from pipeline.core.arrow import joined
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Modality
-from pipeline.encoders._device import download, upload_stacked
-from pipeline.encoders._weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec, TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared.device import download, upload_stacked
+from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
+from pipeline.encoders._shared.weights import native_dtype, space_id
+from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.tokenizers._processor import PixelProcessor, load_processor
 from pipeline.tokenizers.base import Prepared
 
