@@ -9,14 +9,14 @@ import numpy as np
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Frames, FramesRequest, Media, Modality
-from pipeline.tokenizers._processor import (
+from pipeline.tokenizers._shared.frame_sampling import SamplingConfig, UniformConfig
+from pipeline.tokenizers._shared.pixel_processor import (
     PixelProcessor,
     PixelTokenizerConfig,
     centre_square,
     check_geometry,
     load_frame_processor,
 )
-from pipeline.tokenizers._sampling import SamplingConfig, UniformConfig
 from pipeline.tokenizers.base import Prepared
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.media import Image, ImageRequest, Media, Modality
-from pipeline.tokenizers._processor import (
+from pipeline.tokenizers._shared.pixel_processor import (
     PixelProcessor,
     PixelTokenizerConfig,
     centre_square,

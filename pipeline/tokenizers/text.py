@@ -14,7 +14,7 @@ from pipeline.checkpoint.checkpoint import Checkpoint, resolve, without_weights
 from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.core.media import Media, Modality, Text, TextRequest
-from pipeline.tokenizers._cut import Cutter
+from pipeline.tokenizers._shared.token_windows import Cutter
 from pipeline.tokenizers.base import Prepared, missing
 
 _CHARS_PER_TOKEN, _MARGIN_CHARS = 16, 4096

@@ -12,7 +12,7 @@ from pipeline.core.media import Frames, Image, Media, Modality, Text, Waveform
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.raw import RawConfig, RawEncoder
 from pipeline.tokenizers import build as build_tokenizer
-from pipeline.tokenizers._sampling import UniformConfig
+from pipeline.tokenizers._shared.frame_sampling import UniformConfig
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
 from pipeline.tokenizers.frame import FrameConfig
 from pipeline.tokenizers.patch import PatchConfig

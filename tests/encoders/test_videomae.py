@@ -14,7 +14,7 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
 from pipeline.core.media import Frames, UniformSampling
 from pipeline.encoders.videomae import VideoMaeConfig, VideoMaeEncoder
-from pipeline.tokenizers._sampling import UniformConfig
+from pipeline.tokenizers._shared.frame_sampling import UniformConfig
 from pipeline.tokenizers.frame import FrameConfig
 from pipeline.tokenizers.tubelet import TubeletConfig, TubeletTokenizer
 from tests.encoders.vision_fixtures import (

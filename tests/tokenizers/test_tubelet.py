@@ -9,7 +9,7 @@ import torch
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Frames, UniformSampling
-from pipeline.tokenizers._sampling import UniformConfig
+from pipeline.tokenizers._shared.frame_sampling import UniformConfig
 from pipeline.tokenizers.tubelet import TubeletConfig, TubeletTokenizer
 from tests.encoders.vision_fixtures import (
     make_checkpoints,  # noqa: F401

@@ -16,7 +16,7 @@ from pipeline.encoders._shared.device import download, upload_stacked
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers._processor import PixelProcessor, load_processor
+from pipeline.tokenizers._shared.pixel_processor import PixelProcessor, load_processor
 from pipeline.tokenizers.base import Prepared
 
 if TYPE_CHECKING:
