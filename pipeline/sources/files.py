@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline import storage
 from pipeline.core.errors import ConfigError, NotAllowed, describe
 from pipeline.core.schema import LISTING
-from pipeline.sources._identity import (
+from pipeline.sources._shared.patterns import MAGIC, Patterns
+from pipeline.sources._shared.refused_roots import RefusedTally, check_roots
+from pipeline.sources._shared.sample_ids import (
     LISTING_ROWS,
     SCHEMES,
     content_token,
@@ -27,8 +29,6 @@ from pipeline.sources._identity import (
     scheme_of,
     version_of,
 )
-from pipeline.sources._patterns import MAGIC, Patterns
-from pipeline.sources._refused import RefusedTally, check_roots
 from pipeline.storage.retry import retried
 from pipeline.storage.roots import AllowedRoots
 

@@ -22,11 +22,11 @@ from pipeline import storage
 from pipeline.core.errors import ConfigError, NotAllowed, describe, one_line
 from pipeline.core.redaction import has_secret, is_url_with_secret
 from pipeline.core.schema import FIXED, LISTING, ROLES
-from pipeline.sources import _tables
-from pipeline.sources._identity import LISTING_ROWS, SCHEMES, id_of, scheme_of, stat_token, version_of
-from pipeline.sources._refused import RefusedTally, check_roots
-from pipeline.sources._table_reader import Limits, Slice, TableReader, check_storable, is_string, plain, values
-from pipeline.sources._text_table import similar
+from pipeline.sources._shared import tables
+from pipeline.sources._shared.refused_roots import RefusedTally, check_roots
+from pipeline.sources._shared.sample_ids import LISTING_ROWS, SCHEMES, id_of, scheme_of, stat_token, version_of
+from pipeline.sources._shared.table_reader import Limits, Slice, TableReader, check_storable, is_string, plain, values
+from pipeline.sources._shared.text_table import similar
 from pipeline.storage.roots import AllowedRoots
 
 _Sections = list[tuple[str, str]]
@@ -422,7 +422,7 @@ class ManifestSource:
 
     @cached_property
     def _manifest(self) -> TableReader:
-        return _tables.open_manifest(
+        return tables.open_manifest(
             self._path,
             self.config.format,
             strings={*self.config.columns.strings().values(), *self.config.passthrough},

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import LISTING
-from pipeline.sources import _table_reader, _text_table
 from pipeline.sources import manifest as module
+from pipeline.sources._shared import csv_table, table_reader, text_table
 from tests import bounded
 from tests.sources.test_hostile_manifest import READ
 from tests.sources.test_manifest import listed, source, write
@@ -142,7 +142,7 @@ def _csv_by_hand(data: bytes, width: int) -> tuple[dict[int, list[str]], set[int
 @pytest.mark.parametrize("block", [60, 1 << 20])
 def test_rows_of_a_csv_of_another_width(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows after them keep their numbers, over blocks, empty lines and values of several lines."""
-    monkeypatch.setattr(_text_table, "_CSV_BLOCK_BYTES", block)
+    monkeypatch.setattr(csv_table, "_CSV_BLOCK_BYTES", block)
     monkeypatch.setattr(module, "LISTING_ROWS", 7)
     rng = np.random.default_rng(0)
     lines = ["", "id,pic", ""]
@@ -342,7 +342,7 @@ def test_bad_rows_by_the_hundred_thousand_take_little_memory(tmp_path: Path, for
 
 
 def test_a_text_of_more_bad_rows_than_can_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_text_table, "MAX_BAD_ROWS", 3)
+    monkeypatch.setattr(text_table, "MAX_BAD_ROWS", 3)
     for form, head in (("csv", "id,pic\na,b\n"), ("jsonl", '{"id": "a", "pic": "b"}\n')):
         path = tmp_path / f"m.{form}"
         path.write_text(head + "x\n" * 3)
@@ -355,9 +355,9 @@ def test_a_text_of_more_bad_rows_than_can_be_is_refused(tmp_path: Path, monkeypa
 def test_good_values_are_read_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The slow way, value by value, is for the slices with a value that cannot be read."""
     table = pa.table({"id": ["a", "b"], "pic": ["1", "2"]})
-    assert _table_reader.values(table, "id", "w") == (["a", "b"], {})
+    assert table_reader.values(table, "id", "w") == (["a", "b"], {})
     broken = pa.table({"id": invalid_strings([b"a", b"\xff", b"c"])})
-    found, why = _table_reader.values(broken, "id", "w")
+    found, why = table_reader.values(broken, "id", "w")
     assert (found, list(why)) == (["a", None, "c"], [1])
 
 

@@ -22,7 +22,7 @@ from pipeline import storage
 from pipeline.core.errors import ConfigError, NotAllowed, SampleError
 from pipeline.core.schema import LISTING, ROLES
 from pipeline.sources import files as module
-from pipeline.sources._patterns import MAGIC, Patterns, expand
+from pipeline.sources._shared.patterns import MAGIC, Patterns, expand
 from pipeline.sources.files import Config, FilesSource
 from pipeline.storage import local_files, retry
 from tests import faulty

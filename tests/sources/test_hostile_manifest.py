@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError
-from pipeline.sources import _parquet_table, _text_table
+from pipeline.sources._shared import csv_table, jsonl_table, parquet_table
 from pipeline.sources.manifest import Config, ManifestSource
 from tests import bounded, thrift
 from tests.sources.test_manifest import listed, source
@@ -267,7 +267,7 @@ def test_long_values_of_a_dictionary_come_in_smaller_batches(tmp_path: Path, mon
     path = tmp_path / "m.parquet"
     table = pa.table({"id": _ids(500), "t": pa.DictionaryArray.from_arrays(np.arange(500, dtype=np.int32) % 2, texts)})
     pq.write_table(table, path, store_schema=False)
-    monkeypatch.setattr(_parquet_table, "_BATCH_BYTES", 2 * MB)
+    monkeypatch.setattr(parquet_table, "_BATCH_BYTES", 2 * MB)
     made = source(path, {"id": "id", "inline_text": "t"})
     tables = list(made.list())
     assert max(map(len, tables)) <= 20
@@ -374,7 +374,7 @@ def test_types_of_json_lines_are_one_over_all_pieces(tmp_path: Path, monkeypatch
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
     whole = listed(path, {"id": "id", "inline_text": "id"}, passthrough=["n", "s", "l"])
-    monkeypatch.setattr(_text_table, "_LINES_BYTES", 1)
+    monkeypatch.setattr(jsonl_table, "_LINES_BYTES", 1)
     assert listed(path, {"id": "id", "inline_text": "id"}, passthrough=["n", "s", "l"]) == whole
     path.write_text('{"id": "a"}\n{"id": 1}\n')
     with pytest.raises(ConfigError, match=r"column 'id' of .* has no one type"):
@@ -397,7 +397,7 @@ def test_the_names_of_a_csv_are_those_that_arrow_reads(names: list[str], tail: l
         ).column_names
     except pa.ArrowInvalid:
         return
-    assert _text_table._header(data, ",") == expected
+    assert csv_table._header(data, ",") == expected
 
 
 # -- code, and values that Python cannot hold -----------------------------------------------------

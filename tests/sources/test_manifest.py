@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import LISTING
-from pipeline.sources import _text_table
 from pipeline.sources import manifest as module
+from pipeline.sources._shared import csv_table
 from pipeline.sources.manifest import Config, ManifestSource
 from tests import faulty
 
@@ -372,7 +372,7 @@ def test_compressed_and_with_a_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_csv_values_may_hold_line_ends_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_text_table, "_CSV_BLOCK_BYTES", 100)
+    monkeypatch.setattr(csv_table, "_CSV_BLOCK_BYTES", 100)
     rows = [{"key": str(i), "words": "one\ntwo, three\n" * (i % 4)} for i in range(50)]
     found = listed(write(tmp_path, "csv", rows), {"id": "key", "inline_text": "words"})
     assert {key: row["inline_text"] for key, row in found.items()} == {r["key"]: r["words"] or None for r in rows}

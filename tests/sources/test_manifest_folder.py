@@ -16,8 +16,8 @@ import pytest
 from pipeline import parquet
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import LISTING
-from pipeline.sources import _parquet_table
 from pipeline.sources import manifest as module
+from pipeline.sources._shared import parquet_folder
 from pipeline.sources.manifest import Config, ManifestSource
 from tests import faulty, thrift
 from tests.sources import test_hostile_manifest as hostile
@@ -429,5 +429,5 @@ def test_names_of_parts_are_shown_whatever_they_are(tmp_path: Path) -> None:
 def test_config_of_a_folder_needs_no_key() -> None:
     config = Config(path="x.parquet/", columns=COLUMNS)
     assert ManifestSource(config)._root[0] == os.getcwd()
-    assert _parquet_table._EXTENSIONS == (".parquet", ".pq")
+    assert parquet_folder._EXTENSIONS == (".parquet", ".pq")
     assert thrift.ZSTD

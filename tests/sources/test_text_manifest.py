@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.core.errors import ConfigError
-from pipeline.sources import _text_table
+from pipeline.sources._shared import csv_table, jsonl_table
 from pipeline.sources.manifest import Config
 from tests.sources.test_manifest import listed, source
 
@@ -117,7 +117,7 @@ def test_the_first_line_of_another_type_is_named(
     tmp_path: Path, values: list[Any], line: int, message: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In pieces of a line, of some lines, and in one; beside a column that is mixed further down."""
-    monkeypatch.setattr(_text_table, "_LINES_BYTES", piece)
+    monkeypatch.setattr(jsonl_table, "_LINES_BYTES", piece)
     rows = [{"id": "a", "words": value} for value in values]
     rows = [*rows, {"id": 5, "words": "x"}]
     text = "not json\n\n" + "\n\n".join(map(json.dumps, rows))
@@ -133,14 +133,14 @@ def test_numbers_that_fit_together_are_one_type(tmp_path: Path, monkeypatch: pyt
     rows = [{"id": str(i), "words": "w", "n": value} for i, value in enumerate([1, 2.5, None, 3])]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for piece in (1, 1 << 20):
-        monkeypatch.setattr(_text_table, "_LINES_BYTES", piece)
+        monkeypatch.setattr(jsonl_table, "_LINES_BYTES", piece)
         made = source(tmp_path / "m.jsonl", COLUMNS, passthrough=["n"])
         assert made.passthrough().field("n").type == pa.float64()
         assert {row["n"] for table in made.list() for row in table.to_pylist()} == {1.0, 2.5, None, 3.0}
 
 
 def test_an_integer_that_no_float_holds_is_told_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_text_table, "_LINES_BYTES", 1)
+    monkeypatch.setattr(jsonl_table, "_LINES_BYTES", 1)
     rows = [{"id": "a", "words": "w", "n": n} for n in (1, 2**60 + 1, 0.5)]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(ConfigError, match=r"column 'n' of .* no one type: line 2 holds a value that is no double"):
@@ -150,7 +150,7 @@ def test_an_integer_that_no_float_holds_is_told_with_its_line(tmp_path: Path, mo
 def test_the_first_misfit_is_found_wherever_it_is() -> None:
     for at in range(1, 40):
         values = [1] * at + ["x"] * (40 - at)
-        assert _text_table._first_misfit(values, lambda some: pa.array(some)) == at
+        assert jsonl_table._first_misfit(values, lambda some: pa.array(some)) == at
 
 
 OPEN = [
@@ -178,8 +178,8 @@ def test_a_quote_that_nothing_closes_loses_no_row(
     tmp_path: Path, text: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes all rows behind it into one field, be that in a row of the right width or not."""
-    monkeypatch.setattr(_text_table, "_CSV_BLOCK_BYTES", max(piece, 64))
-    monkeypatch.setattr(_text_table, "_HEADER_BYTES", max(piece, 32))
+    monkeypatch.setattr(csv_table, "_CSV_BLOCK_BYTES", max(piece, 64))
+    monkeypatch.setattr(csv_table, "_HEADER_BYTES", max(piece, 32))
     path = tmp_path / "m.csv"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"row \d of '.*m\.csv' opens a quote that nothing closes"):
@@ -198,7 +198,7 @@ def test_a_quote_that_closes_another_field_is_none(
         ConfigError, match=r"of several lines in .*, which begins with '.*', goes on behind its closing"
     ):
         listed(path, COLUMNS)
-    quotes, data = _text_table._Quotes(","), text.encode()
+    quotes, data = csv_table._Quotes(","), text.encode()
     for at in range(0, len(data), piece):
         quotes.feed(data[at : at + piece])
     assert quotes.odd is not None
@@ -215,7 +215,7 @@ def test_quotes_that_are_closed_or_open_nothing(tmp_path: Path, text: str, found
 @pytest.mark.parametrize("text", [*OPEN, *(text for text, _ in CLOSED), 'a,"' + '"' * 40, 'a,"' + '"' * 41])
 def test_the_end_of_a_csv_is_known_whatever_the_pieces(text: str, piece: int) -> None:
     """The reference is Python's own parser: whether it takes one more row for a row."""
-    quotes, data = _text_table._Quotes(","), text.encode()
+    quotes, data = csv_table._Quotes(","), text.encode()
     for at in range(0, len(data), piece):
         quotes.feed(data[at : at + piece])
     last = list(csv.reader(io.StringIO(text.removeprefix("\ufeff") + "\nlast,row", newline="")))[-1]

@@ -12,8 +12,8 @@ from fsspec.utils import infer_compression
 
 from pipeline import storage
 from pipeline.core.errors import ConfigError, describe
-from pipeline.sources import _parquet_table, _text_table
-from pipeline.sources._table_reader import TOTAL_BYTES, Limits, TableReader, too_large
+from pipeline.sources._shared import csv_table, jsonl_table, parquet_folder, parquet_table
+from pipeline.sources._shared.table_reader import TOTAL_BYTES, Limits, TableReader, too_large
 from pipeline.storage.retry import retried
 
 _EXTENSIONS = {
@@ -62,15 +62,15 @@ def open_manifest(
         )
     try:
         if is_folder:
-            return _parquet_table.open_folder(path, wanted, where, limits)
+            return parquet_folder.open_folder(path, wanted, where, limits)
         blob = storage.Blob(path)
         if form == "parquet":
-            return _parquet_table.open_file(blob.open(), path, where, limits)
+            return parquet_table.open_file(blob.open(), path, where, limits)
         with blob.open() as stored, _text(stored, path, where, limits) as text:
             if form == "jsonl":
-                return _text_table.read_jsonl(text, path, wanted, where, limits)
+                return jsonl_table.read_jsonl(text, path, wanted, where, limits)
             mark = separator or ("\t" if form == "tsv" else ",")
-            return _text_table.read_csv(text, mark, path, strings, wanted, where, limits)
+            return csv_table.read_csv(text, mark, path, strings, wanted, where, limits)
     except ConfigError:
         raise
     except Exception as error:  # Arrow, the decompressors and any backend may raise anything here
