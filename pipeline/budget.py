@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from pipeline.config import FailureConfig
+from pipeline.config.models import FailureConfig
 from pipeline.core import strict_json
 from pipeline.core.errors import TesseraError
 from pipeline.dataset.commit import snapshots

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 import ray
 from ray.data import DataContext
 
-from pipeline.config import PipelineConfig
+from pipeline.config.bound import Prepared
+from pipeline.config.models import PipelineConfig
 from pipeline.core import private_folder
 from pipeline.core.errors import ConfigError, TesseraError, describe
-from pipeline.plan import Prepared
 from pipeline.pools import Actors, Node, sizes, without_room
 from pipeline.progress import Progress
 

@@ -23,6 +23,7 @@ from ray.exceptions import UserCodeException
 
 from pipeline import plan as planning
 from pipeline import sources
+from pipeline.config.bound import Prepared
 from pipeline.core import allocator
 from pipeline.core.errors import DeviceFailed, ProcessDied, TesseraError, describe
 from pipeline.core.read_write_lock import Turns
@@ -31,7 +32,7 @@ from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.shards.row_files import footer
 from pipeline.dataset.shards.writer import ShardWriter
 from pipeline.isolation import Beside, Isolated
-from pipeline.plan import Plan, Prepared
+from pipeline.plan import Plan
 from pipeline.pools import TASK_CPUS, Actors
 from pipeline.progress import Progress, WorkerMemory
 from pipeline.report import installed

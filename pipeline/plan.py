@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import sources, storage
-from pipeline.config import PipelineConfig, WindowConfig
+from pipeline.config.bound import roles_to_open, wanted
+from pipeline.config.models import PipelineConfig, WindowConfig
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Modality, at_least_a_tick
 from pipeline.core.schema import ROLES
 from pipeline.dataset.diff._partition import Difference, Twice
 from pipeline.dataset.diff.difference import compare
-from pipeline.features import Feature
 from pipeline.storage.roots import AllowedRoots
 
 _SMALL, _UNIT = 50_000, 256
@@ -50,30 +50,6 @@ class Plan:
     def samples(self) -> int:
         """Samples to extract."""
         return self.difference.work
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A checked config and its features, bound to their checkpoints."""
-
-    config: PipelineConfig
-    features: tuple[Feature, ...]
-    template: str | None = None
-    """Address of the process on this machine from which those of the run fork (`pipeline.isolation.template`)."""
-
-
-def wanted(config: PipelineConfig) -> set[Modality]:
-    """The modalities that some feature reads."""
-    return {feature.modality for feature in config.features.values()}
-
-
-def roles_to_open(modalities: set[Modality]) -> tuple[str, ...]:
-    """Roles of files that may hold one of ``modalities``: a video has a sound track, ``other`` may be anything."""
-    return tuple(
-        role
-        for role in ROLES
-        if role in modalities or role == "other" or (role == "video" and modalities & {"audio", "image"})
-    )
 
 
 def readable(listing: pa.Table, modalities: set[Modality]) -> pa.Table:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.config import PoolConfig
+from pipeline.config.models import PoolConfig
 from pipeline.core.errors import ConfigError
 
 _PARTS = 8

@@ -8,10 +8,11 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pipeline.config.bound import Prepared
+from pipeline.config.features import Feature
 from pipeline.core.terminal import Console, count, print_table, print_wrapped
 from pipeline.dataset.shards.write_result import Written
-from pipeline.features import Feature
-from pipeline.plan import Plan, Prepared
+from pipeline.plan import Plan
 
 CLASSES = ("new", "changed", "unchanged", "deleted", "retried", "forgotten")
 """What the difference of corpus and dataset finds."""

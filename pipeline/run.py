@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any, TextIO
 
-from pipeline import budget, cluster, graph, identity, sources, storage
+from pipeline import budget, cluster, graph, sources, storage
 from pipeline import config as configs
-from pipeline import features as binding
 from pipeline import plan as planning
 from pipeline import report as reporting
-from pipeline.config import PipelineConfig
+from pipeline.config import features as binding
+from pipeline.config import identity
+from pipeline.config.bound import Prepared, wanted
+from pipeline.config.features import Feature
+from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
 from pipeline.core.schema import CONTRACT, FIXED
 from pipeline.dataset.commit import catalog, snapshots
@@ -32,9 +35,8 @@ from pipeline.dataset.diff import index
 from pipeline.dataset.diff.columns import EMPTY, FAILURE, ROW
 from pipeline.dataset.diff.index import Retry
 from pipeline.dataset.shards.write_result import Written
-from pipeline.features import Feature
 from pipeline.isolation import Template
-from pipeline.plan import Plan, Prepared, wanted
+from pipeline.plan import Plan
 from pipeline.progress import MemoryMeter, Progress, quiet
 from pipeline.stages.carry import Carry
 from pipeline.stages.rows import ROWS

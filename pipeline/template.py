@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from pipeline import config as configs
 from pipeline import decoders
-from pipeline import features as binding
-from pipeline.config import PipelineConfig
-from pipeline.features import Feature
+from pipeline.config import features as binding
+from pipeline.config.features import Feature
+from pipeline.config.models import PipelineConfig
 from pipeline.isolation import Template
 
 

@@ -239,7 +239,8 @@ def extracting(
     called: Callable[..., Any], prepare: Callable[..., Any], fork_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """``called``, for commands that extract: on the session's Ray, and their processes fork from ``fork_server``."""
-    from pipeline import features, template
+    from pipeline import template
+    from pipeline.config import features
 
     def started(config: Any) -> Any:
         return nullcontext(SimpleNamespace(address=fork_server, prepared=lambda: features.bind(config)))

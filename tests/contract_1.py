@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pipeline import identity
-from pipeline.plan import Prepared
+from pipeline.config import identity
+from pipeline.config.bound import Prepared
 
 
 def downgrade(root: Path, prepared: Prepared | None = None) -> None:

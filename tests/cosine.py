@@ -15,8 +15,8 @@ import numpy as np
 from pipeline.benchmark import corpus
 from pipeline.benchmark.alone import one_thread
 from pipeline.benchmark.bare import Loops, rows_of
-from pipeline.config import load
-from pipeline.features import bind
+from pipeline.config.features import bind
+from pipeline.config.loading import load
 
 
 def encoded(settings: Any, samples: Any) -> tuple[dict[str, list[Any]], float, float]:

@@ -33,9 +33,9 @@ import pyarrow as pa
 
 from pipeline import config as configs
 from pipeline import sources
-from pipeline.config import PipelineConfig
+from pipeline.config.features import Feature, bind
+from pipeline.config.models import PipelineConfig
 from pipeline.core import allocator, arrow
-from pipeline.features import Feature, bind
 from pipeline.isolation import Isolated, LimitsConfig, unwatched
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage

@@ -19,7 +19,7 @@ import torch
 from pipeline import config as configs
 from pipeline.benchmark import corpus, stage
 from pipeline.benchmark.result import of_stage
-from pipeline.features import bind
+from pipeline.config.features import bind
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage

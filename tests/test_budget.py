@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline import budget, dataset, run
-from pipeline.config import FailureConfig
+from pipeline.config.models import FailureConfig
 from pipeline.core.errors import BudgetExceeded
 from pipeline.dataset import maintenance
 from tests.test_nights import config, counts, draw

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from pipeline import config as configs
-from pipeline.features import bind
+from pipeline.config.features import bind
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = "encoder: every one with a checkpoint"

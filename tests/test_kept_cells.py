@@ -191,10 +191,10 @@ def _cells(folder: Path) -> dict[tuple[str, int], set[str]]:
 
 def test_the_file_cannot_be_opened_in_the_retry(tmp_path: Path) -> None:
     """Its windows are not known then: those that the dataset has stay, and are tried again once more."""
-    from pipeline.config import parse
+    from pipeline.config.features import bind
+    from pipeline.config.loading import parse
     from pipeline.core.schema import LISTING
     from pipeline.dataset.diff.columns import EXTRA
-    from pipeline.features import bind
     from pipeline.stages.carry import StoredTimes
     from pipeline.stages.probe import ProbeStage
 

@@ -24,8 +24,8 @@ WORK = """
 import json, sys
 from pipeline import malloc
 from pipeline.benchmark.bare import rows_of
-from pipeline.config import load
-from pipeline.features import bind
+from pipeline.config.models import load
+from pipeline.config.features import bind
 from pipeline.benchmark import corpus
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
@@ -53,8 +53,8 @@ IN_PARTS = """
 import json, sys
 from pipeline import malloc
 from pipeline.benchmark import corpus
-from pipeline.config import load
-from pipeline.features import bind
+from pipeline.config.models import load
+from pipeline.config.features import bind
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.probe import ProbeStage

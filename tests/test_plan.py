@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import WindowConfig
+from pipeline.config.bound import roles_to_open
+from pipeline.config.models import WindowConfig
 from pipeline.core.schema import LISTING
-from pipeline.plan import cut, make, readable, roles_to_open, unit_rows
+from pipeline.plan import cut, make, readable, unit_rows
 from tests.stages.media_fixtures import IMAGE, config
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import PoolConfig
+from pipeline.config.models import PoolConfig
 from pipeline.core.errors import ConfigError
 from pipeline.pools import TASK_CPUS, Actors, Node, sizes, without_room
 

@@ -12,11 +12,12 @@ import pytest
 
 from pipeline import config as configs
 from pipeline import report
+from pipeline.config.bound import Prepared
+from pipeline.config.features import bind
 from pipeline.core.terminal import Console, json_text
 from pipeline.dataset.diff._partition import Counts, Difference
 from pipeline.dataset.shards.write_result import Written
-from pipeline.features import bind
-from pipeline.plan import Plan, Prepared
+from pipeline.plan import Plan
 
 PROMISED = {
     *("samples", "rows_planned", "rows_written", "rows_failed", "cells", "decoded", "failures_by_kind"),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import features, template
+from pipeline import template
+from pipeline.config import features
 from pipeline.core.errors import ConfigError
 from pipeline.isolation.template import ONE_THREAD
 from tests.stages.media_fixtures import IMAGE, config

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.benchmark.alone import one_thread
-from pipeline.config import load
+from pipeline.config.features import bind
+from pipeline.config.loading import load
 from pipeline.core import allocator
 from pipeline.core.errors import TesseraError
 from pipeline.core.media import Modality, Text, UniformSampling, Waveform
 from pipeline.decoders import DecodersConfig, OpenMedia, open_media
 from pipeline.decoders._shared.rotation import upright
-from pipeline.features import bind
 from pipeline.storage.blob import Blob
 from pipeline.tokenizers.base import Prepared
 from tests import regimes

@@ -26,11 +26,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipeline import config as configs
-from pipeline import features as binding
 from pipeline import plan, report, sources
 from pipeline.benchmark import bare, corpus, reference, result, stage, walls
 from pipeline.benchmark.alone import apart, at_once, on_gpu
-from pipeline.config import PipelineConfig
+from pipeline.config import features as binding
+from pipeline.config.models import PipelineConfig
 from pipeline.core import private_folder
 from pipeline.core.errors import ConfigError
 

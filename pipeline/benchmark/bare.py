@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.benchmark.alone import on_gpu, one_thread
-from pipeline.config import PipelineConfig
+from pipeline.config.features import Feature
+from pipeline.config.models import PipelineConfig
 from pipeline.core import allocator
 from pipeline.core.errors import TesseraError
-from pipeline.features import Feature
 from pipeline.stages.decode import Decoded, DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage

@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from pipeline.benchmark.alone import on_gpu, one_thread
 from pipeline.benchmark.bare import rows_of
-from pipeline.config import PipelineConfig
+from pipeline.config.features import Feature
+from pipeline.config.models import PipelineConfig
 from pipeline.core.media import FramesRequest, UniformSampling, WaveformRequest
 from pipeline.decoders._shared.demuxer import open_av
 from pipeline.decoders.image import FORMATS
-from pipeline.features import Feature
 from pipeline.stages.probe import ProbeStage
 from pipeline.storage.blob import Blob
 

@@ -19,9 +19,9 @@ import pyarrow as pa
 
 from pipeline.benchmark.alone import on_gpu, one_thread
 from pipeline.benchmark.busy import Busy
-from pipeline.config import PipelineConfig
+from pipeline.config.features import Feature
+from pipeline.config.models import PipelineConfig
 from pipeline.core import allocator
-from pipeline.features import Feature
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage

@@ -16,7 +16,7 @@ import psutil
 
 from pipeline.benchmark.alone import on_gpu
 from pipeline.benchmark.busy import Busy
-from pipeline.config import PipelineConfig
+from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import TesseraError
 from pipeline.isolation.template import last_line
 

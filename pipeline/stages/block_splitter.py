@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.config.features import Feature
 from pipeline.core.media import FramesRequest, Sampling, UniformSampling, WaveformRequest
-from pipeline.features import Feature
 
 _SAMPLE_BYTES = 4
 _EDGE = 224

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.config.features import Feature
 from pipeline.core.errors import ConfigError
 from pipeline.core.media import MODALITIES, Modality
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.shards.reader import Reading, check_columns, open_shard
-from pipeline.features import Feature
 from pipeline.stages.rows import put
 
 _TIMES = ("start_s", "end_s")

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import decoders, sources
-from pipeline.config import PipelineConfig
+from pipeline.config.features import Feature
+from pipeline.config.models import PipelineConfig
 from pipeline.core.arrow import pack
 from pipeline.core.errors import SampleError, Stage
 from pipeline.core.media import MODALITIES, FramesRequest, Media, Request, Text, WaveformRequest
 from pipeline.decoders import OpenMedia, open_media
-from pipeline.features import Feature
 from pipeline.isolation import Watch, Work, unwatched
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
 from pipeline.storage.blob import Blob

@@ -10,11 +10,11 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import PipelineConfig
+from pipeline.config.features import Feature
+from pipeline.config.models import PipelineConfig
 from pipeline.core.arrow import list_column, unpack, vector_list_column
 from pipeline.core.errors import DeviceFailed, SampleError, describe, device_failed
 from pipeline.encoders.base import Encoded, Encoder
-from pipeline.features import Feature
 from pipeline.heads.base import Head
 from pipeline.isolation import Watch, unwatched
 from pipeline.stages.decode import TIMES, input_column

@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import decoders, plan, sources
-from pipeline.config import PipelineConfig
+from pipeline.config import bound
+from pipeline.config.features import Feature
+from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import TRANSIENT_KINDS, SampleError
 from pipeline.core.media import MODALITIES, MediaInfo, Modality, Span
 from pipeline.core.schema import LISTING, METERS, ROLES
 from pipeline.dataset.diff.columns import EXTRA
 from pipeline.decoders import open_media
-from pipeline.features import Feature
 from pipeline.isolation import Watch, Work, unwatched
 from pipeline.stages.carry import StoredTimes
 from pipeline.stages.rows import FAILURE, ROWS, Failure, failure, failure_column
@@ -125,10 +126,10 @@ class ProbeStage:
         self.config = config
         self.allowed_roots = sources.build(config.source).allowed_roots()
         self.features = features
-        self.modalities = plan.wanted(config)
+        self.modalities = bound.wanted(config)
         self.carried_from = self.modalities if carried_from is None else carried_from
         self.stored_times, self.own_times = stored_times, own_times
-        self.roles = plan.roles_to_open(self.modalities)
+        self.roles = bound.roles_to_open(self.modalities)
         self.cutter: Any = None
         self.watch: Watch = unwatched
 

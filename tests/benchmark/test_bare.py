@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from pipeline.benchmark import bare, corpus
+from pipeline.config.features import bind
 from pipeline.core.arrow import unpack
 from pipeline.core.errors import SampleError, TesseraError
-from pipeline.features import bind
 from pipeline.stages.decode import TIMES, DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from tests.benchmark.measured import caption, picture

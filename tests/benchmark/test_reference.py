@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from pipeline.benchmark import corpus, reference
+from pipeline.config.features import Feature, bind
 from pipeline.core.media import FpsSampling, Sampling, UniformSampling
 from pipeline.decoders import DecodersConfig, open_media
-from pipeline.features import Feature, bind
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.benchmark import corpus, result, stage
-from pipeline.features import bind
+from pipeline.config.features import bind
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage

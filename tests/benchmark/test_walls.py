@@ -16,8 +16,8 @@ import pytest
 
 from pipeline.benchmark import walls
 from pipeline.benchmark.walls import KINDS, _kind
+from pipeline.config.features import bind
 from pipeline.core.errors import TesseraError
-from pipeline.features import bind
 from pipeline.isolation import Isolated
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage

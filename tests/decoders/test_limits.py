@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.features import bind
 from pipeline.core.errors import ConfigError
 from pipeline.decoders import DecodersConfig
-from pipeline.features import bind
 from pipeline.isolation import LimitsConfig
 from tests.stages.media_fixtures import IMAGE, config
 

@@ -7,7 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from pipeline import config, features
+from pipeline import config
+from pipeline.config import features
 from tests.fuzz import mutation
 from tests.fuzz.cases import Case
 

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import decoders, sources
+from pipeline.config.features import bind
 from pipeline.core.errors import FAILURE_KINDS
 from pipeline.demo import corpus, models
-from pipeline.features import bind
 from pipeline.isolation import Isolated, LimitsConfig, Template
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage

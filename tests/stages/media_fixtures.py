@@ -13,8 +13,8 @@ import yaml
 
 from pipeline import config as configs
 from pipeline import sources
-from pipeline.config import PipelineConfig
-from pipeline.features import Feature, bind
+from pipeline.config.features import Feature, bind
+from pipeline.config.models import PipelineConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 RAW = {"kind": "raw"}

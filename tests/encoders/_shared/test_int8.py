@@ -18,12 +18,12 @@ from torch import nn
 
 from pipeline.benchmark.bare import Loops
 from pipeline.checkpoint.checkpoint import Checkpoint
+from pipeline.config.features import bind
 from pipeline.core.errors import ConfigError
 from pipeline.core.media import Image
 from pipeline.encoders._shared.int8 import Int8Linear, is_supported, quantise
 from pipeline.encoders.siglip import SiglipConfig, SiglipEncoder
 from pipeline.encoders.vit import VitConfig, VitEncoder
-from pipeline.features import bind
 from pipeline.tokenizers.base import Prepared
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from tests.benchmark.measured import caption

@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 import yaml
 
-from pipeline import yamls
+from pipeline.config import yaml as yamls
 from pipeline.core.errors import ConfigError
 
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline import config as configs
+from pipeline.config.features import Feature, bind
 from pipeline.core.errors import ConfigError
-from pipeline.features import Feature, bind
 from pipeline.heads.linear import save
 
 KINDS = {"text": "text", "image": "patch", "video": "frame", "audio": "audio_frame"}

@@ -6,18 +6,14 @@ is allowed. Nothing heavy is imported and nothing is opened here: `pipeline.plan
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pipeline import storage, yamls
-from pipeline.core.errors import ConfigError, NotAllowed, one_line
+from pipeline.core.errors import ConfigError, NotAllowed
 from pipeline.core.media import Modality
-from pipeline.core.redaction import has_secret
 from pipeline.core.schema import FAILURES, FIXED, Emit, column
 from pipeline.core.section import Section
 from pipeline.dataset.output import OutputConfig
@@ -31,11 +27,6 @@ _NAME = r"^[a-z][a-z0-9_]*$"
 _ROWS = {"text": (256, 512), "image": (32, 128), "audio": (8, 128), "video": (8, 32)}
 """Rows of a block by its largest medium, at least and at most: a row of text is a kilobyte and batches are sorted
 within a block, one of video is megabytes."""
-_MAX_BYTES = 1 << 20
-"""Of a config file."""
-_SECRET = ("a URL with a password or a signature", "leave it out: secrets come from the environment")
-_MAX_PARENTS = 50
-"""Of a key of an override, as deep as YAML may go."""
 _SOUND_S, _SOUND_ROWS = 1280.0, 32
 """Seconds of sound in a block, and its rows where windows have no length."""
 
@@ -210,183 +201,3 @@ class PipelineConfig(Section):
                 "one feature cuts the texts; the others take its windows: overflow: truncate",
             )
         return names[0] if names else None
-
-
-def load(path: str, overrides: list[str] | None = None) -> PipelineConfig:
-    """Read a YAML config. ``overrides``: ``dotted.key=value``, the value in YAML.
-
-    A path in the file that begins with ``./`` or ``../`` is relative to the file; any other relative
-    path, and every path of an override, to the working directory.
-
-    Raises:
-        ConfigError: with the path in the YAML, what was found, what is allowed.
-    """
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise ConfigError(path, f"over {_MAX_BYTES} bytes", "a config has a few thousand")
-        text = data.decode()
-    except OSError as error:
-        raise ConfigError(path, f"cannot be read ({error.strerror})", "give a YAML file") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(path, f"is not YAML (not UTF-8 at byte {error.start})", "save it as UTF-8") from error
-    raw = yamls.parse(text, path)
-    if not isinstance(raw, dict):
-        raise ConfigError(path, f"holds {type(raw).__name__}", "a mapping with source, output and features")
-    raw = _anchored(raw, os.path.dirname(os.path.abspath(path)))
-    for override in overrides or []:
-        _override(raw, override)
-    return parse(raw)
-
-
-def parse(raw: dict[str, Any]) -> PipelineConfig:
-    """A config from plain values. Raises ``ConfigError``."""
-    _refuse_secrets(raw, ())
-    try:
-        return PipelineConfig.model_validate(raw)
-    except ValidationError as error:
-        raise _config_error(error, raw) from None
-
-
-def _refuse_secrets(value: Any, where: tuple[str, ...]) -> None:
-    if isinstance(value, str) and has_secret(value):
-        raise ConfigError(".".join(where), *_SECRET)
-    if isinstance(value, dict):
-        for key in value:
-            if isinstance(key, str) and has_secret(key):
-                _refuse_secrets(key, (*where, "(a key)"))
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        _refuse_secrets(item, (*where, str(key)))
-
-
-def here(config: PipelineConfig) -> PipelineConfig:
-    """``config`` with the paths that workers open made absolute: their working directory is another."""
-    features = {}
-    for name, feature in config.features.items():
-        head, tokenizer = feature.head, feature.tokenizer
-        if head.kind == "linear":
-            head = head.model_copy(update={"weights": storage.absolute(head.weights)})
-        if tokenizer.kind == "text" and tokenizer.checkpoint is not None and os.path.isdir(tokenizer.checkpoint):
-            tokenizer = tokenizer.model_copy(update={"checkpoint": storage.absolute(tokenizer.checkpoint)})
-        features[name] = feature.model_copy(update={"head": head, "tokenizer": tokenizer})
-    output = config.output.model_copy(update={"path": storage.absolute(config.output.path)})
-    return config.model_copy(update={"features": features, "output": output})
-
-
-def digest(section: Any) -> str:
-    """sha256 over plain values, in canonical JSON."""
-    return hashlib.sha256(json.dumps(section, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _anchored(value: Any, folder: str) -> Any:
-    if isinstance(value, dict):
-        return {key: _anchored(item, folder) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_anchored(item, folder) for item in value]
-    if isinstance(value, str) and value.startswith(("./", "../")):
-        return os.path.normpath(os.path.join(folder, value))
-    return value
-
-
-def _override(raw: dict[str, Any], override: str) -> None:
-    if has_secret(override):  # as a whole: a URL's own "=" may be the first
-        raise ConfigError("--set", *_SECRET)
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError("--set", repr(override), "write dotted.key=value")
-    value = yamls.parse(text, f"--set {key}")
-    section: Any = raw
-    *parents, last = key.split(".")
-    if len(parents) > _MAX_PARENTS:
-        raise ConfigError(f"--set {key}", f"{len(parents)} levels", "no config is so deep")
-    for depth, name in enumerate(parents):
-        section = section.setdefault(name, {})
-        if not isinstance(section, dict):
-            found = ".".join(parents[: depth + 1])
-            raise ConfigError(f"--set {key}", f"{found} is {section!r}, not a section", "name a key of a section")
-    section[last] = value
-
-
-def _config_error(error: ValidationError, raw: dict[str, Any]) -> ConfigError:
-    """The first error, in one line; pydantic's tags of unions are no part of the path."""
-    errors = error.errors(include_url=False)
-    first = errors[0]
-    where = _path_in(raw, first["loc"])
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    found = _shown(first["input"])
-    if first["type"] == "extra_forbidden":
-        section = _section_at(first["loc"][:-1])
-        known = f"known keys: {', '.join(section)}" if section else "no such key"
-        return ConfigError(where, f"unknown key {first['loc'][-1]!r}", known + more)
-    if first["type"] == "missing":
-        return ConfigError(where, "is missing", "it is required" + more)
-    if first["type"].startswith("union_tag"):
-        kinds = ", ".join(_kinds_at(first["loc"]))
-        kind = first["ctx"].get("tag")
-        return ConfigError(f"{where}.kind", f"found {kind!r}" if kind else "is missing", f"one of {kinds}{more}")
-    refused = first.get("ctx", {}).get("error")
-    if isinstance(refused, NotAllowed):
-        place = ".".join(part for part in (where if first["loc"] else "", refused.where) if part)
-        return ConfigError(place, refused.found, refused.allowed + more)
-    message = first["msg"].removeprefix("Value error, ")
-    return ConfigError(where, f"found {found}", message[0].lower() + message[1:] + more)
-
-
-def _shown(value: Any) -> str:
-    try:
-        return one_line(repr(value), 80)
-    except (ValueError, RecursionError):  # a number of thousands of digits; nested without end
-        return f"a value of type {type(value).__name__} that is too large to show"
-
-
-def _path_in(raw: Any, loc: tuple[str | int, ...]) -> str:
-    names: list[str] = []
-    value = raw
-    tagged = False
-    for part in loc:
-        if not tagged and isinstance(value, dict) and value.get("kind") == part:
-            tagged = True
-            continue
-        in_list = isinstance(value, list) and isinstance(part, int) and part < len(value)
-        if in_list or (isinstance(value, dict) and part in value):
-            value, tagged = value[part], False
-        names.append(str(part))
-    return ".".join(names) or "config"
-
-
-def _kinds_at(loc: tuple[str | int, ...]) -> list[str]:
-    """The kinds that a section at ``loc`` may have."""
-    members = get_args(_model_at(loc))
-    return [kind for member in members for kind in get_args(member.model_fields["kind"].annotation)]
-
-
-def _section_at(loc: tuple[str | int, ...]) -> list[str]:
-    """Keys of the section at ``loc``."""
-    return list(getattr(_model_at(loc), "model_fields", {}))
-
-
-def _model_at(loc: tuple[str | int, ...]) -> Any:
-    """The section at ``loc``, or a union of sections, walked through the models' own fields; None: no such."""
-    model: Any = PipelineConfig
-    for part in loc:
-        model = _step(model, part)
-    return model
-
-
-def _step(model: Any, part: str | int) -> Any:
-    if hasattr(model, "model_fields"):
-        info = model.model_fields.get(part)
-        return _plain(info.annotation) if info else None
-    if get_origin(model) is dict:
-        return _plain(get_args(model)[1])
-    for member in get_args(model):  # a union: the tag says which member
-        kind = getattr(member, "model_fields", {}).get("kind")
-        if kind is not None and part in get_args(kind.annotation):
-            return member
-    return None
-
-
-def _plain(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation

@@ -18,15 +18,16 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from pipeline import encoders, heads, tokenizers
-from pipeline import identity as identities
 from pipeline.checkpoint.checkpoint import Checkpoint, file_sha256, resolve
-from pipeline.config import FeatureConfig, PipelineConfig, digest
+from pipeline.config import identity as identities
+from pipeline.config.identity import without_defaults
+from pipeline.config.loading import digest
+from pipeline.config.models import FeatureConfig, PipelineConfig
 from pipeline.core.errors import ConfigError, StorageError, describe
 from pipeline.core.media import Modality
 from pipeline.core.schema import column, feature_fields
 from pipeline.encoders.base import Encoder, EncoderSpec
 from pipeline.heads.base import Head
-from pipeline.identity import without_defaults
 from pipeline.storage.retry import may_pass
 from pipeline.tokenizers.base import Tokenizer
 from pipeline.tokenizers.text import TextConfig
@@ -48,7 +49,7 @@ class Feature:
     weights_sha256: str | None
     identity: dict[str, Any]
     """All that decides the values, in plain values, less the keys that are at their default; not where or how fast they
-    are computed (`pipeline.identity`)."""
+    are computed (`pipeline.config.identity`)."""
     full_identity: dict[str, Any]
     """The same with these keys."""
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from pipeline import identity
-from pipeline.config import parse
-from pipeline.features import Feature, bind
+from pipeline.config import identity
+from pipeline.config.features import Feature, bind
+from pipeline.config.loading import parse
 
 PICTURE = {
     "modality": "image",
