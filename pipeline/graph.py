@@ -31,11 +31,11 @@ from pipeline.core.schema import CONTRACT, FIXED
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.shards.row_files import footer
 from pipeline.dataset.shards.writer import ShardWriter
-from pipeline.isolation import Beside, Isolated
 from pipeline.plan import Plan
 from pipeline.pools import TASK_CPUS, Actors
 from pipeline.progress import Progress, WorkerMemory
 from pipeline.report import installed
+from pipeline.sandbox import Beside, Isolated
 from pipeline.sinks.ray_sink import ShardSink
 from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.carry import Carry, CarryStage, KeepStage, StoredTimes

@@ -35,9 +35,9 @@ from pipeline.dataset.diff import index
 from pipeline.dataset.diff.columns import EMPTY, FAILURE, ROW
 from pipeline.dataset.diff.index import Retry
 from pipeline.dataset.shards.write_result import Written
-from pipeline.isolation import Template
 from pipeline.plan import Plan
 from pipeline.progress import MemoryMeter, Progress, quiet
+from pipeline.sandbox import Template
 from pipeline.stages.carry import Carry
 from pipeline.stages.rows import ROWS
 

@@ -11,7 +11,7 @@ from pipeline import decoders
 from pipeline.config import features as binding
 from pipeline.config.features import Feature
 from pipeline.config.models import PipelineConfig
-from pipeline.isolation import Template
+from pipeline.sandbox import Template
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """What an encoder's process was at when it died: a block is then encoded row by row, and a row at which a process died
 twice, alone, is that row's failure.
 
-A decoder's process has a parent that watches it (`pipeline.isolation`). An encoder's is replaced by Ray wherever there
+A decoder's process has a parent that watches it (`pipeline.sandbox`). An encoder's is replaced by Ray wherever there
 is room, so its notes lie in the run's counter, which stands on the driver's node. A lost node or a kill counts as one
 death at what was at work there, and a row is blamed for two.
 """

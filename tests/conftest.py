@@ -126,7 +126,7 @@ def fork_server(models: Path) -> Iterator[str]:
     such a run imports for itself, which takes most of the run's time.
     """
     from pipeline import template
-    from pipeline.isolation import Template
+    from pipeline.sandbox import Template
     from tests.stages.media_fixtures import media_config
 
     with Template(template.check, media_config(models, "in", "out")) as started:

@@ -36,7 +36,7 @@ from pipeline import sources
 from pipeline.config.features import Feature, bind
 from pipeline.config.models import PipelineConfig
 from pipeline.core import allocator, arrow
-from pipeline.isolation import Isolated, LimitsConfig, unwatched
+from pipeline.sandbox import Isolated, LimitsConfig, unwatched
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage

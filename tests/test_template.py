@@ -12,7 +12,7 @@ import pytest
 from pipeline import template
 from pipeline.config import features
 from pipeline.core.errors import ConfigError
-from pipeline.isolation.template import ONE_THREAD
+from pipeline.sandbox.fork_server import ONE_THREAD
 from tests.stages.media_fixtures import IMAGE, config
 
 ROOT = Path(__file__).resolve().parent.parent

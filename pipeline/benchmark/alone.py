@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.core.errors import TesseraError
-from pipeline.isolation.template import ONE_THREAD
+from pipeline.sandbox.fork_server import ONE_THREAD
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from pipeline.benchmark.alone import on_gpu
 from pipeline.benchmark.busy import Busy
 from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import TesseraError
-from pipeline.isolation.template import last_line
+from pipeline.sandbox.fork_server import last_line
 
 _LOOK_S = 0.5
 _TITLES = {
@@ -26,7 +26,7 @@ _TITLES = {
     "tessera-decode": "decode",
     "tessera-encode": "encode",
     "tessera-templat": "template",
-    "pipeline.isolation": "other",
+    "pipeline.sandbox": "other",
     "ray::MapWorker": "encode",
     "ray::MapBatches": "probe",
     "ray::Write": "write",

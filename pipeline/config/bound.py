@@ -17,7 +17,7 @@ class Prepared:
     config: PipelineConfig
     features: tuple[Feature, ...]
     template: str | None = None
-    """Address of the process on this machine from which those of the run fork (`pipeline.isolation.template`)."""
+    """Address of the process on this machine from which those of the run fork (`pipeline.sandbox.fork_server`)."""
 
 
 def wanted(config: PipelineConfig) -> set[Modality]:

@@ -19,7 +19,7 @@ from pipeline.decoders.audio import AudioConfig
 from pipeline.decoders.image import ImageConfig
 from pipeline.decoders.opening import Opening, OpenMedia
 from pipeline.decoders.text import TextConfig
-from pipeline.isolation import LimitsConfig
+from pipeline.sandbox import LimitsConfig
 from pipeline.storage.blob import Blob
 
 VideoConfig = Annotated[video_decord.Config | video_pyav.Config, Field(discriminator="kind")]

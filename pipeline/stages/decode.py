@@ -18,7 +18,7 @@ from pipeline.core.arrow import pack
 from pipeline.core.errors import SampleError, Stage
 from pipeline.core.media import MODALITIES, FramesRequest, Media, Request, Text, WaveformRequest
 from pipeline.decoders import OpenMedia, open_media
-from pipeline.isolation import Watch, Work, unwatched
+from pipeline.sandbox import Watch, Work, unwatched
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
 from pipeline.storage.blob import Blob
 from pipeline.storage.roots import AllowedRoots

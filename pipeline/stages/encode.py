@@ -16,7 +16,7 @@ from pipeline.core.arrow import list_column, unpack, vector_list_column
 from pipeline.core.errors import DeviceFailed, SampleError, describe, device_failed
 from pipeline.encoders.base import Encoded, Encoder
 from pipeline.heads.base import Head
-from pipeline.isolation import Watch, unwatched
+from pipeline.sandbox import Watch, unwatched
 from pipeline.stages.decode import TIMES, input_column
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
 from pipeline.tokenizers.base import Prepared

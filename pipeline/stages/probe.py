@@ -19,7 +19,7 @@ from pipeline.core.media import MODALITIES, MediaInfo, Modality, Span
 from pipeline.core.schema import LISTING, METERS, ROLES
 from pipeline.dataset.diff.columns import EXTRA
 from pipeline.decoders import open_media
-from pipeline.isolation import Watch, Work, unwatched
+from pipeline.sandbox import Watch, Work, unwatched
 from pipeline.stages.carry import StoredTimes
 from pipeline.stages.rows import FAILURE, ROWS, Failure, failure, failure_column
 from pipeline.storage.blob import Blob

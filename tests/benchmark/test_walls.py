@@ -18,14 +18,14 @@ from pipeline.benchmark import walls
 from pipeline.benchmark.walls import KINDS, _kind
 from pipeline.config.features import bind
 from pipeline.core.errors import TesseraError
-from pipeline.isolation import Isolated
+from pipeline.sandbox import Isolated
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
 from tests.stages.media_fixtures import IMAGE, config
 
 SITE = "/venv/lib/python3.11/site-packages"
-ISOLATED = "/venv/bin/python -c import sys; from pipeline.isolation.serve import main; main()"
-TEMPLATE = "/venv/bin/python -c import sys; from pipeline.isolation.template import serve; serve()"
+ISOLATED = "/venv/bin/python -c import sys; from pipeline.sandbox.worker import main; main()"
+TEMPLATE = "/venv/bin/python -c import sys; from pipeline.sandbox.fork_server import serve; serve()"
 
 
 class Process:

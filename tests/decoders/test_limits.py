@@ -10,7 +10,7 @@ import pytest
 from pipeline.config.features import bind
 from pipeline.core.errors import ConfigError
 from pipeline.decoders import DecodersConfig
-from pipeline.isolation import LimitsConfig
+from pipeline.sandbox import LimitsConfig
 from tests.stages.media_fixtures import IMAGE, config
 
 

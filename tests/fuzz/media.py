@@ -15,7 +15,7 @@ from pipeline import decoders, sources
 from pipeline.config.features import bind
 from pipeline.core.errors import FAILURE_KINDS
 from pipeline.demo import corpus, models
-from pipeline.isolation import Isolated, LimitsConfig, Template
+from pipeline.sandbox import Isolated, LimitsConfig, Template
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
 from tests.fuzz import mutation

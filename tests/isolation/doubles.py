@@ -26,7 +26,7 @@ from pipeline.core import arrow
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Image
 from pipeline.decoders import OpenMedia, open_media
-from pipeline.isolation import Watch, Work, unwatched
+from pipeline.sandbox import Watch, Work, unwatched
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.core.arrow import unpack
 from pipeline.decoders import opening
-from pipeline.isolation import Isolated, LimitsConfig
+from pipeline.sandbox import Isolated, LimitsConfig
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from tests.encoders import sound_fixtures

@@ -27,11 +27,11 @@ import pyarrow as pa
 
 from pipeline.core import private_folder
 from pipeline.core.errors import TesseraError, describe, one_line
-from pipeline.isolation.process_tree import adopt_orphans, children, kill_group, kill_orphans, kill_tree
-from pipeline.isolation.serve import call_itself, end_with, main, portable
+from pipeline.sandbox.process_tree import adopt_orphans, children, kill_group, kill_orphans, kill_tree
+from pipeline.sandbox.worker import call_itself, end_with, main, portable
 
 _RUN = (
-    "import sys; sys.path[:] = sys.argv[3:]; from pipeline.isolation.template import serve; "
+    "import sys; sys.path[:] = sys.argv[3:]; from pipeline.sandbox.fork_server import serve; "
     "serve(int(sys.argv[1]), int(sys.argv[2]))"
 )
 _ANSWER_S = 30.0

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core.errors import ConfigError, TesseraError
-from pipeline.isolation import Isolated, LimitsConfig
-from pipeline.isolation.serve import portable
+from pipeline.sandbox import Isolated, LimitsConfig
+from pipeline.sandbox.worker import portable
 from tests import faulty
 from tests.isolation.doubles import Plain
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARENT = """
 import sys
 import pyarrow as pa
-from pipeline.isolation import Isolated, LimitsConfig
+from pipeline.sandbox import Isolated, LimitsConfig
 from tests.isolation.doubles import Plain
 stage = Isolated(Plain(), LimitsConfig())
 stage.setup()

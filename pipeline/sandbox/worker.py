@@ -1,4 +1,4 @@
-"""The process itself. Started by `pipeline.isolation.child`, it ends with its parent, whatever it is at."""
+"""The process itself. Started by `pipeline.sandbox.process`, it ends with its parent, whatever it is at."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from pipeline.core import allocator, arrow
 from pipeline.core.errors import TesseraError, describe
-from pipeline.isolation.notes import Note, Orders, Watch, Watcher
-from pipeline.isolation.parcels import Known, Segment
-from pipeline.isolation.process_tree import lead_session
+from pipeline.sandbox.process_tree import lead_session
+from pipeline.sandbox.shared_memory import Known, Segment
+from pipeline.sandbox.tasks import Note, Orders, Watch, Watcher
 from pipeline.storage import retry
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15

@@ -22,17 +22,17 @@ from fsspec.registry import known_implementations
 from pipeline.core.errors import FailureKind, TesseraError
 from pipeline.core.errors import Stage as Step
 from pipeline.decoders.limits import LimitsConfig
-from pipeline.isolation.notes import NOTE_BYTES, Memory, Note, Noted, Orders
-from pipeline.isolation.parcels import Pool, Segment, shared_file
-from pipeline.isolation.process_tree import kill_group, kill_tree
-from pipeline.isolation.serve import MESSAGE_BYTES, Stage
-from pipeline.isolation.template import ONE_THREAD, Forked, last_line, readable
+from pipeline.sandbox.fork_server import ONE_THREAD, Forked, last_line, readable
+from pipeline.sandbox.process_tree import kill_group, kill_tree
+from pipeline.sandbox.shared_memory import Pool, Segment, shared_file
+from pipeline.sandbox.tasks import NOTE_BYTES, Memory, Note, Noted, Orders
+from pipeline.sandbox.worker import MESSAGE_BYTES, Stage
 
 _LOOK_S, _FIRST_LOOK_S = 0.1, 0.3
 _END_S = 5.0
 _STARTS = 3
 _RUN = (
-    "import sys; sys.path[:] = sys.argv[4:]; from pipeline.isolation.serve import main; main(*map(int, sys.argv[1:4]))"
+    "import sys; sys.path[:] = sys.argv[4:]; from pipeline.sandbox.worker import main; main(*map(int, sys.argv[1:4]))"
 )
 _DOING: dict[Step, str] = {"probe": "opening", "decode": "decoding", "tokenize": "tokenizing"}
 

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core.errors import TesseraError
-from pipeline.isolation import Isolated, LimitsConfig
-from pipeline.isolation.child import Child, Death, Mapped
-from pipeline.isolation.notes import Orders
-from pipeline.isolation.parcels import Pool
+from pipeline.sandbox import Isolated, LimitsConfig
+from pipeline.sandbox.process import Child, Death, Mapped
+from pipeline.sandbox.shared_memory import Pool
+from pipeline.sandbox.tasks import Orders
 from tests.isolation.doubles import Plain
 
 ROOT = Path(__file__).resolve().parents[2]
 FROZEN = """
 import pyarrow as pa
-from pipeline.isolation import Isolated, LimitsConfig
+from pipeline.sandbox import Isolated, LimitsConfig
 from tests.isolation.doubles import Busy
 stage = Isolated(Busy(0.6), LimitsConfig(row_seconds=5.0))
 stage.setup()

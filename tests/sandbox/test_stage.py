@@ -18,9 +18,9 @@ from PIL import Image
 
 from pipeline.core.arrow import unpack
 from pipeline.core.errors import TesseraError
-from pipeline.isolation import Isolated, LimitsConfig
-from pipeline.isolation.child import Child
-from pipeline.isolation.notes import Memory
+from pipeline.sandbox import Isolated, LimitsConfig
+from pipeline.sandbox.process import Child
+from pipeline.sandbox.tasks import Memory
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from pipeline.stages.rows import put
@@ -256,8 +256,8 @@ def test_a_file_that_fails_in_every_window_is_given_up(tmp_path: Path, starts: l
 
 def test_successes_between_keep_a_file_from_being_given_up() -> None:
     """Strikes count in a row: what ends well wipes them out."""
-    from pipeline.isolation.child import Death
-    from pipeline.isolation.notes import Noted
+    from pipeline.sandbox.process import Death
+    from pipeline.sandbox.tasks import Noted
 
     stage = Isolated(Plain(), TIGHT)
     for part in (1, 2, 3, 4):

@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.core import arrow
 from pipeline.core.arrow import pack, unpack
-from pipeline.isolation import parcels
-from pipeline.isolation.parcels import Known, Pool, Segment
+from pipeline.sandbox import shared_memory
+from pipeline.sandbox.shared_memory import Known, Pool, Segment
 from pipeline.stages.rows import FAILURE
 
 
@@ -63,7 +63,7 @@ def test_a_segment_grows_to_what_is_put_in_it() -> None:
 
 
 def test_more_metadata_than_reckoned_with_is_written_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parcels, "_OVERHEAD_BYTES", 0)
+    monkeypatch.setattr(shared_memory, "_OVERHEAD_BYTES", 0)
     table = pa.concat_tables([_table(8, 30_000).slice(i % 7, 1) for i in range(100)])
     assert _sent(table)[1].equals(table)
 
@@ -90,10 +90,10 @@ def test_a_pool_keeps_few_segments_and_no_large_ones(monkeypatch: pytest.MonkeyP
     segments = [Segment() for _ in range(5)]
     for segment in segments:
         pool.give(segment)
-    assert len(pool.free) == parcels._KEEP
+    assert len(pool.free) == shared_memory._KEEP
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(segments[-1].fd)
-    monkeypatch.setattr(parcels, "_KEEP_BYTES", 1 << 20)
+    monkeypatch.setattr(shared_memory, "_KEEP_BYTES", 1 << 20)
     large = pool.take()
     large.write(None, _table(8, 100_000))
     pool.give(large)
@@ -107,11 +107,11 @@ def test_the_other_process_knows_a_segment_again() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for segment in segments * 20:
         known.segment(os.dup(segment.fd))
-    assert len(os.listdir("/proc/self/fd")) <= before + 2 * parcels._KEEP
+    assert len(os.listdir("/proc/self/fd")) <= before + 2 * shared_memory._KEEP
 
 
 def test_the_other_process_keeps_no_large_segment_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parcels, "_KEEP_BYTES", 1 << 20)
+    monkeypatch.setattr(shared_memory, "_KEEP_BYTES", 1 << 20)
     known, small, large = Known(), Segment(), Segment()
     message = large.write(None, _table(8, 100_000))
     before = len(os.listdir("/proc/self/fd"))

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core.errors import ConfigError, TesseraError
-from pipeline.isolation import Isolated, LimitsConfig, Template
-from pipeline.isolation.child import Child, Death, Mapped
-from pipeline.isolation.notes import Orders
-from pipeline.isolation.parcels import Pool
-from pipeline.isolation.template import Forked
+from pipeline.sandbox import Isolated, LimitsConfig, Template
+from pipeline.sandbox.fork_server import Forked
+from pipeline.sandbox.process import Child, Death, Mapped
+from pipeline.sandbox.shared_memory import Pool
+from pipeline.sandbox.tasks import Orders
 from tests.isolation import doubles
 from tests.isolation.doubles import Plain
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ASKER = """
 import sys
 import pyarrow as pa
-from pipeline.isolation import Isolated, LimitsConfig
+from pipeline.sandbox import Isolated, LimitsConfig
 from tests.isolation.doubles import Plain
 stage = Isolated(Plain(), LimitsConfig(), sys.argv[1])
 stage.setup()
@@ -132,7 +132,7 @@ def test_a_large_environment_and_the_asker_s_standing_go_with_it(
     monkeypatch.setenv("TESSERA_LARGE", "x" * 120_000)
     script = (
         "import os, sys, pyarrow as pa; open('/proc/self/oom_score_adj', 'w').write('700'); os.nice(5)\n"
-        "from pipeline.isolation import Isolated, LimitsConfig\n"
+        "from pipeline.sandbox import Isolated, LimitsConfig\n"
         "from tests.isolation.doubles import Plain\n"
         "stage = Isolated(Plain(), LimitsConfig(), sys.argv[1]); stage.setup(); pid = stage.child.process.pid\n"
         "print(open(f'/proc/{pid}/oom_score_adj').read().strip(), os.getpriority(os.PRIO_PROCESS, pid))\n"

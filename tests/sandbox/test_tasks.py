@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import SampleError
-from pipeline.isolation.notes import NOTE_BYTES, WHOLE, Memory, Note, Orders, Watcher, Work, unwatched
-from pipeline.isolation.parcels import shared_file
+from pipeline.sandbox.shared_memory import shared_file
+from pipeline.sandbox.tasks import NOTE_BYTES, WHOLE, Memory, Note, Orders, Watcher, Work, unwatched
 
 WORK = Work(7, "decode", "picture", "s3://bucket/a.jpg", 2)
 
@@ -40,7 +40,7 @@ def test_a_note_tells_what_is_at_work_and_for_how_long_it_stands(note: Note) -> 
 def test_a_note_outlives_the_process_that_wrote_it() -> None:
     fd = shared_file(NOTE_BYTES)
     code = (
-        "import os, sys; from pipeline.isolation.notes import *; w = Watcher(Note(int(sys.argv[1])), 1 << 30)\n"
+        "import os, sys; from pipeline.sandbox.tasks import *; w = Watcher(Note(int(sys.argv[1])), 1 << 30)\n"
         "with w(Work(3, 'tokenize', 'f', 'x')): os.abort()"
     )
     done = subprocess.run([sys.executable, "-c", code, str(fd)], pass_fds=[fd], check=False)

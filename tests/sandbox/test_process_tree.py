@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.isolation import Isolated, LimitsConfig, Template
-from pipeline.isolation.process_tree import descendants, kill_group, kill_tree
+from pipeline.sandbox import Isolated, LimitsConfig, Template
+from pipeline.sandbox.process_tree import descendants, kill_group, kill_tree
 from tests.isolation import doubles
 from tests.isolation.doubles import Starter
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ASKER = """
 import sys
 import pyarrow as pa
-from pipeline.isolation import Isolated, LimitsConfig
+from pipeline.sandbox import Isolated, LimitsConfig
 from tests.isolation.doubles import Starter
 stage = Isolated(Starter(sys.argv[1]), LimitsConfig(), sys.argv[2])
 stage(pa.table({"do": [sys.argv[3]], "then": ["spin"]}))

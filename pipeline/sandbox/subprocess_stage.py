@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from pipeline.core.errors import ProcessDied
 from pipeline.decoders.limits import LimitsConfig
-from pipeline.isolation.child import Child, Death
-from pipeline.isolation.notes import Orders
-from pipeline.isolation.parcels import Pool
-from pipeline.isolation.serve import Stage
+from pipeline.sandbox.process import Child, Death
+from pipeline.sandbox.shared_memory import Pool
+from pipeline.sandbox.tasks import Orders
+from pipeline.sandbox.worker import Stage
 
 
 class Beside:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core.errors import ProcessDied
-from pipeline.isolation import Beside, Template
+from pipeline.sandbox import Beside, Template
 from tests.isolation import doubles
 from tests.isolation.doubles import Plain
 
