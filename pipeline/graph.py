@@ -21,7 +21,6 @@ import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.exceptions import UserCodeException
 
-from pipeline import plan as planning
 from pipeline import sources
 from pipeline.config.bound import Prepared
 from pipeline.core import allocator
@@ -37,11 +36,12 @@ from pipeline.progress import Progress, WorkerMemory
 from pipeline.report import installed
 from pipeline.sandbox import Beside, Isolated
 from pipeline.sinks.ray_sink import ShardSink
+from pipeline.stages import units
 from pipeline.stages.block_splitter import BlockSplitter
-from pipeline.stages.carry import Carry, CarryStage, KeepStage, StoredTimes
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
+from pipeline.stages.reuse import Carry, CarryStage, KeepStage, StoredTimes
 from pipeline.stages.rows import add_meter
 from pipeline.trail import Trail
 
@@ -95,7 +95,7 @@ def _build(
 ) -> Any:
     config, features = prepared.config, prepared.features
     splitter = BlockSplitter(features, config.decoders.limits.block_bytes)
-    dataset = ray.data.from_blocks([planning.unit_table(unit) for unit in plan.units])
+    dataset = ray.data.from_blocks([units.unit_table(unit) for unit in plan.units])
     other = carry if carry is not None and not carry.own else None
     times = StoredTimes(other.root, _shards(other)) if other is not None and other.other_times else None
     own_times = StoredTimes(carry.root, _shards(carry)) if carry is not None and carry.own else None

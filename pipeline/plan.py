@@ -3,7 +3,6 @@ torch."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,18 +15,14 @@ import pyarrow.parquet as pq
 
 from pipeline import sources, storage
 from pipeline.config.bound import roles_to_open, wanted
-from pipeline.config.models import PipelineConfig, WindowConfig
+from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import SampleError
-from pipeline.core.media import Modality, at_least_a_tick
+from pipeline.core.media import Modality
 from pipeline.core.schema import ROLES
 from pipeline.dataset.diff._partition import Difference, Twice
 from pipeline.dataset.diff.difference import compare
+from pipeline.stages.units import unit_rows
 from pipeline.storage.roots import AllowedRoots
-
-_SMALL, _UNIT = 50_000, 256
-"""A partition of more samples than the first is cut into units of the second: units cost the driver memory."""
-_BLOCKS = 64
-"""A partition is cut into so many, if that makes none smaller than it is worth."""
 
 
 @dataclass
@@ -144,58 +139,3 @@ class _PlanWriter:
         storage.publish(url, buffer.getvalue().to_pybytes(), self.root)
         starts = range(0, len(work), rows)
         self.plan.units.extend((url, i, min(rows, len(work) - start)) for i, start in enumerate(starts))
-
-
-def unit_rows(config: PipelineConfig, samples: int, of: int | None = None) -> int:
-    """Samples of one unit of a partition of so many, the last of those that hold ``of`` together."""
-    if samples > _SMALL:
-        return max(config.block_rows, _UNIT)
-    return min(config.block_rows, max(config.least_rows, (of or samples) // _BLOCKS))
-
-
-def unit_table(unit: tuple[str, int, int]) -> pa.Table:
-    """A unit as a block for the engine: where its work lies."""
-    return pa.table({"url": [unit[0]], "group": [unit[1]]})
-
-
-def read_unit(table: pa.Table) -> pa.Table:
-    """The work of the units that ``table`` names: listing + ``EXTRA``."""
-    found = []
-    for unit in table.to_pylist():
-        with storage.Blob(unit["url"]).open() as file:
-            found.append(pq.ParquetFile(file).read_row_group(unit["group"]))
-    return pa.concat_tables(found)
-
-
-def cut(end_s: float, window: WindowConfig, tick_s: float = 1e-6) -> list[tuple[float, float]]:
-    """Windows ``[start_s, end_s)`` that cover ``[0, end_s)``, the last one ending where the media ends.
-
-    Boundaries are multiples of ``length_s - overlap_s``, computed by multiplication so that they do
-    not drift. What is left at the end makes no window if it is shorter than a tick.
-
-    Args:
-        tick_s: of the clock of ``end_s``.
-
-    Raises:
-        SampleError: ``limit``, more than ``max_windows``.
-    """
-    length = window.length_s
-    if length is None or not at_least_a_tick(end_s - length, tick_s):
-        if length is not None and at_least_a_tick(length - end_s, tick_s) and window.tail == "drop":
-            return []
-        return [(0.0, end_s if length is None else min(end_s, length))]
-    step = length - window.overlap_s
-    if not (end_s - window.overlap_s - tick_s) / step < window.max_windows:
-        raise SampleError("limit", f"{end_s:.6g} s make more than {window.max_windows} windows: see window.max_windows")
-    count = max(1, math.ceil((end_s - window.overlap_s) / step))
-    if count > 1 and not at_least_a_tick(end_s - window.overlap_s - (count - 1) * step, tick_s):
-        count -= 1
-    windows = [(i * step, min((i + 1) * step + window.overlap_s, end_s)) for i in range(count)]
-    last_start, last_end = windows[-1]
-    if at_least_a_tick(length - (last_end - last_start), tick_s):
-        if window.tail == "drop":
-            windows.pop()
-        elif window.tail == "merge":
-            windows.pop()
-            windows[-1] = (windows[-1][0], end_s)
-    return windows

@@ -38,7 +38,7 @@ from pipeline.dataset.shards.write_result import Written
 from pipeline.plan import Plan
 from pipeline.progress import MemoryMeter, Progress, quiet
 from pipeline.sandbox import Template
-from pipeline.stages.carry import Carry
+from pipeline.stages.reuse import Carry
 from pipeline.stages.rows import ROWS
 
 _ADVICE_OF_RAY = " Failed to apply UDF transform after "  # added to the words of any error, of ours too

@@ -195,8 +195,8 @@ def test_the_file_cannot_be_opened_in_the_retry(tmp_path: Path) -> None:
     from pipeline.config.loading import parse
     from pipeline.core.schema import LISTING
     from pipeline.dataset.diff.columns import EXTRA
-    from pipeline.stages.carry import StoredTimes
     from pipeline.stages.probe import ProbeStage
+    from pipeline.stages.reuse import StoredTimes
 
     wave = np.random.default_rng(0).normal(0, 0.1, 8000 * 3).astype(np.float32)
     (tmp_path / "in").mkdir()

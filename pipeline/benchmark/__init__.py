@@ -33,6 +33,7 @@ from pipeline.config import features as binding
 from pipeline.config.models import PipelineConfig
 from pipeline.core import private_folder
 from pipeline.core.errors import ConfigError
+from pipeline.stages import units
 
 Stage = Literal["all", "encode"]
 
@@ -94,7 +95,7 @@ def measure(
         wanted = rows or round(_SMALL_S * told["bare"]["ideal_rows_per_second"])
         count = max(1, round(wanted / found.rows_per_sample))
         # blocks of one size, or what they cost would not be in the difference
-        block_rows = plan.unit_rows(config, 3 * count)
+        block_rows = units.unit_rows(config, 3 * count)
         config = config.model_copy(update={"compute": config.compute.model_copy(update={"block_rows": block_rows})})
         few, many = (_run(config, samples, count, times, folder, tell) for times in (1, 3))
         told["run"] = result.of_walls(told["bare"]["ideal_rows_per_second"], few, many)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import decoders, plan, sources
+from pipeline import decoders, sources
 from pipeline.config import bound
 from pipeline.config.features import Feature
 from pipeline.config.models import PipelineConfig
@@ -20,7 +20,8 @@ from pipeline.core.schema import LISTING, METERS, ROLES
 from pipeline.dataset.diff.columns import EXTRA
 from pipeline.decoders import open_media
 from pipeline.sandbox import Watch, Work, unwatched
-from pipeline.stages.carry import StoredTimes
+from pipeline.stages import units, windows
+from pipeline.stages.reuse import StoredTimes
 from pipeline.stages.rows import FAILURE, ROWS, Failure, failure, failure_column
 from pipeline.storage.blob import Blob
 
@@ -102,7 +103,7 @@ class ReadPlanStage:
         """Nothing to load."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return plan.read_unit(table)
+        return units.read_unit(table)
 
 
 class ProbeStage:
@@ -304,7 +305,7 @@ class ProbeStage:
 
     def _by_time(self, last: Span | None) -> list[dict[str, Any]]:
         """Windows up to the end of a sample's last stream. Raises ``SampleError`` for too many."""
-        cuts = plan.cut(last.end_s, self.config.window, last.tick_s) if last is not None else []
+        cuts = windows.cut(last.end_s, self.config.window, last.tick_s) if last is not None else []
         return [{**_WHOLE, "start_s": start, "end_s": end} for start, end in cuts] or [_WHOLE]
 
     def _windows(self, number: int, found: _Found, sample: dict[str, Any]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from pipeline.dataset import describe, maintenance
 from pipeline.dataset.commit import snapshots
 from pipeline.dataset.diff import index
 from pipeline.dataset.diff.index import Retry
-from pipeline.stages.carry import CarryStage
+from pipeline.stages.reuse import CarryStage
 from tests.dataset.shards.test_writer import FIELDS
 from tests.dataset_fixtures import RUNS, night
 from tests.hostile_dataset.helpers import (

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import dataset
 from pipeline.dataset.commit import snapshots
-from pipeline.stages.carry import CarryStage
+from pipeline.stages.reuse import CarryStage
 from tests import bounded
 
 pytestmark = pytest.mark.timeout(120)

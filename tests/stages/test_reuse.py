@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.commit.data_files import File
-from pipeline.stages.carry import CarryStage, KeepStage, StoredTimes
+from pipeline.stages.reuse import CarryStage, KeepStage, StoredTimes
 from pipeline.stages.rows import FAILURE
 
 FIELDS = [pa.field("f_tokens", pa.list_(pa.list_(pa.float16(), 2))), pa.field("f_grid", pa.list_(pa.int32()))]
