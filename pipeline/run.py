@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any, TextIO
 
-from pipeline import budget, cluster, graph, sources, storage
+from pipeline import budget, sources, storage
 from pipeline import config as configs
 from pipeline import plan as planning
 from pipeline import report as reporting
@@ -35,8 +35,10 @@ from pipeline.dataset.diff import index
 from pipeline.dataset.diff.columns import EMPTY, FAILURE, ROW
 from pipeline.dataset.diff.index import Retry
 from pipeline.dataset.shards.write_result import Written
+from pipeline.engine.memory import MemoryMeter
+from pipeline.engine.progress import Progress, quiet
+from pipeline.engine.ray import cluster, graph
 from pipeline.plan import Plan
-from pipeline.progress import MemoryMeter, Progress, quiet
 from pipeline.sandbox import Template
 from pipeline.stages.reuse import Carry
 from pipeline.stages.rows import ROWS

@@ -99,7 +99,7 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[Any]:
     """One local Ray of two CPUs for the whole session, whatever the machine has. Its workers are kept between runs, as
-    `pipeline.cluster` keeps them: starting one takes a core seconds."""
+    `pipeline.engine.ray.cluster` keeps them: starting one takes a core seconds."""
     import logging
 
     import ray

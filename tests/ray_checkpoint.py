@@ -19,7 +19,7 @@ import ray
 from ray.data import DataContext
 from ray.data.checkpoint import CheckpointConfig
 
-from pipeline.progress import MemoryMeter
+from pipeline.engine.memory import MemoryMeter
 
 PAIRS = 3
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline import dataset, graph, run
+from pipeline import dataset, run
+from pipeline.engine.ray import graph
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pytest
 
-from pipeline.progress import Progress, quiet
+from pipeline.engine.progress import Progress, quiet
 from pipeline.stages.rows import Failure, failure_column
 from tests import bounded
 
@@ -109,7 +109,7 @@ def _terminal() -> Iterator[tuple[TextIO, list[str]]]:
 
 METER = """
 import contextlib, subprocess, sys, time
-from pipeline.progress import MemoryMeter, memory_of_processes
+from pipeline.engine.progress import MemoryMeter, memory_of_processes
 
 @contextlib.contextmanager
 def child(code, *args):  # a process that has run the code and waits until the block ends
@@ -175,7 +175,7 @@ print(meter.peak - before)
 def test_what_native_code_prints_is_hidden_and_comes_back() -> None:
     code = """
 import ctypes, sys
-from pipeline.progress import quiet
+from pipeline.engine.progress import quiet
 libc = ctypes.CDLL(None)
 libc.dprintf(2, b"before\\n")
 with quiet() as terminal:

@@ -30,12 +30,14 @@ from pipeline.core.schema import CONTRACT, FIXED
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.shards.row_files import footer
 from pipeline.dataset.shards.writer import ShardWriter
+from pipeline.engine.progress import Progress
+from pipeline.engine.ray.counter import WorkerMemory
+from pipeline.engine.ray.crash_journal import Trail
+from pipeline.engine.ray.pools import TASK_CPUS, Actors
+from pipeline.engine.ray.sink import ShardSink
 from pipeline.plan import Plan
-from pipeline.pools import TASK_CPUS, Actors
-from pipeline.progress import Progress, WorkerMemory
 from pipeline.report import installed
 from pipeline.sandbox import Beside, Isolated
-from pipeline.sinks.ray_sink import ShardSink
 from pipeline.stages import units
 from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.decode import DecodeStage
@@ -43,7 +45,6 @@ from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
 from pipeline.stages.reuse import Carry, CarryStage, KeepStage, StoredTimes
 from pipeline.stages.rows import add_meter
-from pipeline.trail import Trail
 
 _ROWS = 32
 _TELL_S = 10.0

@@ -17,12 +17,13 @@ import pytest
 import ray
 from PIL import Image
 
-from pipeline import dataset, graph, run
+from pipeline import dataset, run
 from pipeline.core.errors import DeviceFailed, SampleError, TesseraError
-from pipeline.progress import Progress
+from pipeline.engine.progress import Progress
+from pipeline.engine.ray import graph
+from pipeline.engine.ray.crash_journal import _BLOCK_DEATHS, _DEVICE_FAILURES, Notes, Trail
 from pipeline.stages.encode import EncodeStage
 from pipeline.tokenizers.base import Prepared
-from pipeline.trail import _BLOCK_DEATHS, _DEVICE_FAILURES, Notes, Trail
 from tests.stages.media_fixtures import IMAGE, config
 
 ABORT, SEGFAULT, DEVICE, ONCE = 250, 251, 252, 253

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config.models import PoolConfig
 from pipeline.core.errors import ConfigError
-from pipeline.pools import TASK_CPUS, Actors, Node, sizes, without_room
+from pipeline.engine.ray.pools import TASK_CPUS, Actors, Node, sizes, without_room
 
 
 def _sizes(pools: dict[str, Any], nodes: list[Node], on_gpu: bool = False, blocks: int = 10_000) -> dict[str, Actors]:

@@ -6,11 +6,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -27,47 +26,10 @@ from rich.progress import Progress as Bar
 
 from pipeline.core.errors import TesseraError
 from pipeline.core.terminal import Console, count
-from pipeline.trail import Notes
+from pipeline.engine.ray.counter import _Counter
 
-_MEMORY_EVERY_S = 5.0
 _WIDE = 120
 """Columns of a terminal that has room for a bar next to the figures."""
-
-
-@ray.remote(num_cpus=0)
-class _Counter(Notes):
-    """Counts what the encoders have finished, keeps what they are at, and why a worker broke, which Ray tells in its
-    own words only.
-
-    Losing it costs the display and blame, never a row.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts = [0, 0, 0]
-        self.cause: TesseraError | None = None
-        self.peaks: dict[str, int] = {}
-        """Bytes that each worker process takes with its children, at most."""
-
-    def add(self, samples: int, rows: int, failed: int) -> None:
-        for i, more in enumerate((samples, rows, failed)):
-            self.counts[i] += more
-
-    def read(self) -> list[int]:
-        return self.counts
-
-    def takes(self, worker: str, size: int) -> None:
-        """A worker's memory at this moment, in bytes."""
-        self.peaks[worker] = max(size, self.peaks.get(worker, 0))
-
-    def memory(self) -> dict[str, int]:
-        return {"processes": len(self.peaks), "peak_memory_bytes": sum(self.peaks.values())}
-
-    def broke(self, cause: TesseraError) -> None:
-        self.cause = self.cause or cause
-
-    def why(self) -> TesseraError | None:
-        return self.cause
 
 
 @contextmanager
@@ -163,70 +125,3 @@ class Progress:
             return list(ray.get(self.actor.read.remote(), timeout=5))
         except Exception:  # the display must never end a run
             return [0, 0, 0]
-
-
-class MemoryMeter:
-    """Peak of the memory of this process and its children (a local cluster is among them), in bytes.
-
-    Shared memory (the object store) is counted once, as the largest share that any process maps.
-    On a remote cluster it sees the driver only.
-    """
-
-    def __init__(self, every_s: float = 0.5) -> None:
-        self.every_s, self.peak = every_s, 0
-        self._stop = threading.Event()
-
-    def __enter__(self) -> MemoryMeter:
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=10)
-
-    def _watch(self) -> None:
-        while True:
-            self.peak = max(self.peak, self._now())
-            if self._stop.wait(self.every_s):
-                return
-
-    def _now(self) -> int:
-        return memory_of_processes()
-
-
-def memory_of_processes(others: Iterable[int] = ()) -> int:
-    """Returns the bytes that this process and its children take, shared memory counted once.
-
-    Args:
-        others: processes of this one that are no children of it, and theirs.
-    """
-    own, shared = 0, 0
-    found: dict[int, psutil.Process] = {}
-    for pid in (os.getpid(), *others):
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            found |= {one.pid: one for one in (process, *process.children(recursive=True))}
-    for process in found.values():
-        try:
-            info = process.memory_info()
-        except psutil.Error:
-            continue
-        own += info.rss - info.shared
-        shared = max(shared, info.shared)
-    return own + shared
-
-
-class WorkerMemory:
-    """Reports the memory of a worker process and its children to the run's counter, every few seconds of work."""
-
-    def __init__(self, counter: Any) -> None:
-        self.counter = counter
-        self.worker = ray.get_runtime_context().get_worker_id()
-        self._next = 0.0
-
-    def report(self, others: Iterable[int] = ()) -> None:
-        """After a block. ``others``: the worker's processes that are no children of it."""
-        if (now := time.monotonic()) >= self._next:
-            self._next = now + _MEMORY_EVERY_S
-            self.counter.takes.remote(self.worker, memory_of_processes(others))

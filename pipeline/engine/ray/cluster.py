@@ -23,8 +23,8 @@ from pipeline.config.bound import Prepared
 from pipeline.config.models import PipelineConfig
 from pipeline.core import private_folder
 from pipeline.core.errors import ConfigError, TesseraError, describe
-from pipeline.pools import Actors, Node, sizes, without_room
-from pipeline.progress import Progress
+from pipeline.engine.progress import Progress
+from pipeline.engine.ray.pools import Actors, Node, sizes, without_room
 
 _ANSWER_S = 10.0
 """A cluster's head has so long to accept a connection."""

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset.output import OutputConfig
 from pipeline.dataset.shards.writer import ShardWriter
-from pipeline.sinks.ray_sink import ShardSink
+from pipeline.engine.ray.sink import ShardSink
 from tests.dataset.shards.test_writer import FIELDS, SCHEMA, rows
 
 

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline import cluster, run
+from pipeline import run
 from pipeline.core import private_folder
 from pipeline.core.errors import ConfigError
+from pipeline.engine.ray import cluster
 from tests.stages.media_fixtures import IMAGE, config
 
 ROOT = Path(__file__).resolve().parent.parent
