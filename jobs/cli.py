@@ -54,11 +54,12 @@ def extract(
 
     started = psutil.Process().create_time()
     loaded = configs.load(config, overrides)
-    from pipeline import template as templates
+    from pipeline.run import fork_server as templates
 
     exceeded = None
     with _reserved_stdout(as_json), nullcontext() if plan else templates.started(loaded) as template:
-        from pipeline import report, run
+        from pipeline import run
+        from pipeline.run import report
 
         prepared = run.prepare(loaded, new_version, template)
         if plan:

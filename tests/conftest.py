@@ -125,7 +125,7 @@ def fork_server(models: Path) -> Iterator[str]:
     `tessera extract` has one for each run, and none where it joins a Ray that is there, as tests do: each process of
     such a run imports for itself, which takes most of the run's time.
     """
-    from pipeline import template
+    from pipeline.run import fork_server as template
     from pipeline.sandbox import Template
     from tests.stages.media_fixtures import media_config
 
@@ -239,8 +239,8 @@ def extracting(
     called: Callable[..., Any], prepare: Callable[..., Any], fork_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """``called``, for commands that extract: on the session's Ray, and their processes fork from ``fork_server``."""
-    from pipeline import template
     from pipeline.config import features
+    from pipeline.run import fork_server as template
 
     def started(config: Any) -> Any:
         return nullcontext(SimpleNamespace(address=fork_server, prepared=lambda: features.bind(config)))

@@ -23,12 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import config as configs
-from pipeline import plan, sources
+from pipeline import sources
 from pipeline.core.schema import FIXED
 from pipeline.dataset.commit import snapshots
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.diff import index
 from pipeline.dataset.diff.index import Retry
+from pipeline.run import plan
 
 _ROWS = 20_000
 

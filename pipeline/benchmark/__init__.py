@@ -26,13 +26,14 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipeline import config as configs
-from pipeline import plan, report, sources
+from pipeline import sources
 from pipeline.benchmark import bare, corpus, reference, result, stage, walls
 from pipeline.benchmark.alone import apart, at_once, on_gpu
 from pipeline.config import features as binding
 from pipeline.config.models import PipelineConfig
-from pipeline.core import private_folder
+from pipeline.core import private_folder, versions
 from pipeline.core.errors import ConfigError
+from pipeline.run import plan, report
 from pipeline.stages import units
 
 Stage = Literal["all", "encode"]
@@ -146,5 +147,5 @@ def _machine(cores: float, gpus: float) -> dict[str, Any]:
         "gpus": gpus,
         "device": device,
         "processor": platform.processor() or platform.machine(),
-        "versions": report.installed(),
+        "versions": versions.installed(),
     }

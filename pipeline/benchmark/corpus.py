@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import plan, sources
+from pipeline import sources
 from pipeline.config import bound
 from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import LISTING, ROLES
+from pipeline.run import plan
 from pipeline.sources.manifest import Columns, Config
 from pipeline.storage.roots import AllowedRoots
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.core.terminal import Console, count, print_table, print_wrapped
-from pipeline.report import size
+from pipeline.core.terminal import Console, count, print_table, print_wrapped, size
 
 
 def show(result: dict[str, Any], console: Console) -> None:

@@ -18,11 +18,10 @@ import pyarrow.compute as pc
 
 from pipeline.core.errors import ConfigError, describe
 from pipeline.core.schema import FAILURES, column
-from pipeline.core.terminal import Console, count, print_wrapped
+from pipeline.core.terminal import Console, count, print_wrapped, size
 from pipeline.dataset import reader as datasets
 from pipeline.dataset._values import _cell, _value
 from pipeline.dataset.feature_info import Feature
-from pipeline.report import size
 
 _MOST_GROUPS = 100
 """Groups of failures that are listed."""

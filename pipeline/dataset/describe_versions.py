@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline import storage
-from pipeline.core.terminal import Console, count, print_table, print_wrapped
+from pipeline.core.terminal import Console, count, print_table, print_wrapped, size
 from pipeline.dataset import reader as datasets
 from pipeline.dataset.commit import catalog, snapshots
 from pipeline.dataset.describe import _time
 from pipeline.dataset.maintenance import Done
-from pipeline.report import size
 
 
 def snapshots_document(path: str, version: str | None) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from pipeline.core import allocator
 from pipeline.core.errors import DeviceFailed, ProcessDied, TesseraError, describe
 from pipeline.core.read_write_lock import Turns
 from pipeline.core.schema import CONTRACT, FIXED
+from pipeline.core.versions import installed
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.shards.row_files import footer
 from pipeline.dataset.shards.writer import ShardWriter
@@ -35,8 +36,7 @@ from pipeline.engine.ray.counter import WorkerMemory
 from pipeline.engine.ray.crash_journal import Trail
 from pipeline.engine.ray.pools import TASK_CPUS, Actors
 from pipeline.engine.ray.sink import ShardSink
-from pipeline.plan import Plan
-from pipeline.report import installed
+from pipeline.run.plan import Plan
 from pipeline.sandbox import Beside, Isolated
 from pipeline.stages import units
 from pipeline.stages.block_splitter import BlockSplitter

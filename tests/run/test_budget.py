@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import budget, dataset, run
+from pipeline import dataset, run
 from pipeline.config.models import FailureConfig
 from pipeline.core.errors import BudgetExceeded
 from pipeline.dataset import maintenance
+from pipeline.run import budget
 from tests.test_nights import config, counts, draw
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import template
 from pipeline.config import features
 from pipeline.core.errors import ConfigError
+from pipeline.run import fork_server
 from pipeline.sandbox.fork_server import ONE_THREAD
 from tests.stages.media_fixtures import IMAGE, config
 
@@ -30,7 +30,7 @@ def test_its_features_are_those_that_are_bound_here(models: Path, tmp_path: Path
     clip = {"modality": "image", "tokenizer": {"kind": "patch"}, "encoder": {"kind": "clip"}}
     clip["encoder"]["checkpoint"] = str(models / "clip")  # type: ignore[index]
     settings = config(tmp_path, {"i": IMAGE, "c": clip})
-    with template.started(settings) as started:
+    with fork_server.started(settings) as started:
         assert started is not None
         assert started.prepared() == features.bind(settings)
 
@@ -39,7 +39,7 @@ def test_a_mistake_is_told_as_it_is_without_one(tmp_path: Path) -> None:
     settings = config(tmp_path, {"i": {**IMAGE, "tokenizer": {"kind": "patch", "size": 10, "patch_size": 3}}})
     with pytest.raises(ConfigError) as here:
         features.bind(settings)
-    with template.started(settings) as started:
+    with fork_server.started(settings) as started:
         assert started is not None
         with pytest.raises(ConfigError) as there:
             started.prepared()
@@ -47,10 +47,10 @@ def test_a_mistake_is_told_as_it_is_without_one(tmp_path: Path) -> None:
 
 
 def test_a_run_on_a_cluster_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with template.started(config(tmp_path, {"i": IMAGE}, compute={"address": "10.0.0.1:6379"})) as started:
+    with fork_server.started(config(tmp_path, {"i": IMAGE}, compute={"address": "10.0.0.1:6379"})) as started:
         assert started is None
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with template.started(config(tmp_path, {"i": IMAGE})) as started:
+    with fork_server.started(config(tmp_path, {"i": IMAGE})) as started:
         assert started is None
 
 

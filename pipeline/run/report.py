@@ -5,40 +5,17 @@ from __future__ import annotations
 import datetime
 import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.config.bound import Prepared
 from pipeline.config.features import Feature
-from pipeline.core.terminal import Console, count, print_table, print_wrapped
+from pipeline.core.terminal import Console, count, print_table, print_wrapped, size
+from pipeline.core.versions import installed
 from pipeline.dataset.shards.write_result import Written
-from pipeline.plan import Plan
+from pipeline.run.plan import Plan
 
 CLASSES = ("new", "changed", "unchanged", "deleted", "retried", "forgotten")
 """What the difference of corpus and dataset finds."""
-_PACKAGES = (
-    "ray",
-    "torch",
-    "torchvision",
-    "torchaudio",
-    "transformers",
-    "pyarrow",
-    "av",
-    "decord",
-    "soundfile",
-    "pillow",
-)
-
-
-def installed() -> dict[str, str]:
-    """Versions of what computes the values; recorded, no part of a fingerprint."""
-    found = {"python": platform.python_version()}
-    for name in ("tessera", *_PACKAGES):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def build(
@@ -260,13 +237,3 @@ def show_plan(prepared: Prepared, plan: Plan, console: Console) -> None:
     length = config.window.length_s
     print_wrapped(console, f"windows: {'the whole sample' if length is None else f'{length:g} s'}")
     console.print(f"output: {config.output.path}", soft_wrap=True)
-
-
-def size(byte_count: int) -> str:
-    """Bytes for a person: 1.5 MB."""
-    value = float(byte_count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"

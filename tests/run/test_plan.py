@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.config.bound import roles_to_open
 from pipeline.config.models import WindowConfig
 from pipeline.core.schema import LISTING
-from pipeline.plan import make, readable
+from pipeline.run.plan import make, readable
 from pipeline.stages.units import unit_rows
 from pipeline.stages.windows import cut
 from tests.stages.media_fixtures import IMAGE, config

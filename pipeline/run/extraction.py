@@ -6,7 +6,6 @@ import _thread
 import contextlib
 import datetime
 import json
-import os
 import secrets
 import threading
 import time
@@ -14,73 +13,38 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any, TextIO
 
-from pipeline import budget, sources, storage
 from pipeline import config as configs
-from pipeline import plan as planning
-from pipeline import report as reporting
-from pipeline.config import features as binding
+from pipeline import sources, storage
 from pipeline.config import identity
 from pipeline.config.bound import Prepared, wanted
 from pipeline.config.features import Feature
-from pipeline.config.models import PipelineConfig
+from pipeline.core import versions
 from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
-from pipeline.core.schema import CONTRACT, FIXED
+from pipeline.core.schema import CONTRACT
 from pipeline.dataset.commit import catalog, snapshots
 from pipeline.dataset.commit.data_files import File
-from pipeline.dataset.commit.folder import check_version
 from pipeline.dataset.commit.lease import Lease
-from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.commit.transaction import Transaction
 from pipeline.dataset.diff import index
 from pipeline.dataset.diff.columns import EMPTY, FAILURE, ROW
-from pipeline.dataset.diff.index import Retry
 from pipeline.dataset.shards.write_result import Written
 from pipeline.engine.memory import MemoryMeter
 from pipeline.engine.progress import Progress, quiet
 from pipeline.engine.ray import cluster, graph
-from pipeline.plan import Plan
-from pipeline.sandbox import Template
+from pipeline.run import budget
+from pipeline.run import plan as planning
+from pipeline.run import report as reporting
+from pipeline.run.checks import (
+    _check_identities,
+    _identities,
+    _identities_of_contract_1,
+    _revised,
+)
+from pipeline.run.plan import Plan
+from pipeline.run.preparation import _barred, _retry, _root
 from pipeline.stages.reuse import Carry
-from pipeline.stages.rows import ROWS
 
 _ADVICE_OF_RAY = " Failed to apply UDF transform after "  # added to the words of any error, of ours too
-
-
-def prepare(config: PipelineConfig, new_version: bool = False, template: Template | None = None) -> Prepared:
-    """Check everything that can be checked without computing.
-
-    Args:
-        new_version: extract into a version of its own: ``output.version`` where that is given, else the next ``v<n>``.
-        template: see `pipeline.template`. While it checks the features, Ray is started here.
-
-    Raises:
-        ConfigError: any mistake; or a version that there is already.
-    """
-    config = configs.here(config)
-    cluster.check(config)
-    _check_output(config)
-    version = _version(config, new_version)
-    check_version(config.output.path, version)
-    config = config.model_copy(update={"output": config.output.model_copy(update={"version": version})})
-    if template is None:
-        features, address = binding.bind(config), None
-    else:
-        if snapshots.newest(_root(config)) is None:  # later nights may find nothing to compute
-            with quiet(), contextlib.suppress(TesseraError):  # told when there is something to compute
-                cluster.start(config)
-        features, address = template.prepared(), template.address
-    _check_passthrough(config, features)
-    storage.check_writable(_root(config), "output.path")
-    return Prepared(config, features, address)
-
-
-def _version(config: PipelineConfig, new: bool) -> str:
-    path, named = config.output.path, config.output.version
-    if not new:
-        return named or catalog.current(path) or "v1"
-    if named is not None and named in catalog.versions(path):
-        raise ConfigError("output.version", f"there is a version {named!r} already", "another name, or none")
-    return named or catalog.next_version(path)
 
 
 def preview(prepared: Prepared, retry_failures: bool = False) -> Plan:
@@ -157,7 +121,7 @@ def extract(
             peak_memory_bytes=memory.peak,
             devices=cluster.devices(),
             workers=workers,
-            versions=reporting.installed(),
+            versions=versions.installed(),
         )
         exceeded, warnings = budget.judge(config.failures, report)
         report["warnings"] += warnings
@@ -291,117 +255,6 @@ def _compute(
     if problems:
         raise TesseraError(f"the books of run {run_id} do not balance: {'; '.join(problems)}")
     return written, progress.first_row_at, progress.workers
-
-
-def _root(config: PipelineConfig) -> str:
-    assert config.output.version is not None
-    return storage.join(config.output.path, config.output.version)
-
-
-def _barred(config: PipelineConfig, base: Snapshot | None) -> tuple[str, ...]:
-    """sha256 of the ids that must not come back. A version's first run takes over what the others bar."""
-    return base.forgotten if base else catalog.forgotten(config.output.path)
-
-
-def _retry(prepared: Prepared, base: Snapshot, everything: bool) -> Retry:
-    roots = sources.build(prepared.config.source).allowed_roots().plain()
-    return Retry(everything, prepared.config.failures.max_attempts, forbidden=roots != base.allowed_roots)
-
-
-def _identities(prepared: Prepared) -> dict[str, Any]:
-    """What decides the values of every column."""
-    passthrough = sources.build(prepared.config.source).passthrough()
-    return {
-        "features": {feature.name: feature.identity for feature in prepared.features},
-        "passthrough": {field.name: str(field.type) for field in passthrough},
-    }
-
-
-def _identities_of_contract_1(prepared: Prepared) -> dict[str, Any]:
-    """The same as the first contract stored it."""
-    features = {one.name: identity.as_in_contract_1(one.full_identity) for one in prepared.features}
-    return {**_identities(prepared), "features": features}
-
-
-def _check_identities(prepared: Prepared, base: Snapshot | None) -> list[str]:
-    """Raises ``ConfigError`` if the dataset's features have other values than the config's.
-
-    Returns:
-        warnings: columns that are as an older revision of decoding made them.
-    """
-    if base is None or not base.identities:
-        return []
-    ours, stored = _identities(prepared), base.identities
-    features, there = {one.name: one for one in prepared.features}, stored.get("features", {})
-    found = [f"features.{name} is not in the config" for name in there if name not in features]
-    for name, one in features.items():
-        differing = identity.of_feature(there[name], one.identity, one.full_identity) if name in there else []
-        found += [f"features.{name}.{path} {how}" for path, how in differing]
-        found += [] if name in there else [f"features.{name} is not in the dataset"]
-    passthrough = identity.differences(stored.get("passthrough", {}), ours["passthrough"], ours["passthrough"])
-    found += [f"passthrough.{path} {how}" for path, how in passthrough]
-    if found:
-        version, more = prepared.config.output.version, f" (and {len(found) - 1} more)" if found[1:] else ""
-        raise ConfigError(
-            "config",
-            f"it is not what version {version!r} of the dataset was made with: {found[0]}{more}",
-            "keep the config as it was, or extract beside it with --new-version",
-        )
-    return _revised(prepared.features, there)
-
-
-def _revised(features: tuple[Feature, ...], stored: dict[str, dict[str, Any]]) -> list[str]:
-    """A line per medium whose rules of decoding are others than those of the dataset."""
-    columns: dict[tuple[str, int, int], list[str]] = {}
-    for one in features:
-        there, here = identity.revision(stored[one.name]), identity.revision(one.identity)
-        if there != here:
-            names = [field.name for field in one.fields()]
-            columns.setdefault((one.modality, there, here), []).extend(names)
-    return [
-        f"{', '.join(names)}: rows that are there were made by revision {there} of decoding {medium}, new ones by "
-        f"{here} (docs/decisions/0014-revisions-of-decoding.md); --new-version computes all of them again"
-        for (medium, there, here), names in columns.items()
-    ]
-
-
-def _check_output(config: PipelineConfig) -> None:
-    """Raises ``ConfigError`` for a place that cannot be reached, or that workers or the next listing would mistake."""
-    path = config.output.path
-    try:
-        storage.list_folders(path)
-    except Exception as error:  # any backend may raise anything here
-        raise ConfigError("output.path", f"cannot reach {path!r} ({describe(error)})", "give a folder") from error
-    if storage.in_one_process(path):
-        raise ConfigError("output.path", f"{path!r} lies in one process's memory", "give a folder")
-    if storage.is_local(path) and os.path.isfile(storage.split(path)[1]):
-        raise ConfigError("output.path", f"{path!r} is a file", "give a folder")
-    source = sources.build(config.source)
-    source.check("source")
-    if source.lists(storage.join(path, config.output.version or "v1", "data", "shard.parquet")):
-        raise ConfigError(
-            "output.path",
-            f"{path!r} lies inside the corpus, where the next listing would find its shards",
-            "a folder outside of it, or one that source.exclude names",
-        )
-
-
-def _check_passthrough(config: PipelineConfig, features: tuple[Feature, ...]) -> None:
-    """The corpus's own columns must not take the name of one of ours, stored or on the way."""
-    source = sources.build(config.source)
-    source.check("source")
-    if config.source.kind == "files" and storage.in_one_process(config.source.path):
-        raise ConfigError(
-            "source.path", f"{config.source.path!r} lies in one process's memory", "what workers can read"
-        )
-    ours = {*FIXED.names, *ROWS.names, *(field.name for feature in features for field in feature.fields())}
-    for name in source.passthrough().names:
-        if name in ours:
-            raise ConfigError(
-                "source.passthrough", f"column {name!r} is the dataset's own", "rename it in the manifest"
-            )
-        if "/" in name:
-            raise ConfigError("source.passthrough", f"column {name!r}", "a name without /: rename it in the manifest")
 
 
 def _told(error: Exception, run_id: str, told: TesseraError | None) -> TesseraError:

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from pipeline import config as configs
-from pipeline import report
 from pipeline.config.bound import Prepared
 from pipeline.config.features import bind
+from pipeline.core import terminal
 from pipeline.core.terminal import Console, json_text
 from pipeline.dataset.diff._partition import Counts, Difference
 from pipeline.dataset.shards.write_result import Written
-from pipeline.plan import Plan
+from pipeline.run import report
+from pipeline.run.plan import Plan
 
 PROMISED = {
     *("samples", "rows_planned", "rows_written", "rows_failed", "cells", "decoded", "failures_by_kind"),
@@ -325,4 +326,4 @@ def test_nothing_is_said_of_files_where_none_is_left_out(prepared: Prepared, pla
     [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2_000_000, "2.0 MB"), (3.2e9, "3.2 GB"), (5e15, "5000.0 TB")],
 )
 def test_sizes(count: int, expected: str) -> None:
-    assert report.size(count) == expected
+    assert terminal.size(count) == expected

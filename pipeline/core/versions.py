@@ -1,0 +1,30 @@
+"""Versions of what computes the values."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+_PACKAGES = (
+    "ray",
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "transformers",
+    "pyarrow",
+    "av",
+    "decord",
+    "soundfile",
+    "pillow",
+)
+
+
+def installed() -> dict[str, str]:
+    """Versions of what computes the values; recorded, no part of a fingerprint."""
+    found = {"python": platform.python_version()}
+    for name in ("tessera", *_PACKAGES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
