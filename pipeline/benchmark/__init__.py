@@ -33,7 +33,6 @@ from pipeline.config import features as binding
 from pipeline.config.models import PipelineConfig
 from pipeline.core import private_folder, versions
 from pipeline.core.errors import ConfigError
-from pipeline.run import plan, report
 from pipeline.stages import units
 
 Stage = Literal["all", "encode"]

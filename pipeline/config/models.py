@@ -125,7 +125,7 @@ class ComputeConfig(Section):
     """Rows that travel together from decoding to encoding. null: 32 where a feature reads video, 128 where one reads
     pictures or windows of sound of up to 10 s (longer ones: fewer, down to 32), 512 for texts alone; and fewer of a
     small corpus, so that every core has some."""
-    pools: dict[str, PoolConfig] = {"default": PoolConfig()}
+    pools: dict[str, PoolConfig] = Field(default_factory=lambda: {"default": PoolConfig()})
 
     def cluster(self) -> tuple[str | None, str]:
         """Address of the Ray cluster that a run joins, None for a local one; and who named it."""

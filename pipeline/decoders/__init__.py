@@ -17,9 +17,9 @@ from pipeline.decoders import opening, video_decord, video_pyav
 from pipeline.decoders._shared.bounds import FileBounds
 from pipeline.decoders.audio import AudioConfig
 from pipeline.decoders.image import ImageConfig
+from pipeline.decoders.limits import LimitsConfig
 from pipeline.decoders.opening import Opening, OpenMedia
 from pipeline.decoders.text import TextConfig
-from pipeline.sandbox import LimitsConfig
 from pipeline.storage.blob import Blob
 
 VideoConfig = Annotated[video_decord.Config | video_pyav.Config, Field(discriminator="kind")]

@@ -243,7 +243,7 @@ def _compute(
     sink = graph.sink(prepared, run_id, _root(prepared.config))
     with Progress(plan.samples, terminal) as progress, cluster.ended_without_room(pools, on_gpu, progress):
         try:
-            graph.execute(prepared, plan, carry, progress, pools, on_gpu, sink)
+            graph.execute(prepared, plan.units, carry, progress, pools, on_gpu, sink)
         except Exception as error:
             told = _told(error, run_id, progress.cause())
             cluster.let_go(error)

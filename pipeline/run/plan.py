@@ -21,7 +21,7 @@ from pipeline.core.media import Modality
 from pipeline.core.schema import ROLES
 from pipeline.dataset.diff._partition import Difference, Twice
 from pipeline.dataset.diff.difference import compare
-from pipeline.stages.units import unit_rows
+from pipeline.stages.units import Unit, unit_rows
 from pipeline.storage.roots import AllowedRoots
 
 
@@ -30,8 +30,7 @@ class Plan:
     """What a run is to do. The work itself lies in files, in units that a task takes at once."""
 
     difference: Difference = field(default_factory=Difference)
-    units: list[tuple[str, int, int]] = field(default_factory=list)
-    """(URL of a plan file, its row group, samples)."""
+    units: list[Unit] = field(default_factory=list)
     samples_by_role: dict[str, int] = field(default_factory=dict)
     """Files of the samples to extract."""
     unused: int = 0

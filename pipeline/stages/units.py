@@ -14,6 +14,10 @@ _BLOCKS = 64
 """A partition is cut into so many, if that makes none smaller than it is worth."""
 
 
+Unit = tuple[str, int, int]
+"""URL of a plan file, its row group, samples."""
+
+
 def unit_rows(config: PipelineConfig, samples: int, of: int | None = None) -> int:
     """Samples of one unit of a partition of so many, the last of those that hold ``of`` together."""
     if samples > _SMALL:

@@ -1,4 +1,4 @@
-"""Files on any fsspec URL: a local folder, S3 and memory behave alike. Everything that touches a path goes through here.
+"""Files on any fsspec URL: a local folder, S3 and memory behave alike. All access to files goes through here.
 
 urls.py          the file system that a URL names, and the path on it
 files.py         exists, read, list, move, remove

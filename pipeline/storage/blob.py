@@ -28,9 +28,8 @@ _EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
 class Blob:
     """One file of the corpus. ``uri`` is a local path or an fsspec URL; ``allowed`` says where it must lie.
 
-    What fails and may pass is tried again where the file is remote (`pipeline.storage.retry`); local files are read as they
-    are. A local file is checked by its descriptor before a byte of it is read, so that no link and no swap of names
-    leads elsewhere.
+    Transient errors of a remote file are retried (`pipeline.storage.retry`); local files are read as they are. A local
+    file is checked by its descriptor before a byte of it is read, so that no link and no swap of names leads elsewhere.
     """
 
     uri: str

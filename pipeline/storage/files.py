@@ -3,7 +3,8 @@
 Everything that touches a path goes through here, so a local folder, S3 and memory behave alike.
 
 ``root`` of a function is a folder that ``url`` lies below. With it no symbolic link below that folder is followed
-(`pipeline.storage.local_files`); object stores have none. `pipeline.dataset.commit.folder` gives it for all that lies in a dataset.
+(`pipeline.storage.local_files`); object stores have none. `pipeline.dataset.commit.folder` gives it for all files of
+a dataset.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Parquet files of a snapshot: their names, their digests, the positions of their deleted rows, and where each lies."""
+"""The Parquet files of a snapshot: names, digests, the positions of deleted rows, and where each file is."""
 
 from __future__ import annotations
 

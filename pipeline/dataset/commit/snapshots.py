@@ -61,8 +61,8 @@ class Snapshot:
     forgotten: tuple[str, ...] = ()
     """sha256 of the ids of samples that must not come back."""
     allowed_roots: tuple[str, ...] = ()
-    """Where the files of samples had to lie (`pipeline.storage.roots.AllowedRoots.plain`). Where it changes, those that were
-    elsewhere are tried again."""
+    """Where the files of samples had to be (`pipeline.storage.roots.AllowedRoots.plain`). Where it changes, those that
+    were elsewhere are tried again."""
     contract: int = CONTRACT
 
     def files(self) -> tuple[File, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -36,7 +36,6 @@ from pipeline.engine.ray.counter import WorkerMemory
 from pipeline.engine.ray.crash_journal import Trail
 from pipeline.engine.ray.pools import TASK_CPUS, Actors
 from pipeline.engine.ray.sink import ShardSink
-from pipeline.run.plan import Plan
 from pipeline.sandbox import Beside, Isolated
 from pipeline.stages import units
 from pipeline.stages.block_splitter import BlockSplitter
@@ -45,6 +44,7 @@ from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
 from pipeline.stages.reuse import Carry, CarryStage, KeepStage, StoredTimes
 from pipeline.stages.rows import add_meter
+from pipeline.stages.units import Unit
 
 _ROWS = 32
 _TELL_S = 10.0
@@ -53,19 +53,19 @@ _TELL_S = 10.0
 
 def execute(
     prepared: Prepared,
-    plan: Plan,
+    work: Sequence[Unit],
     carry: Carry | None,
     progress: Progress,
     pools: dict[str, Actors],
     on_gpu: bool,
     sink: ShardSink,
 ) -> None:
-    """Decodes, encodes and writes what ``plan`` names. Raises what Ray raises.
+    """Decodes, encodes and writes the samples of ``work``. Raises what Ray raises.
 
     Args:
         pools, on_gpu: see `cluster.pools_of`.
     """
-    _build(prepared, plan, carry, progress, pools, on_gpu).write_datasink(
+    _build(prepared, work, carry, progress, pools, on_gpu).write_datasink(
         sink, ray_remote_args={"num_cpus": TASK_CPUS}, concurrency=_tasks_at_once(1)
     )
 
@@ -92,11 +92,16 @@ def sink(prepared: Prepared, run_id: str, root: str) -> ShardSink:
 
 
 def _build(
-    prepared: Prepared, plan: Plan, carry: Carry | None, progress: Progress, pools: dict[str, Actors], on_gpu: bool
+    prepared: Prepared,
+    work: Sequence[Unit],
+    carry: Carry | None,
+    progress: Progress,
+    pools: dict[str, Actors],
+    on_gpu: bool,
 ) -> Any:
     config, features = prepared.config, prepared.features
     splitter = BlockSplitter(features, config.decoders.limits.block_bytes)
-    dataset = ray.data.from_blocks([units.unit_table(unit) for unit in plan.units])
+    dataset = ray.data.from_blocks([units.unit_table(unit) for unit in work])
     other = carry if carry is not None and not carry.own else None
     times = StoredTimes(other.root, _shards(other)) if other is not None and other.other_times else None
     own_times = StoredTimes(carry.root, _shards(carry)) if carry is not None and carry.own else None

@@ -1,4 +1,0 @@
-"""Rows -> Parquet shards and failures.
-
-`shards` writes and keeps the books, without Ray; `ray_sink` is the same as a `ray.data.Datasink`.
-"""
