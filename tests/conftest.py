@@ -18,23 +18,25 @@ import filelock
 import psutil
 import pytest
 
+from tests.support import ROOT
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-ROOT = Path(__file__).resolve().parent.parent
 LONG = (
-    "test_trail",
-    "test_isolated",
-    "test_video_pyav",
-    "test_cli",
+    "engine/ray/test_crash_journal",
+    "sandbox/test_stage",
+    "decoders/test_video_pyav",
+    "jobs/test_cli",
     "test_docs",
-    "test_run",
-    "test_chaos",
-    "test_nights",
-    "test_hostile",
-    "test_dataset",
+    "run/test_extraction",
+    "end_to_end/test_chaos",
+    "end_to_end/test_nights",
+    "end_to_end/test_hostile",
+    "dataset/test_reader",
 )
+"""Modules that take minutes, which start first."""
 WORKER_BYTES = 6 << 30
 """What a process of `pytest -n` takes at most, with its Ray, its fork server and the processes of a run."""
 
@@ -84,7 +86,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Modules that take minutes first: whoever runs the last of them runs alone."""
     place = {name: number for number, name in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+    tests = ROOT / "tests"
+    items.sort(key=lambda item: place.get(item.path.relative_to(tests).with_suffix("").as_posix(), len(LONG)))
 
 
 @pytest.fixture(scope="session")

@@ -3,81 +3,43 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
+
 PACKAGE = ROOT / "pipeline"
 
-ORDER = [
+ORDER = (
     "benchmark",
-    "inspection",
-    "upkeep",
-    "run",
-    "graph",
-    "cluster",
-    "pools",
-    "progress",
-    "trail",
-    "budget",
-    "report",
-    "terminal",
-    "stages",
-    "sinks",
-    "plan",
-    "template",
-    "features",
-    "identity",
-    "config",
-    "yamls",
     "demo",
+    "run",
+    "engine",
+    "stages",
+    "sandbox",
+    "config",
     "sources",
-    "decoders",
     "heads",
     "encoders",
     "tokenizers",
-    "isolation",
-    "transaction",
-    "state",
-    "difference",
-    "lease",
+    "decoders",
     "dataset",
-    "reading",
-    "snapshots",
-    "collate",
-    "malloc",
-    "turns",
-    "tensors",
-    "schema",
     "checkpoint",
-    "checkpoint_files",
     "parquet",
-    "bounded_file",
-    "parquet_levels",
-    "parquet_pages",
-    "folder",
     "storage",
-    "roots",
-    "local_files",
-    "strict_json",
-    "ranged",
-    "remote_file",
-    "seekable",
-    "retrying",
-    "private_folder",
-    "media",
-    "errors",
-    "redaction",
-    "escaping",
-]
+    "core",
+)
 """Rooms from the top to the ground. A module imports from rooms below its own, never above."""
 
 FAMILIES = ("sources", "decoders", "tokenizers", "encoders", "heads")
+"""Rooms of members, one file each, which never import one another."""
+MAX_FILES = 14
+"""In a folder that is no family."""
 HEAVY = ("torch", "torchaudio", "torchvision", "transformers", "decord", "av", "soundfile", "PIL", "ray")
-RAY_ROOMS = {"graph.py", "cluster.py", "progress.py", "trail.py", "sinks/ray_sink.py"}
 
 
 def _modules() -> list[Path]:
@@ -116,12 +78,43 @@ def test_imports_go_down(path: Path) -> None:
         assert ORDER.index(parts[1]) >= own, f"{path.relative_to(ROOT)} imports {name}, a room above its own"
 
 
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    """Facades, an ``__init__`` that only hands names on, count for the files that they name."""
+    files = {_dotted(path): path for path in _modules()}
+    arrows = {
+        name: {found for one in _imports(path) if (found := _file_of(one, files)) not in (None, name)}
+        for name, path in files.items()
+        if path.name != "__init__.py"
+    }
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, f"a circle: {' -> '.join((*way[way.index(name) :], name))}"
+        if name not in done:
+            for other in sorted(arrows.get(name, ())):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in arrows:
+        visit(name, ())
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _file_of(name: str, files: dict[str, Path]) -> str | None:
+    """The module that an imported name is, or is in."""
+    while name and name not in files:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_members_of_a_family_do_not_import_one_another(family: str) -> None:
     folder = PACKAGE / family
-    shared = {"base"} | {path.stem for path in folder.glob("_*.py")}
-    members = {path.stem for path in folder.glob("*.py")} - shared - {"__init__"}
-    if family == "decoders":  # video_decord falls back to video_pyav; the rest are shared machinery
+    members = {path.stem for path in folder.glob("*.py")} - {"__init__", "base"}
+    if family == "decoders":  # video_decord falls back to video_pyav; opening knows them all
         members &= {"text", "image", "audio", "video_decord"}
     for path in (folder / f"{name}.py" for name in members):
         used = {n.split(".")[2] for n in _imports(path) if n.startswith(f"pipeline.{family}.") and n.count(".") >= 2}
@@ -129,21 +122,54 @@ def test_members_of_a_family_do_not_import_one_another(family: str) -> None:
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_ray_stays_in_its_rooms(path: Path) -> None:
-    if str(path.relative_to(PACKAGE)) not in RAY_ROOMS:
+def test_private_modules_stay_in_their_folder(path: Path) -> None:
+    for name in _imports(path):
+        parts = name.split(".")
+        private = [i for i, part in enumerate(parts[:-1]) if part.startswith("_")]
+        if parts[0] == "pipeline" and private:
+            owner = PACKAGE.joinpath(*parts[1 : private[0]])
+            assert owner in path.parents, f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_ray_stays_in_its_room(path: Path) -> None:
+    if PACKAGE / "engine" / "ray" not in path.parents:
         assert not {n for n in _imports(path, top_level_only=True) if n.split(".")[0] == "ray"}
 
 
-@pytest.mark.parametrize("module", ["pipeline.config", "pipeline.dataset"])
+@pytest.mark.parametrize("module", ["pipeline", "pipeline.config", "pipeline.dataset"])
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
 
+FOLDERS = sorted({path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_folder_begins_with_its_map(folder: Path) -> None:
+    files = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    assert len(files) > 1, "a folder of one file"
+    inside = folder.relative_to(PACKAGE).parts
+    assert len(files) <= MAX_FILES or inside[0] in FAMILIES
+    page = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    assert len(page.splitlines()) > 1, "no map"
+    if inside not in {(family,) for family in FAMILIES}:  # their members are a table in it
+        missing = {name for name in files if f"\n{name}" not in page}
+        assert not missing, f"the map of {folder.relative_to(ROOT)} lacks {sorted(missing)}"
+    for name in re.findall(r"^(\w+\.py)\b", page, re.MULTILINE):
+        assert name in files, f"the map of {folder.relative_to(ROOT)} names {name}"
+
+
 @pytest.mark.parametrize(
     "path",
-    [p for p in _modules() if p.name not in ("__init__.py", "base.py") and not p.stem.startswith("_")],
+    [
+        path
+        for path in _modules()
+        if path.name not in ("__init__.py", "base.py")
+        and not any(part.startswith("_") for part in path.relative_to(PACKAGE).parts)
+    ],
     ids=lambda p: str(p.relative_to(PACKAGE)),
 )
 def test_every_module_has_its_twin(path: Path) -> None:

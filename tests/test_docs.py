@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 
 from pipeline import config as configs
 from pipeline.config.features import bind
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMON = "encoder: every one with a checkpoint"
 PLACES = {"features": "features.NAME", "pools": "compute.pools.NAME", "store": "features.NAME.store"}
 """Headings of sections that do not stand under their own name."""

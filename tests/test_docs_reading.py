@@ -17,10 +17,9 @@ import pytest
 
 from pipeline import config as configs
 from pipeline import dataset, run
-from tests import duck
-from tests.test_nights import draw
+from tests.end_to_end.test_nights import draw
+from tests.support import ROOT, duck
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "reading.md").read_text()
 SNIPPETS = dict(re.findall(r"^## (.+?)\n.*?```python\n(.*?)```", PAGE, flags=re.M | re.S))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
+
 TEXT = (ROOT / "SECURITY.md").read_text()
 ROWS = [
     line for line in TEXT.splitlines() if line.startswith("| ") and not line.startswith(("| it may", "| may not hap"))

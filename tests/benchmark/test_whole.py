@@ -15,8 +15,8 @@ import yaml
 
 from pipeline import benchmark
 from tests.benchmark.measured import picture
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 ROWS = 3000
 
 

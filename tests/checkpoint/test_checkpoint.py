@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.checkpoint.checkpoint import Checkpoint, file_sha256, resolve
 from pipeline.core.errors import ConfigError
+from tests.support import ROOT
 
 WHERE = "features.caption.encoder.checkpoint"
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -83,7 +84,7 @@ def test_a_hub_out_of_reach() -> None:
         ],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=ROOT,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         check=True,
     )

@@ -25,10 +25,9 @@ from pipeline.core.errors import ConfigError
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
 from pipeline.tokenizers.patch import PatchConfig
 from pipeline.tokenizers.text import TextConfig, TextTokenizer
-from tests import bounded
+from tests.support import ROOT, bounded
 
 WHERE = "features.caption.encoder.checkpoint"
-ROOT = Path(__file__).resolve().parent.parent
 SOCKET = "socket"
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.core import private_folder
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 HOLDER = """
 import sys
 from pipeline import private_folder

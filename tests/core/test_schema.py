@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.media import MODALITIES
 from pipeline.core.schema import CONTRACT, FAILURES, FIXED, LISTING, METERS, ROLES, column, feature_fields
-from tests import duck
+from tests.support import duck
 
 ALL = ("embedding", "tokens", "prefix_tokens", "token_ids")
 

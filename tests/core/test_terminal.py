@@ -11,7 +11,6 @@ import logging
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.core.terminal import Console, count, escaped_streams, json_text, print_table, print_wrapped, say, shown
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = "[red]\x1b]0;t\x07\x9b1m\u202e\u200b\u2028\x7f\r:smile:"
 SHOWN = r"[red]\x1b]0;t\x07\x9b1m\u202e\u200b\u2028\x7f\r:smile:"
 

@@ -21,7 +21,7 @@ from pipeline.dataset.output import OutputConfig
 from pipeline.dataset.shards.row_files import footer
 from pipeline.dataset.shards.writer import ShardWriter
 from tests.dataset.shards.test_writer import FIELDS, rows
-from tests.dataset_fixtures import RUNS, night
+from tests.support.dataset_fixtures import RUNS, night
 
 RUN = "20260101T000000-0001"
 LINEAGE = {

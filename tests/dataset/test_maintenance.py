@@ -18,7 +18,7 @@ from pipeline.dataset.commit import catalog, snapshots
 from pipeline.dataset.commit.transaction import Transaction
 from pipeline.dataset.diff._partition import sample_hash
 from pipeline.dataset.shards import reader
-from tests.dataset_fixtures import RUNS, added, ids, night, plain, write
+from tests.support.dataset_fixtures import RUNS, added, ids, night, plain, write
 
 
 @pytest.fixture

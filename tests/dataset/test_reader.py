@@ -17,7 +17,7 @@ import pytest
 from pipeline import dataset as datasets
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import FAILURES, FIXED
-from tests import duck
+from tests.support import duck
 
 D, W = 6, 4
 FEATURES = {

@@ -11,8 +11,6 @@ import pytest
 from pipeline.checkpoint.checkpoint import resolve
 from pipeline.demo.models import CHECKPOINTS, build
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-
 
 def test_every_family_of_encoders_has_one() -> None:
     """A member of `pipeline/encoders` that the demo cannot show is a member that nobody can try."""

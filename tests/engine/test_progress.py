@@ -19,9 +19,7 @@ import pytest
 
 from pipeline.engine.progress import Progress, quiet
 from pipeline.stages.rows import Failure, failure_column
-from tests import bounded
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT, bounded
 
 
 def test_what_is_counted() -> None:

@@ -19,8 +19,8 @@ from typing import Any
 
 from tests.fuzz import KINDS
 from tests.fuzz.cases import Case
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 _START_S, _SILENT_S = 240.0, 420.0
 
 

@@ -11,8 +11,8 @@ from pipeline import config
 from pipeline.config import features
 from tests.fuzz import mutation
 from tests.fuzz.cases import Case
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / ".demo" / "models"
 _FEATURES = {
     "bert": ("text", "text", "bert"),

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pipeline import config
 from tests.fuzz import mutation
 from tests.fuzz.cases import Case
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 _TOKENS = (
     "<<: *a\n",
     "&a ",

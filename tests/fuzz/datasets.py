@@ -19,11 +19,11 @@ from pipeline import dataset
 from pipeline.dataset import describe, describe_versions, maintenance
 from pipeline.dataset.commit import snapshots
 from pipeline.dataset.diff import index
-from tests.dataset_fixtures import RUNS, night, write
 from tests.fuzz import mutation
 from tests.fuzz.cases import Case
 from tests.fuzz.manifests import EXTENSIONS, _extension
 from tests.fuzz.mutation import OUTSIDE
+from tests.support.dataset_fixtures import RUNS, night, write
 
 
 def _shown(call: Callable[..., None], *args: Any) -> str:

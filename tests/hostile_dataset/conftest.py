@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.dataset import maintenance
-from tests.dataset_fixtures import RUNS, night
+from tests.support.dataset_fixtures import RUNS, night
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from rich.console import Console
 from pipeline import dataset
 from pipeline.core.errors import TesseraError
 from pipeline.dataset import maintenance
-from tests.dataset_fixtures import RUNS, night, write
+from tests.support.dataset_fixtures import RUNS, night, write
 
 Change = Callable[[dict[str, Any]], object]
 

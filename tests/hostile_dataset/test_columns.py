@@ -20,7 +20,6 @@ from pipeline.dataset.diff import index
 from pipeline.dataset.diff.index import Retry
 from pipeline.stages.reuse import CarryStage
 from tests.dataset.shards.test_writer import FIELDS
-from tests.dataset_fixtures import RUNS, night
 from tests.hostile_dataset.helpers import (
     FEATURE,
     change_footer,
@@ -29,6 +28,7 @@ from tests.hostile_dataset.helpers import (
     rewrite,
     told,
 )
+from tests.support.dataset_fixtures import RUNS, night
 
 pytestmark = pytest.mark.timeout(120)
 

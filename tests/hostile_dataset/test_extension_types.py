@@ -12,7 +12,7 @@ import pytest
 from pipeline import dataset
 from pipeline.dataset.commit import snapshots
 from pipeline.stages.reuse import CarryStage
-from tests import bounded
+from tests.support import bounded
 
 pytestmark = pytest.mark.timeout(120)
 

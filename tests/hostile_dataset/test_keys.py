@@ -12,7 +12,7 @@ import pytest
 from pipeline import dataset, storage
 from pipeline.core.errors import StorageError
 from pipeline.dataset import maintenance
-from tests.dataset_fixtures import RUNS, ids, night
+from tests.support.dataset_fixtures import RUNS, ids, night
 
 RUN = RUNS[5]
 

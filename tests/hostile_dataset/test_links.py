@@ -16,7 +16,6 @@ from pipeline.dataset import maintenance
 from pipeline.dataset.commit import snapshots
 from pipeline.dataset.diff import index
 from pipeline.dataset.diff.index import Retry
-from tests.dataset_fixtures import RUNS, ids, night
 from tests.hostile_dataset.helpers import (
     DOES,
     extract,
@@ -26,6 +25,7 @@ from tests.hostile_dataset.helpers import (
     tree,
 )
 from tests.storage.test_local_files import deep
+from tests.support.dataset_fixtures import RUNS, ids, night
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -16,8 +16,6 @@ from pipeline.dataset import maintenance
 from pipeline.dataset.commit import snapshots
 from pipeline.dataset.commit.lease import Lease
 from pipeline.dataset.diff import index
-from tests import bounded
-from tests.dataset_fixtures import RUNS, ids
 from tests.hostile_dataset.helpers import (
     DOES,
     Change,
@@ -29,6 +27,8 @@ from tests.hostile_dataset.helpers import (
     told,
     tree,
 )
+from tests.support import bounded
+from tests.support.dataset_fixtures import RUNS, ids
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -146,7 +146,7 @@ for call in (
 
 def test_a_footer_that_claims_rows(out: Path) -> None:
     """The file agrees with its snapshot; its row groups do not."""
-    from tests import thrift
+    from tests.support import thrift
 
     columns = [thrift.element("schema", children=1), thrift.element("sample_id", thrift.BYTE_ARRAY)]
     shard = json.loads(newest(out).read_text())["shards"][0]

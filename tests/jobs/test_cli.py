@@ -24,9 +24,8 @@ import typer
 import yaml
 from PIL import Image
 
-from tests.dataset_fixtures import RUNS, night
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.support import ROOT
+from tests.support.dataset_fixtures import RUNS, night
 
 
 def tessera(*args: str) -> subprocess.CompletedProcess[str]:

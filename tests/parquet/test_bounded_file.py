@@ -19,7 +19,7 @@ from pipeline import parquet
 from pipeline.core.errors import ConfigError
 from pipeline.parquet import bounded_file
 from pipeline.parquet.bounded_file import BoundedFile
-from tests import bounded, thrift
+from tests.support import bounded, thrift
 
 ROWS = 700
 

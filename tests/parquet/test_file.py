@@ -13,9 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import parquet
-from tests import bounded, thrift
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT, bounded, thrift
 
 
 class Dangerous(pa.ExtensionType):  # type: ignore[misc]  # pyarrow has no types

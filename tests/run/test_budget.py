@@ -14,7 +14,7 @@ from pipeline.config.models import FailureConfig
 from pipeline.core.errors import BudgetExceeded
 from pipeline.dataset import maintenance
 from pipeline.run import budget
-from tests.test_nights import config, counts, draw
+from tests.end_to_end.test_nights import config, counts, draw
 
 
 def report(
@@ -154,7 +154,7 @@ def test_a_run_that_breaks_off_says_why(ray_session: Any, tmp_path: Path, monkey
 def test_a_report_that_no_run_writes_is_not_judged(ray_session: Any, tmp_path: Path, text: str) -> None:
     from pipeline.dataset.commit import snapshots
     from pipeline.dataset.commit.folder import DatasetFolder
-    from tests.dataset_fixtures import RUNS, night
+    from tests.support.dataset_fixtures import RUNS, night
 
     root = tmp_path / "v1"
     night(root, RUNS[1], ["a"])

@@ -19,8 +19,8 @@ from PIL import Image
 from pipeline import config as configs
 from pipeline import dataset, run
 from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError
-from tests import duck
 from tests.stages.media_fixtures import media_config
+from tests.support import duck
 
 
 def _picture_config(source: Path, output: Path, **sections: Any) -> configs.PipelineConfig:

@@ -14,8 +14,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.run import fork_server
 from pipeline.sandbox.fork_server import ONE_THREAD
 from tests.stages.media_fixtures import IMAGE, config
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
 
 
 @pytest.fixture(autouse=True)

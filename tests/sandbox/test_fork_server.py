@@ -22,15 +22,15 @@ from pipeline.sandbox.fork_server import Forked
 from pipeline.sandbox.process import Child, Death, Mapped
 from pipeline.sandbox.shared_memory import Pool
 from pipeline.sandbox.tasks import Orders
-from tests.isolation import doubles
-from tests.isolation.doubles import Plain
+from tests.sandbox import doubles
+from tests.sandbox.doubles import Plain
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ASKER = """
 import sys
 import pyarrow as pa
 from pipeline.sandbox import Isolated, LimitsConfig
-from tests.isolation.doubles import Plain
+from tests.sandbox.doubles import Plain
 stage = Isolated(Plain(), LimitsConfig(), sys.argv[1])
 stage.setup()
 print(stage.child.process.pid, flush=True)
@@ -133,7 +133,7 @@ def test_a_large_environment_and_the_asker_s_standing_go_with_it(
     script = (
         "import os, sys, pyarrow as pa; open('/proc/self/oom_score_adj', 'w').write('700'); os.nice(5)\n"
         "from pipeline.sandbox import Isolated, LimitsConfig\n"
-        "from tests.isolation.doubles import Plain\n"
+        "from tests.sandbox.doubles import Plain\n"
         "stage = Isolated(Plain(), LimitsConfig(), sys.argv[1]); stage.setup(); pid = stage.child.process.pid\n"
         "print(open(f'/proc/{pid}/oom_score_adj').read().strip(), os.getpriority(os.PRIO_PROCESS, pid))\n"
         "print(type(stage.child.process).__name__)\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -15,13 +14,13 @@ from pipeline.sandbox import Isolated, LimitsConfig
 from pipeline.sandbox.process import Child, Death, Mapped
 from pipeline.sandbox.shared_memory import Pool
 from pipeline.sandbox.tasks import Orders
-from tests.isolation.doubles import Plain
+from tests.sandbox.doubles import Plain
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FROZEN = """
 import pyarrow as pa
 from pipeline.sandbox import Isolated, LimitsConfig
-from tests.isolation.doubles import Busy
+from tests.sandbox.doubles import Busy
 stage = Isolated(Busy(0.6), LimitsConfig(row_seconds=5.0))
 stage.setup()
 print(stage.child.process.pid, flush=True)

@@ -14,15 +14,15 @@ import pytest
 
 from pipeline.sandbox import Isolated, LimitsConfig, Template
 from pipeline.sandbox.process_tree import descendants, kill_group, kill_tree
-from tests.isolation import doubles
-from tests.isolation.doubles import Starter
+from tests.sandbox import doubles
+from tests.sandbox.doubles import Starter
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ASKER = """
 import sys
 import pyarrow as pa
 from pipeline.sandbox import Isolated, LimitsConfig
-from tests.isolation.doubles import Starter
+from tests.sandbox.doubles import Starter
 stage = Isolated(Starter(sys.argv[1]), LimitsConfig(), sys.argv[2])
 stage(pa.table({"do": [sys.argv[3]], "then": ["spin"]}))
 """

@@ -24,10 +24,10 @@ from pipeline.sandbox.tasks import Memory
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from pipeline.stages.rows import put
-from tests import faulty
-from tests.faulty import Fault
-from tests.isolation.doubles import FaultyDecode, FaultyProbe, Greedy, Plain
+from tests.sandbox.doubles import FaultyDecode, FaultyProbe, Greedy, Plain
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, write_clip
+from tests.support import faulty
+from tests.support.faulty import Fault
 
 TIGHT = LimitsConfig(row_seconds=5.0, memory_bytes=256 << 20)
 METERS = ["meter_probe_s", "meter_decode_s", "meter_tokenize_s"]

@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.core.errors import ProcessDied
 from pipeline.sandbox import Beside, Template
-from tests.isolation import doubles
-from tests.isolation.doubles import Plain
+from tests.sandbox import doubles
+from tests.sandbox.doubles import Plain
 
 
 @pytest.fixture

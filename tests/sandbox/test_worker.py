@@ -15,15 +15,14 @@ import pytest
 from pipeline.core.errors import ConfigError, TesseraError
 from pipeline.sandbox import Isolated, LimitsConfig
 from pipeline.sandbox.worker import portable
-from tests import faulty
-from tests.isolation.doubles import Plain
+from tests.sandbox.doubles import Plain
+from tests.support import ROOT, faulty
 
-ROOT = Path(__file__).resolve().parents[2]
 PARENT = """
 import sys
 import pyarrow as pa
 from pipeline.sandbox import Isolated, LimitsConfig
-from tests.isolation.doubles import Plain
+from tests.sandbox.doubles import Plain
 stage = Isolated(Plain(), LimitsConfig())
 stage.setup()
 print(stage.child.process.pid, flush=True)

@@ -22,9 +22,9 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.schema import LISTING
 from pipeline.sources import manifest as module
 from pipeline.sources._shared import csv_table, table_reader, text_table
-from tests import bounded
 from tests.sources.test_hostile_manifest import READ
 from tests.sources.test_manifest import listed, source, write
+from tests.support import bounded
 
 COLUMNS = {"id": "id", "image": "pic"}
 

@@ -25,7 +25,7 @@ from pipeline.sources import files as module
 from pipeline.sources._shared.patterns import MAGIC, Patterns, expand
 from pipeline.sources.files import Config, FilesSource
 from pipeline.storage import local_files, retry
-from tests import faulty
+from tests.support import faulty
 
 
 def listed(path: Path | str, **options: Any) -> dict[str, dict[str, str]]:

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from pipeline.core.errors import ConfigError
 from pipeline.sources._shared import csv_table, jsonl_table, parquet_table
 from pipeline.sources.manifest import Config, ManifestSource
-from tests import bounded, thrift
 from tests.sources.test_manifest import listed, source
+from tests.support import bounded, thrift
 
 pytestmark = pytest.mark.timeout(300)
 MB = 1 << 20

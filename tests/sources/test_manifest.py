@@ -20,7 +20,7 @@ from pipeline.core.schema import LISTING
 from pipeline.sources import manifest as module
 from pipeline.sources._shared import csv_table
 from pipeline.sources.manifest import Config, ManifestSource
-from tests import faulty
+from tests.support import faulty
 
 ROWS: list[dict[str, Any]] = [
     {"key": "007", "pic": "b/1.jpg", "sound": None, "words": 'a "big", red\ncircle', "score": 1, "label": "x"},

@@ -19,9 +19,9 @@ from pipeline.core.schema import LISTING
 from pipeline.sources import manifest as module
 from pipeline.sources._shared import parquet_folder
 from pipeline.sources.manifest import Config, ManifestSource
-from tests import faulty, thrift
 from tests.sources import test_hostile_manifest as hostile
 from tests.sources.test_manifest import listed, source
+from tests.support import faulty, thrift
 
 COLUMNS = {"id": "id", "inline_text": "t"}
 

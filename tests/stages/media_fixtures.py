@@ -15,8 +15,8 @@ from pipeline import config as configs
 from pipeline import sources
 from pipeline.config.features import Feature, bind
 from pipeline.config.models import PipelineConfig
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 RAW = {"kind": "raw"}
 VIDEO = {
     "modality": "video",

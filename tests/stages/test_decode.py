@@ -21,6 +21,7 @@ from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from tests.encoders import sound_fixtures
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip, write_tone
+from tests.support import ROOT
 
 
 def _decode(settings: Any) -> pa.Table:
@@ -211,7 +212,7 @@ def test_setting_up_imports_what_the_first_row_needs(tmp_path: Path, models: Pat
     """Imports take seconds and hundreds of megabytes: within a row they would count against its limits."""
     (tmp_path / "in").mkdir()
     command = [sys.executable, "-c", _FIRST_ROWS, str(tmp_path / "in"), str(models / "bert")]
-    root = Path(__file__).resolve().parents[2]
+    root = ROOT
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "[]", "[]"]
 

@@ -24,9 +24,9 @@ from pipeline import storage
 from pipeline.core.errors import ConfigError, SampleError, StorageError
 from pipeline.storage import retry
 from pipeline.storage.blob import Blob
-from tests import faulty
-from tests.faulty import Fault
-from tests.faulty_proxy import FaultyProxy
+from tests.support import faulty
+from tests.support.faulty import Fault
+from tests.support.faulty_proxy import FaultyProxy
 
 
 @pytest.fixture(params=["local", "memory"])

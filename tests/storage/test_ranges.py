@@ -15,9 +15,9 @@ from pipeline.core.media import Modality, UniformSampling
 from pipeline.decoders import DecodersConfig, open_media
 from pipeline.storage.blob import Blob
 from pipeline.storage.ranges import RangedFile
-from tests import faulty
-from tests.faulty import Fault
 from tests.stages.media_fixtures import write_clip
+from tests.support import faulty
+from tests.support.faulty import Fault
 
 pytestmark = pytest.mark.usefixtures("hasty")
 

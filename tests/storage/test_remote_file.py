@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import dataset
 from pipeline.storage.remote_file import _GAP_BYTES, RemoteFile
-from tests.dataset_fixtures import RUNS, night
+from tests.support.dataset_fixtures import RUNS, night
 
 
 class Counting:

@@ -12,8 +12,8 @@ import pytest
 from pipeline.core.errors import StorageError
 from pipeline.dataset.commit.folder import DatasetFolder, check_version
 from pipeline.storage.local_files import RefusedFile
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 OF_A_DATASET = ("snapshots", "lease", "transaction", "state", "upkeep", "reading", "dataset", "sinks/shards", "run")
 
 

@@ -20,8 +20,8 @@ from pipeline import run
 from pipeline.core.errors import TesseraError
 from pipeline.dataset.commit import lease
 from pipeline.dataset.commit.lease import Lease
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 HOLD = """
 import sys, time
 from pipeline.dataset.commit.lease import Lease

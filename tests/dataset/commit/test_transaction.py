@@ -16,7 +16,7 @@ from pipeline.core.errors import TesseraError
 from pipeline.dataset import maintenance
 from pipeline.dataset.commit import snapshots
 from pipeline.dataset.commit.transaction import Transaction
-from tests.dataset_fixtures import RUNS, added, ids, night, plain, write
+from tests.support.dataset_fixtures import RUNS, added, ids, night, plain, write
 
 
 class Killed(BaseException):

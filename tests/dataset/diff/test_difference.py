@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,8 @@ from pipeline.core.schema import LISTING
 from pipeline.dataset.diff import _exchange, _partition
 from pipeline.dataset.diff.columns import EMPTY, EXTRA, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL
 from pipeline.dataset.diff.difference import compare
-from tests import bounded
+from tests.support import ROOT, bounded
 
-ROOT = Path(__file__).resolve().parent.parent
 Row = dict[str, Any]
 
 

@@ -12,7 +12,7 @@ from pipeline.dataset.commit import snapshots
 from pipeline.dataset.diff import index
 from pipeline.dataset.diff.columns import EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, TOTAL
 from pipeline.dataset.diff.index import Retry
-from tests.dataset_fixtures import RUNS, added, night, write
+from tests.support.dataset_fixtures import RUNS, added, night, write
 
 
 def seen(tables: Any) -> list[tuple[Any, ...]]:

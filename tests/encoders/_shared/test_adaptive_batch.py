@@ -21,6 +21,7 @@ from pipeline.encoders.clip import ClipConfig, ClipEncoder
 from pipeline.tokenizers.base import Prepared
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from tests.encoders.sound_fixtures import assert_close, built, checkpoint, read
+from tests.support import ROOT
 
 WORDS = ["a", "small", "dog", "runs", "over", "the", "green", "hill", "and", "back", "again", "while", "it", "rains"]
 
@@ -253,7 +254,7 @@ def test_the_host_s_memory_runs_out_for_real(tmp_path: Path) -> None:
         [sys.executable, "-c", _HOST, str(tmp_path)],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=ROOT,
         timeout=200,
     )
     assert done.returncode == 0, done.stderr

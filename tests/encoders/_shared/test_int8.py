@@ -33,8 +33,8 @@ from tests.encoders.vision_fixtures import (
     tokenized,
 )
 from tests.stages.media_fixtures import bound, config
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT, PATCH, SOUND = {"kind": "text"}, {"kind": "patch"}, {"kind": "audio_frame"}
 TUBELET, FRAMES = {"kind": "tubelet"}, {"kind": "frame", "sampling": {"kind": "uniform", "frames": 4}}
 EVERY = [

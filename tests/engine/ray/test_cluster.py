@@ -21,8 +21,7 @@ from pipeline.core import private_folder
 from pipeline.core.errors import ConfigError
 from pipeline.engine.ray import cluster
 from tests.stages.media_fixtures import IMAGE, config
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
 
 
 def test_nothing_listens_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,7 @@ from PIL import Image
 from pipeline import dataset, run
 from pipeline.core.errors import TesseraError
 from tests.stages.media_fixtures import IMAGE, config
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
 
 
 def test_a_twentieth_of_a_cpu_is_enough_for_the_tasks(

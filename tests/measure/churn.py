@@ -1,4 +1,4 @@
-"""What a night costs when little changed: `python -m tests.churn [samples]`.
+"""What a night costs when little changed: `python -m tests.measure.churn [samples]`.
 
 Pictures in at least 50 shards; then 1 % of them changed, 1 % new and 1 % deleted, at random. Prints what the second run
 computed, and the bytes that it wrote anywhere below the dataset for each byte of the rows that are new or replaced,

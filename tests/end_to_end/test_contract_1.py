@@ -1,6 +1,7 @@
 """Datasets of contract 1 go on: read, continued, rolled back, and moved to today's folders, whatever dies meanwhile.
 
-`tests.contract_1` makes them; `test_identity` holds what contract 1 stored against what its last commit did store.
+`tests.support.contract_1` makes them; `test_identity` compares identities of contract 1 with those that its last commit
+stored.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from pipeline.core.errors import TesseraError
 from pipeline.dataset import maintenance
 from pipeline.dataset.commit import data_files, snapshots
 from pipeline.dataset.commit.folder import DatasetFolder
-from tests.contract_1 import downgrade
-from tests.dataset_fixtures import RUNS, night
-from tests.test_nights import config, counts, draw, shown
-from tests.test_nights import night as extract
+from tests.end_to_end.test_nights import config, counts, draw, shown
+from tests.end_to_end.test_nights import night as extract
+from tests.support.contract_1 import downgrade
+from tests.support.dataset_fixtures import RUNS, night
 
 
 @pytest.fixture(scope="module")

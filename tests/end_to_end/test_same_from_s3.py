@@ -17,9 +17,9 @@ import yaml
 from pipeline import dataset
 from tests.decoders._shared.test_not_media import _files as documents
 from tests.decoders.reference import write_numbered
-from tests.test_nights import draw
+from tests.end_to_end.test_nights import draw
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 _OF_A_RUN = ["run_id", "source_version"]
 """Columns that differ from run to run, or with the place."""
 

@@ -14,8 +14,8 @@ from pipeline import dataset, run
 from pipeline.core.errors import FAILURE_KINDS, BudgetExceeded, ConfigError
 from pipeline.core.schema import LISTING
 from pipeline.stages.probe import ProbeStage
+from tests.end_to_end.test_forbidden import PICTURE, draw, kinds, night, shown
 from tests.stages.media_fixtures import IMAGE, bound, config
-from tests.test_forbidden import PICTURE, draw, kinds, night, shown
 
 COLUMNS = {"id": "id", "image": "pic"}
 

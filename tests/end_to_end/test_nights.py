@@ -18,8 +18,8 @@ from pipeline import config as configs
 from pipeline import dataset, run
 from pipeline.core.errors import BudgetExceeded, ConfigError
 from pipeline.dataset import maintenance
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PICTURE = {
     "modality": "image",
     "tokenizer": {"kind": "patch", "size": 16, "patch_size": 8},

@@ -1,6 +1,6 @@
 """What `BoundedFile` costs: a shard of tokens and embeddings read with and without it, in turn.
 
-python -m tests.reading_cost
+python -m tests.measure.reading_cost
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline import config as configs
 from pipeline import dataset, run
-from tests import chaos
+from tests.measure import chaos
 
 FEATURES = {
     "p": {

@@ -1,8 +1,8 @@
-"""What Ray Data's own `CheckpointConfig` costs: `python -m tests.ray_checkpoint FILE.parquet`.
+"""What Ray Data's own `CheckpointConfig` costs: `python -m tests.measure.ray_checkpoint FILE.parquet`.
 
 The manifest's rows (column ``uri``, which is their id) through `read_parquet` and `write_parquet`: without and with a
 checkpoint in turn, then again with the checkpoint of a finished run, when nothing is to be done. Seconds, and the peak
-memory of the driver and all of Ray's processes. Ours, on the same file: `python -m tests.difference_scale`.
+memory of the driver and all of Ray's processes. Ours, on the same file: `python -m tests.measure.difference_scale`.
 """
 
 from __future__ import annotations

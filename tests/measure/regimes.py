@@ -1,4 +1,4 @@
-"""The regimes of docs/performance.md: `python -m tests.regimes NAME FOLDER [arguments of tessera benchmark]`.
+"""The regimes of docs/performance.md: `python -m tests.measure.regimes NAME FOLDER [arguments of tessera benchmark]`.
 
 Writes the regime's checkpoint and config into FOLDER, then runs ``tessera benchmark`` over it against the reference.
 The media are the real ones (see tests/conftest.py).
@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
+
 DATA = Path(os.environ.get("TESSERA_DATA", ROOT.parent / "shared" / "data")).resolve()
 _SMALL: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 

@@ -1,6 +1,6 @@
-"""How listing and difference grow: `python -m tests.difference_scale files DIR` or `manifest FILE.parquet`.
+"""How listing and difference grow: `python -m tests.measure.difference_scale files DIR` or `manifest FILE.parquet`.
 
-`python -m tests.difference_scale write PATH N` makes what they read: a manifest of N URIs where PATH ends with
+`python -m tests.measure.difference_scale write PATH N` makes what they read: a manifest of N URIs where PATH ends with
 ``.parquet``, else a folder of N small text files.
 
 Two processes: a first run against nothing, and one against a dataset that holds every sample already (written here with
@@ -119,7 +119,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as out:
         for step in ("measure", "hold", "measure"):
-            subprocess.run([sys.executable, "-m", "tests.difference_scale", step, *sys.argv[1:], out], check=True)
+            subprocess.run(
+                [sys.executable, "-m", "tests.measure.difference_scale", step, *sys.argv[1:], out], check=True
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""A driver to be killed: `python -m tests.chaos_run CONFIG [--nodes 2] [--die-at STEP]`. Exits as `tessera` does.
+"""A driver that is killed: `python -m tests.measure.chaos_run CONFIG [--nodes 2] [--die-at STEP]`.
+
+Its exit codes are those of `tessera`.
 
 ``--die-at``: SIGKILL before that step of the commit, counted over every change of the file system from the report on.
 """

@@ -1,4 +1,4 @@
-"""What a plain Ray Data script takes before its first rows are written: `python -m tests.plain_start`.
+"""What a plain Ray Data script takes before its first rows are written: `python -m tests.measure.plain_start`.
 
 It does what such a script cannot leave out: starts Ray here, starts an actor a core that imports torch and
 `transformers`, maps a few rows, and writes them as Parquet. Start-up of `tessera extract` is to be seen beside it.

@@ -1,8 +1,8 @@
-"""The encoding stage on a GPU against its models alone: `python -m tests.on_gpu FOLDER [CASE...]`.
+"""The encoding stage on a GPU against its models alone: `python -m tests.measure.on_gpu FOLDER [CASE...]`.
 
 Checkpoints of true size with seeded weights are written into FOLDER; pictures are the real ones, texts those of the
-regime (see tests/regimes.py). Needs no Ray. For each case: rows/s of the stage and of the models' own calls replayed on
-tensors that are on the device already, their ratio, the part of the time in which the device computed.
+regime (see tests/measure/regimes.py). Needs no Ray. For each case: rows/s of the stage and of the models' own calls
+replayed on tensors that are on the device already, their ratio, the part of the time in which the device computed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.config.features import bind
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
-from tests import regimes
+from tests.measure import regimes
 
 _LARGE: dict[str, Any] = {
     "vision_config": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "patch_size": 14}

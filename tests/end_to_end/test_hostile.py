@@ -17,7 +17,7 @@ from pipeline.engine.ray import graph
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
-from tests.isolation.doubles import FAULTS, FaultyDecode, FaultyOpening
+from tests.sandbox.doubles import FAULTS, FaultyDecode, FaultyOpening
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config
 
 KINDS = {

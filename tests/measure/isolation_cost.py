@@ -1,4 +1,4 @@
-"""What isolation costs where nothing goes wrong: `python -m tests.isolation_cost [pairs] [media]`.
+"""What isolation costs where nothing goes wrong: `python -m tests.measure.isolation_cost [pairs] [media]`.
 
 CPU seconds of real media's rows, in the process itself against a child (its CPU seconds and its parent's together):
 some tables one way, then the same the other way, and again; of each table the least of all rounds counts, since what
@@ -40,8 +40,9 @@ from pipeline.sandbox import Isolated, LimitsConfig, unwatched
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
+from tests.support import ROOT
 
-DATA = Path(os.environ.get("TESSERA_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("TESSERA_DATA", ROOT.parent / "shared" / "data"))
 BLOCK_ROWS = 32
 ROUNDS = 6
 STUDENT = 2.3
@@ -225,6 +226,6 @@ def _own_bytes(isolated: Isolated) -> int:
 
 
 if __name__ == "__main__":
-    from tests import isolation_cost  # by this name the children find it too
+    from tests.measure import isolation_cost  # by this name the children find it too
 
     isolation_cost.main()

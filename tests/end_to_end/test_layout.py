@@ -18,8 +18,8 @@ from pipeline import config as configs
 from pipeline import dataset, run
 from pipeline.core.errors import ConfigError
 from pipeline.dataset import maintenance
-from tests import duck
-from tests.test_nights import draw
+from tests.end_to_end.test_nights import draw
+from tests.support import duck
 
 STORES: dict[str, dict[str, str]] = {
     "plain": {},

@@ -1,7 +1,7 @@
 """``faulty://<folder>/...``: a local folder behind a file system whose faults a test chooses, file by file.
 
 Faults lie in ``<folder>/.faults.json``, so that every process sees the same ones and counts them down together. Ray's
-workers know the scheme with ``ray.init(runtime_env={"worker_process_setup_hook": "tests.faulty.register"})``.
+workers know the scheme with ``ray.init(runtime_env={"worker_process_setup_hook": "tests.support.faulty.register"})``.
 
     faulty.plan(folder, {"a.jpg": Fault("read", "reset", times=2), "out/*": Fault("write", "full", after=1000)})
 

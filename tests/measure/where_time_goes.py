@@ -1,5 +1,5 @@
 """CPU milliseconds of one picture, one clip, one minute of sound and one text, step by step: `python -m
-tests.where_time_goes FOLDER`.
+tests.measure.where_time_goes FOLDER`.
 
 One thread, the real media, the small models of the regimes (written into FOLDER), each step by the function that a run
 calls. A clip: 8 pictures of 2 s. Sound: OGG of 44.1 kHz in windows of 5 s, as it is in the corpus. A text: 130 tokens.
@@ -26,7 +26,7 @@ from pipeline.decoders import DecodersConfig, OpenMedia, open_media
 from pipeline.decoders._shared.rotation import upright
 from pipeline.storage.blob import Blob
 from pipeline.tokenizers.base import Prepared
-from tests import regimes
+from tests.measure import regimes
 
 BATCH = 32
 MODEL = "model, with what is left of preprocessing"

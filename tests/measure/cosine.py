@@ -1,4 +1,4 @@
-"""How far an option moves the vectors: `python -m tests.cosine CONFIG --set features.NAME.encoder.dtype=bfloat16`.
+"""How far an option changes vectors: `python -m tests.measure.cosine CONFIG --set features.NAME.encoder.dtype=bfloat16`
 
 Decodes and encodes samples of the config's corpus with and without the options, in this process, and prints for each
 feature the cosine between both, of pooled vectors and of token vectors one by one, and the CPU milliseconds a row.

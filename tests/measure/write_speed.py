@@ -1,4 +1,4 @@
-"""MB/s of writing float16 tokens on one core, by Parquet options: `python -m tests.sinks.write_speed`."""
+"""MB/s of writing float16 tokens on one core, by Parquet options: `python -m tests.measure.write_speed`."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
+
 _TAIL = """
 with open("/proc/self/status") as status:  # getrusage would count what this process had before it was another
     print("PEAK", *(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM")))

@@ -12,23 +12,22 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests import faulty
-from tests.faulty import Fault
+from tests.support import ROOT, faulty
+from tests.support.faulty import Fault
 
-ROOT = Path(__file__).resolve().parent.parent
 _OPS = ("info", "open", "read", "write", "create", "list", "remove", "copy")
 
 _RUNS = """
 import json, os, sys
 import ray
 from tests import faulty
-from tests.faulty import Fault
+from tests.support.faulty import Fault
 from tests.stages.media_fixtures import IMAGE
 from pipeline import config as configs, retrying, run
 from pipeline.core.errors import TesseraError
 
 corpus, out, plans = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-hook = {"worker_process_setup_hook": "tests.test_faults.in_worker", "env_vars": {"PYTHONPATH": os.getcwd()}}
+hook = {"worker_process_setup_hook": "tests.end_to_end.test_faults.in_worker", "env_vars": {"PYTHONPATH": os.getcwd()}}
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=hook)
 retrying.BASE_S, retrying.MAX_S = 0.01, 0.02
 for plan in plans:

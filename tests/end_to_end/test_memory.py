@@ -16,8 +16,8 @@ import simplejpeg
 import soundfile
 import yaml
 
-from tests import bounded
 from tests.stages.media_fixtures import AUDIO, config
+from tests.support import bounded
 
 MB = 1 << 20
 WORK = """

@@ -1,13 +1,13 @@
 """Memory of one forward pass over a long sound, with base-size models of random weights.
 
-python -m tests.sound_memory
+python -m tests.measure.sound_memory
 
 Prints for each model and length what the pass takes beyond the model. It takes minutes.
 """
 
 from __future__ import annotations
 
-from tests import bounded
+from tests.support import bounded
 
 LENGTHS = {"Wav2Vec2": (100, 300), "WavLM": (60, 100)}
 PASS = """

@@ -1,6 +1,6 @@
 """Kill an extraction in five ways, run it again, and compare with an undisturbed run: `make chaos`, or
 
-    python -m tests.chaos --kills 30 --seed 0
+    python -m tests.measure.chaos --kills 30 --seed 0
 
 Nothing is mocked: a driver, a worker (a decoder's process or a task's), an actor, a node's daemon get SIGKILL once the
 first shards are out, of a number of them that the dice say; a commit dies between two of its steps. Prints a line a
@@ -29,8 +29,8 @@ import psutil
 import yaml
 
 from pipeline import dataset
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("driver", "worker", "actor", "node", "commit")
 _TASKS, _ACTOR = ("ray::MapBatches(_Task)", "ray::Write"), "ray::MapWorker"
 DECODER = "a process of the stages at work:"
@@ -82,7 +82,7 @@ def start(config: Path, *options: str) -> subprocess.Popen[bytes]:
     """A driver in a session of its own."""
     log = config.with_suffix(".log").open("ab")
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.chaos_run", str(config), *options],
+        [sys.executable, "-m", "tests.measure.chaos_run", str(config), *options],
         cwd=ROOT,
         stdout=log,
         stderr=log,

@@ -15,7 +15,7 @@ from pipeline import dataset
 from pipeline.core.schema import FAILURES
 from pipeline.dataset.commit import snapshots
 from pipeline.dataset.commit.data_files import File
-from tests.test_nights import PICTURE, counts, draw, night
+from tests.end_to_end.test_nights import PICTURE, counts, draw, night
 
 SOUND = {
     "modality": "audio",

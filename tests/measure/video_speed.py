@@ -1,4 +1,4 @@
-"""How fast videos are decoded, and that nothing changes: `python -m tests.video_speed`.
+"""How fast videos are decoded, and that nothing changes: `python -m tests.measure.video_speed`.
 
 Every real clip in windows of 2 s, 8 pictures each, in one thread: by decord (PyAV where decord refuses), by PyAV with
 every picture decoded, and by PyAV as it is. Prints CPU milliseconds a window, and ends with 1 if the last two differ.
@@ -20,7 +20,7 @@ from pipeline.core.media import Frames, Span, UniformSampling
 from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders._shared.container import Container
 from pipeline.storage.blob import Blob
-from tests.regimes import DATA
+from tests.measure.regimes import DATA
 
 WAYS = ("decord", "whole", "as it is")
 
