@@ -13,7 +13,8 @@ import typer
 
 from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError, one_line
 from pipeline.core.terminal import Console, count, escaped_streams, json_text, say, stdout_to_stderr
-from pipeline.dataset import describe_versions
+from pipeline.dataset import describe_versions, discard
+from pipeline.dataset import discard as discarding
 
 if TYPE_CHECKING:
     from pipeline.dataset import maintenance
@@ -242,10 +243,9 @@ def discard(
     as_json: Json = False,
 ) -> None:
     """Remove a version whose first run was killed and will not be continued."""
-    from pipeline.dataset import maintenance
 
     with _reserved_stdout(as_json):
-        done = [maintenance.discard(dataset, version)]
+        done = [discarding.discard(dataset, version)]
     _print_done("discarded", dataset, done, as_json)
 
 

@@ -16,7 +16,7 @@ from pipeline.benchmark.bare import rows_of
 from pipeline.config.features import Feature
 from pipeline.config.models import PipelineConfig
 from pipeline.core.media import FramesRequest, UniformSampling, WaveformRequest
-from pipeline.decoders._shared.demuxer import open_av
+from pipeline.decoders import open_av
 from pipeline.decoders.image import FORMATS
 from pipeline.stages.probe import ProbeStage
 from pipeline.storage.blob import Blob

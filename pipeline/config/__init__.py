@@ -2,7 +2,7 @@
 
 models.py     PipelineConfig and its sections, but for those of the families, which are beside their members
 loading.py    a config from a YAML file and overrides
-explain.py    errors of pydantic as one line: where, what was found, what is allowed
+_explain.py   errors of pydantic as one line: where, what was found, what is allowed
 yaml.py       YAML as configs want it
 features.py   a feature bound to its checkpoint: tokenizer, encoder, head, columns, fingerprint
 identity.py   what decides a feature's values, compared with what a dataset was made with

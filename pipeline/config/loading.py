@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pipeline import storage
 from pipeline.config import yaml
-from pipeline.config.explain import _config_error
+from pipeline.config._explain import _config_error
 from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.redaction import has_secret

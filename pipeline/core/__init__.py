@@ -10,6 +10,8 @@ terminal.py          tables and wrapped lines on a terminal
 strict_json.py       JSON that somebody else may have written
 private_folder.py    temporary folders that only this user may enter
 read_write_lock.py   many readers or one writer
+section.py           the base of all sections of a config
+versions.py          versions of the libraries that compute the values
 allocator.py         glibc keeps freed pages for the next row
 
 It imports nothing of the package.

@@ -1,4 +1,8 @@
-"""bytes -> text, pixels, frames, waveform.
+"""Bytes -> text, pixels, frames, waveform. One file for each member.
+
+opening.py   open_media: which decoder reads a file, by its content
+limits.py    how long a decoder may take, and how much memory
+_shared/     containers, sniffing, sampling, resampling
 
 `open_media` looks at a file's content, not its name, and gives an `OpenMedia`: what it holds, over
 which time, and methods that decode a window of it. Everything raises `SampleError` only.
@@ -15,6 +19,7 @@ from pydantic import Field
 from pipeline.core.media import Modality
 from pipeline.decoders import opening, video_decord, video_pyav
 from pipeline.decoders._shared.bounds import FileBounds
+from pipeline.decoders._shared.demuxer import open_av
 from pipeline.decoders.audio import AudioConfig
 from pipeline.decoders.image import ImageConfig
 from pipeline.decoders.limits import LimitsConfig
@@ -65,4 +70,4 @@ def load(modalities: Collection[Modality], config: DecodersConfig, decode: bool 
     importlib.import_module("PIL.Image").init()  # its plugins
 
 
-__all__ = ["DecodersConfig", "OpenMedia", "load", "open_media"]
+__all__ = ["DecodersConfig", "OpenMedia", "load", "open_av", "open_media"]

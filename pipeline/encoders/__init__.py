@@ -1,4 +1,10 @@
-"""Token sequences -> vectors. One file a family of models; a new one is a file and a line in each table."""
+"""Token sequences -> vectors. One file for each family of models; a new one is a file and a line in each table.
+
+base.py    Encoder, EncoderSpec, Encoded: what every encoder is and returns
+_shared/   loading models, micro-batches, devices, and what families of pictures, texts and sounds have in common
+
+It imports `tokenizers` and everything below them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,7 @@ from pydantic import Field
 
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.media import Modality
+from pipeline.encoders._shared.weights import quiet
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.base import Encoder
 from pipeline.encoders.bert import BertConfig, BertEncoder
@@ -58,3 +65,6 @@ def build(config: EncoderConfig, checkpoint: Checkpoint | None, modality: Modali
     """The encoder of ``config`` for a feature of ``modality`` whose tokenizer's config is ``tokenizer``."""
     encoder: Encoder = _MEMBERS[type(config)](config, checkpoint, modality, tokenizer)
     return encoder
+
+
+__all__ = ["EncoderConfig", "build", "quiet"]

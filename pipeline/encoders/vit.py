@@ -24,7 +24,7 @@ from pipeline.encoders._shared.pixels import (
 )
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import EncoderSpec
-from pipeline.tokenizers._shared.pixel_processor import load_processor
+from pipeline.tokenizers.pixel_processor import load_processor
 
 if TYPE_CHECKING:
     import torch

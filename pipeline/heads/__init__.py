@@ -1,4 +1,9 @@
-"""An encoder's output -> one vector of a named space. One file a member."""
+"""An encoder's output -> one vector of a named space. One file for each member.
+
+base.py   Head
+
+It imports `encoders`, whose output it takes.
+"""
 
 from __future__ import annotations
 

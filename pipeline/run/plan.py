@@ -19,8 +19,8 @@ from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Modality
 from pipeline.core.schema import ROLES
-from pipeline.dataset.diff._partition import Difference, Twice
 from pipeline.dataset.diff.difference import compare
+from pipeline.dataset.diff.result import Difference, Twice
 from pipeline.stages.units import Unit, unit_rows
 from pipeline.storage.roots import AllowedRoots
 

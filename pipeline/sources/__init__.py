@@ -1,4 +1,10 @@
-"""Where samples come from. One file a member."""
+"""Where samples come from. One file for each member.
+
+base.py    Source
+_shared/   ids of samples; manifests of every format as tables
+
+It imports `parquet`, `storage` and `core`.
+"""
 
 from __future__ import annotations
 

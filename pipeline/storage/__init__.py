@@ -11,6 +11,7 @@ ranges.py        a remote file as a seekable file that fetches ranges
 remote_file.py   a remote file of which only the named ranges are fetched
 seekable.py      what both have in common
 retry.py         what is tried again, with backoff and jitter
+_own_place.py    errors of a file system as one line
 
 It imports `core` only.
 """

@@ -1,4 +1,11 @@
-"""Decoded media -> token sequences. One file a member; a new one is a file and a line in each table."""
+"""Decoded media -> token sequences. One file for each member; a new one is a file and a line in each table.
+
+base.py              Tokenizer, and the model inputs that it makes
+pixel_processor.py   resizing and cropping as a checkpoint's own processor does; encoders ask it for sizes
+_shared/             sampling of frames, cutting of texts
+
+It imports `checkpoint`, `core`.
+"""
 
 from __future__ import annotations
 

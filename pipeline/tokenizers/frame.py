@@ -10,14 +10,14 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Frames, FramesRequest, Media, Modality
 from pipeline.tokenizers._shared.frame_sampling import SamplingConfig, UniformConfig
-from pipeline.tokenizers._shared.pixel_processor import (
+from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.pixel_processor import (
     PixelProcessor,
     PixelTokenizerConfig,
     centre_square,
     check_geometry,
     load_frame_processor,
 )
-from pipeline.tokenizers.base import Prepared
 
 
 class FrameConfig(PixelTokenizerConfig):

@@ -8,14 +8,14 @@ import numpy as np
 
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.media import Image, ImageRequest, Media, Modality
-from pipeline.tokenizers._shared.pixel_processor import (
+from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.pixel_processor import (
     PixelProcessor,
     PixelTokenizerConfig,
     centre_square,
     check_geometry,
     load_processor,
 )
-from pipeline.tokenizers.base import Prepared
 
 
 class PatchConfig(PixelTokenizerConfig):

@@ -12,14 +12,14 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Frames, FramesRequest, Media, Modality
 from pipeline.tokenizers._shared.frame_sampling import UniformConfig
-from pipeline.tokenizers._shared.pixel_processor import (
+from pipeline.tokenizers.base import Prepared, missing
+from pipeline.tokenizers.pixel_processor import (
     PixelProcessor,
     PixelTokenizerConfig,
     centre_square,
     check_geometry,
     load_processor,
 )
-from pipeline.tokenizers.base import Prepared, missing
 
 
 class TubeletConfig(PixelTokenizerConfig):

@@ -15,7 +15,7 @@ from pipeline.config.bound import Prepared
 from pipeline.config.features import bind
 from pipeline.core import terminal
 from pipeline.core.terminal import Console, json_text
-from pipeline.dataset.diff._partition import Counts, Difference
+from pipeline.dataset.diff.result import Counts, Difference
 from pipeline.dataset.shards.write_result import Written
 from pipeline.run import report
 from pipeline.run.plan import Plan

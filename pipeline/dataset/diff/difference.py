@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.dataset.diff._exchange import _Exchange
-from pipeline.dataset.diff._partition import Difference, _Partition
+from pipeline.dataset.diff._partition import _Partition
 from pipeline.dataset.diff.columns import (
     STATE,
 )
+from pipeline.dataset.diff.result import Difference
 
 
 def compare(

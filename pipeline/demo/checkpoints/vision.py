@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from pipeline.encoders._shared.weights import quiet
+from pipeline.encoders import quiet
 
 _WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _LONGEST = 32

@@ -14,7 +14,7 @@ from pipeline.encoders._shared.microbatches import passes
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.tokenizers._shared.pixel_processor import PixelProcessor
+    from pipeline.tokenizers.pixel_processor import PixelProcessor
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pipeline.encoders._shared.device import download, upload_stacked
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers._shared.pixel_processor import PixelProcessor, load_processor
 from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.pixel_processor import PixelProcessor, load_processor
 
 if TYPE_CHECKING:
     import torch

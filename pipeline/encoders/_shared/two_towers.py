@@ -12,8 +12,8 @@ from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
 from pipeline.encoders._shared.pixels import PictureEncoder, Size, pair
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers._shared.pixel_processor import load_processor
 from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.pixel_processor import load_processor
 
 if TYPE_CHECKING:
     import torch

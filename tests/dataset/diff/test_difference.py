@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import StorageError
 from pipeline.core.schema import LISTING
-from pipeline.dataset.diff import _exchange, _partition
+from pipeline.dataset.diff import _exchange, result
 from pipeline.dataset.diff.columns import EMPTY, EXTRA, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL
 from pipeline.dataset.diff.difference import compare
 from tests.support import ROOT, bounded
@@ -34,13 +34,13 @@ def state(rows: list[Row]) -> pa.Table:
     return pa.Table.from_pylist([{**plain, "position": i, **row} for i, row in enumerate(rows)], schema=STATE)
 
 
-def run(samples: dict[str, str], rows: list[Row], **options: Any) -> tuple[_partition.Difference, list[Row]]:
+def run(samples: dict[str, str], rows: list[Row], **options: Any) -> tuple[result.Difference, list[Row]]:
     work: list[Row] = []
     done = compare([listing(samples)], [state(rows)], emit=lambda table: work.extend(table.to_pylist()), **options)
     return done, work
 
 
-def drops(done: _partition.Difference) -> dict[int, set[int]]:
+def drops(done: result.Difference) -> dict[int, set[int]]:
     return {file: set(np.concatenate(found).tolist()) for file, found in done.drops.items()}
 
 
@@ -141,7 +141,7 @@ def test_rows_of_a_killed_run_are_new_unless_their_sample_was_tried_again() -> N
 
 def test_forgotten_samples_are_not_listed() -> None:
     done, work = run(
-        {"a": "1", "b": "1"}, [stored("a", "1")], forgotten=[_partition.sample_hash("a"), _partition.sample_hash("b")]
+        {"a": "1", "b": "1"}, [stored("a", "1")], forgotten=[result.sample_hash("a"), result.sample_hash("b")]
     )
     assert (done.counts.forgotten, done.counts.new, work) == (2, 0, [])
     assert drops(done) == {0: {0}}
@@ -191,11 +191,6 @@ def test_a_full_disk_under_the_difference_is_told(monkeypatch: pytest.MonkeyPatc
         run({"a": "1"}, [])
 
 
-def test_an_id_twice_is_told() -> None:
-    with pytest.raises(_partition.Twice, match="b"):
-        compare([listing({"a": "1", "b": "1"}), listing({"b": "2"})], [], emit=lambda table: None)
-
-
 def test_nothing_against_nothing() -> None:
     assert compare([], [], emit=lambda table: None).work == 0
 
@@ -227,7 +222,7 @@ def test_it_is_what_a_plain_loop_finds(data: st.DataObject) -> None:
         _exchange._IN_MEMORY = held
 
 
-def _seen(done: _partition.Difference, work: list[Row]) -> tuple[dict[str, list[int]], dict[int, set[int]]]:
+def _seen(done: result.Difference, work: list[Row]) -> tuple[dict[str, list[int]], dict[int, set[int]]]:
     return {w["sample_id"]: w["windows_done"] for w in work}, drops(done)
 
 

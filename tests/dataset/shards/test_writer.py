@@ -17,7 +17,7 @@ from pipeline.core.arrow import list_column, vector_list_column
 from pipeline.core.schema import FAILURES, FIXED, METERS, feature_fields
 from pipeline.dataset.diff.index import RECORD
 from pipeline.dataset.output import OutputConfig
-from pipeline.dataset.shards.row_files import footer, parquet_options
+from pipeline.dataset.shards.row_files import footer
 from pipeline.dataset.shards.write_result import Written
 from pipeline.dataset.shards.writer import ShardWriter
 from pipeline.stages.rows import ROWS, Failure, failure_column, put
@@ -134,15 +134,6 @@ def test_row_groups_are_even(tmp_path: Path, block: int) -> None:
     assert min(sizes[:-1]) > 0.8 * max(sizes)
 
 
-def test_a_lost_row_is_noticed(tmp_path: Path) -> None:
-    whole = rows(["a", "a", "a", "b"], {}, windows=[0, 1, 2, 0])
-    assert write(tmp_path / "1", whole).problems() == []
-    lost = write(tmp_path / "2", whole.take([0, 2, 3]))
-    assert lost.problems() == ["4 windows were cut, 3 rows arrived"]
-    blank = put(rows(["a"], {}, absent=(0,)), "cells", pa.array([1], pa.int32()))
-    assert any("1 cells planned, 0 written" in problem for problem in write(tmp_path / "3", blank).problems())
-
-
 def test_an_aborted_write_leaves_no_file(tmp_path: Path) -> None:
     writer = ShardWriter(
         str(tmp_path), "r", "r", {"f": [f.name for f in FIELDS]}, SCHEMA, OutputConfig(path="x", row_group_bytes=1024)
@@ -220,15 +211,3 @@ def test_a_full_disk_is_an_error_and_publishes_nothing(tmp_path: Path) -> None:
         assert [name for name in os.listdir(small / "data") if name.endswith(".parquet")] == []
     finally:
         os.system(f"umount {small}")
-
-
-def test_vectors_are_written_without_dictionary_and_floats_byte_stream_split(tmp_path: Path) -> None:
-    done = write(tmp_path, rows(["a"], {}))
-    group = pq.ParquetFile(tmp_path / done.shards[0]["path"]).metadata.row_group(0)
-    by_path = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
-    tokens = "f_tokens.list.element.list.element"
-    for path in ("f_embedding.list.element", tokens, "f_times.list.element"):
-        assert ("BYTE_STREAM_SPLIT" in by_path[path].encodings) is (path != tokens)
-        assert not by_path[path].has_dictionary_page
-        assert by_path[path].compression == "ZSTD"
-    assert parquet_options(SCHEMA)["use_dictionary"] == ["sample_id", "source_version", "run_id"]
