@@ -13,7 +13,7 @@ import typer
 
 from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError, one_line
 from pipeline.core.terminal import Console, count, escaped_streams, json_text, say, stdout_to_stderr
-from pipeline.dataset import describe_versions, discard
+from pipeline.dataset import describe_versions
 from pipeline.dataset import discard as discarding
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def extract(
 
         prepared = run.prepare(loaded, new_version, template)
         if plan:
-            planned = run.preview(prepared, retry_failures)
+            planned = run.plan(prepared, retry_failures)
         else:
             try:
                 done = run.extract(prepared, retry_failures=retry_failures, started=started)
@@ -288,7 +288,7 @@ def _print(as_json: bool, document: Callable[[], Any], show: Callable[[Console],
     print(json_text(found))
 
 
-def _print_done(what: str, dataset: str, done: list[maintenance.Done], as_json: bool) -> None:
+def _print_done(what: str, dataset: str, done: list[maintenance.MaintenanceResult], as_json: bool) -> None:
 
     _print(
         as_json,

@@ -129,10 +129,10 @@ def fork_server(models: Path) -> Iterator[str]:
     such a run imports for itself, which takes most of the run's time.
     """
     from pipeline.run import fork_server as template
-    from pipeline.sandbox import Template
+    from pipeline.sandbox import ForkServer
     from tests.stages.media_fixtures import media_config
 
-    with Template(template.check, media_config(models, "in", "out")) as started:
+    with ForkServer(template.check, media_config(models, "in", "out")) as started:
         yield started.address
 
 

@@ -1,12 +1,12 @@
 """How fast a config goes on this machine, and what holds it back.
 
 corpus.py      what it runs over: the config's own samples, repeated
-bare.py        the bare loops, in one process with one thread: what the ideal is made of
-walls.py       whole runs of two sizes, looked at from outside
+baseline.py        the bare loops, in one process with one thread: what the ideal is made of
+end_to_end.py      whole runs of two sizes, looked at from outside
 reference.py   what people write today
 stage.py       the encoding stage against its models alone
-busy.py        what GPUs did meanwhile
-alone.py       a process of its own for each of these
+gpu_utilization.py what GPUs did meanwhile
+fresh_process.py   a process of its own for each of these
 result.py      the arithmetic
 picture.py     a run's cores over time, as SVG
 show.py        the result for a terminal
@@ -27,8 +27,8 @@ import pyarrow as pa
 
 from pipeline import config as configs
 from pipeline import sources
-from pipeline.benchmark import bare, corpus, reference, result, stage, walls
-from pipeline.benchmark.alone import apart, at_once, on_gpu
+from pipeline.benchmark import baseline, corpus, end_to_end, reference, result, stage
+from pipeline.benchmark.fresh_process import at_once, in_fresh_process, on_gpu
 from pipeline.config import features as binding
 from pipeline.config.models import PipelineConfig
 from pipeline.core import private_folder, versions
@@ -79,18 +79,18 @@ def measure(
         told: dict[str, Any] = {"machine": _machine(cores, gpus), "samples_drawn": len(samples)}
         if only == "encode":
             tell("the encoding stage and the models alone, in turn")
-            pair = apart("the encoding stage", stage.measure, config, features, samples, _STAGE_S)
+            pair = in_fresh_process("the encoding stage", stage.measure, config, features, samples, _STAGE_S)
             return {**told, "stage": result.of_stage(pair)}
         tell("bare loops: decode and encode, one thread")
-        found = apart("the bare loops", bare.measure, config, features, samples, _BARE_S)
+        found = in_fresh_process("the bare loops", baseline.measure, config, features, samples, _BARE_S)
         told["bare"] = result.of_bare(found, cores, gpus)
         if not gpus:
             tell(f"the same with all {cores:g} cores at work")
-            each = at_once("the bare loops", round(cores), bare.measure, config, features, samples, _BARE_S)
+            each = at_once("the bare loops", round(cores), baseline.measure, config, features, samples, _BARE_S)
             told["bare"] |= result.of_all_cores(each)
         if against == "reference":
             tell("reference: transformers' own processor and model, one thread")
-            loops = apart("the reference", reference.measure, config, features, samples, _REFERENCE_S)
+            loops = in_fresh_process("the reference", reference.measure, config, features, samples, _REFERENCE_S)
             told["reference"] = result.of_reference(loops, cores, gpus)
         wanted = rows or round(_SMALL_S * told["bare"]["ideal_rows_per_second"])
         count = max(1, round(wanted / found.rows_per_sample))
@@ -110,12 +110,12 @@ def measure(
 
 def _run(
     config: PipelineConfig, samples: pa.Table, count: int, times: int, folder: str, tell: Callable[[str], None]
-) -> walls.Wall:
+) -> end_to_end.Wall:
     tell(f"a run of {count * times} samples")
     with tempfile.TemporaryDirectory(dir=folder) as own:
         source = corpus.repeated(samples, count, times, own, sources.build(config.source).allowed_roots())
         failures = config.failures.model_copy(update={"max_fraction": 1.0, "max_rows": None, "allow_all": True})
-        return walls.run(config.model_copy(update={"source": source, "failures": failures}), own)
+        return end_to_end.run(config.model_copy(update={"source": source, "failures": failures}), own)
 
 
 @contextmanager

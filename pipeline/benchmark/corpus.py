@@ -15,7 +15,7 @@ from pipeline.config import bound
 from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import LISTING, ROLES
-from pipeline.run import plan
+from pipeline.run import planning
 from pipeline.sources.manifest import Columns, Config
 from pipeline.storage.roots import AllowedRoots
 
@@ -37,7 +37,7 @@ def draw(config: PipelineConfig, most: int) -> pa.Table:
     kept, lots = LISTING.empty_table(), np.zeros(0)
     for table in source.list():
         table = table.filter(pc.and_(pc.invert(table["forbidden"].fill_null(False)), pc.is_null(table["refused"])))
-        table = plan.readable(table.select(LISTING.names), bound.wanted(config))
+        table = planning.readable(table.select(LISTING.names), bound.wanted(config))
         kept, lots = pa.concat_tables([kept, table]), np.concatenate([lots, random.random(len(table))])
         first = np.argsort(lots)[:most]
         kept, lots = kept.take(pa.array(first)), lots[first]

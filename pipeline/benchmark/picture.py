@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.benchmark.walls import KINDS
+from pipeline.benchmark.end_to_end import KINDS
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _RIGHT = 900, 320, 48, 40, 36, 190
 _COLOURS = ("#4c4c4c", "#7a5c99", "#9a9a9a", "#e0b040", "#d9713c", "#3c78d9", "#3ca06a", "#cfcfcf", "#b58ad6")
@@ -28,17 +28,17 @@ def cores_busy(line: Sequence[tuple[float, dict[str, float]]]) -> tuple[np.ndarr
     """
     at = np.array([one for one, _ in line])
     ends = np.arange(_STEP_S, max(at[-1], _STEP_S) + 1e-9, _STEP_S)
-    busy = {}
+    gpu_utilization = {}
     for kind in KINDS:
         spent = np.array([by_kind.get(kind, 0.0) for _, by_kind in line])
         if spent.any():
             until = np.interp(ends, at, spent)
-            busy[kind] = np.maximum(np.diff(until, prepend=0.0), 0.0) / _STEP_S
-    return ends, busy
+            gpu_utilization[kind] = np.maximum(np.diff(until, prepend=0.0), 0.0) / _STEP_S
+    return ends, gpu_utilization
 
 
-def _svg(ends: np.ndarray, busy: dict[str, np.ndarray], cores: float, first_row_s: float) -> str:
-    highest = float(max(cores, np.max(sum(busy.values(), np.zeros(len(ends)))))) * 1.05
+def _svg(ends: np.ndarray, gpu_utilization: dict[str, np.ndarray], cores: float, first_row_s: float) -> str:
+    highest = float(max(cores, np.max(sum(gpu_utilization.values(), np.zeros(len(ends)))))) * 1.05
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
     def x(seconds: float) -> float:
@@ -54,7 +54,7 @@ def _svg(ends: np.ndarray, busy: dict[str, np.ndarray], cores: float, first_row_
         f'<text x="{_LEFT}" y="20">cores busy, by what they do; {cores:g} there</text>',
     ]
     below = np.zeros(len(ends))
-    for number, (kind, values) in enumerate(busy.items()):
+    for number, (kind, values) in enumerate(gpu_utilization.items()):
         colour = _COLOURS[KINDS.index(kind)]
         upper = below + values
         left = [0.0, *ends[:-1]]

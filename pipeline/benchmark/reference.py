@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.benchmark.alone import on_gpu, one_thread
-from pipeline.benchmark.bare import rows_of
-from pipeline.config.features import Feature
+from pipeline.benchmark.baseline import rows_of
+from pipeline.benchmark.fresh_process import on_gpu, one_thread
+from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
 from pipeline.core.media import FramesRequest, UniformSampling, WaveformRequest
 from pipeline.decoders import open_av
@@ -30,7 +30,7 @@ Forward = Callable[[list[Any]], Any]
 
 
 def measure(
-    config: PipelineConfig, features: tuple[Feature, ...], samples: pa.Table, budget_s: float
+    config: PipelineConfig, features: tuple[BoundFeature, ...], samples: pa.Table, budget_s: float
 ) -> dict[str, dict[str, float] | str]:
     """By feature: the share of the rows that have it, how many the loop took, its CPU and wall seconds; or why there
     is none.
@@ -45,7 +45,7 @@ def measure(
     return {feature.name: _of(feature, rows, config, budget_s) for feature in features}
 
 
-def _of(feature: Feature, rows: list[Row], config: PipelineConfig, budget_s: float) -> dict[str, float] | str:
+def _of(feature: BoundFeature, rows: list[Row], config: PipelineConfig, budget_s: float) -> dict[str, float] | str:
     if feature.checkpoint is None:
         return "no model, so nothing to compare with"
     own = [row for row in rows if _reads(feature, row)]
@@ -70,7 +70,7 @@ def _of(feature: Feature, rows: list[Row], config: PipelineConfig, budget_s: flo
     return {"share": len(own) / len(rows), "rows": taken, "cpu_s": spent, "wall_s": passed}
 
 
-def _reads(feature: Feature, row: Row) -> bool:
+def _reads(feature: BoundFeature, row: Row) -> bool:
     """Subtitles are left out: a script reads a text whole. What has no times is read once a sample."""
     if feature.modality == "text":
         once = row["window"] == 0 or row["text_from"] is not None
@@ -93,7 +93,7 @@ def _tried(load: Callable[[Row], Any], row: Row) -> Any:
 # -- media -------------------------------------------------------------------------------------------
 
 
-def _loader(feature: Feature) -> Callable[[Row], Any]:
+def _loader(feature: BoundFeature) -> Callable[[Row], Any]:
     request = feature.tokenizer().request()
     if feature.modality == "text":
         prompt = getattr(feature.config.tokenizer, "prompt", None) or ""
@@ -193,7 +193,7 @@ def _track(file: Any, start: float, end: float) -> tuple[np.ndarray, int]:
 # -- models ------------------------------------------------------------------------------------------
 
 
-def _forward(feature: Feature, gpu: bool) -> Forward:
+def _forward(feature: BoundFeature, gpu: bool) -> Forward:
     """Media of one batch -> arrays on the host, by the checkpoint's own processor and model in float32."""
     import torch
     from transformers import AutoModel
@@ -226,7 +226,7 @@ def _forward(feature: Feature, gpu: bool) -> Forward:
     return forward
 
 
-def _processor(feature: Feature, path: str) -> Callable[[list[Any]], Iterator[Any]]:
+def _processor(feature: BoundFeature, path: str) -> Callable[[list[Any]], Iterator[Any]]:
     """Media of one batch -> what the model takes, in one batch, or more where a video's frames make more."""
     from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer, AutoVideoProcessor
 

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.benchmark.bare import Bare
+from pipeline.benchmark.baseline import Bare
+from pipeline.benchmark.end_to_end import KINDS, Wall
 from pipeline.benchmark.stage import Pair
-from pipeline.benchmark.walls import KINDS, Wall
 from pipeline.core.errors import TesseraError
 
 _MUCH = 0.6
 """A stage that takes this part of a row's CPU binds."""
 
 
-def of_bare(bare: Bare, cores: float, gpus: float) -> dict[str, Any]:
+def of_bare(baseline: Bare, cores: float, gpus: float) -> dict[str, Any]:
     """Milliseconds per row of both loops, and the ideal rows/s of ``cores`` and ``gpus``."""
-    decode, encode = bare.decode_s / bare.rows, bare.encode_s / bare.rows
-    device = None if bare.device_s is None else bare.device_s / bare.rows
+    decode, encode = baseline.decode_s / baseline.rows, baseline.encode_s / baseline.rows
+    device = None if baseline.device_s is None else baseline.device_s / baseline.rows
     ideal = (decode + encode) / cores if device is None or not gpus else max(decode / cores, device / gpus)
     return {
-        "rows": bare.rows,
-        "rows_per_sample": round(bare.rows_per_sample, 4),
-        "cells_failed": bare.failed,
-        "probe_ms": _ms(bare.probe_s / bare.rows),
+        "rows": baseline.rows,
+        "rows_per_sample": round(baseline.rows_per_sample, 4),
+        "cells_failed": baseline.failed,
+        "probe_ms": _ms(baseline.probe_s / baseline.rows),
         "decode_ms": _ms(decode),
         "encode_ms": _ms(encode),
-        "encode_ms_by_feature": {name: _ms(s / bare.rows) for name, s in bare.encode_by_feature.items()},
+        "encode_ms_by_feature": {name: _ms(s / baseline.rows) for name, s in baseline.encode_by_feature.items()},
         "device_ms": None if device is None else _ms(device),
         "ideal_rows_per_second": round(1 / max(ideal, 1e-9), 3),
         "binds": binds(decode, encode, device, cores, gpus),
@@ -35,10 +35,12 @@ def of_bare(bare: Bare, cores: float, gpus: float) -> dict[str, Any]:
 def of_all_cores(each: list[Bare]) -> dict[str, Any]:
     """Milliseconds of CPU per row where each core runs the loops, and the rows/s of all: what a machine has left of the
     ideal once its cores share caches and memory."""
-    rows = sum(bare.rows for bare in each)
+    rows = sum(baseline.rows for baseline in each)
     return {
-        "all_cores_ms": _ms(sum(bare.decode_s + bare.encode_s for bare in each) / rows),
-        "all_cores_rows_per_second": round(sum(bare.rows / (bare.decode_s + bare.encode_s) for bare in each), 3),
+        "all_cores_ms": _ms(sum(baseline.decode_s + baseline.encode_s for baseline in each) / rows),
+        "all_cores_rows_per_second": round(
+            sum(baseline.rows / (baseline.decode_s + baseline.encode_s) for baseline in each), 3
+        ),
     }
 
 
@@ -127,7 +129,7 @@ def of_stage(pair: Pair) -> dict[str, Any]:
         "stage_rows_per_second": round(pair.rows / pair.stage_s, 3),
         "model_rows_per_second": round(pair.rows / pair.model_s, 3) if pair.model_s else None,
         "ratio": round(pair.model_s / pair.stage_s, 4),
-        "gpu_busy": None if pair.busy is None else round(pair.busy, 3),
+        "gpu_busy": None if pair.gpu_utilization is None else round(pair.gpu_utilization, 3),
     }
 
 

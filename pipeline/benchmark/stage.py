@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline.benchmark.alone import on_gpu, one_thread
-from pipeline.benchmark.busy import Busy
-from pipeline.config.features import Feature
+from pipeline.benchmark.fresh_process import on_gpu, one_thread
+from pipeline.benchmark.gpu_utilization import Busy
+from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
 from pipeline.core import allocator
 from pipeline.stages.decode import DecodeStage
@@ -42,11 +42,11 @@ class Pair:
     rows: int = 0
     stage_s: float = 0.0
     model_s: float = 0.0
-    busy: float | None = None
+    gpu_utilization: float | None = None
     """Part of the stage's time in which the device computed; None if nothing tells."""
 
 
-def measure(config: PipelineConfig, features: tuple[Feature, ...], samples: pa.Table, budget_s: float) -> Pair:
+def measure(config: PipelineConfig, features: tuple[BoundFeature, ...], samples: pa.Table, budget_s: float) -> Pair:
     """`EncodeStage` over a few blocks, in turn with the calls that it makes of its models, replayed on tensors that are
     on the device already, until ``budget_s`` is over."""
     import_module("torch")  # no part of either's time
@@ -92,7 +92,7 @@ def _on_gpu(encode: EncodeStage, blocks: list[pa.Table], calls: list[list[_Call]
             _replay(made)
 
     spans, times, since = [], 1, time.perf_counter()
-    with ThreadPoolExecutor(CALLS_ON_GPU) as threads, Busy() as busy:
+    with ThreadPoolExecutor(CALLS_ON_GPU) as threads, Busy() as gpu_utilization:
 
         def stage() -> None:
             for _ in threads.map(encode, blocks * times):
@@ -105,7 +105,7 @@ def _on_gpu(encode: EncodeStage, blocks: list[pa.Table], calls: list[list[_Call]
             spans.append((begun, time.time()))
             done.model_s += times * _clocked(models, torch.cuda.synchronize) if any(calls) else 0.0
             done.rows += times * sum(map(len, blocks))
-    done.busy = busy.within(spans)
+    done.gpu_utilization = gpu_utilization.within(spans)
 
 
 def _clocked(work: Callable[[], None], wait: Callable[[], None]) -> float:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config.features import Feature
+from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
 from pipeline.core.media import Modality
 from pipeline.core.schema import ROLES
 
 
 @dataclass(frozen=True)
-class Prepared:
+class BoundConfig:
     """A checked config and its features, bound to their checkpoints."""
 
     config: PipelineConfig
-    features: tuple[Feature, ...]
+    features: tuple[BoundFeature, ...]
     template: str | None = None
     """Address of the process on this machine from which those of the run fork (`pipeline.sandbox.fork_server`)."""
 

@@ -1,6 +1,6 @@
 """A feature bound to its checkpoint: what the config names, checked, with all that workers need to build it.
 
-``bind`` runs on the driver and finds every mistake that can be found before compute; a ``Feature``
+``bind`` runs on the driver and finds every mistake that can be found before compute; a ``BoundFeature``
 then travels to the workers, which build the tokenizer, the encoder and the head from it.
 """
 
@@ -28,13 +28,13 @@ from pipeline.core.media import Modality
 from pipeline.core.schema import column, feature_fields
 from pipeline.encoders.base import Encoder, EncoderSpec
 from pipeline.heads.base import Head
-from pipeline.storage.retry import may_pass
+from pipeline.storage.retry import is_transient
 from pipeline.tokenizers.base import Tokenizer
-from pipeline.tokenizers.text import TextConfig
+from pipeline.tokenizers.text import TextTokenizerConfig
 
 
 @dataclass(frozen=True)
-class Feature:
+class BoundFeature:
     """One feature of a run. Picklable; holds no weights."""
 
     name: str
@@ -124,14 +124,14 @@ class Feature:
         return replace(self.checkpoint, path=found.path)
 
 
-def bind(config: PipelineConfig) -> tuple[Feature, ...]:
+def bind(config: PipelineConfig) -> tuple[BoundFeature, ...]:
     """Check every feature of ``config`` against its checkpoint. Raises ``ConfigError``."""
     config.text_windows()
     _check_decoder(config)
     return tuple(_bind(name, feature, config) for name, feature in config.features.items())
 
 
-def _bind(name: str, feature: FeatureConfig, config: PipelineConfig) -> Feature:
+def _bind(name: str, feature: FeatureConfig, config: PipelineConfig) -> BoundFeature:
     where = f"features.{name}"
     checkpoint = None
     if isinstance(named := getattr(feature.encoder, "checkpoint", None), str):
@@ -166,7 +166,7 @@ def _bind(name: str, feature: FeatureConfig, config: PipelineConfig) -> Feature:
     with_embedding = "embedding" in feature.emit
     space = head.space if with_embedding else spec.space
     identity = partial(_identity, feature, config, checkpoint, weights, space)
-    return Feature(
+    return BoundFeature(
         name=name,
         config=feature,
         checkpoint=checkpoint,
@@ -190,7 +190,7 @@ def _blamed(checkpoint: Checkpoint | None, where: str) -> Iterator[None]:
     except (ConfigError, StorageError, ImportError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and may_pass(error):
+        if isinstance(error, OSError) and is_transient(error):
             raise StorageError(f"cannot read the files of {where} ({describe(error)})") from error
         name = checkpoint.name if checkpoint is not None else "its tokenizer"
         place = checkpoint.where if checkpoint is not None else f"{where}.tokenizer"
@@ -208,7 +208,7 @@ def _cut(
         return None
     cutter = config.features[name]
     tokenizer = cutter.tokenizer
-    assert isinstance(tokenizer, TextConfig), "only texts are cut by tokens"
+    assert isinstance(tokenizer, TextTokenizerConfig), "only texts are cut by tokens"
     named: str = getattr(cutter.encoder, "checkpoint", None) or tokenizer.checkpoint or ""
     revision: str | None = getattr(cutter.encoder, "revision", None) or tokenizer.revision
     values = {key: value for key, value in dump(tokenizer).items() if key not in ("checkpoint", "revision")}

@@ -1,7 +1,7 @@
 """PipelineConfig: everything that one extraction is, typed, frozen and validated.
 
 ``load(path, overrides)`` reads YAML. Errors are one line: the path in the file, what was found, what
-is allowed. Nothing heavy is imported and nothing is opened here: `pipeline.run.plan` checks the rest.
+is allowed. Nothing heavy is imported and nothing is opened here: `pipeline.run.planning` checks the rest.
 """
 
 from __future__ import annotations

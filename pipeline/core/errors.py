@@ -32,7 +32,7 @@ FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
 TRANSIENT_KINDS = ("io", "memory", "missing")
 """What another night may mend; tried again by the next runs. The others wait for a change of the source."""
 
-Stage = Literal["probe", "decode", "tokenize", "encode", "write"]
+StageName = Literal["probe", "decode", "tokenize", "encode", "write"]
 
 
 _LONGEST = 1000

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Turns:
+class ReadWriteLock:
     """``shared`` beside any other that shares; ``alone`` beside none. Who waits to be alone goes first."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ It imports `parquet`, `storage` and `core`. torch and Ray are imported only by t
 
 from __future__ import annotations
 
-from pipeline.dataset.feature_info import Feature
+from pipeline.dataset.feature_info import FeatureInfo
 from pipeline.dataset.reader import Dataset, open
 
-__all__ = ["Dataset", "Feature", "open"]
+__all__ = ["Dataset", "FeatureInfo", "open"]

@@ -16,7 +16,7 @@ from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.commit.transaction import Transaction
 from pipeline.dataset.diff.columns import EMPTY, FAILURE, ROW
 from pipeline.dataset.output import OutputConfig
-from pipeline.dataset.shards.reader import Reading, check_columns, live_rows, open_shard
+from pipeline.dataset.shards.reader import ShardErrors, check_columns, live_rows, open_shard
 from pipeline.dataset.shards.row_files import RowFiles
 
 _FOLDER = {ROW: "data", FAILURE: "_failures", EMPTY: "_empty"}
@@ -45,14 +45,14 @@ def _rewritten(
 
 def _rows(root: str, files: Sequence[File], schema: pa.Schema, without: set[str]) -> Iterator[pa.Table]:
     for file in files:
-        with Reading(root, file), open_shard(root, file) as opened:
+        with ShardErrors(root, file), open_shard(root, file) as opened:
             names = opened.schema_arrow.names
         if more := {*names} - {*schema.names}:
             raise ConfigError(
                 "path", f"{file.path!r} of {root!r} has a column {min(more)!r} that others lack", "restore the others"
             )
         for batch in live_rows(root, file, schema.names, schema=schema):
-            with Reading(root, file):
+            with ShardErrors(root, file):
                 table = pa.Table.from_batches([batch]).cast(schema)
                 if without:
                     gone = pc.is_in(table["sample_id"], value_set=pa.array(sorted(without), table["sample_id"].type))
@@ -68,7 +68,7 @@ def _schema(root: str, what: int, files: Sequence[File]) -> pa.Schema:
         ConfigError: it lacks columns that every file of its kind has, or has them in other types.
     """
     newest = max(files, key=lambda one: os.path.basename(one.path))
-    with Reading(root, newest), open_shard(root, newest) as file:
+    with ShardErrors(root, newest), open_shard(root, newest) as file:
         schema = file.schema_arrow
     check_columns(root, newest, schema, [*schema.names, *(schemas.FIXED.names if what == ROW else ["sample_id"])])
     for field in _FIELDS[what]:

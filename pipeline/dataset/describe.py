@@ -21,7 +21,7 @@ from pipeline.core.schema import FAILURES, column
 from pipeline.core.terminal import Console, count, print_wrapped, size
 from pipeline.dataset import reader as datasets
 from pipeline.dataset._values import _cell, _value
-from pipeline.dataset.feature_info import Feature
+from pipeline.dataset.feature_info import FeatureInfo
 
 _MOST_GROUPS = 100
 """Groups of failures that are listed."""
@@ -114,7 +114,7 @@ def _describe(path: str, dataset: datasets.Dataset) -> dict[str, Any]:
     }
 
 
-def _rows_with(dataset: datasets.Dataset, feature: Feature) -> int:
+def _rows_with(dataset: datasets.Dataset, feature: FeatureInfo) -> int:
     """Returns how many rows have values of ``feature``."""
     emitted = {column(feature.name, part): part for part in feature.emit}
     parts = {emitted[name]: name for name in dataset.schema.names if name in emitted}

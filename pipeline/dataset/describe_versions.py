@@ -10,7 +10,7 @@ from pipeline.core.terminal import Console, count, print_table, print_wrapped, s
 from pipeline.dataset import reader as datasets
 from pipeline.dataset.commit import catalog, snapshots
 from pipeline.dataset.describe import _time
-from pipeline.dataset.maintenance import Done
+from pipeline.dataset.maintenance import MaintenanceResult
 
 
 def snapshots_document(path: str, version: str | None) -> dict[str, Any]:
@@ -91,7 +91,7 @@ _FIGURES = {
 }
 
 
-def done_document(what: str, path: str, done: Iterable[Done]) -> dict[str, Any]:
+def done_document(what: str, path: str, done: Iterable[MaintenanceResult]) -> dict[str, Any]:
     """Returns what upkeep did to each version."""
     names = _FIGURES[what]
     versions = [
@@ -105,7 +105,7 @@ def done_document(what: str, path: str, done: Iterable[Done]) -> dict[str, Any]:
     return {"dataset": path, "versions": versions}
 
 
-def show_done(what: str, done: Iterable[Done], console: Console) -> None:
+def show_done(what: str, done: Iterable[MaintenanceResult], console: Console) -> None:
     """Prints what upkeep did, a line per version."""
     for one in done:
         files, written = count(one.rewritten, "file"), f"wrote {size(one.bytes)}"

@@ -14,10 +14,10 @@ from pipeline.dataset.commit import catalog, snapshots
 from pipeline.dataset.commit.data_files import FOLDERS_ON_DISK, RUN_ID
 from pipeline.dataset.commit.folder import DatasetFolder, check_version
 from pipeline.dataset.commit.transaction import RUN_FILE, Transaction
-from pipeline.dataset.maintenance import Done, _run_id
+from pipeline.dataset.maintenance import MaintenanceResult, _run_id
 
 
-def discard(path: str, version: str) -> Done:
+def discard(path: str, version: str) -> MaintenanceResult:
     """Remove a version that no run has committed: what its first run left that was killed and will not be continued.
 
     Raises:
@@ -50,7 +50,7 @@ def discard(path: str, version: str) -> Done:
         with contextlib.suppress(OSError):  # such a run is there
             os.rmdir(os.path.join(place, "_leases"))
             os.rmdir(place)
-    return Done(version, 0, removed=runs)
+    return MaintenanceResult(version, 0, removed=runs)
 
 
 def _is_committed(version: str) -> ConfigError:

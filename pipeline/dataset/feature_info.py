@@ -31,7 +31,7 @@ _TEXTS = (
 
 
 @dataclass(frozen=True)
-class Feature:
+class FeatureInfo:
     """What the footers say of a feature."""
 
     name: str
@@ -59,7 +59,7 @@ class Feature:
     fingerprint: str = ""
 
     @classmethod
-    def of(cls, name: str, values: Value) -> Feature:
+    def of(cls, name: str, values: Value) -> FeatureInfo:
         """Of a footer's part. Raises ``ConfigError`` for values of other types."""
         texts = {
             key: None if (one := values.member(key, None)).value is None else one.string(most=_TEXT)
@@ -85,7 +85,7 @@ def _width(value: Value) -> int | None:
     return None if value.value is None else value.integer(least=1, most=MAX_WIDTH)
 
 
-def _columns(feature: Feature) -> list[tuple[str, str]]:
+def _columns(feature: FeatureInfo) -> list[tuple[str, str]]:
     """(name, part) of the columns of a feature. Others of such a name are the corpus's own."""
     emitted = {*feature.emit} or {*PARTS}
     if emitted & {"tokens", "token_ids"}:
@@ -93,7 +93,7 @@ def _columns(feature: Feature) -> list[tuple[str, str]]:
     return [(column(feature.name, part), part) for part in PARTS if part in emitted]
 
 
-def _fits(feature: Feature, part: str, kind: pa.DataType) -> bool:
+def _fits(feature: FeatureInfo, part: str, kind: pa.DataType) -> bool:
     """Whether a column of a feature may have a type."""
     if part in ("tokens", "prefix_tokens"):
         width = kind.value_type.list_size if pa.types.is_list(kind) and _is_vector(kind.value_type) else 0

@@ -40,7 +40,7 @@ _MOST_S = 5200 * _SECONDS["w"]
 
 
 @dataclass(frozen=True)
-class Done:
+class MaintenanceResult:
     """What upkeep did to one version."""
 
     version: str
@@ -53,7 +53,7 @@ class Done:
     """Written, or freed by `vacuum`."""
 
 
-def compact(path: str, version: str | None = None, shard_bytes: int = 256 << 20) -> Done:
+def compact(path: str, version: str | None = None, shard_bytes: int = 256 << 20) -> MaintenanceResult:
     """Merge small shards and apply deletions, so that a plain Parquet reader sees every row once.
 
     Raises:
@@ -67,7 +67,7 @@ def compact(path: str, version: str | None = None, shard_bytes: int = 256 << 20)
         transaction.refuse_interrupted()
         base = _base(transaction)
         sizes = OutputConfig(path=path, shard_bytes=shard_bytes)
-        done, kept = Done(name, base.number), {}
+        done, kept = MaintenanceResult(name, base.number), {}
         for what, files in _lists(base).items():
             old = _to_rewrite(files, shard_bytes)
             new = _rewritten(transaction, what, old, sizes) if old else []
@@ -81,7 +81,7 @@ def compact(path: str, version: str | None = None, shard_bytes: int = 256 << 20)
         return _committed(transaction, base, kept, done) if done.rewritten else done
 
 
-def rollback(path: str, to: int, version: str | None = None) -> Done:
+def rollback(path: str, to: int, version: str | None = None) -> MaintenanceResult:
     """Make the dataset what it was at snapshot ``to``, as a further snapshot. The next run brings it up to date again.
 
     Raises:
@@ -101,7 +101,7 @@ def rollback(path: str, to: int, version: str | None = None) -> Done:
         transaction.discard_interrupted()
         kept = {what: [_at_hand(root, one) for one in files] for what, files in _lists(target).items()}
         rows = sum(one.live for one in base.shards) - sum(one.live for one in target.shards)
-        following = snapshots.following(
+        next_snapshot = snapshots.next_snapshot(
             base,
             transaction.run_id,
             "rollback",
@@ -111,11 +111,11 @@ def rollback(path: str, to: int, version: str | None = None) -> Done:
             kept[EMPTY],
             allowed_roots=target.allowed_roots,
         )
-        transaction.commit(following)
-        return Done(name, following.number, removed=max(0, rows))
+        transaction.commit(next_snapshot)
+        return MaintenanceResult(name, next_snapshot.number, removed=max(0, rows))
 
 
-def forget(path: str, sample_ids: Sequence[str]) -> list[Done]:
+def forget(path: str, sample_ids: Sequence[str]) -> list[MaintenanceResult]:
     """Remove samples from every version: rows, failures, pending work; and keep them from coming back. Old snapshots
     hold them until `vacuum`.
 
@@ -124,7 +124,7 @@ def forget(path: str, sample_ids: Sequence[str]) -> list[Done]:
         TesseraError: a version is in use or broken. The other versions are processed all the same; the message names
             both.
     """
-    done, failed, seen = list[Done](), dict[str, TesseraError](), set[str]()
+    done, failed, seen = list[MaintenanceResult](), dict[str, TesseraError](), set[str]()
     if not _readable_versions(path, failed) and not failed:
         raise catalog.no_dataset(path)
     while versions := [name for name in _readable_versions(path, failed) if name not in seen]:
@@ -172,12 +172,12 @@ def _discard_begun(root: str) -> None:
                 transaction.close()
 
 
-def _forget_in(path: str, name: str, sample_ids: Sequence[str]) -> Done:
+def _forget_in(path: str, name: str, sample_ids: Sequence[str]) -> MaintenanceResult:
     root = storage.join(path, name)
     with Transaction(root, "forget", _run_id()) as transaction:
         transaction.discard_interrupted()
         base = _base(transaction)
-        kept, one = {}, Done(name, base.number)
+        kept, one = {}, MaintenanceResult(name, base.number)
         for what, files in _lists(base).items():
             old = [file for file in files if _holds(root, file, sample_ids)]
             sizes = OutputConfig(path=path)
@@ -194,7 +194,7 @@ def _forget_in(path: str, name: str, sample_ids: Sequence[str]) -> Done:
         return _committed(transaction, base, kept, one, barred)
 
 
-def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[Done]:
+def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[MaintenanceResult]:
     """Delete snapshots that have not been the newest for ``older_than_s``, and what only they name; and, whatever their
     age, those that hold forgotten samples. The newest stays.
 
@@ -239,7 +239,7 @@ def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[D
             for leftover in leftovers:
                 transaction.folder.remove_folder(leftover)
             assert transaction.base is not None
-            done.append(Done(name, transaction.base.number, removed=len(files), bytes=freed))
+            done.append(MaintenanceResult(name, transaction.base.number, removed=len(files), bytes=freed))
     return done
 
 
@@ -316,10 +316,10 @@ def _committed(
     transaction: Transaction,
     base: Snapshot,
     kept: dict[int, list[File]],
-    done: Done,
+    done: MaintenanceResult,
     forgotten: tuple[str, ...] | None = None,
-) -> Done:
-    following = snapshots.following(
+) -> MaintenanceResult:
+    next_snapshot = snapshots.next_snapshot(
         base,
         transaction.run_id,
         transaction.kind,
@@ -329,5 +329,5 @@ def _committed(
         kept[EMPTY],
         forgotten,
     )
-    transaction.commit(following)
-    return replace(done, snapshot=following.number)
+    transaction.commit(next_snapshot)
+    return replace(done, snapshot=next_snapshot.number)

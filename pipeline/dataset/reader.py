@@ -1,4 +1,4 @@
-"""Reading a dataset: snapshots, Arrow, torch, Ray. Needs neither Ray nor transformers, and torch only for `to_torch`.
+"""Reads a dataset: snapshots, Arrow, torch, Ray. Needs neither Ray nor transformers, and torch only for `to_torch`.
 
     dataset = open("OUT")
     dataset.to_arrow(["sample_id", "photo_embedding"], pc.field("photo_embedding").is_valid())
@@ -30,10 +30,10 @@ from pipeline.dataset.commit import catalog, snapshots
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.commit.folder import check_version
 from pipeline.dataset.commit.snapshots import Snapshot
-from pipeline.dataset.feature_info import Feature, _columns, _fits
+from pipeline.dataset.feature_info import FeatureInfo, _columns, _fits
 from pipeline.dataset.shards.reader import (
     BATCH_ROWS,
-    Reading,
+    ShardErrors,
     check_columns,
     filtered,
     live_rows,
@@ -157,10 +157,10 @@ class Dataset:
         return value
 
     @cached_property
-    def features(self) -> dict[str, Feature]:
+    def features(self) -> dict[str, FeatureInfo]:
         """What the newest file's footer says. Raises ``ConfigError`` for a footer that no writer makes."""
         return {
-            name: Feature.of(name, values) for name, values in self._lineage.member("features", {}).object().items()
+            name: FeatureInfo.of(name, values) for name, values in self._lineage.member("features", {}).object().items()
         }
 
     @property
@@ -236,7 +236,7 @@ class Dataset:
     def _footer(self) -> pa.Schema:
         if self._newest is None:
             return pa.schema([])
-        with Reading(self.root, self._newest):
+        with ShardErrors(self.root, self._newest):
             return open_shard(self.root, self._newest).schema_arrow
 
     # -- torch -----------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ class Dataset:
             first, last = max(0, start - before), min(shard.live, end - before)
             before += shard.live
             if first < last:
-                with Reading(self.root, shard), open_shard(self.root, shard) as file:
+                with ShardErrors(self.root, shard), open_shard(self.root, shard) as file:
                     check_columns(self.root, shard, file.schema_arrow, columns)
                     yield from live_slice(file, shard, first, last, columns, rows, self.schema)
 

@@ -24,7 +24,7 @@ from pipeline.decoders.audio import AudioConfig
 from pipeline.decoders.image import ImageConfig
 from pipeline.decoders.limits import LimitsConfig
 from pipeline.decoders.opening import Opening, OpenMedia
-from pipeline.decoders.text import TextConfig
+from pipeline.decoders.text import TextDecoderConfig
 from pipeline.storage.blob import Blob
 
 VideoConfig = Annotated[video_decord.Config | video_pyav.Config, Field(discriminator="kind")]
@@ -33,7 +33,7 @@ VideoConfig = Annotated[video_decord.Config | video_pyav.Config, Field(discrimin
 class DecodersConfig(FileBounds):
     """How each modality is decoded, and what a file may have."""
 
-    text: TextConfig = TextConfig()
+    text: TextDecoderConfig = TextDecoderConfig()
     image: ImageConfig = ImageConfig()
     video: VideoConfig = video_pyav.Config()
     audio: AudioConfig = AudioConfig()

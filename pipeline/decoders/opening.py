@@ -21,9 +21,9 @@ from pipeline.decoders._shared.samples import ContainerSamples, Samples, Soundfi
 from pipeline.decoders._shared.sniff import HEAD_BYTES, Shape, sniff
 from pipeline.decoders.audio import AudioConfig, waveform
 from pipeline.decoders.image import ImageConfig, ImageMedia, check_bytes
-from pipeline.decoders.text import TextConfig, TextMedia
+from pipeline.decoders.text import TextDecoderConfig, TextMedia
 from pipeline.storage.blob import Blob
-from pipeline.storage.ranges import reading
+from pipeline.storage.ranges import source_errors
 
 _TAIL_S = 1.0
 _PACKET_S = 0.2
@@ -36,7 +36,7 @@ _SAYS_NOTHING = (*TRANSIENT_KINDS, "limit")
 class Opening:
     """How files are opened: the decoders' sections of the config."""
 
-    text: TextConfig
+    text: TextDecoderConfig
     image: ImageConfig
     video: video_decord.Config | video_pyav.Config
     audio: AudioConfig
@@ -92,7 +92,7 @@ class OpenMedia:
 
 
 class _OpenText(OpenMedia):
-    def __init__(self, blob: Blob, config: TextConfig) -> None:
+    def __init__(self, blob: Blob, config: TextDecoderConfig) -> None:
         self.media = TextMedia(blob, config)
         self.info = self.media.info
 
@@ -194,7 +194,7 @@ class _OpenContainer(OpenMedia):
         if self.blob.local:
             return file
         copy = tempfile.TemporaryFile()  # noqa: SIM115  # `close` closes it
-        with reading(self.blob.uri), file:
+        with source_errors(self.blob.uri), file:
             shutil.copyfileobj(file, copy, 1 << 20)
             copy.flush()
         return copy

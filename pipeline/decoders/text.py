@@ -18,7 +18,7 @@ from pipeline.decoders._shared.timed_text import _segments
 from pipeline.storage.blob import Blob
 
 
-class TextConfig(BaseModel):
+class TextDecoderConfig(BaseModel):
     """How bytes become text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,7 +65,7 @@ _MOST_LEADS = 100
 class TextMedia:
     """An opened text: the whole, or the segments of a time span."""
 
-    def __init__(self, blob: Blob, config: TextConfig) -> None:
+    def __init__(self, blob: Blob, config: TextDecoderConfig) -> None:
         size = blob.size()
         if size > config.max_bytes:
             raise SampleError("limit", f"{size} bytes of text, over max_bytes {config.max_bytes}")

@@ -16,7 +16,7 @@ from pipeline.encoders._shared.device import download, upload
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 if TYPE_CHECKING:
     import torch
@@ -81,14 +81,14 @@ class AstEncoder(TransformersEncoder):
         self.shift, self.frame = round(rate * _SHIFT_S), round(rate * _FRAME_S)
         self.bands, self.steps = self.model.embeddings.get_shape(self.model.config)
 
-    def bucket(self, row: Prepared) -> tuple[()]:
+    def bucket(self, row: ModelInputs) -> tuple[()]:
         return ()
 
     @property
     def in_pieces(self) -> bool:
         return True
 
-    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         parts, refused = audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
         encoded = audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
         step_s = self.model.config.time_stride * _SHIFT_S

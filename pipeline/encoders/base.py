@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pipeline.core.errors import SampleError
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 if TYPE_CHECKING:
     pass
@@ -78,7 +78,7 @@ class Encoder(Protocol):
 
     def setup(self) -> None: ...
 
-    def encode(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def encode(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         """Encode rows of one feature, in the order given; a row that cannot be encoded gives a
         ``SampleError`` in its place. ``want_tokens``: False lets it skip the
         copying of token vectors to the host."""

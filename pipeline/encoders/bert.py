@@ -13,7 +13,7 @@ from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 if TYPE_CHECKING:
     import torch
@@ -80,16 +80,16 @@ class BertEncoder(TransformersEncoder):
         super().setup()
         self.pad_id = int(self.model.config.pad_token_id or 0)
 
-    def bucket(self, row: Prepared) -> tuple[()]:
+    def bucket(self, row: ModelInputs) -> tuple[()]:
         return ()
 
-    def length(self, row: Prepared) -> int:
+    def length(self, row: ModelInputs) -> int:
         return len(row.inputs["input_ids"])
 
-    def most(self) -> float:
+    def max_units(self) -> float:
         return self.config.batch_tokens
 
-    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         ids, mask = text.pad(rows, self.pad_id, self.device)
         output = self.model(input_ids=ids, attention_mask=mask)
         hidden = output.last_hidden_state

@@ -18,7 +18,7 @@ from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 if TYPE_CHECKING:
     import torch
@@ -91,17 +91,17 @@ class ClapEncoder(TransformersEncoder):
             height, width = tower.input_resolutions[-1]  # the model folds stretches of time onto the frequency axis
             self.bands, self.steps = height // tower.freq_ratio, width * tower.freq_ratio
 
-    def bucket(self, row: Prepared) -> tuple[()]:
+    def bucket(self, row: ModelInputs) -> tuple[()]:
         return ()
 
-    def length(self, row: Prepared) -> int:
+    def length(self, row: ModelInputs) -> int:
         return len(row.inputs["input_ids"]) if self.modality == "text" else 0
 
     @property
     def in_pieces(self) -> bool:
         return self.modality == "audio"
 
-    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         if self.modality == "text":
             ids, mask = _text.pad(rows, self.model.config.text_config.pad_token_id, self.device)
             output = self.model.get_text_features(input_ids=ids, attention_mask=mask)

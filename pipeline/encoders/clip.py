@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 
 from pipeline.core.errors import SampleError
-from pipeline.encoders._shared.pixels import PictureConfig, Seen, grid_of
+from pipeline.encoders._shared.pixels import PictureConfig, VisionOutput, grid_of
 from pipeline.encoders._shared.text import check_tokenizer_files, pad, split, tokenizer_name
 from pipeline.encoders._shared.two_towers import TwoTowerEncoder
 from pipeline.encoders.base import Encoded
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 
 class ClipConfig(PictureConfig):
@@ -29,12 +29,12 @@ class ClipEncoder(TwoTowerEncoder):
 
     def check(self, where: str) -> None:
         super().check(where)
-        if not self.sees:
+        if not self.is_visual:
             check_tokenizer_files(self.checkpoint)
 
     def dims(self) -> tuple[int | None, int]:
         config = self.model_config()
-        tower = config.vision_config if self.sees else config.text_config
+        tower = config.vision_config if self.is_visual else config.text_config
         return config.projection_dim, tower.hidden_size
 
     def processor_name(self) -> str:
@@ -43,13 +43,13 @@ class ClipEncoder(TwoTowerEncoder):
     def prefix_length(self) -> int:
         return 1
 
-    def look(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
+    def forward_images(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> VisionOutput:
         pixels = self.finish([picture["pixels"] for picture in pictures])
         out = self.model.get_image_features(pixel_values=pixels)
         grid = grid_of(pixels.shape[-2:], self.model.config.vision_config.patch_size)
         return self.seen(out.pooler_output, out.last_hidden_state, [grid] * len(pictures), want_hidden)
 
-    def read(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def forward_text(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         # the tower is causal: what stands right of a text never reaches it, and its end-of-text token is
         # looked for from the left, so any id pads
         ids, mask = pad(rows, 0, self.device)

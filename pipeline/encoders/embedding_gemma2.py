@@ -24,7 +24,7 @@ from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.pixel_processor import PixelProcessor, load_frame_processor, load_processor
 
 if TYPE_CHECKING:
@@ -153,20 +153,20 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
         else:
             self.pixels = self._pixel_processor()
 
-    def bucket(self, row: Prepared) -> tuple[()]:
+    def bucket(self, row: ModelInputs) -> tuple[()]:
         return ()
 
-    def length(self, row: Prepared) -> int:
+    def length(self, row: ModelInputs) -> int:
         return len(row.inputs["input_ids"]) if self.modality == "text" else 0
 
-    def most(self) -> float | None:
+    def max_units(self) -> float | None:
         return self.config.batch_tokens if self.modality == "text" else None
 
     @property
     def in_pieces(self) -> bool:
         return self.modality != "text"
 
-    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         if self.modality == "text":
             pooled, hidden = read(self.model, *_text.pad(rows, self.model.config.text_config.pad_token_id, self.device))
             return list(_text.split(rows, pooled, hidden if want_tokens else None))
@@ -182,7 +182,7 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
         assert len(soft) == len(vectors), f"{len(soft)} places for {len(vectors)} soft tokens"
         return Said(ids, soft, vectors)
 
-    def _look(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded]:
+    def _look(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded]:
         """Pictures, or videos as the pictures of their frames."""
         import torch
 
@@ -205,7 +205,7 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
             done.append(Encoded(one.pooled, tokens, one.prefix, grid=grid, times_s=row.times_s))
         return done
 
-    def _prompt(self, row: Prepared, soft_tokens: int) -> str:
+    def _prompt(self, row: ModelInputs, soft_tokens: int) -> str:
         """What the processor writes for one picture or video whose pictures have ``soft_tokens`` each."""
         if self.modality == "image":
             return str(self.processor.replace_image_token({"num_soft_tokens_per_image": [soft_tokens]}, 0))
@@ -242,7 +242,7 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
         ]
 
 
-def _pictures(row: Prepared) -> list[Picture]:
+def _pictures(row: ModelInputs) -> list[Picture]:
     pixels, shapes = row.inputs["pixels"], row.inputs["spatial_shape"].reshape(-1, 2).tolist()
     return [
         Picture(own, height, width)

@@ -12,7 +12,7 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Modality
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 _FRAME_S = 0.02
 
@@ -56,7 +56,7 @@ class RawEncoder:
     def setup(self) -> None:
         """Nothing to load."""
 
-    def encode(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def encode(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         cut = {"text": self._text, "audio": self._sound}.get(self.modality, self._pixels)
         return [cut(row) for row in rows]
 
@@ -82,11 +82,11 @@ class RawEncoder:
     def _tubelet(self) -> int:
         return int(getattr(self.tokenizer, "tubelet_size", None) or 1)
 
-    def _text(self, row: Prepared) -> Encoded:
+    def _text(self, row: ModelInputs) -> Encoded:
         ids = row.inputs["input_ids"][row.inputs["special_mask"] == 0]
         return Encoded(token_ids=ids.astype(np.int32), grid=(len(ids), 1, 1))
 
-    def _sound(self, row: Prepared) -> Encoded:
+    def _sound(self, row: ModelInputs) -> Encoded:
         samples, width = row.inputs["waveform"], self._frame
         count = -(-len(samples) // width)
         tokens = np.zeros((count, width), np.float32)
@@ -95,7 +95,7 @@ class RawEncoder:
         times = row.times_s[0] + np.arange(count) * (width / self.tokenizer.sample_rate)
         return Encoded(tokens=tokens, prefix_tokens=tokens[:0], grid=(count, 1, 1), times_s=times)
 
-    def _pixels(self, row: Prepared) -> Encoded:
+    def _pixels(self, row: ModelInputs) -> Encoded:
         pixels = row.inputs["pixels"]
         frames = pixels[None] if pixels.ndim == 3 else pixels  # [T, 3, size, size]
         p, t = self._patch, self._tubelet

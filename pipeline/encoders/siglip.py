@@ -13,11 +13,11 @@ import numpy as np
 from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.encoders._shared.device import upload
-from pipeline.encoders._shared.pixels import PictureConfig, Seen, Size, grid_of
+from pipeline.encoders._shared.pixels import PictureConfig, Size, VisionOutput, grid_of
 from pipeline.encoders._shared.text import check_tokenizer_files, split, tokenizer_name
 from pipeline.encoders._shared.two_towers import TwoTowerEncoder
 from pipeline.encoders.base import Encoded
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 
 class SiglipConfig(PictureConfig):
@@ -37,13 +37,13 @@ class SiglipEncoder(TwoTowerEncoder):
 
     def check(self, where: str) -> None:
         super().check(where)
-        if not self.sees:
+        if not self.is_visual:
             check_tokenizer_files(self.checkpoint)  # without any, transformers makes up an empty tokenizer
             self._text_tokenizer()
 
     def dims(self) -> tuple[int | None, int]:
         config = self.model_config()
-        if not self.sees:
+        if not self.is_visual:
             return config.text_config.projection_size, config.text_config.hidden_size
         width = config.vision_config.hidden_size
         return (width if getattr(config.vision_config, "vision_use_head", True) else None), width
@@ -57,18 +57,18 @@ class SiglipEncoder(TwoTowerEncoder):
     def prefix_length(self) -> int:
         return 0
 
-    def bucket(self, row: Prepared) -> Hashable:
-        if not self.sees:
+    def bucket(self, row: ModelInputs) -> Hashable:
+        if not self.is_visual:
             return "too long" if len(row.inputs["input_ids"]) > self.text_length else "text"
         return "naflex" if self.naflex else super().bucket(row)
 
-    def length(self, row: Prepared) -> int:
+    def length(self, row: ModelInputs) -> int:
         """A text is padded to the model's length, however short."""
-        return row.inputs["pixels"].shape[-2] if self.naflex and self.sees else 0
+        return row.inputs["pixels"].shape[-2] if self.naflex and self.is_visual else 0
 
     def setup(self) -> None:
         super().setup()
-        if not self.sees:
+        if not self.is_visual:
             tokenizer = self._text_tokenizer()
             self.pad_id, self.pad_left = int(tokenizer.pad_token_id), tokenizer.padding_side == "left"
             self.masked = "attention_mask" in tokenizer.model_input_names
@@ -95,7 +95,7 @@ class SiglipEncoder(TwoTowerEncoder):
             )
         return tokenizer
 
-    def look(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
+    def forward_images(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> VisionOutput:
         if self.naflex:
             return self._look_padded(pictures, want_hidden)
         pixels = self.finish([picture["pixels"] for picture in pictures])
@@ -103,7 +103,7 @@ class SiglipEncoder(TwoTowerEncoder):
         grid = grid_of(pixels.shape[-2:], self.model.config.vision_config.patch_size)
         return self.seen(out.pooler_output, out.last_hidden_state, [grid] * len(pictures), want_hidden)
 
-    def _look_padded(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
+    def _look_padded(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> VisionOutput:
         """Patches [n, P*P*C] of pictures of different shapes, padded to the longest and masked."""
         lengths = [len(picture["pixels"]) for picture in pictures]
         patches = np.zeros((len(pictures), max(lengths), pictures[0]["pixels"].shape[-1]), pictures[0]["pixels"].dtype)
@@ -119,7 +119,7 @@ class SiglipEncoder(TwoTowerEncoder):
         grids = [(int(height), int(width)) for height, width in shapes]
         return self.seen(out.pooler_output, out.last_hidden_state, grids, want_hidden)
 
-    def read(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def forward_text(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         """Every text is padded to the model's full length, as in training: padding is part of the input."""
         import torch
 

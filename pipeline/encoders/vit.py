@@ -17,8 +17,8 @@ from pipeline.core.errors import ConfigError
 from pipeline.encoders._shared.pixels import (
     PictureConfig,
     PictureEncoder,
-    Seen,
     Size,
+    VisionOutput,
     grid_of,
     pair,
 )
@@ -92,7 +92,7 @@ class VitEncoder(PictureEncoder):
     def load_key(self) -> tuple[object, ...]:
         return (super().load_key(), self._with_pooler)
 
-    def look(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
+    def forward_images(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> VisionOutput:
         pixels = self.finish([picture["pixels"] for picture in pictures])
         out = self.model(pixel_values=pixels)
         hidden = out.last_hidden_state

@@ -16,7 +16,7 @@ from pipeline.encoders._shared.device import download, upload
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 if TYPE_CHECKING:
     import torch
@@ -90,16 +90,16 @@ class Wav2Vec2Encoder(TransformersEncoder):
             config.feat_extract_norm == "layer" and not adapted and not getattr(config, "conv_pos_batch_norm", False)
         )
 
-    def bucket(self, row: Prepared) -> Hashable:
+    def bucket(self, row: ModelInputs) -> Hashable:
         return () if self.may_pad else super().bucket(row)
 
-    def length(self, row: Prepared) -> int:
+    def length(self, row: ModelInputs) -> int:
         return len(row.inputs["waveform"])
 
-    def most(self) -> float:
+    def max_units(self) -> float:
         return self.config.batch_s * float(self.extractor.sampling_rate)
 
-    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         lengths = [self.length(row) for row in rows]
         counts = self._token_counts(lengths)
         refused = [self._refused(length, count) for length, count in zip(lengths, counts, strict=True)]
@@ -126,7 +126,7 @@ class Wav2Vec2Encoder(TransformersEncoder):
             needed = (needed - 1) * stride + kernel
         return SampleError("empty", f"{samples} samples are too short: the model's first frame takes {needed}")
 
-    def _encode(self, rows: Sequence[Prepared], counts: list[int], want_tokens: bool) -> list[Encoded]:
+    def _encode(self, rows: Sequence[ModelInputs], counts: list[int], want_tokens: bool) -> list[Encoded]:
         import torch
 
         values = [audio.extract(self.extractor, audio.waveform(row))["input_values"][0] for row in rows]

@@ -16,7 +16,7 @@ from pipeline.encoders._shared.device import download, upload
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 if TYPE_CHECKING:
     import torch
@@ -76,14 +76,14 @@ class WhisperEncoder(TransformersEncoder):
         self.extractor = audio.load_extractor(self.checkpoint)
         self.samples_per_token = self.extractor.hop_length * _STRIDE
 
-    def bucket(self, row: Prepared) -> tuple[()]:
+    def bucket(self, row: ModelInputs) -> tuple[()]:
         return ()
 
     @property
     def in_pieces(self) -> bool:
         return True
 
-    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         rate = self.extractor.sampling_rate
         parts, refused = audio.parts_of(rows, rate, self._divide)
         encoded = audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))

@@ -2,7 +2,7 @@
 
 preparation.py   a config whose output, features and cluster are checked
 checks.py        what is checked before anything is computed
-plan.py          the corpus's listing against the dataset; the work, in units
+planning.py       the corpus's listing against the dataset; the work, in units
 extraction.py    the run itself, from the lease to the commit
 report.py        what a run did, for a machine and for a terminal
 budget.py        the failure budget
@@ -13,7 +13,7 @@ It imports everything but `benchmark`.
 
 from __future__ import annotations
 
-from pipeline.run.extraction import extract, preview
+from pipeline.run.extraction import extract, plan
 from pipeline.run.preparation import prepare
 
-__all__ = ["extract", "prepare", "preview"]
+__all__ = ["extract", "plan", "prepare"]

@@ -16,7 +16,7 @@ _ALL, _HALF = 5, 20
 """Rows from which on it is an error if all of them fail, or half."""
 
 
-def judge(budget: FailureConfig, report: dict[str, Any]) -> tuple[str | None, list[str]]:
+def check_budget(budget: FailureConfig, report: dict[str, Any]) -> tuple[str | None, list[str]]:
     """Compares a run's failed rows with the budget. Rows that are tried again count neither as rows nor as failed.
 
     Returns:
@@ -58,12 +58,12 @@ def _kinds(report: dict[str, Any]) -> str:
 # -- a run that was killed between its commit and its judgement ------------------------------------
 
 
-def mark_judged(folder: DatasetFolder, run_id: str) -> None:
+def mark_checked(folder: DatasetFolder, run_id: str) -> None:
     """Notes that the failures of a run were compared with the budget."""
     folder.publish(_mark(run_id), b"{}\n")
 
 
-def unjudged_report(folder: DatasetFolder, base: Snapshot | None) -> dict[str, Any] | None:
+def unchecked_report(folder: DatasetFolder, base: Snapshot | None) -> dict[str, Any] | None:
     """Returns the report of the last run that committed, if it was stopped before it was judged. What upkeep committed
     since, up to ``base``, is passed over."""
     while base is not None and base.kind != "extract":

@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline import sources, storage
 from pipeline.config import identity
-from pipeline.config.bound import Prepared
-from pipeline.config.features import Feature
+from pipeline.config.bound import BoundConfig
+from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import ConfigError, describe
 from pipeline.core.schema import FIXED
@@ -16,7 +16,7 @@ from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.stages.rows import ROWS
 
 
-def _identities(prepared: Prepared) -> dict[str, Any]:
+def _identities(prepared: BoundConfig) -> dict[str, Any]:
     """What decides the values of every column."""
     passthrough = sources.build(prepared.config.source).passthrough()
     return {
@@ -25,13 +25,13 @@ def _identities(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _identities_of_contract_1(prepared: Prepared) -> dict[str, Any]:
+def _identities_of_contract_1(prepared: BoundConfig) -> dict[str, Any]:
     """The same as the first contract stored it."""
     features = {one.name: identity.as_in_contract_1(one.full_identity) for one in prepared.features}
     return {**_identities(prepared), "features": features}
 
 
-def _check_identities(prepared: Prepared, base: Snapshot | None) -> list[str]:
+def _check_identities(prepared: BoundConfig, base: Snapshot | None) -> list[str]:
     """Raises ``ConfigError`` if the dataset's features have other values than the config's.
 
     Returns:
@@ -58,7 +58,7 @@ def _check_identities(prepared: Prepared, base: Snapshot | None) -> list[str]:
     return _revised(prepared.features, there)
 
 
-def _revised(features: tuple[Feature, ...], stored: dict[str, dict[str, Any]]) -> list[str]:
+def _revised(features: tuple[BoundFeature, ...], stored: dict[str, dict[str, Any]]) -> list[str]:
     """A line per medium whose rules of decoding are others than those of the dataset."""
     columns: dict[tuple[str, int, int], list[str]] = {}
     for one in features:
@@ -94,7 +94,7 @@ def _check_output(config: PipelineConfig) -> None:
         )
 
 
-def _check_passthrough(config: PipelineConfig, features: tuple[Feature, ...]) -> None:
+def _check_passthrough(config: PipelineConfig, features: tuple[BoundFeature, ...]) -> None:
     """The corpus's own columns must not take the name of one of ours, stored or on the way."""
     source = sources.build(config.source)
     source.check("source")

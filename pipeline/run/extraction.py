@@ -16,8 +16,8 @@ from typing import Any, TextIO
 from pipeline import config as configs
 from pipeline import sources, storage
 from pipeline.config import identity
-from pipeline.config.bound import Prepared, wanted
-from pipeline.config.features import Feature
+from pipeline.config.bound import BoundConfig, wanted
+from pipeline.config.features import BoundFeature
 from pipeline.core import versions
 from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
 from pipeline.core.schema import CONTRACT
@@ -31,8 +31,7 @@ from pipeline.dataset.shards.write_result import Written
 from pipeline.engine.memory import MemoryMeter
 from pipeline.engine.progress import Progress, quiet
 from pipeline.engine.ray import cluster, graph
-from pipeline.run import budget
-from pipeline.run import plan as planning
+from pipeline.run import budget, planning
 from pipeline.run import report as reporting
 from pipeline.run.checks import (
     _check_identities,
@@ -40,14 +39,14 @@ from pipeline.run.checks import (
     _identities_of_contract_1,
     _revised,
 )
-from pipeline.run.plan import Plan
+from pipeline.run.planning import Plan
 from pipeline.run.preparation import _barred, _retry, _root
-from pipeline.stages.reuse import Carry
+from pipeline.stages.reuse import ReuseSource
 
 _ADVICE_OF_RAY = " Failed to apply UDF transform after "  # added to the words of any error, of ours too
 
 
-def preview(prepared: Prepared, retry_failures: bool = False) -> Plan:
+def plan(prepared: BoundConfig, retry_failures: bool = False) -> Plan:
     """What `extract` would do: how many samples of each class. Opens no media and leaves nothing behind.
 
     Raises:
@@ -63,7 +62,7 @@ def preview(prepared: Prepared, retry_failures: bool = False) -> Plan:
 
 
 def extract(
-    prepared: Prepared, show_progress: bool = True, retry_failures: bool = False, started: float | None = None
+    prepared: BoundConfig, show_progress: bool = True, retry_failures: bool = False, started: float | None = None
 ) -> dict[str, Any]:
     """Bring the dataset up to date with the corpus and return the report.
 
@@ -73,7 +72,7 @@ def extract(
 
     Raises:
         BudgetExceeded: more rows failed than the config allows; the dataset is committed all the same.
-        ConfigError: see `preview`.
+        ConfigError: see `plan`.
         TesseraError: another run is at it; rows or cells are unaccounted for (a defect); or the engine failed.
     """
     config, root = prepared.config, _root(prepared.config)
@@ -92,12 +91,14 @@ def extract(
         roots = sources.build(config.source).allowed_roots().plain()
         fixed = {"forgotten": sorted(barred), "allowed_roots": list(roots)}
         ours, before = _identities(prepared), _identities_of_contract_1(prepared)
-        fitting = transaction.adopt(configs.digest({**ours, **fixed}), earlier := configs.digest({**before, **fixed}))
+        fitting = transaction.resume_interrupted(
+            configs.digest({**ours, **fixed}), earlier := configs.digest({**before, **fixed})
+        )
         # what a version was begun with is what it is made with: of contract 1, or by an older revision
         stored = (base.identities if base else None) or (before if earlier in fitting else ours)
         if base is None:
             warnings = _revised(prepared.features, stored["features"])
-        carry = _carry(prepared) if base is None else Carry(root, base, prepared.features, frozenset(), own=True)
+        carry = _carry(prepared) if base is None else ReuseSource(root, base, prepared.features, frozenset(), own=True)
         held = chain(
             index.of_snapshot(root, base, _retry(prepared, base, retry_failures)) if base else (),
             index.of_killed(root, transaction.killed, len(base.files()) if base else 0),
@@ -123,7 +124,7 @@ def extract(
             workers=workers,
             versions=versions.installed(),
         )
-        exceeded, warnings = budget.judge(config.failures, report)
+        exceeded, warnings = budget.check_budget(config.failures, report)
         report["warnings"] += warnings
         added = {
             kind: [File.of(one) for one in files]
@@ -148,20 +149,20 @@ def extract(
             report["snapshot"] = base.number
             place.publish(f"{run_folder}/report.json", json.dumps(report, indent=1).encode())
             transaction.close()
-        if (unjudged := budget.unjudged_report(place, base)) is not None:
-            exceeded_before, _ = budget.judge(config.failures, unjudged)
-            budget.mark_judged(place, unjudged["run_id"])
+        if (unjudged := budget.unchecked_report(place, base)) is not None:
+            exceeded_before, _ = budget.check_budget(config.failures, unjudged)
+            budget.mark_checked(place, unjudged["run_id"])
             if exceeded_before is not None and exceeded is None:
                 name = unjudged["run_id"]
                 exceeded = f"run {name}, which was stopped before its failures were judged: {exceeded_before}"
-        budget.mark_judged(place, run_id)
+        budget.mark_checked(place, run_id)
     if exceeded is not None:
         raise BudgetExceeded(exceeded, report)
     return report
 
 
 @contextlib.contextmanager
-def _reported_if_broken(prepared: Prepared, transaction: Transaction, started: float) -> Iterator[None]:
+def _reported_if_broken(prepared: BoundConfig, transaction: Transaction, started: float) -> Iterator[None]:
     """Around a run: where it breaks off before its commit, its report says why."""
     try:
         yield
@@ -198,7 +199,7 @@ def _ended_if_lost(lease: Lease) -> Iterator[None]:
         lease.on_lost = lambda: None
 
 
-def _carry(prepared: Prepared) -> Carry | None:
+def _carry(prepared: BoundConfig) -> ReuseSource | None:
     """The current version, if a new one may take columns of it."""
     output = prepared.config.output
     version = catalog.current(output.path)
@@ -220,17 +221,17 @@ def _carry(prepared: Prepared) -> Carry | None:
         for one in prepared.features
         if one.timed and one.name in theirs
     )
-    return Carry(root, old, same, read, other_times=revised) if same else None
+    return ReuseSource(root, old, same, read, other_times=revised) if same else None
 
 
-def _same_values(feature: Feature, stored: dict[str, Any]) -> bool:
+def _same_values(feature: BoundFeature, stored: dict[str, Any]) -> bool:
     """Whether a feature that was made by ``stored`` has the values that this one would have."""
     same_revision = identity.revision(stored) == identity.revision(feature.identity)
     return same_revision and not identity.of_feature(stored, feature.identity, feature.full_identity)
 
 
 def _compute(
-    prepared: Prepared, plan: Plan, carry: Carry | None, run_id: str, terminal: TextIO | None
+    prepared: BoundConfig, plan: Plan, carry: ReuseSource | None, run_id: str, terminal: TextIO | None
 ) -> tuple[Written, float | None, dict[str, int] | None]:
     """Decode, encode and write what the plan names; the books balance, or it raises. And when the first row was
     encoded, and what the workers' processes took."""
@@ -241,12 +242,12 @@ def _compute(
     cluster.start(prepared.config)
     pools, on_gpu = cluster.pools_of(prepared, len(plan.units))
     sink = graph.sink(prepared, run_id, _root(prepared.config))
-    with Progress(plan.samples, terminal) as progress, cluster.ended_without_room(pools, on_gpu, progress):
+    with Progress(plan.samples, terminal) as progress, cluster.capacity_watchdog(pools, on_gpu, progress):
         try:
             graph.execute(prepared, plan.units, carry, progress, pools, on_gpu, sink)
         except Exception as error:
-            told = _told(error, run_id, progress.cause())
-            cluster.let_go(error)
+            told = _as_user_error(error, run_id, progress.cause())
+            cluster.release_actors(error)
             raise told from error
     written = sink.written
     problems = written.problems()
@@ -257,7 +258,7 @@ def _compute(
     return written, progress.first_row_at, progress.workers
 
 
-def _told(error: Exception, run_id: str, told: TesseraError | None) -> TesseraError:
+def _as_user_error(error: Exception, run_id: str, told: TesseraError | None) -> TesseraError:
     """A config error found in a worker, or why the run broke off: as a worker told, or the cause that Ray wraps."""
     if isinstance(told, ConfigError):
         return told

@@ -9,23 +9,23 @@ from collections.abc import Iterator
 from pipeline import config as configs
 from pipeline import decoders
 from pipeline.config import features as binding
-from pipeline.config.features import Feature
+from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
-from pipeline.sandbox import Template
+from pipeline.sandbox import ForkServer
 
 
 @contextlib.contextmanager
-def started(config: PipelineConfig) -> Iterator[Template | None]:
+def started(config: PipelineConfig) -> Iterator[ForkServer | None]:
     """None where the run joins a cluster, whose processes are elsewhere."""
     ray = sys.modules.get("ray")
     if config.compute.cluster()[0] or (ray is not None and ray.is_initialized()):
         yield None
         return
-    with Template(check, configs.here(config)) as template:
+    with ForkServer(check, configs.here(config)) as template:
         yield template
 
 
-def check(config: PipelineConfig) -> tuple[Feature, ...]:
+def check(config: PipelineConfig) -> tuple[BoundFeature, ...]:
     """The features of ``config``; imports what decoding, tokenizing and encoding them takes. Raises ``ConfigError``."""
     features = binding.bind(config)
     decoders.load({feature.modality for feature in features}, config.decoders)

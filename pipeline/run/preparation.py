@@ -7,20 +7,20 @@ import contextlib
 from pipeline import config as configs
 from pipeline import sources, storage
 from pipeline.config import features as binding
-from pipeline.config.bound import Prepared
+from pipeline.config.bound import BoundConfig
 from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import ConfigError, TesseraError
 from pipeline.dataset.commit import catalog, snapshots
 from pipeline.dataset.commit.folder import check_version
 from pipeline.dataset.commit.snapshots import Snapshot
-from pipeline.dataset.diff.index import Retry
+from pipeline.dataset.diff.index import RetryPolicy
 from pipeline.engine.progress import quiet
 from pipeline.engine.ray import cluster
 from pipeline.run.checks import _check_output, _check_passthrough
-from pipeline.sandbox import Template
+from pipeline.sandbox import ForkServer
 
 
-def prepare(config: PipelineConfig, new_version: bool = False, template: Template | None = None) -> Prepared:
+def prepare(config: PipelineConfig, new_version: bool = False, template: ForkServer | None = None) -> BoundConfig:
     """Check everything that can be checked without computing.
 
     Args:
@@ -45,7 +45,7 @@ def prepare(config: PipelineConfig, new_version: bool = False, template: Templat
         features, address = template.prepared(), template.address
     _check_passthrough(config, features)
     storage.check_writable(_root(config), "output.path")
-    return Prepared(config, features, address)
+    return BoundConfig(config, features, address)
 
 
 def _version(config: PipelineConfig, new: bool) -> str:
@@ -67,6 +67,6 @@ def _barred(config: PipelineConfig, base: Snapshot | None) -> tuple[str, ...]:
     return base.forgotten if base else catalog.forgotten(config.output.path)
 
 
-def _retry(prepared: Prepared, base: Snapshot, everything: bool) -> Retry:
+def _retry(prepared: BoundConfig, base: Snapshot, everything: bool) -> RetryPolicy:
     roots = sources.build(prepared.config.source).allowed_roots().plain()
-    return Retry(everything, prepared.config.failures.max_attempts, forbidden=roots != base.allowed_roots)
+    return RetryPolicy(everything, prepared.config.failures.max_attempts, forbidden=roots != base.allowed_roots)

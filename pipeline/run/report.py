@@ -7,19 +7,19 @@ import platform
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.config.bound import Prepared
-from pipeline.config.features import Feature
+from pipeline.config.bound import BoundConfig
+from pipeline.config.features import BoundFeature
 from pipeline.core.terminal import Console, count, print_table, print_wrapped, size
 from pipeline.core.versions import installed
 from pipeline.dataset.shards.write_result import Written
-from pipeline.run.plan import Plan
+from pipeline.run.planning import Plan
 
 CLASSES = ("new", "changed", "unchanged", "deleted", "retried", "forgotten")
 """What the difference of corpus and dataset finds."""
 
 
 def build(
-    prepared: Prepared,
+    prepared: BoundConfig,
     plan: Plan,
     written: Written,
     *,
@@ -86,12 +86,12 @@ def build(
     }
 
 
-def of_broken_run(prepared: Prepared, run_id: str, started: float, ended: float, cause: str) -> dict[str, Any]:
+def of_broken_run(prepared: BoundConfig, run_id: str, started: float, ended: float, cause: str) -> dict[str, Any]:
     """The report of a run that broke off. What its tasks wrote is taken by the next run."""
     return {**_header(prepared, run_id, "broken off", started, ended), "cause": cause, "versions": installed()}
 
 
-def _header(prepared: Prepared, run_id: str, status: str, started: float, ended: float) -> dict[str, Any]:
+def _header(prepared: BoundConfig, run_id: str, status: str, started: float, ended: float) -> dict[str, Any]:
     """What the reports of all runs have."""
     return {
         "run_id": run_id,
@@ -109,7 +109,7 @@ def _time(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
 
 
-def _feature(feature: Feature, written: Written) -> dict[str, Any]:
+def _feature(feature: BoundFeature, written: Written) -> dict[str, Any]:
     return {
         **feature.lineage(),
         "written": written.cells_written.get(feature.name, 0),
@@ -184,7 +184,7 @@ def _left_out(counts: dict[str, int]) -> str:
     return f"{count(sum(counts.values()), 'listed file is', 'listed files are')} left out: {some}"
 
 
-def plan_document(prepared: Prepared, plan: Plan) -> dict[str, Any]:
+def plan_document(prepared: BoundConfig, plan: Plan) -> dict[str, Any]:
     """What a run would do, as plain values. Keys that a report has too have the same meaning."""
     config = prepared.config
     return {
@@ -208,7 +208,7 @@ def plan_document(prepared: Prepared, plan: Plan) -> dict[str, Any]:
     }
 
 
-def show_plan(prepared: Prepared, plan: Plan, console: Console) -> None:
+def show_plan(prepared: BoundConfig, plan: Plan, console: Console) -> None:
     """What a run would do, for a terminal."""
     config = prepared.config
     for feature in prepared.features:

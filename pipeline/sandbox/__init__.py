@@ -15,9 +15,9 @@ It imports `decoders.limits`, `storage` and `core`.
 from __future__ import annotations
 
 from pipeline.decoders.limits import LimitsConfig
-from pipeline.sandbox.fork_server import Template
-from pipeline.sandbox.stage import Isolated
-from pipeline.sandbox.subprocess_stage import Beside
-from pipeline.sandbox.tasks import Watch, Work, unwatched
+from pipeline.sandbox.fork_server import ForkServer
+from pipeline.sandbox.stage import SandboxedStage
+from pipeline.sandbox.subprocess_stage import SubprocessStage
+from pipeline.sandbox.tasks import Guard, Task, unguarded
 
-__all__ = ["Beside", "Isolated", "LimitsConfig", "Template", "Watch", "Work", "unwatched"]
+__all__ = ["ForkServer", "Guard", "LimitsConfig", "SandboxedStage", "SubprocessStage", "Task", "unguarded"]

@@ -28,7 +28,7 @@ import pyarrow as pa
 from pipeline.core import private_folder
 from pipeline.core.errors import TesseraError, describe, one_line
 from pipeline.sandbox.process_tree import adopt_orphans, children, kill_group, kill_orphans, kill_tree
-from pipeline.sandbox.worker import call_itself, end_with, main, portable
+from pipeline.sandbox.worker import die_with_parent, main, portable, set_process_name
 
 _RUN = (
     "import sys; sys.path[:] = sys.argv[3:]; from pipeline.sandbox.fork_server import serve; "
@@ -47,7 +47,7 @@ _UNTOUCHED = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """With it torch tells whether there is a GPU without starting CUDA, which does not survive a fork."""
 
 
-class Template:
+class ForkServer:
     """The process, from its owner's side; a context manager. It ends with its owner, and those that it forked with it.
 
     Args:
@@ -110,7 +110,7 @@ class Template:
         self.close()
 
 
-class Forked:
+class ForkedProcess:
     """A process that a template forked, for whoever asked for it: looks like a ``subprocess.Popen``.
 
     Raises:
@@ -211,9 +211,9 @@ def last_line(file: Any) -> str:
 
 def serve(listener_fd: int, parent: int) -> None:
     """The process itself: prepares, tells what came of it, then forks for each that connects, until it is killed."""
-    end_with(parent)
+    die_with_parent(parent)
     adopt_orphans()
-    call_itself("tessera-template")
+    set_process_name("tessera-template")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answer = os.dup(1)  # whatever an import prints is no part of it
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -19,13 +19,12 @@ import fsspec
 import pyarrow as pa
 from fsspec.registry import known_implementations
 
-from pipeline.core.errors import FailureKind, TesseraError
-from pipeline.core.errors import Stage as Step
+from pipeline.core.errors import FailureKind, StageName, TesseraError
 from pipeline.decoders.limits import LimitsConfig
-from pipeline.sandbox.fork_server import ONE_THREAD, Forked, last_line, readable
+from pipeline.sandbox.fork_server import ONE_THREAD, ForkedProcess, last_line, readable
 from pipeline.sandbox.process_tree import kill_group, kill_tree
-from pipeline.sandbox.shared_memory import Pool, Segment, shared_file
-from pipeline.sandbox.tasks import NOTE_BYTES, Memory, Note, Noted, Orders
+from pipeline.sandbox.shared_memory import BufferPool, SharedBuffer, shared_file
+from pipeline.sandbox.tasks import SLOT_BYTES, Memory, TaskPolicy, TaskRecord, TaskSlot
 from pipeline.sandbox.worker import MESSAGE_BYTES, Stage
 
 _LOOK_S, _FIRST_LOOK_S = 0.1, 0.3
@@ -34,14 +33,14 @@ _STARTS = 3
 _RUN = (
     "import sys; sys.path[:] = sys.argv[4:]; from pipeline.sandbox.worker import main; main(*map(int, sys.argv[1:4]))"
 )
-_DOING: dict[Step, str] = {"probe": "opening", "decode": "decoding", "tokenize": "tokenizing"}
+_DOING: dict[StageName, str] = {"probe": "opening", "decode": "decoding", "tokenize": "tokenizing"}
 
 
 @dataclass(frozen=True)
-class Death:
+class WorkerExit:
     """How a process ended. ``noted``: at what, None: at nothing that a stage notes. ``ours``: it was over a limit."""
 
-    noted: Noted | None
+    noted: TaskRecord | None
     kind: FailureKind
     message: str
     ours: bool
@@ -55,7 +54,7 @@ class Mapped:
     survived: frozenset[bytes]
 
 
-class Child:
+class WorkerProcess:
     """One process with one stage in it, set up.
 
     Args:
@@ -65,8 +64,8 @@ class Child:
         TesseraError: it could not start; or what the stage's ``setup`` raised there.
     """
 
-    def __init__(self, stage: Stage, limits: LimitsConfig, pool: Pool, template: str | None = None) -> None:
-        self.limits, self.pool, self.template, self.asked = limits, pool, template, Segment()
+    def __init__(self, stage: Stage, limits: LimitsConfig, pool: BufferPool, template: str | None = None) -> None:
+        self.limits, self.pool, self.template, self.asked = limits, pool, template, SharedBuffer()
         for attempt in range(_STARTS):
             words = self._start(stage)
             if words is None:
@@ -81,7 +80,7 @@ class Child:
                 self._begun(told, None)
             self._end = weakref.finalize(self, _end, self.process, self.channel, self.memory)
             answer = self._exchange(pickle.dumps((stage, self.limits.memory_bytes, _schemes()), 5), None)
-            if not isinstance(answer, Death):
+            if not isinstance(answer, WorkerExit):
                 return None
             self._end()
             return last_line(told) or answer.message
@@ -92,16 +91,16 @@ class Child:
         Each attempt has a channel and a note of its own: of one that failed, a process may still listen.
         """
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        note_fd = shared_file(NOTE_BYTES)
+        note_fd = shared_file(SLOT_BYTES)
         try:
             fds = (theirs.fileno(), note_fd)
             if template is None:
-                self.process: Started | Forked = Started(*fds, told.fileno())
+                self.process: SpawnedProcess | ForkedProcess = SpawnedProcess(*fds, told.fileno())
                 self.memory = Memory(self.process.pid)
             else:
-                self.process = forked = Forked(template, *fds, told.fileno())
+                self.process = forked = ForkedProcess(template, *fds, told.fileno())
                 self.memory = Memory(fd=forked.statm)
-            self.note = Note(note_fd)
+            self.note = TaskSlot(note_fd)
         except OSError:
             self.channel.close()
             if template is None:
@@ -116,10 +115,10 @@ class Child:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def map(self, table: pa.Table, orders: Orders) -> Mapped | Death:
+    def map(self, table: pa.Table, orders: TaskPolicy) -> Mapped | WorkerExit:
         """``table`` through the stage, or how the process ended at it. Raises what the stage raises."""
-        answer = self._exchange(None if orders == Orders() else orders, table)
-        if isinstance(answer, Death):
+        answer = self._exchange(None if orders == TaskPolicy() else orders, table)
+        if isinstance(answer, WorkerExit):
             return answer
         survived, done = answer
         return Mapped(done, frozenset(survived))
@@ -127,7 +126,7 @@ class Child:
     def close(self) -> None:
         self._end()
 
-    def _exchange(self, values: Any, table: pa.Table | None) -> tuple[Any, pa.Table] | Death:
+    def _exchange(self, values: Any, table: pa.Table | None) -> tuple[Any, pa.Table] | WorkerExit:
         answer = self.pool.take()
         kept = False
         try:
@@ -140,7 +139,7 @@ class Child:
             except BaseException:  # interrupted: what the process still answers is to nobody's question
                 self._end()
                 raise
-            if isinstance(reply, Death):
+            if isinstance(reply, WorkerExit):
                 return reply
             kept = True
             told, done = answer.read(reply, self.pool, table)
@@ -151,7 +150,7 @@ class Child:
             raise told
         return told, done
 
-    def _awaited(self) -> bytes | Death:
+    def _awaited(self) -> bytes | WorkerExit:
         """The answer. Looks at the process from time to time and ends it if it is over a limit.
 
         The first look is later: most tables need none, and it finds its caches cold.
@@ -179,26 +178,28 @@ class Child:
                 most = f"{self.limits.memory_bytes / 2**30:.3g} GiB"
                 return self._killed(noted, "memory", f"{doing} took more than {most} of memory")
 
-    def _killed(self, noted: Noted, kind: FailureKind, message: str) -> Death:
+    def _killed(self, noted: TaskRecord, kind: FailureKind, message: str) -> WorkerExit:
         self._end()
         # it may have come to its end, or to another work, between the look and the kill
         last = self.note.read()
-        return Death(noted if last and last.number == noted.number else None, kind, message, ours=True)
+        return WorkerExit(noted if last and last.number == noted.number else None, kind, message, ours=True)
 
-    def _death(self) -> Death:
+    def _death(self) -> WorkerExit:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(_END_S)
         self._end()
         code, noted = self.process.returncode, self.note.read()
         doing = f" while {_DOING[noted.step]}" if noted else ""
         if code == -signal.SIGKILL:
-            return Death(noted, "memory", f"the decoder's process was killed{doing}: is memory short?", ours=False)
+            return WorkerExit(noted, "memory", f"the decoder's process was killed{doing}: is memory short?", ours=False)
         if code is not None and code >= 0:
-            return Death(noted, "crash", f"the decoder's process ended itself{doing} (exit code {code})", ours=False)
-        return Death(noted, "crash", f"the decoder's process died{doing} ({_signal_name(code)})", ours=False)
+            return WorkerExit(
+                noted, "crash", f"the decoder's process ended itself{doing} (exit code {code})", ours=False
+            )
+        return WorkerExit(noted, "crash", f"the decoder's process died{doing} ({_signal_name(code)})", ours=False)
 
 
-class Started:
+class SpawnedProcess:
     """A process that this one started: a ``subprocess.Popen`` that takes its descendants along."""
 
     def __init__(self, channel_fd: int, note_fd: int, told_fd: int) -> None:
@@ -257,7 +258,7 @@ def _signal_name(code: int | None) -> str:
         return f"signal {-(code or 0)}"
 
 
-def _end(process: Started | Forked, channel: socket.socket, memory: Memory) -> None:
+def _end(process: SpawnedProcess | ForkedProcess, channel: socket.socket, memory: Memory) -> None:
     channel.close()
     memory.close()
     process.kill()

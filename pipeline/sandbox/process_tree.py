@@ -19,7 +19,7 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def lead_session() -> None:
+def start_session() -> None:
     """Puts this process, and with it what it starts, into a session and a process group of its own, without a
     terminal."""
     os.setsid()

@@ -1,7 +1,7 @@
 """Values and a table on their way to another process: written once, into shared memory, and read where they lie.
 
 A parcel is [arrays][values, pickled][small columns][big columns], the columns in Arrow's IPC format. What is large is
-allocated here before it is filled (`Segment.empty`) and not copied; columns that the reader has already do not travel,
+allocated here before it is filled (`SharedBuffer.empty`) and not copied; columns that the reader has already are not sent,
 nor is a schema read twice. Both ends find their caches cold each time, so what counts is how little is called.
 The memory is a file without a name (memfd): no folder's size bounds it, and it goes when the last of its holders goes.
 """
@@ -35,7 +35,7 @@ def shared_file(size: int = 0) -> int:
     return fd
 
 
-class Segment:
+class SharedBuffer:
     """Shared memory of one parcel at a time. Any process that holds its file may write it and read it."""
 
     def __init__(self, fd: int | None = None) -> None:
@@ -134,7 +134,7 @@ class Segment:
                 need *= 2
 
     def read(
-        self, message: bytes, pool: Pool | None = None, known: pa.Table | None = None
+        self, message: bytes, pool: BufferPool | None = None, known: pa.Table | None = None
     ) -> tuple[Any, pa.Table | None]:
         """The parcel's values and table. Big columns lie in the segment: with the last of them it goes to ``pool``."""
         held = self._mapped(0).toreadonly()
@@ -172,16 +172,16 @@ class Segment:
         return memoryview(self.memory)
 
 
-class Pool:
+class BufferPool:
     """Segments that are used again."""
 
     def __init__(self) -> None:
-        self.free: list[Segment] = []
+        self.free: list[SharedBuffer] = []
 
-    def take(self) -> Segment:
-        return self.free.pop() if self.free else Segment()
+    def take(self) -> SharedBuffer:
+        return self.free.pop() if self.free else SharedBuffer()
 
-    def give(self, segment: Segment) -> None:
+    def give(self, segment: SharedBuffer) -> None:
         """Keep it for the next parcel, unless there are enough or it is a very large one."""
         if len(self.free) < _KEEP and os.fstat(segment.fd).st_size <= _KEEP_BYTES:
             self.free.append(segment)
@@ -189,18 +189,18 @@ class Pool:
             segment.close()
 
 
-class Known:
+class BufferCache:
     """The other process's segments, as they come through a channel: the same ones, again and again."""
 
     def __init__(self) -> None:
-        self.segments: dict[int, Segment] = {}
+        self.segments: dict[int, SharedBuffer] = {}
 
-    def segment(self, fd: int) -> Segment:
+    def segment(self, fd: int) -> SharedBuffer:
         """The segment whose file ``fd`` is; takes ``fd`` over."""
         place = os.fstat(fd).st_ino
         segment = self.segments.pop(place, None)
         if segment is None:
-            segment = Segment(fd)
+            segment = SharedBuffer(fd)
         else:
             os.close(fd)
         self.segments[place] = segment  # the last: what was used longest ago goes, never the one before this

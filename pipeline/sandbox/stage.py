@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from pipeline.core.errors import TesseraError
 from pipeline.decoders.limits import LimitsConfig
-from pipeline.sandbox.process import Child, Death
-from pipeline.sandbox.shared_memory import Pool
-from pipeline.sandbox.tasks import WHOLE, Key, Orders, Reason
+from pipeline.sandbox.process import WorkerExit, WorkerProcess
+from pipeline.sandbox.shared_memory import BufferPool
+from pipeline.sandbox.tasks import WHOLE_FILE, Reason, TaskKey, TaskPolicy
 from pipeline.sandbox.worker import Stage
 
 _DEATHS = 2
@@ -20,7 +20,7 @@ _FILE_STRIKES = 3
 _REMEMBERED = 256
 
 
-class Isolated:
+class SandboxedStage:
     """Maps tables as ``stage`` does, row by row, in one long-lived child process.
 
     A work that is over a limit, or at which the child died twice (the second time first in a fresh child), is a
@@ -32,10 +32,10 @@ class Isolated:
     def __init__(self, stage: Stage, limits: LimitsConfig, template: str | None = None) -> None:
         self.stage, self.limits, self.template = stage, limits, template
         self.name = type(stage).__name__
-        self.refused: dict[Key, Reason] = {}
+        self.refused: dict[TaskKey, Reason] = {}
         self.strikes: dict[bytes, int] = {}
-        self.child: Child | None = None
-        self.pool: Pool | None = None
+        self.child: WorkerProcess | None = None
+        self.pool: BufferPool | None = None
 
     def setup(self) -> None:
         """Start the child, set the stage up there. Raises ``TesseraError``, and what the stage's ``setup`` raises."""
@@ -53,7 +53,7 @@ class Isolated:
         while todo:
             start, stop = todo.pop()
             result = self._try(table.slice(start, stop - start))
-            if not isinstance(result, Death):
+            if not isinstance(result, WorkerExit):
                 done[start] = result
             elif stop - start <= 1:
                 done[start] = self._alone(table.slice(start, 1), result)
@@ -68,9 +68,9 @@ class Isolated:
             return done[0]
         return pa.concat_tables([done[start] for start in sorted(done)], promote_options="default")
 
-    def _alone(self, row: pa.Table, death: Death) -> pa.Table:
+    def _alone(self, row: pa.Table, death: WorkerExit) -> pa.Table:
         """One row at which a child died, in fresh ones, until each of its works is done or blamed."""
-        deaths: Counter[Key | None] = Counter()
+        deaths: Counter[TaskKey | None] = Counter()
         nothing: Reason | None = None
         while True:
             key = death.noted.key if death.noted else None
@@ -83,11 +83,11 @@ class Isolated:
             elif death.ours or deaths[key] >= _DEATHS:
                 self._blame(death, reason)
             result = self._try(row, nothing)
-            if not isinstance(result, Death):
+            if not isinstance(result, WorkerExit):
                 return result
             death = result
 
-    def _blame(self, death: Death, reason: Reason) -> None:
+    def _blame(self, death: WorkerExit, reason: Reason) -> None:
         assert death.noted is not None
         self._refuse(death.noted.key, reason)
         file, _ = death.noted.key
@@ -95,29 +95,29 @@ class Isolated:
         _forget(self.strikes)
         if self.strikes[file] >= _FILE_STRIKES:
             kind, message = reason
-            self._refuse((file, WHOLE), (kind, f"{message}, as {_FILE_STRIKES} others of this file: not tried"))
+            self._refuse((file, WHOLE_FILE), (kind, f"{message}, as {_FILE_STRIKES} others of this file: not tried"))
 
-    def _refuse(self, key: Key, reason: Reason) -> None:
+    def _refuse(self, key: TaskKey, reason: Reason) -> None:
         self.refused.pop(key, None)
         self.refused[key] = reason
         _forget(self.refused)
 
-    def _try(self, table: pa.Table, nothing: Reason | None = None) -> pa.Table | Death:
-        orders = Orders(self.refused, frozenset(self.strikes), nothing)
+    def _try(self, table: pa.Table, nothing: Reason | None = None) -> pa.Table | WorkerExit:
+        orders = TaskPolicy(self.refused, frozenset(self.strikes), nothing)
         result = self._ready().map(table, orders)
-        if isinstance(result, Death):
+        if isinstance(result, WorkerExit):
             self.child = None
             return result
         for file in result.survived:
             self.strikes.pop(file, None)
         return result.table
 
-    def _ready(self) -> Child:
+    def _ready(self) -> WorkerProcess:
         """The child; a fresh one if it died between two tables, which is nobody's fault."""
         if self.child is None or not self.child.alive:
             self.close()
-            self.pool = self.pool or Pool()
-            self.child = Child(self.stage, self.limits, self.pool, self.template)
+            self.pool = self.pool or BufferPool()
+            self.child = WorkerProcess(self.stage, self.limits, self.pool, self.template)
         return self.child
 
 

@@ -13,21 +13,21 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pipeline.core.errors import FailureKind, SampleError, Stage
+from pipeline.core.errors import FailureKind, SampleError, StageName
 
-NOTE_BYTES = mmap.PAGESIZE
-_NOTE = struct.Struct("<QqqQBHB")
-_WAITED_AT = _NOTE.size - 1
+SLOT_BYTES = mmap.PAGESIZE
+_SLOT = struct.Struct("<QqqQBHB")
+_WAITED_AT = _SLOT.size - 1
 _NOTHING_AT_WORK = bytes(8)
 _NO_PART = -(1 << 63)
-_STEPS: tuple[Stage, ...] = ("probe", "decode", "tokenize")
-_NUMBERS: dict[Stage, int] = {step: number for number, step in enumerate(_STEPS)}
+_STEPS: tuple[StageName, ...] = ("probe", "decode", "tokenize")
+_NUMBERS: dict[StageName, int] = {step: number for number, step in enumerate(_STEPS)}
 _KEY_BYTES = 256
 _PAGE = mmap.PAGESIZE
 _READ_EACH_S = 0.02
 
 
-class Work(NamedTuple):
+class Task(NamedTuple):
     """One thing that a stage is about to ask of native code.
 
     Args:
@@ -39,7 +39,7 @@ class Work(NamedTuple):
     """
 
     row: int
-    step: Stage
+    step: StageName
     feature: str
     source: str
     part: int | None = None
@@ -50,15 +50,15 @@ class Work(NamedTuple):
         return words if len(words) <= _KEY_BYTES else hashlib.blake2b(words).digest()
 
 
-Key = tuple[bytes, int | None]
-"""``Work.file_key`` and the part; a part of ``WHOLE`` stands for all of the file."""
-WHOLE = -1
+TaskKey = tuple[bytes, int | None]
+"""``Task.file_key`` and the part; a part of ``WHOLE_FILE`` stands for all of the file."""
+WHOLE_FILE = -1
 
-Watch = Callable[[Work], AbstractContextManager[None]]
+Guard = Callable[[Task], AbstractContextManager[None]]
 """What a stage enters around each work. Raises ``SampleError`` where the work is not to be tried again."""
 
 
-def unwatched(work: Work) -> AbstractContextManager[None]:
+def unguarded(work: Task) -> AbstractContextManager[None]:
     """The watch of a stage that nobody watches."""
     return _NOTHING
 
@@ -66,7 +66,7 @@ def unwatched(work: Work) -> AbstractContextManager[None]:
 _NOTHING = nullcontext()
 
 
-class Noted(NamedTuple):
+class TaskRecord(NamedTuple):
     """A work as its process noted it.
 
     Args:
@@ -77,24 +77,24 @@ class Noted(NamedTuple):
 
     number: int
     row: int
-    step: Stage
-    key: Key
+    step: StageName
+    key: TaskKey
     base_bytes: int
     waited: bool = False
 
 
-class Note:
-    """One ``Noted``, or none, in the shared file ``fd`` of ``NOTE_BYTES``: [numbers][key of the file]."""
+class TaskSlot:
+    """One ``TaskRecord``, or none, in the shared file ``fd`` of ``SLOT_BYTES``: [numbers][key of the file]."""
 
     def __init__(self, fd: int) -> None:
-        self.memory = mmap.mmap(fd, NOTE_BYTES)
+        self.memory = mmap.mmap(fd, SLOT_BYTES)
 
-    def write(self, number: int, row: int, step: Stage, key: Key, base_bytes: int) -> None:
+    def write(self, number: int, row: int, step: StageName, key: TaskKey, base_bytes: int) -> None:
         file, part = key
         size = len(file)
-        self.memory[_NOTE.size : _NOTE.size + size] = file
+        self.memory[_SLOT.size : _SLOT.size + size] = file
         part = _NO_PART if part is None else part
-        _NOTE.pack_into(self.memory, 0, number, row, part, base_bytes, _NUMBERS[step], size, 0)
+        _SLOT.pack_into(self.memory, 0, number, row, part, base_bytes, _NUMBERS[step], size, 0)
 
     def wait(self) -> None:
         """The work at hand waits for its storage."""
@@ -104,10 +104,10 @@ class Note:
         """Nothing is at work."""
         self.memory[:8] = _NOTHING_AT_WORK
 
-    def read(self) -> Noted | None:
-        number, row, part, base_bytes, step, size, waited = _NOTE.unpack_from(self.memory)
-        key = (self.memory[_NOTE.size : _NOTE.size + size], None if part == _NO_PART else part)
-        return Noted(number, row, _STEPS[step], key, base_bytes, bool(waited)) if number else None
+    def read(self) -> TaskRecord | None:
+        number, row, part, base_bytes, step, size, waited = _SLOT.unpack_from(self.memory)
+        key = (self.memory[_SLOT.size : _SLOT.size + size], None if part == _NO_PART else part)
+        return TaskRecord(number, row, _STEPS[step], key, base_bytes, bool(waited)) if number else None
 
 
 class Memory:
@@ -156,10 +156,10 @@ Reason = tuple[FailureKind, str]
 
 
 @dataclass(frozen=True)
-class Orders:
+class TaskPolicy:
     """What a process is told beside a table."""
 
-    refused: dict[Key, Reason] = field(default_factory=dict)
+    refused: dict[TaskKey, Reason] = field(default_factory=dict)
     """Works that are not to be tried."""
     suspects: frozenset[bytes] = frozenset()
     """Files of which to tell whether any work ended well."""
@@ -167,26 +167,26 @@ class Orders:
     """No work at all is to be tried."""
 
 
-class Watcher:
+class TaskGuard:
     """The watch inside the process: notes each work, bounds its memory, refuses what has been blamed.
 
     One work at a time. It is entered a few times a row, each time with caches that a decoder has emptied: it is one
     object, makes none, and calls as little as can be.
     """
 
-    def __init__(self, note: Note, memory_bytes: int) -> None:
+    def __init__(self, note: TaskSlot, memory_bytes: int) -> None:
         # The parent looks at what is really used and names the cause; this holds before and between its looks.
         self.note, self.most_bytes = note, memory_bytes + memory_bytes // 4
         self.memory = Memory()
         self.number = 0
         self.file = b""
-        self.step: Stage = "probe"
+        self.step: StageName = "probe"
         self.ordered = False
         self.ending = False
         self.survived: set[bytes]
-        self.follow(Orders())
+        self.follow(TaskPolicy())
 
-    def follow(self, orders: Orders) -> None:
+    def follow(self, orders: TaskPolicy) -> None:
         """What is ordered for the table at hand."""
         self.orders, self.suspects, self.survived = orders, orders.suspects, set()
         self.ordered = bool(orders.refused or orders.nothing)
@@ -195,7 +195,7 @@ class Watcher:
         """What is taken from now on is no work's."""
         self.memory.unlimit()
 
-    def __call__(self, work: Work) -> Watcher:
+    def __call__(self, work: Task) -> TaskGuard:
         if self.ending:
             return self
         key = (work.file_key(), work.part)
@@ -209,7 +209,7 @@ class Watcher:
     def _check(self, file: bytes, part: int | None) -> None:
         refused = self.orders.nothing
         if refused is None:
-            refused = self.orders.refused.get((file, part)) or self.orders.refused.get((file, WHOLE))
+            refused = self.orders.refused.get((file, part)) or self.orders.refused.get((file, WHOLE_FILE))
         if refused is not None:
             raise SampleError(*refused)
 

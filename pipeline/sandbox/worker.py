@@ -1,4 +1,4 @@
-"""The process itself. Started by `pipeline.sandbox.process`, it ends with its parent, whatever it is at."""
+"""The process itself. Started by `pipeline.sandbox.process`; it ends when its parent ends, whatever it is doing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from pipeline.core import allocator, arrow
 from pipeline.core.errors import TesseraError, describe
-from pipeline.sandbox.process_tree import lead_session
-from pipeline.sandbox.shared_memory import Known, Segment
-from pipeline.sandbox.tasks import Note, Orders, Watch, Watcher
+from pipeline.sandbox.process_tree import start_session
+from pipeline.sandbox.shared_memory import BufferCache, SharedBuffer
+from pipeline.sandbox.tasks import Guard, TaskGuard, TaskPolicy, TaskSlot
 from pipeline.storage import retry
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
@@ -27,9 +27,9 @@ MESSAGE_BYTES = 64
 
 
 class Stage(Protocol):
-    """What can be isolated: maps tables to tables, row by row, and enters ``watch`` around each work."""
+    """What can be isolated: maps tables to tables, row by row, and enters ``guard`` around each work."""
 
-    watch: Watch
+    guard: Guard
 
     def setup(self) -> None: ...
 
@@ -38,16 +38,16 @@ class Stage(Protocol):
 
 def main(channel_fd: int, note_fd: int, parent: int) -> None:
     """Set the stage up that comes first through the channel, answer, then map every table that comes."""
-    end_with(parent)
-    lead_session()
+    die_with_parent(parent)
+    start_session()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pa.set_cpu_count(1)
     allocator.keep_pages()
     channel = socket.socket(fileno=channel_fd)
-    known = Known()
+    known = BufferCache()
     stage: Stage | None = None
-    watcher: Watcher | None = None
+    watcher: TaskGuard | None = None
     while True:
         message, fds, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 2)
         if not message:
@@ -56,11 +56,11 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
         if stage is None or watcher is None:
             try:
                 stage, memory_bytes, schemes = pickle.loads(asked.read(message)[0])
-                call_itself(f"tessera-{type(stage).__name__.removesuffix('Stage').lower()}")
+                set_process_name(f"tessera-{type(stage).__name__.removesuffix('Stage').lower()}")
                 for scheme, name in schemes.items():
                     fsspec.register_implementation(scheme, name, clobber=True)
-                note = Note(note_fd)
-                watcher = stage.watch = Watcher(note, memory_bytes)
+                note = TaskSlot(note_fd)
+                watcher = stage.guard = TaskGuard(note, memory_bytes)
                 retry.on_wait = note.wait
                 stage.setup()
                 gc.collect()
@@ -70,15 +70,15 @@ def main(channel_fd: int, note_fd: int, parent: int) -> None:
                 reply = answer.write(portable(error))
             _silence()
         else:
-            reply = _mapped(stage, watcher, asked, answer, message)
+            reply = _map_table(stage, watcher, asked, answer, message)
         del asked, answer
         known.drop_large()
         channel.send(reply)
 
 
-def _mapped(stage: Stage, watcher: Watcher, asked: Segment, answer: Segment, message: bytes) -> bytes:
+def _map_table(stage: Stage, watcher: TaskGuard, asked: SharedBuffer, answer: SharedBuffer, message: bytes) -> bytes:
     orders, table = asked.read(message)
-    watcher.follow(orders or Orders())
+    watcher.follow(orders or TaskPolicy())
 
     def empty(size: int, dtype: np.dtype[Any]) -> np.ndarray:
         watcher.rest()
@@ -105,13 +105,13 @@ def portable(error: Exception) -> Exception:
     return error
 
 
-def end_with(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before that was set
         os._exit(1)
 
 
-def call_itself(name: str) -> None:
+def set_process_name(name: str) -> None:
     """What `top` and `ps` show of this process: at most 15 letters."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config.features import Feature
+from pipeline.config.features import BoundFeature
 from pipeline.core.media import FramesRequest, Sampling, UniformSampling, WaveformRequest
 
 _SAMPLE_BYTES = 4
@@ -38,7 +38,7 @@ class _InputSize:
 class BlockSplitter:
     """Splits tables of `stages.rows.ROWS` into parts of at most ``max_bytes``, or of one row."""
 
-    def __init__(self, features: Sequence[Feature], max_bytes: int) -> None:
+    def __init__(self, features: Sequence[BoundFeature], max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._inputs = [_input_size(feature) for feature in features]
 
@@ -68,7 +68,7 @@ class BlockSplitter:
         return sizes
 
 
-def _input_size(feature: Feature) -> _InputSize:
+def _input_size(feature: BoundFeature) -> _InputSize:
     tokenizer, column = feature.tokenizer(), f"{feature.modality}_uri"
     request = tokenizer.request()
     if isinstance(request, WaveformRequest):
@@ -90,7 +90,7 @@ def _frames(column: str, sampling: Sampling, each: float) -> _InputSize:
     return _InputSize(column, fixed=each, each_second=sampling.fps * each, most=most)
 
 
-def _picture_bytes(feature: Feature) -> float:
+def _picture_bytes(feature: BoundFeature) -> float:
     edge = getattr(feature.config.tokenizer, "size", None)
     if edge is None and feature.checkpoint is not None:
         edge = next(filter(None, map(_edge, map(feature.checkpoint.json, _PROCESSORS))), None)

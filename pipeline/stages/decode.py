@@ -12,17 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import decoders, sources
-from pipeline.config.features import Feature
+from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
 from pipeline.core.arrow import pack
-from pipeline.core.errors import SampleError, Stage
+from pipeline.core.errors import SampleError, StageName
 from pipeline.core.media import MODALITIES, FramesRequest, Media, Request, Text, WaveformRequest
 from pipeline.decoders import OpenMedia, open_media
-from pipeline.sandbox import Watch, Work, unwatched
+from pipeline.sandbox import Guard, Task, unguarded
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
 from pipeline.storage.blob import Blob
 from pipeline.storage.roots import AllowedRoots
-from pipeline.tokenizers.base import Prepared, Tokenizer
+from pipeline.tokenizers.base import ModelInputs, Tokenizer
 
 TIMES = "times"
 _READ = (
@@ -49,7 +49,7 @@ class _Cost:
 class Decoded:
     """One row: what its encoders read, by feature (None: nothing, or it failed); its failures; what it cost."""
 
-    inputs: dict[str, Prepared | None] = field(default_factory=dict)
+    inputs: dict[str, ModelInputs | None] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     cost: _Cost = field(default_factory=_Cost)
 
@@ -58,7 +58,7 @@ class DecodeStage:
     """Maps rows to rows with ``<feature>/<input>`` columns. One row in, one row out."""
 
     def __init__(
-        self, config: PipelineConfig, features: tuple[Feature, ...], carried: frozenset[str] = frozenset()
+        self, config: PipelineConfig, features: tuple[BoundFeature, ...], carried: frozenset[str] = frozenset()
     ) -> None:
         """``carried``: names of features that are not computed where a row of another version has them."""
         self.config = config
@@ -66,7 +66,7 @@ class DecodeStage:
         self.features = features
         self.carried = carried
         self.tokenizers: dict[str, Tokenizer] = {}
-        self.watch: Watch = unwatched
+        self.guard: Guard = unguarded
 
     def setup(self) -> None:
         decoders.load({feature.modality for feature in self.features}, self.config.decoders)
@@ -88,7 +88,7 @@ class DecodeStage:
 
     def each(self, rows: Iterable[dict[str, Any]]) -> Iterator[Decoded]:
         """Rows of `stages.rows.ROWS`, as values, one after the other; those of one sample stand together."""
-        with _Opener(self.config, self.allowed_roots, self.watch) as opener:
+        with _MediaCache(self.config, self.allowed_roots, self.guard) as opener:
             for opener.number, row in enumerate(rows):
                 decoded = Decoded()
                 opener.cost = decoded.cost
@@ -96,7 +96,7 @@ class DecodeStage:
                     uri = row[f"{feature.modality}_uri"]
                     inline = feature.modality == "text" and row["inline_text"] is not None
                     done = None
-                    if (uri is not None or inline) and not self._stands_elsewhere(feature, row):
+                    if (uri is not None or inline) and not self._is_skipped(feature, row):
                         done = self._prepare(feature, row, opener)
                     if isinstance(done, Failure):
                         decoded.failures.append(done)
@@ -104,7 +104,7 @@ class DecodeStage:
                     decoded.inputs[feature.name] = done
                 yield decoded
 
-    def _stands_elsewhere(self, feature: Feature, row: dict[str, Any]) -> bool:
+    def _is_skipped(self, feature: BoundFeature, row: dict[str, Any]) -> bool:
         """What is carried over; and tokens of untimed media, which stand in window 0 only: a feature of nothing else
         has no cell in the others."""
         if feature.name in self.carried and row["carry_file"] is not None:
@@ -112,7 +112,7 @@ class DecodeStage:
         only_tokens = not feature.emits("embedding") and not self.config.window.repeat_tokens
         return only_tokens and row["window"] > 0 and _part(feature, row) is None
 
-    def _prepare(self, feature: Feature, row: dict[str, Any], opener: _Opener) -> Prepared | Failure | None:
+    def _prepare(self, feature: BoundFeature, row: dict[str, Any], opener: _MediaCache) -> ModelInputs | Failure | None:
         """One cell; None if the window holds nothing of the modality. Untimed media are decoded once a sample."""
         tokenizer = self.tokenizers[feature.name]
         uri = row[f"{feature.modality}_uri"]
@@ -126,7 +126,7 @@ class DecodeStage:
         try:
             key = ("prepared", feature.name, _part(feature, row))
             work = opener.work("tokenize", feature, row)
-            return cast(Prepared, opener.remember(key, work, lambda: tokenizer.tokenize(media)))
+            return cast(ModelInputs, opener.remember(key, work, lambda: tokenizer.tokenize(media)))
         except Exception as error:  # the same
             return failure(feature.name, uri, "tokenize", error)
         finally:
@@ -137,32 +137,32 @@ class _NoWords(Exception):
     """A window between the segments of a timed text."""
 
 
-def _part(feature: Feature, row: dict[str, Any]) -> int | None:
+def _part(feature: BoundFeature, row: dict[str, Any]) -> int | None:
     """The window, if it decides what is decoded; None for untimed media, the same in every window."""
     if feature.modality == "text":
         return row["window"] if row["text_timed"] or row["text_from"] is not None else None
     return row["window"] if feature.timed else None
 
 
-class _Opener:
+class _MediaCache:
     """The open files and decoded media of the sample at hand, so that nothing is opened or decoded twice."""
 
-    def __init__(self, config: PipelineConfig, allowed_roots: AllowedRoots, watch: Watch) -> None:
-        self.config, self.allowed_roots, self.watch = config, allowed_roots, watch
+    def __init__(self, config: PipelineConfig, allowed_roots: AllowedRoots, guard: Guard) -> None:
+        self.config, self.allowed_roots, self.guard = config, allowed_roots, guard
         self.number = 0
         self.sample: str | None = None
         self.window: int | None = None
-        self.open: dict[str, tuple[Work, OpenMedia]] = {}
+        self.open: dict[str, tuple[Task, OpenMedia]] = {}
         self.known: dict[tuple[Any, ...], Any] = {}
         self.cost = _Cost()
 
-    def __enter__(self) -> _Opener:
+    def __enter__(self) -> _MediaCache:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._close()
 
-    def decode(self, request: Request, feature: Feature, row: dict[str, Any]) -> Media:
+    def decode(self, request: Request, feature: BoundFeature, row: dict[str, Any]) -> Media:
         """What ``request`` asks of the row's media. Raises what the decoder raises, again if asked again."""
         if row["sample_id"] != self.sample:
             self._close()
@@ -179,14 +179,14 @@ class _Opener:
         finally:
             self.cost.decode_s += time.perf_counter() - started
 
-    def work(self, step: Stage, feature: Feature, row: dict[str, Any]) -> Work:
+    def work(self, step: StageName, feature: BoundFeature, row: dict[str, Any]) -> Task:
         source = row[f"{feature.modality}_uri"] or row["sample_id"]
-        return Work(self.number, step, feature.name, source, _part(feature, row))
+        return Task(self.number, step, feature.name, source, _part(feature, row))
 
-    def remember(self, key: tuple[Any, ...], work: Work, compute: Callable[[], Any]) -> Any:
+    def remember(self, key: tuple[Any, ...], work: Task, compute: Callable[[], Any]) -> Any:
         if key not in self.known:
             try:
-                with self.watch(work):
+                with self.guard(work):
                     self.known[key] = compute()
             except Exception as error:  # kept, so that the second asker hears the same
                 self.known[key] = error
@@ -195,7 +195,7 @@ class _Opener:
             raise value
         return value
 
-    def _decode(self, request: Request, feature: Feature, row: dict[str, Any], work: Work) -> Media:
+    def _decode(self, request: Request, feature: BoundFeature, row: dict[str, Any], work: Task) -> Media:
         start, end, uri = row["start_s"], row["end_s"], row[f"{feature.modality}_uri"]
         if uri is None:
             self.config.decoders.text.check_length(row["inline_text"])
@@ -222,7 +222,7 @@ class _Opener:
             raise SampleError("empty", "no words in it")
         return text
 
-    def _opened(self, uri: str, feature: Feature, work: Work) -> OpenMedia:
+    def _opened(self, uri: str, feature: BoundFeature, work: Task) -> OpenMedia:
         if uri not in self.open:
             blob = Blob(uri, self.allowed_roots)
             self.cost.bytes_read += blob.size()
@@ -231,14 +231,14 @@ class _Opener:
 
     def _close(self) -> None:
         for work, media in self.open.values():
-            with self.watch(work):  # closing runs native code too: what opened the file answers for it
+            with self.guard(work):  # closing runs native code too: what opened the file answers for it
                 media.close()
         self.open.clear()
         self.known.clear()
         self.window = None
 
 
-def _with_inputs(table: pa.Table, feature: str, rows: list[Prepared | None]) -> pa.Table:
+def _with_inputs(table: pa.Table, feature: str, rows: list[ModelInputs | None]) -> pa.Table:
     names = sorted({name for row in rows if row is not None for name in row.inputs})
     for name in names:
         arrays = [None if row is None else row.inputs.get(name) for row in rows]

@@ -10,16 +10,16 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config.features import Feature
+from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
 from pipeline.core.arrow import list_column, unpack, vector_list_column
 from pipeline.core.errors import DeviceFailed, SampleError, describe, device_failed
 from pipeline.encoders.base import Encoded, Encoder
 from pipeline.heads.base import Head
-from pipeline.sandbox import Watch, unwatched
+from pipeline.sandbox import Guard, unguarded
 from pipeline.stages.decode import TIMES, input_column
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 CALLS_ON_GPU = 3
 """So many tables at once: the host unpacks and packs some while the device computes another."""
@@ -44,10 +44,10 @@ class EncodeStage:
 
     alone: Alone | None = None
     """Set for tables at which a process died: their rows are encoded one by one."""
-    watch: Watch = unwatched
+    guard: Guard = unguarded
     """Nobody watches an encoder; a process that maps tables sets it."""
 
-    def __init__(self, config: PipelineConfig, features: tuple[Feature, ...], threads: int = 1) -> None:
+    def __init__(self, config: PipelineConfig, features: tuple[BoundFeature, ...], threads: int = 1) -> None:
         self.config = config
         self.features = features
         self.threads = threads
@@ -83,7 +83,7 @@ class EncodeStage:
                 spent[used] += (time.perf_counter() - started) / len(used)
         return add_failures(add_meter(table, "encode_s", spent), failures)
 
-    def _encode(self, feature: Feature, table: pa.Table) -> list[Encoded | SampleError | Exception | None]:
+    def _encode(self, feature: BoundFeature, table: pa.Table) -> list[Encoded | SampleError | Exception | None]:
         """Per row what the encoder gave; None where there was nothing to encode."""
         prepared, first = _inputs(feature, table)
         todo = [i for i in sorted(set(first)) if i >= 0]
@@ -106,7 +106,9 @@ class EncodeStage:
                 done = {i: self._encode_one(feature, prepared[i], want_tokens) for i in todo}
         return [done[i] if i >= 0 else None for i in first]
 
-    def _encode_one(self, feature: Feature, row: Prepared, want_tokens: bool) -> Encoded | SampleError | Exception:
+    def _encode_one(
+        self, feature: BoundFeature, row: ModelInputs, want_tokens: bool
+    ) -> Encoded | SampleError | Exception:
         try:
             return self.encoders[feature.name].encode([row], want_tokens)[0]
         except Exception as error:  # becomes the row's failure
@@ -114,7 +116,7 @@ class EncodeStage:
             return error
 
     def _encode_alone(
-        self, alone: Alone, feature: Feature, row: Prepared, want_tokens: bool, sample_id: str, window: int
+        self, alone: Alone, feature: BoundFeature, row: ModelInputs, want_tokens: bool, sample_id: str, window: int
     ) -> Encoded | SampleError | Exception:
         try:
             alone.enter(feature.name, sample_id, window)
@@ -124,7 +126,7 @@ class EncodeStage:
 
     def _store(
         self,
-        feature: Feature,
+        feature: BoundFeature,
         table: pa.Table,
         rows: list[Encoded | SampleError | Exception | None],
         failures: list[list[Failure]],
@@ -136,14 +138,14 @@ class EncodeStage:
                 good[i] = row
             elif row is not None:
                 failures[i].append(failure(feature.name, uris[i], "encode", row))
-        columns, broken = self._columns(feature, good, self._tokens_stand(feature, table))
+        columns, broken = self._columns(feature, good, self._stores_tokens(feature, table))
         for i, error in broken.items():
             failures[i].append(failure(feature.name, uris[i], "encode", error))
         for field, column in zip(feature.fields(), columns, strict=True):
             table = put(table, field.name, column)
         return table.drop_columns([n for n in table.schema.names if n.startswith(f"{feature.name}/")])
 
-    def _tokens_stand(self, feature: Feature, table: pa.Table) -> list[bool]:
+    def _stores_tokens(self, feature: BoundFeature, table: pa.Table) -> list[bool]:
         """False where tokens of an untimed text or image stand in window 0 already."""
         if self.config.window.repeat_tokens or feature.timed:
             return [True] * len(table)
@@ -154,7 +156,7 @@ class EncodeStage:
         return [one or bool(t) or s is not None for one, t, s in zip(alone, timed, start, strict=True)]
 
     def _columns(
-        self, feature: Feature, rows: list[Encoded | None], tokens_stand: list[bool]
+        self, feature: BoundFeature, rows: list[Encoded | None], tokens_stand: list[bool]
     ) -> tuple[list[pa.Array], dict[int, SampleError]]:
         """The stored columns, and the rows whose values cannot be stored (all their columns null)."""
         broken: dict[int, SampleError] = {}
@@ -198,7 +200,7 @@ class EncodeStage:
         return columns, broken
 
 
-def _check_device(feature: Feature, error: Exception) -> None:
+def _check_device(feature: BoundFeature, error: Exception) -> None:
     """Raises ``DeviceFailed`` if every later row would fail too."""
     if device_failed(error):
         raise DeviceFailed(
@@ -229,7 +231,7 @@ def unstorable(values: np.ndarray, dtype: np.dtype) -> SampleError | None:
     return None
 
 
-def _inputs(feature: Feature, table: pa.Table) -> tuple[list[Prepared], list[int]]:
+def _inputs(feature: BoundFeature, table: pa.Table) -> tuple[list[ModelInputs], list[int]]:
     """Every row's inputs, and per row the first row of the table with the same media (-1: none).
 
     An untimed text or image belongs to every window of its sample; it is encoded once per table.
@@ -239,7 +241,7 @@ def _inputs(feature: Feature, table: pa.Table) -> tuple[list[Prepared], list[int
     arrays = {name: unpack(table[input_column(feature.name, name)]) for name in names}
     times = arrays.pop(TIMES, [None] * len(table))
     prepared = [
-        Prepared({name: value for name, rows in arrays.items() if (value := rows[i]) is not None}, times[i])
+        ModelInputs({name: value for name, rows in arrays.items() if (value := rows[i]) is not None}, times[i])
         for i in range(len(table))
     ]
     ids, windows = table["sample_id"].to_pylist(), table["window"].to_pylist()

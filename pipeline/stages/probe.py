@@ -12,14 +12,14 @@ import pyarrow as pa
 
 from pipeline import decoders, sources
 from pipeline.config import bound
-from pipeline.config.features import Feature
+from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import TRANSIENT_KINDS, SampleError
 from pipeline.core.media import MODALITIES, MediaInfo, Modality, Span
 from pipeline.core.schema import LISTING, METERS, ROLES
 from pipeline.dataset.diff.columns import EXTRA
 from pipeline.decoders import open_media
-from pipeline.sandbox import Watch, Work, unwatched
+from pipeline.sandbox import Guard, Task, unguarded
 from pipeline.stages import units, windows
 from pipeline.stages.reuse import StoredTimes
 from pipeline.stages.rows import FAILURE, ROWS, Failure, failure, failure_column
@@ -119,7 +119,7 @@ class ProbeStage:
     def __init__(
         self,
         config: PipelineConfig,
-        features: tuple[Feature, ...],
+        features: tuple[BoundFeature, ...],
         carried_from: frozenset[Modality] | None = None,
         stored_times: StoredTimes | None = None,
         own_times: StoredTimes | None = None,
@@ -132,7 +132,7 @@ class ProbeStage:
         self.stored_times, self.own_times = stored_times, own_times
         self.roles = bound.roles_to_open(self.modalities)
         self.cutter: Any = None
-        self.watch: Watch = unwatched
+        self.guard: Guard = unguarded
 
     def setup(self) -> None:
         decoders.load({feature.modality for feature in self.features}, self.config.decoders, decode=False)
@@ -318,7 +318,7 @@ class ProbeStage:
                 return [_WHOLE]
         if self.cutter is not None and set(found.spans) == {"text"}:
             try:
-                with self.watch(Work(number, "probe", "text", found.uris["text"] or sample["sample_id"])):
+                with self.guard(Task(number, "probe", "text", found.uris["text"] or sample["sample_id"])):
                     cuts_of_text = self._text_windows(found, sample)
                 return [{**_WHOLE, "text_from": a, "text_to": b} for a, b in cuts_of_text] or [_WHOLE]
             except Exception as error:  # a tokenizer too may raise anything
@@ -360,7 +360,7 @@ class ProbeStage:
             hint = None if role == "other" else role
             try:
                 with (
-                    self.watch(Work(number, "probe", role, uri)),
+                    self.guard(Task(number, "probe", role, uri)),
                     open_media(Blob(uri, self.allowed_roots), hint, self.config.decoders) as media,  # type: ignore[arg-type]
                 ):
                     if not alone:  # else one bad picture would fail in each window of what stands beside it

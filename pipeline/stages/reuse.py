@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config.features import Feature
+from pipeline.config.features import BoundFeature
 from pipeline.core.errors import ConfigError
 from pipeline.core.media import MODALITIES, Modality
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.commit.snapshots import Snapshot
-from pipeline.dataset.shards.reader import Reading, check_columns, open_shard
+from pipeline.dataset.shards.reader import ShardErrors, check_columns, open_shard
 from pipeline.stages.rows import put
 
 _TIMES = ("start_s", "end_s")
@@ -24,12 +24,12 @@ _KNOWN_SHARDS = 100
 
 
 @dataclass(frozen=True)
-class Carry:
+class ReuseSource:
     """Another version, and the features that it has with the same values."""
 
     root: str
     snapshot: Snapshot
-    features: tuple[Feature, ...]
+    features: tuple[BoundFeature, ...]
     read: frozenset[Modality]
     """What that version read: its windows are cut by it."""
     own: bool = False
@@ -57,7 +57,7 @@ class StoredTimes:
             if len(self.known) >= _KNOWN_SHARDS:
                 self.known.clear()
             shard = self.files[number]
-            with Reading(self.root, shard), open_shard(self.root, shard) as file:
+            with ShardErrors(self.root, shard), open_shard(self.root, shard) as file:
                 check_columns(self.root, shard, file.schema_arrow, [*_TIMES])
                 parts = file.parts(range(file.num_row_groups), _TIMES)
                 pieces = [file.read_row_groups(part, columns=[*_TIMES], use_threads=False) for part in parts]
@@ -66,7 +66,7 @@ class StoredTimes:
         return start_s, end_s
 
 
-class CarryStage:
+class ReuseColumnsStage:
     """Maps finished rows to finished rows: those with ``carry_file`` gain the columns of ``features`` that the row of
     the other version has.
 
@@ -75,7 +75,7 @@ class CarryStage:
         files: its shards, numbered as ``carry_file`` does.
     """
 
-    def __init__(self, root: str, files: Sequence[File], features: tuple[Feature, ...]) -> None:
+    def __init__(self, root: str, files: Sequence[File], features: tuple[BoundFeature, ...]) -> None:
         self.root, self.files, self.features = root, tuple(files), features
 
     def setup(self) -> None:
@@ -116,7 +116,7 @@ class CarryStage:
     def _rows(self, number: int, positions: np.ndarray, columns: list[str]) -> pa.Table:
         """Rows of one file, in the order asked for; only their row groups are read."""
         shard = self.files[number]
-        with Reading(self.root, shard), open_shard(self.root, shard) as file:
+        with ShardErrors(self.root, shard), open_shard(self.root, shard) as file:
             check_columns(self.root, shard, file.schema_arrow, columns)
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
             starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -136,7 +136,7 @@ def _either(computed: pa.ChunkedArray, carried: pa.ChunkedArray, which: np.ndarr
     return both.take(pa.array(np.where(which, rows + len(which), rows)))
 
 
-class KeepStage(CarryStage):
+class KeepColumnsStage(ReuseColumnsStage):
     """Maps finished rows to finished rows: a row that is computed once more, since a feature of it had failed, keeps
     what it had of the features that fail now.
 
@@ -147,7 +147,7 @@ class KeepStage(CarryStage):
     """
 
     def __init__(
-        self, root: str, files: Sequence[File], features: tuple[Feature, ...], cuts_text: bool = False
+        self, root: str, files: Sequence[File], features: tuple[BoundFeature, ...], cuts_text: bool = False
     ) -> None:
         super().__init__(root, files, features)
         self.cuts_text = cuts_text
@@ -220,7 +220,7 @@ def _holds_the_same_text(table: pa.Table) -> np.ndarray:
     return found
 
 
-def _any_valid(table: pa.Table, feature: Feature) -> np.ndarray:
+def _any_valid(table: pa.Table, feature: BoundFeature) -> np.ndarray:
     """Returns [n] bool: whether a row has the feature."""
     found = np.zeros(len(table), bool)
     for field in feature.fields():

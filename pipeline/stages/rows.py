@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.core.errors import SampleError, Stage, describe, out_of_memory
+from pipeline.core.errors import SampleError, StageName, describe, out_of_memory
 from pipeline.core.media import MODALITIES
 from pipeline.core.schema import METERS
 
@@ -61,12 +61,12 @@ class Failure:
 
     feature: str | None
     uri: str | None
-    stage: Stage
+    stage: StageName
     kind: str
     message: str
 
 
-def failure(feature: str | None, uri: str | None, stage: Stage, error: Exception) -> Failure:
+def failure(feature: str | None, uri: str | None, stage: StageName, error: Exception) -> Failure:
     """The one place where an exception becomes data."""
     if isinstance(error, SampleError):
         return Failure(feature, uri, stage, error.kind, error.message)

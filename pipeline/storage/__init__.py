@@ -11,7 +11,7 @@ ranges.py        a remote file as a seekable file that fetches ranges
 remote_file.py   a remote file of which only the named ranges are fetched
 seekable.py      what both have in common
 retry.py         what is tried again, with backoff and jitter
-_own_place.py    errors of a file system as one line
+_dataset_errors.py    errors of a file system as one line
 
 It imports `core` only.
 """
@@ -32,11 +32,12 @@ from pipeline.storage.files import (
     remove_folder,
 )
 from pipeline.storage.preflight import check_readable, check_writable
-from pipeline.storage.publication import publish, publish_new, publishing
+from pipeline.storage.publication import AtomicFile, publish, publish_new
 from pipeline.storage.urls import absolute, in_one_process, is_local, join, local_uri, split
 
 __all__ = [
     "MAX_READ_BYTES",
+    "AtomicFile",
     "Blob",
     "absolute",
     "check_readable",
@@ -53,7 +54,6 @@ __all__ = [
     "move",
     "publish",
     "publish_new",
-    "publishing",
     "read_bytes",
     "remove",
     "remove_folder",

@@ -14,7 +14,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.core.errors import SampleError
-from pipeline.storage.ranges import RangedFile, reading, whole
+from pipeline.storage.ranges import RangedFile, source_errors, whole
 from pipeline.storage.retry import retried
 from pipeline.storage.roots import AllowedRoots
 from pipeline.storage.urls import split
@@ -52,13 +52,13 @@ class Blob:
         if self.local:
             return os.fstat(self._descriptor.fd).st_size
         fs, path = self._remote()
-        with reading(self.uri):
+        with source_errors(self.uri):
             return retried(lambda: int(fs.size(path) or 0))
 
     def read(self, limit: int | None = None) -> bytes:
         """All bytes (or the first ``limit``). Raises ``SampleError`` (forbidden, missing, unsupported, io)."""
         if self.local:
-            with reading(self.uri):
+            with source_errors(self.uri):
                 return _read(self._descriptor.fd, self.size() if limit is None else limit)
         fs, path = self._remote()
 
@@ -66,7 +66,7 @@ class Blob:
             with fs.open(path, "rb") as file:
                 return whole(file, limit)
 
-        with reading(self.uri):
+        with source_errors(self.uri):
             return retried(read)
 
     def open(self) -> BinaryIO:
@@ -78,12 +78,12 @@ class Blob:
                 reading raises them too.
         """
         if self.local:
-            with reading(self.uri):  # a position of its own
+            with source_errors(self.uri):  # a position of its own
                 raw = io.FileIO(os.open(f"/proc/self/fd/{self._descriptor.fd}", os.O_RDONLY | os.O_CLOEXEC))
             raw.name = self._hint()
             return io.BufferedReader(raw)
         fs, path = self._remote()
-        with reading(self.uri):
+        with source_errors(self.uri):
             file = RangedFile(self.uri, retried(lambda: fs.open(path, "rb")))
         file.name = self._hint()
         return cast(BinaryIO, file)
@@ -107,7 +107,7 @@ class Blob:
             raise SampleError("missing", f"no file can have the name {self.uri!r}")
         if self.allowed is not None:
             self.allowed.check(path)
-        with reading(self.uri):
+        with source_errors(self.uri):
             # names the file and can do nothing else: opening it has no effect on pipes and devices
             handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
             try:

@@ -20,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.core.errors import StorageError
 from pipeline.storage import local_files
-from pipeline.storage._own_place import _below, _own_place
+from pipeline.storage._dataset_errors import _below, _dataset_errors
 from pipeline.storage.retry import retried
 from pipeline.storage.urls import is_local, split
 
@@ -29,7 +29,7 @@ MAX_READ_BYTES = 256 << 20
 
 
 def exists(url: str, root: str | None = None) -> bool:
-    with _own_place("reach", url):
+    with _dataset_errors("reach", url):
         if root is not None and is_local(root):
             try:
                 return bool(local_files.check(*_below(url, root)))
@@ -42,7 +42,7 @@ def is_file(url: str, root: str | None = None) -> bool:
     """Returns whether ``url`` is a file. On an object store a prefix of other keys is not."""
     fs, path = split(url)
 
-    with _own_place("reach", url):
+    with _dataset_errors("reach", url):
         try:
             if root is not None and is_local(root):
                 return stat.S_ISREG(local_files.check(*_below(url, root)).st_mode)
@@ -91,7 +91,7 @@ def read_bytes(url: str, limit: int = MAX_READ_BYTES, root: str | None = None) -
             raise StorageError(f"{url!r} has more than {limit} bytes")
         return data
 
-    with _own_place("read", url, pass_missing=True):
+    with _dataset_errors("read", url, pass_missing=True):
         if isinstance(fs, LocalFileSystem):
             below = os.path.split(os.path.realpath(path)) if root is None else _below(url, root)
             return local_files.read(*below, limit)
@@ -121,7 +121,7 @@ def list_folders(url: str, root: str | None = None) -> list[str]:
 def _entries(url: str, root: str | None) -> list[tuple[str, str]]:
     """(name, ``file``, ``directory`` or another kind) of each entry of a folder. Raises as `entries` does."""
     if root is not None and is_local(root):
-        with _own_place("list", url, pass_missing=True):
+        with _dataset_errors("list", url, pass_missing=True):
             found = local_files.entries(*_below(url, root))
         return [(name, "directory" if is_folder else "file") for name, is_folder in found]
     return [(entry["name"].rstrip("/").rsplit("/", 1)[-1], entry["type"]) for entry in entries(url)]
@@ -141,14 +141,14 @@ def entries(url: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = fs.ls(path, detail=True, refresh=True)
         return found
 
-    with _own_place("list", url, pass_missing=True):
+    with _dataset_errors("list", url, pass_missing=True):
         return retried(listed)
 
 
 def remove(url: str, root: str | None = None) -> None:
     """Delete a file; nothing happens if it is not there."""
     fs, path = split(url)
-    with _own_place("remove", url), contextlib.suppress(FileNotFoundError):
+    with _dataset_errors("remove", url), contextlib.suppress(FileNotFoundError):
         if root is not None and isinstance(fs, LocalFileSystem):
             local_files.remove(*_below(url, root))
         else:
@@ -159,7 +159,7 @@ def move(source: str, target: str, root: str | None = None) -> None:
     """Move a file within one file system; moved already is fine, so that it may be done twice, by anybody."""
     fs, path = split(source)
     to = split(target)[1]
-    with _own_place("move", source):
+    with _dataset_errors("move", source):
         try:
             if root is not None and isinstance(fs, LocalFileSystem):
                 folder, below = _below(source, root)
@@ -178,7 +178,7 @@ def move(source: str, target: str, root: str | None = None) -> None:
 def remove_folder(url: str, root: str | None = None) -> None:
     """Delete a folder with all that is in it; nothing happens if it is not there."""
     fs, path = split(url)
-    with _own_place("remove", url), contextlib.suppress(FileNotFoundError):
+    with _dataset_errors("remove", url), contextlib.suppress(FileNotFoundError):
         if root is not None and isinstance(fs, LocalFileSystem):
             local_files.remove_folder(*_below(url, root))
         else:

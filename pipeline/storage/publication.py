@@ -11,7 +11,7 @@ import uuid
 from typing import Any, BinaryIO, cast
 
 from pipeline.storage import local_files
-from pipeline.storage._own_place import _below, _own_place
+from pipeline.storage._dataset_errors import _below, _dataset_errors
 from pipeline.storage.files import read_bytes
 from pipeline.storage.retry import precondition_failed, retried
 from pipeline.storage.urls import is_local, split
@@ -23,11 +23,11 @@ _PIECE = 8 << 20
 def publish(url: str, data: bytes, root: str | None = None) -> None:
     """Write ``data`` to ``url`` so that no reader ever sees half of it. Overwrites. Raises ``StorageError``."""
     if is_local(url):
-        with publishing(url, root) as file:
+        with AtomicFile(url, root) as file:
             file.write(data)
         return
     fs, path = split(url)
-    with _own_place("write", url):
+    with _dataset_errors("write", url):
         retried(lambda: fs.pipe_file(path, data))
 
 
@@ -41,7 +41,7 @@ def publish_new(url: str, data: bytes, root: str | None = None) -> bool:
     Raises:
         StorageError: it could not be tried, or nobody answered whether it was done.
     """
-    with _own_place("write", url):
+    with _dataset_errors("write", url):
         if is_local(url):
             return _link_new(_NewFile(url, root), data)
         return _create_new(url, data)
@@ -136,7 +136,7 @@ def _create_new(url: str, data: bytes) -> bool:
     return retried(create) or read_bytes(url) == data
 
 
-class publishing:
+class AtomicFile:
     """A binary file that appears under ``url`` when the block ends well, and never otherwise.
 
     What goes to an object store is written to this machine's temporary folder first (``TMPDIR``), so that an upload
@@ -155,7 +155,7 @@ class publishing:
             self.new = _NewFile(os.path.join(tempfile.gettempdir(), url.rpartition("/")[2]), None)
 
     def __enter__(self) -> BinaryIO:
-        with _own_place("write", self.new.temporary):
+        with _dataset_errors("write", self.new.temporary):
             self.file: BinaryIO = cast(BinaryIO, io.BufferedWriter(self.new.open(), _BUFFER))
             if not self.local:
                 self.new.close()
@@ -167,13 +167,13 @@ class publishing:
                 self._abandon()
             elif self.local:
                 self.file.flush()
-                with _own_place("write", self.url):
+                with _dataset_errors("write", self.url):
                     os.fsync(self.file.fileno())
                     self.file.close()
                     self.new.replace()
             else:
                 self.file.flush()
-                with _own_place("write", self.url):
+                with _dataset_errors("write", self.url):
                     retried(self._upload)
                 self.file.close()
         except BaseException:
@@ -205,5 +205,5 @@ class _Temporary(io.FileIO):
     """A file whose every failing write says where."""
 
     def write(self, data: Any) -> int:
-        with _own_place("write", str(self.name)):
+        with _dataset_errors("write", str(self.name)):
             return super().write(data)

@@ -10,7 +10,7 @@ from pipeline.storage.retry import Truncated, of_storage, retried
 from pipeline.storage.seekable import Seekable
 
 
-class reading:
+class source_errors:
     """Turns what a file system raises into a ``SampleError`` that names the file."""
 
     def __init__(self, uri: str) -> None:
@@ -53,7 +53,7 @@ class RangedFile(Seekable):
         wanted = self.wanted(size)
         if wanted == 0:
             return b""
-        with reading(self.uri):
+        with source_errors(self.uri):
             data = self._range(wanted)
         self.at += len(data)
         return data

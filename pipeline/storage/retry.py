@@ -120,14 +120,14 @@ def retried(call: Callable[[], T]) -> T:
             return call()
         except Exception as error:
             over = attempt + 1 >= ATTEMPTS or time.monotonic() - started + wait_s > TOTAL_S
-            if over or not may_pass(error):
+            if over or not is_transient(error):
                 raise
         on_wait()
         time.sleep(wait_s)
     raise AssertionError
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """True if the same call may succeed a little later: throttled, timed out, cut off, a server's own failure.
 
     False for what no waiting mends: no such file, access denied, a bad request, a certificate that is not trusted.

@@ -18,15 +18,15 @@ from pipeline.tokenizers.audio_frame import AudioFrameConfig, AudioFrameTokenize
 from pipeline.tokenizers.base import Tokenizer
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
-from pipeline.tokenizers.text import TextConfig, TextTokenizer
+from pipeline.tokenizers.text import TextTokenizer, TextTokenizerConfig
 from pipeline.tokenizers.tubelet import TubeletConfig, TubeletTokenizer
 
 TokenizerConfig = Annotated[
-    TextConfig | PatchConfig | FrameConfig | TubeletConfig | AudioFrameConfig, Field(discriminator="kind")
+    TextTokenizerConfig | PatchConfig | FrameConfig | TubeletConfig | AudioFrameConfig, Field(discriminator="kind")
 ]
 
 _MEMBERS: dict[type, Any] = {
-    TextConfig: TextTokenizer,
+    TextTokenizerConfig: TextTokenizer,
     PatchConfig: PatchTokenizer,
     FrameConfig: FrameTokenizer,
     TubeletConfig: TubeletTokenizer,

@@ -11,7 +11,7 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.core.media import Media, Modality, Waveform, WaveformRequest
-from pipeline.tokenizers.base import Prepared, missing
+from pipeline.tokenizers.base import ModelInputs, missing
 
 _MAX_RATE = 10_000_000
 """Hz; sensors of ultrasound have less."""
@@ -54,11 +54,11 @@ class AudioFrameTokenizer:
     def setup(self) -> None:
         """Nothing to load: feature extraction is the encoder's, beside its model."""
 
-    def tokenize(self, media: Media) -> Prepared:
+    def tokenize(self, media: Media) -> ModelInputs:
         assert isinstance(media, Waveform)
         if not len(media.samples):
             raise SampleError("empty", "the waveform has no samples")
-        return Prepared({"waveform": np.asarray(media.samples, np.float32)}, np.array([media.start_s], np.float64))
+        return ModelInputs({"waveform": np.asarray(media.samples, np.float32)}, np.array([media.start_s], np.float64))
 
 
 def check_rate(config: AudioFrameConfig, checkpoint: Checkpoint | None, where: str) -> None:

@@ -12,7 +12,7 @@ from pipeline.core.media import Media, Modality, Request
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ModelInputs:
     """One row of one feature, ready to be encoded.
 
     ``inputs`` holds named numpy arrays of one row (no batch axis) in the smallest exact dtype: uint8
@@ -46,7 +46,7 @@ class Tokenizer(Protocol):
         """Load the processor. Called once in a worker before ``tokenize``."""
         ...
 
-    def tokenize(self, media: Media) -> Prepared:
+    def tokenize(self, media: Media) -> ModelInputs:
         """Raises ``SampleError`` for media that cannot be tokenized. Re-entrant after ``setup``."""
         ...
 
@@ -55,4 +55,4 @@ def missing(what: str) -> str:
     return f"set {what}, or give the encoder a checkpoint whose processor says it"
 
 
-__all__ = ["Checkpoint", "Prepared", "Tokenizer", "missing"]
+__all__ = ["Checkpoint", "ModelInputs", "Tokenizer", "missing"]

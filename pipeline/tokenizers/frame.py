@@ -10,7 +10,7 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Frames, FramesRequest, Media, Modality
 from pipeline.tokenizers._shared.frame_sampling import SamplingConfig, UniformConfig
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.pixel_processor import (
     PixelProcessor,
     PixelTokenizerConfig,
@@ -54,12 +54,12 @@ class FrameTokenizer:
         if self.checkpoint is not None:
             self.processor = load_frame_processor(self.checkpoint)
 
-    def tokenize(self, media: Media) -> Prepared:
+    def tokenize(self, media: Media) -> ModelInputs:
         assert isinstance(media, Frames)
         if not len(media.pixels):
             raise SampleError("empty", "no frame in the window")
         times = np.asarray(media.times_s, np.float64)
         if self.processor is None:
             assert self.config.size is not None
-            return Prepared({"pixels": np.stack([centre_square(f, self.config.size) for f in media.pixels])}, times)
-        return Prepared(self.processor.frames(media.pixels), times)
+            return ModelInputs({"pixels": np.stack([centre_square(f, self.config.size) for f in media.pixels])}, times)
+        return ModelInputs(self.processor.frames(media.pixels), times)

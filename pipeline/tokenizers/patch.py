@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.media import Image, ImageRequest, Media, Modality
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.pixel_processor import (
     PixelProcessor,
     PixelTokenizerConfig,
@@ -47,10 +47,10 @@ class PatchTokenizer:
         if self.checkpoint is not None:
             self.processor = load_processor(self.checkpoint)
 
-    def tokenize(self, media: Media) -> Prepared:
+    def tokenize(self, media: Media) -> ModelInputs:
         assert isinstance(media, Image)
         if self.processor is None:
             assert self.config.size is not None
-            return Prepared({"pixels": centre_square(media.pixels, self.config.size)})
+            return ModelInputs({"pixels": centre_square(media.pixels, self.config.size)})
         arrays = self.processor.images([media.pixels])
-        return Prepared({name: np.asarray(array[0]) for name, array in arrays.items()})
+        return ModelInputs({name: np.asarray(array[0]) for name, array in arrays.items()})

@@ -15,7 +15,7 @@ from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.core.media import Media, Modality, Text, TextRequest
 from pipeline.tokenizers._shared.token_windows import Cutter
-from pipeline.tokenizers.base import Prepared, missing
+from pipeline.tokenizers.base import ModelInputs, missing
 
 _CHARS_PER_TOKEN, _MARGIN_CHARS = 16, 4096
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -31,7 +31,7 @@ _POSITIONS_START_AFTER_PADDING = {
 """Model types that number positions from ``pad_token_id + 1`` on, so that many rows of the table are never used."""
 
 
-class TextConfig(BaseModel):
+class TextTokenizerConfig(BaseModel):
     """Token sequences of at most ``max_length`` tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,7 +56,7 @@ class TextTokenizer:
 
     modality: Modality = "text"
 
-    def __init__(self, config: TextConfig, checkpoint: Checkpoint | None) -> None:
+    def __init__(self, config: TextTokenizerConfig, checkpoint: Checkpoint | None) -> None:
         self.config = config
         self.checkpoint = checkpoint
 
@@ -99,7 +99,7 @@ class TextTokenizer:
         self.max_length = self.config.max_length or _least(self._whole.model_max_length, self.limit)
         self._encode("a", truncated=True)
 
-    def tokenize(self, media: Media) -> Prepared:
+    def tokenize(self, media: Media) -> ModelInputs:
         assert isinstance(media, Text)
         if media.text.isspace():  # some tokenizers have tokens for it
             raise SampleError("empty", "no words in it")
@@ -108,7 +108,7 @@ class TextTokenizer:
         ends = np.asarray(encoded["offset_mapping"], np.int64).reshape(-1, 2)[:, 1]
         if not np.any((special == 0) & (ends > len(self.config.prompt))):
             raise SampleError("empty", f"the tokenizer finds no token in {len(media.text)} characters")
-        return Prepared({"input_ids": np.asarray(encoded["input_ids"], np.int32), "special_mask": special})
+        return ModelInputs({"input_ids": np.asarray(encoded["input_ids"], np.int32), "special_mask": special})
 
     def cut(self, text: str) -> list[tuple[int, int]]:
         """Spans of characters ``[start, end)`` of the token windows of ``text``.

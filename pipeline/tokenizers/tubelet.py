@@ -12,7 +12,7 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Frames, FramesRequest, Media, Modality
 from pipeline.tokenizers._shared.frame_sampling import UniformConfig
-from pipeline.tokenizers.base import Prepared, missing
+from pipeline.tokenizers.base import ModelInputs, missing
 from pipeline.tokenizers.pixel_processor import (
     PixelProcessor,
     PixelTokenizerConfig,
@@ -82,15 +82,15 @@ class TubeletTokenizer:
         if self.checkpoint is not None:
             self.processor = load_processor(self.checkpoint, video=True)
 
-    def tokenize(self, media: Media) -> Prepared:
+    def tokenize(self, media: Media) -> ModelInputs:
         assert isinstance(media, Frames)
         if len(media.pixels) != self.frames:
             raise SampleError("empty", f"{len(media.pixels)} frames in the window, {self.frames} needed")
         times = np.asarray(media.times_s, np.float64)
         if self.processor is None:
             assert self.config.size is not None
-            return Prepared({"pixels": np.stack([centre_square(f, self.config.size) for f in media.pixels])}, times)
-        return Prepared({"pixels": self.processor.video(media.pixels)}, times)
+            return ModelInputs({"pixels": np.stack([centre_square(f, self.config.size) for f in media.pixels])}, times)
+        return ModelInputs({"pixels": self.processor.video(media.pixels)}, times)
 
 
 def video_shape(checkpoint: Checkpoint) -> tuple[int | None, int | None]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.benchmark import result
-from pipeline.benchmark.bare import Bare
+from pipeline.benchmark.baseline import Bare
+from pipeline.benchmark.end_to_end import Wall
 from pipeline.benchmark.stage import Pair
-from pipeline.benchmark.walls import Wall
 
 BARE = Bare(
     rows=100,
@@ -61,11 +61,11 @@ LOOPS: dict[str, dict[str, float] | str] = {
 def whole(**machine: Any) -> dict[str, Any]:
     """What `benchmark.measure` would say of these, on 4 cores."""
     machine = {"cores": 4.0, "gpus": 0.0, "device": None, **machine}
-    bare = result.of_bare(BARE, machine["cores"], machine["gpus"])
-    run = result.of_walls(bare["ideal_rows_per_second"], FEW, MANY)
+    baseline = result.of_bare(BARE, machine["cores"], machine["gpus"])
+    run = result.of_walls(baseline["ideal_rows_per_second"], FEW, MANY)
     reference = result.of_reference(LOOPS, machine["cores"], machine["gpus"])
     ratio = round(run["rows_per_second"] / reference["rows_per_second"], 3)
-    told = {"machine": machine, "samples_drawn": 50, "bare": bare, "reference": reference}
+    told = {"machine": machine, "samples_drawn": 50, "bare": baseline, "reference": reference}
     return {**told, "run": {**run, "against_reference": ratio}}
 
 

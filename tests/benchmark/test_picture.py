@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.benchmark import picture
-from pipeline.benchmark.walls import KINDS
+from pipeline.benchmark.end_to_end import KINDS
 from tests.benchmark.measured import whole
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -25,28 +25,28 @@ def test_cores_busy_by_hand() -> None:
         (2.0, {"driver": 1.0, "encode": 2.0}),
         (3.0, {"driver": 1.25, "encode": 3.0}),
     ]
-    ends, busy = picture.cores_busy(line)
+    ends, gpu_utilization = picture.cores_busy(line)
     assert ends.tolist() == [1.0, 2.0, 3.0]
-    assert {kind: values.tolist() for kind, values in busy.items()} == {
+    assert {kind: values.tolist() for kind, values in gpu_utilization.items()} == {
         "driver": [1.0, 0.0, 0.25],
         "encode": [0.0, 2.0, 1.0],
     }
 
 
 def test_between_two_looks_a_kind_is_as_busy_all_along() -> None:
-    _, busy = picture.cores_busy([(0.0, {}), (0.5, {"driver": 0.2}), (2.5, {"driver": 2.2})])
-    np.testing.assert_allclose(busy["driver"], [0.7, 1.0])
+    _, gpu_utilization = picture.cores_busy([(0.0, {}), (0.5, {"driver": 0.2}), (2.5, {"driver": 2.2})])
+    np.testing.assert_allclose(gpu_utilization["driver"], [0.7, 1.0])
 
 
 def test_what_a_worker_does_later_falls_into_the_step_that_saw_it() -> None:
-    _, busy = picture.cores_busy([(0.0, {}), (1.0, {"idle": 0.8}), (2.0, {"idle": 0.8, "encode": 1.0})])
-    np.testing.assert_allclose(busy["idle"], [0.8, 0.0])
-    np.testing.assert_allclose(busy["encode"], [0.0, 1.0])
+    _, gpu_utilization = picture.cores_busy([(0.0, {}), (1.0, {"idle": 0.8}), (2.0, {"idle": 0.8, "encode": 1.0})])
+    np.testing.assert_allclose(gpu_utilization["idle"], [0.8, 0.0])
+    np.testing.assert_allclose(gpu_utilization["encode"], [0.0, 1.0])
 
 
 def test_a_run_that_was_hardly_looked_at_is_one_step() -> None:
-    ends, busy = picture.cores_busy([(0.0, {})])
-    assert (ends.tolist(), busy) == ([1.0], {})
+    ends, gpu_utilization = picture.cores_busy([(0.0, {})])
+    assert (ends.tolist(), gpu_utilization) == ([1.0], {})
     assert _drawn([(0.0, {})]).findall(f"{SVG}polygon") == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.benchmark import corpus, reference
-from pipeline.config.features import Feature, bind
+from pipeline.config.features import BoundFeature, bind
 from pipeline.core.media import FpsSampling, Sampling, UniformSampling
 from pipeline.decoders import DecodersConfig, open_media
 from pipeline.stages.decode import DecodeStage
@@ -28,7 +28,7 @@ SOUNDS = (
 )
 
 
-def _rows(settings: Any) -> tuple[list[dict[str, Any]], Feature]:
+def _rows(settings: Any) -> tuple[list[dict[str, Any]], BoundFeature]:
     _, (feature, *_), samples = bound(settings)
     probe = ProbeStage(settings, (feature,))
     probe.setup()
@@ -146,8 +146,8 @@ def _near(made: np.ndarray, ours: np.ndarray, samples: int) -> None:
     assert made.dtype == np.float32
     assert abs(len(made) - len(ours)) <= samples
     shared = min(len(made), len(ours))
-    apart = made[:shared] - ours[:shared]
-    assert np.sqrt(np.mean(apart**2)) <= 0.01 * np.sqrt(np.mean(ours**2))
+    in_fresh_process = made[:shared] - ours[:shared]
+    assert np.sqrt(np.mean(in_fresh_process**2)) <= 0.01 * np.sqrt(np.mean(ours**2))
 
 
 # -- models ------------------------------------------------------------------------------------------

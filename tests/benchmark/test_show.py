@@ -56,7 +56,7 @@ def test_it_tells_how_busy_a_gpu_was() -> None:
     told["run"]["gpu_busy"] = 0.875
     assert "2.00 cores busy at the margin, GPUs 88% of the larger run; writing" in shown(told)
     assert "75.0% of them; the GPU" not in shown(encoding())
-    assert "0.750 of them; the GPU computes 93% of the time" in shown(encoding(busy=0.93))
+    assert "0.750 of them; the GPU computes 93% of the time" in shown(encoding(gpu_utilization=0.93))
 
 
 def test_it_tells_of_all_cores_at_work() -> None:

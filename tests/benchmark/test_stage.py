@@ -80,9 +80,9 @@ def test_calls_of_a_models_parts_replay_to_what_is_stored(demo_corpus: Path, mod
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     stored = _stored(done, "c_embedding")
     assert vectors.shape == stored.shape
-    apart = np.abs(vectors[:, None] - stored[None]).max(axis=2)  # texts are encoded in order of length
-    np.testing.assert_allclose(apart.min(axis=1), 0, atol=1e-6)
-    np.testing.assert_allclose(apart.min(axis=0), 0, atol=1e-6)
+    in_fresh_process = np.abs(vectors[:, None] - stored[None]).max(axis=2)  # texts are encoded in order of length
+    np.testing.assert_allclose(in_fresh_process.min(axis=1), 0, atol=1e-6)
+    np.testing.assert_allclose(in_fresh_process.min(axis=0), 0, atol=1e-6)
 
 
 def test_a_model_that_two_features_share_is_recorded_once(demo_corpus: Path, models: Path) -> None:

@@ -89,11 +89,11 @@ def test_what_it_tells_adds_up(demo_corpus: Path, models: Path, tmp_path: Path) 
     )
     assert done.returncode == 0, done
     told = json.loads((tmp_path / "r.json").read_text())
-    machine, bare, reference, run = (told[name] for name in ("machine", "bare", "reference", "run"))
+    machine, baseline, reference, run = (told[name] for name in ("machine", "bare", "reference", "run"))
 
-    bare_ms = bare["decode_ms"] + bare["encode_ms"]
-    assert bare["encode_ms"] == pytest.approx(sum(bare["encode_ms_by_feature"].values()), rel=1e-2)
-    assert bare["ideal_rows_per_second"] == pytest.approx(machine["cores"] * 1e3 / bare_ms, rel=1e-2)
+    bare_ms = baseline["decode_ms"] + baseline["encode_ms"]
+    assert baseline["encode_ms"] == pytest.approx(sum(baseline["encode_ms_by_feature"].values()), rel=1e-2)
+    assert baseline["ideal_rows_per_second"] == pytest.approx(machine["cores"] * 1e3 / bare_ms, rel=1e-2)
     reference_ms = sum(reference["ms_by_feature"].values())
     assert reference["rows_per_second"] == pytest.approx(machine["cores"] * 1e3 / reference_ms, rel=1e-2)
 
@@ -103,7 +103,7 @@ def test_what_it_tells_adds_up(demo_corpus: Path, models: Path, tmp_path: Path) 
     margin = steady[1] - steady[0]
     speed, rows = run["rows_per_second"], many - few
     assert speed == pytest.approx(rows / margin, rel=1e-2)
-    assert run["efficiency"] == pytest.approx(speed / bare["ideal_rows_per_second"], rel=1e-2)
+    assert run["efficiency"] == pytest.approx(speed / baseline["ideal_rows_per_second"], rel=1e-2)
     assert run["against_reference"] == pytest.approx(speed / reference["rows_per_second"], abs=1e-3, rel=1e-2)
     assert run["startup"]["once_s"] + few / speed == pytest.approx(run["seconds"][0], rel=1e-2)
     cpu = sum(run["cpu_ms_per_row"].values()) * rows / 1e3
@@ -112,10 +112,10 @@ def test_what_it_tells_adds_up(demo_corpus: Path, models: Path, tmp_path: Path) 
     for kind, ms in run["cpu_ms_per_row"].items():  # of the large run: what is paid once, and what its rows cost
         assert run["startup"]["cpu_s"][kind] + ms * many / 1e3 == pytest.approx(ends[kind], abs=0.05, rel=1e-2)
 
-    assert run["of_all_cores"] == pytest.approx(speed / bare["all_cores_rows_per_second"], rel=1e-2)
-    each = machine["cores"] * 1e3 / bare["all_cores_ms"]  # equal only if all cores are as fast
-    assert bare["all_cores_rows_per_second"] == pytest.approx(each, rel=0.2)
-    assert 0.3 < bare["all_cores_rows_per_second"] / bare["ideal_rows_per_second"] < 1.5
+    assert run["of_all_cores"] == pytest.approx(speed / baseline["all_cores_rows_per_second"], rel=1e-2)
+    each = machine["cores"] * 1e3 / baseline["all_cores_ms"]  # equal only if all cores are as fast
+    assert baseline["all_cores_rows_per_second"] == pytest.approx(each, rel=0.2)
+    assert 0.3 < baseline["all_cores_rows_per_second"] / baseline["ideal_rows_per_second"] < 1.5
 
     assert 0 < run["efficiency"] <= 1.5
     assert run["peak_memory_bytes"][1] / run["peak_memory_bytes"][0] <= 1.5

@@ -24,7 +24,7 @@ from pipeline.checkpoint.files import bounded_memory, check, check_attention, ch
 from pipeline.core.errors import ConfigError
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
 from pipeline.tokenizers.patch import PatchConfig
-from pipeline.tokenizers.text import TextConfig, TextTokenizer
+from pipeline.tokenizers.text import TextTokenizer, TextTokenizerConfig
 from tests.support import ROOT, bounded
 
 WHERE = "features.caption.encoder.checkpoint"
@@ -107,7 +107,7 @@ def test_what_is_no_file_is_told_with_its_path(folder: Path, file: str, kind: st
     line = refused(folder)
     assert f"{folder / file} " in line
     assert words in line
-    tokenizer = TextTokenizer(TextConfig(kind="text", checkpoint=str(folder)), None)  # without the weights
+    tokenizer = TextTokenizer(TextTokenizerConfig(kind="text", checkpoint=str(folder)), None)  # without the weights
     with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.checkpoint: "):
         tokenizer.check("features.x.tokenizer")
 
@@ -188,7 +188,7 @@ def test_a_deep_tokenizer_is_a_mistake_too(folder: Path) -> None:
     """Its own library reads it, and has a bound of its own."""
     (folder / "tokenizer.json").write_text("[" * DEEP)
     with pytest.raises(ConfigError, match="has no tokenizer that loads"):
-        TextTokenizer(TextConfig(kind="text", checkpoint=str(folder)), None).check("features.x.tokenizer")
+        TextTokenizer(TextTokenizerConfig(kind="text", checkpoint=str(folder)), None).check("features.x.tokenizer")
 
 
 HUB = "kernels-community/flash-attn2"
@@ -367,15 +367,15 @@ calls = []
 from pipeline.checkpoint.checkpoint import resolve
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
 from pipeline.tokenizers.patch import PatchConfig
-from pipeline.tokenizers.text import TextConfig, TextTokenizer
+from pipeline.tokenizers.text import TextTokenizerConfig, TextTokenizer
 def all_of_it():
     checkpoint = resolve(folder, None, "x")
-    for modality, tokenizer in (("image", PatchConfig(kind="patch")), ("text", TextConfig(kind="text"))):
+    for modality, tokenizer in (("image", PatchConfig(kind="patch")), ("text", TextTokenizerConfig(kind="text"))):
         encoder = ClipEncoder(ClipConfig(kind="clip", checkpoint=folder), checkpoint, modality, tokenizer)
         encoder.check("features.x")
         encoder.spec()
         encoder.setup()
-    tokenizer = TextTokenizer(TextConfig(kind="text"), checkpoint)
+    tokenizer = TextTokenizer(TextTokenizerConfig(kind="text"), checkpoint)
     tokenizer.check("features.x.tokenizer")
     tokenizer.setup()
 all_of_it()  # what is imported on the way is none of the checkpoint's

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import config as configs
-from pipeline.config.features import Feature, bind
+from pipeline.config.features import BoundFeature, bind
 from pipeline.core.errors import ConfigError
 from pipeline.heads.linear import save
 
@@ -38,12 +38,12 @@ def feature(modality: str, kind: str, checkpoint: Path, **changes: Any) -> dict[
     }
 
 
-def bound(features: dict[str, Any], **sections: Any) -> tuple[Feature, ...]:
+def bound(features: dict[str, Any], **sections: Any) -> tuple[BoundFeature, ...]:
     raw = {"source": {"kind": "files", "path": "in"}, "output": {"path": "out"}, "features": features, **sections}
     return bind(configs.parse(copy.deepcopy(raw)))
 
 
-def bind_one(one: dict[str, Any], **sections: Any) -> Feature:
+def bind_one(one: dict[str, Any], **sections: Any) -> BoundFeature:
     (done,) = bound({"f": one}, **sections)
     return done
 

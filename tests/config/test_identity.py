@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline.config import identity
-from pipeline.config.features import Feature, bind
+from pipeline.config.features import BoundFeature, bind
 from pipeline.config.loading import parse
 
 PICTURE = {
@@ -56,7 +56,7 @@ OF_CONTRACT_1: dict[str, Any] = {
 """What the last commit of contract 1 stored for ``FRAMES``, as `frames` reads it below."""
 
 
-def frames(**sections: Any) -> Feature:
+def frames(**sections: Any) -> BoundFeature:
     given = {"window": {"length_s": 5}, "decoders": {"video": {"kind": "decord", "shorter_edge": 64}}, **sections}
     feature = given.pop("feature", FRAMES)
     raw = {"source": {"kind": "files", "path": "in"}, "output": {"path": "out"}, "features": {"f": feature}, **given}
@@ -64,11 +64,11 @@ def frames(**sections: Any) -> Feature:
     return found
 
 
-def differing(stored: dict[str, Any], feature: Feature) -> list[str]:
+def differing(stored: dict[str, Any], feature: BoundFeature) -> list[str]:
     return [path for path, _ in identity.of_feature(stored, feature.identity, feature.full_identity)]
 
 
-def through_json(feature: Feature) -> dict[str, Any]:
+def through_json(feature: BoundFeature) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(json.dumps(feature.identity))
     return found
 

@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.core.read_write_lock import Turns
+from pipeline.core.read_write_lock import ReadWriteLock
 
 
 def test_sharing_threads_meet() -> None:
-    turns, both = Turns(), threading.Barrier(2, timeout=10)
+    turns, both = ReadWriteLock(), threading.Barrier(2, timeout=10)
 
     def work(_: int) -> None:
-        with turns.shared():
+        with turns.read():
             both.wait()
 
     with ThreadPoolExecutor(2) as threads:
@@ -24,12 +24,12 @@ def test_sharing_threads_meet() -> None:
 
 
 def test_nothing_is_at_work_beside_one_that_is_alone() -> None:
-    turns, inside, found = Turns(), [0, 0], []
+    turns, inside, found = ReadWriteLock(), [0, 0], []
 
     def work(number: int) -> None:
         dice = random.Random(number)
         alone = dice.random() < 0.3
-        with turns.alone() if alone else turns.shared():
+        with turns.write() if alone else turns.read():
             inside[alone] += 1
             time.sleep(dice.random() * 2e-3)
             found.append((alone, *inside))
@@ -43,14 +43,14 @@ def test_nothing_is_at_work_beside_one_that_is_alone() -> None:
 
 
 def test_who_waits_to_be_alone_goes_before_those_that_come_later() -> None:
-    turns, order, held = Turns(), list[str](), threading.Event()
+    turns, order, held = ReadWriteLock(), list[str](), threading.Event()
 
     def first() -> None:
-        with turns.shared():
+        with turns.read():
             held.wait(10)
 
     def later(name: str) -> None:
-        with turns.alone() if name == "alone" else turns.shared():
+        with turns.write() if name == "alone" else turns.read():
             order.append(name)
 
     threads = [threading.Thread(target=first)]
@@ -67,10 +67,10 @@ def test_who_waits_to_be_alone_goes_before_those_that_come_later() -> None:
 
 @pytest.mark.parametrize("how", ["shared", "alone"])
 def test_an_error_inside_leaves_the_door_open(how: str) -> None:
-    turns = Turns()
+    turns = ReadWriteLock()
     with pytest.raises(ValueError, match="inside"), getattr(turns, how)():
         raise ValueError("inside")
-    with turns.alone():
+    with turns.write():
         pass
-    with turns.shared():
+    with turns.read():
         pass

@@ -14,7 +14,7 @@ def test_one_of_a_kind_is_singular(tmp_path: Path) -> None:
     _dataset(tmp_path, rows(["a", "b"], {1: "corrupt"}), {"f": LINEAGE}, [])
     assert "1 row in 1 shard, " in (text := _printed(describe.show, str(tmp_path), 0))
     assert " · 1 failure\n" in text
-    done = [maintenance.Done("v1", 7, rewritten=1, removed=1, bytes=1)]
+    done = [maintenance.MaintenanceResult("v1", 7, rewritten=1, removed=1, bytes=1)]
     for what, words in (
         ("rewrote", "1 file rewritten, 1 deleted row left out, wrote 1 B"),
         ("forgot", "1 row or failure removed from 1 file, wrote 1 B"),

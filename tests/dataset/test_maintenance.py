@@ -142,17 +142,17 @@ def test_a_compaction_that_slept_through_a_vacuum_commits_nothing(out: Path, mon
 def test_a_vacuum_that_slept_through_a_rollback_removes_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rollback has committed; its moves out of what the vacuum deletes are still to come."""
     maintenance.compact(str(out))
-    delete, settle = snapshots.delete, snapshots.settle
+    delete, roll_forward = snapshots.delete, snapshots.roll_forward
     settled = []
 
     def late(root: str, number: int) -> None:
         monkeypatch.setattr(snapshots, "delete", delete)
         for lease in (out / "v1" / "_leases").iterdir():
             lease.write_text(json.dumps({**json.loads(lease.read_text()), "released": True}))
-        monkeypatch.setattr(snapshots, "settle", lambda *of: settle(*of) if not settled else None)
+        monkeypatch.setattr(snapshots, "settle", lambda *of: roll_forward(*of) if not settled else None)
         monkeypatch.setattr(snapshots, "commit", _then(snapshots.commit, settled.append))
         maintenance.rollback(str(out), 3)
-        monkeypatch.setattr(snapshots, "settle", settle)
+        monkeypatch.setattr(snapshots, "settle", roll_forward)
         delete(root, number)
 
     monkeypatch.setattr(snapshots, "delete", late)
@@ -174,11 +174,11 @@ def _then(real: Any, after: Any) -> Any:
 def test_a_vacuum_leaves_an_interrupted_run_to_be_continued(out: Path) -> None:
     root = str(out / "v1")
     with Transaction(root, "extract", RUNS[4]) as transaction:
-        transaction.adopt("identity")
+        transaction.resume_interrupted("identity")
         write(root, RUNS[4], ["y"])
     maintenance.vacuum(str(out), 0)
     with Transaction(root, "extract", RUNS[5]) as transaction:
-        transaction.adopt("identity")
+        transaction.resume_interrupted("identity")
         assert [one.run_id for one in transaction.killed] == [RUNS[4]]
         transaction.commit(transaction.next_snapshot({}, {}, {}))
     assert ids(out) == ["a", "b", "c", "e", "y"]
@@ -226,7 +226,7 @@ def test_every_version_forgets(tmp_path: Path) -> None:
 def test_a_version_to_come_forgets_too(tmp_path: Path) -> None:
     night(tmp_path / "v1", RUNS[1], ["a", "b"])
     with Transaction(str(tmp_path / "v2"), "extract", RUNS[2]) as transaction:  # killed before its first commit
-        transaction.adopt("identity")
+        transaction.resume_interrupted("identity")
         write(tmp_path / "v2", RUNS[2], ["a", "b"])
     maintenance.forget(str(tmp_path), ["a"])
     assert catalog.forgotten(str(tmp_path)) == (sample_hash("a"),)
@@ -241,7 +241,7 @@ def test_a_version_that_commits_meanwhile_forgets_too(
     night(tmp_path / "v1", RUNS[1], ["a", "b"])
     first = Transaction(str(tmp_path / "v2"), "extract", RUNS[2])
     first.__enter__()
-    first.adopt("identity")
+    first.resume_interrupted("identity")
     written = write(tmp_path / "v2", RUNS[2], ["a", "b"])
     # when it rewrites v1, or when it has found v2 going on and waits for its lease
     name = "_holds" if when == "while another version is rewritten" else "Transaction"

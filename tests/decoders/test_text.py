@@ -17,39 +17,39 @@ from pipeline.core.media import Span
 from pipeline.decoders import DecodersConfig, open_media
 from pipeline.decoders._shared.charset import decode
 from pipeline.decoders._shared.html import strip_html
-from pipeline.decoders.text import TextConfig, TextMedia, is_svg
+from pipeline.decoders.text import TextDecoderConfig, TextMedia, is_svg
 from pipeline.storage.blob import Blob
 
 WORDS = "Grüße, 世界 — naïve\n"
 LONG = "Der Fluß führt über die Brücke. Größe zählt für Mädchen und Jungen. " * 20
 
 
-def _opened(folder: Path, name: str, content: str | bytes, config: TextConfig | None = None) -> TextMedia:
+def _opened(folder: Path, name: str, content: str | bytes, config: TextDecoderConfig | None = None) -> TextMedia:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return TextMedia(Blob(str(path)), config or TextConfig())
+    return TextMedia(Blob(str(path)), config or TextDecoderConfig())
 
 
 def _kind(data: bytes, **options: str) -> str:
     with pytest.raises(SampleError) as caught:
-        decode(data, TextConfig(**options))  # type: ignore[arg-type]
+        decode(data, TextDecoderConfig(**options))  # type: ignore[arg-type]
     return caught.value.kind
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_marks_tell_the_encoding_and_are_dropped(encoding: str) -> None:
-    assert decode(WORDS.encode(encoding), TextConfig()) == WORDS
+    assert decode(WORDS.encode(encoding), TextDecoderConfig()) == WORDS
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 def test_both_byte_orders(encoding: str) -> None:
-    assert decode(("\ufeff" + WORDS).encode(encoding), TextConfig()) == WORDS
+    assert decode(("\ufeff" + WORDS).encode(encoding), TextDecoderConfig()) == WORDS
 
 
 def test_the_policy_for_other_encodings() -> None:
     latin = LONG.encode("latin-1")
-    assert decode(latin, TextConfig(on_other="detect")) == LONG
-    assert decode(latin, TextConfig(on_other="replace")) == LONG.encode("ascii", "replace").decode().replace(
+    assert decode(latin, TextDecoderConfig(on_other="detect")) == LONG
+    assert decode(latin, TextDecoderConfig(on_other="replace")) == LONG.encode("ascii", "replace").decode().replace(
         "?", "\ufffd"
     )
     assert _kind(latin, on_other="fail") == "encoding"
@@ -58,7 +58,8 @@ def test_the_policy_for_other_encodings() -> None:
 
 def test_newlines_and_nul_are_normalised() -> None:
     assert (
-        decode(b"one\r\ntwo\rthree\n" + b"x" * 20 + b"fo\0ur", TextConfig()) == "one\ntwo\nthree\n" + "x" * 20 + "four"
+        decode(b"one\r\ntwo\rthree\n" + b"x" * 20 + b"fo\0ur", TextDecoderConfig())
+        == "one\ntwo\nthree\n" + "x" * 20 + "four"
     )
 
 
@@ -77,7 +78,7 @@ def test_binary_junk_is_no_text() -> None:
 
 def test_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="max_bytes 10") as caught:
-        _opened(tmp_path, "a.txt", "x" * 11, TextConfig(max_bytes=10))
+        _opened(tmp_path, "a.txt", "x" * 11, TextDecoderConfig(max_bytes=10))
     assert caught.value.kind == "limit"
 
 
@@ -148,7 +149,7 @@ def test_html_is_stripped_or_kept(tmp_path: Path) -> None:
     assert strip_html(page).split("\n") == ["T", "One two&three", "four", "five", "six"]
     assert _opened(tmp_path, "a.html", page).text(None, None).text.startswith("T\nOne")
     assert _opened(tmp_path, "noname", page).text(None, None).text.startswith("T\nOne")
-    assert _opened(tmp_path, "a.html", page, TextConfig(html="keep")).text(None, None).text == page
+    assert _opened(tmp_path, "a.html", page, TextDecoderConfig(html="keep")).text(None, None).text == page
     with pytest.raises(SampleError, match="empty"):
         _opened(tmp_path, "b.html", "<html><script>only()</script></html>")
 
@@ -168,7 +169,7 @@ def test_real_pages_lose_no_word(data: Path) -> None:
     for path in pages:
         reference = _Words()
         reference.feed(path.read_text("utf-8"))
-        words = TextMedia(Blob(str(path)), TextConfig()).text(None, None).text.split()
+        words = TextMedia(Blob(str(path)), TextDecoderConfig()).text(None, None).text.split()
         assert "".join(words) == "".join(reference.words), path.name
 
 
@@ -176,7 +177,7 @@ def test_real_subtitles_have_as_many_segments_as_arrows(data: Path) -> None:
     files = [*(data / "text").glob("*.vtt"), *(data / "text").glob("*.srt")]
     assert len(files) >= 6
     for path in files:
-        media = TextMedia(Blob(str(path)), TextConfig())
+        media = TextMedia(Blob(str(path)), TextDecoderConfig())
         assert media.segments is not None
         blocks = path.read_text("utf-8-sig").replace("\r\n", "\n").split("\n\n")
         worded = [b for b in blocks if "-->" in b and b.split("-->")[1].split("\n", 1)[1:] not in ([], [""])]
@@ -199,7 +200,7 @@ def test_bad_texts_are_words_or_a_reason(data: Path) -> None:
     found: dict[str, str | None] = {}
     for name in expected:
         try:
-            text = TextMedia(Blob(str(data / "bad" / name)), TextConfig()).text(None, None).text
+            text = TextMedia(Blob(str(data / "bad" / name)), TextDecoderConfig()).text(None, None).text
             assert "\0" not in text
             assert "\r" not in text
             assert "\ufeff" not in text
@@ -207,7 +208,9 @@ def test_bad_texts_are_words_or_a_reason(data: Path) -> None:
         except SampleError as error:
             found[name] = error.kind
     assert found == expected
-    twins = [TextMedia(Blob(str(data / "bad" / f"dv_{n}.txt")), TextConfig()).whole for n in ("utf16_bom", "utf8_bom")]
+    twins = [
+        TextMedia(Blob(str(data / "bad" / f"dv_{n}.txt")), TextDecoderConfig()).whole for n in ("utf16_bom", "utf8_bom")
+    ]
     assert twins[0] == twins[1]
 
 
@@ -254,7 +257,7 @@ SHORT = {"cp1252": ("café", "a naïve idea", "niño jugando en el parque"), "ko
 def test_a_few_bytes_are_not_guessed_at(encoding: str, text: str) -> None:
     """Statistics would make other words of them."""
     assert _kind(text.encode(encoding)) == "encoding"
-    assert decode(text.encode(encoding), TextConfig(encoding=encoding)) == text
+    assert decode(text.encode(encoding), TextDecoderConfig(encoding=encoding)) == text
 
 
 @pytest.mark.parametrize(
@@ -267,13 +270,13 @@ def test_a_few_bytes_are_not_guessed_at(encoding: str, text: str) -> None:
     ],
 )
 def test_long_texts_tell_their_encoding(encoding: str, text: str) -> None:
-    assert decode(text.encode(encoding), TextConfig()) == text
+    assert decode(text.encode(encoding), TextDecoderConfig()) == text
 
 
 def test_a_declared_encoding_must_fit_and_be_known() -> None:
     assert _kind(b"\xff\xfeoops\x81", encoding="ascii", on_other="detect") == "encoding"
     with pytest.raises(ValueError, match="found 'cp9999'; a name that Python knows"):
-        TextConfig(encoding="cp9999")
+        TextDecoderConfig(encoding="cp9999")
 
 
 def test_no_words_of_a_subtitle_are_lost(tmp_path: Path) -> None:
@@ -363,10 +366,10 @@ def test_nothing_but_sample_errors_escapes(tmp_path: Path, name: str, content: s
 )
 def test_utf16_without_a_mark_where_it_is_certain(encoding: str, words: str) -> None:
     data = words.encode(encoding)
-    assert decode(data, TextConfig()) == words
+    assert decode(data, TextDecoderConfig()) == words
     if "\x00" in data.decode("latin-1"):
         with pytest.raises(SampleError):
-            decode(data, TextConfig(on_other="fail"))
+            decode(data, TextDecoderConfig(on_other="fail"))
 
 
 @pytest.mark.parametrize(
@@ -383,7 +386,7 @@ def test_utf16_without_a_mark_where_it_is_certain(encoding: str, words: str) -> 
 )
 def test_numbers_are_not_utf16(data: bytes) -> None:
     with pytest.raises(SampleError) as caught:
-        decode(data, TextConfig())
+        decode(data, TextDecoderConfig())
     assert caught.value.kind in ("corrupt", "encoding")
 
 
@@ -403,7 +406,7 @@ def test_svg_is_a_drawing(tmp_path: Path, source: str, suffix: str) -> None:
         with pytest.raises(SampleError, match="SVG" if hint != "image" else None) as caught:
             open_media(Blob(str(path)), hint, DecodersConfig())
         assert caught.value.kind == "unsupported"
-    kept = DecodersConfig(text=TextConfig(svg="keep"))
+    kept = DecodersConfig(text=TextDecoderConfig(svg="keep"))
     with open_media(Blob(str(path)), "text", kept) as media:
         assert media.text(None, None).text == source.removeprefix("\ufeff")
 
@@ -411,7 +414,9 @@ def test_svg_is_a_drawing(tmp_path: Path, source: str, suffix: str) -> None:
 @pytest.mark.parametrize("words", ["great cat", "abcdefghi", "Grüße an ", "abc"])
 def test_a_nul_at_the_end_is_no_sign_of_utf16(words: str) -> None:
     for nuls in (b"\0", b"\0\0"):
-        assert decode(words.encode() + b" 0123456789" * 3 + nuls, TextConfig()).strip() == words + " 0123456789" * 3
+        assert (
+            decode(words.encode() + b" 0123456789" * 3 + nuls, TextDecoderConfig()).strip() == words + " 0123456789" * 3
+        )
 
 
 def test_prose_about_svg_is_text(tmp_path: Path) -> None:

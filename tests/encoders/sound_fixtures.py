@@ -18,8 +18,8 @@ from pipeline.core.media import Text, Waveform
 from pipeline.demo.checkpoints import audio, text
 from pipeline.encoders.base import Encoded
 from pipeline.tokenizers.audio_frame import AudioFrameConfig, AudioFrameTokenizer
-from pipeline.tokenizers.base import Prepared
-from pipeline.tokenizers.text import TextConfig, TextTokenizer
+from pipeline.tokenizers.base import ModelInputs
+from pipeline.tokenizers.text import TextTokenizer, TextTokenizerConfig
 
 _ROOT = tempfile.TemporaryDirectory(prefix="tessera-checkpoints-")
 SOUNDS = (
@@ -78,19 +78,19 @@ def texts(data: Path, count: int = 10) -> list[str]:
     return [*chosen, long, (data / "text" / "udhr__tam.html").read_text()[4000:6000], "a"]
 
 
-def heard(waves: Sequence[np.ndarray], rate: int, start_s: float = 0.0) -> list[Prepared]:
+def heard(waves: Sequence[np.ndarray], rate: int, start_s: float = 0.0) -> list[ModelInputs]:
     tokenizer = AudioFrameTokenizer(AudioFrameConfig(kind="audio_frame", sample_rate=rate), None)
     return [tokenizer.tokenize(Waveform(wave, rate, start_s)) for wave in waves]
 
 
-def read(strings: Sequence[str], where: Checkpoint, **options: Any) -> list[Prepared]:
-    tokenizer = TextTokenizer(TextConfig(kind="text", **options), where)
+def read(strings: Sequence[str], where: Checkpoint, **options: Any) -> list[ModelInputs]:
+    tokenizer = TextTokenizer(TextTokenizerConfig(kind="text", **options), where)
     tokenizer.setup()
     return [tokenizer.tokenize(Text(string)) for string in strings]
 
 
 def built(encoder_class: Any, config_class: Any, where: Checkpoint, modality: str, **options: Any) -> Any:
-    tokenizer = {"text": TextConfig(kind="text"), "audio": AudioFrameConfig(kind="audio_frame")}[modality]
+    tokenizer = {"text": TextTokenizerConfig(kind="text"), "audio": AudioFrameConfig(kind="audio_frame")}[modality]
     name = config_class.model_fields["kind"].annotation.__args__[0]
     encoder = encoder_class(config_class(kind=name, checkpoint=where.path, **options), where, modality, tokenizer)
     encoder.check("features.x")
@@ -98,7 +98,7 @@ def built(encoder_class: Any, config_class: Any, where: Checkpoint, modality: st
     return encoder
 
 
-def orders(encoder: Any, rows: Sequence[Prepared]) -> list[tuple[str, list[Encoded | SampleError]]]:
+def orders(encoder: Any, rows: Sequence[ModelInputs]) -> list[tuple[str, list[Encoded | SampleError]]]:
     """The rows encoded in batches of 1, of 3 and all, in order and shuffled; results in the rows' own order."""
     shuffled = list(range(len(rows)))
     random.Random(3).shuffle(shuffled)

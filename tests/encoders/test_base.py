@@ -18,7 +18,7 @@ import torch
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
 from pipeline.encoders._shared.compiled import compile_layers
-from pipeline.encoders._shared.microbatches import passes, tight
+from pipeline.encoders._shared.microbatches import microbatches, tight
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.encoders.clap import ClapConfig, ClapEncoder
@@ -30,7 +30,7 @@ from pipeline.encoders.vit import VitConfig, VitEncoder
 from pipeline.encoders.vjepa2 import VJepa2Config, VJepa2Encoder
 from pipeline.encoders.wav2vec2 import Wav2Vec2Config, Wav2Vec2Encoder
 from pipeline.encoders.whisper import WhisperConfig, WhisperEncoder
-from pipeline.tokenizers.text import TextConfig
+from pipeline.tokenizers.text import TextTokenizerConfig
 from tests.encoders.sound_fixtures import assert_close, built, checkpoint, read, texts
 
 
@@ -39,7 +39,7 @@ def test_passes_hold_every_item_once_and_keep_both_limits(seed: int) -> None:
     draw = random.Random(seed)
     lengths = [draw.choice([0, 1, 5, 60, 500]) for _ in range(draw.randint(0, 40))]
     count, most = draw.randint(1, 8), draw.choice([None, 1, 64, 1000])
-    groups = passes(lengths, count, most)
+    groups = microbatches(lengths, count, most)
     assert [i for group in groups for i in group] == list(range(len(lengths)))
     for group in groups:
         assert 1 <= len(group) <= count
@@ -51,9 +51,9 @@ def test_passes_hold_every_item_once_and_keep_both_limits(seed: int) -> None:
 
 
 def test_passes_by_hand() -> None:
-    assert passes([], 4, None) == []
-    assert passes([1, 1, 1], 2, None) == [range(2), range(2, 3)]
-    assert passes([2, 3, 4, 9], 32, 8) == [range(2), range(2, 3), range(3, 4)]
+    assert microbatches([], 4, None) == []
+    assert microbatches([1, 1, 1], 2, None) == [range(2), range(2, 3)]
+    assert microbatches([2, 3, 4, 9], 32, 8) == [range(2), range(2, 3), range(3, 4)]
 
 
 def test_a_budget_of_tokens_bounds_every_forward_pass_and_changes_no_value(data: Path, monkeypatch: Any) -> None:
@@ -139,7 +139,7 @@ def test_compiled_layers_are_of_a_cuda_device() -> None:
         with pytest.raises(
             ConfigError, match=rf"features\.x\.encoder\.compile: true with device: {device}; device: cuda"
         ):
-            BertEncoder(config, where, "text", TextConfig(kind="text")).check("features.x")
+            BertEncoder(config, where, "text", TextTokenizerConfig(kind="text")).check("features.x")
 
 
 def test_while_a_shape_is_compiled_no_other_pass_is_at_work(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

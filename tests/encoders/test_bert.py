@@ -13,7 +13,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.demo.checkpoints.text import WRITERS
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
-from pipeline.tokenizers.text import TextConfig
+from pipeline.tokenizers.text import TextTokenizerConfig
 from tests.encoders.sound_fixtures import assert_close, built, changed, checkpoint, copy, orders, read, texts
 
 
@@ -97,7 +97,7 @@ def test_spec_tells_width_space_and_dtype() -> None:
 
 def _encoder(where: Any, tokenizer: Any = None, modality: Any = "text", **options: Any) -> BertEncoder:
     config = BertConfig(kind="bert", checkpoint=where.path, **options)
-    return BertEncoder(config, where, modality, tokenizer or TextConfig(kind="text"))
+    return BertEncoder(config, where, modality, tokenizer or TextTokenizerConfig(kind="text"))
 
 
 def test_config_errors_name_their_place(tmp_path: Path) -> None:

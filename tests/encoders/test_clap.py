@@ -12,7 +12,7 @@ import pytest
 from pipeline.core.errors import ConfigError
 from pipeline.encoders.clap import ClapConfig, ClapEncoder
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
-from pipeline.tokenizers.text import TextConfig
+from pipeline.tokenizers.text import TextTokenizerConfig
 from tests.encoders.sound_fixtures import (
     SOUNDS,
     assert_close,
@@ -152,7 +152,7 @@ def test_bfloat16_is_near_float32(data: Path) -> None:
 
 
 def test_config_errors_name_their_place(tmp_path: Path) -> None:
-    sounds, words = AudioFrameConfig(kind="audio_frame"), TextConfig(kind="text")
+    sounds, words = AudioFrameConfig(kind="audio_frame"), TextTokenizerConfig(kind="text")
 
     def encoder(where: Any, modality: Any, tokenizer: Any) -> ClapEncoder:
         return ClapEncoder(ClapConfig(kind="clap", checkpoint=where.path), where, modality, tokenizer)

@@ -17,7 +17,7 @@ from pipeline.core.media import Frames, Image, Text
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
-from pipeline.tokenizers.text import TextConfig, TextTokenizer
+from pipeline.tokenizers.text import TextTokenizer, TextTokenizerConfig
 from tests.encoders.vision_fixtures import (
     TEXTS,
     make_checkpoints,  # noqa: F401
@@ -90,8 +90,8 @@ def test_texts_equal_the_reference(clip: Checkpoint) -> None:
             outs.append(model.get_text_features(**one))
         ids.append(one["input_ids"][0].numpy())
     tell_apart([out.pooler_output[0] for out in outs])
-    rows = tokenized(TextTokenizer(TextConfig(kind="text"), clip), [Text(t) for t in TEXTS])
-    for done in runs(lambda n: encoder(clip, "text", TextConfig(kind="text"), batch_size=n), rows):
+    rows = tokenized(TextTokenizer(TextTokenizerConfig(kind="text"), clip), [Text(t) for t in TEXTS])
+    for done in runs(lambda n: encoder(clip, "text", TextTokenizerConfig(kind="text"), batch_size=n), rows):
         for ours, out, row in zip(done, outs, ids, strict=True):
             same(ours.pooled, out.pooler_output[0])
             same(ours.tokens, out.last_hidden_state[0, 1:-1])
@@ -120,9 +120,9 @@ def test_a_checkpoint_as_openai_wrote_it(clip: Checkpoint, pictures: list[np.nda
         AutoTokenizer.from_pretrained(old.path),
     )
     images = tokenized(PatchTokenizer(PatchConfig(), old), [Image(p) for p in pictures])
-    texts = tokenized(TextTokenizer(TextConfig(kind="text"), old), [Text(t) for t in TEXTS])
+    texts = tokenized(TextTokenizer(TextTokenizerConfig(kind="text"), old), [Text(t) for t in TEXTS])
     (seen,) = runs(lambda n: encoder(old, "image", PatchConfig(), batch_size=n), images, [100])
-    (read,) = runs(lambda n: encoder(old, "text", TextConfig(kind="text"), batch_size=n), texts, [100])
+    (read,) = runs(lambda n: encoder(old, "text", TextTokenizerConfig(kind="text"), batch_size=n), texts, [100])
     with torch.inference_mode():
         for ours, picture in zip(seen, pictures, strict=True):
             same(ours.pooled, model.get_image_features(**inputs(picture)).pooler_output[0])
@@ -132,7 +132,7 @@ def test_a_checkpoint_as_openai_wrote_it(clip: Checkpoint, pictures: list[np.nda
 
 
 def test_towers_share_a_space_and_only_one_is_loaded(clip: Checkpoint) -> None:
-    image, text = encoder(clip, "image", PatchConfig()), encoder(clip, "text", TextConfig(kind="text"))
+    image, text = encoder(clip, "image", PatchConfig()), encoder(clip, "text", TextTokenizerConfig(kind="text"))
     video = encoder(clip, "video", FrameConfig())
     specs = [made.spec() for made in (image, text, video)]
     assert {spec.space for spec in specs} == {f"clip:{clip.weights_sha256()[:12]}"}
@@ -152,8 +152,11 @@ def test_towers_share_a_space_and_only_one_is_loaded(clip: Checkpoint) -> None:
 
 def test_bfloat16_runs_and_stays_near(clip: Checkpoint, pictures: list[np.ndarray]) -> None:
     images = tokenized(PatchTokenizer(PatchConfig(), clip), [Image(p) for p in pictures[:3]])
-    texts = tokenized(TextTokenizer(TextConfig(kind="text"), clip), [Text(t) for t in TEXTS])
-    for modality, tokenizer, rows in (("image", PatchConfig(), images), ("text", TextConfig(kind="text"), texts)):
+    texts = tokenized(TextTokenizer(TextTokenizerConfig(kind="text"), clip), [Text(t) for t in TEXTS])
+    for modality, tokenizer, rows in (
+        ("image", PatchConfig(), images),
+        ("text", TextTokenizerConfig(kind="text"), texts),
+    ):
         (exact,) = runs(lambda n, m=modality, t=tokenizer: encoder(clip, m, t), rows, [3])
         (rough,) = runs(lambda n, m=modality, t=tokenizer: encoder(clip, m, t, dtype="bfloat16"), rows, [3])
         for a, b in zip(exact, rough, strict=True):
@@ -169,11 +172,13 @@ def test_mistakes_are_told(clip: Checkpoint, checkpoints: dict[str, Checkpoint],
 
     assert error(encoder(checkpoints["siglip"], "image", PatchConfig())).startswith("features.f.encoder.checkpoint")
     assert error(encoder(clip, "text", PatchConfig())).startswith("features.f.tokenizer.kind: 'patch'")
-    assert error(encoder(clip, "image", TextConfig(kind="text"))).startswith("features.f.tokenizer.kind: 'text'")
+    assert error(encoder(clip, "image", TextTokenizerConfig(kind="text"))).startswith(
+        "features.f.tokenizer.kind: 'text'"
+    )
     assert error(encoder(clip, "audio", PatchConfig())).startswith("features.f.modality: 'audio'")
     shutil.copytree(clip.path, tmp_path / "bare")
     (tmp_path / "bare" / "processor_config.json").unlink()
     (tmp_path / "bare" / "tokenizer.json").unlink()
     bare = replace(clip, path=str(tmp_path / "bare"))
     assert "no image processor" in error(encoder(bare, "image", PatchConfig()))
-    assert "no tokenizer" in error(encoder(bare, "text", TextConfig(kind="text")))
+    assert "no tokenizer" in error(encoder(bare, "text", TextTokenizerConfig(kind="text")))

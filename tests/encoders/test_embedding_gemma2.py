@@ -18,7 +18,7 @@ from pipeline.core.media import Frames, Image, Modality
 from pipeline.demo.checkpoints.gemma import write_embedding_gemma2
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.embedding_gemma2 import EmbeddingGemma2Config, EmbeddingGemma2Encoder
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from tests.encoders.sound_fixtures import assert_close, heard, orders, read, sounds, texts
@@ -55,9 +55,9 @@ def changed(checkpoint: Checkpoint, folder: Path, file: str, part: str | None = 
 
 def build(checkpoint: Checkpoint, modality: Modality, tokenizer: Any = None, **options: Any) -> Any:
     from pipeline.tokenizers.audio_frame import AudioFrameConfig
-    from pipeline.tokenizers.text import TextConfig
+    from pipeline.tokenizers.text import TextTokenizerConfig
 
-    defaults = {**TOKENIZERS, "text": TextConfig(kind="text"), "audio": AudioFrameConfig(kind="audio_frame")}
+    defaults = {**TOKENIZERS, "text": TextTokenizerConfig(kind="text"), "audio": AudioFrameConfig(kind="audio_frame")}
     config = EmbeddingGemma2Config(kind="embedding_gemma2", checkpoint=checkpoint.path, **options)
     encoder = EmbeddingGemma2Encoder(config, checkpoint, modality, tokenizer or defaults[modality])
     encoder.check("features.x")
@@ -159,7 +159,7 @@ def test_image(checkpoint: Checkpoint, reference: Any, pictures: list[np.ndarray
     assert done[tall].grid[1] > 3 * done[tall].grid[2] > 0  # 37 x 3 pixels: height before width
 
 
-def clips_as_rows(checkpoint: Checkpoint, clips: Sequence[Frames]) -> list[Prepared]:
+def clips_as_rows(checkpoint: Checkpoint, clips: Sequence[Frames]) -> list[ModelInputs]:
     return tokenized(FrameTokenizer(FrameConfig(tokens="patch"), checkpoint), clips)
 
 

@@ -17,7 +17,7 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.media import Frames, Image, Text, Waveform
 from pipeline.demo.checkpoints import audio, text, vision
 from pipeline.demo.checkpoints._seeded import save
-from pipeline.encoders._shared.adaptive_batch import Fit
+from pipeline.encoders._shared.adaptive_batch import AdaptiveBatchSize
 from pipeline.encoders._shared.device import download, upload, upload_stacked
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.base import Encoded
@@ -31,9 +31,9 @@ from pipeline.encoders.vjepa2 import VJepa2Config, VJepa2Encoder
 from pipeline.encoders.wav2vec2 import Wav2Vec2Config, Wav2Vec2Encoder
 from pipeline.encoders.whisper import WhisperConfig, WhisperEncoder
 from pipeline.tokenizers.audio_frame import AudioFrameConfig, AudioFrameTokenizer
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
-from pipeline.tokenizers.text import TextConfig, TextTokenizer
+from pipeline.tokenizers.text import TextTokenizer, TextTokenizerConfig
 from pipeline.tokenizers.tubelet import TubeletConfig, TubeletTokenizer
 
 pytestmark = [
@@ -41,18 +41,18 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 DRAW = np.random.default_rng(5)
-KINDS: dict[str, tuple[Any, Any, str, Any, Callable[[Checkpoint], list[Prepared]]]] = {}
+KINDS: dict[str, tuple[Any, Any, str, Any, Callable[[Checkpoint], list[ModelInputs]]]] = {}
 WRITERS = {**vision.WRITERS, **text.WRITERS, **audio.WRITERS}
 
 
-def _pictures(where: Checkpoint) -> list[Prepared]:
+def _pictures(where: Checkpoint) -> list[ModelInputs]:
     tokenizer = PatchTokenizer(PatchConfig(), where)
     tokenizer.setup()
     sizes = [(40, 60), (300, 200), (64, 64), (120, 31), (50, 500)] * 7
     return [tokenizer.tokenize(Image(DRAW.integers(0, 256, (*size, 3), np.uint8))) for size in sizes]
 
 
-def _clips(where: Checkpoint) -> list[Prepared]:
+def _clips(where: Checkpoint) -> list[ModelInputs]:
     tokenizer = TubeletTokenizer(TubeletConfig(), where)
     tokenizer.setup()
     count = tokenizer.request().sampling.frames
@@ -60,8 +60,8 @@ def _clips(where: Checkpoint) -> list[Prepared]:
     return [tokenizer.tokenize(Frames(clip, np.arange(count) / 10)) for clip in clips]
 
 
-def _texts(where: Checkpoint) -> list[Prepared]:
-    tokenizer = TextTokenizer(TextConfig(kind="text"), where)
+def _texts(where: Checkpoint) -> list[ModelInputs]:
+    tokenizer = TextTokenizer(TextTokenizerConfig(kind="text"), where)
     tokenizer.setup()
     words = [
         "a",
@@ -82,7 +82,7 @@ def _texts(where: Checkpoint) -> list[Prepared]:
     return [tokenizer.tokenize(Text(" ".join(DRAW.choice(words, n)))) for n in DRAW.integers(1, 50, 70)]
 
 
-def _sounds(where: Checkpoint) -> list[Prepared]:
+def _sounds(where: Checkpoint) -> list[ModelInputs]:
     rate = int(where.json("preprocessor_config.json").get("sampling_rate", 48_000))
     tokenizer = AudioFrameTokenizer(AudioFrameConfig(kind="audio_frame", sample_rate=rate), None)
     seconds = [0.5, 1.0, 2.3, 0.9, 4.0] * 5
@@ -98,8 +98,8 @@ KINDS = {
     "siglip2": (SiglipEncoder, SiglipConfig, "image", PatchConfig(), _pictures),
     "videomae": (VideoMaeEncoder, VideoMaeConfig, "video", TubeletConfig(), _clips),
     "vjepa2": (VJepa2Encoder, VJepa2Config, "video", TubeletConfig(), _clips),
-    "bert": (BertEncoder, BertConfig, "text", TextConfig(kind="text"), _texts),
-    "modernbert": (BertEncoder, BertConfig, "text", TextConfig(kind="text"), _texts),
+    "bert": (BertEncoder, BertConfig, "text", TextTokenizerConfig(kind="text"), _texts),
+    "modernbert": (BertEncoder, BertConfig, "text", TextTokenizerConfig(kind="text"), _texts),
     "wav2vec2": (Wav2Vec2Encoder, Wav2Vec2Config, "audio", SOUND, _sounds),
     "whisper": (WhisperEncoder, WhisperConfig, "audio", SOUND, _sounds),
     "ast": (AstEncoder, AstConfig, "audio", SOUND, _sounds),
@@ -108,7 +108,7 @@ KINDS = {
 
 
 @pytest.fixture(params=KINDS)
-def case(request: Any, tmp_path: Path) -> tuple[Callable[..., Any], list[Prepared]]:
+def case(request: Any, tmp_path: Path) -> tuple[Callable[..., Any], list[ModelInputs]]:
     """How to build the encoder, and rows for it."""
     encoder_class, config_class, modality, tokenizer, rows = KINDS[request.param]
     WRITERS[request.param](str(tmp_path))
@@ -171,7 +171,7 @@ def test_calls_at_once_where_memory_runs_out(tmp_path: Path, monkeypatch: pytest
     config = VitConfig(kind="vit", checkpoint=where.path, device="cuda", batch_size=256)
     encoder = VitEncoder(config, where, "image", PatchConfig())
     encoder.setup()
-    rows = [Prepared({"pixels": DRAW.integers(0, 256, (3, 224, 224), np.uint8)}) for _ in range(256)]
+    rows = [ModelInputs({"pixels": DRAW.integers(0, 256, (3, 224, 224), np.uint8)}) for _ in range(256)]
     alone = encoder.encode(rows, True)
     torch.cuda.empty_cache()
     before, total = torch.cuda.memory_allocated(), torch.cuda.get_device_properties(0).total_memory
@@ -179,7 +179,7 @@ def test_calls_at_once_where_memory_runs_out(tmp_path: Path, monkeypatch: pytest
     encoder.encode(rows, True)
     needed = torch.cuda.max_memory_allocated() - before
     times = []
-    monkeypatch.setattr(encoder.fit, "ran_out", lambda: times.append(Fit.ran_out(encoder.fit)))
+    monkeypatch.setattr(encoder.fit, "ran_out", lambda: times.append(AdaptiveBatchSize.ran_out(encoder.fit)))
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 0.7 * needed) / total)
     try:

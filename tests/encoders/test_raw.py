@@ -16,7 +16,7 @@ from pipeline.tokenizers._shared.frame_sampling import UniformConfig
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
 from pipeline.tokenizers.frame import FrameConfig
 from pipeline.tokenizers.patch import PatchConfig
-from pipeline.tokenizers.text import TextConfig
+from pipeline.tokenizers.text import TextTokenizerConfig
 from pipeline.tokenizers.tubelet import TubeletConfig
 from tests.encoders.sound_fixtures import checkpoint, sound
 from tests.encoders.vision_fixtures import make_clips, make_pictures
@@ -123,7 +123,7 @@ def test_text_gives_the_ids_that_spell_it() -> None:
 
     folder = checkpoint("roberta").path
     text = "A red circle, turning: Zürich 東京"
-    done, width = encoded(TextConfig(kind="text", checkpoint=folder), "text", Text(text))
+    done, width = encoded(TextTokenizerConfig(kind="text", checkpoint=folder), "text", Text(text))
     assert (done.tokens, width) == (None, None)
     assert done.token_ids is not None
     assert done.token_ids.dtype == np.int32

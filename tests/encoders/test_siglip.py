@@ -14,10 +14,10 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Frames, Image, Text
 from pipeline.encoders.siglip import SiglipConfig, SiglipEncoder
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
-from pipeline.tokenizers.text import TextConfig, TextTokenizer
+from pipeline.tokenizers.text import TextTokenizer, TextTokenizerConfig
 from tests.encoders.vision_fixtures import (
     TEXTS,
     make_checkpoints,  # noqa: F401
@@ -92,7 +92,7 @@ def test_texts_equal_the_reference(name: str, checkpoints: dict[str, Checkpoint]
 
     checkpoint = checkpoints[name]
     tokenizer, model = AutoTokenizer.from_pretrained(checkpoint.path), reference_model(checkpoint)
-    rows = tokenized(TextTokenizer(TextConfig(kind="text"), checkpoint), [Text(t) for t in TEXTS])
+    rows = tokenized(TextTokenizer(TextTokenizerConfig(kind="text"), checkpoint), [Text(t) for t in TEXTS])
     outs, places, ids = [], [], []
     for text in TEXTS:
         one = tokenizer([text], padding="max_length", truncation=True, max_length=32, return_tensors="pt")
@@ -104,7 +104,7 @@ def test_texts_equal_the_reference(name: str, checkpoints: dict[str, Checkpoint]
         places.append(slice(start, start + len(bare) - 1))  # the last is end of text
         ids.append(bare[:-1])
     tell_apart([out.pooler_output[0] for out in outs])
-    for done in runs(lambda n: encoder(checkpoint, "text", TextConfig(kind="text"), batch_size=n), rows):
+    for done in runs(lambda n: encoder(checkpoint, "text", TextTokenizerConfig(kind="text"), batch_size=n), rows):
         for ours, out, place, own in zip(done, outs, places, ids, strict=True):
             same(ours.pooled, out.pooler_output[0])
             same(ours.tokens, out.last_hidden_state[0, place])
@@ -115,9 +115,9 @@ def test_texts_equal_the_reference(name: str, checkpoints: dict[str, Checkpoint]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_text_too_long_fails_alone(name: str, checkpoints: dict[str, Checkpoint]) -> None:
     short, long = (
-        Prepared({"input_ids": np.full(n, 7, np.int32), "special_mask": np.zeros(n, np.uint8)}) for n in (5, 33)
+        ModelInputs({"input_ids": np.full(n, 7, np.int32), "special_mask": np.zeros(n, np.uint8)}) for n in (5, 33)
     )
-    made = encoder(checkpoints[name], "text", TextConfig(kind="text"))
+    made = encoder(checkpoints[name], "text", TextTokenizerConfig(kind="text"))
     made.setup()
     first, second = made.encode([long, short], True)
     assert isinstance(first, SampleError)
@@ -130,7 +130,7 @@ def test_a_text_too_long_fails_alone(name: str, checkpoints: dict[str, Checkpoin
 def test_spec_and_mistakes(name: str, checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
     checkpoint = checkpoints[name]
     image = encoder(checkpoint, "image", PatchConfig()).spec()
-    text = encoder(checkpoint, "text", TextConfig(kind="text")).spec()
+    text = encoder(checkpoint, "text", TextTokenizerConfig(kind="text")).spec()
     assert image.space == text.space == f"{name}:{checkpoint.weights_sha256()[:12]}"
     assert (image.dim, image.token_dim, text.dim, text.token_dim) == (48, 48, 48, 32)
     assert image.normalized
@@ -144,7 +144,7 @@ def test_spec_and_mistakes(name: str, checkpoints: dict[str, Checkpoint], tmp_pa
         (tmp_path / "bare" / file).unlink()
     bare = replace(checkpoint, path=str(tmp_path / "bare"))
     with pytest.raises(ConfigError, match="no tokenizer"):
-        encoder(bare, "text", TextConfig(kind="text")).check("features.f")
+        encoder(bare, "text", TextTokenizerConfig(kind="text")).check("features.f")
     with pytest.raises(ConfigError, match="no image processor that loads"):
         encoder(bare, "image", PatchConfig()).check("features.f")
 

@@ -13,7 +13,7 @@ from pipeline.core.errors import ConfigError, SampleError
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.wav2vec2 import Wav2Vec2Config, Wav2Vec2Encoder
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
-from pipeline.tokenizers.text import TextConfig
+from pipeline.tokenizers.text import TextTokenizerConfig
 from tests.encoders.sound_fixtures import (
     assert_close,
     built,
@@ -177,7 +177,7 @@ def test_config_errors_name_their_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"encoder\.checkpoint.*'bert'"):
         encoder(checkpoint("bert")).check("features.x")
     with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.kind"):
-        encoder(checkpoint("hubert"), TextConfig(kind="text")).check("features.x")
+        encoder(checkpoint("hubert"), TextTokenizerConfig(kind="text")).check("features.x")
     with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.sample_rate.*8000.*16000"):
         encoder(checkpoint("hubert"), AudioFrameConfig(kind="audio_frame", sample_rate=8000)).check("features.x")
     with pytest.raises(ConfigError, match=r"encoder\.checkpoint.*feature extractor"):

@@ -19,7 +19,7 @@ from pipeline.core.errors import SampleError
 from pipeline.core.media import Frames, Media
 from pipeline.demo.checkpoints.vision import WRITERS
 from pipeline.encoders.base import Encoded
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 IMAGES = (
     "coco__000000006818.jpg",
@@ -100,7 +100,7 @@ def tell_apart(references: Sequence[Any]) -> None:
 
 
 def runs(
-    build: Callable[[int], Any], rows: Sequence[Prepared], batch_sizes: Sequence[int] | None = None
+    build: Callable[[int], Any], rows: Sequence[ModelInputs], batch_sizes: Sequence[int] | None = None
 ) -> Iterator[list[Encoded]]:
     """The rows encoded in batches of 1, 3 and all, in another order each time; in the rows' order again."""
     for batch_size in batch_sizes or (1, 3, len(rows)):
@@ -117,7 +117,7 @@ def runs(
         yield [by_row[i] for i in range(len(rows))]
 
 
-def tokenized(tokenizer: Any, media: Sequence[Media]) -> list[Prepared]:
+def tokenized(tokenizer: Any, media: Sequence[Media]) -> list[ModelInputs]:
     tokenizer.check("features.f.tokenizer")
     tokenizer.setup()
     return [tokenizer.tokenize(one) for one in media]

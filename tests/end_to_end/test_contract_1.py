@@ -268,7 +268,7 @@ def test_a_dataset_of_an_older_revision_goes_on_with_a_warning(ray_session: Any,
     root = tmp_path / "out" / "v1"
     downgrade(root, run.prepare(config(tmp_path, **more)))
     write_numbered(tmp_path / "in" / "b.mp4", range(0, 800, 40))
-    preview = run.preview(run.prepare(config(tmp_path, **more)))
+    preview = run.plan(run.prepare(config(tmp_path, **more)))
     again = extract(tmp_path, **more)
     assert counts(again) == {"new": 1, "unchanged": 2}
     for warnings in (preview.warnings, again["warnings"], extract(tmp_path, **more)["warnings"]):

@@ -57,8 +57,10 @@ def _lose(root: Path, feature: str, window: int) -> None:
     path = f"_failures/{run_id}-000000.parquet"
     (root / "_failures").mkdir(exist_ok=True)
     pq.write_table(pa.Table.from_pylist([failure], schema=FAILURES), root / path)
-    following = snapshots.following(base, run_id, "extract", base.identities, [shard], [File(path, 1, 1, "0" * 64)], [])
-    assert snapshots.commit(str(root), following)
+    next_snapshot = snapshots.next_snapshot(
+        base, run_id, "extract", base.identities, [shard], [File(path, 1, 1, "0" * 64)], []
+    )
+    assert snapshots.commit(str(root), next_snapshot)
 
 
 def test_the_other_cell_fails_in_the_retry(ray_session: Any, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ MB = 1 << 20
 WORK = """
 import json, sys
 from pipeline import malloc
-from pipeline.benchmark.bare import rows_of
+from pipeline.benchmark.baseline import rows_of
 from pipeline.config.models import load
 from pipeline.config.features import bind
 from pipeline.benchmark import corpus

@@ -70,7 +70,7 @@ def test_nights(ray_session: Any, tmp_path: Path) -> None:
     for i in range(12):
         draw(tmp_path, f"s{i:02}", i)
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
-    plan = run.preview(run.prepare(config(tmp_path)))
+    plan = run.plan(run.prepare(config(tmp_path)))
     assert (plan.samples, plan.difference.counts.new) == (13, 13)
     assert not (tmp_path / "out").exists()
     first = night(tmp_path)
@@ -87,7 +87,7 @@ def test_nights(ray_session: Any, tmp_path: Path) -> None:
     draw(tmp_path, "new", 200)
     os.unlink(tmp_path / "in" / "s05.png")
     before = sorted(tmp_path.rglob("*"))
-    assert run.preview(run.prepare(config(tmp_path))).difference.counts.changed == 1
+    assert run.plan(run.prepare(config(tmp_path))).difference.counts.changed == 1
     assert sorted(tmp_path.rglob("*")) == before
     third = night(tmp_path)
     assert counts(third) == {"new": 1, "changed": 1, "deleted": 1, "unchanged": 11}
@@ -113,7 +113,7 @@ def test_nights(ray_session: Any, tmp_path: Path) -> None:
         ):
             call(run.prepare(config(tmp_path, features=other)))
     with pytest.raises(ConfigError, match=r"features\.q is not in the dataset"):
-        run.preview(run.prepare(config(tmp_path, features={"p": PICTURE, "q": PICTURE})))
+        run.plan(run.prepare(config(tmp_path, features={"p": PICTURE, "q": PICTURE})))
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ def test_a_window_that_failed_is_completed_not_doubled(ray_session: Any, tmp_pat
         "run_id": run_id,
     }
     pq.write_table(FAILURES.empty_table().from_pylist([failure], schema=FAILURES), root / failures)
-    broken = snapshots.following(
+    broken = snapshots.next_snapshot(
         base, run_id, "extract", base.identities, [shard.without([1])], [File(failures, 1, 1, "0" * 64)], []
     )
     assert snapshots.commit(str(root), broken)

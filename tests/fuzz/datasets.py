@@ -45,7 +45,7 @@ def _state(out: str) -> Any:
     """What the next run reads: keys of rows and failures, and what a killed run left."""
     root = f"{out}/v1"
     base = snapshots.newest(root)
-    rows = [table.num_rows for table in index.of_snapshot(root, base, index.Retry())] if base else []
+    rows = [table.num_rows for table in index.of_snapshot(root, base, index.RetryPolicy())] if base else []
     killed = [index.killed_run(root, RUNS[3])]
     return rows, [table.num_rows for table in index.of_killed(root, killed, len(base.files()) if base else 0)]
 

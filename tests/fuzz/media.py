@@ -15,7 +15,7 @@ from pipeline import decoders, sources
 from pipeline.config.features import bind
 from pipeline.core.errors import FAILURE_KINDS
 from pipeline.demo import corpus, models
-from pipeline.sandbox import Isolated, LimitsConfig, Template
+from pipeline.sandbox import ForkServer, LimitsConfig, SandboxedStage
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
 from tests.fuzz import mutation
@@ -62,13 +62,13 @@ class Media:
         shutil.rmtree(root)
         models.build(work / "models")
         self._trap(work)
-        self.forks = Template(_check)
+        self.forks = ForkServer(_check)
         self.forks.prepared()
         (work / "empty").mkdir()
         features = {"i": IMAGE, "v": VIDEO, "a": AUDIO, "t": text(work / "models" / "bert")}
         settings = config(work / "empty", features, window={"length_s": 2})
         stages = [stage(settings, bind(settings)) for stage in (ProbeStage, DecodeStage)]
-        self.probe, self.decode = (Isolated(stage, LIMITS, self.forks.address) for stage in stages)
+        self.probe, self.decode = (SandboxedStage(stage, LIMITS, self.forks.address) for stage in stages)
         self.probe.setup()
         self.decode.setup()
 

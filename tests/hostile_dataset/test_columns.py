@@ -17,8 +17,8 @@ from pipeline import dataset
 from pipeline.dataset import describe, maintenance
 from pipeline.dataset.commit import snapshots
 from pipeline.dataset.diff import index
-from pipeline.dataset.diff.index import Retry
-from pipeline.stages.reuse import CarryStage
+from pipeline.dataset.diff.index import RetryPolicy
+from pipeline.stages.reuse import ReuseColumnsStage
 from tests.dataset.shards.test_writer import FIELDS
 from tests.hostile_dataset.helpers import (
     FEATURE,
@@ -147,7 +147,7 @@ def test_columns_that_no_writer_makes(out: Path, kind: str, what: str) -> None:
         "read": lambda: dataset.open(str(out)).to_arrow(),
         "torch": lambda: list(dataset.open(str(out)).to_torch()),
         "compact": lambda: maintenance.compact(str(out), shard_bytes=1 << 30),
-        "state": lambda: list(index.of_snapshot(str(out / "v1"), base, Retry())),
+        "state": lambda: list(index.of_snapshot(str(out / "v1"), base, RetryPolicy())),
         "show": lambda: describe.show(str(out), 3, console()),
     }
     good = [("compact", "an embedding of strings"), ("compact", "tokens of no width"), ("compact", "a grid of floats")]
@@ -171,14 +171,17 @@ def test_a_shard_that_lacks_a_column_of_the_others(out: Path) -> None:
     pq.write_table(pq.read_table(first).drop_columns("f_embedding"), first)
     found = dataset.open(str(out))
     told(lambda: list(found.to_torch()), first.name, "0 columns 'f_embedding'")
-    told(lambda: CarryStage(str(out / "v1"), found.shards, ())._rows(0, np.array([0]), ["f_embedding"]), first.name)
+    told(
+        lambda: ReuseColumnsStage(str(out / "v1"), found.shards, ())._rows(0, np.array([0]), ["f_embedding"]),
+        first.name,
+    )
 
 
 def test_ids_that_are_null(out: Path) -> None:
     path = rewrite(out, _set("sample_id", lambda n: pa.nulls(n, pa.string())))
     base = snapshots.newest(str(out / "v1"))
     assert base is not None
-    told(lambda: list(index.of_snapshot(str(out / "v1"), base, Retry())), path.name, "a null in one of sample_id")
+    told(lambda: list(index.of_snapshot(str(out / "v1"), base, RetryPolicy())), path.name, "a null in one of sample_id")
 
 
 @pytest.mark.parametrize("attempts", [-1, -(2**31), 2**31 - 1, None])
@@ -191,7 +194,7 @@ def test_attempts_that_nobody_made(out: Path, attempts: int | None) -> None:
     base = snapshots.newest(str(out / "v1"))
     assert base is not None
     told(
-        lambda: list(index.of_snapshot(str(out / "v1"), base, Retry())),
+        lambda: list(index.of_snapshot(str(out / "v1"), base, RetryPolicy())),
         failure.name,
         "a number of attempts that no run writes",
     )
@@ -217,7 +220,7 @@ def test_a_name_that_is_not_utf_8(out: Path, what: str) -> None:
     calls: dict[str, Callable[[], object]] = {
         "read": lambda: dataset.open(str(out)).to_arrow(),
         "compact": lambda: maintenance.compact(str(out)),
-        "state": lambda: list(index.of_snapshot(str(out / "v1"), base, Retry())),
+        "state": lambda: list(index.of_snapshot(str(out / "v1"), base, RetryPolicy())),
         "show": lambda: describe.show(str(out), 3, console()),
     }
     told(calls[what], path.name, "'utf-8' codec can't decode")
@@ -247,7 +250,7 @@ def test_a_few_bytes_that_claim_gigabytes(out: Path, what: str) -> None:
         "batches": lambda: list(dataset.open(str(out)).batches(["source_version"])),
         "torch": lambda: list(dataset.open(str(out)).to_torch(["source_version"])),
         "compact": lambda: maintenance.compact(str(out)),
-        "state": lambda: list(index.of_snapshot(str(out / "v1"), base, Retry())),
+        "state": lambda: list(index.of_snapshot(str(out / "v1"), base, RetryPolicy())),
         "show": lambda: describe.show(str(out), 3, console()),
         "failures": lambda: dataset.open(str(out)).failures(),
     }

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import dataset
 from pipeline.dataset.commit import snapshots
-from pipeline.stages.reuse import CarryStage
+from pipeline.stages.reuse import ReuseColumnsStage
 from tests.support import bounded
 
 pytestmark = pytest.mark.timeout(120)
@@ -86,7 +86,7 @@ for out in sys.argv[3:]:
     tried(lambda: len(found.schema))
     tried(lambda: found.lineage and None)
     tried(lambda: inspection.show(out, 5, Console(file=open(os.devnull, "w"))))
-    tried(lambda: [table.num_rows for table in state.of_snapshot(root, base, state.Retry())])
+    tried(lambda: [table.num_rows for table in state.of_snapshot(root, base, state.RetryPolicy())])
     tried(lambda: list(state.to_carry(root, base)) and None)
     tried(lambda: upkeep.forget(out, ["a"])[0].removed)
     tried(lambda: upkeep.compact(out, shard_bytes=1 << 30).rewritten)
@@ -144,6 +144,6 @@ def test_reused_columns_run_nothing(out: Path, tmp_path: Path) -> None:
     features: Any = (Feature(),)
     import ray.data  # noqa: F401  # registers the type
 
-    done = CarryStage(str(out / "v1"), base.shards, features)(table)
+    done = ReuseColumnsStage(str(out / "v1"), base.shards, features)(table)
     assert isinstance(done["evil"].to_pylist()[0], bytes)
     assert not flag.exists()

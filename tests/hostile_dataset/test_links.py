@@ -15,7 +15,7 @@ from pipeline.core.errors import TesseraError
 from pipeline.dataset import maintenance
 from pipeline.dataset.commit import snapshots
 from pipeline.dataset.diff import index
-from pipeline.dataset.diff.index import Retry
+from pipeline.dataset.diff.index import RetryPolicy
 from tests.hostile_dataset.helpers import (
     DOES,
     extract,
@@ -99,7 +99,7 @@ def test_a_shard_that_is_a_pipe_is_one_line(out: Path, what: str) -> None:
         return
     (found,) = list(snapshots.numbers(str(out / "v1")))[-1:]
     base = snapshots.read(str(out / "v1"), found)
-    told(lambda: list(index.of_snapshot(str(out / "v1"), base, Retry())), str(shard), "is not a regular file")
+    told(lambda: list(index.of_snapshot(str(out / "v1"), base, RetryPolicy())), str(shard), "is not a regular file")
 
 
 def test_a_version_that_is_a_link_is_none(out: Path, tmp_path: Path) -> None:

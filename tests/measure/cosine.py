@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.benchmark import corpus
-from pipeline.benchmark.alone import one_thread
-from pipeline.benchmark.bare import Loops, rows_of
+from pipeline.benchmark.baseline import Loops, rows_of
+from pipeline.benchmark.fresh_process import one_thread
 from pipeline.config.features import bind
 from pipeline.config.loading import load
 

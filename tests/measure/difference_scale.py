@@ -28,8 +28,8 @@ from pipeline.core.schema import FIXED
 from pipeline.dataset.commit import snapshots
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.diff import index
-from pipeline.dataset.diff.index import Retry
-from pipeline.run import plan
+from pipeline.dataset.diff.index import RetryPolicy
+from pipeline.run import planning
 
 _ROWS = 20_000
 
@@ -50,8 +50,8 @@ def settings(kind: str, path: str, out: str) -> configs.PipelineConfig:
 def measure(kind: str, path: str, out: str) -> None:
     started = time.perf_counter()
     base = snapshots.newest(f"{out}/v1")
-    stored = index.of_snapshot(f"{out}/v1", base, Retry()) if base else iter(())
-    made = plan.make(settings(kind, path, out), stored, (), f"{out}/plan")
+    stored = index.of_snapshot(f"{out}/v1", base, RetryPolicy()) if base else iter(())
+    made = planning.make(settings(kind, path, out), stored, (), f"{out}/plan")
     done = {
         "samples": made.samples,
         "counts": {name: count for name, count in vars(made.difference.counts).items() if count},
@@ -92,7 +92,7 @@ def hold(kind: str, path: str, out: str) -> None:
             flush()
     if held:
         flush()
-    snapshots.commit(f"{out}/v1", snapshots.following(None, "20260101T000000-0001", "extract", {}, shards, [], []))
+    snapshots.commit(f"{out}/v1", snapshots.next_snapshot(None, "20260101T000000-0001", "extract", {}, shards, [], []))
 
 
 def write(path: str, count: str) -> None:

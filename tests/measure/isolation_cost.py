@@ -33,10 +33,10 @@ import pyarrow as pa
 
 from pipeline import config as configs
 from pipeline import sources
-from pipeline.config.features import Feature, bind
+from pipeline.config.features import BoundFeature, bind
 from pipeline.config.models import PipelineConfig
 from pipeline.core import allocator, arrow
-from pipeline.sandbox import Isolated, LimitsConfig, unwatched
+from pipeline.sandbox import LimitsConfig, SandboxedStage, unguarded
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
@@ -110,7 +110,7 @@ def _pair(name: str) -> dict[str, float]:
 class Either(DecodeStage):
     """Decodes what it is given; given ``ALONE``, decodes and encodes tables of its own and tells the seconds."""
 
-    def __init__(self, settings: PipelineConfig, features: tuple[Feature, ...], tables: list[pa.Table]) -> None:
+    def __init__(self, settings: PipelineConfig, features: tuple[BoundFeature, ...], tables: list[pa.Table]) -> None:
         super().__init__(settings, features)
         self.tables = tables
         self.encode = EncodeStage(settings, features)
@@ -122,12 +122,12 @@ class Either(DecodeStage):
     def __call__(self, table: pa.Table) -> pa.Table:
         if table.schema != ALONE.schema:
             return self._shaken(table)
-        watch, empty = self.watch, arrow.empty
-        self.watch, arrow.empty = unwatched, np.empty
+        guard, empty = self.guard, arrow.empty
+        self.guard, arrow.empty = unguarded, np.empty
         try:
             return pa.table([*np.transpose([self._alone(one) for one in self.tables])], names=["decoding", "all"])
         finally:
-            self.watch, arrow.empty = watch, empty
+            self.guard, arrow.empty = guard, empty
 
     def _shaken(self, table: pa.Table) -> pa.Table:
         self.before = [bytearray(random.randrange(1 << 12, 1 << 18)) for _ in range(4)]
@@ -151,7 +151,7 @@ def _worker(name: str) -> dict[str, float]:
     allocator.keep_pages()
     files, feature, window, blocks = CASES[name]
     settings, features, tables = _work(files, {**RAW, **feature}, window, blocks)
-    isolated = Isolated(Either(settings, features, tables), LimitsConfig())
+    isolated = SandboxedStage(Either(settings, features, tables), LimitsConfig())
     started = time.perf_counter()
     isolated.setup()
     start_s = time.perf_counter() - started
@@ -182,7 +182,7 @@ def _worker(name: str) -> dict[str, float]:
 
 def _work(
     files: str, feature: dict[str, Any], window: dict[str, Any], blocks: int
-) -> tuple[PipelineConfig, tuple[Feature, ...], list[pa.Table]]:
+) -> tuple[PipelineConfig, tuple[BoundFeature, ...], list[pa.Table]]:
     """The rows that a probe cuts the files into, in blocks."""
     with tempfile.TemporaryDirectory() as out:
         settings = configs.parse(
@@ -205,7 +205,7 @@ def _work(
     return settings, features, [rows.slice(at * BLOCK_ROWS, BLOCK_ROWS) for at in range(blocks)]
 
 
-def _seconds(isolated: Isolated, encode: EncodeStage, table: pa.Table) -> tuple[float, float]:
+def _seconds(isolated: SandboxedStage, encode: EncodeStage, table: pa.Table) -> tuple[float, float]:
     """CPU seconds of both processes: until the rows are decoded, and until their columns are made."""
     started = _cpu_s(isolated)
     done = isolated(table)
@@ -214,13 +214,13 @@ def _seconds(isolated: Isolated, encode: EncodeStage, table: pa.Table) -> tuple[
     return decoded - started, _cpu_s(isolated) - started
 
 
-def _cpu_s(isolated: Isolated) -> float:
+def _cpu_s(isolated: SandboxedStage) -> float:
     assert isolated.child is not None
     of_the_child = (~isolated.child.process.pid << 3) | 2  # the clock of another process: man clock_getcpuclockid
     return time.process_time() + time.clock_gettime(of_the_child)
 
 
-def _own_bytes(isolated: Isolated) -> int:
+def _own_bytes(isolated: SandboxedStage) -> int:
     assert isolated.child is not None
     return isolated.child.memory.anonymous_bytes()
 

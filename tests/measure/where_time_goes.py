@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.benchmark.alone import one_thread
+from pipeline.benchmark.fresh_process import one_thread
 from pipeline.config.features import bind
 from pipeline.config.loading import load
 from pipeline.core import allocator
@@ -25,7 +25,7 @@ from pipeline.core.media import Modality, Text, UniformSampling, Waveform
 from pipeline.decoders import DecodersConfig, OpenMedia, open_media
 from pipeline.decoders._shared.rotation import upright
 from pipeline.storage.blob import Blob
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from tests.measure import regimes
 
 BATCH = 32
@@ -61,7 +61,7 @@ def made(name: str, folder: Path) -> tuple[Any, Any]:
     return tokenizer, encoder
 
 
-def encoded(clock: Clock, encoder: Any, rows: list[Prepared]) -> None:
+def encoded(clock: Clock, encoder: Any, rows: list[ModelInputs]) -> None:
     encoder.encode(rows[:BATCH], False)
     for start in range(0, len(rows), BATCH):
         clock(MODEL, encoder.encode, rows[start : start + BATCH], False)

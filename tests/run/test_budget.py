@@ -48,30 +48,30 @@ def report(
     ],
 )
 def test_of_new_rows(rows: int, failed: int, exceeded: bool, warned: bool) -> None:
-    why, warnings = budget.judge(FailureConfig(), report(rows, failed))
+    why, warnings = budget.check_budget(FailureConfig(), report(rows, failed))
     assert ((why is not None), bool(warnings)) == (exceeded, warned)
-    lenient, none = budget.judge(FailureConfig(allow_all=True, max_fraction=1.0), report(rows, failed))
+    lenient, none = budget.check_budget(FailureConfig(allow_all=True, max_fraction=1.0), report(rows, failed))
     assert (lenient, none) == (None, [])
-    strict, _ = budget.judge(FailureConfig(max_fraction=1.0, min_rows=0), report(rows, failed))
+    strict, _ = budget.check_budget(FailureConfig(max_fraction=1.0, min_rows=0), report(rows, failed))
     assert (strict is not None) == (exceeded and rows < 200), "whatever max_fraction and min_rows say"
 
 
 def test_rows_that_are_tried_again_do_not_count() -> None:
-    assert budget.judge(FailureConfig(max_rows=0), report(300, 0, retried=(300, 300))) == (None, [])
-    why, _ = budget.judge(FailureConfig(), report(6, 6, retried=(500, 0)))
+    assert budget.check_budget(FailureConfig(max_rows=0), report(300, 0, retried=(300, 300))) == (None, [])
+    why, _ = budget.check_budget(FailureConfig(), report(6, 6, retried=(500, 0)))
     assert why is not None
     assert why.startswith("6 of 6 rows failed (100.0%; 6 corrupt), which only failures.allow_all: true allows")
 
 
 def test_rows_of_a_run_that_was_continued_count() -> None:
-    why, _ = budget.judge(FailureConfig(), report(0, 0, adopted=(7, 7)))
+    why, _ = budget.check_budget(FailureConfig(), report(0, 0, adopted=(7, 7)))
     assert why is not None
     assert "7 in the run that was killed" in why
-    assert budget.judge(FailureConfig(), report(6, 6, adopted=(20, 0))) == (None, [])
+    assert budget.check_budget(FailureConfig(), report(6, 6, adopted=(20, 0))) == (None, [])
 
 
 def test_both_budgets_are_named() -> None:
-    why, _ = budget.judge(FailureConfig(max_rows=3), report(300, 60))
+    why, _ = budget.check_budget(FailureConfig(max_rows=3), report(300, 60))
     assert why is not None
     assert "60 of 300 rows failed (20.0%; 60 corrupt), over the budget of max_fraction 5.0%, max_rows 3" in why
 
@@ -112,7 +112,7 @@ def test_a_kill_between_the_commit_and_the_judgement(
         raise Dead
 
     with monkeypatch.context() as patched:
-        patched.setattr(budget, "mark_judged", die)
+        patched.setattr(budget, "mark_checked", die)
         with pytest.raises(Dead):
             _night(tmp_path)
     assert dataset.open(str(tmp_path / "out")).num_failures == 6
@@ -160,4 +160,4 @@ def test_a_report_that_no_run_writes_is_not_judged(ray_session: Any, tmp_path: P
     night(root, RUNS[1], ["a"])
     (root / "_runs" / RUNS[1]).mkdir(parents=True, exist_ok=True)
     (root / "_runs" / RUNS[1] / "report.json").write_text(text)
-    assert budget.unjudged_report(DatasetFolder(str(root)), snapshots.newest(str(root))) is None
+    assert budget.unchecked_report(DatasetFolder(str(root)), snapshots.newest(str(root))) is None

@@ -160,7 +160,7 @@ def test_a_second_run_into_the_same_place_computes_nothing(
     with pytest.raises(
         ConfigError, match=r"config: it is not what version 'v1' .*window\.length_s is 4\.0 there, 10\.0"
     ):
-        run.preview(run.prepare(media_config(models, out.parent / "corpus", out)))
+        run.plan(run.prepare(media_config(models, out.parent / "corpus", out)))
 
 
 def test_past_the_budget_the_dataset_is_committed_and_the_run_fails(

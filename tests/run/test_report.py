@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from pipeline import config as configs
-from pipeline.config.bound import Prepared
+from pipeline.config.bound import BoundConfig
 from pipeline.config.features import bind
 from pipeline.core import terminal
 from pipeline.core.terminal import Console, json_text
 from pipeline.dataset.diff.result import Counts, Difference
 from pipeline.dataset.shards.write_result import Written
 from pipeline.run import report
-from pipeline.run.plan import Plan
+from pipeline.run.planning import Plan
 
 PROMISED = {
     *("samples", "rows_planned", "rows_written", "rows_failed", "cells", "decoded", "failures_by_kind"),
@@ -48,10 +48,10 @@ FEATURES: dict[str, Any] = {
 
 
 @pytest.fixture
-def prepared() -> Prepared:
+def prepared() -> BoundConfig:
     raw = {"source": {"kind": "files", "path": "in"}, "output": {"path": "out[b]/x"}, "features": FEATURES}
     config = configs.parse({**raw, "window": {"length_s": 2.5}})
-    return Prepared(configs.here(config), bind(config))
+    return BoundConfig(configs.here(config), bind(config))
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def written() -> Written:
 
 
 @pytest.fixture
-def built(prepared: Prepared, plan: Plan, written: Written) -> dict[str, Any]:
+def built(prepared: BoundConfig, plan: Plan, written: Written) -> dict[str, Any]:
     return report.build(
         prepared,
         plan,
@@ -168,7 +168,7 @@ def test_the_figures_by_hand(built: dict[str, Any]) -> None:
     assert (sound["written"], sound["failed"], sound["space"], sound["token_dim"]) == (10, 11, "raw", 160)
 
 
-def test_a_run_without_a_row(prepared: Prepared, plan: Plan) -> None:
+def test_a_run_without_a_row(prepared: BoundConfig, plan: Plan) -> None:
     empty = report.build(
         prepared,
         plan,
@@ -188,7 +188,7 @@ def test_a_run_without_a_row(prepared: Prepared, plan: Plan) -> None:
     assert "1234567 samples · 0 rows" in shown(empty, 100)
 
 
-def test_rows_a_second_of_less_than_a_second_are_not_told(prepared: Prepared, plan: Plan, written: Written) -> None:
+def test_rows_a_second_of_less_than_a_second_are_not_told(prepared: BoundConfig, plan: Plan, written: Written) -> None:
     """70 rows in a millisecond after the first were 70,000 rows/s."""
     common: dict[str, Any] = {"run_id": "r", "peak_memory_bytes": 0, "devices": None, "workers": None, "versions": {}}
     for steady_s, expected in ((0.001, None), (0.99, None), (2.0, 20.0)):
@@ -201,7 +201,7 @@ def test_rows_a_second_of_less_than_a_second_are_not_told(prepared: Prepared, pl
     )
 
 
-def test_of_a_run_that_broke_off(prepared: Prepared) -> None:
+def test_of_a_run_that_broke_off(prepared: BoundConfig) -> None:
     built = report.of_broken_run(prepared, "r", 1_767_225_600.0, 1_767_225_602.5, "StorageError: full")
     assert (built["status"], built["cause"], built["seconds"]) == ("broken off", "StorageError: full", 2.5)
     assert built["versions"]["python"]
@@ -244,7 +244,7 @@ def test_a_terminal_shows_every_figure_whole(built: dict[str, Any], width: int) 
         assert told in flat, told
 
 
-def test_one_of_a_kind_is_singular(built: dict[str, Any], prepared: Prepared) -> None:
+def test_one_of_a_kind_is_singular(built: dict[str, Any], prepared: BoundConfig) -> None:
     built.update(samples=1, rows_planned=1, shards=1, samples_unused=1, windows_empty=1)
     built["cells"]["planned"] = 1
     built["samples_by_class"].update(rows_adopted=1, forbidden=1)
@@ -264,7 +264,7 @@ def test_one_of_a_kind_is_singular(built: dict[str, Any], prepared: Prepared) ->
     assert "\n1 listed file is left out: 1 too long\n" in text
 
 
-def test_the_plan_as_plain_values(prepared: Prepared, plan: Plan) -> None:
+def test_the_plan_as_plain_values(prepared: BoundConfig, plan: Plan) -> None:
     plan.left_out, plan.warnings = {"too long": 2}, ["careful"]
     found = json.loads(json_text(report.plan_document(prepared, plan)))
     assert list(found["features"]) == list(FEATURES)
@@ -287,7 +287,7 @@ def test_the_plan_as_plain_values(prepared: Prepared, plan: Plan) -> None:
     assert found["windows"]["length_s"] == 2.5
 
 
-def planned(prepared: Prepared, plan: Plan, width: int) -> str:
+def planned(prepared: BoundConfig, plan: Plan, width: int) -> str:
     console = Console(width=width, file=io.StringIO())
     report.show_plan(prepared, plan, console)
     assert isinstance(console.file, io.StringIO)
@@ -295,7 +295,7 @@ def planned(prepared: Prepared, plan: Plan, width: int) -> str:
 
 
 @pytest.mark.parametrize("width", [60, 80, 160])
-def test_the_plan_names_every_column(prepared: Prepared, plan: Plan, width: int) -> None:
+def test_the_plan_names_every_column(prepared: BoundConfig, plan: Plan, width: int) -> None:
     text = planned(prepared, plan, width)
     for feature in prepared.features:
         assert f"feature {feature.name}\n" in text
@@ -310,7 +310,7 @@ def test_the_plan_names_every_column(prepared: Prepared, plan: Plan, width: int)
     assert f"\nwindows: 2.5 s\noutput: {prepared.config.output.path}\n" in text
 
 
-def test_nothing_is_said_of_files_where_none_is_left_out(prepared: Prepared, plan: Plan) -> None:
+def test_nothing_is_said_of_files_where_none_is_left_out(prepared: BoundConfig, plan: Plan) -> None:
     plan.left_out = {}
     console = Console(width=200, file=io.StringIO())
     report.show_plan(prepared, plan, console)

@@ -26,7 +26,7 @@ from pipeline.core import arrow
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Image
 from pipeline.decoders import OpenMedia, open_media
-from pipeline.sandbox import Watch, Work, unwatched
+from pipeline.sandbox import Guard, Task, unguarded
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
 
@@ -189,7 +189,7 @@ class Plain:
     """A stage of no media: what it does is told by the table's ``do`` column, once a table."""
 
     def __init__(self, setup: str = "") -> None:
-        self.watch: Watch = unwatched
+        self.guard: Guard = unguarded
         self.broken = setup
 
     def setup(self) -> None:
@@ -231,7 +231,7 @@ class Starter:
     PROGRAM = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
 
     def __init__(self, told: str) -> None:
-        self.watch: Watch = unwatched
+        self.guard: Guard = unguarded
         self.told = told
 
     def setup(self) -> None:
@@ -239,7 +239,7 @@ class Starter:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         for number, (do, then) in enumerate(zip(table["do"].to_pylist(), table["then"].to_pylist(), strict=True)):
-            with suppress(SampleError), self.watch(Work(number, "decode", "x", str(number))):
+            with suppress(SampleError), self.guard(Task(number, "decode", "x", str(number))):
                 if do:
                     self._start(do)
                 if then:
@@ -262,7 +262,7 @@ class Greedy:
     "column" one that is handed over, "wait" a while."""
 
     def __init__(self) -> None:
-        self.watch: Watch = unwatched
+        self.guard: Guard = unguarded
         self.kept: list[Any] = []
 
     def setup(self) -> None:
@@ -271,7 +271,7 @@ class Greedy:
     def __call__(self, table: pa.Table) -> pa.Table:
         for number, (what, *size) in enumerate(map(str.split, table["do"].to_pylist())):
             if what == "keep":
-                with self.watch(Work(number, "decode", "x", str(number))):
+                with self.guard(Task(number, "decode", "x", str(number))):
                     self.kept.append(np.ones(int(size[0]) << 20, np.uint8))
             elif what == "take":
                 np.ones(int(size[0]) << 20, np.uint8)
@@ -286,7 +286,7 @@ class Busy:
     """Uses ``seconds`` of CPU time for each row, under its watch."""
 
     def __init__(self, seconds: float) -> None:
-        self.watch: Watch = unwatched
+        self.guard: Guard = unguarded
         self.seconds = seconds
 
     def setup(self) -> None:
@@ -294,7 +294,7 @@ class Busy:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         for number in range(len(table)):
-            with self.watch(Work(number, "decode", "x", str(number))):
+            with self.guard(Task(number, "decode", "x", str(number))):
                 end = time.process_time() + self.seconds
                 while time.process_time() < end:
                     pass

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core.errors import ConfigError, TesseraError
-from pipeline.sandbox import Isolated, LimitsConfig, Template
-from pipeline.sandbox.fork_server import Forked
-from pipeline.sandbox.process import Child, Death, Mapped
-from pipeline.sandbox.shared_memory import Pool
-from pipeline.sandbox.tasks import Orders
+from pipeline.sandbox import ForkServer, LimitsConfig, SandboxedStage
+from pipeline.sandbox.fork_server import ForkedProcess
+from pipeline.sandbox.process import Mapped, WorkerExit, WorkerProcess
+from pipeline.sandbox.shared_memory import BufferPool
+from pipeline.sandbox.tasks import TaskPolicy
 from tests.sandbox import doubles
 from tests.sandbox.doubles import Plain
 from tests.support import ROOT
@@ -29,9 +29,9 @@ from tests.support import ROOT
 ASKER = """
 import sys
 import pyarrow as pa
-from pipeline.sandbox import Isolated, LimitsConfig
+from pipeline.sandbox import SandboxedStage, LimitsConfig
 from tests.sandbox.doubles import Plain
-stage = Isolated(Plain(), LimitsConfig(), sys.argv[1])
+stage = SandboxedStage(Plain(), LimitsConfig(), sys.argv[1])
 stage.setup()
 print(stage.child.process.pid, flush=True)
 stage(pa.table({"do": ["gil"]}))
@@ -39,33 +39,33 @@ stage(pa.table({"do": ["gil"]}))
 
 
 @pytest.fixture
-def template() -> Iterator[Template]:
-    with Template(doubles.prepare, "colorsys") as started:
+def template() -> Iterator[ForkServer]:
+    with ForkServer(doubles.prepare, "colorsys") as started:
         yield started
 
 
 def test_it_tells_what_was_prepared_or_what_was_wrong() -> None:
-    with Template(doubles.prepare, "colorsys") as good:
+    with ForkServer(doubles.prepare, "colorsys") as good:
         assert good.prepared() == ("colorsys", good.process.pid)
-    with Template(doubles.prepare, "wrong") as bad, pytest.raises(ConfigError, match=r"^a\.b: found wrong; right$"):
+    with ForkServer(doubles.prepare, "wrong") as bad, pytest.raises(ConfigError, match=r"^a\.b: found wrong; right$"):
         bad.prepared()
-    with Template(doubles.prepare, "abort") as dead, pytest.raises(TesseraError, match="ended: is memory short"):
+    with ForkServer(doubles.prepare, "abort") as dead, pytest.raises(TesseraError, match="ended: is memory short"):
         dead.prepared()
 
 
 def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
-    template: Template, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    template: ForkServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     template.prepared()
     monkeypatch.setenv("TESSERA_TEST", "asker's")
     monkeypatch.chdir(tmp_path)
-    stage = Isolated(Plain(), LimitsConfig(), template.address)
+    stage = SandboxedStage(Plain(), LimitsConfig(), template.address)
     asked = pa.table({"do": ["pid", "modules"]})  # the first one of a process imports pandas
     started = time.monotonic()
     told = stage(asked)
     assert time.monotonic() - started < 4.0
     assert stage.child is not None
-    assert isinstance(stage.child.process, Forked)
+    assert isinstance(stage.child.process, ForkedProcess)
     pid = told["pid"][0].as_py()
     assert psutil.Process(pid).ppid() == template.process.pid
     assert psutil.Process(pid).name() == "tessera-plain"
@@ -77,25 +77,25 @@ def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
     assert not template.process.poll()
 
 
-def test_how_it_ended_is_told(template: Template) -> None:
+def test_how_it_ended_is_told(template: ForkServer) -> None:
     for what, words in (("abort", "died (SIGABRT)"), ("exit", "ended itself (exit code 3)")):
-        child = Child(Plain(), LimitsConfig(), Pool(), template.address)
-        assert isinstance(child.map(pa.table({"do": [""]}), Orders()), Mapped)
-        death = child.map(pa.table({"do": [what]}), Orders())
-        assert death == Death(None, "crash", f"the decoder's process {words}", ours=False)
+        child = WorkerProcess(Plain(), LimitsConfig(), BufferPool(), template.address)
+        assert isinstance(child.map(pa.table({"do": [""]}), TaskPolicy()), Mapped)
+        death = child.map(pa.table({"do": [what]}), TaskPolicy())
+        assert death == WorkerExit(None, "crash", f"the decoder's process {words}", ours=False)
         assert not child.alive
 
 
-def test_one_that_cannot_start_is_an_error_in_its_own_words(template: Template) -> None:
+def test_one_that_cannot_start_is_an_error_in_its_own_words(template: ForkServer) -> None:
     with pytest.raises(TesseraError, match=r"cannot start: libcodec.so.9: cannot open shared object file$"):
-        Child(Plain("abort"), LimitsConfig(), Pool(), template.address)
+        WorkerProcess(Plain("abort"), LimitsConfig(), BufferPool(), template.address)
     with pytest.raises(ImportError, match="no module named 'codec'"):
-        Child(Plain("raise"), LimitsConfig(), Pool(), template.address)
+        WorkerProcess(Plain("raise"), LimitsConfig(), BufferPool(), template.address)
 
 
-def test_many_at_once_do_not_hold_one_another(template: Template) -> None:
+def test_many_at_once_do_not_hold_one_another(template: ForkServer) -> None:
     """Each has a channel of its own: the first to be closed ends alone."""
-    stages = [Isolated(Plain(), LimitsConfig(), template.address) for _ in range(3)]
+    stages = [SandboxedStage(Plain(), LimitsConfig(), template.address) for _ in range(3)]
     pids = [stage(pa.table({"do": ["pid"]}))["pid"][0].as_py() for stage in stages]
     assert len(set(pids)) == 3
     stages[0].close()
@@ -103,7 +103,7 @@ def test_many_at_once_do_not_hold_one_another(template: Template) -> None:
     assert stages[1](pa.table({"do": ["pid"]}))["pid"][0].as_py() == pids[1]
 
 
-def test_it_ends_with_who_asked_for_it_even_while_it_hangs(template: Template) -> None:
+def test_it_ends_with_who_asked_for_it_even_while_it_hangs(template: ForkServer) -> None:
     asker = subprocess.Popen([sys.executable, "-c", ASKER, template.address], cwd=ROOT, stdout=subprocess.PIPE)
     assert asker.stdout is not None
     pid = int(asker.stdout.readline())
@@ -114,8 +114,8 @@ def test_it_ends_with_who_asked_for_it_even_while_it_hangs(template: Template) -
     assert _ends(pid)
 
 
-def test_without_a_template_a_process_starts_by_itself(template: Template) -> None:
-    stage = Isolated(Plain(), LimitsConfig(), template.address)
+def test_without_a_template_a_process_starts_by_itself(template: ForkServer) -> None:
+    stage = SandboxedStage(Plain(), LimitsConfig(), template.address)
     pid = stage(pa.table({"do": ["pid"]}))["pid"][0].as_py()
     os.kill(template.process.pid, signal.SIGKILL)
     template.process.wait()
@@ -126,33 +126,33 @@ def test_without_a_template_a_process_starts_by_itself(template: Template) -> No
 
 
 def test_a_large_environment_and_the_asker_s_standing_go_with_it(
-    template: Template, monkeypatch: pytest.MonkeyPatch
+    template: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel is to end a decoder before the actor that it decodes for."""
     monkeypatch.setenv("TESSERA_LARGE", "x" * 120_000)
     script = (
         "import os, sys, pyarrow as pa; open('/proc/self/oom_score_adj', 'w').write('700'); os.nice(5)\n"
-        "from pipeline.sandbox import Isolated, LimitsConfig\n"
+        "from pipeline.sandbox import SandboxedStage, LimitsConfig\n"
         "from tests.sandbox.doubles import Plain\n"
-        "stage = Isolated(Plain(), LimitsConfig(), sys.argv[1]); stage.setup(); pid = stage.child.process.pid\n"
+        "stage = SandboxedStage(Plain(), LimitsConfig(), sys.argv[1]); stage.setup(); pid = stage.child.process.pid\n"
         "print(open(f'/proc/{pid}/oom_score_adj').read().strip(), os.getpriority(os.PRIO_PROCESS, pid))\n"
         "print(type(stage.child.process).__name__)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, template.address], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["700", "5", "Forked"]
+    assert done.stdout.split() == ["700", "5", "ForkedProcess"]
 
 
-def test_who_asks_for_nothing_gets_nothing_and_holds_nobody_up(template: Template) -> None:
+def test_who_asks_for_nothing_gets_nothing_and_holds_nobody_up(template: ForkServer) -> None:
     silent, empty = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
     for one in (silent, empty):
         one.connect(template.address)
     empty.send(b"?")
-    stage = Isolated(Plain(), LimitsConfig(), template.address)
+    stage = SandboxedStage(Plain(), LimitsConfig(), template.address)
     stage.setup()
     assert stage.child is not None
-    assert isinstance(stage.child.process, Forked)
+    assert isinstance(stage.child.process, ForkedProcess)
     assert empty.recv(16) == b""
     stage.close()
     for one in (silent, empty):
@@ -160,21 +160,21 @@ def test_who_asks_for_nothing_gets_nothing_and_holds_nobody_up(template: Templat
 
 
 def test_what_an_import_prints_is_no_part_of_the_answer() -> None:
-    with Template(doubles.prepare, "this") as started:
+    with ForkServer(doubles.prepare, "this") as started:
         assert started.prepared() == ("this", started.process.pid)
 
 
 def test_a_process_with_threads_does_not_fork() -> None:
-    with Template(doubles.prepare, "threads") as started:
+    with ForkServer(doubles.prepare, "threads") as started:
         started.prepared()
-        stage = Isolated(Plain(), LimitsConfig(), started.address)
+        stage = SandboxedStage(Plain(), LimitsConfig(), started.address)
         stage.setup()
         assert stage.child is not None
-        assert not isinstance(stage.child.process, Forked)
+        assert not isinstance(stage.child.process, ForkedProcess)
         stage.close()
 
 
-def test_nobody_else_can_ask_it(template: Template) -> None:
+def test_nobody_else_can_ask_it(template: ForkServer) -> None:
     folder = Path(template.folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     template.close()

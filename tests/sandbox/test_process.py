@@ -10,18 +10,18 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core.errors import TesseraError
-from pipeline.sandbox import Isolated, LimitsConfig
-from pipeline.sandbox.process import Child, Death, Mapped
-from pipeline.sandbox.shared_memory import Pool
-from pipeline.sandbox.tasks import Orders
+from pipeline.sandbox import LimitsConfig, SandboxedStage
+from pipeline.sandbox.process import Mapped, WorkerExit, WorkerProcess
+from pipeline.sandbox.shared_memory import BufferPool
+from pipeline.sandbox.tasks import TaskPolicy
 from tests.sandbox.doubles import Plain
 from tests.support import ROOT
 
 FROZEN = """
 import pyarrow as pa
-from pipeline.sandbox import Isolated, LimitsConfig
+from pipeline.sandbox import SandboxedStage, LimitsConfig
 from tests.sandbox.doubles import Busy
-stage = Isolated(Busy(0.6), LimitsConfig(row_seconds=5.0))
+stage = SandboxedStage(Busy(0.6), LimitsConfig(row_seconds=5.0))
 stage.setup()
 print(stage.child.process.pid, flush=True)
 print(stage(pa.table({"x": [1]}))["x"].to_pylist(), stage.refused)
@@ -30,9 +30,9 @@ print(stage(pa.table({"x": [1]}))["x"].to_pylist(), stage.refused)
 
 def test_a_child_that_cannot_start_is_an_error_in_its_own_words() -> None:
     with pytest.raises(TesseraError, match=r"cannot start: libcodec.so.9: cannot open shared object file$"):
-        Child(Plain("abort"), LimitsConfig(), Pool())
+        WorkerProcess(Plain("abort"), LimitsConfig(), BufferPool())
     with pytest.raises(ImportError, match="no module named 'codec'"):
-        Child(Plain("raise"), LimitsConfig(), Pool())
+        WorkerProcess(Plain("raise"), LimitsConfig(), BufferPool())
 
 
 def test_a_start_that_is_killed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,16 +45,16 @@ def test_a_start_that_is_killed_is_tried_again(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(subprocess, "Popen", counted)
     with pytest.raises(TesseraError, match="cannot start"):
-        Child(Plain("kill"), LimitsConfig(), Pool())
+        WorkerProcess(Plain("kill"), LimitsConfig(), BufferPool())
     assert len(starts) == 3
 
 
 def test_how_it_ended_is_told() -> None:
-    child = Child(Plain(), LimitsConfig(), Pool())
-    done = child.map(pa.table({"do": [""]}), Orders())
+    child = WorkerProcess(Plain(), LimitsConfig(), BufferPool())
+    done = child.map(pa.table({"do": [""]}), TaskPolicy())
     assert isinstance(done, Mapped)
-    death = child.map(pa.table({"do": ["abort"]}), Orders())
-    assert death == Death(None, "crash", "the decoder's process died (SIGABRT)", ours=False)
+    death = child.map(pa.table({"do": ["abort"]}), TaskPolicy())
+    assert death == WorkerExit(None, "crash", "the decoder's process died (SIGABRT)", ours=False)
     assert not child.alive
 
 
@@ -62,7 +62,7 @@ def test_after_an_interruption_no_answer_is_taken_for_another(monkeypatch: pytes
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    stage = Isolated(Plain(), LimitsConfig())
+    stage = SandboxedStage(Plain(), LimitsConfig())
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         stage.setup()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.sandbox import Isolated, LimitsConfig, Template
+from pipeline.sandbox import ForkServer, LimitsConfig, SandboxedStage
 from pipeline.sandbox.process_tree import descendants, kill_group, kill_tree
 from tests.sandbox import doubles
 from tests.sandbox.doubles import Starter
@@ -21,9 +21,9 @@ from tests.support import ROOT
 ASKER = """
 import sys
 import pyarrow as pa
-from pipeline.sandbox import Isolated, LimitsConfig
+from pipeline.sandbox import SandboxedStage, LimitsConfig
 from tests.sandbox.doubles import Starter
-stage = Isolated(Starter(sys.argv[1]), LimitsConfig(), sys.argv[2])
+stage = SandboxedStage(Starter(sys.argv[1]), LimitsConfig(), sys.argv[2])
 stage(pa.table({"do": [sys.argv[3]], "then": ["spin"]}))
 """
 
@@ -34,7 +34,7 @@ def address(request: pytest.FixtureRequest) -> Iterator[str | None]:
     if request.param == "subprocess":
         yield None
         return
-    with Template(doubles.prepare, "colorsys") as template:
+    with ForkServer(doubles.prepare, "colorsys") as template:
         template.prepared()
         yield template.address
 
@@ -66,7 +66,7 @@ def _told(path: Path) -> int:
 
 @pytest.mark.parametrize("how", ["child", "orphan"])
 def test_a_timeout_ends_what_the_decoder_started(tmp_path: Path, address: str | None, how: str) -> None:
-    stage = Isolated(Starter(str(tmp_path / "pid")), LimitsConfig(row_seconds=1.0), address)
+    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(row_seconds=1.0), address)
     stage.setup()
     done = stage(pa.table({"do": [how, ""], "then": ["spin", ""]}))
     assert len(done) == 2
@@ -77,7 +77,7 @@ def test_a_timeout_ends_what_the_decoder_started(tmp_path: Path, address: str | 
 
 @pytest.mark.parametrize("how", ["child", "orphan"])
 def test_so_does_its_end(tmp_path: Path, address: str | None, how: str) -> None:
-    stage = Isolated(Starter(str(tmp_path / "pid")), LimitsConfig(), address)
+    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), address)
     stage(pa.table({"do": [how], "then": [""]}))
     assert _runs(_told(tmp_path / "pid"))
     stage.close()
@@ -88,7 +88,7 @@ def test_so_does_a_crash(tmp_path: Path, address: str | None) -> None:
     """Of an orphan in a session of its own only a template learns, which becomes its parent."""
     for how in ("child", "orphan") if address else ("child",):
         told = tmp_path / how
-        stage = Isolated(Starter(str(told)), LimitsConfig(), address)
+        stage = SandboxedStage(Starter(str(told)), LimitsConfig(), address)
         stage(pa.table({"do": [how], "then": ["abort"]}))
         assert [kind for kind, _ in stage.refused.values()] == ["crash"]
         assert _ends(_told(told))
@@ -97,7 +97,7 @@ def test_so_does_a_crash(tmp_path: Path, address: str | None) -> None:
 
 @pytest.mark.parametrize("how", ["child", "orphan"])
 def test_a_template_ends_it_where_who_asked_was_killed(tmp_path: Path, how: str) -> None:
-    with Template(doubles.prepare, "colorsys") as template:
+    with ForkServer(doubles.prepare, "colorsys") as template:
         template.prepared()
         asker = subprocess.Popen([sys.executable, "-c", ASKER, str(tmp_path / "pid"), template.address, how], cwd=ROOT)
         pid = _told(tmp_path / "pid")
@@ -107,15 +107,15 @@ def test_a_template_ends_it_where_who_asked_was_killed(tmp_path: Path, how: str)
 
 
 def test_a_template_takes_all_of_it_along(tmp_path: Path) -> None:
-    template = Template(doubles.prepare, "colorsys")
-    stage = Isolated(Starter(str(tmp_path / "pid")), LimitsConfig(), template.address)
+    template = ForkServer(doubles.prepare, "colorsys")
+    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), template.address)
     stage(pa.table({"do": ["orphan"], "then": [""]}))
     template.close()
     assert _ends(_told(tmp_path / "pid"))
 
 
 def test_a_child_has_no_terminal_and_a_group_of_its_own(tmp_path: Path, address: str | None) -> None:
-    stage = Isolated(Starter(str(tmp_path / "pid")), LimitsConfig(), address)
+    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), address)
     stage(pa.table({"do": ["child"], "then": [""]}))
     assert stage.child is not None
     pid = stage.child.process.pid

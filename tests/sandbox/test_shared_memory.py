@@ -13,7 +13,7 @@ import pytest
 from pipeline.core import arrow
 from pipeline.core.arrow import pack, unpack
 from pipeline.sandbox import shared_memory
-from pipeline.sandbox.shared_memory import Known, Pool, Segment
+from pipeline.sandbox.shared_memory import BufferCache, BufferPool, SharedBuffer
 from pipeline.stages.rows import FAILURE
 
 
@@ -29,9 +29,9 @@ def _table(rows: int, width: int) -> pa.Table:
 
 def _sent(table: pa.Table, values: Any = None) -> tuple[Any, pa.Table]:
     """Through a segment, as another process would read it."""
-    ours = Segment()
+    ours = SharedBuffer()
     message = ours.write(values, table)
-    theirs = Segment(os.dup(ours.fd))
+    theirs = SharedBuffer(os.dup(ours.fd))
     told, done = theirs.read(message)
     assert done is not None
     return told, done
@@ -53,7 +53,7 @@ def test_pieces_and_empty_tables_arrive() -> None:
 
 
 def test_a_segment_grows_to_what_is_put_in_it() -> None:
-    segment, pool = Segment(), Pool()
+    segment, pool = SharedBuffer(), BufferPool()
     for width in (10, 1_000_000, 10):
         table = _table(8, width)
         _, done = segment.read(segment.write(None, table), pool)
@@ -69,7 +69,7 @@ def test_more_metadata_than_reckoned_with_is_written_too(monkeypatch: pytest.Mon
 
 
 def test_a_segment_is_free_once_nobody_holds_its_columns() -> None:
-    pool, table = Pool(), _table(8, 100_000)
+    pool, table = BufferPool(), _table(8, 100_000)
     segment = pool.take()
     _, done = segment.read(segment.write(None, table), pool)
     assert done is not None
@@ -86,8 +86,8 @@ def test_a_segment_is_free_once_nobody_holds_its_columns() -> None:
 
 
 def test_a_pool_keeps_few_segments_and_no_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = Pool()
-    segments = [Segment() for _ in range(5)]
+    pool = BufferPool()
+    segments = [SharedBuffer() for _ in range(5)]
     for segment in segments:
         pool.give(segment)
     assert len(pool.free) == shared_memory._KEEP
@@ -101,7 +101,7 @@ def test_a_pool_keeps_few_segments_and_no_large_ones(monkeypatch: pytest.MonkeyP
 
 
 def test_the_other_process_knows_a_segment_again() -> None:
-    known, segments = Known(), [Segment() for _ in range(9)]
+    known, segments = BufferCache(), [SharedBuffer() for _ in range(9)]
     first = known.segment(os.dup(segments[0].fd))
     assert known.segment(os.dup(segments[0].fd)) is first
     before = len(os.listdir("/proc/self/fd"))
@@ -112,7 +112,7 @@ def test_the_other_process_knows_a_segment_again() -> None:
 
 def test_the_other_process_keeps_no_large_segment_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "_KEEP_BYTES", 1 << 20)
-    known, small, large = Known(), Segment(), Segment()
+    known, small, large = BufferCache(), SharedBuffer(), SharedBuffer()
     message = large.write(None, _table(8, 100_000))
     before = len(os.listdir("/proc/self/fd"))
     mine, _ = known.segment(os.dup(large.fd)), known.segment(os.dup(small.fd))
@@ -128,22 +128,22 @@ def test_the_other_process_keeps_no_large_segment_either(monkeypatch: pytest.Mon
 def test_a_segment_that_is_dropped_is_closed() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(50):
-        Segment().write(None, _table(2, 100))
+        SharedBuffer().write(None, _table(2, 100))
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
 def test_a_segment_in_use_is_not_dropped_for_the_one_beside_it() -> None:
     """A process is given two at a time: one to read, the same with every table, and one to answer in."""
-    known, asked = Known(), Segment()
-    for answer in [Segment() for _ in range(9)]:
+    known, asked = BufferCache(), SharedBuffer()
+    for answer in [SharedBuffer() for _ in range(9)]:
         message = asked.write("told")
         mine = known.segment(os.dup(asked.fd))
         known.segment(os.dup(answer.fd))
         assert mine.read(message) == ("told", None)
 
 
-def _filled(segment: Segment, width: int, rows: int = 8) -> pa.Table:
+def _filled(segment: SharedBuffer, width: int, rows: int = 8) -> pa.Table:
     """As a stage in the other process makes it: a column of arrays that lie in the segment, beside others."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arrow, "empty", segment.empty)
@@ -153,21 +153,21 @@ def _filled(segment: Segment, width: int, rows: int = 8) -> pa.Table:
 @pytest.mark.parametrize("width", [10, 30_000, 1_000_000])
 def test_what_was_filled_in_the_segment_is_not_copied(width: int) -> None:
     """It grows under the first column while the second is put there."""
-    segment = Segment()
+    segment = SharedBuffer()
     for _ in range(2):
         table = _filled(segment, width)
         there, before = segment.filled, os.fstat(segment.fd).st_size
         assert (there > width) == (width > 10)
         message = segment.write("told", table)
         assert os.fstat(segment.fd).st_size == before or width == 10, "nothing was copied behind it"
-        told, done = Segment(os.dup(segment.fd)).read(message)
+        told, done = SharedBuffer(os.dup(segment.fd)).read(message)
         assert (told, done) == ("told", _table(8, width))
 
 
 def test_a_segment_that_grows_while_it_is_filled_mixes_nothing_up() -> None:
     """Its old maps are unmapped, and what comes next may lie at their addresses."""
-    ours = Segment()
-    theirs = Segment(os.dup(ours.fd))
+    ours = SharedBuffer()
+    theirs = SharedBuffer(os.dup(ours.fd))
     random = np.random.default_rng(0)
     most = 300_000
     with pytest.MonkeyPatch.context() as patch:
@@ -186,19 +186,19 @@ def test_a_segment_that_grows_while_it_is_filled_mixes_nothing_up() -> None:
 
 
 def test_slices_and_mixtures_of_what_was_filled_arrive() -> None:
-    segment = Segment()
+    segment = SharedBuffer()
     table = _filled(segment, 30_000)
     both = pa.concat_tables([table.slice(2, 3), _table(8, 40_000), table.slice(7)])
-    _, done = Segment(os.dup(segment.fd)).read(segment.write(None, both))
+    _, done = SharedBuffer(os.dup(segment.fd)).read(segment.write(None, both))
     assert done == pa.concat_tables([_table(8, 30_000).slice(2, 3), _table(8, 40_000), _table(8, 30_000).slice(7)])
 
 
 def test_what_was_filled_for_nothing_is_gone_with_the_next_parcel() -> None:
-    segment = Segment()
+    segment = SharedBuffer()
     _filled(segment, 30_000)
     segment.write(ValueError("the stage broke off"))
     assert segment.filled == 0
-    _, done = Segment(os.dup(segment.fd)).read(segment.write(None, _filled(segment, 40_000)))
+    _, done = SharedBuffer(os.dup(segment.fd)).read(segment.write(None, _filled(segment, 40_000)))
     assert done == _table(8, 40_000)
 
 
@@ -206,10 +206,10 @@ def test_columns_that_the_reader_has_do_not_travel() -> None:
     known = _table(8, 100_000)
     table = known.set_column(2, "failures", pa.array([[]] * 7 + [None], pa.list_(FAILURE)))
     table = table.append_column("more", pa.array(range(8))).drop_columns("words")
-    segment = Segment()
+    segment = SharedBuffer()
     message = segment.write(None, table, known)
     assert os.fstat(segment.fd).st_size < 100_000
-    _, done = Segment(os.dup(segment.fd)).read(message, None, known)
+    _, done = SharedBuffer(os.dup(segment.fd)).read(message, None, known)
     assert done is not None
     assert done.equals(table)
     assert done.schema.equals(table.schema, check_metadata=True)
@@ -218,16 +218,16 @@ def test_columns_that_the_reader_has_do_not_travel() -> None:
 def test_a_table_of_nothing_new_and_one_of_only_new_columns() -> None:
     known = _table(8, 10)
     for table in (known, known.rename_columns([f"new_{name}" for name in known.column_names]), known.slice(1)):
-        segment = Segment()
-        _, done = Segment(os.dup(segment.fd)).read(segment.write(None, table, known), None, known)
+        segment = SharedBuffer()
+        _, done = SharedBuffer(os.dup(segment.fd)).read(segment.write(None, table, known), None, known)
         assert done == table
 
 
 def test_slices_of_what_was_filled_arrive() -> None:
-    segment = Segment()
+    segment = SharedBuffer()
     for part in (slice(2, 5), slice(0, 3), slice(7, 8), slice(3, 3)):
         table = _filled(segment, 30_000)[part]
-        told, done = Segment(os.dup(segment.fd)).read(segment.write("told", table))
+        told, done = SharedBuffer(os.dup(segment.fd)).read(segment.write("told", table))
         assert told == "told"
         assert done == _table(8, 30_000)[part]
 
@@ -245,12 +245,12 @@ def test_schemas_that_differ_in_little_are_not_taken_for_each_other() -> None:
     ]
     schemas = [pa.schema([pa.field("x", one, metadata=more)]) for one in types for more in (None, {"a": "b"})]
     schemas += [one.with_metadata({"of": "all"}) for one in schemas]
-    segment = Segment()
+    segment = SharedBuffer()
     for _ in range(2):
         for schema in schemas:
             table = pa.table([pa.array(values, schema.field("x").type)], schema=schema)
             for part in (table, table[1:3]):
-                _, done = Segment(os.dup(segment.fd)).read(segment.write(None, part))
+                _, done = SharedBuffer(os.dup(segment.fd)).read(segment.write(None, part))
                 assert done is not None
                 assert done.equals(part)
                 assert done.schema.equals(schema, check_metadata=True)

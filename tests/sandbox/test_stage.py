@@ -18,8 +18,8 @@ from PIL import Image
 
 from pipeline.core.arrow import unpack
 from pipeline.core.errors import TesseraError
-from pipeline.sandbox import Isolated, LimitsConfig
-from pipeline.sandbox.process import Child
+from pipeline.sandbox import LimitsConfig, SandboxedStage
+from pipeline.sandbox.process import WorkerProcess
 from pipeline.sandbox.tasks import Memory
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
@@ -47,7 +47,7 @@ EXPECTED = {
 }
 
 
-Isolate = Callable[[Any, LimitsConfig], Isolated]
+Isolate = Callable[[Any, LimitsConfig], SandboxedStage]
 FORKED = pytest.mark.parametrize("isolated", ["forked"], indirect=True)
 """For what does not depend on how a process starts."""
 
@@ -66,13 +66,13 @@ def folder(tmp_path: Path) -> Path:
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """When children were started."""
     times: list[float] = []
-    original = Child.__init__
+    original = WorkerProcess.__init__
 
-    def counted(self: Child, *args: Any) -> None:
+    def counted(self: WorkerProcess, *args: Any) -> None:
         times.append(time.monotonic())
         original(self, *args)
 
-    monkeypatch.setattr(Child, "__init__", counted)
+    monkeypatch.setattr(WorkerProcess, "__init__", counted)
     return times
 
 
@@ -80,7 +80,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def isolated(request: pytest.FixtureRequest) -> Isolate:
     """A stage whose processes fork from the session's fork server, or import for themselves, as on a cluster."""
     address = request.getfixturevalue("fork_server") if request.param == "forked" else None
-    return lambda stage, limits: Isolated(stage, limits, address)
+    return lambda stage, limits: SandboxedStage(stage, limits, address)
 
 
 def _probed(settings: Any) -> tuple[Any, Any, pa.Table]:
@@ -164,7 +164,7 @@ def test_a_fault_while_a_file_is_closed_is_its_own(folder: Path, isolated: Isola
 
 def test_memory_that_a_stage_keeps_or_takes_for_itself_is_no_work_s() -> None:
     """Of 64 MiB and a quarter, in a work: what earlier works keep does not count, nor what is taken after them."""
-    stage = Isolated(Greedy(), LimitsConfig(memory_bytes=64 << 20))
+    stage = SandboxedStage(Greedy(), LimitsConfig(memory_bytes=64 << 20))
     for do in (["keep 50", "wait", "keep 50", "column", "take 300"], ["take 300", "keep 50"], ["keep 50", "column"]):
         assert _run(stage, pa.table({"do": do}))["do"].to_pylist() == do
     with pytest.raises(MemoryError):
@@ -205,7 +205,7 @@ def test_time_that_a_storage_takes_is_not_the_file_s(folder: Path, tmp_path: Pat
     source = {"kind": "files", "path": f"faulty://{folder}", "schemes": ["faulty"]}
     settings, features, listed = bound(config(folder, {"i": IMAGE}, source=source))
     limits = LimitsConfig(row_seconds=1.0)
-    rows = _run(Isolated(ProbeStage(settings, features), limits), listed)
+    rows = _run(SandboxedStage(ProbeStage(settings, features), limits), listed)
     told = _failures(rows)
     late = "opening took longer than 1 s: its storage failed and was asked again"
     assert told.pop("c.png") == [("i", "probe", "io", late)]
@@ -222,9 +222,9 @@ def test_a_healthy_run_gives_the_same_tables(data: Path, tmp_path: Path, starts:
     features = {"i": IMAGE, "v": VIDEO, "a": AUDIO}
     settings, bound_features, listed = bound(config(folder, features, window={"length_s": 2}))
     rows = _run(ProbeStage(settings, bound_features), listed)
-    _same(_run(Isolated(ProbeStage(settings, bound_features), LimitsConfig()), listed), rows)
+    _same(_run(SandboxedStage(ProbeStage(settings, bound_features), LimitsConfig()), listed), rows)
     plain = DecodeStage(settings, bound_features)
-    isolated = Isolated(DecodeStage(settings, bound_features), LimitsConfig())
+    isolated = SandboxedStage(DecodeStage(settings, bound_features), LimitsConfig())
     plain.setup()
     held = []
     for start in range(0, len(rows), 16):
@@ -256,12 +256,12 @@ def test_a_file_that_fails_in_every_window_is_given_up(tmp_path: Path, starts: l
 
 def test_successes_between_keep_a_file_from_being_given_up() -> None:
     """Strikes count in a row: what ends well wipes them out."""
-    from pipeline.sandbox.process import Death
-    from pipeline.sandbox.tasks import Noted
+    from pipeline.sandbox.process import WorkerExit
+    from pipeline.sandbox.tasks import TaskRecord
 
-    stage = Isolated(Plain(), TIGHT)
+    stage = SandboxedStage(Plain(), TIGHT)
     for part in (1, 2, 3, 4):
-        death = Death(Noted(1, 0, "decode", (b"file", part), 0), "crash", "died", ours=False)
+        death = WorkerExit(TaskRecord(1, 0, "decode", (b"file", part), 0), "crash", "died", ours=False)
         stage._blame(death, ("crash", "died"))
         if part == 2:
             stage.strikes.pop(b"file")
@@ -308,7 +308,7 @@ def test_hundreds_of_tables_leave_nothing_behind(folder: Path) -> None:
     settings, features, rows = _probed(
         config(folder, {"i": {**IMAGE, "tokenizer": {**IMAGE["tokenizer"], "size": 224}}})
     )
-    stage = Isolated(DecodeStage(settings, features), TIGHT)
+    stage = SandboxedStage(DecodeStage(settings, features), TIGHT)
     stage.setup()
     assert stage.child is not None
     child, ours = Memory(stage.child.process.pid), Memory()

@@ -9,19 +9,19 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core.errors import ProcessDied
-from pipeline.sandbox import Beside, Template
+from pipeline.sandbox import ForkServer, SubprocessStage
 from tests.sandbox import doubles
 from tests.sandbox.doubles import Plain
 
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    with Template(doubles.prepare, "colorsys") as started:
+    with ForkServer(doubles.prepare, "colorsys") as started:
         yield started.address
 
 
 def test_it_maps_what_its_stage_maps(address: str) -> None:
-    stage = Beside(Plain(), address)
+    stage = SubprocessStage(Plain(), address)
     stage.setup()
     told = stage(pa.table({"do": ["pid"]}))["pid"].to_pylist()
     assert told != [os.getpid()]
@@ -32,7 +32,7 @@ def test_it_maps_what_its_stage_maps(address: str) -> None:
 
 
 def test_its_death_is_told_and_nobody_blamed(address: str) -> None:
-    stage = Beside(Plain(), address)
+    stage = SubprocessStage(Plain(), address)
     stage.setup()
     with pytest.raises(ProcessDied, match="SIGSEGV"):
         stage(pa.table({"do": ["segfault"]}))
@@ -40,4 +40,4 @@ def test_its_death_is_told_and_nobody_blamed(address: str) -> None:
 
 def test_what_its_setup_raises_is_raised(address: str) -> None:
     with pytest.raises(ImportError, match="no module named 'codec'"):
-        Beside(Plain("raise"), address).setup()
+        SubprocessStage(Plain("raise"), address).setup()

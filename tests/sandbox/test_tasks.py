@@ -11,18 +11,18 @@ import pytest
 
 from pipeline.core.errors import SampleError
 from pipeline.sandbox.shared_memory import shared_file
-from pipeline.sandbox.tasks import NOTE_BYTES, WHOLE, Memory, Note, Orders, Watcher, Work, unwatched
+from pipeline.sandbox.tasks import SLOT_BYTES, WHOLE_FILE, Memory, Task, TaskGuard, TaskPolicy, TaskSlot, unguarded
 
-WORK = Work(7, "decode", "picture", "s3://bucket/a.jpg", 2)
+WORK = Task(7, "decode", "picture", "s3://bucket/a.jpg", 2)
 
 
 @pytest.fixture
-def note() -> Note:
-    return Note(shared_file(NOTE_BYTES))
+def note() -> TaskSlot:
+    return TaskSlot(shared_file(SLOT_BYTES))
 
 
-def test_a_note_tells_what_is_at_work_and_for_how_long_it_stands(note: Note) -> None:
-    watcher = Watcher(note, 1 << 30)
+def test_a_note_tells_what_is_at_work_and_for_how_long_it_stands(note: TaskSlot) -> None:
+    watcher = TaskGuard(note, 1 << 30)
     assert note.read() is None
     with watcher(WORK):
         noted = note.read()
@@ -38,13 +38,13 @@ def test_a_note_tells_what_is_at_work_and_for_how_long_it_stands(note: Note) -> 
 
 
 def test_a_note_outlives_the_process_that_wrote_it() -> None:
-    fd = shared_file(NOTE_BYTES)
+    fd = shared_file(SLOT_BYTES)
     code = (
-        "import os, sys; from pipeline.sandbox.tasks import *; w = Watcher(Note(int(sys.argv[1])), 1 << 30)\n"
-        "with w(Work(3, 'tokenize', 'f', 'x')): os.abort()"
+        "import os, sys; from pipeline.sandbox.tasks import *; w = TaskGuard(TaskSlot(int(sys.argv[1])), 1 << 30)\n"
+        "with w(Task(3, 'tokenize', 'f', 'x')): os.abort()"
     )
     done = subprocess.run([sys.executable, "-c", code, str(fd)], pass_fds=[fd], check=False)
-    noted = Note(fd).read()
+    noted = TaskSlot(fd).read()
     assert done.returncode == -6
     assert noted is not None
     assert (noted.row, noted.step) == (3, "tokenize")
@@ -55,11 +55,11 @@ def test_the_same_work_has_the_same_key_wherever_it_stands() -> None:
     others = [WORK._replace(step="tokenize"), WORK._replace(feature="x"), WORK._replace(source="\udcff.jpg")]
     others += [WORK._replace(source="x" * 5000), WORK._replace(source="x" * 5001)]
     assert len({WORK.file_key(), *(other.file_key() for other in others)}) == 6
-    assert all(len(other.file_key()) < NOTE_BYTES // 2 for other in others)
+    assert all(len(other.file_key()) < SLOT_BYTES // 2 for other in others)
 
 
-def test_an_exception_is_an_end_and_an_exit_is_not(note: Note) -> None:
-    watcher = Watcher(note, 1 << 30)
+def test_an_exception_is_an_end_and_an_exit_is_not(note: TaskSlot) -> None:
+    watcher = TaskGuard(note, 1 << 30)
     with pytest.raises(ValueError, match="bad"), watcher(WORK):
         raise ValueError("bad")
     assert note.read() is None
@@ -72,24 +72,24 @@ def test_an_exception_is_an_end_and_an_exit_is_not(note: Note) -> None:
     assert noted.row == 7
 
 
-@pytest.mark.parametrize("part", [2, WHOLE])
-def test_refused_work_is_not_tried(note: Note, part: int) -> None:
-    watcher = Watcher(note, 1 << 30)
-    watcher.follow(Orders({(WORK.file_key(), part): ("crash", "it died")}))
+@pytest.mark.parametrize("part", [2, WHOLE_FILE])
+def test_refused_work_is_not_tried(note: TaskSlot, part: int) -> None:
+    watcher = TaskGuard(note, 1 << 30)
+    watcher.follow(TaskPolicy({(WORK.file_key(), part): ("crash", "it died")}))
     with pytest.raises(SampleError, match="it died"), watcher(WORK):
         pytest.fail("tried")
     assert note.read() is None
     with watcher(WORK._replace(source="other")):
         pass
-    watcher.follow(Orders(nothing=("timeout", "all")))
+    watcher.follow(TaskPolicy(nothing=("timeout", "all")))
     with pytest.raises(SampleError, match="all"), watcher(WORK._replace(source="other")):
         pytest.fail("tried")
 
 
-def test_of_suspects_it_tells_which_ended_well(note: Note) -> None:
-    watcher = Watcher(note, 1 << 30)
+def test_of_suspects_it_tells_which_ended_well(note: TaskSlot) -> None:
+    watcher = TaskGuard(note, 1 << 30)
     other = WORK._replace(source="other")
-    watcher.follow(Orders(suspects=frozenset({WORK.file_key()})))
+    watcher.follow(TaskPolicy(suspects=frozenset({WORK.file_key()})))
     with pytest.raises(ValueError, match="bad"), watcher(WORK):
         raise ValueError("bad")
     with watcher(other):
@@ -100,8 +100,8 @@ def test_of_suspects_it_tells_which_ended_well(note: Note) -> None:
     assert watcher.survived == {WORK.file_key()}
 
 
-def test_memory_is_bounded_until_the_works_are_over(note: Note) -> None:
-    watcher = Watcher(note, 1 << 30)
+def test_memory_is_bounded_until_the_works_are_over(note: TaskSlot) -> None:
+    watcher = TaskGuard(note, 1 << 30)
     with pytest.raises(MemoryError), watcher(WORK):
         np.empty(3 << 30, np.uint8)
     assert len(np.empty(3 << 30, np.uint8)) == 3 << 30  # who hears of an error needs memory
@@ -131,5 +131,5 @@ def test_memory_counts_what_is_a_process_s_own() -> None:
 
 
 def test_nobody_watches_by_default() -> None:
-    with unwatched(WORK):
+    with unguarded(WORK):
         pass

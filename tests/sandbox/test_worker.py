@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core.errors import ConfigError, TesseraError
-from pipeline.sandbox import Isolated, LimitsConfig
+from pipeline.sandbox import LimitsConfig, SandboxedStage
 from pipeline.sandbox.worker import portable
 from tests.sandbox.doubles import Plain
 from tests.support import ROOT, faulty
@@ -21,9 +21,9 @@ from tests.support import ROOT, faulty
 PARENT = """
 import sys
 import pyarrow as pa
-from pipeline.sandbox import Isolated, LimitsConfig
+from pipeline.sandbox import SandboxedStage, LimitsConfig
 from tests.sandbox.doubles import Plain
-stage = Isolated(Plain(), LimitsConfig())
+stage = SandboxedStage(Plain(), LimitsConfig())
 stage.setup()
 print(stage.child.process.pid, flush=True)
 if sys.argv[1]:
@@ -65,14 +65,14 @@ def test_it_ends_with_its_parent(at_work: str, end: signal.Signals | None) -> No
 
 
 def test_the_terminal_stays_clean(capfd: pytest.CaptureFixture[str]) -> None:
-    stage = Isolated(Plain(), LimitsConfig())
+    stage = SandboxedStage(Plain(), LimitsConfig())
     stage(pa.table({"do": ["", ""]}))
     stage.close()
     assert capfd.readouterr() == ("", "")
 
 
 def test_ctrl_c_is_the_parent_s_to_handle() -> None:
-    stage = Isolated(Plain(), LimitsConfig())
+    stage = SandboxedStage(Plain(), LimitsConfig())
     stage.setup()
     assert stage.child is not None
     pid = stage.child.process.pid
@@ -81,7 +81,7 @@ def test_ctrl_c_is_the_parent_s_to_handle() -> None:
 
 
 def test_what_the_stage_raises_as_a_whole_is_raised() -> None:
-    stage = Isolated(Plain(), LimitsConfig())
+    stage = SandboxedStage(Plain(), LimitsConfig())
     with pytest.raises(ValueError, match="a defect"):
         stage(pa.table({"do": ["raise"]}))
     assert len(stage(pa.table({"do": [""]}))) == 1
@@ -89,7 +89,7 @@ def test_what_the_stage_raises_as_a_whole_is_raised() -> None:
 
 def test_storage_that_the_parent_registered_is_known() -> None:
     faulty.register()
-    stage = Isolated(Plain(), LimitsConfig())
+    stage = SandboxedStage(Plain(), LimitsConfig())
     assert stage(pa.table({"do": ["storage"]}))["is"].to_pylist() == ["FaultyFileSystem"]
 
 

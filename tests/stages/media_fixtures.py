@@ -13,7 +13,7 @@ import yaml
 
 from pipeline import config as configs
 from pipeline import sources
-from pipeline.config.features import Feature, bind
+from pipeline.config.features import BoundFeature, bind
 from pipeline.config.models import PipelineConfig
 from tests.support import ROOT
 
@@ -72,7 +72,7 @@ def media_config(models: Path, source: Path | str, output: Path | str, *override
     return configs.parse(raw)
 
 
-def bound(settings: PipelineConfig) -> tuple[PipelineConfig, tuple[Feature, ...], Any]:
+def bound(settings: PipelineConfig) -> tuple[PipelineConfig, tuple[BoundFeature, ...], Any]:
     """A config with its features and the one listed table."""
     import pyarrow as pa
 

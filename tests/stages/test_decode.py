@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.core.arrow import unpack
 from pipeline.decoders import opening
-from pipeline.sandbox import Isolated, LimitsConfig
+from pipeline.sandbox import LimitsConfig, SandboxedStage
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from tests.encoders import sound_fixtures
@@ -75,7 +75,7 @@ def test_each_work_on_a_picture_is_watched_once_and_then_it_is_closed(tmp_path: 
     probe.setup()
     stage.setup()
     works: list[tuple[int, str, str]] = []
-    stage.watch = lambda work: works.append((work.row, work.step, work.feature)) or nullcontext()  # type: ignore[func-returns-value]
+    stage.guard = lambda work: works.append((work.row, work.step, work.feature)) or nullcontext()  # type: ignore[func-returns-value]
     stage(probe(table))
     each = [("decode", "i"), ("tokenize", "i"), ("tokenize", "j")]
     assert works == [(row, *work) for row in (0, 1) for work in each]
@@ -233,7 +233,7 @@ def test_a_picture_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Image.new("RGB", (20, 20)).save(folder / "b.png")
     settings, features, table = bound(config(folder, {"i": IMAGE}))
     for stage in (ProbeStage(settings, features), DecodeStage(settings, features)):
-        isolated = Isolated(stage, LimitsConfig(row_seconds=5.0))
+        isolated = SandboxedStage(stage, LimitsConfig(row_seconds=5.0))
         table = isolated(table)
         isolated.close()
     failures = table["failures"].to_pylist()

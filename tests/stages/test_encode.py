@@ -21,7 +21,7 @@ from pipeline.encoders.raw import RawEncoder
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage, unstorable
 from pipeline.stages.probe import ProbeStage
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from tests.stages.media_fixtures import IMAGE, VIDEO, bound, config, text, write_clip
 
 
@@ -54,7 +54,7 @@ def test_columns_have_the_stored_types_and_inputs_are_gone(tmp_path: Path) -> No
 
 
 def test_a_device_that_failed_blames_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Any, rows: Sequence[Prepared], want_tokens: bool) -> list[Any]:
+    def broken(self: Any, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Any]:
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 
     _pictures(tmp_path / "in", 3)
@@ -78,7 +78,7 @@ def test_what_cannot_be_stored_fails_its_row_only(
     _pictures(tmp_path / "in", 3)
     original = RawEncoder.encode
 
-    def poisoned(self: Any, rows: Sequence[Prepared], want_tokens: bool) -> list[Any]:
+    def poisoned(self: Any, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Any]:
         done = original(self, rows, want_tokens)
         assert isinstance(done[1], Encoded)
         assert done[1].tokens is not None
@@ -98,7 +98,7 @@ def test_one_row_that_breaks_the_encoder_does_not_cost_its_batch(
     _pictures(tmp_path / "in", 4)
     original = RawEncoder.encode
 
-    def fragile(self: Any, rows: Sequence[Prepared], want_tokens: bool) -> list[Any]:
+    def fragile(self: Any, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Any]:
         if any(row.inputs["pixels"][0, 0, 0] == 20 for row in rows):
             raise RuntimeError("cannot digest")
         return original(self, rows, want_tokens)

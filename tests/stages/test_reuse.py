@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.commit.data_files import File
-from pipeline.stages.reuse import CarryStage, KeepStage, StoredTimes
+from pipeline.stages.reuse import KeepColumnsStage, ReuseColumnsStage, StoredTimes
 from pipeline.stages.rows import FAILURE
 
 FIELDS = [pa.field("f_tokens", pa.list_(pa.list_(pa.float16(), 2))), pa.field("f_grid", pa.list_(pa.int32()))]
@@ -57,7 +57,7 @@ def test_rows_are_filled_from_their_places(tmp_path: Path) -> None:
         }
     )
     features: Any = (Doubled(),)
-    done = CarryStage(str(tmp_path), files, features)(table)
+    done = ReuseColumnsStage(str(tmp_path), files, features)(table)
     numbers = [9, None, None, 0, 23, None, 4, 20]
     expected = [None if n is None else values(n) for n in numbers]
     expected[1] = [[7, 7]]
@@ -70,7 +70,7 @@ def test_rows_are_filled_from_their_places(tmp_path: Path) -> None:
 def test_rows_of_nowhere_stay_as_they_are(tmp_path: Path) -> None:
     table = pa.table({"carry_file": pa.nulls(2, pa.int32()), "carry_position": pa.nulls(2, pa.int64())})
     features: Any = (Doubled(),)
-    assert CarryStage(str(tmp_path), [], features)(table) is table
+    assert ReuseColumnsStage(str(tmp_path), [], features)(table) is table
 
 
 # -- rows that are computed once more --------------------------------------------------------------
@@ -102,7 +102,7 @@ def _again(tmp_path: Path, failures: list[list[dict[str, Any]]], **changes: Any)
         "f_grid": pa.nulls(4, FIELDS[1].type),
         **changes,
     }
-    return KeepStage(str(tmp_path), [old], (feature,), cuts_text)(pa.table(columns))
+    return KeepColumnsStage(str(tmp_path), [old], (feature,), cuts_text)(pa.table(columns))
 
 
 class Timed(Doubled):
@@ -180,7 +180,7 @@ def test_an_old_row_that_is_gone(tmp_path: Path, uri: str | None) -> None:
             "f_grid": pa.nulls(1, FIELDS[1].type),
         }
     )
-    stage = KeepStage(str(tmp_path), [File("data/gone.parquet", 4, 1, "")], features)
+    stage = KeepColumnsStage(str(tmp_path), [File("data/gone.parquet", 4, 1, "")], features)
     if uri is not None:
         assert stage(table).equals(table)
     else:

@@ -48,7 +48,7 @@ PASSING = ["reset", "timeout", "asyncio", "read_timeout", "slow_down", "too_many
 def _everything(root: str) -> None:
     """Each way in which a dataset's place is used, once."""
     storage.publish(storage.join(root, "d", "a"), b"1")
-    with storage.publishing(storage.join(root, "d", "b")) as file:
+    with storage.AtomicFile(storage.join(root, "d", "b")) as file:
         file.write(b"22")
         file.write(b"333")
     assert storage.publish_new(storage.join(root, "d", "c"), b"mine")
@@ -77,7 +77,7 @@ def test_a_dataset_s_place_that_stutters(tmp_path: Path, error: str) -> None:
 def test_an_upload_that_breaks_off_is_done_again_whole(tmp_path: Path) -> None:
     data = random.Random(0).randbytes(20 << 20)
     faulty.plan(tmp_path, {"f": Fault("write", "reset", times=3, after=12 << 20)})
-    with storage.publishing(f"faulty://{tmp_path}/f") as file:
+    with storage.AtomicFile(f"faulty://{tmp_path}/f") as file:
         for start in range(0, len(data), 1 << 20):
             file.write(data[start : start + (1 << 20)])
         assert not (tmp_path / "f").exists()
@@ -93,7 +93,7 @@ WRITES = {
 
 
 def _publish_in_pieces(url: str) -> None:
-    with storage.publishing(url) as file:
+    with storage.AtomicFile(url) as file:
         for _ in range(50):
             file.write(b"x" * 100)
 
@@ -112,7 +112,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def _shard(path: Path) -> None:
     """As the sink writes: Arrow calls the file."""
     table = pa.table({"x": np.random.default_rng(0).random(400_000)})
-    with storage.publishing(str(path)) as file:
+    with storage.AtomicFile(str(path)) as file:
         pq.write_table(table, pa.PythonFile(file, mode="w"))
 
 

@@ -45,7 +45,7 @@ def test_one_of_many_racing_commits_wins(tmp_path) -> None:
 
 def test_a_write_that_breaks_off_leaves_nothing(tmp_path) -> None:
     def broken() -> None:
-        with storage.publishing(str(tmp_path / "f")) as file:
+        with storage.AtomicFile(str(tmp_path / "f")) as file:
             file.write(b"half")
             raise ValueError("stop")
 
@@ -97,7 +97,7 @@ def test_a_place_that_cannot_be_written_ends_it_in_one_line(tmp_path: Path, writ
 
 def test_what_the_writer_itself_raises_is_its_own(tmp_path: Path) -> None:
     def broken() -> None:
-        with storage.publishing(f"faulty://{tmp_path}/f") as file:
+        with storage.AtomicFile(f"faulty://{tmp_path}/f") as file:
             file.write(b"half")
             raise ValueError("stop")
 
@@ -123,7 +123,7 @@ def test_an_upload_whose_temporary_disk_is_full_says_so(
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     with (
         pytest.raises(StorageError, match=f"cannot write '{small_disk}/f.*': it is full"),
-        storage.publishing(f"faulty://{tmp_path}/f") as file,
+        storage.AtomicFile(f"faulty://{tmp_path}/f") as file,
     ):
         file.write(b"x" * (3 << 20))
     assert os.listdir(small_disk) == []
@@ -149,7 +149,7 @@ def test_a_big_s3_upload_is_whole_or_absent(proxied: FaultyProxy, s3: Any) -> No
     data = random.Random(0).randbytes(60 << 20)  # more than one part
 
     def upload() -> None:
-        with storage.publishing("s3://corpus/big") as file:
+        with storage.AtomicFile("s3://corpus/big") as file:
             file.write(data)
 
     proxied.plan("PUT", "reset", 1)

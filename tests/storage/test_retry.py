@@ -27,7 +27,7 @@ from s3fs.utils import FileExpired
 
 from pipeline.core.errors import SampleError
 from pipeline.storage import retry
-from pipeline.storage.retry import Truncated, denied, full, may_pass, of_storage, precondition_failed, retried
+from pipeline.storage.retry import Truncated, denied, full, is_transient, of_storage, precondition_failed, retried
 
 
 def answered(status: int, code: str) -> Exception:
@@ -103,13 +103,13 @@ STAYING: list[Exception] = [
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
 def test_what_may_pass(error: Exception) -> None:
-    assert may_pass(error)
+    assert is_transient(error)
     assert of_storage(error)
 
 
 @pytest.mark.parametrize("error", STAYING, ids=repr)
 def test_what_stays(error: Exception) -> None:
-    assert not may_pass(error)
+    assert not is_transient(error)
 
 
 def test_a_defect_is_no_failure_of_storage() -> None:

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 from pipeline.config import identity
-from pipeline.config.bound import Prepared
+from pipeline.config.bound import BoundConfig
 
 
-def downgrade(root: Path, prepared: Prepared | None = None) -> None:
+def downgrade(root: Path, prepared: BoundConfig | None = None) -> None:
     """Rewrites the version at ``root``. ``prepared``: of the config that it was made with, where it was."""
     for folder in (root, *(root / "_runs").glob("*/pending"), root / "_superseded"):
         if (folder / "_failures").is_dir():

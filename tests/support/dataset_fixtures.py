@@ -48,7 +48,7 @@ def night(
 ) -> None:
     """A run that wrote ``ids`` and dropped rows (path of a file -> positions)."""
     with Transaction(str(root), "extract", run_id) as transaction:
-        transaction.adopt("identity")
+        transaction.resume_interrupted("identity")
         numbers = {file.path: number for number, (_, file) in enumerate(transaction.files())}
         gone = {numbers[path]: [np.array(positions)] for path, positions in (drops or {}).items()}
         written = write(root, run_id, ids, failed, replaces=bool(drops))

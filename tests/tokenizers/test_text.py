@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Text, TextRequest
-from pipeline.tokenizers.text import TextConfig, TextTokenizer
+from pipeline.tokenizers.text import TextTokenizer, TextTokenizerConfig
 from tests.encoders.sound_fixtures import changed, checkpoint, copy, texts
 
 NAMES = ("bert", "roberta", "xlm_roberta", "modernbert", "mpnet", "clap")
@@ -24,7 +24,7 @@ NAMES = ("bert", "roberta", "xlm_roberta", "modernbert", "mpnet", "clap")
 
 @cache
 def _tokenizer(name: str, **options: Any) -> TextTokenizer:
-    tokenizer = TextTokenizer(TextConfig(kind="text", **options), checkpoint(name))
+    tokenizer = TextTokenizer(TextTokenizerConfig(kind="text", **options), checkpoint(name))
     tokenizer.check("features.x.tokenizer")
     tokenizer.setup()
     return tokenizer
@@ -75,14 +75,14 @@ def test_half_a_surrogate_pair_is_a_failure_of_the_sample() -> None:
 def test_the_longest_row_is_what_the_model_has_positions_for(name: str, positions: int, tmp_path: Path) -> None:
     assert _tokenizer(name).max_length == positions
     unbounded = changed(name, tmp_path, "tokenizer_config.json", model_max_length=10**30)
-    tokenizer = TextTokenizer(TextConfig(kind="text"), unbounded)
+    tokenizer = TextTokenizer(TextTokenizerConfig(kind="text"), unbounded)
     tokenizer.setup()
     assert tokenizer.max_length == positions
 
 
 def test_the_tokenizers_own_limit_counts(tmp_path: Path) -> None:
     tokenizer = TextTokenizer(
-        TextConfig(kind="text"), changed("bert", tmp_path, "tokenizer_config.json", model_max_length=20)
+        TextTokenizerConfig(kind="text"), changed("bert", tmp_path, "tokenizer_config.json", model_max_length=20)
     )
     tokenizer.setup()
     assert tokenizer.max_length == 20
@@ -90,7 +90,7 @@ def test_the_tokenizers_own_limit_counts(tmp_path: Path) -> None:
 
 def test_a_tokenizer_alone_serves_an_encoder_without_checkpoint(tmp_path: Path) -> None:
     copy("bert", tmp_path, without=["model.safetensors", "config.json"])
-    tokenizer = TextTokenizer(TextConfig(kind="text", checkpoint=str(tmp_path)), None)
+    tokenizer = TextTokenizer(TextTokenizerConfig(kind="text", checkpoint=str(tmp_path)), None)
     tokenizer.check("features.x.tokenizer")
     tokenizer = pickle.loads(pickle.dumps(TextTokenizer(tokenizer.config, None)))
     tokenizer.setup()
@@ -100,7 +100,7 @@ def test_a_tokenizer_alone_serves_an_encoder_without_checkpoint(tmp_path: Path) 
 
 def _check(name: str | None, **options: Any) -> None:
     where = None if name is None else checkpoint(name)
-    TextTokenizer(TextConfig(kind="text", **options), where).check("features.x.tokenizer")
+    TextTokenizer(TextTokenizerConfig(kind="text", **options), where).check("features.x.tokenizer")
 
 
 def test_config_errors_name_their_place(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_slow_tokenizer_is_refused(tmp_path: Path) -> None:
     where = copy("bert", tmp_path, without=["tokenizer.json", "tokenizer_config.json"])
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CanineTokenizer"}))
     with pytest.raises(ConfigError, match=r"CanineTokenizer is a slow tokenizer"):
-        TextTokenizer(TextConfig(kind="text"), where).check("features.x.tokenizer")
+        TextTokenizer(TextTokenizerConfig(kind="text"), where).check("features.x.tokenizer")
 
 
 _BLANKS = " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u2003\u2028\u2029\u3000"
@@ -151,14 +151,14 @@ def _holds(tokenizer: TextTokenizer, name: str, text: str) -> list[tuple[int, in
     prompt, most = tokenizer.config.prompt, tokenizer.max_length
     covered = set()
     assert spans
-    for (start, end), following in zip(spans, [*spans[1:], None], strict=True):
+    for (start, end), next_snapshot in zip(spans, [*spans[1:], None], strict=True):
         assert 0 <= start <= end <= len(text)
         if len(spans) > 1:
             assert len(_reference(name)(prompt + text[start:end])["input_ids"]) <= most or end == start + 1
             assert not text[start].isspace()
-        if following is not None:
-            assert start < following[0]
-            assert end < following[1]
+        if next_snapshot is not None:
+            assert start < next_snapshot[0]
+            assert end < next_snapshot[1]
         covered.update(range(start, end))
     assert all(position in covered or letter.isspace() for position, letter in enumerate(text))
     return spans
@@ -251,7 +251,7 @@ def test_the_beginning_of_a_long_text_is_enough(name: str, prompt: str, data: Pa
 
 def test_a_long_text_is_not_read_whole() -> None:
     seen = []
-    tokenizer = TextTokenizer(TextConfig(kind="text", max_length=16), checkpoint("bert"))
+    tokenizer = TextTokenizer(TextTokenizerConfig(kind="text", max_length=16), checkpoint("bert"))
     tokenizer.check("x")
     tokenizer.setup()
     call = tokenizer._call
@@ -279,4 +279,4 @@ def test_steps_that_grow_a_text_without_end_are_refused(tmp_path: Path, steps: l
         json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
     )
     with pytest.raises(ConfigError, match=r"make up to .* characters of each; at most 1000"):
-        TextTokenizer(TextConfig(kind="text", checkpoint=str(folder)), None).check("features.x.tokenizer")
+        TextTokenizer(TextTokenizerConfig(kind="text", checkpoint=str(folder)), None).check("features.x.tokenizer")

@@ -83,9 +83,9 @@ class DatasetFolder:
         """Create a file exclusively; False if another was first."""
         return storage.publish_new(self.url(path), data, self.root)
 
-    def publishing(self, path: str) -> storage.publishing:
+    def AtomicFile(self, path: str) -> storage.AtomicFile:
         """A binary file that appears when its block ends well."""
-        return storage.publishing(self.url(path), self.root)
+        return storage.AtomicFile(self.url(path), self.root)
 
     def move(self, source: str, target: str) -> None:
         """Move a file; moved already is fine."""

@@ -3,7 +3,7 @@
 A snapshot names every live file, with its digest and the positions of rows that are no longer in it. Files of new rows
 lie where they stay; what replaces rows waits under ``_runs/<run_id>/pending/`` until the snapshot that names it is
 there, and is moved afterwards; what no longer counts is moved to ``_superseded/``. Moves may be done twice, by anybody:
-`settle` rolls forward what a killed writer left.
+`roll_forward` rolls forward what a killed writer left.
 
 A dataset may come from somebody else. Where its JSON becomes objects (`Snapshot.of`, `File.of`), only names that the
 writer itself makes are accepted, each in its own folder, and only numbers that fit one another; and its files are
@@ -181,7 +181,7 @@ def delete(root: str, number: int) -> None:
     DatasetFolder(root).remove(f"_snapshots/{_name(number)}")
 
 
-def following(
+def next_snapshot(
     before: Snapshot | None,
     run_id: str,
     kind: Kind,
@@ -210,7 +210,7 @@ def following(
     )
 
 
-def settle(root: str, snapshot: Snapshot) -> None:
+def roll_forward(root: str, snapshot: Snapshot) -> None:
     """Do the moves that ``snapshot``, the newest, asks for; done ones are passed over.
 
     A snapshot of a later contract than 1 also moves its files out of the folders that contract 1 named.

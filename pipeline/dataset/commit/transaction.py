@@ -29,7 +29,7 @@ from pipeline.dataset.commit.lease import TTL_S, Lease
 from pipeline.dataset.commit.snapshots import Kind, Snapshot
 from pipeline.dataset.diff import index
 from pipeline.dataset.diff.columns import EMPTY, FAILURE, ROW
-from pipeline.dataset.diff.index import Killed
+from pipeline.dataset.diff.index import InterruptedRun
 from pipeline.storage.local_files import RefusedFile
 
 _OPEN = "_running"
@@ -48,7 +48,7 @@ class Transaction:
         self.folder = DatasetFolder(root)
         self.lease = Lease(root, f"{kind} {run_id}", ttl_s)
         self.base: Snapshot | None = None
-        self.killed: list[Killed] = []
+        self.killed: list[InterruptedRun] = []
         self.discarded: list[str] = []
         """Interrupted runs that nothing is taken from. Their files go once this transaction has committed."""
         self.committed = False
@@ -58,8 +58,8 @@ class Transaction:
         try:
             self.base = snapshots.newest(self.root)
             if self.base is not None:
-                snapshots.settle(self.root, self.base)
-            self._sweep()
+                snapshots.roll_forward(self.root, self.base)
+            self._collect_garbage()
         except BaseException as error:
             self.lease.__exit__(type(error), error, None)
             raise
@@ -74,7 +74,7 @@ class Transaction:
     def number(self) -> int:
         return self.base.number if self.base else 0
 
-    def adopt(self, identity: str, *earlier: str) -> set[str]:
+    def resume_interrupted(self, identity: str, *earlier: str) -> set[str]:
         """Find what killed runs left that fits: the same base, the same ``identity`` or one of ``earlier``, which are
         the same in the words of an older Tessera. Then announce this run.
 
@@ -107,7 +107,7 @@ class Transaction:
         base, opened = self.base, self._interrupted()
         assert base is not None
         lists = (list(base.shards), list(base.failures), list(base.empty))
-        self.commit(snapshots.following(base, self.run_id, self.kind, base.identities, *lists))
+        self.commit(snapshots.next_snapshot(base, self.run_id, self.kind, base.identities, *lists))
         for run_id, one in opened:
             if one["base"] == base.number:
                 self._announce(run_id, one["identity"])
@@ -145,7 +145,7 @@ class Transaction:
         opened = {"base": self.number, "identity": identity}
         self.folder.publish(f"{_OPEN}/{run_id}.json", json.dumps(opened).encode())
 
-    def _sweep(self) -> None:
+    def _collect_garbage(self) -> None:
         """Remove our own files that no snapshot names and whose run is over: none can come to name them.
 
         Also of a writer that slept while others committed that is true. A run writes once it is announced, and is
@@ -193,7 +193,7 @@ class Transaction:
         for number, (what, file) in enumerate(self.files()):
             gone = drops.get(number)
             kept[what].append(file.without(np.concatenate(gone).tolist()) if gone else file)
-        return snapshots.following(
+        return snapshots.next_snapshot(
             self.base,
             self.run_id,
             self.kind,
@@ -224,7 +224,7 @@ class Transaction:
         """Its moves; none once another writer has committed, which has done these first and others since."""
         if self._is_newest(snapshot):
             try:
-                snapshots.settle(self.root, snapshot)
+                snapshots.roll_forward(self.root, snapshot)
             except StorageError:
                 if self._is_newest(snapshot):
                     raise
@@ -237,7 +237,7 @@ class Transaction:
         for run_id in (self.run_id, *(one.run_id for one in self.killed), *self.discarded):
             self._forget_run(run_id)
         self.killed, self.discarded = [], []
-        self._sweep()
+        self._collect_garbage()
 
     def _forget_run(self, run_id: str) -> None:
         for folder in _WORKING:

@@ -24,7 +24,7 @@ _AT_ONCE_BYTES = 4 << 20
 _SEED = secrets.randbits(128)
 
 
-class _Exchange:
+class _SpillingPartitioner:
     """Two sides of tables with a ``sample_id``; equal ids come out together.
 
     Beyond a bound of memory it spills into files without a name, which go with this process, however that ends.

@@ -19,7 +19,7 @@ from pipeline.dataset.diff.columns import (
     ROW,
     TOTAL,
 )
-from pipeline.dataset.diff.result import Counts, Difference, Twice, sample_hash
+from pipeline.dataset.diff.result import Counts, Difference, DuplicateIdError, sample_hash
 
 _FEW_FOLDERS = 32
 
@@ -51,7 +51,7 @@ class _Partition:
         self.row[codes[:rows]] = np.arange(rows)
         self.is_listed = self.row >= 0
         if listed is not None and (double := np.flatnonzero(np.bincount(codes[:rows]) > 1)).size:
-            raise Twice(listed["sample_id"][int(np.flatnonzero(codes[:rows] == double[0])[0])].as_py())
+            raise DuplicateIdError(listed["sample_id"][int(np.flatnonzero(codes[:rows] == double[0])[0])].as_py())
         current = np.full(self.count, -1, np.int64)
         current[codes[:rows]] = version_codes[:rows]
         self.same_version = version == current[self.code]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from pipeline.dataset.diff._exchange import _Exchange
+from pipeline.dataset.diff._exchange import _SpillingPartitioner
 from pipeline.dataset.diff._partition import _Partition
 from pipeline.dataset.diff.columns import (
     STATE,
@@ -46,11 +46,11 @@ def compare(
             replaced: of a refused one they stay.
 
     Raises:
-        Twice: two samples of one id.
+        DuplicateIdError: two samples of one id.
     """
     barred = frozenset(forgotten)
     done = Difference()
-    exchange = _Exchange()
+    exchange = _SpillingPartitioner()
     for table in listing:
         exchange.add(0, table)
     for table in state:

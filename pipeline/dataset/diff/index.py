@@ -47,7 +47,7 @@ _MOST_ATTEMPTS = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class Retry:
+class RetryPolicy:
     """Which failures are tried again."""
 
     all: bool = False
@@ -59,7 +59,7 @@ class Retry:
 
 
 @dataclass
-class Killed:
+class InterruptedRun:
     """What a run that was killed left behind, as far as it is whole."""
 
     run_id: str
@@ -69,7 +69,7 @@ class Killed:
     """Paths of the tasks' records, below the dataset's folder."""
 
 
-def of_snapshot(root: str, snapshot: Snapshot, retry: Retry) -> Iterator[pa.Table]:
+def of_snapshot(root: str, snapshot: Snapshot, retry: RetryPolicy) -> Iterator[pa.Table]:
     """Tables of ``STATE``. Files are numbered in the order of ``snapshot.files()``."""
     number = 0
     for what, files in ((ROW, snapshot.shards), (FAILURE, snapshot.failures), (EMPTY, snapshot.empty)):
@@ -78,7 +78,7 @@ def of_snapshot(root: str, snapshot: Snapshot, retry: Retry) -> Iterator[pa.Tabl
             number += 1
 
 
-def of_killed(root: str, killed: Sequence[Killed], first: int) -> Iterator[pa.Table]:
+def of_killed(root: str, killed: Sequence[InterruptedRun], first: int) -> Iterator[pa.Table]:
     """The same of runs that were killed. Their files are numbered from ``first`` on, in order."""
     number = first
     for run, one in enumerate(killed, 1):
@@ -101,7 +101,7 @@ def to_carry(root: str, snapshot: Snapshot) -> Iterator[pa.Table]:
         yield from _file(root, file, CARRY_NOT, -1, run=0, retry=None)
 
 
-def killed_run(root: str, run_id: str) -> Killed:
+def killed_run(root: str, run_id: str) -> InterruptedRun:
     """What the tasks of ``run_id`` recorded.
 
     Raises:
@@ -109,7 +109,7 @@ def killed_run(root: str, run_id: str) -> Killed:
         StorageError: one that cannot be read.
     """
     folder = f"_runs/{run_id}/tasks"
-    found = Killed(run_id, [], [])
+    found = InterruptedRun(run_id, [], [])
     for name in DatasetFolder(root).list_files(folder, ".parquet"):
         path = f"{folder}/{name}"
         with _whole(root, path):
@@ -126,7 +126,7 @@ def killed_run(root: str, run_id: str) -> Killed:
     return found
 
 
-def _file(root: str, file: File, what: int, number: int, run: int, retry: Retry | None) -> Iterator[pa.Table]:
+def _file(root: str, file: File, what: int, number: int, run: int, retry: RetryPolicy | None) -> Iterator[pa.Table]:
     """The rows of one file that are not deleted."""
     names = [*_KEYS, *(["stage", "kind", "attempts", "feature"] if what == FAILURE else [])]
     gone = np.array(file.deleted, np.int64)
@@ -201,7 +201,7 @@ def _state(
     return pa.Table.from_arrays(columns, names=STATE.names).cast(STATE)
 
 
-def _with_retry(made: pa.Table, failures: pa.Table, retry: Retry) -> pa.Table:
+def _with_retry(made: pa.Table, failures: pa.Table, retry: RetryPolicy) -> pa.Table:
     """``retry``, ``attempts`` and ``feature`` of failures."""
     attempts = failures["attempts"].cast(pa.int32())
     counted = pc.and_(pc.greater_equal(attempts, 0), pc.less(attempts, _MOST_ATTEMPTS))

@@ -46,7 +46,7 @@ class Difference:
     """File -> positions of rows that go."""
 
 
-class Twice(Exception):
+class DuplicateIdError(Exception):
     """Two samples of the id that is its only argument."""
 
 

@@ -1,4 +1,4 @@
-"""Reading one shard of a snapshot, wherever later runs have moved it, without its deleted rows.
+"""Reads one shard of a snapshot, wherever later runs have moved it, without its deleted rows.
 
 A shard may come from somebody else. It is opened by `pipeline.parquet`, has as many rows as its snapshot says, and its
 columns have the types that the reader expects; else it is a ``ConfigError`` of one line.
@@ -30,7 +30,7 @@ BATCH_ROWS = 256
 """Rows that are read at once, unless told."""
 
 
-class Reading:
+class ShardErrors:
     """Around reading: a file that is not found, or cannot be read, is a ``ConfigError`` that names dataset and file."""
 
     def __init__(self, root: str, shard: File | None = None) -> None:
@@ -90,7 +90,7 @@ def live_rows(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of one file that are not deleted, in order, at most ``rows`` at once; in the types of ``schema`` if it
     is given."""
-    with Reading(root, shard), open_shard(root, shard) as file:
+    with ShardErrors(root, shard), open_shard(root, shard) as file:
         names = columns or file.schema_arrow.names
         check_columns(root, shard, file.schema_arrow, names)
         yield from live_slice(file, shard, 0, shard.live, names, rows, schema)
@@ -166,7 +166,7 @@ def whole(
 
     ``columns``: those to read, as `needed` finds them.
     """
-    with Reading(root, shard), open_shard(root, shard) as file:
+    with ShardErrors(root, shard), open_shard(root, shard) as file:
         wanted = [name for name in columns if name in file.schema_arrow.names]
         check_columns(root, shard, file.schema_arrow, wanted)
         # without threads: a thread of Arrow that holds a Python file at exit aborts the process

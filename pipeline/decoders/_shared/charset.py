@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.core.errors import SampleError, describe
 
 if TYPE_CHECKING:
-    from pipeline.decoders.text import TextConfig
+    from pipeline.decoders.text import TextDecoderConfig
 
 
 _LEAST_UNITS, _MOST_BLOCKS = 4, 6
@@ -19,7 +19,7 @@ _COHERENT, _NEAR = 10.0, 5.0
 """Percent of `charset_normalizer`'s coherence: below it a guess is noise; so close, two guesses are equal."""
 
 
-def decode(data: bytes, config: TextConfig) -> str:
+def decode(data: bytes, config: TextDecoderConfig) -> str:
     """Bytes to text with ``\\n`` newlines and no byte order mark.
 
     Raises:

@@ -20,7 +20,7 @@ from pipeline.core.errors import SampleError
 from pipeline.core.media import Span
 from pipeline.decoders._shared.samples import Samples
 from pipeline.storage.blob import Blob
-from pipeline.storage.ranges import reading
+from pipeline.storage.ranges import source_errors
 
 _CHUNK = 1 << 20
 _OGG_FIRST = b"OggS\x00\x02"
@@ -40,7 +40,7 @@ class Part(Blob):
         return self.stop - self.start
 
     def read(self, limit: int | None = None) -> bytes:
-        with reading(self.uri), self.open() as file:
+        with source_errors(self.uri), self.open() as file:
             return file.read(-1 if limit is None else limit)
 
     def open(self) -> BinaryIO:
@@ -150,7 +150,7 @@ def after_mp3(blob: Blob) -> int | None:
     start = 0
     if head[:3] == b"ID3" and len(head) == 10:
         start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    with reading(blob.uri), blob.open() as file:
+    with source_errors(blob.uri), blob.open() as file:
         file.seek(start)
         first = file.read(256)
     place = max(first.find(b"Xing"), first.find(b"Info"))
@@ -177,7 +177,7 @@ def _is_stream_info(head: bytes) -> bool:
 def _places(blob: Blob, pattern: bytes, size: int) -> Iterator[tuple[int, bytes]]:
     """Where ``pattern`` is in a file, with the ``size`` bytes from there on."""
     keep = max(size, len(pattern)) - 1
-    with reading(blob.uri), blob.open() as file:
+    with source_errors(blob.uri), blob.open() as file:
         origin, data = 0, file.read(_CHUNK)
         while data:
             more = file.read(_CHUNK)

@@ -6,7 +6,7 @@ _PATIENCE = 8
 _MOST_PATIENCE = 256
 
 
-class Fit:
+class AdaptiveBatchSize:
     """``share`` of the config's micro-batch, in (0, 1].
 
     It doubles after ``patience`` passes that went well; each time that this was too early the patience doubles too, so

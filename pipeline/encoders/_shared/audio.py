@@ -13,7 +13,7 @@ from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.encoders.base import Encoded
 from pipeline.tokenizers.audio_frame import AudioFrameConfig, check_rate
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,17 @@ def extract(extractor: Any, samples: np.ndarray | list[np.ndarray]) -> dict[str,
     return dict(extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np"))
 
 
-def waveform(row: Prepared) -> np.ndarray:
+def waveform(row: ModelInputs) -> np.ndarray:
     """The row's own copy of its samples: extractors may write into what they are given."""
     return np.array(row.inputs["waveform"], np.float32)
 
 
-def start_s(row: Prepared) -> float:
+def start_s(row: ModelInputs) -> float:
     return 0.0 if row.times_s is None else float(row.times_s[0])
 
 
 def parts_of(
-    rows: Sequence[Prepared], rate: int, divide: Callable[[np.ndarray], Sequence[np.ndarray]]
+    rows: Sequence[ModelInputs], rate: int, divide: Callable[[np.ndarray], Sequence[np.ndarray]]
 ) -> tuple[list[Part], dict[int, SampleError]]:
     """All rows' waveforms divided into parts; ``divide`` may raise ``SampleError`` for one that it refuses."""
     parts, refused = [], {}

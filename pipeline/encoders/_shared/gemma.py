@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.encoders._shared.device import download, upload
-from pipeline.encoders._shared.microbatches import passes
+from pipeline.encoders._shared.microbatches import microbatches
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ def see(
     """Soft tokens [n, hidden size] of each picture, in order. Pictures of different shapes are padded and masked."""
 
     seen: list[torch.Tensor] = []
-    for group in passes([len(picture.patches) for picture in pictures], batch_size, batch_tokens):
+    for group in microbatches([len(picture.patches) for picture in pictures], batch_size, batch_tokens):
         some = [pictures[i] for i in group]
         longest = max(len(picture.patches) for picture in some)
         patches = np.zeros((len(some), longest, some[0].patches.shape[1]), some[0].patches.dtype)
@@ -110,7 +110,7 @@ def understand(
     import torch
 
     done = []
-    for group in passes([len(one.ids) for one in said], batch_size, batch_tokens):
+    for group in microbatches([len(one.ids) for one in said], batch_size, batch_tokens):
         some = [said[i] for i in group]
         longest = max(len(one.ids) for one in some)
         ids = np.full((len(some), longest), model.config.text_config.pad_token_id, np.int64)

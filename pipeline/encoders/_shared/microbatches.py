@@ -31,7 +31,7 @@ def tight(lengths: Sequence[int], group: range, enough: int, padding: float = 0.
     return group
 
 
-def passes(lengths: Sequence[int], count: int, most: float | None) -> list[range]:
+def microbatches(lengths: Sequence[int], count: int, most: float | None) -> list[range]:
     """Consecutive items in groups of at most ``count`` that hold at most ``most`` once padded to the longest of the
     group. An item longer than ``most`` goes alone."""
     groups: list[range] = []

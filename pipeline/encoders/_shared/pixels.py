@@ -16,7 +16,7 @@ from pipeline.encoders._shared.device import download, upload_stacked
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.pixel_processor import PixelProcessor, load_processor
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class PictureConfig(TransformersEncoderConfig):
 
 
 @dataclass(frozen=True)
-class Seen:
+class VisionOutput:
     """What a model says of B pictures, on the host, float32."""
 
     pooled: np.ndarray | None  # [B, dim]
@@ -52,7 +52,7 @@ class PixelEncoder(TransformersEncoder):
     video_processor = False
 
     @property
-    def sees(self) -> bool:
+    def is_visual(self) -> bool:
         """False for a text tower."""
         return self.modality != "text"
 
@@ -64,7 +64,7 @@ class PixelEncoder(TransformersEncoder):
                 f"{self.tokenizer.kind!r}",
                 f"for modality {self.modality} this encoder takes {self.kinds[self.modality]!r}",
             )
-        if self.sees:
+        if self.is_visual:
             self._check_size(load_processor(self.checkpoint, self.video_processor))
 
     def _check_size(self, processor: PixelProcessor) -> None:
@@ -87,12 +87,12 @@ class PixelEncoder(TransformersEncoder):
 
     def setup(self) -> None:
         super().setup()
-        if self.sees:
+        if self.is_visual:
             self.processor = load_processor(self.checkpoint, self.video_processor)
 
     def load_key(self) -> Hashable:
         """Image and video features share one model; a text tower is another."""
-        return (*self._loaded_as(), self.sees)
+        return (*self._loaded_as(), self.is_visual)
 
     def finish(self, pixels: Sequence[np.ndarray]) -> torch.Tensor:
         """Pixels of the tokenizer as one tensor [B, ...], normalised in float32 on the device, in the model's dtype."""
@@ -113,20 +113,22 @@ class PictureEncoder(PixelEncoder):
         """True if the tokens are one vector a frame."""
         return self.modality == "video" and self.tokenizer.tokens == "frame"
 
-    def bucket(self, row: Prepared) -> Hashable:
+    def bucket(self, row: ModelInputs) -> Hashable:
         return row.inputs["pixels"].shape[-3:]
 
     @abstractmethod
-    def look(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> Seen:
+    def forward_images(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> VisionOutput:
         """One forward pass over the inputs of single pictures; tokens None unless wanted."""
 
-    def seen(self, pooled: Any, hidden: Any, grids: list[Size], want_hidden: bool) -> Seen:
+    def seen(self, pooled: Any, hidden: Any, grids: list[Size], want_hidden: bool) -> VisionOutput:
         """Tensors ``pooled`` [B, dim] and ``hidden`` [B, P + N, d] on the host."""
         vectors = None if pooled is None else download(pooled)
         if not want_hidden:
-            return Seen(vectors, None, None, grids)
+            return VisionOutput(vectors, None, None, grids)
         prefix = self.prefix_length()
-        return Seen(vectors, download(hidden[:, :prefix]), download(hidden[:, prefix:], self.token_dtype), grids)
+        return VisionOutput(
+            vectors, download(hidden[:, :prefix]), download(hidden[:, prefix:], self.token_dtype), grids
+        )
 
     @abstractmethod
     def prefix_length(self) -> int:
@@ -136,12 +138,12 @@ class PictureEncoder(PixelEncoder):
     def in_pieces(self) -> bool:
         return self.modality == "video"
 
-    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         singles = [[row.inputs] if self.modality == "image" else _frames(row) for row in rows]
         pictures = [picture for single in singles for picture in single]
         want_hidden = want_tokens and not self.per_frame
         step = self.batch_size
-        parts = [self.look(pictures[i : i + step], want_hidden) for i in range(0, len(pictures), step)]
+        parts = [self.forward_images(pictures[i : i + step], want_hidden) for i in range(0, len(pictures), step)]
         vectors = [part.pooled for part in parts if part.pooled is not None]
         pooled = joined(vectors) if vectors else None
         prefixes = [one for part in parts if part.prefix is not None for one in part.prefix]
@@ -158,7 +160,7 @@ class PictureEncoder(PixelEncoder):
 
     def _encoded(
         self,
-        row: Prepared,
+        row: ModelInputs,
         pooled: np.ndarray | None,
         prefixes: list[np.ndarray],
         patches: list[np.ndarray],
@@ -189,7 +191,7 @@ class PictureEncoder(PixelEncoder):
         return pooled
 
 
-def _frames(row: Prepared) -> list[dict[str, np.ndarray]]:
+def _frames(row: ModelInputs) -> list[dict[str, np.ndarray]]:
     """The inputs of every frame by itself."""
     return [{name: array[t] for name, array in row.inputs.items()} for t in range(len(row.inputs["pixels"]))]
 
@@ -218,7 +220,7 @@ class TubeletEncoder(PixelEncoder):
             processor=load_processor(self.checkpoint, video=True).name,
         )
 
-    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         model = self.model.config
         pixels = self.finish([row.inputs["pixels"] for row in rows])
         height, width = grid_of(pixels.shape[-2:], model.patch_size)

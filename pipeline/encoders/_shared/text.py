@@ -12,7 +12,7 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
 from pipeline.encoders._shared.device import download, upload
 from pipeline.encoders.base import Encoded
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ def tokenizer_name(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.json('tokenizer_config.json').get('tokenizer_class', 'AutoTokenizer')} (tokenizers)"
 
 
-def pad(rows: Sequence[Prepared], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(rows: Sequence[ModelInputs], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """``input_ids`` [B, L] and ``attention_mask`` [B, L], int64, padded on the right to the longest row."""
     longest = max(len(row.inputs["input_ids"]) for row in rows)
     ids = np.full((len(rows), longest), pad_id, np.int64)
@@ -45,7 +45,7 @@ def pad(rows: Sequence[Prepared], pad_id: int, device: torch.device) -> tuple[to
     return upload(ids, device), upload(mask, device)
 
 
-def split(rows: Sequence[Prepared], pooled: torch.Tensor, hidden: torch.Tensor | None) -> list[Encoded]:
+def split(rows: Sequence[ModelInputs], pooled: torch.Tensor, hidden: torch.Tensor | None) -> list[Encoded]:
     """One ``Encoded`` per row from ``pooled`` [B, D] and the last ``hidden`` states [B, L, d], if wanted.
 
     Special tokens that lead (CLS, BOS) are the prefix; those that follow are no output.

@@ -16,13 +16,13 @@ from pipeline.checkpoint.checkpoint import Checkpoint, CheckpointConfig
 from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, SampleError, StorageError, describe, out_of_memory
 from pipeline.core.media import Modality
-from pipeline.core.read_write_lock import Turns
-from pipeline.encoders._shared.adaptive_batch import Fit
+from pipeline.core.read_write_lock import ReadWriteLock
+from pipeline.encoders._shared.adaptive_batch import AdaptiveBatchSize
 from pipeline.encoders._shared.device import upload_stacked
 from pipeline.encoders._shared.microbatches import first_pass, tight
 from pipeline.encoders._shared.weights import quiet
-from pipeline.storage.retry import may_pass
-from pipeline.tokenizers.base import Prepared
+from pipeline.storage.retry import is_transient
+from pipeline.tokenizers.base import ModelInputs
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ class TransformersEncoderConfig(CheckpointConfig):
     models are as slow with 32."""
 
 
-PASSES = Turns()
+PASSES = ReadWriteLock()
 """Forward passes of this process: one row that finds no memory has it all to itself."""
 _MODELS: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
@@ -80,7 +80,7 @@ class TransformersEncoder(ABC):
         self.checkpoint = checkpoint
         self.modality: Modality = modality
         self.tokenizer = tokenizer
-        self.fit = Fit()
+        self.fit = AdaptiveBatchSize()
         self.token_dtype = np.dtype(np.float32)
         self._compiled: set[Hashable] = {None}
         """Shapes of passes that went well; None: nothing is to be compiled."""
@@ -189,7 +189,7 @@ class TransformersEncoder(ABC):
                     **options,
                 )
         except Exception as error:  # each model class raises its own
-            if isinstance(error, OSError) and may_pass(error):
+            if isinstance(error, OSError) and is_transient(error):
                 raise StorageError(f"cannot read {self.checkpoint.name!r} ({describe(error)})") from error
             raise ConfigError(
                 self.checkpoint.where,
@@ -205,7 +205,7 @@ class TransformersEncoder(ABC):
             )
         return model
 
-    def encode(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def encode(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         """Rows in the order given; batched by ``bucket``, within a bucket by length.
 
         Where memory runs out the micro-batch is halved, and grows again later; a row that does not fit alone gives a
@@ -225,7 +225,7 @@ class TransformersEncoder(ABC):
                     done[index] = encoded
         return [row for row in done if row is not None]
 
-    def _in_passes(self, rows: Sequence[Prepared], want_tokens: bool) -> Iterator[Encoded | SampleError]:
+    def _in_passes(self, rows: Sequence[ModelInputs], want_tokens: bool) -> Iterator[Encoded | SampleError]:
         """Rows of one bucket, ordered by length, a micro-batch after the other."""
         lengths = [self.length(row) for row in rows]
         start = 0
@@ -245,12 +245,12 @@ class TransformersEncoder(ABC):
             start = group.stop
 
     def _next_pass(self, lengths: Sequence[int], start: int) -> range:
-        most = self.most()
+        most = self.max_units()
         group = first_pass(lengths, start, self.batch_size, None if most is None else most * self.fit.share)
         return tight(lengths, group, self.enough) if self.enough and self.device.type == "cpu" else group
 
     def _tried(
-        self, rows: Sequence[Prepared], want_tokens: bool, alone: bool = False
+        self, rows: Sequence[ModelInputs], want_tokens: bool, alone: bool = False
     ) -> list[Encoded | SampleError] | str:
         """What ``forward`` gives, or in one line where memory ran out."""
         import torch
@@ -271,12 +271,12 @@ class TransformersEncoder(ABC):
                 torch.cuda.empty_cache()
         return told
 
-    def _shape(self, rows: Sequence[Prepared]) -> Hashable:
+    def _shape(self, rows: Sequence[ModelInputs]) -> Hashable:
         """What a pass' kernels are compiled for: while they are, no other may run through layers of that kind."""
         pieces = sum(len(array) for row in rows for array in row.inputs.values()) if self.in_pieces else 0
         return (len(rows), self.bucket(rows[-1]), self.length(rows[-1]), pieces)
 
-    def _alone(self, row: Prepared, want_tokens: bool, told: str) -> Encoded | SampleError:
+    def _alone(self, row: ModelInputs, want_tokens: bool, told: str) -> Encoded | SampleError:
         """A row that did not fit: again while no other call holds memory, then in smaller steps, where it has some."""
         halved = 0
         if self.device.type == "cuda":
@@ -302,22 +302,22 @@ class TransformersEncoder(ABC):
         """True if ``forward`` runs one row in steps of ``batch_size`` pieces (a video's frames, parts of a sound)."""
         return False
 
-    def bucket(self, row: Prepared) -> Hashable:
+    def bucket(self, row: ModelInputs) -> Hashable:
         """Rows of equal bucket may share a batch. Default: equal shapes of all inputs."""
         return tuple((name, array.shape) for name, array in sorted(row.inputs.items()))
 
-    def length(self, row: Prepared) -> int:
+    def length(self, row: ModelInputs) -> int:
         """Rows of a bucket are batched in this order, so that little is padded."""
         return 0
 
-    def most(self) -> float | None:
+    def max_units(self) -> float | None:
         """Units of ``length`` in one micro-batch, padding included; None: any number."""
         return None
 
     @abstractmethod
-    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         """One micro-batch of one bucket, in order. Inference mode is on."""
 
-    def stack(self, rows: Sequence[Prepared], name: str) -> torch.Tensor:
+    def stack(self, rows: Sequence[ModelInputs], name: str) -> torch.Tensor:
         """Input ``name`` of all rows as one tensor [B, ...] on the device."""
         return upload_stacked([row.inputs[name] for row in rows], self.device)

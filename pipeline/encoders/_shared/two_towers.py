@@ -12,7 +12,7 @@ from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
 from pipeline.encoders._shared.pixels import PictureEncoder, Size, pair
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.pixel_processor import load_processor
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class TwoTowerEncoder(PictureEncoder):
             normalized=self.normalized,
             native_dtype=native_dtype(self.checkpoint),
             model_type=self.checkpoint.model_type,
-            processor=load_processor(self.checkpoint).name if self.sees else self.processor_name(),
+            processor=load_processor(self.checkpoint).name if self.is_visual else self.processor_name(),
         )
 
     def picture_size(self) -> Size | None:
@@ -55,21 +55,21 @@ class TwoTowerEncoder(PictureEncoder):
         from transformers import AutoModel
 
         model: torch.nn.Module = self.from_pretrained(AutoModel)
-        other = "text" if self.sees else "vision"
+        other = "text" if self.is_visual else "vision"
         for name, _ in list(model.named_children()):
             if name.startswith(other) or (other == "vision" and name.startswith("visual")):
                 setattr(model, name, None)  # half the memory; nothing here calls it
         return model
 
-    def bucket(self, row: Prepared) -> Hashable:
-        return super().bucket(row) if self.sees else "text"
+    def bucket(self, row: ModelInputs) -> Hashable:
+        return super().bucket(row) if self.is_visual else "text"
 
-    def length(self, row: Prepared) -> int:
-        return len(row.inputs["input_ids"]) if not self.sees else 0
+    def length(self, row: ModelInputs) -> int:
+        return len(row.inputs["input_ids"]) if not self.is_visual else 0
 
-    def forward(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
-        return super().forward(rows, want_tokens) if self.sees else self.read(rows, want_tokens)
+    def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
+        return super().forward(rows, want_tokens) if self.is_visual else self.forward_text(rows, want_tokens)
 
     @abstractmethod
-    def read(self, rows: Sequence[Prepared], want_tokens: bool) -> list[Encoded | SampleError]:
+    def forward_text(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         """One forward pass of the text tower."""

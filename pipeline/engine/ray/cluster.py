@@ -19,12 +19,12 @@ from collections.abc import Iterator
 import ray
 from ray.data import DataContext
 
-from pipeline.config.bound import Prepared
+from pipeline.config.bound import BoundConfig
 from pipeline.config.models import PipelineConfig
 from pipeline.core import private_folder
 from pipeline.core.errors import ConfigError, TesseraError, describe
 from pipeline.engine.progress import Progress
-from pipeline.engine.ray.pools import Actors, Node, sizes, without_room
+from pipeline.engine.ray.pools import Node, PoolSize, sizes, without_room
 
 _ANSWER_S = 10.0
 """A cluster's head has so long to accept a connection."""
@@ -125,7 +125,7 @@ def _end_session(folder: str, owner: int) -> None:
         private_folder.remove(folder)
 
 
-def pools_of(prepared: Prepared, blocks: int) -> tuple[dict[str, Actors], bool]:
+def pools_of(prepared: BoundConfig, blocks: int) -> tuple[dict[str, PoolSize], bool]:
     """The pools of the features, and whether decoding stands apart from them, as it does beside a GPU.
 
     Raises:
@@ -142,7 +142,7 @@ def pools_of(prepared: Prepared, blocks: int) -> tuple[dict[str, Actors], bool]:
 
 
 @contextlib.contextmanager
-def ended_without_room(pools: dict[str, Actors], on_gpu: bool, progress: Progress) -> Iterator[None]:
+def capacity_watchdog(pools: dict[str, PoolSize], on_gpu: bool, progress: Progress) -> Iterator[None]:
     """A pool that found no room for an actor any more would be waited for, for ever.
 
     Raises:
@@ -181,7 +181,7 @@ def ended_without_room(pools: dict[str, Actors], on_gpu: bool, progress: Progres
         over.set()
 
 
-def let_go(error: BaseException | None) -> None:
+def release_actors(error: BaseException | None) -> None:
     """Ends Ray's actors of a run that broke off: the tracebacks of its errors hold them, and their CPUs."""
     todo, seen = [error], set[int]()
     while todo:

@@ -10,13 +10,13 @@ import ray
 
 from pipeline.core.errors import TesseraError
 from pipeline.engine.memory import memory_of_processes
-from pipeline.engine.ray.crash_journal import Notes
+from pipeline.engine.ray.crash_journal import CrashJournal
 
 _MEMORY_EVERY_S = 5.0
 
 
 @ray.remote(num_cpus=0)
-class _Counter(Notes):
+class _Counter(CrashJournal):
     """Counts what the encoders have finished, keeps what they are at, and why a worker broke, which Ray tells in its
     own words only.
 

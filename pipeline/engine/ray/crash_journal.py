@@ -27,7 +27,7 @@ Work = tuple[str, ...]
 """``("setup", actor)``, ``("block", sample, window)`` or ``("row", feature, sample, window)``."""
 
 
-class Notes:
+class CrashJournal:
     """The counter's side."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Notes:
         return self.failures <= (_DEVICE_FAILURES if self.progressed else _ROW_DEATHS)
 
 
-class Trail:
+class CrashJournalClient:
     """The side of an encoder's process. A counter that does not answer costs blame, never a row."""
 
     def __init__(self, counter: Any) -> None:

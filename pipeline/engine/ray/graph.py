@@ -22,10 +22,10 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.exceptions import UserCodeException
 
 from pipeline import sources
-from pipeline.config.bound import Prepared
+from pipeline.config.bound import BoundConfig
 from pipeline.core import allocator
 from pipeline.core.errors import DeviceFailed, ProcessDied, TesseraError, describe
-from pipeline.core.read_write_lock import Turns
+from pipeline.core.read_write_lock import ReadWriteLock
 from pipeline.core.schema import CONTRACT, FIXED
 from pipeline.core.versions import installed
 from pipeline.dataset.commit.data_files import File
@@ -33,16 +33,16 @@ from pipeline.dataset.shards.row_files import footer
 from pipeline.dataset.shards.writer import ShardWriter
 from pipeline.engine.progress import Progress
 from pipeline.engine.ray.counter import WorkerMemory
-from pipeline.engine.ray.crash_journal import Trail
-from pipeline.engine.ray.pools import TASK_CPUS, Actors
+from pipeline.engine.ray.crash_journal import CrashJournalClient
+from pipeline.engine.ray.pools import TASK_CPUS, PoolSize
 from pipeline.engine.ray.sink import ShardSink
-from pipeline.sandbox import Beside, Isolated
+from pipeline.sandbox import SandboxedStage, SubprocessStage
 from pipeline.stages import units
 from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
-from pipeline.stages.reuse import Carry, CarryStage, KeepStage, StoredTimes
+from pipeline.stages.reuse import KeepColumnsStage, ReuseColumnsStage, ReuseSource, StoredTimes
 from pipeline.stages.rows import add_meter
 from pipeline.stages.units import Unit
 
@@ -52,11 +52,11 @@ _TELL_S = 10.0
 
 
 def execute(
-    prepared: Prepared,
+    prepared: BoundConfig,
     work: Sequence[Unit],
-    carry: Carry | None,
+    carry: ReuseSource | None,
     progress: Progress,
-    pools: dict[str, Actors],
+    pools: dict[str, PoolSize],
     on_gpu: bool,
     sink: ShardSink,
 ) -> None:
@@ -70,7 +70,7 @@ def execute(
     )
 
 
-def sink(prepared: Prepared, run_id: str, root: str) -> ShardSink:
+def sink(prepared: BoundConfig, run_id: str, root: str) -> ShardSink:
     """What writes the rows of this run into the version at ``root``, with their lineage; counts them."""
     config, features = prepared.config, prepared.features
     passthrough = sources.build(config.source).passthrough()
@@ -92,11 +92,11 @@ def sink(prepared: Prepared, run_id: str, root: str) -> ShardSink:
 
 
 def _build(
-    prepared: Prepared,
+    prepared: BoundConfig,
     work: Sequence[Unit],
-    carry: Carry | None,
+    carry: ReuseSource | None,
     progress: Progress,
-    pools: dict[str, Actors],
+    pools: dict[str, PoolSize],
     on_gpu: bool,
 ) -> Any:
     config, features = prepared.config, prepared.features
@@ -118,11 +118,15 @@ def _build(
         hosted = tuple(feature for feature in features if feature.config.pool == name)
         encode = EncodeStage(config, hosted, threads=max(1, int(actors.num_cpus)))
         template = None if on_gpu else prepared.template
-        stages = (*decode, Encoding(encode, template) if template else encode)
+        stages = (*decode, EncodeSubprocessStage(encode, template) if template else encode)
         decode, last = (), number == len(pools) - 1
         if carry and last:
             source = carry.root, _shards(carry), carry.features
-            taking = KeepStage(*source, config.text_windows() is not None) if carry.own else CarryStage(*source)
+            taking = (
+                KeepColumnsStage(*source, config.text_windows() is not None)
+                if carry.own
+                else ReuseColumnsStage(*source)
+            )
             stages = (*stages, taking)
         dataset = dataset.map_batches(
             _Stage,
@@ -137,13 +141,13 @@ def _build(
     return dataset
 
 
-def _shards(carry: Carry) -> list[File]:
+def _shards(carry: ReuseSource) -> list[File]:
     """The shards that rows are taken from, without the positions of deleted rows, which no row names."""
     return [dataclasses.replace(shard, deleted=()) for shard in carry.snapshot.shards]
 
 
-def _pool(actors: Actors) -> ActorPoolStrategy:
-    """Beside a GPU an actor takes several blocks at once, and has another at hand."""
+def _pool(actors: PoolSize) -> ActorPoolStrategy:
+    """With a GPU, an actor takes several blocks at once and has another one queued."""
     calls = CALLS_ON_GPU if actors.num_gpus else 1
     return ActorPoolStrategy(
         min_size=actors.least,
@@ -163,7 +167,7 @@ def _tasks_at_once(least: int) -> int:
     return max(least, int(ray.cluster_resources().get("CPU", 1) / 2))
 
 
-class Encoding(Beside):
+class EncodeSubprocessStage(SubprocessStage):
     """The encoders in a process of their own, forked from a template, on a host without GPUs.
 
     Rows that are to be encoded alone are encoded in this one, whose deaths are counted.
@@ -173,7 +177,7 @@ class Encoding(Beside):
 
     def __init__(self, stage: EncodeStage, template: str) -> None:
         super().__init__(stage, template)
-        self.alone: Trail | None = None
+        self.alone: CrashJournalClient | None = None
         self.here = False
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -206,9 +210,13 @@ class _Stage:
         allocator.keep_pages()
         self.stages, self.progress, self.splitter, self.last = stages, progress, splitter, last
         self.memory = WorkerMemory(progress)
-        self.trail = Trail(progress) if any(isinstance(stage, EncodeStage | Encoding) for stage in stages) else None
+        self.trail = (
+            CrashJournalClient(progress)
+            if any(isinstance(stage, EncodeStage | EncodeSubprocessStage) for stage in stages)
+            else None
+        )
         self.broken: Exception | None = None
-        self.turns = Turns()
+        self.turns = ReadWriteLock()
         try:
             if self.trail is not None:
                 self.trail.set_up()
@@ -249,7 +257,7 @@ class _Stage:
             with self.turns.alone() if suspected else self.turns.shared():
                 alone = self.trail if self.trail is not None and self.trail.begin(table) else None
                 for stage in self.stages:
-                    if isinstance(stage, EncodeStage | Encoding):
+                    if isinstance(stage, EncodeStage | EncodeSubprocessStage):
                         stage.alone = alone
                     table = stage(table)
         except ProcessDied:
@@ -266,7 +274,7 @@ class _Stage:
 
 def _processes(stages: tuple[Any, ...]) -> list[int]:
     """The processes of isolated stages, which may be forked from another."""
-    children = [stage.child for stage in stages if isinstance(stage, Isolated | Beside)]
+    children = [stage.child for stage in stages if isinstance(stage, SandboxedStage | SubprocessStage)]
     return [child.process.pid for child in children if child is not None]
 
 
@@ -276,9 +284,11 @@ def _set_up(stages: tuple[Any, ...]) -> None:
     That process ends with the thread that started it, so it is this one that starts it.
     """
     with ThreadPoolExecutor(1) as beside:
-        others = [beside.submit(stage.setup) for stage in stages if not isinstance(stage, Isolated | Beside)]
+        others = [
+            beside.submit(stage.setup) for stage in stages if not isinstance(stage, SandboxedStage | SubprocessStage)
+        ]
         for stage in stages:
-            if isinstance(stage, Isolated | Beside):
+            if isinstance(stage, SandboxedStage | SubprocessStage):
                 stage.setup()
         for other in others:
             other.result()
@@ -302,7 +312,7 @@ class _Task:
 
 def _isolated(stage: ProbeStage | DecodeStage, template: str | None) -> Any:
     limits = stage.config.decoders.limits
-    return Isolated(stage, limits, template) if limits.isolate else stage
+    return SandboxedStage(stage, limits, template) if limits.isolate else stage
 
 
 def _of_rows(dataset: Any, rows: int) -> Any:

@@ -30,7 +30,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Actors:
+class PoolSize:
     """Size and resources of a pool."""
 
     least: int
@@ -39,7 +39,7 @@ class Actors:
     num_gpus: float
 
 
-def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, blocks: int) -> dict[str, Actors]:
+def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, blocks: int) -> dict[str, PoolSize]:
     """One actor per GPU, or per core on a host without. Pools that say nothing share the GPUs.
 
     Args:
@@ -55,7 +55,7 @@ def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, 
     for name, pool in pools.items():
         _check_fits(name, pool, wanted[name], nodes)
     asked = {name: _Asked(pool.num_cpus or 0.0, wanted[name], pool.max_actors or 1) for name, pool in pools.items()}
-    if not _stand(asked, nodes) or not _find_room(asked, nodes):
+    if not _fits_once(asked, nodes) or not _always_fits(asked, nodes):
         told = ", ".join(
             f"{name}: {one.most} of {one.gpus:g} GPUs and {one.cpus:g} CPUs" for name, one in asked.items()
         )
@@ -86,14 +86,14 @@ def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, 
     def room_stays(share: int) -> bool:
         shares = {name: share if one.num_cpus is None else round(100 * one.num_cpus) for name, one in pools.items()}
         asked = {name: _Asked(shares[name] / 100, wanted[name], counts[name][1]) for name in pools}
-        return _find_room(asked, nodes) and all(
+        return _always_fits(asked, nodes) and all(
             _fullest(node, shares, counts, wanted) <= 100 * node.cpus - keep for node, keep in keeps.items()
         )
 
     # where declared shares can fill a node whatever the others are, theirs is only what is left
     share = next((one for one in range(largest_share, 0, -1) if room_stays(one)), largest_share) if free else 0
     found = {
-        name: Actors(*counts[name], (pool.num_cpus if pool.num_cpus is not None else share / 100), wanted[name])
+        name: PoolSize(*counts[name], (pool.num_cpus if pool.num_cpus is not None else share / 100), wanted[name])
         for name, pool in pools.items()
     }
     if left < -1e-6 or (free and share <= 0):
@@ -122,13 +122,13 @@ def _check_fits(name: str, pool: PoolConfig, gpus: float, nodes: Sequence[Node])
         )
 
 
-def without_room(pools: Mapping[str, Actors], nodes: Sequence[Node], on_gpu: bool) -> str | None:
+def without_room(pools: Mapping[str, PoolSize], nodes: Sequence[Node], on_gpu: bool) -> str | None:
     """Name of a pool that does not find room for one actor, beside one of each other, on empty nodes."""
     asked = {name: _Asked(one.num_cpus, one.num_gpus, 1) for name, one in pools.items()}
     decoding = {"": _Asked(1.0, 0.0, 1)} if on_gpu else {}
-    if _stand({**asked, **decoding}, nodes):
+    if _fits_once({**asked, **decoding}, nodes):
         return None
-    alone = (name for name, one in asked.items() if not _stand({name: one, **decoding}, nodes))
+    alone = (name for name, one in asked.items() if not _fits_once({name: one, **decoding}, nodes))
     return next(alone, max(asked, key=lambda name: (asked[name].gpus, asked[name].cpus)))
 
 
@@ -152,7 +152,7 @@ def _gpus(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool) 
         share = float(on_gpu) / parts
         found = {name: share if pool.num_gpus is None else pool.num_gpus for name, pool in pools.items()}
         asked = {name: _Asked(pool.num_cpus or 0.0, found[name], pool.max_actors or 1) for name, pool in pools.items()}
-        if not on_gpu or (_stand(asked, nodes) and _find_room(asked, nodes)):
+        if not on_gpu or (_fits_once(asked, nodes) and _always_fits(asked, nodes)):
             return found
     return {name: float(on_gpu) if pool.num_gpus is None else pool.num_gpus for name, pool in pools.items()}
 
@@ -174,7 +174,7 @@ class _Gpus:
         return True
 
 
-def _stand(asked: Mapping[str, _Asked], nodes: Sequence[Node]) -> bool:
+def _fits_once(asked: Mapping[str, _Asked], nodes: Sequence[Node]) -> bool:
     """Whether one actor of every pool finds room at once, if the largest are placed first."""
     free, cpus = _Gpus(nodes), [node.cpus for node in nodes]
     for one in sorted(asked.values(), key=lambda one: (one.gpus, one.cpus), reverse=True):
@@ -186,7 +186,7 @@ def _stand(asked: Mapping[str, _Asked], nodes: Sequence[Node]) -> bool:
     return True
 
 
-def _find_room(asked: Mapping[str, _Asked], nodes: Sequence[Node]) -> bool:
+def _always_fits(asked: Mapping[str, _Asked], nodes: Sequence[Node]) -> bool:
     """Whether every pool is sure of room for an actor, wherever Ray puts all those of the others.
 
     Of each node: how many of the others' devices, or actors, it takes to leave no room there. If all of them together
@@ -228,7 +228,7 @@ def _at_most(pools: Mapping[str, PoolConfig], asked: Mapping[str, _Asked], nodes
     while growing:
         for name in list(growing):
             more = {**named, name: replace(named[name], most=named[name].most + 1)}
-            if _find_room({**asked, **more}, nodes) and placed(named[name]):
+            if _always_fits({**asked, **more}, nodes) and placed(named[name]):
                 named = more
             else:
                 growing.remove(name)

@@ -13,8 +13,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import storage
 from pipeline.core.errors import SampleError
-from pipeline.storage.ranges import reading
-from pipeline.storage.retry import may_pass, retried
+from pipeline.storage.ranges import source_errors
+from pipeline.storage.retry import is_transient, retried
 
 SCHEMES = ("file", "s3", "gs", "abfs", "memory")
 """Of URIs, unless the config allows others; plain paths are ``file``. Some that fsspec knows would run or fetch more
@@ -95,7 +95,7 @@ def stat_token(uri: str) -> str:
             return local_token(os.stat(path))
         return remote_token(retried(lambda: fs.info(path)))
     except (OSError, ValueError) as error:  # a name that no file can have
-        if may_pass(error):
+        if is_transient(error):
             raise
         return "missing"
 
@@ -113,13 +113,13 @@ def content_token(blob: storage.Blob, token: str) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with blob.open() as file, reading(blob.uri):
+        with blob.open() as file, source_errors(blob.uri):
             if blob.size() > MAX_HASHED_BYTES:
                 return token
             while piece := file.read(1 << 20):
                 digest.update(piece)
     except SampleError as error:
-        if error.__cause__ is not None and may_pass(error.__cause__):
+        if error.__cause__ is not None and is_transient(error.__cause__):
             raise error.__cause__ from None
         return "forbidden" if error.kind == "forbidden" else "missing"
     return digest.hexdigest()

@@ -18,7 +18,7 @@ def test_moves_are_done_once_or_twice(tmp_path: Path) -> None:
     second = make(first, same, File(name("new"), 1, 1, SHA, pending=f"_runs/{RUN}/pending/{name('new')}"))
     assert second.retired == (name("old"),)
     for _ in range(2):
-        snapshots.settle(str(tmp_path), second)
+        snapshots.roll_forward(str(tmp_path), second)
         assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
             f"{RUN}-{one}.parquet" for one in ("new", "same")
         ]

@@ -25,7 +25,7 @@ def used(folder: DatasetFolder) -> None:
     """Everything that can be done."""
     folder.publish("a/x", b"1")
     assert folder.publish_new("a/y", b"2")
-    with folder.publishing("a/z") as file:
+    with folder.AtomicFile("a/z") as file:
         file.write(b"3")
     assert folder.list_files("a") == ["x", "y", "z"]
     assert folder.list_files("a", "z") == ["z"]
@@ -85,7 +85,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
         lambda: folder.publish("data/key", b"x"),
         lambda: folder.publish("data/sub/key", b"x"),
         lambda: folder.publish_new("data/new", b"x"),
-        lambda: folder.publishing("data/new").__enter__(),
+        lambda: folder.AtomicFile("data/new").__enter__(),
     ):
         with pytest.raises(StorageError, match=r"'.*/root/data' is a symbolic link, which is never followed"):
             write()
@@ -105,9 +105,9 @@ def test_a_file_that_is_a_link_is_replaced(tmp_path: Path) -> None:
 
 def test_a_write_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     folder = DatasetFolder(str(tmp_path))
-    publishing = folder.publishing("a/x")
-    publishing.__enter__().write(b"half")
-    publishing.__exit__(RuntimeError, RuntimeError(), None)
+    AtomicFile = folder.AtomicFile("a/x")
+    AtomicFile.__enter__().write(b"half")
+    AtomicFile.__exit__(RuntimeError, RuntimeError(), None)
     assert tree(tmp_path) == {}
 
 

@@ -27,12 +27,12 @@ def put(root: Path, *paths: str) -> None:
 
 
 def make(before: Snapshot | None, *shards: File) -> Snapshot:
-    return snapshots.following(before, RUN, "extract", {"features": {}}, list(shards), [], [])
+    return snapshots.next_snapshot(before, RUN, "extract", {"features": {}}, list(shards), [], [])
 
 
 def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
     file = File(name("a"), 9, 100, SHA, (1, 4), f"_runs/{RUN}/pending/{name('a')}")
-    one = snapshots.following(None, RUN, "compact", {"features": {"f": {}}}, [file], [], [], ("f" * 64,))
+    one = snapshots.next_snapshot(None, RUN, "compact", {"features": {"f": {}}}, [file], [], [], ("f" * 64,))
     assert snapshots.commit(str(tmp_path), one)
     assert snapshots.newest(str(tmp_path)) == one
     assert (file.live, file.without({0, 4}).deleted) == (7, (0, 1, 4))

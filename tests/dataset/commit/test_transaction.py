@@ -19,7 +19,7 @@ from pipeline.dataset.commit.transaction import Transaction
 from tests.support.dataset_fixtures import RUNS, added, ids, night, plain, write
 
 
-class Killed(BaseException):
+class InterruptedRun(BaseException):
     """The process is gone: nothing after it runs."""
 
 
@@ -31,7 +31,7 @@ def _steps(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
 
         def step(*args: Any, real: Any = real, name: str = name) -> Any:
             if len(done) == at:
-                raise Killed
+                raise InterruptedRun
             done.append(name)
             return real(*args)
 
@@ -49,14 +49,14 @@ def test_dead_before_each_step_of_a_commit(tmp_path: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             transaction = Transaction(str(root), "extract", RUNS[2])
             transaction.__enter__()
-            transaction.adopt("identity")
+            transaction.resume_interrupted("identity")
             written = write(root, RUNS[2], ["b"], replaces=True)
-            following = transaction.next_snapshot({}, {0: [[1]]}, added(written))  # type: ignore[list-item]
+            next_snapshot = transaction.next_snapshot({}, {0: [[1]]}, added(written))  # type: ignore[list-item]
             done = _steps(patch, at)
             killed = False
             try:
-                transaction.commit(following)
-            except Killed:
+                transaction.commit(next_snapshot)
+            except InterruptedRun:
                 killed = True
         assert ids(out) == ["a", "b", "c"]
         committed = "publish_new" in done
@@ -67,7 +67,7 @@ def test_dead_before_each_step_of_a_commit(tmp_path: Path) -> None:
         transaction.lease.me = transaction.lease.me.__class__(**{**vars(transaction.lease.me), "pid": 2**22 + 1})
         transaction.lease._write(transaction.lease.me)
         with Transaction(str(root), "extract", RUNS[3]) as after:
-            after.adopt("identity")
+            after.resume_interrupted("identity")
             assert len(after.killed) == (0 if committed else 1)
             if committed:
                 after.close()
@@ -87,10 +87,10 @@ def test_dead_before_each_step_of_a_commit(tmp_path: Path) -> None:
 def test_work_of_another_config_or_base_is_not_adopted(tmp_path: Path) -> None:
     for identity, run_id in (("other", RUNS[1]), ("identity", RUNS[2])):
         with Transaction(str(tmp_path), "extract", run_id) as transaction:
-            transaction.adopt(identity)
+            transaction.resume_interrupted(identity)
             write(tmp_path, run_id, [run_id])
     with Transaction(str(tmp_path), "extract", RUNS[3]) as transaction:
-        transaction.adopt("identity")
+        transaction.resume_interrupted("identity")
         assert [one.run_id for one in transaction.killed] == [RUNS[2]]
         assert plain(tmp_path) == [RUNS[1], RUNS[2]], "the other may only sleep, and commit"
         transaction.commit(transaction.next_snapshot({}, {}, {}))
@@ -103,16 +103,16 @@ def test_who_slept_and_commits_first_keeps_its_files(tmp_path: Path) -> None:
     night(tmp_path, RUNS[1], ["a"])
     slow = Transaction(str(tmp_path), "extract", RUNS[2], ttl_s=0.5)
     with slow:
-        slow.adopt("other")
+        slow.resume_interrupted("other")
         written = write(tmp_path, RUNS[2], ["b"])
-        following = slow.next_snapshot({}, {}, added(written))
+        next_snapshot = slow.next_snapshot({}, {}, added(written))
         slow.lease.check()
         slow.lease._stop.set()  # asleep, between the last check and the creation
         slow.lease._thread.join()
         with Transaction(str(tmp_path), "extract", RUNS[3], ttl_s=0.5) as other:
-            other.adopt("identity")
+            other.resume_interrupted("identity")
             assert other.discarded == [RUNS[2]]
-            assert snapshots.commit(str(tmp_path), following)
+            assert snapshots.commit(str(tmp_path), next_snapshot)
             with pytest.raises(TesseraError, match="committed snapshot 2"):
                 other.commit(other.next_snapshot({}, {}, added(write(tmp_path, RUNS[3], ["c"]))))
     assert set(plain(tmp_path)) >= {"a", "b"}
@@ -124,7 +124,7 @@ def test_who_slept_before_its_moves_finds_them_done(tmp_path: Path, when: str) -
     root = tmp_path / "v1"
     night(root, RUNS[1], ["a"])
     night(root, RUNS[2], ["b"])
-    real = snapshots.commit if when == "before" else snapshots.settle
+    real = snapshots.commit if when == "before" else snapshots.roll_forward
     calls = []
 
     def late(at: str, snapshot: snapshots.Snapshot) -> bool | None:
@@ -153,18 +153,18 @@ def test_who_slept_while_others_committed_removes_nothing_of_theirs(tmp_path: Pa
     night(root, RUNS[2], ["b"])
     slow, committed = (Transaction(str(root), "extract", run, ttl_s=0.5) for run in (RUNS[3], RUNS[4]))
     slow.__enter__()
-    slow.adopt("identity")
+    slow.resume_interrupted("identity")
     slow.lease._stop.set()
     with committed, pytest.MonkeyPatch.context() as patch:
-        committed.adopt("identity")
-        following = committed.next_snapshot({}, {}, added(write(root, RUNS[4], ["c"])))
+        committed.resume_interrupted("identity")
+        next_snapshot = committed.next_snapshot({}, {}, added(write(root, RUNS[4], ["c"])))
 
         def slept(*_: object) -> None:
             committed.lease._stop.set()
             patch.undo()
             if how == "night":
                 with Transaction(str(root), "extract", RUNS[5], ttl_s=0.5) as other:
-                    other.adopt("identity")
+                    other.resume_interrupted("identity")
                     other.commit(other.next_snapshot({}, {}, added(write(root, RUNS[5], ["d"]))))
             else:
                 for lease in (root / "_leases").iterdir():
@@ -172,7 +172,7 @@ def test_who_slept_while_others_committed_removes_nothing_of_theirs(tmp_path: Pa
                 maintenance.compact(str(tmp_path))
 
         patch.setattr(snapshots, "settle", slept)
-        committed.commit(following)
+        committed.commit(next_snapshot)
     expected = ["a", "b", "c", "d"] if how == "night" else ["a", "b", "c"]
     assert ids(tmp_path) == expected
     slow.close()
@@ -184,10 +184,10 @@ def test_who_slept_while_others_committed_removes_nothing_of_theirs(tmp_path: Pa
 
 def test_an_adopted_file_of_which_nothing_is_left_is_removed(tmp_path: Path) -> None:
     with Transaction(str(tmp_path), "extract", RUNS[1]) as transaction:
-        transaction.adopt("identity")
+        transaction.resume_interrupted("identity")
         write(tmp_path, RUNS[1], ["a", "b"])
     with Transaction(str(tmp_path), "extract", RUNS[2]) as transaction:
-        transaction.adopt("identity")
+        transaction.resume_interrupted("identity")
         gone = {0: [np.array([0, 1])]}
         written = write(tmp_path, RUNS[2], ["c"])
         transaction.commit(transaction.next_snapshot({}, gone, added(written)))
@@ -199,16 +199,16 @@ def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:
     (tmp_path / "data" / "notes.parquet").write_text("mine")
     (tmp_path / "data" / f"{RUNS[2]}-000000-000.parquet.ab12.tmp").write_text("half")
     with Transaction(str(tmp_path), "extract", RUNS[2]) as transaction:
-        transaction.adopt("identity")
+        transaction.resume_interrupted("identity")
     assert sorted(os.listdir(tmp_path / "data")) == [f"{RUNS[1]}-000000-000.parquet", "notes.parquet"]
 
 
 def test_who_slept_through_another_commit_commits_nothing(tmp_path: Path) -> None:
     night(tmp_path, RUNS[1], ["a"])
     with Transaction(str(tmp_path), "extract", RUNS[2]) as slow:
-        slow.adopt("identity")
+        slow.resume_interrupted("identity")
         written = write(tmp_path, RUNS[2], ["b"])
         base = snapshots.newest(str(tmp_path))
-        assert snapshots.commit(str(tmp_path), snapshots.following(base, RUNS[3], "extract", {}, [], [], []))
+        assert snapshots.commit(str(tmp_path), snapshots.next_snapshot(base, RUNS[3], "extract", {}, [], [], []))
         with pytest.raises(TesseraError, match=r"another run committed snapshot 2 .*run again to continue"):
             slow.commit(slow.next_snapshot({}, {}, added(written)))

@@ -11,7 +11,7 @@ import pytest
 from pipeline.dataset.commit import snapshots
 from pipeline.dataset.diff import index
 from pipeline.dataset.diff.columns import EMPTY, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, TOTAL
-from pipeline.dataset.diff.index import Retry
+from pipeline.dataset.diff.index import RetryPolicy
 from tests.support.dataset_fixtures import RUNS, added, night, write
 
 
@@ -25,7 +25,7 @@ def test_live_rows_with_their_places(tmp_path: Path) -> None:
     night(tmp_path, RUNS[2], ["d"], drops={f"data/{RUNS[1]}-000000-000.parquet": [0]})
     newest = snapshots.newest(str(tmp_path))
     assert newest is not None
-    assert seen(index.of_snapshot(str(tmp_path), newest, Retry())) == [
+    assert seen(index.of_snapshot(str(tmp_path), newest, RetryPolicy())) == [
         ("c", ROW, 0, 1, 0, 0),
         ("d", ROW, 1, 0, 0, 0),
         ("b", FAILURE, 2, 0, RETRY_WINDOW, 0),
@@ -50,8 +50,8 @@ def test_which_failures_are_tried_again(tmp_path: Path) -> None:
     failures = pa.Table.from_pylist(rows, schema=pa.schema([FAILURES.field(name) for name in rows[0]]))
     blank = pa.Table.from_pylist([{"sample_id": "a"}] * len(rows), schema=index.STATE)
     expected = [RETRY_WINDOW, 0, 0, RETRY_SAMPLE, RETRY_WINDOW, RETRY_SAMPLE]
-    assert _with_retry(blank, failures, Retry(max_attempts=3))["retry"].to_pylist() == expected
-    everything = _with_retry(blank, failures, Retry(all=True))
+    assert _with_retry(blank, failures, RetryPolicy(max_attempts=3))["retry"].to_pylist() == expected
+    everything = _with_retry(blank, failures, RetryPolicy(all=True))
     assert everything["retry"].to_pylist() == [RETRY_WINDOW] * 3 + [RETRY_SAMPLE, RETRY_WINDOW, RETRY_SAMPLE]
     assert everything["attempts"].to_pylist() == [1, 3, 1, 1, 2, 1]
 

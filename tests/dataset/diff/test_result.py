@@ -10,5 +10,5 @@ from tests.dataset.diff.test_difference import listing
 
 
 def test_an_id_twice_is_told() -> None:
-    with pytest.raises(result.Twice, match="b"):
+    with pytest.raises(result.DuplicateIdError, match="b"):
         compare([listing({"a": "1", "b": "1"}), listing({"b": "2"})], [], emit=lambda table: None)

@@ -24,7 +24,7 @@ import soundfile
 from pipeline.core.errors import SampleError
 from pipeline.core.media import MODALITIES, Modality
 from pipeline.decoders import DecodersConfig, open_media
-from pipeline.decoders.text import TextConfig
+from pipeline.decoders.text import TextDecoderConfig
 from pipeline.storage.blob import Blob
 from tests.decoders.reference import write_numbered
 
@@ -162,7 +162,7 @@ def test_documents_and_archives_are_named(tmp_path: Path, hint: Modality | None)
 
 @pytest.mark.parametrize("hint", ["video", "audio", None])
 def test_what_ffmpeg_only_guesses_is_no_media(tmp_path: Path, hint: Modality | None) -> None:
-    """Twice each: FFmpeg says a warning once, and not again, unless it is asked to."""
+    """DuplicateIdError each: FFmpeg says a warning once, and not again, unless it is asked to."""
     pictures = _jpegs(6)
     rng = np.random.default_rng(1)
     filler = [bytes(rng.integers(0, 128, 700, np.uint8)) for _ in pictures]
@@ -196,7 +196,7 @@ def test_a_text_in_chinese_may_begin_like_a_binary_archive(tmp_path: Path) -> No
     words = ("q前天" + "我们在公园里看见了一只小狗和一个孩子，他们很高兴。" * 20).encode("gb18030")
     assert words[:2] == b"\x71\xc7"
     (tmp_path / "a.txt").write_bytes(words)
-    config = DecodersConfig(text=TextConfig(encoding="gb18030"))
+    config = DecodersConfig(text=TextDecoderConfig(encoding="gb18030"))
     with open_media(Blob(str(tmp_path / "a.txt")), "text", config) as media:
         assert media.text(None, None).text == words.decode("gb18030")
 

@@ -14,11 +14,11 @@ import pytest
 
 from pipeline.core.errors import SampleError, out_of_memory
 from pipeline.core.media import Frames
-from pipeline.encoders._shared.adaptive_batch import Fit
+from pipeline.encoders._shared.adaptive_batch import AdaptiveBatchSize
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from tests.encoders.sound_fixtures import assert_close, built, checkpoint, read
 from tests.support import ROOT
@@ -27,7 +27,7 @@ WORDS = ["a", "small", "dog", "runs", "over", "the", "green", "hill", "and", "ba
 
 
 def test_share() -> None:
-    fit = Fit()
+    fit = AdaptiveBatchSize()
     assert (fit.of(32), fit.of(1)) == (32, 1)
     for _ in range(3):
         fit.ran_out()
@@ -83,7 +83,7 @@ class Device:
         setattr(encoder, name, limited)
 
 
-def _rows(count: int) -> list[Prepared]:
+def _rows(count: int) -> list[ModelInputs]:
     return read([" ".join(WORDS[i % 7 :] * (1 + i % 3)) for i in range(count)], checkpoint("bert"))
 
 
@@ -184,7 +184,7 @@ def test_the_cache_of_a_cuda_device_is_emptied(monkeypatch: pytest.MonkeyPatch) 
     assert emptied
 
 
-def _cuda(rows: Sequence[Prepared]) -> list[Encoded]:
+def _cuda(rows: Sequence[ModelInputs]) -> list[Encoded]:
     import torch
 
     raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -205,8 +205,8 @@ from transformers import BertConfig as ModelConfig, BertModel
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.core.errors import SampleError
-from pipeline.tokenizers.base import Prepared
-from pipeline.tokenizers.text import TextConfig
+from pipeline.tokenizers.base import ModelInputs
+from pipeline.tokenizers.text import TextTokenizerConfig
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -214,13 +214,14 @@ folder = sys.argv[1]
 size = ModelConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16384)
 BertModel(size).save_pretrained(folder)
 where = Checkpoint(folder, "bert", None, "x")
-encoder = BertEncoder(BertConfig(kind="bert", checkpoint=folder, batch_size=32), where, "text", TextConfig(kind="text"))
+config = BertConfig(kind="bert", checkpoint=folder, batch_size=32)
+encoder = BertEncoder(config, where, "text", TextTokenizerConfig(kind="text"))
 encoder.pad_id = 0
 super(BertEncoder, encoder).setup()
 draw = np.random.default_rng(0)
 
 def row(length):
-    return Prepared({"input_ids": draw.integers(1, 50, length), "special_mask": np.zeros(length, np.uint8)}, None)
+    return ModelInputs({"input_ids": draw.integers(1, 50, length), "special_mask": np.zeros(length, np.uint8)}, None)
 
 short, long = [row(16) for _ in range(48)], row(512)   # 1 MiB and 32 MiB of activations, several times over
 alone = [encoder.encode([one], True)[0] for one in short]

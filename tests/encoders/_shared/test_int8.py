@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.benchmark.bare import Loops
+from pipeline.benchmark.baseline import Loops
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.config.features import bind
 from pipeline.core.errors import ConfigError
@@ -24,7 +24,7 @@ from pipeline.core.media import Image
 from pipeline.encoders._shared.int8 import Int8Linear, is_supported, quantise
 from pipeline.encoders.siglip import SiglipConfig, SiglipEncoder
 from pipeline.encoders.vit import VitConfig, VitEncoder
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from tests.benchmark.measured import caption
 from tests.encoders.vision_fixtures import (
@@ -129,7 +129,7 @@ def test_every_encoder_stays_near_float32(
     _, features_bound, samples = bound(settings)
     loops = Loops(settings, features_bound)
     rows = list(loops.decode.each(loops.probe(samples).to_pylist()))
-    inputs: list[Prepared] = [one for row in rows if (one := row.inputs["exact"]) is not None]
+    inputs: list[ModelInputs] = [one for row in rows if (one := row.inputs["exact"]) is not None]
     assert inputs
     exact, rough = (loops.encode.encoders[which].encode(inputs, True) for which in ("exact", "rough"))
     assert any(isinstance(one, Int8Linear) for one in loops.encode.encoders["rough"].model.modules())

@@ -136,7 +136,7 @@ def test_what_an_errors_traceback_holds_is_let_go(link: str) -> None:
     outer = caught()
     setattr(outer, link, caught())
     assert None not in [one() for one in seen]
-    cluster.let_go(outer)
+    cluster.release_actors(outer)
     assert [one() for one in seen] == [None, None]
 
 

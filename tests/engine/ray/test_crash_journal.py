@@ -21,9 +21,9 @@ from pipeline import dataset, run
 from pipeline.core.errors import DeviceFailed, SampleError, TesseraError
 from pipeline.engine.progress import Progress
 from pipeline.engine.ray import graph
-from pipeline.engine.ray.crash_journal import _BLOCK_DEATHS, _DEVICE_FAILURES, Notes, Trail
+from pipeline.engine.ray.crash_journal import _BLOCK_DEATHS, _DEVICE_FAILURES, CrashJournal, CrashJournalClient
 from pipeline.stages.encode import EncodeStage
-from pipeline.tokenizers.base import Prepared
+from pipeline.tokenizers.base import ModelInputs
 from tests.stages.media_fixtures import IMAGE, config
 
 ABORT, SEGFAULT, DEVICE, ONCE = 250, 251, 252, 253
@@ -42,7 +42,7 @@ class FragileEncode(EncodeStage):
         encoder: Any = self.encoders["i"]
         whole = encoder.encode
 
-        def encode(rows: Sequence[Prepared], want_tokens: bool) -> Any:
+        def encode(rows: Sequence[ModelInputs], want_tokens: bool) -> Any:
             for row in rows:
                 self._at(int(row.inputs["pixels"][0, 0, 0]))
             return whole(rows, want_tokens)
@@ -132,7 +132,7 @@ def test_models_that_kill_their_process_end_the_run(ray_session: Any, tmp_path: 
 
 
 def test_notes_count_deaths_by_what_was_at_work() -> None:
-    notes = Notes()
+    notes = CrashJournal()
     assert notes.started("one") == ({}, {})
     notes.at("one", ("row", "i", "a", "0"))
     notes.at("two", ("block", "a", "0"))
@@ -146,7 +146,7 @@ def test_notes_count_deaths_by_what_was_at_work() -> None:
 
 def test_each_thread_of_a_process_has_its_own_work() -> None:
     """All that were at work when it died are suspected, and a failure that all of them tell of counts once."""
-    notes = Notes()
+    notes = CrashJournal()
     notes.at("one", ("block", "a", "0"), 1)
     notes.at("one", ("block", "b", "0"), 2)
     notes.at("one", ("block", "c", "0"), 1)
@@ -162,7 +162,7 @@ def test_each_thread_of_a_process_has_its_own_work() -> None:
 
 
 def test_a_device_is_given_up_where_nothing_ends_well() -> None:
-    notes = Notes()
+    notes = CrashJournal()
     notes.at("one", ("setup", "one"))
     notes.at("one", None)
     assert [notes.device_failed("one", "w") for _ in range(3)] == [True, True, False], "nothing ever has"
@@ -179,11 +179,11 @@ def test_a_device_is_given_up_where_nothing_ends_well() -> None:
 def test_a_row_is_refused_after_the_second_death_alone(ray_session: Any) -> None:
     block = pa.table({"sample_id": ["a", "b"], "window": [0, 0]})
     with Progress(2, None) as progress:
-        trail = Trail(progress.actor)
+        trail = CrashJournalClient(progress.actor)
         assert not trail.begin(block)
         assert not trail.begin(block.slice(0, 0))
         for deaths in range(2):
-            trail = Trail(progress.actor)
+            trail = CrashJournalClient(progress.actor)
             assert trail.suspects(block)
             assert not trail.suspects(block.slice(1))
             assert not trail.suspects(block.slice(0, 0))
@@ -191,17 +191,17 @@ def test_a_row_is_refused_after_the_second_death_alone(ray_session: Any) -> None
             assert not trail.begin(block.slice(1))
             trail.enter("i", "a", 0)
             assert trail.deaths.get(("row", "i", "a", "0"), 0) == deaths
-        trail = Trail(progress.actor)
+        trail = CrashJournalClient(progress.actor)
         with pytest.raises(SampleError, match="crash: the encoder's process died 2 times at it"):
             trail.enter("i", "a", 0)
         trail.enter("i", "a", 1)
         trail.enter("j", "a", 0)
         trail.rest()
-        trail = Trail(progress.actor)
+        trail = CrashJournalClient(progress.actor)
         assert ("row", "j", "a", "0") not in trail.deaths
         for _ in range(_BLOCK_DEATHS - trail.deaths["block", "a", "0"]):
             assert trail.begin(block)
-            trail = Trail(progress.actor)
+            trail = CrashJournalClient(progress.actor)
         with pytest.raises(TesseraError, match="died 5 times at the block that begins with 'a', window 0, and at none"):
             trail.begin(block)
     with suppress(ray.exceptions.RayActorError):  # it was killed, not waited for

@@ -9,14 +9,14 @@ import pytest
 
 from pipeline.config.models import PoolConfig
 from pipeline.core.errors import ConfigError
-from pipeline.engine.ray.pools import TASK_CPUS, Actors, Node, sizes, without_room
+from pipeline.engine.ray.pools import TASK_CPUS, Node, PoolSize, sizes, without_room
 
 
-def _sizes(pools: dict[str, Any], nodes: list[Node], on_gpu: bool = False, blocks: int = 10_000) -> dict[str, Actors]:
+def _sizes(pools: dict[str, Any], nodes: list[Node], on_gpu: bool = False, blocks: int = 10_000) -> dict[str, PoolSize]:
     return sizes({name: PoolConfig(**pool) for name, pool in pools.items()}, nodes, on_gpu, blocks)
 
 
-def _fullest(found: dict[str, Actors], node: Node) -> float:
+def _fullest(found: dict[str, PoolSize], node: Node) -> float:
     """CPUs of the fullest way to put actors on a node, by trying all of them."""
     ranges = []
     for one in found.values():
@@ -92,13 +92,13 @@ def test_pools_of_which_not_one_actor_each_finds_room(pools: Any, nodes: list[No
 
 
 def test_a_pool_for_which_no_node_is_left() -> None:
-    pools = {"a": Actors(1, 1, 0.5, 0.0), "b": Actors(1, 1, 0.5, 1.0)}
+    pools = {"a": PoolSize(1, 1, 0.5, 0.0), "b": PoolSize(1, 1, 0.5, 1.0)}
     assert without_room(pools, [Node(2), Node(2, 1)], on_gpu=True) is None
     assert without_room(pools, [Node(2), Node(2)], on_gpu=True) == "b"
     assert without_room(pools, [Node(1, 1)], on_gpu=False) is None
     assert without_room(pools, [Node(1, 1)], on_gpu=True) == "a", "no CPU is left for decoding"
     assert without_room(pools, [], on_gpu=False) == "a"
-    both = {"a": Actors(1, 1, 0.5, 1.0), "b": Actors(1, 1, 0.4, 1.0)}
+    both = {"a": PoolSize(1, 1, 0.5, 1.0), "b": PoolSize(1, 1, 0.4, 1.0)}
     assert without_room(both, [Node(8, 2)], on_gpu=True) is None
     assert without_room(both, [Node(8, 1)], on_gpu=True) == "a", "one GPU for two"
 
@@ -108,7 +108,7 @@ def test_one_actor_per_gpu_or_core() -> None:
     assert _sizes({"a": {"num_gpus": 0.5}}, nodes, on_gpu=True, blocks=3)["a"].least == 3
     assert [(one.least, one.most) for one in _sizes({"a": {}}, nodes, blocks=2).values()] == [(2, 4)]
     assert _sizes({"a": {"num_gpus": 0.6}}, nodes, on_gpu=True)["a"].most == 2, "a GPU holds one of 0.6, not 1.67"
-    assert _sizes({"a": {"max_actors": 3, "min_actors": 1}}, nodes)["a"] == Actors(1, 3, 0.97, 0.0)
+    assert _sizes({"a": {"max_actors": 3, "min_actors": 1}}, nodes)["a"] == PoolSize(1, 3, 0.97, 0.0)
 
 
 @pytest.mark.parametrize("cpus", [[1], [2], [2, 2], [1, 1, 1], [16] * 4, [16, 32, 64], [3, 7, 19, 33], [96] * 10])

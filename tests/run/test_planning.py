@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.core.schema import LISTING
-from pipeline.run.plan import make, readable
+from pipeline.run.planning import make, readable
 from tests.stages.media_fixtures import IMAGE, config
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.benchmark import bare, corpus
+from pipeline.benchmark import baseline, corpus
 from pipeline.config.features import bind
 from pipeline.core.arrow import unpack
 from pipeline.core.errors import SampleError, TesseraError
@@ -21,9 +21,9 @@ from tests.benchmark.measured import caption, picture
 from tests.stages.media_fixtures import AUDIO, IMAGE, RAW, VIDEO, bound, config, write_clip, write_tone
 
 
-def _loops(settings: Any) -> tuple[bare.Loops, pa.Table]:
+def _loops(settings: Any) -> tuple[baseline.Loops, pa.Table]:
     _, features, samples = bound(settings)
-    return bare.Loops(settings, features), samples
+    return baseline.Loops(settings, features), samples
 
 
 def _pictures(folder: Path, count: int) -> None:
@@ -35,7 +35,7 @@ def _pictures(folder: Path, count: int) -> None:
 
 def test_it_measures_both_loops(demo_corpus: Path, models: Path) -> None:
     settings = config(demo_corpus, {"p": picture(models), "c": caption(models)}, compute={"block_rows": 8})
-    took = bare.measure(settings, bind(settings), corpus.draw(settings, 24), 0.2)
+    took = baseline.measure(settings, bind(settings), corpus.draw(settings, 24), 0.2)
     assert took.rows > 0
     assert took.rows % 8 == 0
     assert 0.5 < took.rows_per_sample <= 1  # nothing here is cut into windows; some samples hold neither
@@ -47,7 +47,7 @@ def test_it_measures_both_loops(demo_corpus: Path, models: Path) -> None:
 
 def test_it_measures_one_block_at_least_and_not_the_first(demo_corpus: Path, models: Path) -> None:
     settings = config(demo_corpus / "pictures", {"p": picture(models)}, compute={"block_rows": 5})
-    took = bare.measure(settings, bind(settings), corpus.draw(settings, 24), 0.0)
+    took = baseline.measure(settings, bind(settings), corpus.draw(settings, 24), 0.0)
     assert (took.rows, took.rows_per_sample, took.failed) == (5, 1.0, 0)
 
 
@@ -69,12 +69,12 @@ def test_what_is_decoded_is_what_a_run_decodes(demo_corpus: Path, models: Path) 
     features = {"p": picture(models), "v": VIDEO, "a": AUDIO, "c": caption(models)}
     settings = config(demo_corpus, features, window={"length_s": 2})
     samples = corpus.draw(settings, 16)
-    loops = bare.Loops(settings, bind(settings))
+    loops = baseline.Loops(settings, bind(settings))
     probe, decode = ProbeStage(settings, loops.features), DecodeStage(settings, loops.features)
     probe.setup()
     decode.setup()
     table = probe(samples)
-    counted = bare.rows_of(table, loops.features)
+    counted = baseline.rows_of(table, loops.features)
     numbers = {(row["sample_id"], row["window"]): i for i, row in enumerate(table.to_pylist())}
     expected = decode(table).take([numbers[row["sample_id"], row["window"]] for row in counted])
     rows = [row for block in itertools.islice(loops.rows(samples), 4) for row in loops.decoded(block)]
@@ -100,7 +100,7 @@ def test_what_fails_is_counted_and_the_rest_goes_on(tmp_path: Path, models: Path
     (tmp_path / "in" / "1.jpg").write_bytes(half[: len(half) // 2])
     settings = config(tmp_path / "in", {"p": picture(models), "r": IMAGE}, compute={"block_rows": 4})
     _, features, samples = bound(settings)
-    took = bare.measure(settings, features, samples, 0.0)
+    took = baseline.measure(settings, features, samples, 0.0)
     assert (took.rows, took.failed) == (4, 4)  # two of four rows, each in both features
     assert took.encode_by_feature["p"] > 0
 
@@ -131,7 +131,7 @@ def test_features_without_a_model_are_encoded_too(tmp_path: Path) -> None:
     _pictures(tmp_path / "in", 3)
     settings = config(tmp_path / "in", {"i": {**IMAGE, "encoder": RAW}}, compute={"block_rows": 3})
     _, features, samples = bound(settings)
-    took = bare.measure(settings, features, samples, 0.0)
+    took = baseline.measure(settings, features, samples, 0.0)
     assert took.rows == 3
     assert took.encode_by_feature["i"] > 0
 
@@ -159,7 +159,7 @@ def test_a_row_that_only_failed_is_one(tmp_path: Path) -> None:
     write_clip(tmp_path / "in" / "x.mp4", 1.0)
     (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
     loops, samples = _loops(config(tmp_path / "in", {"i": IMAGE}))
-    rows = bare.rows_of(loops.probe(samples), loops.features)
+    rows = baseline.rows_of(loops.probe(samples), loops.features)
     assert {row["sample_id"]: bool(row["failures"]) for row in rows} == {"0.jpg": False, "broken.jpg": True}
 
 
@@ -168,7 +168,7 @@ def test_samples_of_nothing_are_a_mistake(tmp_path: Path) -> None:
     write_clip(tmp_path / "in" / "x.mp4", 1.0)
     settings, features, samples = bound(config(tmp_path / "in", {"i": IMAGE}))
     with pytest.raises(TesseraError, match="none of the samples drawn holds what a feature reads"):
-        bare.measure(settings, features, samples, 0.0)
+        baseline.measure(settings, features, samples, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 
-from pipeline.benchmark.alone import on_gpu
-from pipeline.benchmark.busy import Busy
+from pipeline.benchmark.fresh_process import on_gpu
+from pipeline.benchmark.gpu_utilization import Busy
 from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import TesseraError
 from pipeline.sandbox.fork_server import last_line
@@ -84,7 +84,7 @@ def run(config: PipelineConfig, folder: str) -> Wall:
     with tempfile.TemporaryFile() as told:
         command = [sys.executable, "-m", "jobs.cli", "extract", path]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told)
-        with Busy() if on_gpu(config) else contextlib.nullcontext() as busy:
+        with Busy() if on_gpu(config) else contextlib.nullcontext() as gpu_utilization:
             try:
                 line, first_shard_s = _watch(process, os.path.join(folder, "dataset", "v1", "data"), started)
             finally:
@@ -108,7 +108,7 @@ def run(config: PipelineConfig, folder: str) -> Wall:
         cpu_s=line[-1][1],
         line=line,
         failed=report["rows_with_failures"],
-        gpu_busy=busy.within([(started + first_row_s, started + seconds)]) if busy else None,
+        gpu_busy=gpu_utilization.within([(started + first_row_s, started + seconds)]) if gpu_utilization else None,
     )
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.benchmark.alone import on_gpu, one_thread
-from pipeline.config.features import Feature
+from pipeline.benchmark.fresh_process import on_gpu, one_thread
+from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
 from pipeline.core import allocator
 from pipeline.core.errors import TesseraError
@@ -43,7 +43,7 @@ class Bare:
 class Loops:
     """The stages of a config, set up in this process."""
 
-    def __init__(self, config: PipelineConfig, features: tuple[Feature, ...]) -> None:
+    def __init__(self, config: PipelineConfig, features: tuple[BoundFeature, ...]) -> None:
         self.config, self.features = config, features
         self.probe, self.decode = ProbeStage(config, features), DecodeStage(config, features)
         self.encode = EncodeStage(config, features)
@@ -105,7 +105,7 @@ class Loops:
                 took.device_s += time.perf_counter() - since
 
 
-def rows_of(probed: pa.Table, features: tuple[Feature, ...]) -> list[dict[str, Any]]:
+def rows_of(probed: pa.Table, features: tuple[BoundFeature, ...]) -> list[dict[str, Any]]:
     """The rows of a probed table that a run counts: those that hold what a feature reads, or have failed."""
     read = {feature.modality for feature in features}
 
@@ -116,7 +116,7 @@ def rows_of(probed: pa.Table, features: tuple[Feature, ...]) -> list[dict[str, A
     return [row for row in probed.to_pylist() if row["window"] >= 0 and counts(row)]
 
 
-def measure(config: PipelineConfig, features: tuple[Feature, ...], samples: pa.Table, budget_s: float) -> Bare:
+def measure(config: PipelineConfig, features: tuple[BoundFeature, ...], samples: pa.Table, budget_s: float) -> Bare:
     """Both loops over ``samples``, a block of rows each in turn, for about ``budget_s`` seconds, after a first block
     that does not count."""
     allocator.keep_pages()

@@ -20,7 +20,7 @@ from pipeline.core.errors import SampleError
 from pipeline.core.media import Modality
 from pipeline.core.schema import ROLES
 from pipeline.dataset.diff.difference import compare
-from pipeline.dataset.diff.result import Difference, Twice
+from pipeline.dataset.diff.result import Difference, DuplicateIdError
 from pipeline.stages.units import Unit, unit_rows
 from pipeline.storage.roots import AllowedRoots
 
@@ -93,7 +93,7 @@ def make(
             refused_folders=source.refused_folders,
             are_refused=partial(_lead_elsewhere, source.allowed_roots()),
         )
-    except Twice as error:
+    except DuplicateIdError as error:
         raise source.twice(error.args[0]) from error
     plan.left_out = dict(source.left_out)
     return plan

@@ -7,7 +7,7 @@ from pipeline.storage.retry import denied, full, of_storage
 from pipeline.storage.urls import split
 
 
-class _own_place:
+class _dataset_errors:
     """Turns what a file system raises at the dataset's own place into a ``StorageError`` of one line."""
 
     def __init__(self, doing: str, url: str, pass_missing: bool = False) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.benchmark import walls
-from pipeline.benchmark.walls import KINDS, _kind
+from pipeline.benchmark import end_to_end
+from pipeline.benchmark.end_to_end import KINDS, _kind
 from pipeline.config.features import bind
 from pipeline.core.errors import TesseraError
-from pipeline.sandbox import Isolated
+from pipeline.sandbox import SandboxedStage
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
 from tests.stages.media_fixtures import IMAGE, config
@@ -83,7 +83,7 @@ def test_what_a_stages_own_process_does_by_its_name(command: str, name: str, kin
 @pytest.mark.parametrize(("stage", "kind"), [(ProbeStage, "probe"), (DecodeStage, "decode")])
 def test_a_stages_own_process_is_named(tmp_path: Path, stage: Any, kind: str) -> None:
     settings = config(tmp_path, {"i": IMAGE})
-    isolated = Isolated(stage(settings, bind(settings)), settings.decoders.limits)
+    isolated = SandboxedStage(stage(settings, bind(settings)), settings.decoders.limits)
     before = psutil.Process().children()  # other tests' fork server
     isolated.setup()
     try:
@@ -94,7 +94,7 @@ def test_a_stages_own_process_is_named(tmp_path: Path, stage: Any, kind: str) ->
 
 
 def test_every_title_is_of_a_kind() -> None:
-    assert set(walls._TITLES.values()) | {"driver"} == set(KINDS)
+    assert set(end_to_end._TITLES.values()) | {"driver"} == set(KINDS)
 
 
 def test_the_report_is_the_one_that_was_written(tmp_path: Path) -> None:
@@ -102,14 +102,14 @@ def test_the_report_is_the_one_that_was_written(tmp_path: Path) -> None:
     file = tmp_path / "20260101T000000-abcd" / "report.json"
     file.write_text(json.dumps({"rows_planned": 3}))
     os.utime(file, (1000.0, 2000.5))
-    assert walls._report(str(tmp_path)) == ({"rows_planned": 3}, 2000.5)
+    assert end_to_end._report(str(tmp_path)) == ({"rows_planned": 3}, 2000.5)
 
 
 def test_paths_of_this_folder_are_so_wherever_the_config_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").mkdir()
     monkeypatch.chdir(tmp_path / "a")
     given = {"path": "./in", "list": ["../m", "plain/x", 3, None], "deep": {"url": "s3://b/./x", "dots": "..."}}
-    assert walls._absolute(given) == {
+    assert end_to_end._absolute(given) == {
         "path": str(tmp_path / "a" / "in"),
         "list": [str(tmp_path / "m"), "plain/x", 3, None],
         "deep": {"url": "s3://b/./x", "dots": "..."},
@@ -138,10 +138,10 @@ def test_a_run_is_what_its_report_says_and_what_was_seen(
         asked.append(command)
         return SimpleNamespace(returncode=3, kill=lambda: None, wait=lambda: None)
 
-    monkeypatch.setattr(walls, "subprocess", SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
-    monkeypatch.setattr(walls, "_watch", lambda *_: (line, 0.8))
-    monkeypatch.setattr(walls, "_report", lambda _: (report, time.time() + 25.0))
-    wall = walls.run(config(tmp_path / "in", {"i": IMAGE}), str(tmp_path))
+    monkeypatch.setattr(end_to_end, "subprocess", SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
+    monkeypatch.setattr(end_to_end, "_watch", lambda *_: (line, 0.8))
+    monkeypatch.setattr(end_to_end, "_report", lambda _: (report, time.time() + 25.0))
+    wall = end_to_end.run(config(tmp_path / "in", {"i": IMAGE}), str(tmp_path))
     assert (wall.rows, wall.failed, wall.first_shard_s, wall.write_s) == (90, 4, 0.8, 1.5)
     assert (wall.peak_bytes, wall.bytes_moved, wall.bytes_written) == (1000, 200, 300)
     assert (wall.line, wall.cpu_s) == (line, {"driver": 0.9, "encode": 0.1})
@@ -181,7 +181,7 @@ def test_a_workers_seconds_count_for_what_it_does_then(tmp_path: Path) -> None:
     data.mkdir()
     started = time.time()
     process = subprocess.Popen([sys.executable, "-c", _DRIVER, str(tmp_path / "worker.py"), str(data)])
-    line, first_shard_s = walls._watch(process, str(data), started)
+    line, first_shard_s = end_to_end._watch(process, str(data), started)
     assert process.returncode == 0
     assert line[0] == (0.0, {})
     assert len(line) >= 5
@@ -203,5 +203,5 @@ def test_a_run_that_ends_with_an_error_is_told_in_its_words(tmp_path: Path) -> N
     settings = config(tmp_path / "nowhere", {"i": IMAGE})
     (tmp_path / "own").mkdir()
     with pytest.raises(TesseraError, match=r"^extract ended with code 2: source\.path: '.*nowhere'"):
-        walls.run(settings, str(tmp_path / "own"))
+        end_to_end.run(settings, str(tmp_path / "own"))
     assert not (tmp_path / "out").exists()

@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.benchmark.alone import apart, at_once, on_gpu, one_thread
+from pipeline.benchmark.fresh_process import at_once, in_fresh_process, on_gpu, one_thread
 from pipeline.core.errors import ConfigError, SampleError, TesseraError
 from tests.benchmark.measured import picture
 from tests.stages.media_fixtures import IMAGE, config
 
-MODULE = sys.modules["pipeline.benchmark.alone"]
+MODULE = sys.modules["pipeline.benchmark.fresh_process"]
 NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -49,7 +49,7 @@ def kill_itself() -> None:
 
 
 def test_it_gives_the_value_of_another_process_with_one_thread() -> None:
-    pid, threads, words = apart("a test", about_itself, "a", "b", last="c")
+    pid, threads, words = in_fresh_process("a test", about_itself, "a", "b", last="c")
     assert pid != os.getpid()
     assert threads == ["1", "1", "1"]
     assert words == "a b c"
@@ -77,20 +77,20 @@ def test_one_of_several_that_dies_is_told() -> None:
 )
 def test_it_raises_what_the_function_raises(kind: str, error: Exception) -> None:
     with pytest.raises(type(error)) as raised:
-        apart("a test", refuse, kind)
+        in_fresh_process("a test", refuse, kind)
     assert str(raised.value) == str(error)
 
 
 def test_a_process_that_dies_is_told() -> None:
     with pytest.raises(TesseraError, match=r"^the process of a test died: .*source\.exclude"):
-        apart("a test", kill_itself)
+        in_fresh_process("a test", kill_itself)
 
 
 def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MODULE, "_PATIENCE_S", 3.0)
     started = time.monotonic()
     with pytest.raises(TesseraError, match=r"^the process of a test did not end in 3 s"):
-        apart("a test", time.sleep, 100)
+        in_fresh_process("a test", time.sleep, 100)
     assert time.monotonic() - started < 60
     commands = [" ".join(child.cmdline()) for child in psutil.Process().children()]
     assert not [command for command in commands if "spawn_main" in command]
@@ -103,12 +103,12 @@ def test_the_environment_is_as_it_was(monkeypatch: pytest.MonkeyPatch, function:
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     before = dict(os.environ)
     with pytest.raises((TypeError, TesseraError)):
-        apart("a test", function)  # type: ignore[arg-type]
+        in_fresh_process("a test", function)  # type: ignore[arg-type]
     assert dict(os.environ) == before
 
 
 def test_what_it_writes_to_the_terminal_is_lost(capfd: pytest.CaptureFixture[str]) -> None:
-    apart("a test", talk)
+    in_fresh_process("a test", talk)
     assert capfd.readouterr() == ("", "")
 
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 _PATIENCE_S = 900.0
 
 
-def apart(what: str, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+def in_fresh_process(what: str, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
     """``function(*args)`` there. Raises what it raises.
 
     Raises:
