@@ -242,7 +242,7 @@ def test_rows_of_a_feature_are_counted_by_its_cheapest_column(tmp_path: Path) ->
 
 
 def test_failures_are_counted_over_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.dataset._FAILURE_ROWS", 2)
+    monkeypatch.setattr("pipeline.dataset.reader._FAILURE_ROWS", 2)
     names = [f"s{i}" for i in range(5)]
     night(tmp_path / "v1", RUNS[1], names, dict.fromkeys(range(5), "corrupt"))
     night(tmp_path / "v1", RUNS[2], ["a", "t"], {0: "corrupt", 1: "missing"})
