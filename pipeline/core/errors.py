@@ -175,7 +175,9 @@ _LOG_OF_PYAV = "; last error log: "
 
 
 def describe(error: BaseException) -> str:
-    """``Type: message`` of any exception on one line, for failure records. What PyAV adds of FFmpeg's log is left out: it
-    may be of another file."""
+    """Returns ``Type: message`` of any exception on one line, for failure records.
+
+    What PyAV adds of FFmpeg's log is left out: it may be of another file.
+    """
     text = one_line(str(error).partition(_LOG_OF_PYAV)[0])
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 
 class ReadWriteLock:
-    """``shared`` beside any other that shares; ``alone`` beside none. Who waits to be alone goes first."""
+    """Any number of threads hold ``read`` at a time, and one alone ``write``. Waiting writers go first."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside, self._waiting, self._taken = 0, 0, False
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
+    def read(self) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: not self._taken and not self._waiting)
             self._inside += 1
@@ -27,7 +27,7 @@ class ReadWriteLock:
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def write(self) -> Iterator[None]:
         with self._changed:
             self._waiting += 1
             try:

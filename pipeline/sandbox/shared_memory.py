@@ -1,8 +1,8 @@
 """Values and a table on their way to another process: written once, into shared memory, and read where they lie.
 
-A parcel is [arrays][values, pickled][small columns][big columns], the columns in Arrow's IPC format. What is large is
-allocated here before it is filled (`SharedBuffer.empty`) and not copied; columns that the reader has already are not sent,
-nor is a schema read twice. Both ends find their caches cold each time, so what counts is how little is called.
+A buffer is [arrays][values, pickled][small columns][big columns], the columns in Arrow's IPC format. What is large is
+allocated here before it is filled (`SharedBuffer.empty`) and not copied; columns that the reader has already are not
+sent, nor is a schema read twice. Both ends find their caches cold each time, so what counts is how little is called.
 The memory is a file without a name (memfd): no folder's size bounds it, and it goes when the last of its holders goes.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import dataset as datasets
-from tests.dataset.test_reader import FAILED, FEATURES, RUN, SCHEMA
+from tests.dataset.reader_fixtures import FAILED, FEATURES, RUN, SCHEMA
 
 
 def test_what_a_dataset_says_of_itself(out: Path) -> None:

@@ -149,10 +149,10 @@ def test_a_vacuum_that_slept_through_a_rollback_removes_nothing(out: Path, monke
         monkeypatch.setattr(snapshots, "delete", delete)
         for lease in (out / "v1" / "_leases").iterdir():
             lease.write_text(json.dumps({**json.loads(lease.read_text()), "released": True}))
-        monkeypatch.setattr(snapshots, "settle", lambda *of: roll_forward(*of) if not settled else None)
+        monkeypatch.setattr(snapshots, "roll_forward", lambda *of: roll_forward(*of) if not settled else None)
         monkeypatch.setattr(snapshots, "commit", _then(snapshots.commit, settled.append))
         maintenance.rollback(str(out), 3)
-        monkeypatch.setattr(snapshots, "settle", roll_forward)
+        monkeypatch.setattr(snapshots, "roll_forward", roll_forward)
         delete(root, number)
 
     monkeypatch.setattr(snapshots, "delete", late)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import dataset as datasets
-from tests.dataset.test_reader import ROWS, SCHEMA, D, W, same
+from tests.dataset.reader_fixtures import ROWS, SCHEMA, D, W
+from tests.dataset.test_reader import same
 
 
 def test_rows_of_tensors(out: Path) -> None:

@@ -19,6 +19,7 @@ from pipeline import parquet
 from pipeline.core.errors import ConfigError
 from pipeline.parquet import bounded_file
 from pipeline.parquet.bounded_file import BoundedFile
+from pipeline.parquet.file import read_footer
 from tests.support import bounded, thrift
 
 ROWS = 700
@@ -83,7 +84,7 @@ def test_what_is_read_is_what_pyarrow_reads(tmp_path: Path, codec: str, version:
     batches = list(parquet.open_parquet(file).iter_batches(64, row_groups=[1, 2], columns=some, use_threads=False))
     assert pa.Table.from_batches(batches).select(some).equals(wanted.slice(300).select(some))
     file = BoundedFile(io.FileIO(path))
-    parquet.read_footer(file)
+    read_footer(file)
     fragment = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, mode="r"))
     assert fragment.scanner(columns=some).to_table().equals(wanted.select(some))
 
@@ -182,7 +183,7 @@ def test_a_footer_that_changes_meanwhile_is_not_read_again(tmp_path: Path) -> No
     path = tmp_path / "a.parquet"
     pq.write_table(TABLE, path)
     file = BoundedFile(io.FileIO(path))
-    parquet.read_footer(file)
+    read_footer(file)
     data = path.read_bytes()
     with path.open("r+b") as other:
         other.seek(len(data) - 2000)
@@ -248,7 +249,7 @@ def test_one_long_text_among_many_short_ones_is_no_bomb(tmp_path: Path) -> None:
 def test_only_columns_are_read(tmp_path: Path) -> None:
     pq.write_table(TABLE, tmp_path / "a.parquet")
     file = BoundedFile(io.FileIO(tmp_path / "a.parquet"))
-    metadata = parquet.read_footer(file).metadata
+    metadata = read_footer(file).metadata
     start = metadata.row_group(0).column(0).data_page_offset
     for place, size in ((start + 1, 10), (4, 2)):
         file.seek(place)
@@ -363,7 +364,7 @@ def test_a_dictionary_of_millions_is_not_walked(tmp_path: Path) -> None:
     chunk = thrift.chunk("a", thrift.BYTE_ARRAY, 1, 4, len(body), len(body), **options)
     (tmp_path / "a.parquet").write_bytes(thrift.file(schema, 1, [thrift.group([chunk], 1)], body))
     file = BoundedFile(io.FileIO(tmp_path / "a.parquet"))
-    metadata, started = parquet.read_footer(file).metadata, time.process_time()
+    metadata, started = read_footer(file).metadata, time.process_time()
     file.seek(4)
     file.read(metadata.row_group(0).column(0).total_compressed_size)
     assert time.process_time() - started < 2.0

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import parquet
+from pipeline.parquet.file import read_footer
 from tests.support import ROOT, bounded, thrift
 
 
@@ -77,7 +78,7 @@ def test_an_extension_type_is_its_storage_and_never_looked_up(registered: list[b
     assert registered == []
     assert table["b"].to_pylist() == expected
     assert table["a"].to_pylist() == [1, 2]
-    assert parquet.read_footer(io.BytesIO(data)).as_storage
+    assert read_footer(io.BytesIO(data)).as_storage
     pq.ParquetFile(io.BytesIO(data))
     assert registered, "pyarrow's own reader looks it up"
 
@@ -143,7 +144,7 @@ def test_ordinary_files_are_what_pyarrow_reads(tmp_path: Path) -> None:
         expected = pq.ParquetFile(io.BytesIO(data))
         assert opened.schema_arrow.equals(expected.schema_arrow, check_metadata=True)
         assert opened.read().equals(expected.read())
-        assert not parquet.read_footer(pa.BufferReader(data)).as_storage
+        assert not read_footer(pa.BufferReader(data)).as_storage
     long = pa.table({"a": [1]}).replace_schema_metadata({b"x": b"y" * 300_000})
     assert parquet.open_parquet(pa.BufferReader(stored(long))).schema_arrow.metadata[b"x"] == b"y" * 300_000
 
@@ -202,7 +203,7 @@ except OSError as error:
 
 
 def test_no_other_module_opens_a_parquet_file() -> None:
-    """`plan` reads what its own run wrote, with a name that nobody could know before."""
+    """`units` reads what its own run wrote, with a name that nobody could know before."""
     doors = {"ParquetFile", "ParquetDataset", "read_table", "read_schema", "read_metadata", "read_pandas", "dataset"}
     doors |= {"parquet_dataset", "FileSystemDataset", "ParquetFileFormat", "open_csv", "read_feather"}
     found = set()
@@ -216,7 +217,7 @@ def test_no_other_module_opens_a_parquet_file() -> None:
     assert found == {
         ("pipeline/parquet/file.py", "ParquetFile"),
         ("pipeline/parquet/bounded_file.py", "ParquetFile"),  # of a file that is open, with its footer
-        ("pipeline/run/planning.py", "ParquetFile"),
+        ("pipeline/stages/units.py", "ParquetFile"),
         ("pipeline/dataset/shards/reader.py", "dataset"),  # of a table
         ("pipeline/dataset/reader.py", "dataset"),  # of a table
     }

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import s3fs
 
 from pipeline import storage
 from pipeline.core.errors import StorageError
@@ -22,14 +16,6 @@ from pipeline.storage.blob import Blob
 from tests.support import faulty
 from tests.support.faulty import Fault
 from tests.support.faulty_proxy import FaultyProxy
-
-
-@pytest.fixture(params=["local", "memory"])
-def root(request: pytest.FixtureRequest, tmp_path) -> str:
-    if request.param == "local":
-        return str(tmp_path)
-    fsspec.filesystem("memory").store.clear()
-    return "memory://bucket"
 
 
 def test_publish_then_read_and_list(root: str) -> None:
@@ -98,17 +84,6 @@ def _publish_in_pieces(url: str) -> None:
             file.write(b"x" * 100)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]).returncode:
-        pytest.skip("mounting a small disk is not allowed here")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def _shard(path: Path) -> None:
     """As the sink writes: Arrow calls the file."""
     table = pa.table({"x": np.random.default_rng(0).random(400_000)})
@@ -117,19 +92,6 @@ def _shard(path: Path) -> None:
 
 
 # -- a real S3 server behind a proxy that breaks things ----------------------------------------------
-
-
-@pytest.fixture
-def proxied(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """The bucket ``corpus`` of a true server; what s3fs asks goes through a proxy."""
-    with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-        monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-        monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", 1)
-        s3fs.S3FileSystem.clear_instance_cache()
-        yield proxy
-        s3fs.S3FileSystem.clear_instance_cache()
 
 
 S3_FAULTS = ["500", "502", "503", "429", "reset", "cut", "silent"]

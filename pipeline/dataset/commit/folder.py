@@ -83,7 +83,7 @@ class DatasetFolder:
         """Create a file exclusively; False if another was first."""
         return storage.publish_new(self.url(path), data, self.root)
 
-    def AtomicFile(self, path: str) -> storage.AtomicFile:
+    def atomic_file(self, path: str) -> storage.AtomicFile:
         """A binary file that appears when its block ends well."""
         return storage.AtomicFile(self.url(path), self.root)
 

@@ -88,8 +88,8 @@ class _Shard:
 
     def __init__(self, root: str, path: str, pending: str | None, schema: pa.Schema) -> None:
         self.path, self.pending, self.schema, self.rows = path, pending, schema, 0
-        self.AtomicFile = DatasetFolder(root).AtomicFile(pending or path)
-        self.file = _Hashed(self.AtomicFile.__enter__())
+        self.atomic_file = DatasetFolder(root).atomic_file(pending or path)
+        self.file = _Hashed(self.atomic_file.__enter__())
         self.writer = pq.ParquetWriter(pa.PythonFile(self.file, mode="w"), schema, **parquet_options(schema))
 
     def write(self, table: pa.Table, row_group: int) -> None:
@@ -105,14 +105,14 @@ class _Shard:
         except BaseException:
             self.abort()
             raise
-        self.AtomicFile.__exit__(None, None, None)
+        self.atomic_file.__exit__(None, None, None)
         size, digest = self.file.tell(), self.file.digest.hexdigest()
         return File(self.path, self.rows, size, digest, pending=self.pending)
 
     def abort(self) -> None:
         error = RuntimeError("write aborted")
         self.file.abandoned = True
-        self.AtomicFile.__exit__(type(error), error, None)
+        self.atomic_file.__exit__(type(error), error, None)
 
 
 class _Hashed:

@@ -256,7 +256,7 @@ class TransformersEncoder(ABC):
         import torch
 
         shape = self._shape(rows) if self.config.compile else None
-        with PASSES.alone() if alone or shape not in self._compiled else PASSES.shared():
+        with PASSES.write() if alone or shape not in self._compiled else PASSES.read():
             try:
                 encoded = self.forward(rows, want_tokens)
                 self.fit.went_well()

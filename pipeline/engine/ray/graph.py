@@ -254,7 +254,7 @@ class _Stage:
             if self.broken is not None:
                 raise self.broken
             suspected = self.trail is not None and self.trail.suspects(table)
-            with self.turns.alone() if suspected else self.turns.shared():
+            with self.turns.write() if suspected else self.turns.read():
                 alone = self.trail if self.trail is not None and self.trail.begin(table) else None
                 for stage in self.stages:
                     if isinstance(stage, EncodeStage | EncodeSubprocessStage):

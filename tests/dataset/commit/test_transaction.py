@@ -138,7 +138,7 @@ def test_who_slept_before_its_moves_finds_them_done(tmp_path: Path, when: str) -
         return done if when == "before" else real(at, snapshot)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshots, "commit" if when == "before" else "settle", late)
+        patch.setattr(snapshots, "commit" if when == "before" else "roll_forward", late)
         maintenance.compact(str(tmp_path))
     assert max(calls) == 5
     assert ids(tmp_path) == ["a", "b", "c"]
@@ -171,7 +171,7 @@ def test_who_slept_while_others_committed_removes_nothing_of_theirs(tmp_path: Pa
                     lease.write_text(json.dumps({**json.loads(lease.read_text()), "released": True}))
                 maintenance.compact(str(tmp_path))
 
-        patch.setattr(snapshots, "settle", slept)
+        patch.setattr(snapshots, "roll_forward", slept)
         committed.commit(next_snapshot)
     expected = ["a", "b", "c", "d"] if how == "night" else ["a", "b", "c"]
     assert ids(tmp_path) == expected
