@@ -1,21 +1,24 @@
-"""The versioned dataset: how it is read, written, committed, compared with a corpus and kept in order.
+"""The versioned dataset: reading, writing, committing, comparing it with a corpus, and maintenance.
 
-reader.py              Dataset: snapshots, Arrow, torch, Ray. `dataset.open` is the way in for training jobs
-feature_info.py        a stored feature, as the footers describe it
-torch_rows.py          rows as an IterableDataset
-collate.py             rows or batches to tensors
-shards/                Parquet files of rows: writing them, reading their live rows
-commit/                snapshots, versions, the lease, and a transaction from one snapshot to the next
-diff/                  the corpus's listing against what the dataset holds
+reader.py              Dataset: reads a snapshot as Arrow, torch or Ray. Training jobs call `dataset.open`
+feature_info.py        FeatureInfo: the description of a stored feature in the footers
+collate.py             Collate: rows or batches as tensors
+torch_rows.py          rows as a torch IterableDataset
+_ray_rows.py           rows as a Ray dataset
+_footer.py             the lineage, features and schema in the footer of the newest file
+_checks.py             checks of column names and of the width of an embedding
+shards/                writes Parquet files of rows, and reads their rows that are not deleted
+commit/                snapshots, versions, the lease, and the transaction from one snapshot to the next
+diff/                  compares the listing of the corpus with the content of the dataset
 maintenance.py         compact, rollback, forget, vacuum
-discard.py             removing a version that no run has committed
-_rewrite.py            the live rows of several files, written into new ones
-describe.py            what a dataset holds, for a terminal and as JSON
-describe_versions.py   the same of snapshots, versions and maintenance
-_values.py             values of a row, short enough for a terminal
+_maintenance/          the parts of maintenance.py
+discard.py             removes a version that no run has committed
+describe.py            describes a dataset, for a terminal and as JSON
+describe_versions.py   describes snapshots, versions and the results of maintenance
+_values.py             formats stored values for a terminal and for JSON
 output.py              OutputConfig: where a dataset is written
 
-It imports `parquet`, `storage` and `core`. torch and Ray are imported only by the methods that need them.
+It imports `parquet`, `storage` and `core`. torch and Ray are imported only by the functions that need them.
 """
 
 from __future__ import annotations

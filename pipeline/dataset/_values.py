@@ -1,7 +1,8 @@
-"""Values of a sample row, short enough for a terminal."""
+"""Formats stored values for a terminal and for JSON."""
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -9,17 +10,17 @@ import pyarrow as pa
 from pipeline.core.terminal import count, json_text
 
 _SHOWN_VALUES = 4
-"""A list of more values is shown by its first ones and its length."""
-_SHOWN_TEXT = 160
-"""Characters; a longer text is shown by its two ends and its length."""
+"""Of a longer list, only the first values and the length are shown."""
+_SHOWN_CHARACTERS = 160
+"""Of a longer text, only both ends and the length are shown."""
 
 
 def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _value(scalar: pa.Scalar) -> Any:
-    """Returns a stored value as plain Python: lists whole, times as text in their full resolution."""
+def plain_value(scalar: pa.Scalar) -> Any:
+    """Returns a stored value as a Python value for JSON: lists in full, times as text in full resolution."""
     if not scalar.is_valid:
         return None
     kind = scalar.type
@@ -29,34 +30,34 @@ def _value(scalar: pa.Scalar) -> Any:
             inner = inner.value_type
         if pa.types.is_primitive(inner) and not pa.types.is_temporal(inner):
             return scalar.values.to_pylist()
-        return [_value(one) for one in scalar.values]
+        return [plain_value(one) for one in scalar.values]
     if pa.types.is_struct(kind):
-        return {kind.field(i).name: _value(scalar[i]) for i in range(kind.num_fields)}
+        return {kind.field(i).name: plain_value(scalar[i]) for i in range(kind.num_fields)}
     if pa.types.is_temporal(kind):
         try:
             return scalar.cast(pa.string()).as_py()
-        except pa.ArrowException:  # of no text
+        except pa.ArrowException:  # a type that has no text form
             return str(scalar.value)
     return scalar.as_py()
 
 
-def _cell(name: str, scalar: pa.Scalar) -> str:
-    """Returns the text of a column of a sample row. An id stays whole, so that it can be copied."""
+def cell_text(name: str, scalar: pa.Scalar) -> str:
+    """Returns the text for a column of a sample row. Ids are not shortened, so that they can be copied."""
     return f'"{scalar.as_py()}"' if name == "sample_id" and scalar.is_valid else _short(scalar)
 
 
 def _short(scalar: pa.Scalar, digits: int = 10) -> str:
-    """Returns a stored value in few words: ``[0.0123, -0.4, …] 512 x float32``, ``196 x 768 float16``, ``null``.
+    """Returns a short text for a stored value: ``[0.0123, -0.4, …] 512 x float32``, ``196 x 768 float16``, ``null``.
 
     Args:
-        digits: of numbers in double precision.
+        digits: significant digits of float64 values.
     """
     if not scalar.is_valid:
         return "null"
     kind = scalar.type
     if _is_list(kind):
         return _short_list(scalar.values, kind.value_type)
-    value = _value(scalar)
+    value = plain_value(scalar)
     if isinstance(value, str):
         return _short_text(value, '"')
     if isinstance(value, bytes):
@@ -67,6 +68,7 @@ def _short(scalar: pa.Scalar, digits: int = 10) -> str:
 
 
 def _short_list(values: pa.Array, kind: pa.DataType) -> str:
+    """Returns the first values of a list, its length and the name of its value type ``kind``."""
     if pa.types.is_fixed_size_list(kind) and not pa.types.is_nested(kind.value_type):
         return f"{len(values)} x {kind.list_size} {_dtype(kind.value_type)}"
     kept = values if len(values) <= _SHOWN_VALUES else values.slice(0, _SHOWN_VALUES // 2)
@@ -75,15 +77,24 @@ def _short_list(values: pa.Array, kind: pa.DataType) -> str:
 
 
 def _dtype(kind: pa.DataType) -> str:
-    """Returns the name of a type as numpy has it: ``float16``, not ``halffloat``."""
+    """Returns numpy's name of a type: ``float16``, not ``halffloat``."""
     if pa.types.is_floating(kind):
         return f"float{kind.bit_width}"
     return "list" if _is_list(kind) else _short_text(str(kind))
 
 
 def _short_text(text: str, quote: str = "") -> str:
-    """Returns ``text``, or its two ends and its length."""
-    if len(text) <= _SHOWN_TEXT:
+    """Returns ``text`` in quotes, or both ends of it and its length."""
+    if len(text) <= _SHOWN_CHARACTERS:
         return f"{quote}{text}{quote}"
-    most = _SHOWN_TEXT // 2
-    return f"{quote}{text[:most]}…{text[-most:]}{quote} ({len(text)} characters)"
+    half = _SHOWN_CHARACTERS // 2
+    return f"{quote}{text[:half]}…{text[-half:]}{quote} ({len(text)} characters)"
+
+
+def time_text(created: str) -> str:
+    """Returns the time of a snapshot in UTC, to the second."""
+    try:
+        utc = datetime.datetime.fromisoformat(created).astimezone(datetime.UTC)
+    except OverflowError:  # before the year 1
+        return created
+    return f"{utc:%Y-%m-%d %H:%M:%S}"

@@ -1,12 +1,10 @@
-"""What a dataset holds, for a person and as JSON: features, spaces, rows, failures by kind, sizes, sample rows.
+"""Describes a dataset for a terminal and as JSON: features, spaces, rows, failures by kind, sizes, sample rows.
 
-``show...`` prints to a terminal of any width; ``..._document`` returns the same as plain values for
-`pipeline.core.terminal.json_text`.
+`show` prints to a terminal of any width. `document` returns the same as values for `pipeline.core.terminal.json_text`.
 """
 
 from __future__ import annotations
 
-import datetime
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -20,13 +18,13 @@ from pipeline.core.errors import ConfigError, describe
 from pipeline.core.schema import FAILURES, column
 from pipeline.core.terminal import Console, count, print_wrapped, size
 from pipeline.dataset import reader as datasets
-from pipeline.dataset._values import _cell, _value
+from pipeline.dataset._values import cell_text, plain_value, time_text
 from pipeline.dataset.feature_info import FeatureInfo
 
-_MOST_GROUPS = 100
-"""Groups of failures that are listed."""
-_BOOKKEEPING = ("source_version", "run_id")
-"""Columns that a sample row shows only where ``columns`` names them."""
+_MAX_GROUPS = 100
+"""Largest number of groups of failures that are listed."""
+_HIDDEN_COLUMNS = ("source_version", "run_id")
+"""Columns of a sample row that are shown only if ``columns`` names them."""
 _BATCH_ROWS = 64
 
 
@@ -34,21 +32,23 @@ _BATCH_ROWS = 64
 
 
 def show(path: str, rows: int, console: Console, columns: Sequence[str] = ()) -> None:
-    """Prints what the dataset at ``path`` holds.
+    """Prints a description of the dataset at ``path``.
 
     Args:
         rows: sample rows to print.
-        columns: of the sample rows, each a name or names with commas between them. None: all but `_BOOKKEEPING`.
+        columns: columns of the sample rows: names, or several names with commas between them. Empty: all but
+            `_HIDDEN_COLUMNS`.
 
     Raises:
-        ConfigError: there is no dataset, or no such column.
+        ConfigError: there is no dataset, or it has no such column.
     """
     dataset = datasets.open(path)
-    names = _chosen(dataset, columns)
+    names = _sample_columns(dataset, columns)
     found = _describe(path, dataset)
     console.print(f"dataset: {path}", soft_wrap=True, style="bold")
     print_wrapped(
-        console, f"version {found['version']} · snapshot {found['snapshot']} · created {_time(found['created'])} UTC"
+        console,
+        f"version {found['version']} · snapshot {found['snapshot']} · created {time_text(found['created'])} UTC",
     )
     sizes = found["sizes"]
     print_wrapped(
@@ -62,39 +62,40 @@ def show(path: str, rows: int, console: Console, columns: Sequence[str] = ()) ->
         if len(members) > 1:
             print_wrapped(console, f"shared space {space}: {', '.join(members)}")
     _show_failures(found["failures"], console)
-    for number, row in enumerate(_sample(dataset, names, rows, _cell), start=1):
+    for number, row in enumerate(_sample(dataset, names, rows, cell_text), start=1):
         print_wrapped(console, f"row {number}", style="bold")
         for name, value in row.items():
             print_wrapped(console, f"{name}: {value}", indent=2)
 
 
 def document(path: str, rows: int, columns: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns what the dataset at ``path`` holds, with whole sample rows. Arguments and errors are those of `show`."""
+    """Returns the description of the dataset at ``path``, with unshortened sample rows. Arguments as in `show`."""
     dataset = datasets.open(path)
-    names = _chosen(dataset, columns)
+    names = _sample_columns(dataset, columns)
     return {
         **_describe(path, dataset),
-        "sample_rows": list(_sample(dataset, names, rows, lambda _, scalar: _value(scalar))),
+        "sample_rows": list(_sample(dataset, names, rows, lambda _, scalar: plain_value(scalar))),
     }
 
 
-def _chosen(dataset: datasets.Dataset, columns: Sequence[str]) -> list[str]:
-    """Returns the columns of the sample rows. Raises ``ConfigError`` for a name that there is not."""
-    there = dataset.schema.names
-    parts = [[one] if one in there else [part.strip() for part in one.split(",")] for one in columns]
+def _sample_columns(dataset: datasets.Dataset, columns: Sequence[str]) -> list[str]:
+    """Returns the columns of the sample rows. Raises ``ConfigError`` for an unknown name."""
+    known = dataset.schema.names
+    parts = [[one] if one in known else [part.strip() for part in one.split(",")] for one in columns]
     names = list(dict.fromkeys(name for part in parts for name in part if name))
     for name in names:
-        if name not in there:
-            raise ConfigError("--columns", f"there is no column {name!r}", f"one of: {', '.join(there)}")
-    return names or [name for name in there if name not in _BOOKKEEPING]
+        if name not in known:
+            raise ConfigError("--columns", f"there is no column {name!r}", f"one of: {', '.join(known)}")
+    return names or [name for name in known if name not in _HIDDEN_COLUMNS]
 
 
 def _describe(path: str, dataset: datasets.Dataset) -> dict[str, Any]:
+    """Returns the description without sample rows."""
     features = {}
     for name, feature in dataset.features.items():
         values = asdict(feature)
         del values["name"]
-        features[name] = {**values, "rows": _rows_with(dataset, feature)}
+        features[name] = {**values, "rows": _count_rows(dataset, feature)}
     return {
         "dataset": path,
         "version": dataset.root.rsplit("/", 1)[-1],
@@ -114,25 +115,26 @@ def _describe(path: str, dataset: datasets.Dataset) -> dict[str, Any]:
     }
 
 
-def _rows_with(dataset: datasets.Dataset, feature: FeatureInfo) -> int:
-    """Returns how many rows have values of ``feature``."""
+def _count_rows(dataset: datasets.Dataset, feature: FeatureInfo) -> int:
+    """Returns the number of rows that have values of ``feature``."""
     emitted = {column(feature.name, part): part for part in feature.emit}
     parts = {emitted[name]: name for name in dataset.schema.names if name in emitted}
-    # the embedding is there whenever one of the others is; reading the tokens would take far longer
+    # a row with any part has the embedding too, which is much faster to read than tokens
     names = [parts["embedding"]] if "embedding" in parts else [*parts.values()]
     grid = column(feature.name, "grid")
     if names and "embedding" not in parts and grid in dataset.schema.names:
         names = [grid]
     valid = 0
     for batch in dataset.batches(columns=names) if names else ():
-        some = pc.is_valid(batch.column(0))
+        has_value = pc.is_valid(batch.column(0))
         for i in range(1, batch.num_columns):
-            some = pc.or_(some, pc.is_valid(batch.column(i)))
-        valid += pc.sum(some).as_py() or 0
+            has_value = pc.or_(has_value, pc.is_valid(batch.column(i)))
+        valid += pc.sum(has_value).as_py() or 0
     return valid
 
 
 def _show_feature(name: str, feature: dict[str, Any], console: Console) -> None:
+    """Prints one feature of the description."""
     print_wrapped(console, f"feature {name}", style="bold")
     kind = f" ({feature['model_type']})" if feature["model_type"] else ""
     emitted = {
@@ -142,8 +144,8 @@ def _show_feature(name: str, feature: dict[str, Any], console: Console) -> None:
     parts = []
     for part in feature["emit"]:
         dim, dtype = emitted.get(part, (None, None))
-        about = " ".join(word for word in (f"dim {dim}" if dim else "", dtype or "") if word)
-        parts.append(f"{part} ({about})" if about else part)
+        details = " ".join(word for word in (f"dim {dim}" if dim else "", dtype or "") if word)
+        parts.append(f"{part} ({details})" if details else part)
     lines = {
         "modality": feature["modality"],
         "model": f"{feature['model'] or '–'}{kind}",
@@ -165,15 +167,15 @@ def _show_feature(name: str, feature: dict[str, Any], console: Console) -> None:
 
 
 def _failures(dataset: datasets.Dataset) -> dict[str, Any]:
-    """Returns the number of failures: of all, by kind, by stage, by feature (``""``: of none), and by all three with an
-    example each."""
+    """Returns the number of failures: in total, by stage, by kind, by feature (``""``: no feature), and by all three,
+    with an example of each group."""
     keys = ["stage", "kind", "feature"]
     first = ["sample_id", "message"]
     groups = FAILURES.empty_table().select([*keys, *first]).append_column("count", pa.array([], pa.int64()))
     for batch in dataset.failure_batches():
         found = pa.Table.from_batches([batch]).append_column("count", pa.array(np.ones(len(batch), np.int64)))
         joined = pa.concat_tables([groups, found.select(groups.column_names)], promote_options="permissive")
-        # without threads: the first of a group is the one that comes first
+        # without threads, the example of a group is its first failure
         groups = joined.group_by(keys, use_threads=False).aggregate(
             [("count", "sum"), *((name, "first") for name in first)]
         )
@@ -184,7 +186,7 @@ def _failures(dataset: datasets.Dataset) -> dict[str, Any]:
     for key, counts in by_key.items():
         for name, number in zip(groups[key].to_pylist(), groups["count"].to_pylist(), strict=True):
             counts[name or ""] += number
-    listed = groups.slice(0, _MOST_GROUPS).to_pylist()
+    listed = groups.slice(0, _MAX_GROUPS).to_pylist()
     return {
         "count": dataset.num_failures,
         **{f"by_{key}": dict(sorted(counts.items())) for key, counts in by_key.items()},
@@ -200,6 +202,7 @@ def _failures(dataset: datasets.Dataset) -> dict[str, Any]:
 
 
 def _show_failures(failures: dict[str, Any], console: Console) -> None:
+    """Prints the groups of failures of the description."""
     if not failures["groups"]:
         return
     print_wrapped(console, "failures", style="bold")
@@ -220,29 +223,14 @@ def _show_failures(failures: dict[str, Any], console: Console) -> None:
 def _sample(
     dataset: datasets.Dataset, names: list[str], rows: int, convert: Callable[[str, pa.Scalar], Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yields the first ``rows`` rows: column -> what ``convert`` makes of it. Reads the columns ``names`` only."""
+    """Yields the first ``rows`` rows as column -> converted value. Reads only the columns ``names``."""
     left = rows
     for batch in dataset.batches(names, batch_size=min(rows, _BATCH_ROWS)) if rows else ():
         for i in range(min(left, len(batch))):
             try:
-                yield {name: convert(name, batch.column(at)[i]) for at, name in enumerate(names)}
-            except (pa.ArrowException, ValueError, OverflowError, TypeError) as error:  # values that no writer makes
+                yield {name: convert(name, batch.column(index)[i]) for index, name in enumerate(names)}
+            except (pa.ArrowException, ValueError, OverflowError, TypeError) as error:  # values that no writer produces
                 raise ConfigError("path", f"a row cannot be shown ({describe(error)})", "give --rows 0") from error
         left -= min(left, len(batch))
         if not left:
             break
-
-
-# -- snapshots and versions -----------------------------------------------------------------------
-
-
-def _time(created: str) -> str:
-    """Returns a time of a snapshot in UTC, to a second."""
-    try:
-        utc = datetime.datetime.fromisoformat(created).astimezone(datetime.UTC)
-    except OverflowError:  # before the year 1
-        return created
-    return f"{utc:%Y-%m-%d %H:%M:%S}"
-
-
-# -- upkeep ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Snapshots, versions and what maintenance did, for a terminal and as JSON."""
+"""Describes snapshots, versions and the results of maintenance, for a terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from pipeline import storage
 from pipeline.core.terminal import Console, count, print_table, print_wrapped, size
 from pipeline.dataset import reader as datasets
+from pipeline.dataset._values import time_text
 from pipeline.dataset.commit import catalog, snapshots
-from pipeline.dataset.describe import _time
 from pipeline.dataset.maintenance import MaintenanceResult
 
 
@@ -38,7 +38,13 @@ def show_snapshots(path: str, version: str | None, console: Console) -> None:
     """Prints the snapshots of a version, oldest first. Raises ``ConfigError`` if there is none."""
     figures = ("rows", "failures", "shards")
     rows = [
-        [str(one["snapshot"]), _time(one["created"]), one["kind"], one["run_id"], *(str(one[name]) for name in figures)]
+        [
+            str(one["snapshot"]),
+            time_text(one["created"]),
+            one["kind"],
+            one["run_id"],
+            *(str(one[name]) for name in figures),
+        ]
         for one in snapshots_document(path, version)["snapshots"]
     ]
     print_table(console, ["snapshot", "created (UTC)", "by", "run", *figures], rows, figures)
@@ -73,7 +79,7 @@ def show_versions(path: str, console: Console) -> None:
         [
             f"{one['version']} (current)" if one["current"] else one["version"],
             str(one["snapshot"]),
-            _time(one["created"]),
+            time_text(one["created"]),
             str(one["rows"]),
             ", ".join(one["features"]),
         ]
@@ -82,17 +88,18 @@ def show_versions(path: str, console: Console) -> None:
     print_table(console, ["version", "snapshot", "created (UTC)", "rows", "features"], rows, ["snapshot", "rows"])
 
 
-_FIGURES = {
+_FIGURES: dict[str, dict[str, str]] = {
     "rewrote": {"rewritten": "files_rewritten", "removed": "deleted_rows_left_out", "bytes": "bytes_written"},
     "rolled back": {},
     "forgot": {"rewritten": "files_rewritten", "removed": "rows_and_failures_removed", "bytes": "bytes_written"},
     "vacuumed": {"removed": "files_deleted", "bytes": "bytes_freed"},
     "discarded": {"removed": "runs_removed"},
 }
+"""Command, in the past tense -> attribute of the result -> its name in JSON."""
 
 
 def done_document(what: str, path: str, done: Iterable[MaintenanceResult]) -> dict[str, Any]:
-    """Returns what upkeep did to each version."""
+    """Returns the result of a maintenance command for each version. ``what``: a key of `_FIGURES`."""
     names = _FIGURES[what]
     versions = [
         {
@@ -106,7 +113,7 @@ def done_document(what: str, path: str, done: Iterable[MaintenanceResult]) -> di
 
 
 def show_done(what: str, done: Iterable[MaintenanceResult], console: Console) -> None:
-    """Prints what upkeep did, a line per version."""
+    """Prints the result of a maintenance command, one line for each version. ``what``: a key of `_FIGURES`."""
     for one in done:
         files, written = count(one.rewritten, "file"), f"wrote {size(one.bytes)}"
         result = {

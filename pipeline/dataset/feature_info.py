@@ -1,4 +1,4 @@
-"""A stored feature, as the footers describe it, and the columns that it has."""
+"""FeatureInfo: the description of a stored feature in the footers, and the columns of a feature."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pipeline.core.schema import STORED, column
 from pipeline.core.strict_json import Value
 
 PARTS = ("embedding", "tokens", "prefix_tokens", "token_ids", "grid", "times")
-"""What a feature's columns may hold."""
+"""The parts of a feature. Each is stored in a column of its own."""
 MAX_WIDTH = 1 << 28
-"""Of a vector."""
-_TEXT = 1 << 20
-_NEVER_NONE = ("model", "space", "fingerprint")
+"""Largest number of values in a vector."""
+_MAX_TEXT = 1 << 20
+"""Largest number of characters in a text."""
+_REQUIRED_TEXTS = ("model", "space", "fingerprint")
 _TEXTS = (
-    *_NEVER_NONE,
+    *_REQUIRED_TEXTS,
     "model_type",
     "revision",
     "weights_sha256",
@@ -32,7 +33,7 @@ _TEXTS = (
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """What the footers say of a feature."""
+    """The description of a feature in the footer of a file."""
 
     name: str
     modality: str
@@ -45,14 +46,14 @@ class FeatureInfo:
     processor: Any = None
     head: str | None = None
     space: str = ""
-    """Identity of the vector space of the embeddings. Only vectors of one space may be compared."""
+    """Identity of the vector space of the embeddings. Vectors are comparable only within one space."""
     normalized: bool = False
     dim: int | None = None
     """Length of an embedding."""
     token_dim: int | None = None
     """Width of a token vector."""
     dtype: str | None = None
-    """Of the computation; ``embedding_dtype`` and ``token_dtype`` are those of the columns."""
+    """dtype of the computation. ``embedding_dtype`` and ``token_dtype`` are the dtypes of the columns."""
     embedding_dtype: str | None = None
     token_dtype: str | None = None
     prompt: str | None = None
@@ -60,14 +61,14 @@ class FeatureInfo:
 
     @classmethod
     def of(cls, name: str, values: Value) -> FeatureInfo:
-        """Of a footer's part. Raises ``ConfigError`` for values of other types."""
+        """Parses the part of a footer that describes a feature. Raises ``ConfigError`` for values of wrong types."""
         texts = {
-            key: None if (one := values.member(key, None)).value is None else one.string(most=_TEXT)
+            key: None if (one := values.member(key, None)).value is None else one.string(most=_MAX_TEXT)
             for key in _TEXTS
             if key in values.object()
         }
         present: dict[str, Any] = {
-            key: value for key, value in texts.items() if value is not None or key not in _NEVER_NONE
+            key: value for key, value in texts.items() if value is not None or key not in _REQUIRED_TEXTS
         }
         return cls(
             name=name,
@@ -82,19 +83,20 @@ class FeatureInfo:
 
 
 def _width(value: Value) -> int | None:
+    """Parses the width of a vector; null: None."""
     return None if value.value is None else value.integer(least=1, most=MAX_WIDTH)
 
 
-def _columns(feature: FeatureInfo) -> list[tuple[str, str]]:
-    """(name, part) of the columns of a feature. Others of such a name are the corpus's own."""
+def feature_columns(feature: FeatureInfo) -> list[tuple[str, str]]:
+    """Returns (name, part) of each column of a feature. Other columns with such names belong to the corpus."""
     emitted = {*feature.emit} or {*PARTS}
     if emitted & {"tokens", "token_ids"}:
         emitted |= {"grid", "times"}
     return [(column(feature.name, part), part) for part in PARTS if part in emitted]
 
 
-def _fits(feature: FeatureInfo, part: str, kind: pa.DataType) -> bool:
-    """Whether a column of a feature may have a type."""
+def is_column_type(feature: FeatureInfo, part: str, kind: pa.DataType) -> bool:
+    """Returns whether the column for ``part`` of a feature may have the type ``kind``."""
     if part in ("tokens", "prefix_tokens"):
         width = kind.value_type.list_size if pa.types.is_list(kind) and _is_vector(kind.value_type) else 0
         return 0 < width <= MAX_WIDTH and feature.token_dim in (None, width) and _is_stored(kind.value_type.value_type)

@@ -1,4 +1,4 @@
-"""Where a dataset is written, and the sizes of its files."""
+"""OutputConfig: where a dataset is written, and the sizes of its files."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from pipeline.core.section import Section
 
 
 class OutputConfig(Section):
+    """The ``output`` section of the config."""
+
     path: str = Field(min_length=1)
     """Folder or fsspec URL of the dataset."""
     version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Folder below it; null: the current version, or ``v1``."""
+    """Name of the version, a folder below ``path``; null: the current version, or ``v1``."""
     on_delete: Literal["drop", "keep"] = "drop"
-    """Rows of samples that the corpus lists no more."""
+    """What happens to the rows of samples that are not in the corpus any more."""
     shard_bytes: int = Field(default=256 << 20, ge=1 << 10)
-    """A shard is closed once it holds this much (bytes as written)."""
+    """A shard is closed when it has this size, in bytes as written."""
     row_group_bytes: int = Field(default=32 << 20, ge=1 << 10)
-    """A row group is closed before it holds more (bytes in memory), but for one row."""
+    """Largest size of a row group, in bytes in memory. A single larger row is a row group of its own."""
     row_group_rows: int = Field(default=1000, ge=1)
-    """And once it has this many rows."""
+    """Largest number of rows in a row group."""

@@ -1,36 +1,34 @@
-"""Reads a dataset: snapshots, Arrow, torch, Ray. Needs neither Ray nor transformers, and torch only for `to_torch`.
+"""Reads a dataset as Arrow tables, torch tensors or a Ray dataset. Ray is imported only by `to_ray` and `ray_collate`,
+torch only when tensors are made.
 
     dataset = open("OUT")
     dataset.to_arrow(["sample_id", "photo_embedding"], pc.field("photo_embedding").is_valid())
     DataLoader(dataset.to_torch(["photo_tokens", "caption_embedding"]), batch_size=64, collate_fn=dataset.collate)
 
-The files under ``data/`` are plain Parquet; what this adds is the snapshot (exact at any time), the lineage
-and tensors without a Python loop over values.
+The files under ``data/`` are plain Parquet. This reader adds snapshots, which stay exact while other processes write;
+the lineage; and tensors without a Python loop over values.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipeline import storage
-from pipeline.core import strict_json
 from pipeline.core.errors import ConfigError, describe
-from pipeline.core.schema import FAILURES, FIXED, column
-from pipeline.core.strict_json import Value
+from pipeline.core.schema import FAILURES, column
+from pipeline.dataset._checks import check_stored_width, column_names
+from pipeline.dataset._footer import NewestFooter
+from pipeline.dataset._ray_rows import ray_collate, ray_rows
 from pipeline.dataset.collate import Collate, Column
 from pipeline.dataset.commit import catalog, snapshots
-from pipeline.dataset.commit.data_files import File
-from pipeline.dataset.commit.folder import check_version
 from pipeline.dataset.commit.snapshots import Snapshot
-from pipeline.dataset.feature_info import FeatureInfo, _columns, _fits
+from pipeline.dataset.feature_info import FeatureInfo, feature_columns
 from pipeline.dataset.shards.reader import (
     BATCH_ROWS,
     ShardErrors,
@@ -42,27 +40,27 @@ from pipeline.dataset.shards.reader import (
     open_shard,
     whole,
 )
-from pipeline.dataset.torch_rows import _torch_rows
+from pipeline.dataset.torch_rows import torch_rows
 
 if TYPE_CHECKING:
     import ray.data
     from torch.utils.data import IterableDataset
 
-_FAILURE_ROWS = 1 << 14
-_BELIEVED_WIDTH = 1 << 14
-"""A wider embedding must be in a file, not only in its footer."""
+_FAILURE_BATCH_ROWS = 1 << 14
+_MAX_UNCHECKED_WIDTH = 1 << 14
+"""If the footer gives an embedding of more values, a stored vector is read to confirm it."""
 
 
 def open(path: str, version: str | None = None, snapshot: int | None = None) -> Dataset:
-    """The dataset at ``path``.
+    """Opens the dataset at ``path``.
 
     Args:
-        path: what the config calls ``output.path``, or one version's folder; local or any fsspec URL.
-        version: None: the one with the newest snapshot.
-        snapshot: None: the newest.
+        path: ``output.path`` of the config, or the folder of one version; a local path or any fsspec URL.
+        version: None: the current one.
+        snapshot: number of a snapshot; None: the newest.
 
     Raises:
-        ConfigError: no dataset there, no such version or snapshot, or a newer contract than this reader's.
+        ConfigError: no dataset at ``path``, no such version or snapshot, or a newer contract than this reader's.
     """
     try:
         root = path.rstrip("/") if not path.endswith("://") else path
@@ -70,7 +68,7 @@ def open(path: str, version: str | None = None, snapshot: int | None = None) -> 
         if found and version not in (None, root.rsplit("/", 1)[-1]):
             raise ConfigError("version", f"{path!r} is the folder of one version, not {version!r}", "leave it out")
         if not found:
-            root = storage.join(root, _version(root, version))
+            root = storage.join(root, catalog.resolve_version(root, version, or_version=True))
             found = snapshots.numbers(root)
         number = max(found) if snapshot is None else snapshot
         if number not in found:
@@ -79,25 +77,15 @@ def open(path: str, version: str | None = None, snapshot: int | None = None) -> 
         return Dataset(root, snapshots.read(root, number))
     except ConfigError:
         raise
-    except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
+    except Exception as error:  # a storage backend may raise any type: DNS, credentials, TLS
         raise ConfigError("path", f"cannot read {path!r} ({describe(error)})", "give a dataset's folder") from error
 
 
-def _version(root: str, version: str | None) -> str:
-    if version is not None:
-        check_version(root, version)
-    name = version or catalog.current(root)
-    if name is None:
-        raise catalog.no_dataset(root, or_version=True)
-    if version is not None and not catalog.is_version(root, version):
-        known = ", ".join(catalog.versions(root))
-        raise ConfigError("version", f"there is no version {version!r} in {root!r}", f"one of: {known}")
-    return name
-
-
 class Dataset:
-    """One snapshot of one version. Picklable; opens files only when it reads, and finds them wherever later runs have
-    moved them since."""
+    """One snapshot of one version of a dataset. Picklable.
+
+    It opens files only to read them, and finds those that later runs have moved.
+    """
 
     def __init__(self, root: str, snapshot: Snapshot) -> None:
         self.root = root
@@ -120,66 +108,46 @@ class Dataset:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """Columns in their stored types, without the files' metadata. Only the fixed ones if there is no row.
+        """Columns in their stored types, without metadata. Only the fixed ones if there are no rows.
 
-        Raises:
-            ConfigError: the newest file has not the columns that every row has, or those of a feature in other types.
+        Raises ``ConfigError`` if a fixed column is missing, or a column has a type that no writer produces.
         """
-        if not self.shards:
-            return FIXED
-        found = self._footer.remove_metadata()
-        check_columns(self.root, self.shards[-1], found, [*FIXED.names])
-        parts = {name: (feature, part) for feature in self.features.values() for name, part in _columns(feature)}
-        names = Counter(found.names)
-        for field in found:
-            fits = field.name not in FIXED.names or FIXED.field(field.name).type == field.type
-            if field.name in parts:
-                fits = _fits(*parts[field.name], field.type)
-            if not fits or names[field.name] > 1:
-                raise ConfigError(
-                    "path",
-                    f"{self.shards[-1].path!r} of {self.root!r} has a column {field.name!r} of {str(field.type)[:100]}",
-                    "restore it, or open another snapshot",
-                )
-        return found
+        return self._footer.schema
 
     @cached_property
     def lineage(self) -> dict[str, Any]:
-        """The whole footer: contract, run, window, features, versions of the libraries."""
-        lineage: dict[str, Any] = self._lineage.plain()
+        """The metadata of the newest file: contract, run, window, features, versions of the libraries."""
+        lineage: dict[str, Any] = self._footer.lineage.plain()
         return lineage
 
-    @cached_property
-    def _lineage(self) -> Value:
-        place = f"the footer of {self._newest.path!r} of {self.root!r}" if self._newest else ""
-        value = strict_json.parse((self._footer.metadata or {}).get(b"tessera", b"{}"), place)
-        value.object()
-        return value
+    @property
+    def features(self) -> dict[str, FeatureInfo]:
+        """The features by name, from the newest file. Raises ``ConfigError`` for values that no writer produces."""
+        return self._footer.features
 
     @cached_property
-    def features(self) -> dict[str, FeatureInfo]:
-        """What the newest file's footer says. Raises ``ConfigError`` for a footer that no writer makes."""
-        return {
-            name: FeatureInfo.of(name, values) for name, values in self._lineage.member("features", {}).object().items()
-        }
+    def _footer(self) -> NewestFooter:
+        return NewestFooter(self.root, self.shards, self.failure_shards)
 
     @property
     def spaces(self) -> dict[str, list[str]]:
-        """Space -> the features that live in it."""
+        """Vector space -> the names of the features whose embeddings are in it."""
         found: dict[str, list[str]] = {}
         for name, feature in self.features.items():
             found.setdefault(feature.space, []).append(name)
         return found
 
-    # -- Arrow -----------------------------------------------------------------------------------
-
     def to_arrow(self, columns: Sequence[str] | None = None, filter: ds.Expression | None = None) -> pa.Table:
-        """All rows, or those that ``filter`` (an expression over any columns) keeps.
+        """Reads all rows, or those that ``filter`` keeps, into one table.
+
+        Args:
+            columns: None: all.
+            filter: an expression over any columns, also those that are not in ``columns``.
 
         Raises:
-            ConfigError: an unknown column, a filter that does not fit, a shard that is gone.
+            ConfigError: an unknown column, a filter that does not match the schema, or a missing shard.
         """
-        names = self._names(columns)
+        names = column_names(self.schema, columns)
         self._check_filter(names, filter)
         tables = [self.schema.empty_table().select(names)]
         columns = needed(self.schema, names, filter)
@@ -189,21 +157,21 @@ class Dataset:
     def batches(
         self, columns: Sequence[str] | None = None, filter: ds.Expression | None = None, batch_size: int = BATCH_ROWS
     ) -> Iterator[pa.RecordBatch]:
-        """The same rows in order, at most ``batch_size`` at a time; none is empty. Raises as `to_arrow` does."""
-        names = self._names(columns)
+        """Yields the rows of `to_arrow` in order, in batches of 1 to ``batch_size`` rows. Raises the same errors."""
+        names = column_names(self.schema, columns)
         self._check_filter(names, filter)
         return self._batches(names, filter, batch_size)
 
     def failures(self) -> pa.Table:
-        """Every (row, feature) that could not be produced, with stage, kind and message."""
+        """Reads all failures: one row for each (row, feature) that failed, with stage, kind and message."""
         names = FAILURES.names
         tables = [whole(self.root, shard, FAILURES, names, None, names) for shard in self.failure_shards]
         return pa.concat_tables([FAILURES.empty_table(), *tables])
 
     def failure_batches(self) -> Iterator[pa.RecordBatch]:
-        """The same, some thousands at a time."""
+        """Yields the rows of `failures` in batches of some thousand rows."""
         for shard in self.failure_shards:
-            yield from live_rows(self.root, shard, FAILURES.names, _FAILURE_ROWS, FAILURES)
+            yield from live_rows(self.root, shard, FAILURES.names, _FAILURE_BATCH_ROWS, FAILURES)
 
     def _batches(self, names: list[str], filter: ds.Expression | None, batch_size: int) -> Iterator[pa.RecordBatch]:
         columns = needed(self.schema, names, filter)
@@ -219,126 +187,62 @@ class Dataset:
                 "filter", describe(error), f"an expression over the columns: {', '.join(self.schema.names)}"
             ) from error
 
-    def _names(self, columns: Sequence[str] | None) -> list[str]:
-        if columns is None:
-            return list(self.schema.names)
-        assert not isinstance(columns, str), "columns is a list of names"
-        for name in columns:
-            if name not in self.schema.names:
-                raise ConfigError("columns", f"there is no column {name!r}", f"one of: {', '.join(self.schema.names)}")
-        return list(columns)
-
-    @cached_property
-    def _newest(self) -> File | None:
-        return next(iter([*self.failure_shards, *self.shards][-1:]), None)
-
-    @cached_property
-    def _footer(self) -> pa.Schema:
-        if self._newest is None:
-            return pa.schema([])
-        with ShardErrors(self.root, self._newest):
-            return open_shard(self.root, self._newest).schema_arrow
-
-    # -- torch -----------------------------------------------------------------------------------
-
     def to_torch(
         self, columns: Sequence[str] | None = None, rank: int = 0, world_size: int = 1, batch_size: int | None = None
     ) -> IterableDataset[dict[str, Any]]:
-        """A `torch.utils.data.IterableDataset` of rows as dicts of tensors.
+        """Returns a `torch.utils.data.IterableDataset` of rows as dicts of tensors.
 
-        ``f_embedding`` [D], ``f_tokens`` [N, d], ``f_token_ids`` [N], ``f_grid`` [3] and ``f_times`` [T] are tensors of
-        the stored dtype, strings and numbers plain Python values, and null is None. Tensors are views of the batch that
-        was read: clone what you keep.
+        For a feature ``f``, ``f_embedding`` [D], ``f_tokens`` [N, d], ``f_token_ids`` [N], ``f_grid`` [3] and
+        ``f_times`` [T] are tensors of the stored dtype. Strings and numbers are Python values, and null is None.
+        Tensors are views of the batch that was read: clone those that you keep.
 
-        Every row comes exactly once over all ranks and their DataLoader workers. Each takes one contiguous range of
-        the rows, in order, so it opens only its own shards; ranges differ by at most one row, and nothing is padded
-        or dropped to make them equal: a loop that needs as many steps on every rank must stop at the shortest,
+        Every row is returned exactly once over all ranks and their DataLoader workers. Each worker reads one contiguous
+        range of the rows, in order, and opens only the shards of its range. Ranges differ by at most one row; nothing
+        is padded or dropped. A loop that needs the same number of steps on every rank must stop after
         ``num_rows // world_size`` rows.
 
         Args:
             columns: None: all.
-            rank: of this process among ``world_size``.
-            batch_size: None: rows. Else batches as `collate` makes them, for ``DataLoader(..., batch_size=None)``; the
-                last one of each worker may be smaller.
+            rank: of this process, among ``world_size``.
+            batch_size: None: single rows. Otherwise batches, as `collate` makes them, for
+                ``DataLoader(..., batch_size=None)``; the last one of each worker may be smaller.
 
         Raises:
             ConfigError: an unknown column.
-            ValueError: a rank outside the world.
+            ValueError: ``rank`` is not in ``[0, world_size)``.
         """
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} of {world_size}")
-        rows: IterableDataset[dict[str, Any]] = _torch_rows(self, self._names(columns), rank, world_size, batch_size)
+        rows: IterableDataset[dict[str, Any]] = torch_rows(
+            self, column_names(self.schema, columns), rank, world_size, batch_size
+        )
         return rows
 
     @cached_property
     def collate(self) -> Collate:
-        """Rows, or a batch of Arrow or numpy columns, to one dict of tensors; nulls are accepted."""
-        parts = {name: (part, f.dim) for f in self.features.values() for name, part in _columns(f)}
+        """The collate function for rows of `to_torch`, and for batches of Arrow or numpy columns. Accepts nulls."""
+        parts = {name: (part, f.dim) for f in self.features.values() for name, part in feature_columns(f)}
         for f in self.features.values():
-            if (f.dim or 0) > _BELIEVED_WIDTH:
-                self._check_width(column(f.name, "embedding"), f.dim or 0)
+            name, width = column(f.name, "embedding"), f.dim or 0
+            if width > _MAX_UNCHECKED_WIDTH and name in self.schema.names:
+                check_stored_width(self.root, name, width, self.batches([name]))
         return Collate({field.name: Column.of(field, *parts.get(field.name, (None, None))) for field in self.schema})
 
-    def _check_width(self, name: str, width: int) -> None:
-        """Raises ``ConfigError`` unless a file holds a vector of that width: a batch of nulls is as wide as the footer
-        says."""
-        if name not in self.schema.names:
-            return
-        for batch in self.batches([name]):
-            lengths = pc.list_value_length(batch.column(0))
-            if pc.max(lengths).as_py() is not None:
-                if pc.max(lengths).as_py() == width:
-                    return
-                break
-        raise ConfigError(
-            "path", f"a footer of {self.root!r} says {width} values in {name!r}, no row has them", "restore the shards"
-        )
-
     def rows_between(self, start: int, end: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """Rows ``[start, end)`` of the dataset, reading only the row groups that hold them."""
-        before = 0
+        """Yields rows ``[start, end)``, at most ``rows`` in a batch. Reads only the row groups that contain them."""
+        rows_before = 0
         for shard in self.shards:
-            first, last = max(0, start - before), min(shard.live, end - before)
-            before += shard.live
+            first, last = max(0, start - rows_before), min(shard.live, end - rows_before)
+            rows_before += shard.live
             if first < last:
                 with ShardErrors(self.root, shard), open_shard(self.root, shard) as file:
                     check_columns(self.root, shard, file.schema_arrow, columns)
                     yield from live_slice(file, shard, first, last, columns, rows, self.schema)
 
-    # -- Ray -------------------------------------------------------------------------------------
-
     def to_ray(self, columns: Sequence[str] | None = None) -> ray.data.Dataset:
-        """A Ray dataset of this snapshot's rows. Its `iter_torch_batches` raises at nulls: give it `ray_collate`.
-
-        Tasks read a shard each, as `batches` does. Ray's own reader knows no deleted rows, and takes the place that a
-        shard has now: it may have been moved when Ray comes to read it.
-        """
-        import ray.data
-
-        names = self._names(columns)
-        if not self.shards:
-            return ray.data.from_arrow(self.schema.empty_table().select(names))
-
-        def read(table: pa.Table) -> Iterator[pa.Table]:
-            for number in table["shard"].to_pylist():
-                for batch in live_rows(self.root, self.shards[number], names, BATCH_ROWS, self.schema):
-                    yield pa.Table.from_batches([batch])
-
-        blocks = [pa.table({"shard": [number]}) for number in range(len(self.shards))]
-        return ray.data.from_arrow(blocks).map_batches(read, batch_format="pyarrow", batch_size=None)
+        """Returns a Ray dataset of the rows. Its ``iter_torch_batches`` accepts nulls only with `ray_collate`."""
+        return ray_rows(self, column_names(self.schema, columns))
 
     def ray_collate(self) -> Callable[[pa.Table], dict[str, Any]]:
-        """`collate` as the class that Ray wants: ``iter_torch_batches(collate_fn=dataset.ray_collate())``."""
-        from ray.data.collate_fn import ArrowBatchCollateFn
-
-        collate = self.collate
-
-        class ArrowCollate(ArrowBatchCollateFn):  # type: ignore[misc]  # Ray has no types
-            def __call__(self, batch: pa.Table) -> dict[str, Any]:
-                done: dict[str, Any] = collate(batch)
-                return done
-
-        return ArrowCollate()
-
-
-# -- torch ----------------------------------------------------------------------------------------
+        """Returns `collate` for Ray: ``iter_torch_batches(collate_fn=dataset.ray_collate())``."""
+        return ray_collate(self.collate)

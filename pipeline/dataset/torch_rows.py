@@ -11,11 +11,16 @@ if TYPE_CHECKING:
     from pipeline.dataset.reader import Dataset
 
 
-_TENSOR_ROWS = 64
+_READ_ROWS = 64
+"""Rows that are read together if single rows are returned."""
 
 
-def _torch_rows(dataset: Dataset, columns: list[str], rank: int, world_size: int, batch_size: int | None) -> Any:
-    """The `IterableDataset`. A function, so that this module loads without torch; it also unpickles by it."""
+def torch_rows(dataset: Dataset, columns: list[str], rank: int, world_size: int, batch_size: int | None) -> Any:
+    """Returns an `IterableDataset` of rows, or of batches. See `Dataset.to_torch`.
+
+    The class is defined in the function, so that this module can be imported without torch. Its instances are unpickled
+    by calling this function.
+    """
     from torch.utils.data import IterableDataset, get_worker_info
 
     class Rows(IterableDataset[dict[str, Any]]):
@@ -24,7 +29,7 @@ def _torch_rows(dataset: Dataset, columns: list[str], rank: int, world_size: int
             start, end = _share(0, dataset.num_rows, rank, world_size)
             if worker is not None:
                 start, end = _share(start, end, worker.id, worker.num_workers)
-            batches = dataset.rows_between(start, end, columns, batch_size or _TENSOR_ROWS)
+            batches = dataset.rows_between(start, end, columns, batch_size or _READ_ROWS)
             if batch_size is not None:
                 yield from (dataset.collate(table) for table in _regroup(batches, batch_size))
                 return
@@ -33,19 +38,19 @@ def _torch_rows(dataset: Dataset, columns: list[str], rank: int, world_size: int
                 yield from ({name: values[name][i] for name in columns} for i in range(len(batch)))
 
         def __reduce__(self) -> Any:
-            return _torch_rows, (dataset, columns, rank, world_size, batch_size)
+            return torch_rows, (dataset, columns, rank, world_size, batch_size)
 
     return Rows()
 
 
 def _share(start: int, end: int, part: int, parts: int) -> tuple[int, int]:
-    """Part ``part`` of ``parts`` of ``[start, end)``: contiguous, and no two differ by more than one row."""
+    """Returns range ``part`` of ``parts`` contiguous ranges of ``[start, end)``, whose sizes differ by at most 1."""
     rows = end - start
     return start + rows * part // parts, start + rows * (part + 1) // parts
 
 
 def _regroup(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Tables of exactly ``rows`` rows; the last may be smaller."""
+    """Yields the rows of ``batches`` as tables of exactly ``rows`` rows; the last one may be smaller."""
     held: list[pa.RecordBatch] = []
     missing = rows
     for batch in batches:

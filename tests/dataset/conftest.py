@@ -1,4 +1,4 @@
-"""Datasets that several modules read."""
+"""Fixtures that several test modules use."""
 
 from __future__ import annotations
 

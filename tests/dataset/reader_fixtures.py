@@ -1,4 +1,4 @@
-"""A dataset that is written by hand, with every kind of column."""
+"""A dataset with every kind of column, written with plain pyarrow."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
         *FIXED,
         pa.field("label", pa.string()),
         pa.field("score", pa.int64()),
-        pa.field("caption_tokens", pa.int64()),  # the corpus's own: the feature emits no tokens
+        pa.field("caption_tokens", pa.int64()),  # a column of the corpus: the feature emits no tokens
         pa.field("photo_embedding", pa.list_(pa.float32())),
         pa.field("photo_tokens", pa.list_(pa.list_(pa.float16(), W))),
         pa.field("photo_grid", pa.list_(pa.int32())),
@@ -57,7 +57,7 @@ RUN = "20260101T000000-0001"
 
 
 def row(i: int) -> dict[str, Any]:
-    """Every third row lacks its photo, every fourth its caption; only every fifth sounds."""
+    """Returns a row. Every third one has no photo, every fourth no caption; only every fifth has sound."""
     rng = np.random.default_rng(i)
     found: dict[str, Any] = dict.fromkeys(SCHEMA.names)
     found |= {"sample_id": f"s{i:03}", "window": 0, "source_version": "v", "run_id": RUN, "label": f"l{i % 2}"}

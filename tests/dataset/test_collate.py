@@ -1,4 +1,4 @@
-"""Rows and batches as tensors: padded, masked, told where they are null; views of Arrow's memory, not copies."""
+"""Rows and batches as tensors: padding, masks, validity of nulls, and views of Arrow's memory instead of copies."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_batch_of_nulls_keeps_its_widths(collate: Collate) -> None:
     assert tuple(collate(TABLE.slice(0, 0))["f_tokens"].shape) == (0, 0, 2)
 
 
-def test_tensors_are_views_of_memory_that_may_be_written(collate: Collate, tmp_path: Any) -> None:
+def test_tensors_are_views_of_writable_memory(collate: Collate, tmp_path: Any) -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(TABLE, tmp_path / "x.parquet")
@@ -166,7 +166,7 @@ def test_tensors_are_views_of_memory_that_may_be_written(collate: Collate, tmp_p
     assert values[0].as_py() == 9
 
 
-def test_memory_that_may_not_be_written_is_copied(collate: Collate) -> None:
+def test_read_only_memory_is_copied(collate: Collate) -> None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, SCHEMA) as writer:
         writer.write_table(TABLE)
@@ -179,12 +179,12 @@ def test_memory_that_may_not_be_written_is_copied(collate: Collate) -> None:
     assert batch.column("f_tokens").values.values[0].as_py() == 1
 
 
-def test_a_batch_that_is_nothing_but_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row may have thousands of tokens, and the file is still small."""
+def test_a_batch_that_is_mostly_padding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row may have thousands of tokens, although the file is small."""
     monkeypatch.setattr("pipeline.dataset.collate.MAX_PADDED_BYTES", 1 << 16)
     column = Column("matrix", "float16", 8, True)
     one, long = torch.zeros(1, 8, dtype=torch.float16), torch.zeros(100, 8, dtype=torch.float16)
     with pytest.raises(ConfigError, match=r"batch_size: 64 rows of 'f' take 102400 bytes, .* and hold 2608; smaller"):
         column.stack("f", [long, *[one] * 63])
-    assert column.stack("f", [long, *[one] * 30])["f"].shape == (31, 100, 8)  # within the bound of all
-    assert column.stack("f", [long] * 90)["f"].shape == (90, 100, 8)  # what it holds
+    assert column.stack("f", [long, *[one] * 30])["f"].shape == (31, 100, 8)  # below MAX_PADDED_BYTES
+    assert column.stack("f", [long] * 90)["f"].shape == (90, 100, 8)  # large, but without padding

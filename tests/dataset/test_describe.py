@@ -1,4 +1,4 @@
-"""`tessera inspect` shows what is there, counted independently here, whole at any width of the terminal."""
+"""`tessera inspect` shows the content of a dataset, with independently computed counts, at any terminal width."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ ODD: dict[str, Any] = {
     "flag": pa.array([True]),
     "nothing": pa.array([None], pa.string()),
 }
-"""Columns of a manifest that are copied, of a row."""
+"""Passthrough columns of one row."""
 
 
 def _dataset(folder: Path, table: pa.Table, features: dict[str, Any], passthrough: list[pa.Field]) -> None:
-    """A dataset whose footers have the lineage of ``features``."""
+    """Writes a dataset whose footers describe ``features``."""
     names = [one.name for one in FIELDS]
     schema = pa.schema([*FIXED, *FIELDS, *passthrough])
     schema = footer(schema, {"contract": 1, "run_id": RUN, "features": features, "versions": {}})
@@ -72,7 +72,7 @@ def _dataset(folder: Path, table: pa.Table, features: dict[str, Any], passthroug
 
 
 def _odd(folder: Path, sample_id: str = "clips/one.mp4") -> None:
-    """One row with columns of many types."""
+    """Writes a dataset of one row with columns of many types."""
     table = rows([sample_id], {})
     for name, values in ODD.items():
         table = table.append_column(name, values)
@@ -149,7 +149,7 @@ def test_every_width_shows_every_name_whole(tmp_path: Path, width: int) -> None:
 
 
 def _within(text: str, width: int) -> None:
-    """A wider line is a single word with its name."""
+    """Checks that a line is wider than the terminal only if it is a single word with its name."""
     for line in text.splitlines():
         assert len(line) <= width or len(line.split()) <= 2, line
         assert len(line) <= width or max(map(len, line.split())) > width - 10, line
@@ -216,7 +216,7 @@ def test_columns_choose_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     chosen = ["flag, f_grid", "run_id", "flag"]
     text = _printed(describe.show, str(tmp_path), 1, columns=chosen)
     assert text.split("row 1\n")[1] == f'  flag: true\n  f_grid: [2, 1, 1] 3 x int32\n  run_id: "{RUN}"\n'
-    assert read == [["f_embedding"], ["flag", "f_grid", "run_id"]]  # the first: how many rows have the feature
+    assert read == [["f_embedding"], ["flag", "f_grid", "run_id"]]  # the first is read to count the rows of the feature
     assert describe.document(str(tmp_path), 1, chosen)["sample_rows"] == [
         {"flag": True, "f_grid": [2, 1, 1], "run_id": RUN}
     ]
@@ -242,7 +242,7 @@ def test_rows_of_a_feature_are_counted_by_its_cheapest_column(tmp_path: Path) ->
 
 
 def test_failures_are_counted_over_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.dataset.reader._FAILURE_ROWS", 2)
+    monkeypatch.setattr("pipeline.dataset.reader._FAILURE_BATCH_ROWS", 2)
     names = [f"s{i}" for i in range(5)]
     night(tmp_path / "v1", RUNS[1], names, dict.fromkeys(range(5), "corrupt"))
     night(tmp_path / "v1", RUNS[2], ["a", "t"], {0: "corrupt", 1: "missing"})
@@ -257,14 +257,14 @@ def test_failures_are_counted_over_all_files(tmp_path: Path, monkeypatch: pytest
     assert (failures["by_stage"], failures["by_feature"]) == ({"decode": 7}, {"f": 7})
     assert [one["count"] for one in failures["groups"]] == [6, 1]
     assert failures["groups"][1]["example"] == {"sample_id": "t", "message": "m"}
-    monkeypatch.setattr("pipeline.dataset.describe._MOST_GROUPS", 1)
+    monkeypatch.setattr("pipeline.dataset.describe._MAX_GROUPS", 1)
     assert _printed(describe.show, str(tmp_path), 0).endswith("    s0: m\n  1 of 1 further kind\n")
     failures = describe.document(str(tmp_path), 0)["failures"]
     assert (len(failures["groups"]), failures["groups_not_listed"], failures["by_kind"]["missing"]) == (1, 1, 1)
 
 
 def test_an_example_is_of_one_failure(tmp_path: Path) -> None:
-    """Not the id of one and the message of another."""
+    """It does not combine the id of one failure with the message of another."""
     night(tmp_path / "v1", RUNS[1], ["z"], {0: "corrupt"})
     night(tmp_path / "v1", RUNS[2], ["a"], {0: "corrupt"})
     (group,) = describe.document(str(tmp_path), 0)["failures"]["groups"]

@@ -1,4 +1,4 @@
-"""Snapshots, versions and maintenance, as people and programs see them."""
+"""Snapshots, versions and maintenance results, printed and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A version that no run has committed is removed, and nothing else."""
+"""Only a version that no run has committed is discarded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.dataset_fixtures import RUNS, ids, night, write
 
 
 def _begun(out: Path, version: str = "v2") -> Path:
-    """What a version's first run leaves that is killed before its commit."""
+    """Writes what the first run of a version leaves if it is killed before its commit."""
     root = out / version
     write(root, RUNS[7], ["a", "b"], {1: "io"})
     (root / "_running").mkdir()
@@ -78,7 +78,7 @@ def test_a_version_that_was_committed_is_not_discarded(tmp_path: Path) -> None:
         "_leases/mine.txt",
     ],
 )
-def test_what_no_run_writes_is_not_discarded(tmp_path: Path, path: str) -> None:
+def test_a_version_with_foreign_files_is_not_discarded(tmp_path: Path, path: str) -> None:
     root = _begun(tmp_path)
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_text("precious")
@@ -99,7 +99,7 @@ def test_a_folder_that_no_run_began_is_not_discarded(tmp_path: Path) -> None:
 
 
 def test_a_version_whose_snapshots_are_lost_is_not_discarded(tmp_path: Path) -> None:
-    """Its first run is complete: the rows may be the only ones."""
+    """The first run is complete, so these rows may be the only copy."""
     root = _begun(tmp_path)
     (root / "_running" / f"{RUNS[7]}.json").unlink()
     (root / "_runs" / RUNS[7]).mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def test_a_link_in_a_version_is_not_followed_when_it_is_discarded(tmp_path: Path
     assert (outside / "key").read_text() == "precious"
 
 
-def test_a_version_that_a_run_is_at_is_not_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_in_use_is_not_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.dataset.commit.lease import Lease
 
     root = _begun(tmp_path)

@@ -1,4 +1,4 @@
-"""What the footers say of a feature."""
+"""The description of a feature in the footers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline import dataset as datasets
 from tests.dataset.reader_fixtures import FAILED, FEATURES, RUN, SCHEMA
 
 
-def test_what_a_dataset_says_of_itself(out: Path) -> None:
+def test_the_footer_describes_the_dataset(out: Path) -> None:
     dataset = datasets.open(str(out))
     assert dataset.schema.equals(SCHEMA)
     assert dataset.schema.metadata is None

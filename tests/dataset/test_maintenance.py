@@ -1,4 +1,4 @@
-"""Compact, roll back, forget and vacuum: what readers see before, during and after, at old snapshots too."""
+"""Compact, rollback, forget and vacuum: what readers see before, during and after, also in old snapshots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pytest
 from pipeline import dataset
 from pipeline.core.errors import ConfigError, TesseraError
 from pipeline.dataset import maintenance
+from pipeline.dataset._maintenance import forget as forgetting
 from pipeline.dataset.commit import catalog, snapshots
+from pipeline.dataset.commit.data_files import FileSet
 from pipeline.dataset.commit.transaction import Transaction
 from pipeline.dataset.diff.result import sample_hash
 from pipeline.dataset.shards import reader
@@ -22,7 +24,7 @@ from tests.support.dataset_fixtures import RUNS, added, ids, night, plain, write
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """Three nights: a b c d; then b again and e; then a failure and the end of d."""
+    """Three runs: a b c d; then b again and e; then a failure, and d is deleted."""
     root = tmp_path / "out" / "v1"
     night(root, RUNS[1], ["a", "b", "c", "d"])
     night(root, RUNS[2], ["b", "e"], drops={f"data/{RUNS[1]}-000000-000.parquet": [1]})
@@ -36,7 +38,7 @@ def test_every_snapshot_reads_as_it_was(out: Path) -> None:
     assert plain(out / "v1") == ["a", "b", "b", "c", "d", "e"]
 
 
-def test_compaction_makes_the_folder_what_the_snapshot_says(out: Path) -> None:
+def test_after_compaction_the_folder_has_the_rows_of_the_snapshot(out: Path) -> None:
     pinned = dataset.open(str(out), snapshot=2)
     before = pinned.to_arrow().to_pylist()
     values = dataset.open(str(out)).to_arrow().sort_by("sample_id")
@@ -60,7 +62,7 @@ def test_compaction_keeps_the_lineage_and_closes_shards_by_size(out: Path) -> No
     assert sum('"compacted"' in footer for footer in footers) == 1
 
 
-def test_rollback_and_forth(out: Path) -> None:
+def test_rollback_back_and_forward(out: Path) -> None:
     maintenance.compact(str(out))
     done = maintenance.rollback(str(out), 1)
     assert done.snapshot == 5
@@ -72,7 +74,7 @@ def test_rollback_and_forth(out: Path) -> None:
         maintenance.rollback(str(out), 9)
 
 
-def test_vacuum_keeps_the_newest_and_what_is_young(out: Path) -> None:
+def test_vacuum_keeps_the_newest_and_recent_snapshots(out: Path) -> None:
     maintenance.compact(str(out))
     (kept,) = maintenance.vacuum(str(out), maintenance.seconds("7d"))
     assert (kept.removed, sorted(snapshots.numbers(str(out / "v1")))) == (0, [1, 2, 3, 4])
@@ -93,7 +95,7 @@ def test_a_ray_dataset_reads_shards_that_moved_before_ray_came_to_them(out: Path
 
 
 def test_age_counts_from_when_a_snapshot_was_replaced(out: Path) -> None:
-    """After quiet weeks, what was the newest a moment ago is not old."""
+    """A snapshot that was created weeks ago but replaced just now is not old."""
     for number in (1, 2, 3):
         path = out / "v1" / "_snapshots" / f"{number:08d}.json"
         values = json.loads(path.read_text())
@@ -105,7 +107,7 @@ def test_age_counts_from_when_a_snapshot_was_replaced(out: Path) -> None:
     assert sorted(pinned.to_arrow(["sample_id"])["sample_id"].to_pylist()) == ["a", "b", "c", "e"]
 
 
-def test_what_a_killed_compaction_left_goes_with_the_vacuum(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vacuum_deletes_the_files_of_a_killed_compaction(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> bool:
         raise KeyboardInterrupt
 
@@ -122,12 +124,12 @@ def test_what_a_killed_compaction_left_goes_with_the_vacuum(out: Path, monkeypat
     assert "b" not in held
 
 
-def test_a_compaction_that_slept_through_a_vacuum_commits_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compaction_suspended_during_a_vacuum_commits_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = snapshots.commit
 
     def late(root: str, snapshot: snapshots.Snapshot) -> bool:
         monkeypatch.setattr(snapshots, "commit", real)
-        for lease in (out / "v1" / "_leases").iterdir():  # as if its time were over
+        for lease in (out / "v1" / "_leases").iterdir():  # as if the lease had expired
             values = json.loads(lease.read_text())
             lease.write_text(json.dumps({**values, "released": True}))
         maintenance.vacuum(str(out), 0)
@@ -139,18 +141,18 @@ def test_a_compaction_that_slept_through_a_vacuum_commits_nothing(out: Path, mon
     assert ids(out) == ["a", "b", "c", "e"]
 
 
-def test_a_vacuum_that_slept_through_a_rollback_removes_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rollback has committed; its moves out of what the vacuum deletes are still to come."""
+def test_a_vacuum_suspended_during_a_rollback_deletes_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rollback has committed, but has not yet moved its files out of the folder that the vacuum deletes from."""
     maintenance.compact(str(out))
     delete, roll_forward = snapshots.delete, snapshots.roll_forward
-    settled = []
+    committed = []
 
     def late(root: str, number: int) -> None:
         monkeypatch.setattr(snapshots, "delete", delete)
         for lease in (out / "v1" / "_leases").iterdir():
             lease.write_text(json.dumps({**json.loads(lease.read_text()), "released": True}))
-        monkeypatch.setattr(snapshots, "roll_forward", lambda *of: roll_forward(*of) if not settled else None)
-        monkeypatch.setattr(snapshots, "commit", _then(snapshots.commit, settled.append))
+        monkeypatch.setattr(snapshots, "roll_forward", lambda *of: roll_forward(*of) if not committed else None)
+        monkeypatch.setattr(snapshots, "commit", _then(snapshots.commit, committed.append))
         maintenance.rollback(str(out), 3)
         monkeypatch.setattr(snapshots, "roll_forward", roll_forward)
         delete(root, number)
@@ -158,7 +160,7 @@ def test_a_vacuum_that_slept_through_a_rollback_removes_nothing(out: Path, monke
     monkeypatch.setattr(snapshots, "delete", late)
     with pytest.raises(TesseraError, match="the lease was taken over by rollback"):
         maintenance.vacuum(str(out), 0)
-    assert settled
+    assert committed
     assert ids(out) == ["a", "b", "c", "e"]
 
 
@@ -180,11 +182,11 @@ def test_a_vacuum_leaves_an_interrupted_run_to_be_continued(out: Path) -> None:
     with Transaction(root, "extract", RUNS[5]) as transaction:
         transaction.resume_interrupted("identity")
         assert [one.run_id for one in transaction.killed] == [RUNS[4]]
-        transaction.commit(transaction.next_snapshot({}, {}, {}))
+        transaction.commit(transaction.next_snapshot({}, {}, FileSet()))
     assert ids(out) == ["a", "b", "c", "e", "y"]
 
 
-def test_what_is_forgotten_is_gone_and_stays_so(out: Path) -> None:
+def test_forgotten_samples_are_removed_and_stay_removed(out: Path) -> None:
     (done,) = maintenance.forget(str(out), ["b", "x", "never"])
     assert done.removed == 2
     assert ids(out) == ["a", "c", "e"]
@@ -204,7 +206,7 @@ def test_what_is_forgotten_is_gone_and_stays_so(out: Path) -> None:
     assert "b" not in held
 
 
-def test_an_interrupted_run_comes_first(out: Path) -> None:
+def test_compaction_refuses_an_interrupted_run_and_forget_discards_it(out: Path) -> None:
     write(out / "v1", RUNS[4], ["y"])
     running = out / "v1" / "_running" / f"{RUNS[4]}.json"
     running.parent.mkdir(exist_ok=True)
@@ -223,7 +225,7 @@ def test_every_version_forgets(tmp_path: Path) -> None:
     assert ids(tmp_path, version="v1") == ids(tmp_path, version="v2") == ["b"]
 
 
-def test_a_version_to_come_forgets_too(tmp_path: Path) -> None:
+def test_a_version_without_a_snapshot_forgets_too(tmp_path: Path) -> None:
     night(tmp_path / "v1", RUNS[1], ["a", "b"])
     with Transaction(str(tmp_path / "v2"), "extract", RUNS[2]) as transaction:  # killed before its first commit
         transaction.resume_interrupted("identity")
@@ -243,17 +245,17 @@ def test_a_version_that_commits_meanwhile_forgets_too(
     first.__enter__()
     first.resume_interrupted("identity")
     written = write(tmp_path / "v2", RUNS[2], ["a", "b"])
-    # when it rewrites v1, or when it has found v2 going on and waits for its lease
-    name = "_holds" if when == "while another version is rewritten" else "Transaction"
-    late = getattr(maintenance, name)
+    # while `forget` rewrites v1, or while it waits for the lease of v2
+    name = "has_samples" if when == "while another version is rewritten" else "Transaction"
+    late = getattr(forgetting, name)
 
     def meanwhile(*given: Any) -> Any:
-        if not first.committed and (name == "_holds" or given[0].endswith("v2")):
+        if not first.committed and (name == "has_samples" or given[0].endswith("v2")):
             first.commit(first.next_snapshot({}, {}, added(written)))
             first.__exit__(None, None, None)
         return late(*given)
 
-    monkeypatch.setattr(maintenance, name, meanwhile)
+    monkeypatch.setattr(forgetting, name, meanwhile)
     assert [one.version for one in maintenance.forget(str(tmp_path), ["a"])] == ["v1", "v2"]
     assert ids(tmp_path, version="v1") == ids(tmp_path, version="v2") == ["b"]
     newest = snapshots.newest(str(tmp_path / "v2"))
@@ -266,7 +268,7 @@ def test_ages() -> None:
     assert {age: maintenance.seconds(age) for age in ages} == ages
 
 
-def test_mistakes_are_told(tmp_path: Path) -> None:
+def test_wrong_arguments_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--older-than: found '7 days'; a number and one of s, m, h, d, w"):
         maintenance.seconds("7 days")
     for age in ("99999999999w", "9" * 400 + "s"):
@@ -289,8 +291,8 @@ def test_the_current_version_is_a_choice(tmp_path: Path) -> None:
     assert ids(tmp_path) == ["b"]
 
 
-def test_on_s3_a_reader_goes_on_where_its_shard_is_moved(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the middle of a file, of which it has only the first block."""
+def test_on_s3_reading_continues_when_a_shard_is_moved(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is moved while it is read, after the first block."""
     night("s3://corpus/out/v1", RUNS[1], [f"{i:06}" for i in range(3000)])
     newest = snapshots.newest("s3://corpus/out/v1")
     assert newest is not None
@@ -310,7 +312,7 @@ def test_on_s3_a_reader_goes_on_where_its_shard_is_moved(s3: Any, monkeypatch: p
 
 
 def test_on_s3(s3: Any) -> None:
-    """Where moving is copying: nights, an old reader, compaction, a rollback, a vacuum."""
+    """On S3 a move is a copy: runs, a reader of an old snapshot, compaction, rollback, vacuum."""
     root, out = "s3://corpus/out/v1", "s3://corpus/out"
     night(root, RUNS[1], ["a", "b", "c"])
     night(root, RUNS[2], ["b"], drops={f"data/{RUNS[1]}-000000-000.parquet": [1]})
@@ -325,6 +327,3 @@ def test_on_s3(s3: Any) -> None:
     maintenance.vacuum(out, 0)
     assert s3.find("corpus/out/v1/_superseded") == []
     assert ids(out) == ["a", "b", "c"]
-
-
-# -- a version that no run has committed -----------------------------------------------------------

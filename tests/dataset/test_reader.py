@@ -1,4 +1,4 @@
-"""A dataset written by plain pyarrow, to the letter of the layout, is read the same by everybody."""
+"""A dataset that plain pyarrow wrote in the documented layout is read as it was written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support import duck
 
 
 def same(value: Any, expected: Any) -> None:
-    """A value of a torch row against the plain one that was written."""
+    """Compares a value of a torch row with the Python value that was written."""
     import torch
 
     if isinstance(expected, list):
@@ -28,9 +28,6 @@ def same(value: Any, expected: Any) -> None:
     else:
         assert value == expected
         assert type(value) is type(expected)
-
-
-# -- what is there -------------------------------------------------------------------------------
 
 
 def test_versions_and_snapshots(tmp_path: Path) -> None:
@@ -76,9 +73,6 @@ def test_a_run_without_rows(tmp_path: Path) -> None:
     assert list(dataset.to_torch()) == []
     assert list(dataset.features) == ["photo", "caption", "sound"]
     assert len(dataset.failures()) == 1
-
-
-# -- Arrow ---------------------------------------------------------------------------------------
 
 
 def test_every_value_comes_back(out: Path) -> None:
@@ -137,11 +131,8 @@ def test_other_readers_see_the_same(out: Path) -> None:
 
 
 def _lists(value: Any) -> Any:
-    """Nested sequences of any kind as lists."""
+    """Converts nested sequences of any type to lists."""
     return [_lists(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-# -- torch ---------------------------------------------------------------------------------------
 
 
 def test_only_the_row_groups_that_are_needed_are_read(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +150,7 @@ def test_only_the_row_groups_that_are_needed_are_read(out: Path, monkeypatch: py
 
 
 def test_a_filter_reads_its_own_columns_only(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others may hold tokens: gigabytes."""
+    """Other columns may have gigabytes of tokens."""
     read: set[tuple[str, ...]] = set()
     batches, whole = pq.ParquetFile.iter_batches, pq.ParquetFile.read
 
@@ -190,9 +181,6 @@ def test_it_pickles(out: Path) -> None:
     assert len(list(rows)) == 15
 
 
-# -- elsewhere -----------------------------------------------------------------------------------
-
-
 def test_memory() -> None:
     fsspec.filesystem("memory").store.clear()
     write("memory://out/v1")
@@ -212,9 +200,6 @@ def test_s3(s3: Any) -> None:
     assert [one["sample_id"] for one in dataset.to_torch(["sample_id"], 1, 2)] == [f"s{i:03}" for i in range(14, 29)]
     with pytest.raises(ConfigError, match="holds no dataset"):
         datasets.open("s3://corpus/elsewhere")
-
-
-# -- Ray -----------------------------------------------------------------------------------------
 
 
 def test_ray_reads_it_and_batches_accept_nulls(out: Path, ray_session: None) -> None:

@@ -1,4 +1,4 @@
-"""Rows as tensors: each once over all ranks and their workers."""
+"""Rows as tensors: each row exactly once over all ranks and their DataLoader workers."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import soundfile
 from pipeline import dataset
 from pipeline.core.schema import FAILURES
 from pipeline.dataset.commit import snapshots
-from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.commit.data_files import File, FileSet
 from tests.end_to_end.test_nights import PICTURE, counts, draw, night
 
 SOUND = {
@@ -57,9 +57,8 @@ def _lose(root: Path, feature: str, window: int) -> None:
     path = f"_failures/{run_id}-000000.parquet"
     (root / "_failures").mkdir(exist_ok=True)
     pq.write_table(pa.Table.from_pylist([failure], schema=FAILURES), root / path)
-    next_snapshot = snapshots.next_snapshot(
-        base, run_id, "extract", base.identities, [shard], [File(path, 1, 1, "0" * 64)], []
-    )
+    files = FileSet((shard,), (File(path, 1, 1, "0" * 64),))
+    next_snapshot = snapshots.next_snapshot(base, run_id, "extract", base.identities, files)
     assert snapshots.commit(str(root), next_snapshot)
 
 

@@ -170,7 +170,7 @@ def test_a_window_that_failed_is_completed_not_doubled(ray_session: Any, tmp_pat
     # what a run leaves when reading failed at window 1: the row is not there, a failure is
     from pipeline.core.schema import FAILURES
     from pipeline.dataset.commit import snapshots
-    from pipeline.dataset.commit.data_files import File
+    from pipeline.dataset.commit.data_files import File, FileSet
 
     base = snapshots.newest(str(root))
     assert base is not None
@@ -193,9 +193,8 @@ def test_a_window_that_failed_is_completed_not_doubled(ray_session: Any, tmp_pat
         "run_id": run_id,
     }
     pq.write_table(FAILURES.empty_table().from_pylist([failure], schema=FAILURES), root / failures)
-    broken = snapshots.next_snapshot(
-        base, run_id, "extract", base.identities, [shard.without([1])], [File(failures, 1, 1, "0" * 64)], []
-    )
+    files = FileSet((shard.without([1]),), (File(failures, 1, 1, "0" * 64),))
+    broken = snapshots.next_snapshot(base, run_id, "extract", base.identities, files)
     assert snapshots.commit(str(root), broken)
     report = night(tmp_path, **more)
     assert counts(report) == {"retried": 1}

@@ -26,7 +26,7 @@ from pipeline import config as configs
 from pipeline import sources
 from pipeline.core.schema import FIXED
 from pipeline.dataset.commit import snapshots
-from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.commit.data_files import File, FileSet
 from pipeline.dataset.diff import index
 from pipeline.dataset.diff.index import RetryPolicy
 from pipeline.run import planning
@@ -92,7 +92,8 @@ def hold(kind: str, path: str, out: str) -> None:
             flush()
     if held:
         flush()
-    snapshots.commit(f"{out}/v1", snapshots.next_snapshot(None, "20260101T000000-0001", "extract", {}, shards, [], []))
+    files = FileSet(tuple(shards))
+    snapshots.commit(f"{out}/v1", snapshots.next_snapshot(None, "20260101T000000-0001", "extract", {}, files))
 
 
 def write(path: str, count: str) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline import dataset
-from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.commit.data_files import FileSet
 from pipeline.dataset.commit.transaction import Transaction
-from pipeline.dataset.diff.columns import EMPTY, FAILURE, ROW
 from pipeline.dataset.output import OutputConfig
 from pipeline.dataset.shards.write_result import Written
 from pipeline.dataset.shards.writer import ShardWriter
@@ -34,9 +33,8 @@ def write(
     return writer.close()
 
 
-def added(written: Written) -> dict[int, list[File]]:
-    lists = {ROW: written.shards, FAILURE: written.failure_shards, EMPTY: written.empty_shards}
-    return {what: [File.of(one) for one in files] for what, files in lists.items()}
+def added(written: Written) -> FileSet:
+    return FileSet.of(written.shards, written.failure_shards, written.empty_shards)
 
 
 def night(

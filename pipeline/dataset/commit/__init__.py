@@ -1,9 +1,11 @@
-"""How a dataset gets from one snapshot to the next, by one writer at a time, whenever a process is killed.
+"""How a dataset gets from one snapshot to the next: one writer at a time, and safe if a process is killed at any point.
 
-snapshots.py     a committed list of files; creating the next one exclusively is the commit
-data_files.py    a Parquet file of a snapshot, its deleted positions, and where it lies
-catalog.py       the versions of a dataset, and the one that readers get
-transaction.py   one writer's way from a snapshot to the next: take over, commit, move, clean up
-lease.py         one writer at a time
-folder.py        a dataset's folder, reached without following a link
+snapshots.py     a snapshot is a committed list of files; creating the next one exclusively is the commit
+data_files.py    the Parquet files of a snapshot: kind, path, digest, deleted positions, and finding them
+catalog.py       the versions of a dataset, and the current one
+transaction.py   one writer's transaction: take the lease, resume interrupted runs, commit, move files, clean up
+_running.py      announcements of runs that have begun and not committed
+_garbage.py      deletes files and folders of finished runs that no snapshot names
+lease.py         the lock of a version: one writer at a time
+folder.py        access to the files of a dataset that follows no symbolic link
 """

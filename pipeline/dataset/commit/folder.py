@@ -1,7 +1,7 @@
-"""A dataset's folder: what lies in it is reached by its path below it, and no symbolic link is followed on the way.
+"""Access to the files of a dataset: by path relative to its folder, without following a symbolic link below it.
 
-Whoever hands over a dataset decides what lies in it. Were a link followed, moving or deleting a file of the dataset
-would move or delete what the link points to; so what reads, writes, moves or deletes inside a dataset does it here.
+A dataset may come from an untrusted source. If a link inside it were followed, moving or deleting a file of the dataset
+would move or delete the link's target. All code that reads, writes, moves or deletes inside a dataset uses this module.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class NotAFolder(StorageError):
 class DatasetFolder:
     """The folder of a dataset, or of one of its versions.
 
-    Every method raises ``StorageError`` at a link, a pipe, a socket or a device below it. ``root`` itself, and the
-    folders above it, may be links: the user named them.
+    Every method raises ``StorageError`` for a symbolic link, a pipe, a socket or a device below the folder. ``root``
+    itself and the folders above it may be links, because the user named them.
     """
 
     root: str
 
     def url(self, path: str) -> str:
-        """Of the file or folder ``path``; of the folder itself for an empty one."""
+        """Returns the URL of the file or folder ``path``; for an empty path, of the folder itself."""
         return storage.join(self.root, path) if path else self.root
 
     def exists(self, path: str) -> bool:
@@ -41,22 +41,23 @@ class DatasetFolder:
         return storage.is_file(self.url(path), self.root)
 
     def list_files(self, path: str, suffix: str = "") -> list[str]:
-        """Names of what is directly inside the folder ``path`` and no folder, sorted; empty if there is none."""
+        """Returns the names of everything directly inside ``path`` except folders, sorted; empty if it is missing."""
         try:
             return storage.list_files(self.url(path), suffix, self.root)
         except NotADirectoryError as error:
             raise NotAFolder(f"{self.url(path)!r} is a file; a folder is expected") from error
 
     def list_folders(self, path: str) -> list[str]:
-        """Names of the folders directly inside the folder ``path``, sorted; empty if there is none."""
+        """Returns the names of the folders directly inside ``path``, sorted; empty if it is missing."""
         return storage.list_folders(self.url(path), self.root)
 
     def read(self, path: str, limit: int = storage.MAX_READ_BYTES) -> bytes:
-        """All bytes of a file. Raises ``FileNotFoundError``; ``StorageError`` for more than ``limit`` bytes."""
+        """Returns the content of a file. Raises ``FileNotFoundError``; ``StorageError`` for over ``limit`` bytes."""
         return storage.read_bytes(self.url(path), limit, self.root)
 
     def open(self, path: str, opened: Callable[[Any, str], Any]) -> Any:
-        """A file, opened by ``opened(file system, path on it)``. Raises ``FileNotFoundError``."""
+        """Opens a file with ``opened(file system, path on it)`` and returns its result. Raises
+        ``FileNotFoundError``."""
         fs, place = storage.split(self.url(path))
         if not storage.is_local(self.root):
             return opened(fs, place)
@@ -67,7 +68,7 @@ class DatasetFolder:
             os.close(descriptor)
 
     def size(self, path: str) -> int:
-        """Bytes of a file. Raises ``SampleError`` if it is gone."""
+        """Returns the size of a file in bytes. Raises ``SampleError`` if it is missing."""
         if not storage.is_local(self.root):
             return storage.Blob(self.url(path)).size()
         try:
@@ -76,32 +77,32 @@ class DatasetFolder:
             raise SampleError("missing", f"no such file: {self.url(path)}") from error
 
     def publish(self, path: str, data: bytes) -> None:
-        """Write a file so that no reader ever sees half of it. Overwrites."""
+        """Writes a file atomically: readers see all of it or nothing. Overwrites."""
         storage.publish(self.url(path), data, self.root)
 
     def publish_new(self, path: str, data: bytes) -> bool:
-        """Create a file exclusively; False if another was first."""
+        """Creates a file exclusively. Returns False if it exists already."""
         return storage.publish_new(self.url(path), data, self.root)
 
     def atomic_file(self, path: str) -> storage.AtomicFile:
-        """A binary file that appears when its block ends well."""
+        """Returns a context manager: a binary file that appears when its block ends without an error."""
         return storage.AtomicFile(self.url(path), self.root)
 
     def move(self, source: str, target: str) -> None:
-        """Move a file; moved already is fine."""
+        """Moves a file. Does nothing if it has been moved already."""
         storage.move(self.url(source), self.url(target), self.root)
 
     def remove(self, path: str) -> None:
-        """Delete a file; nothing happens if it is not there."""
+        """Deletes a file. Does nothing if it is missing."""
         storage.remove(self.url(path), self.root)
 
     def remove_folder(self, path: str) -> None:
-        """Delete a folder with all that is in it; nothing happens if it is not there."""
+        """Deletes a folder and its content. Does nothing if it is missing."""
         storage.remove_folder(self.url(path), self.root)
 
 
 def check_version(output: str, version: str) -> str:
-    """The folder of ``version`` of the dataset at ``output``. Raises ``StorageError`` if it is a symbolic link."""
+    """Returns the folder of ``version`` of the dataset at ``output``. Raises ``StorageError`` for a symbolic link."""
     folder = DatasetFolder(output)
     if storage.is_local(output):
         folder.exists(version)

@@ -1,8 +1,9 @@
-"""One writer at a time: a lease on a dataset's version, kept alive by heartbeats.
+"""The lease of a dataset's version: a lock that its holder renews by heartbeats, so that one writer works at a time.
 
-``_leases/00000007.json`` says who holds it and when that was last renewed. Taking it over is creating the next number
-exclusively, so of two that wait only one gets it, on a file system and on S3 alike. The lease keeps two runs from
-doing the same work; that a dataset is never mixed does not hang on it, but on the exclusive creation of a snapshot.
+``_leases/00000007.json`` records the holder and the time of the last renewal. To take the lease over, a process creates
+the next number exclusively, so only one of several waiting processes gets it, on a local file system and on S3. The
+lease only prevents two runs from doing the same work. The consistency of the dataset does not depend on it, but on the
+exclusive creation of snapshots.
 """
 
 from __future__ import annotations
@@ -28,34 +29,34 @@ from pipeline.core.strict_json import Value
 from pipeline.dataset.commit.folder import DatasetFolder
 
 TTL_S = 30.0
-"""A holder that has not renewed for so long is taken for dead."""
+"""Seconds without a renewal after which a holder counts as dead."""
 _POLL_S = 0.5
 _FOLDER = "_leases"
 _NUMBER = re.compile(r"([0-9]{8,15})\.json")
-_MOST = 10**12
-"""The number of a lease; so that there is a name for the next ones."""
+_MAX_NUMBER = 10**12
+"""Highest number of a lease. It leaves room for the names of further ones."""
 _MAX_BYTES = 1 << 16
 _ATTEMPTS = 20
-"""So often a lease may be cleaned away while it is read."""
+"""How often reading is repeated if the next holder deletes the lease that is being read."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease, as the file says."""
+    """The process that holds a lease, as recorded in the lease's file."""
 
     token: str
     what: str
-    """For a person: ``extract 20260101T000000-ab12``."""
+    """Description for messages: ``extract 20260101T000000-ab12``."""
     host: str
     namespace: str
-    """Of process numbers: two containers may share a host's name."""
+    """PID namespace: two containers may have the same host name."""
     boot: str
-    """Of the running kernel: two machines may share a host's name too."""
+    """Id of the running kernel's boot: two machines may have the same host name."""
     pid: int
     started: float
-    """When the process started, by a clock that nobody sets, so that another of the same number is not taken for it."""
+    """Start time of the process on a monotonic clock. It distinguishes the process from a later one of the same pid."""
     renewed: float
-    """Unix time, for a person; waiting goes by the file's change, not by two hosts' clocks."""
+    """Unix time, for messages only: a waiting process checks whether the file changes, and compares no clocks."""
     released: bool = False
 
     def __str__(self) -> str:
@@ -64,7 +65,7 @@ class Holder:
 
     @staticmethod
     def of(values: Value) -> Holder:
-        """Of a lease's file. Raises ``ConfigError`` for one that no holder writes."""
+        """Parses the file of a lease. Raises ``ConfigError`` for values that no holder writes."""
         return Holder(
             token=values.member("token").string(),
             what=values.member("what").string(),
@@ -82,7 +83,7 @@ class Lease:
     """A context manager: holds the lease of ``root`` while the block runs.
 
     Raises:
-        TesseraError: another process holds it and is alive; told after at most ``ttl_s`` seconds.
+        TesseraError: another live process holds it. Raised after at most ``ttl_s`` seconds.
     """
 
     def __init__(self, root: str, what: str, ttl_s: float = TTL_S) -> None:
@@ -100,15 +101,15 @@ class Lease:
         self.number = 0
         self.lost = False
         self.on_lost: Callable[[], object] = lambda: None
-        """Called by the thread that renews, once another has taken the lease over."""
+        """Called by the heartbeat thread after another process has taken the lease over."""
         self._stop = threading.Event()
 
     def __enter__(self) -> Self:
-        start = since = time.monotonic()
+        start = last_change = time.monotonic()
         seen = found = self._newest()
         while True:
             number, holder = found
-            if holder is None or holder.released or _dead(holder) or time.monotonic() - since >= self.ttl_s:
+            if holder is None or holder.released or _is_dead(holder) or time.monotonic() - last_change >= self.ttl_s:
                 if self._take(number + 1):
                     break
             elif time.monotonic() - start >= self.ttl_s:
@@ -117,7 +118,7 @@ class Lease:
                 self._stop.wait(min(_POLL_S, self.ttl_s / 10))
             found = self._newest()
             if found != seen:
-                seen, since = found, time.monotonic()
+                seen, last_change = found, time.monotonic()
         self._thread = threading.Thread(target=self._renew, daemon=True, name="tessera-lease")
         self._thread.start()
         return self
@@ -131,7 +132,7 @@ class Lease:
             self._write(replace(self.me, released=True))
 
     def check(self) -> None:
-        """Raises ``TesseraError`` if another has taken the lease over: this process slept for too long."""
+        """Raises ``TesseraError`` if another process took the lease over: this one was suspended for too long."""
         if not self.lost and self._newest()[0] != self.number:
             self.lost = True
         if self.lost:
@@ -139,6 +140,7 @@ class Lease:
             raise TesseraError(f"the lease was taken over by {holder}; run again to continue")
 
     def _take(self, number: int) -> bool:
+        """Creates the lease of ``number`` exclusively. Returns False if another process was first."""
         mine = replace(self.me, renewed=time.time())
         if not self.folder.publish_new(_path(number), json.dumps(asdict(mine)).encode()):
             return False
@@ -149,6 +151,7 @@ class Lease:
         return True
 
     def _renew(self) -> None:
+        """Renews the lease until the block ends or the lease is lost. The target of the heartbeat thread."""
         while not self._stop.wait(self.ttl_s / 4):
             try:
                 if self._newest()[0] != self.number:
@@ -156,13 +159,18 @@ class Lease:
                     self.on_lost()
                     return
                 self._write(replace(self.me, renewed=time.time()))
-            except (OSError, TesseraError):  # the next heartbeat, or the commit, tells whether the place is really gone
+            except (OSError, TesseraError):  # may be temporary: the next heartbeat or the commit tries again
                 continue
 
     def _write(self, holder: Holder) -> None:
         self.folder.publish(_path(self.number), json.dumps(asdict(holder)).encode())
 
     def _newest(self) -> tuple[int, Holder | None]:
+        """Returns number and holder of the newest lease; (0, None) if there is none.
+
+        Raises:
+            TesseraError: a lease that no run writes.
+        """
         for _ in range(_ATTEMPTS):
             numbers = self._numbers()
             if not numbers:
@@ -170,10 +178,10 @@ class Lease:
             path = _path(max(numbers))
             try:
                 data = self.folder.read(path, _MAX_BYTES)
-            except FileNotFoundError:  # cleaned away by the next holder in this moment
+            except FileNotFoundError:  # deleted by the next holder in the meantime
                 continue
             try:
-                if max(numbers) > _MOST:
+                if max(numbers) > _MAX_NUMBER:
                     raise ConfigError("path", f"{self.folder.url(path)!r} is not the name of a lease", "")
                 return max(numbers), Holder.of(strict_json.parse(data, self.folder.url(path)))
             except ConfigError as error:
@@ -181,7 +189,7 @@ class Lease:
         raise StorageError(f"{self.folder.url(path)!r} is listed, and is not there")
 
     def _numbers(self) -> list[int]:
-        """Of the leases, by the names that `_path` makes."""
+        """Returns the numbers of the leases. Names that `_path` does not produce are ignored."""
         names = self.folder.list_files(_FOLDER, ".json")
         numbers = [int(match[1]) for name in names if (match := _NUMBER.fullmatch(name))]
         return [number for number in numbers if _path(number).removeprefix(f"{_FOLDER}/") in names]
@@ -191,15 +199,16 @@ def _path(number: int) -> str:
     return f"{_FOLDER}/{number:08d}.json"
 
 
-def _dead(holder: Holder) -> bool:
-    """True if the holder was a process of this machine, since it was started, that is gone. Of others nothing can be
-    said: they are waited for."""
+def _is_dead(holder: Holder) -> bool:
+    """Returns whether the holder was a process of this machine and boot that has ended. For a holder elsewhere this
+    cannot be known, and False is returned: the caller waits."""
     if (holder.host, holder.namespace, holder.boot) != (socket.gethostname(), _namespace(), _boot()):
         return False
     return _started(holder.pid) != holder.started
 
 
 def _boot() -> str:
+    """Returns an id of the current boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -207,7 +216,8 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> float | None:
-    """Ticks since the boot, so that setting the clock changes nothing; None if there is no such process."""
+    """Returns the start time of a process in ticks since the boot, which do not change when the clock is set; None if
+    there is no such process."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else float(rest[18])
@@ -220,6 +230,7 @@ def _started(pid: int) -> float | None:
 
 
 def _namespace() -> str:
+    """Returns the PID namespace of this process."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:

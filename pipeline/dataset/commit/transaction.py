@@ -1,56 +1,58 @@
-"""Writing to a dataset: under its lease, from its newest snapshot to the next.
+"""A transaction: holds the lease of a version and takes it from its newest snapshot to the next.
 
     with Transaction(root, "extract", run_id) as transaction:
-        transaction.base         # the newest snapshot, all its moves done
-        transaction.adopt(...)   # what a killed run left, as far as it is whole
-        transaction.commit(...)  # the next snapshot, exclusively; then its moves, then what nobody needs is removed
+        transaction.base                     # the newest snapshot, with all its files moved
+        transaction.resume_interrupted(...)  # the complete work of interrupted runs
+        transaction.commit(...)              # create the next snapshot exclusively, move its files, clean up
 
-A crash at any instant leaves the newest snapshot as it was or the next one whole; whoever writes next does what is
-left to do. Nothing that another writer may still name is removed before the commit: one that slept beyond its lease
-finds its number taken, and cannot commit any more.
+If a process is killed at any point, the newest snapshot is either unchanged or the next one in full. The next writer
+finishes the moves and the cleanup. No file that another writer may still name is deleted before the commit: a writer
+that was suspended beyond its lease finds its snapshot number taken, and cannot commit.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from pipeline.core import strict_json
 from pipeline.core.errors import StorageError, TesseraError
-from pipeline.dataset.commit import snapshots
-from pipeline.dataset.commit.data_files import FOLDERS_ON_DISK, RUN_ID, File, current_path
+from pipeline.dataset.commit import _running, snapshots
+from pipeline.dataset.commit._garbage import collect_garbage, remove_working_folders, working_folders
+from pipeline.dataset.commit._running import Announcement, announcements
+from pipeline.dataset.commit.data_files import File, FileKind, FileSet
 from pipeline.dataset.commit.folder import DatasetFolder
 from pipeline.dataset.commit.lease import TTL_S, Lease
 from pipeline.dataset.commit.snapshots import Kind, Snapshot
 from pipeline.dataset.diff import index
-from pipeline.dataset.diff.columns import EMPTY, FAILURE, ROW
 from pipeline.dataset.diff.index import InterruptedRun
-from pipeline.storage.local_files import RefusedFile
-
-_OPEN = "_running"
-_OPEN_BYTES = 1 << 16
-RUN_FILE = re.compile(rf"({RUN_ID.pattern})-.+\.parquet(\.[0-9a-f]+\.tmp)?")
-"""A file that a run wrote: its run, and what a write that broke off is named."""
-_WORKING = ("tasks", "pending", "plan")
-"""Folders of a run that no longer matter once it is committed."""
 
 
 class Transaction:
-    """A context manager. Raises ``TesseraError`` if another writer is alive."""
+    """A context manager for one writer of a version.
+
+    Args:
+        root: the version's folder.
+        kind: the command that writes.
+        run_id: the id of its run.
+        ttl_s: seconds without a heartbeat after which a lease expires.
+
+    Raises:
+        TesseraError: on entry, if another writer is alive.
+    """
 
     def __init__(self, root: str, kind: Kind, run_id: str, ttl_s: float = TTL_S) -> None:
         self.root, self.kind, self.run_id = root, kind, run_id
         self.folder = DatasetFolder(root)
         self.lease = Lease(root, f"{kind} {run_id}", ttl_s)
         self.base: Snapshot | None = None
+        """The newest snapshot; None before the first commit."""
         self.killed: list[InterruptedRun] = []
+        """Interrupted runs whose complete work is reused."""
         self.discarded: list[str] = []
-        """Interrupted runs that nothing is taken from. Their files go once this transaction has committed."""
+        """Ids of interrupted runs whose work is not reused. Their files are deleted after the commit."""
         self.committed = False
 
     def __enter__(self) -> Self:
@@ -59,7 +61,7 @@ class Transaction:
             self.base = snapshots.newest(self.root)
             if self.base is not None:
                 snapshots.roll_forward(self.root, self.base)
-            self._collect_garbage()
+            collect_garbage(self.folder, self.base)
         except BaseException as error:
             self.lease.__exit__(type(error), error, None)
             raise
@@ -72,144 +74,79 @@ class Transaction:
 
     @property
     def number(self) -> int:
+        """Number of the newest snapshot; 0 before the first commit."""
         return self.base.number if self.base else 0
 
+    # -- interrupted runs -------------------------------------------------------------------------
+
     def resume_interrupted(self, identity: str, *earlier: str) -> set[str]:
-        """Find what killed runs left that fits: the same base, the same ``identity`` or one of ``earlier``, which are
-        the same in the words of an older Tessera. Then announce this run.
+        """Finds the complete work of interrupted runs with the same base and identity, and announces this run.
+
+        Args:
+            identity: digest of the configuration.
+            earlier: digests of the same configuration as older releases of Tessera computed them.
 
         Returns:
-            the identities of the runs that fit.
+            the identities of the runs that are resumed.
         """
-        fitting = set()
-        for run_id, opened in sorted(self._interrupted()):  # by time
-            if opened["base"] == self.number and opened["identity"] in (identity, *earlier):
-                self.killed.append(index.killed_run(self.root, run_id))
-                fitting.add(opened["identity"])
+        resumed = set()
+        for one in announcements(self.folder):
+            if one.base == self.number and one.identity in (identity, *earlier):
+                self.killed.append(index.killed_run(self.root, one.run_id))
+                resumed.add(one.identity)
             else:
-                self.discarded.append(run_id)
-        self._announce(self.run_id, identity)
-        return fitting
+                self.discarded.append(one.run_id)
+        _running.announce(self.folder, Announcement(self.run_id, self.number, identity))
+        return resumed
 
     def refuse_interrupted(self) -> None:
-        """Raises ``TesseraError`` if a run was killed and may be continued: a commit would make its work worthless."""
-        for run_id, opened in self._interrupted():
-            if opened["base"] == self.number:
-                raise TesseraError(f"run {run_id} was interrupted: continue it with `tessera extract` first")
-            self.discarded.append(run_id)
+        """Raises ``TesseraError`` if an interrupted run can be resumed, because a commit would invalidate its work."""
+        for one in announcements(self.folder):
+            if one.base == self.number:
+                raise TesseraError(f"run {one.run_id} was interrupted: continue it with `tessera extract` first")
+            self.discarded.append(one.run_id)
 
     def discard_interrupted(self) -> None:
-        """With the commit, what killed runs left is removed."""
-        self.discarded.extend(run_id for run_id, _ in self._interrupted())
+        """Marks the work of all interrupted runs for deletion after the commit."""
+        self.discarded.extend(one.run_id for one in announcements(self.folder))
 
-    def fence(self) -> None:
-        """Commit the base once more: from now on nobody names what it does not. Interrupted runs stay adoptable."""
-        base, opened = self.base, self._interrupted()
-        assert base is not None
-        lists = (list(base.shards), list(base.failures), list(base.empty))
-        self.commit(snapshots.next_snapshot(base, self.run_id, self.kind, base.identities, *lists))
-        for run_id, one in opened:
-            if one["base"] == base.number:
-                self._announce(run_id, one["identity"])
+    # -- the next snapshot ------------------------------------------------------------------------
 
-    def leftovers(self) -> list[str]:
-        """Working folders of runs that are over, below `folder`. To be removed behind a `fence`."""
-        going_on = {self.run_id, *(run_id for run_id, _ in self._interrupted())}
-        found = []
-        for run_id in self.folder.list_folders("_runs"):
-            if RUN_ID.fullmatch(run_id) and run_id not in going_on:
-                names = self.folder.list_folders(f"_runs/{run_id}")
-                found += [f"_runs/{run_id}/{name}" for name in names if name in _WORKING]
-        return found
-
-    def _interrupted(self) -> list[tuple[str, dict[str, Any]]]:
-        """Runs that were announced and did not end, each with its base and its identity.
-
-        Raises:
-            ConfigError: an announcement that no run writes.
-        """
-        found = []
-        for run_id in self._announced():
-            path = f"{_OPEN}/{run_id}.json"
-            opened = strict_json.parse(self.folder.read(path, _OPEN_BYTES), self.folder.url(path))
-            base, identity = opened.member("base").integer(), opened.member("identity").string()
-            found.append((run_id, {"base": base, "identity": identity}))
-        return found
-
-    def _announced(self) -> list[str]:
-        """What no run could be called is not a run's."""
-        names = (name.removesuffix(".json") for name in self.folder.list_files(_OPEN, ".json"))
-        return [name for name in names if RUN_ID.fullmatch(name)]
-
-    def _announce(self, run_id: str, identity: str) -> None:
-        opened = {"base": self.number, "identity": identity}
-        self.folder.publish(f"{_OPEN}/{run_id}.json", json.dumps(opened).encode())
-
-    def _collect_garbage(self) -> None:
-        """Remove our own files that no snapshot names and whose run is over: none can come to name them.
-
-        Also of a writer that slept while others committed that is true. A run writes once it is announced, and is
-        announced until another run or itself has committed; so the files are listed before the runs, and the snapshots
-        last. What a later snapshot names it has from one that is there, or from a run that goes on.
-        """
-        named = {one.path for one in (self.base.files() if self.base else ())}
-        found = [f"{folder}/{name}" for folder in FOLDERS_ON_DISK for name in self.folder.list_files(folder)]
-        going_on = {*self._announced()}
-        left = []
-        for path in found:
-            ours = RUN_FILE.fullmatch(path.rpartition("/")[2])
-            if ours and ours[1] not in going_on and current_path(path) not in named:
-                left.append(path)
-        if not left:
-            return
-        for number in snapshots.numbers(self.root):
-            try:
-                named |= {one.path for one in snapshots.read(self.root, number).files()}
-            except FileNotFoundError:  # vacuumed in this moment, with what only it named
-                continue
-        for path in left:
-            if current_path(path) not in named:
-                self.folder.remove(path)
-
-    def files(self) -> list[tuple[int, File]]:
-        """What `state` numbers: the files of the base, then those of killed runs; each with what it holds."""
-        base = self.base
-        lists = [(ROW, base.shards), (FAILURE, base.failures), (EMPTY, base.empty)] if base else []
-        return [
-            *((what, file) for what, files in lists for file in files),
-            *((what, file) for one in self.killed for what, file in one.files),
-        ]
+    def files(self) -> list[tuple[FileKind, File]]:
+        """Returns the files of the base, then those of resumed runs, with their kinds. Positions in this list are the
+        file numbers of `diff.index`."""
+        base = self.base.file_set.with_kinds() if self.base else ()
+        return [*base, *(file for run in self.killed for file in run.files)]
 
     def next_snapshot(
         self,
         identities: dict[str, Any],
         drops: Mapping[int, Sequence[np.ndarray]],
-        added: Mapping[int, Sequence[File]],
+        added: FileSet,
         forgotten: tuple[str, ...] | None = None,
         allowed_roots: tuple[str, ...] | None = None,
     ) -> Snapshot:
-        """The base and the adopted files less ``drops`` (positions by number of `files`), and ``added`` by kind."""
-        kept: dict[int, list[File]] = {what: list(added.get(what, ())) for what in (ROW, FAILURE, EMPTY)}
-        for number, (what, file) in enumerate(self.files()):
-            gone = drops.get(number)
-            kept[what].append(file.without(np.concatenate(gone).tolist()) if gone else file)
-        return snapshots.next_snapshot(
-            self.base,
-            self.run_id,
-            self.kind,
-            identities,
-            kept[ROW],
-            kept[FAILURE],
-            kept[EMPTY],
-            forgotten,
-            allowed_roots,
-        )
+        """Returns a snapshot of `files` without ``drops``, and of ``added``. Does not commit it.
+
+        Args:
+            identities: see `Snapshot.identities`.
+            drops: number of a file in `files` -> arrays of positions of the rows to delete.
+            added: new files.
+            forgotten: None: as in the base.
+            allowed_roots: None: as in the base.
+        """
+        kept = []
+        for number, (kind, file) in enumerate(self.files()):
+            positions = drops.get(number)
+            kept.append((kind, file.without(np.concatenate(positions).tolist()) if positions else file))
+        files = FileSet.of_kinds([*added.with_kinds(), *kept])
+        return snapshots.next_snapshot(self.base, self.run_id, self.kind, identities, files, forgotten, allowed_roots)
 
     def commit(self, snapshot: Snapshot) -> None:
-        """Make ``snapshot`` the newest, then do its moves and clear up.
+        """Commits ``snapshot``, moves its files and cleans up.
 
         Raises:
-            TesseraError: another writer committed first, since this process slept beyond its lease.
+            TesseraError: another writer committed first, because this process was suspended beyond its lease.
         """
         self.lease.check()
         if not snapshots.commit(self.root, snapshot):
@@ -217,11 +154,11 @@ class Transaction:
                 f"another run committed snapshot {snapshot.number} of {self.root!r} first; run again to continue"
             )
         self.base, self.committed = snapshot, True
-        self._settle(snapshot)
+        self._roll_forward(snapshot)
         self.close()
 
-    def _settle(self, snapshot: Snapshot) -> None:
-        """Its moves; none once another writer has committed, which has done these first and others since."""
+    def _roll_forward(self, snapshot: Snapshot) -> None:
+        """Moves the files of ``snapshot``, unless another writer has committed since, which moves them first."""
         if self._is_newest(snapshot):
             try:
                 snapshots.roll_forward(self.root, snapshot)
@@ -232,17 +169,26 @@ class Transaction:
     def _is_newest(self, snapshot: Snapshot) -> bool:
         return max(snapshots.numbers(self.root)) == snapshot.number
 
-    def close(self) -> None:
-        """Remove what only a continued run would need, of this run, of those that it adopted or discarded."""
-        for run_id in (self.run_id, *(one.run_id for one in self.killed), *self.discarded):
-            self._forget_run(run_id)
-        self.killed, self.discarded = [], []
-        self._collect_garbage()
+    # -- cleanup ----------------------------------------------------------------------------------
 
-    def _forget_run(self, run_id: str) -> None:
-        for folder in _WORKING:
-            try:
-                self.folder.remove_folder(f"_runs/{run_id}/{folder}")
-            except RefusedFile:  # the run's folder is a link or a pipe: delete it, not its target
-                self.folder.remove(f"_runs/{run_id}")
-        self.folder.remove(f"{_OPEN}/{run_id}.json")
+    def fence(self) -> None:
+        """Commits the content of the base again, so that no other writer can commit files that it does not name.
+        Interrupted runs can still be resumed."""
+        base, announced = self.base, announcements(self.folder)
+        assert base is not None
+        self.commit(snapshots.next_snapshot(base, self.run_id, self.kind, base.identities, base.file_set))
+        for one in announced:
+            if one.base == base.number:
+                _running.announce(self.folder, Announcement(one.run_id, self.number, one.identity))
+
+    def leftovers(self) -> list[str]:
+        """Returns the working folders of finished runs, relative to `folder`. Delete them only after a `fence`."""
+        return working_folders(self.folder, {self.run_id, *(one.run_id for one in announcements(self.folder))})
+
+    def close(self) -> None:
+        """Deletes the working files and announcements of this run and of those that it resumed or discarded."""
+        for run_id in (self.run_id, *(one.run_id for one in self.killed), *self.discarded):
+            remove_working_folders(self.folder, run_id)
+            _running.withdraw(self.folder, run_id)
+        self.killed, self.discarded = [], []
+        collect_garbage(self.folder, self.base)

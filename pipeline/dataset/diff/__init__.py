@@ -1,9 +1,15 @@
-"""The corpus's listing against what the dataset holds: new, changed, unchanged, deleted, retried.
+"""Compares the listing of the corpus with the content of the dataset: which samples are new, changed, unchanged,
+deleted or retried.
 
-difference.py   compare(): both sides in, work and dropped rows out
-columns.py      the columns of both sides and of the work
-result.py       what it finds
-index.py        what the dataset and interrupted runs hold, as columns for the comparison
-_exchange.py    two streams of tables, in partitions of equal ids, spilled to disk where they are many
-_partition.py   the comparison of one partition, as arrays
+difference.py        compare(): the listing and the dataset's content in; samples to compute and rows to delete out
+columns.py           the columns of the dataset's content, and those that are added to the samples to compute
+result.py            Difference: the counts and the rows to delete
+index.py             the content of the dataset and of interrupted runs, as tables for the comparison
+_retry.py            RetryPolicy: which failures are tried again
+_stored_rows.py      the ids, versions and windows in one file of a dataset
+_partitioner.py      splits two streams of tables into partitions of equal ids; spills to disk if they are large
+_partition.py        the two sides of one partition, as arrays
+_classification.py   the classes of the samples of one partition, and the adopted work of interrupted runs
+_work_table.py       the table of samples to compute of one partition
+_arrays.py           sets of (sample, window), and list columns
 """

@@ -1,15 +1,17 @@
-"""The columns of both sides of the comparison, and of the work that comes out of it."""
+"""The columns of the dataset's content, as the comparison reads it, and those of the samples to compute."""
 
 from __future__ import annotations
 
 import pyarrow as pa
+
+from pipeline.dataset.commit.data_files import FileKind
 
 STATE = pa.schema(
     [
         pa.field("sample_id", pa.string()),
         pa.field("source_version", pa.string()),
         pa.field("window", pa.int32()),
-        pa.field("what", pa.int8()),
+        pa.field("row_kind", pa.int8()),
         pa.field("run", pa.int16()),
         pa.field("file", pa.int32()),
         pa.field("position", pa.int64()),
@@ -18,13 +20,18 @@ STATE = pa.schema(
         pa.field("feature", pa.string()),
     ]
 )
-"""The dataset's side. One row for each stored row, failure and empty window, and where it stands (file, position).
-``run``: 0 of the dataset itself, from 1 on a killed run's."""
-ROW, FAILURE, EMPTY, TOTAL, CARRY, CARRY_NOT = range(6)
-"""``what``. TOTAL: ``window`` is the number of windows that the sample was cut into. CARRY: a row of another version,
-of which columns may be taken; CARRY_NOT: that version has a failure of this sample, so that it is computed anew."""
+"""The dataset's content: one row for each stored row, failure and empty window.
+
+``row_kind``: a `FileKind`, or `WINDOW_COUNT`, `REUSABLE_ROW` or `NOT_REUSABLE`. ``run``: 0 for the dataset itself; from
+1 on, the number of an interrupted run. ``file`` and ``position``: where the row is stored; -1: nowhere.
+"""
+WINDOW_COUNT, REUSABLE_ROW, NOT_REUSABLE = range(len(FileKind), len(FileKind) + 3)
+"""Further values of ``row_kind``. `WINDOW_COUNT`: ``window`` is the number of windows that the sample was cut into.
+`REUSABLE_ROW`: a row of another version, whose columns may be reused. `NOT_REUSABLE`: the other version has a failure
+of this sample, so nothing of the sample is reused."""
 RETRY_WINDOW, RETRY_SAMPLE = 1, 2
-"""``retry`` of a failure: of its window, or, if it was of the whole file, of the sample."""
+"""Values of ``retry`` of a failure: compute its window again, or the whole sample, if the whole file failed. 0: no
+retry."""
 EXTRA = pa.schema(
     [
         pa.field("replaces", pa.bool_()),
@@ -39,6 +46,8 @@ EXTRA = pa.schema(
         ),
     ]
 )
-"""What a row of work carries behind the listing: whether the dataset holds rows of this sample already, the windows
-that are not to be computed, how often what is tried again was tried, and where rows of another version are, or this
-version's own of windows that are tried again."""
+"""The columns that the samples to compute have after those of the listing.
+
+``replaces``: the dataset has rows of this sample. ``windows_done``: windows that are not computed. ``attempts``: how
+often each feature of a retried window has been tried. ``carry``: rows of another version whose columns may be reused,
+and this version's own rows of windows that are retried."""

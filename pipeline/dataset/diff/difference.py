@@ -1,11 +1,12 @@
-"""The corpus's listing against the dataset: which samples are new, changed, unchanged, deleted or to be tried again.
+"""Compares the listing of the corpus with the content of the dataset.
 
-Both sides are tables of ids. They are compared in partitions of ids, spilled to this machine's disk where they are
-many, so memory does not grow with the corpus; and as arrays, without a Python loop over samples.
+Both sides are tables of ids. They are compared in partitions of ids, which are spilled to the local disk if they are
+large, so memory does not grow with the corpus. A partition is compared as arrays, without a Python loop over samples.
 
-A run that was killed left whole tasks behind. What they wrote is on the dataset's side too, as a ``run``'s: rows of
-a sample that is still to be done, of the same version, are kept, and only its other windows are computed. Two killed
-runs may have done the same window, if a worker of the first outlived its driver; then the later run's counts.
+An interrupted run leaves complete write tasks behind. Their rows are part of the dataset's side, with the number of the
+run. Rows of a sample that still has to be computed, and of the same source version, are adopted; only the remaining
+windows of the sample are computed. Two interrupted runs may have written the same window, if a worker of the first
+outlived its driver; then the row of the later run is adopted.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from pipeline.dataset.diff._exchange import _SpillingPartitioner
-from pipeline.dataset.diff._partition import _Partition
-from pipeline.dataset.diff.columns import (
-    STATE,
-)
+from pipeline.dataset.diff._classification import adopt_rows, classify, count_samples, rows_to_drop
+from pipeline.dataset.diff._partition import Partition
+from pipeline.dataset.diff._partitioner import SpillingPartitioner
+from pipeline.dataset.diff._work_table import work_table
+from pipeline.dataset.diff.columns import STATE
 from pipeline.dataset.diff.result import Difference
 
 
@@ -33,36 +34,51 @@ def compare(
     refused_folders: Sequence[str] = (),
     are_refused: Callable[[pa.Table], np.ndarray] | None = None,
 ) -> Difference:
-    """Compare the listing with what the dataset holds.
+    """Compares the listing with the content of the dataset.
 
     Args:
-        listing: tables of ``LISTING`` + passthrough.
+        listing: tables of ``LISTING`` and passthrough columns.
         state: tables of ``STATE``.
-        emit: takes tables of work: listing + ``EXTRA``. In the listing's order where all fits into memory.
-        keep_deleted: rows of samples that are listed no more stay.
+        emit: called with tables of samples to compute: the columns of the listing and ``EXTRA``. They are in the
+            listing's order if both sides fit into memory.
+        keep_deleted: keep the rows of samples that are not listed any more.
         forgotten: sha256 (hex) of ids that are treated as not listed.
-        refused_folders: ids that begin so were not listed, and yet are not deleted. Read once ``listing`` has ended.
-        are_refused: looks at the files of samples ([n] bool). It is asked for those alone whose stored rows would be
-            replaced: of a refused one they stay.
+        refused_folders: prefixes of ids that could not be listed, and whose samples do not count as deleted. Read only
+            after ``listing`` is exhausted.
+        are_refused: checks the files of samples and returns [n] bool. It is called only for samples whose stored rows
+            would be replaced; the rows of a refused sample are kept.
 
     Raises:
-        DuplicateIdError: two samples of one id.
+        DuplicateIdError: two samples have the same id.
     """
-    barred = frozenset(forgotten)
-    done = Difference()
-    exchange = _SpillingPartitioner()
+    forgotten_hashes = frozenset(forgotten)
+    difference = Difference()
+    partitioner = SpillingPartitioner()
     for table in listing:
-        exchange.add(0, table)
+        partitioner.add(0, table)
     for table in state:
-        exchange.add(1, table)
-    for listed, stored in exchange.partitions():
+        partitioner.add(1, table)
+    for listed, stored in partitioner.partitions():
         if listed is None and stored is None:
             continue
-        partition = _Partition(listed, stored if stored is not None else STATE.empty_table(), barred, refused_folders)
+        partition = Partition(
+            listed, stored if stored is not None else STATE.empty_table(), forgotten_hashes, refused_folders
+        )
         if are_refused is not None:
             partition.refuse(are_refused)
-        partition.compare(done, emit, keep_deleted)
-    return done
+        _compare_partition(partition, difference, emit, keep_deleted)
+    return difference
 
 
-# -- partitions -----------------------------------------------------------------------------------
+def _compare_partition(
+    partition: Partition, difference: Difference, emit: Callable[[pa.Table], None], keep_deleted: bool
+) -> None:
+    """Compares one partition: adds to ``difference``, and emits the samples to compute."""
+    classes = classify(partition)
+    adopted = adopt_rows(partition, classes)
+    partition.add_drops(rows_to_drop(partition, classes, adopted, keep_deleted), difference.drops)
+    difference.counts.add(count_samples(partition, classes, adopted))
+    unfinished = classes.computed & ~adopted.is_complete
+    if partition.listed is not None and unfinished.any():
+        emit(work_table(partition, classes, adopted, unfinished))
+        difference.work += int(unfinished.sum())

@@ -1,4 +1,4 @@
-"""What the comparison of a corpus with a dataset finds."""
+"""The result of comparing a corpus with a dataset."""
 
 from __future__ import annotations
 
@@ -11,45 +11,48 @@ import numpy as np
 
 @dataclass
 class Counts:
-    """Samples per class."""
+    """Numbers of samples by class, unless a field says rows."""
 
     new: int = 0
     changed: int = 0
     unchanged: int = 0
+    """Without the retried ones."""
     deleted: int = 0
     retried: int = 0
     """Unchanged, with a failure that is tried again."""
     forgotten: int = 0
     forbidden: int = 0
-    """Listed, and a file of theirs lies outside of what the source allows: of these, what is stored stays."""
+    """Listed, with a file outside of the roots that the source allows. Their stored rows are kept."""
     adopted: int = 0
-    """New, changed or retried, and done by a run that was killed: nothing left to compute."""
+    """New, changed or retried, and completed by an interrupted run: nothing is left to compute."""
     rows_adopted: int = 0
+    """Rows and failed rows that are adopted from interrupted runs."""
     rows_adopted_with_failures: int = 0
     new_rows_adopted: int = 0
-    """Of these, rows of samples that are new or changed."""
+    """The part of ``rows_adopted`` that belongs to new or changed samples."""
     new_rows_adopted_with_failures: int = 0
 
     def add(self, other: Counts) -> None:
+        """Adds the counts of ``other`` to these."""
         for one in fields(self):
             setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
 
 @dataclass
 class Difference:
-    """What is to be done, but for the work itself, which is handed on as it is found."""
+    """What a run has to change. The samples to compute are not part of it: `compare` emits them as it finds them."""
 
     counts: Counts = field(default_factory=Counts)
     work: int = 0
-    """Samples to compute."""
+    """Number of samples to compute."""
     drops: dict[int, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
-    """File -> positions of rows that go."""
+    """Number of a file -> arrays of positions of the rows to delete."""
 
 
 class DuplicateIdError(Exception):
-    """Two samples of the id that is its only argument."""
+    """Two samples have the same id, which is the only argument."""
 
 
 def sample_hash(sample_id: str) -> str:
-    """What stands for a forgotten sample's id: sha256 (hex)."""
+    """Returns the sha256 (hex) of an id, which is stored in place of the id of a forgotten sample."""
     return hashlib.sha256(sample_id.encode()).hexdigest()

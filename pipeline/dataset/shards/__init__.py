@@ -1,7 +1,7 @@
-"""Parquet shards: finished rows in, live rows out.
+"""Parquet shards: writing finished rows, and reading the rows that are not deleted.
 
-writer.py         ShardWriter: rows of one write task into shards, failures and the task's record
-row_files.py      rows of one destination into files of about one size
-write_result.py   what a task wrote, and whether every planned row and cell is accounted for
-reader.py         the live rows of one shard, wherever it lies now
+writer.py         ShardWriter: the rows of one write task, into shards, failure shards and the task's record
+row_files.py      RowFiles: rows into files of about equal size; Parquet options and the footer
+write_result.py   Written: what a task wrote, and whether every planned row and cell is accounted for
+reader.py         the rows of one shard that are not deleted; finds the shard if later runs have moved it
 """

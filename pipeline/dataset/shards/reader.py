@@ -1,7 +1,7 @@
-"""Reads one shard of a snapshot, wherever later runs have moved it, without its deleted rows.
+"""Reads one shard of a snapshot, without its deleted rows. Finds the shard if later runs have moved it.
 
-A shard may come from somebody else. It is opened by `pipeline.parquet`, has as many rows as its snapshot says, and its
-columns have the types that the reader expects; else it is a ``ConfigError`` of one line.
+A shard may come from an untrusted source. It is opened by `pipeline.parquet`, must have as many rows as its snapshot
+says, and its columns must have the types that the reader expects; otherwise a ``ConfigError`` of one line is raised.
 """
 
 from __future__ import annotations
@@ -27,11 +27,19 @@ from pipeline.storage.local_files import RefusedFile
 from pipeline.storage.remote_file import RemoteFile
 
 BATCH_ROWS = 256
-"""Rows that are read at once, unless told."""
+"""Default number of rows in a batch."""
 
 
 class ShardErrors:
-    """Around reading: a file that is not found, or cannot be read, is a ``ConfigError`` that names dataset and file."""
+    """A context manager for reading a shard: converts errors into a ``ConfigError`` that names dataset and file.
+
+    Args:
+        root: the version's folder.
+        shard: the file that is read; None: not known.
+
+    Raises:
+        ConfigError: the file is missing or cannot be read.
+    """
 
     def __init__(self, root: str, shard: File | None = None) -> None:
         self.root, self.shard = root, shard
@@ -46,50 +54,60 @@ class ShardErrors:
             ) from error
         if isinstance(error, RefusedFile):
             raise ConfigError("path", str(error), "restore it, or open another snapshot") from error
-        # pyarrow raises a bare ValueError for a null where none may be, and for a name that is not UTF-8
+        # pyarrow raises a plain ValueError for a null in a non-nullable column, and for a name that is not UTF-8
         if isinstance(error, (pa.ArrowException, OSError, ValueError)) and not isinstance(error, TesseraError):
-            raise _broken(self.root, self.shard, describe(error)) from error
+            raise _unreadable(self.root, self.shard, describe(error)) from error
 
 
-def _broken(root: str, shard: File | None, why: str) -> ConfigError:
+def _unreadable(root: str, shard: File | None, reason: str) -> ConfigError:
     name = f"{shard.path!r} of {root!r}" if shard else f"a shard of {root!r}"
-    return ConfigError("path", f"{name} cannot be read ({why})", "restore it, or open another snapshot")
+    return ConfigError("path", f"{name} cannot be read ({reason})", "restore it, or open another snapshot")
 
 
 def open_shard(root: str, shard: File) -> parquet.File:
-    """One file of a snapshot, wherever it lies. Raises ``ConfigError`` if it has other rows than the snapshot says."""
+    """Opens one file of a snapshot. Raises ``ConfigError`` if its number of rows is not that of the snapshot."""
     file = parquet.open_parquet(open_file(root, shard))
     check_rows(root, shard, file.metadata)
     return file
 
 
 def check_rows(root: str, shard: File, metadata: pq.FileMetaData) -> None:
-    """Raises ``ConfigError`` unless the file has the rows that the snapshot says."""
+    """Raises ``ConfigError`` unless the file has as many rows as the snapshot says."""
     groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     if metadata.num_rows != shard.rows or sum(groups) != shard.rows or min(groups, default=0) < 0:
-        raise _broken(root, shard, f"the snapshot says {shard.rows} rows, the file {metadata.num_rows}")
+        raise _unreadable(root, shard, f"the snapshot says {shard.rows} rows, the file {metadata.num_rows}")
 
 
 def check_columns(root: str, shard: File, found: pa.Schema, names: list[str]) -> None:
-    """Raises ``ConfigError`` unless the file has each of the columns, once."""
+    """Raises ``ConfigError`` unless the schema ``found`` has each column of ``names`` exactly once."""
     count = Counter(found.names)
     for name in names:
         if count[name] != 1:
-            raise _broken(root, shard, f"{count[name]} columns {name!r}")
+            raise _unreadable(root, shard, f"{count[name]} columns {name!r}")
 
 
 def open_file(root: str, shard: File) -> BoundedFile:
-    """The bytes of one file of a snapshot; on an object store reading goes on where a later run moves it."""
+    """Opens one file of a snapshot as bytes. On an object store, reading continues if a later run moves the file."""
     if storage.is_local(root):
-        return BoundedFile(_found(root, shard, lambda fs, path: io.FileIO(path)))
-    return BoundedFile(RemoteFile(functools.partial(_found, root, shard, lambda fs, path: (fs, path))))
+        return BoundedFile(_open_current(root, shard, lambda fs, path: io.FileIO(path)))
+    return BoundedFile(RemoteFile(functools.partial(_open_current, root, shard, lambda fs, path: (fs, path))))
 
 
 def live_rows(
     root: str, shard: File, columns: list[str] | None = None, rows: int = BATCH_ROWS, schema: pa.Schema | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of one file that are not deleted, in order, at most ``rows`` at once; in the types of ``schema`` if it
-    is given."""
+    """Yields the rows of one file that are not deleted, in order.
+
+    Args:
+        root: the version's folder.
+        shard: one of its files.
+        columns: None: all.
+        rows: largest number of rows in a batch.
+        schema: the types to cast to; None: the stored ones.
+
+    Raises:
+        ConfigError: the file is missing or cannot be read.
+    """
     with ShardErrors(root, shard), open_shard(root, shard) as file:
         names = columns or file.schema_arrow.names
         check_columns(root, shard, file.schema_arrow, names)
@@ -105,29 +123,40 @@ def live_slice(
     rows: int,
     schema: pa.Schema | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Live rows ``[start, end)`` of one file, at most ``rows`` at once. Reads only the row groups that hold them."""
+    """Yields the rows ``[start, end)`` of those that are not deleted. Reads only the row groups that contain them.
+
+    Args:
+        file: the open shard.
+        shard: the same shard, for its deleted rows.
+        start: counts the rows that are not deleted, as ``end`` does.
+        end: exclusive.
+        columns: names, in the order of the batches.
+        rows: largest number of rows in a batch.
+        schema: the types to cast to; None: the stored ones.
+    """
     deleted = np.array(shard.deleted, np.int64)
     if len(deleted):
         start, end = _position(deleted, start), _position(deleted, end - 1) + 1
     types = None if schema is None else pa.schema([schema.field(name) for name in columns])
-    for position, batch in _by_group(file, start, end, rows, columns):
+    for position, batch in _row_group_batches(file, start, end, rows, columns):
         first, last = max(0, start - position), min(len(batch), end - position)
-        place = position
         if first >= last:
             continue
         found = batch.slice(first, last - first).select(columns)
         if len(deleted):
-            gone = np.isin(np.arange(place + first, place + last), deleted)
-            found = found.filter(pa.array(~gone)) if gone.any() else found
+            is_deleted = np.isin(np.arange(position + first, position + last), deleted)
+            found = found.filter(pa.array(~is_deleted)) if is_deleted.any() else found
         if len(found):
             yield found if types is None or found.schema.types == types.types else found.cast(types)
 
 
-def _by_group(
+def _row_group_batches(
     file: parquet.File, start: int, end: int, rows: int, columns: list[str]
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yields (position of its first row, batch) of the row groups that hold rows ``[start, end)``. Each is within the
-    bounds of `BoundedFile`; a batch over many of them would not be."""
+    """Yields (position of the first row, batch) for the row groups that contain rows ``[start, end)`` of the file.
+
+    A batch never spans row groups, because several of them together may exceed the limits of `BoundedFile`.
+    """
     sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
     starts = np.cumsum([0, *sizes])
     wanted = [number for number in range(len(sizes)) if starts[number] < end and starts[number + 1] > start]
@@ -139,12 +168,12 @@ def _by_group(
 
 
 def _position(deleted: np.ndarray, live: int) -> int:
-    """Where the live row of a number is. ``deleted``: positions, ascending."""
+    """Returns the position in the file of row ``live`` of those that are not deleted. ``deleted``: ascending."""
     return live + int(np.searchsorted(deleted - np.arange(len(deleted)), live, side="right"))
 
 
 def needed(schema: pa.Schema, names: list[str], filter: ds.Expression | None) -> list[str]:
-    """Returns ``names`` and the columns that ``filter`` reads: without one of these it does not bind."""
+    """Returns ``names`` and the columns that ``filter`` reads, which are those without which it does not bind."""
     if filter is None:
         return names
     empty = schema.empty_table()
@@ -162,14 +191,23 @@ def needed(schema: pa.Schema, names: list[str], filter: ds.Expression | None) ->
 def whole(
     root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None, columns: list[str]
 ) -> pa.Table:
-    """Returns the live rows of one file that ``filter`` keeps. A column that the file lacks is null.
+    """Returns the rows of one file that are not deleted and that ``filter`` keeps. Columns that it lacks are null.
 
-    ``columns``: those to read, as `needed` finds them.
+    Args:
+        root: the version's folder.
+        shard: one of its files.
+        schema: the types of the columns.
+        names: the columns of the result.
+        filter: None: keep all rows.
+        columns: the columns to read, from `needed`.
+
+    Raises:
+        ConfigError: the file is missing or cannot be read.
     """
     with ShardErrors(root, shard), open_shard(root, shard) as file:
         wanted = [name for name in columns if name in file.schema_arrow.names]
         check_columns(root, shard, file.schema_arrow, wanted)
-        # without threads: a thread of Arrow that holds a Python file at exit aborts the process
+        # without threads: at exit, an Arrow thread that uses a Python file aborts the process
         parts = file.parts(range(file.num_row_groups), wanted)
         pieces = [file.read_row_groups(part, columns=wanted, use_threads=False) for part in parts]
         table = pa.concat_tables(pieces) if pieces else file.schema_arrow.empty_table().select(wanted)
@@ -185,7 +223,14 @@ def whole(
 def filtered(
     batches: Iterator[pa.RecordBatch], filter: ds.Expression | None, names: list[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """What ``filter`` keeps of batches that have all columns, at most ``rows`` at once; without one, the batches."""
+    """Yields the rows of batches that ``filter`` keeps; None: the batches as they are.
+
+    Args:
+        batches: with all columns that ``filter`` reads.
+        filter: an expression.
+        names: the columns of the result.
+        rows: largest number of rows in a batch.
+    """
     for batch in batches:
         if filter is None:
             yield batch
@@ -194,8 +239,8 @@ def filtered(
         yield from (one for one in kept.to_batches(max_chunksize=rows) if len(one))
 
 
-def _found(root: str, shard: File, opened: Callable[[Any, str], Any]) -> Any:
-    """A shard wherever it lies: a run that commits may move it between looking and opening, but not twice."""
+def _open_current(root: str, shard: File, opened: Callable[[Any, str], Any]) -> Any:
+    """Finds and opens a shard. A run that commits may move it between the two steps, but only once."""
     folder = DatasetFolder(root)
     try:
         return folder.open(data_files.find(root, shard), opened)

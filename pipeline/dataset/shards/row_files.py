@@ -1,4 +1,4 @@
-"""Rows on their way into Parquet files of about one size."""
+"""Writes rows into Parquet files of about equal size."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _STRINGS = (pa.string(), pa.large_string())
 
 
 class RowFiles:
-    """Rows of one destination on their way into shards of about ``output.shard_bytes``.
+    """Writes rows into consecutive shards of about ``output.shard_bytes``.
 
     Args:
-        root: the dataset's version folder.
-        schema: of the files, with the footer's metadata.
-        output: sizes.
-        path: number of a file -> where it belongs, and where it waits.
+        root: the version's folder.
+        schema: schema of the files, with the metadata of the footer.
+        output: the sizes of shards and row groups.
+        path: number of a file -> its final path, and its path until it is moved there; None: it is not moved.
     """
 
     def __init__(
@@ -33,12 +33,14 @@ class RowFiles:
     ) -> None:
         self.root, self.schema, self.output, self.path = root, schema, output, path
         self.files: list[File] = []
+        """The finished files."""
         self.pending: list[pa.Table] = []
+        """Rows that are not written yet."""
         self.pending_bytes, self.pending_rows, self.count = 0, 0, 0
         self.shard: _Shard | None = None
 
     def add(self, rows: pa.Table) -> None:
-        """Take rows. Whole row groups of them are written, the rest waits for more."""
+        """Adds rows. Full row groups are written; the other rows stay in memory."""
         self.pending.append(rows)
         self.pending_bytes += rows.nbytes
         self.pending_rows += len(rows)
@@ -46,20 +48,20 @@ class RowFiles:
             self._write_groups(all_rows=False)
 
     def close(self) -> list[File]:
-        """Publish what is open; all files."""
+        """Writes all remaining rows, publishes the open file and returns all files."""
         self._write_groups(all_rows=True)
         if self.shard is not None:
             self._close_shard(self.shard)
         return self.files
 
     def abort(self) -> None:
-        """Leave nothing half-written behind."""
+        """Deletes the file that is being written."""
         if self.shard is not None:
             self.shard.abort()
             self.shard = None
 
     def _write_groups(self, all_rows: bool) -> None:
-        """Write what is pending, row group by row group. ``all_rows``: also the last, which may have more to come."""
+        """Writes the pending rows as row groups. ``all_rows``: also an incomplete last row group."""
         if not self.pending:
             return
         table = pa.concat_tables(self.pending).combine_chunks()
@@ -84,12 +86,19 @@ class RowFiles:
 
 
 class _Shard:
-    """One Parquet file on its way, hashed as it is written."""
+    """A Parquet file that is being written, and hashed at the same time.
+
+    Args:
+        root: the version's folder.
+        path: the final path of the file.
+        pending: its path until it is moved; None: it is written to ``path``.
+        schema: its schema, with the metadata of the footer.
+    """
 
     def __init__(self, root: str, path: str, pending: str | None, schema: pa.Schema) -> None:
         self.path, self.pending, self.schema, self.rows = path, pending, schema, 0
         self.atomic_file = DatasetFolder(root).atomic_file(pending or path)
-        self.file = _Hashed(self.atomic_file.__enter__())
+        self.file = _HashingFile(self.atomic_file.__enter__())
         self.writer = pq.ParquetWriter(pa.PythonFile(self.file, mode="w"), schema, **parquet_options(schema))
 
     def write(self, table: pa.Table, row_group: int) -> None:
@@ -97,9 +106,11 @@ class _Shard:
         self.rows += len(table)
 
     def size(self) -> int:
+        """Returns the bytes written so far."""
         return self.file.tell()
 
     def close(self) -> File:
+        """Finishes and publishes the file."""
         try:
             self.writer.close()
         except BaseException:
@@ -110,23 +121,24 @@ class _Shard:
         return File(self.path, self.rows, size, digest, pending=self.pending)
 
     def abort(self) -> None:
+        """Deletes the file. It is not published."""
         error = RuntimeError("write aborted")
-        self.file.abandoned = True
+        self.file.is_aborted = True
         self.atomic_file.__exit__(type(error), error, None)
 
 
-class _Hashed:
-    """A write-only file that knows the sha256 of what went through."""
+class _HashingFile:
+    """A write-only file that computes the sha256 of its content."""
 
     closed = False
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.count, self.digest = file, 0, hashlib.sha256()
-        self.abandoned = False
+        self.is_aborted = False
 
     def write(self, data: Any) -> int:
         view = memoryview(data)
-        if self.abandoned:  # Parquet's writer, collected later, still wants to write its footer
+        if self.is_aborted:  # the Parquet writer still writes its footer when it is garbage-collected
             return view.nbytes
         self.file.write(view)
         self.digest.update(view)
@@ -149,13 +161,14 @@ class _Hashed:
         return False
 
     def close(self) -> None:
-        """Closing is the publisher's, not Parquet's."""
+        """Does nothing, so that the Parquet writer does not close the file: `_Shard.close` publishes it."""
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """No dictionary for vectors (two to five times faster), byte-stream-split for float32 and float64, zstd for all.
+    """Returns the options of the Parquet writer: no dictionary for vectors (two to five times faster),
+    byte-stream-split for float32 and float64, zstd for all columns.
 
-    float16 is left plain: DuckDB does not read it split (docs/decisions/0004-float16-is-plain.md).
+    float16 stays plain: DuckDB does not read byte-stream-split float16 (docs/decisions/0004-float16-is-plain.md).
     """
     dictionary, split = [], []
     for column in schema:
@@ -178,5 +191,5 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
 
 
 def footer(schema: pa.Schema, lineage: dict[str, Any]) -> pa.Schema:
-    """``schema`` with the lineage that every shard's metadata carries."""
+    """Returns ``schema`` with the lineage in its metadata, as it is in the footer of every shard."""
     return schema.with_metadata({b"tessera": json.dumps(lineage).encode()})

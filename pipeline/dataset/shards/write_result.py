@@ -1,4 +1,4 @@
-"""What a write task wrote, and whether every planned row and cell is accounted for."""
+"""The result of a write task, and the check that every planned row and cell is accounted for."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ from typing import Any
 
 @dataclass
 class Written:
-    """What one write task did; summed over all tasks by the driver. Picklable."""
+    """The result of one write task, or the sum over all tasks of a run. Picklable.
+
+    A cell is one feature of one row.
+    """
 
     shards: list[dict[str, Any]] = field(default_factory=list)
+    """Files of rows, as `File.plain` returns them; so are ``failure_shards`` and ``empty_shards``."""
     failure_shards: list[dict[str, Any]] = field(default_factory=list)
     empty_shards: list[dict[str, Any]] = field(default_factory=list)
     rows: int = 0
     rows_written: int = 0
     rows_failed: int = 0
     rows_partial: int = 0
-    """Rows written that lack a feature which failed."""
+    """Written rows that lack a feature, because it failed."""
     rows_retried: int = 0
-    """Rows that arrived and had failed before."""
+    """Rows that had failed in an earlier run."""
     rows_retried_with_failures: int = 0
-    """And have failed again, in one feature or all."""
+    """The part of ``rows_retried`` that failed again, in one or more features."""
     rows_empty: int = 0
-    """Windows that hold nothing any feature reads: between timed words, or a file of another modality."""
+    """Windows without content for any feature: between timed words, or of a file of another modality."""
     samples: int = 0
     windows_promised: int = 0
-    """Sum over samples of the number of windows that the cut made and that were to be computed."""
+    """Number of windows that the samples were cut into and that had to be computed."""
     cells_planned: int = 0
     cells_written: dict[str, int] = field(default_factory=dict)
     cells_failed: dict[str, int] = field(default_factory=dict)
@@ -36,6 +40,7 @@ class Written:
     write_s: float = 0.0
 
     def add(self, other: Written) -> None:
+        """Adds the result of another task to this one."""
         for name, value in vars(other).items():
             mine = getattr(self, name)
             if isinstance(value, dict):
@@ -45,7 +50,7 @@ class Written:
                 setattr(self, name, mine + value)
 
     def problems(self) -> list[str]:
-        """Why the books do not balance; empty if every planned row and cell is written or failed."""
+        """Returns a message for each sum that does not match; empty if every planned row and cell is accounted for."""
         found = []
         if self.rows != self.windows_promised:
             found.append(f"{self.windows_promised} windows were cut, {self.rows} rows arrived")

@@ -1,4 +1,4 @@
-"""Which versions a dataset has, and which one readers get."""
+"""The versions of a dataset, and the current one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_versions(tmp_path: Path) -> None:
     assert (catalog.current(out), catalog.versions(out), catalog.next_version(out)) == (None, [], "v1")
     for name in ("v1", "v3", "mine"):
         snapshots.commit(f"{out}/{name}", make(None))
-    put(tmp_path, "v4/data/x.parquet")  # a run that was killed before its first commit goes on there
+    put(tmp_path, "v4/data/x.parquet")  # written by a run that was killed before its first commit
     assert catalog.versions(out) == ["mine", "v1", "v3"]
     assert catalog.next_version(out) == "v4"
     catalog.make_current(out, "v1")

@@ -1,4 +1,4 @@
-"""Files of a snapshot, and where each is."""
+"""Files of a snapshot: moving them, and finding them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.dataset.commit.data_files import File
 from tests.dataset.commit.test_snapshots import RUN, SHA, make, name, put
 
 
-def test_moves_are_done_once_or_twice(tmp_path: Path) -> None:
+def test_moves_can_be_repeated(tmp_path: Path) -> None:
     put(tmp_path, name("old"), name("same"), f"_runs/{RUN}/pending/{name('new')}")
     same, old = File(name("same"), 1, 1, SHA), File(name("old"), 1, 1, SHA)
     first = make(None, same, old)
@@ -28,7 +28,7 @@ def test_moves_are_done_once_or_twice(tmp_path: Path) -> None:
         data_files.find(str(tmp_path), File(name("never"), 1, 1, SHA))
 
 
-def test_a_file_without_a_live_row_is_named_no_more(tmp_path: Path) -> None:
+def test_a_file_without_live_rows_is_left_out(tmp_path: Path) -> None:
     first = make(None, File(name("a"), 2, 1, SHA))
     second = make(first, first.shards[0].without([0, 1]))
     assert (second.shards, second.retired, second.number) == ((), (name("a"),), 2)

@@ -1,4 +1,4 @@
-"""What lies in a dataset is reached below its folder, and locally without following links."""
+"""Files of a dataset are accessed below its folder, and on a local disk without following symbolic links."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.storage.local_files import RefusedFile
 from tests.support import ROOT
 
 WRITERS = (*(ROOT / "pipeline" / "dataset").rglob("*.py"), *(ROOT / "pipeline" / "run").glob("*.py"))
-"""What reads or changes a dataset. `checks` also lists what is not one yet: whether ``output.path`` can be reached."""
+"""Modules that read or change a dataset. `checks` also lists folders that are no dataset yet, for ``output.path``."""
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -23,7 +23,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def used(folder: DatasetFolder) -> None:
-    """Everything that can be done."""
+    """Calls every method."""
     folder.publish("a/x", b"1")
     assert folder.publish_new("a/y", b"2")
     with folder.atomic_file("a/z") as file:
@@ -35,7 +35,7 @@ def used(folder: DatasetFolder) -> None:
     assert [folder.read(f"a/{name}") for name in "xyz"] == [b"1", b"2", b"3"]
     assert folder.size("a/x") == 1
     folder.move("a/x", "b/x")
-    folder.move("a/x", "b/x")  # done already
+    folder.move("a/x", "b/x")  # has been moved already
     assert (folder.exists("a/x"), folder.exists("b/x")) == (False, True)
     assert folder.open("b/x", lambda fs, path: fs.cat_file(path)) == b"1"
     folder.remove("a/y")
@@ -104,7 +104,7 @@ def test_a_file_that_is_a_link_is_replaced(tmp_path: Path) -> None:
     assert (key.read_text(), (root / "x").read_text(), (root / "x").is_symlink()) == ("secret", "new", False)
 
 
-def test_a_write_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_no_file(tmp_path: Path) -> None:
     folder = DatasetFolder(str(tmp_path))
     broken = folder.atomic_file("a/x")
     broken.__enter__().write(b"half")
@@ -122,8 +122,8 @@ def test_the_folder_of_a_version_is_no_link(tmp_path: Path) -> None:
         check_version(str(tmp_path), "v2")
 
 
-def test_what_changes_a_dataset_does_it_through_its_folder() -> None:
-    """Else a link would be followed."""
+def test_a_dataset_is_changed_only_through_its_folder() -> None:
+    """Other functions would follow a symbolic link."""
     doors = {
         "remove",
         "remove_folder",
@@ -138,7 +138,10 @@ def test_what_changes_a_dataset_does_it_through_its_folder() -> None:
     }
     doors |= {"list_files", "list_folders"}
     for path in WRITERS:
-        if path.name in ("folder.py", "planning.py"):  # itself; and what a run writes below its own name
+        if path.name in (
+            "folder.py",
+            "planning.py",
+        ):  # itself; and one that writes below its run
             continue
         shut = doors - {"list_folders"} if path.name == "checks.py" else doors
         for node in ast.walk(ast.parse(path.read_text())):

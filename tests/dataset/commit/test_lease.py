@@ -1,4 +1,4 @@
-"""One writer at a time: the dead are replaced, the living are waited for and named, two that wait never both get it."""
+"""One writer at a time: a dead holder is replaced, a live one is waited for and named, and only one waiter wins."""
 
 from __future__ import annotations
 
@@ -71,21 +71,21 @@ def test_a_dead_holder_of_this_host_is_replaced_at_once(tmp_path: Path) -> None:
 
 
 def test_a_living_holder_stays_one_when_the_clock_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What psutil tells of a start moves with the clock; the holder does not."""
+    """psutil's start time of a process changes with the clock; the holder's does not."""
     process = hold(str(tmp_path), ttl=30)
     try:
         _, holder = Lease(str(tmp_path), "b")._newest()
         assert holder is not None
         monkeypatch.setattr(psutil, "boot_time", lambda: time.time())
-        assert not lease._dead(holder)
-        assert not lease._dead(replace(holder, boot="another machine of this name"))
+        assert not lease._is_dead(holder)
+        assert not lease._is_dead(replace(holder, boot="another machine of this name"))
         process.kill()
         time.sleep(0.2)
-        assert lease._dead(holder), "not waited for by its parent yet, but gone"
+        assert lease._is_dead(holder), "not waited for by its parent yet, but gone"
     finally:
         process.kill()
         process.wait()
-    assert lease._dead(holder)
+    assert lease._is_dead(holder)
 
 
 def test_a_silent_holder_of_another_host_is_replaced_after_its_time(tmp_path: Path) -> None:
@@ -103,11 +103,11 @@ def test_a_run_that_was_replaced_while_it_slept_ends_at_once(tmp_path: Path, han
     def sleep() -> None:
         with asleep, extraction._ended_if_lost(asleep):
             Lease(str(tmp_path), "extract y")._take(2)
-            for _ in range(200):  # as Ray waits: a signal is handled between two looks, and does not end one
+            for _ in range(200):  # as Ray waits: a signal is handled between two polls, and does not interrupt one
                 time.sleep(0.1)
 
     asleep = Lease(str(tmp_path), "extract x", ttl_s=0.4)
-    before = signal.signal(signal.SIGINT, handler or signal.default_int_handler)  # a job in the background ignores it
+    before = signal.signal(signal.SIGINT, handler or signal.default_int_handler)  # a background job ignores it
     started = time.monotonic()
     try:
         with pytest.raises(TesseraError, match="the lease was taken over by extract y"):

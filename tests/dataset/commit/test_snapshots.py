@@ -1,4 +1,4 @@
-"""A snapshot is created once, says what is live, and its moves may be done twice."""
+"""A snapshot is created exclusively, and lists the live files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.commit import snapshots
-from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.commit.data_files import File, FileSet
 from pipeline.dataset.commit.snapshots import Snapshot
 
 RUN, SHA = "20260101T000000-0001", "0" * 64
 
 
 def name(part: str) -> str:
-    """Of a shard."""
+    """Returns the path of a shard."""
     return f"data/{RUN}-{part}.parquet"
 
 
@@ -27,12 +27,12 @@ def put(root: Path, *paths: str) -> None:
 
 
 def make(before: Snapshot | None, *shards: File) -> Snapshot:
-    return snapshots.next_snapshot(before, RUN, "extract", {"features": {}}, list(shards), [], [])
+    return snapshots.next_snapshot(before, RUN, "extract", {"features": {}}, FileSet(shards))
 
 
-def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path) -> None:
     file = File(name("a"), 9, 100, SHA, (1, 4), f"_runs/{RUN}/pending/{name('a')}")
-    one = snapshots.next_snapshot(None, RUN, "compact", {"features": {"f": {}}}, [file], [], [], ("f" * 64,))
+    one = snapshots.next_snapshot(None, RUN, "compact", {"features": {"f": {}}}, FileSet((file,)), ("f" * 64,))
     assert snapshots.commit(str(tmp_path), one)
     assert snapshots.newest(str(tmp_path)) == one
     assert (file.live, file.without({0, 4}).deleted) == (7, (0, 1, 4))
@@ -49,7 +49,7 @@ def test_only_one_of_a_number(tmp_path: Path) -> None:
 def test_only_one_of_a_number_on_s3(s3: Any) -> None:
     first = make(None)
     assert snapshots.commit("s3://corpus/v1", first)
-    assert snapshots.commit("s3://corpus/v1", first), "its own, put again after an answer that was lost"
+    assert snapshots.commit("s3://corpus/v1", first), "its own snapshot, written again after a response was lost"
     assert not snapshots.commit("s3://corpus/v1", make(None, File(name("b"), 1, 1, SHA)))
     assert list(snapshots.numbers("s3://corpus/v1")) == [1]
 

@@ -1,4 +1,4 @@
-"""Whatever instant a writer dies at, the next one finds the old snapshot or the new one, whole, and does the rest."""
+"""If a writer is killed at any point, the next one finds the old or the new snapshot complete, and finishes it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from pipeline import storage
 from pipeline.core.errors import TesseraError
 from pipeline.dataset import maintenance
 from pipeline.dataset.commit import snapshots
+from pipeline.dataset.commit.data_files import FileSet
 from pipeline.dataset.commit.transaction import Transaction
 from tests.support.dataset_fixtures import RUNS, added, ids, night, plain, write
 
 
 class InterruptedRun(BaseException):
-    """The process is gone: nothing after it runs."""
+    """Simulates the end of the process: no code of the writer runs after it."""
 
 
 def _steps(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
-    """Die before the ``at``-th change of the file system; the names of the changes so far."""
+    """Raises before change ``at`` of the file system. Returns the names of the changes so far."""
     done: list[str] = []
     for name in ("move", "remove", "remove_folder", "publish", "publish_new"):
         real = getattr(storage, name)
@@ -39,8 +40,8 @@ def _steps(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
     return done
 
 
-def test_dead_before_each_step_of_a_commit(tmp_path: Path) -> None:
-    """Between any two steps: readers see the old rows or the new, and one more night makes all well."""
+def test_killed_before_each_step_of_a_commit(tmp_path: Path) -> None:
+    """Between any two steps, readers see the old or the new rows, and the next run finishes the work."""
     for at in itertools.count():
         out = tmp_path / str(at)
         root = out / "v1"
@@ -72,7 +73,7 @@ def test_dead_before_each_step_of_a_commit(tmp_path: Path) -> None:
             if committed:
                 after.close()
             else:
-                after.commit(after.next_snapshot({}, {0: [[1]]}, {}))  # type: ignore[list-item]
+                after.commit(after.next_snapshot({}, {0: [[1]]}, FileSet()))  # type: ignore[list-item]
         assert ids(out) == ["a", "b", "c"]
         assert set(plain(root)) == {"a", "b", "c"}
         assert os.listdir(root / "_running") == []
@@ -92,14 +93,14 @@ def test_work_of_another_config_or_base_is_not_adopted(tmp_path: Path) -> None:
     with Transaction(str(tmp_path), "extract", RUNS[3]) as transaction:
         transaction.resume_interrupted("identity")
         assert [one.run_id for one in transaction.killed] == [RUNS[2]]
-        assert plain(tmp_path) == [RUNS[1], RUNS[2]], "the other may only sleep, and commit"
-        transaction.commit(transaction.next_snapshot({}, {}, {}))
-    assert plain(tmp_path) == [RUNS[2]], "files of the other are gone"
+        assert plain(tmp_path) == [RUNS[1], RUNS[2]], "the other run may only be suspended, and commit later"
+        transaction.commit(transaction.next_snapshot({}, {}, FileSet()))
+    assert plain(tmp_path) == [RUNS[2]], "files of the other run are deleted"
     assert os.listdir(tmp_path / "_running") == []
 
 
-def test_who_slept_and_commits_first_keeps_its_files(tmp_path: Path) -> None:
-    """A run of another config took the lease over and discards the sleeper's work, which then wakes up and commits."""
+def test_a_suspended_run_that_commits_first_keeps_its_files(tmp_path: Path) -> None:
+    """A run of another config takes the lease over and discards the work of a suspended run, which then commits."""
     night(tmp_path, RUNS[1], ["a"])
     slow = Transaction(str(tmp_path), "extract", RUNS[2], ttl_s=0.5)
     with slow:
@@ -107,7 +108,7 @@ def test_who_slept_and_commits_first_keeps_its_files(tmp_path: Path) -> None:
         written = write(tmp_path, RUNS[2], ["b"])
         next_snapshot = slow.next_snapshot({}, {}, added(written))
         slow.lease.check()
-        slow.lease._stop.set()  # asleep, between the last check and the creation
+        slow.lease._stop.set()  # suspended between the last check and the creation of the snapshot
         slow.lease._thread.join()
         with Transaction(str(tmp_path), "extract", RUNS[3], ttl_s=0.5) as other:
             other.resume_interrupted("identity")
@@ -119,8 +120,8 @@ def test_who_slept_and_commits_first_keeps_its_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "at"])
-def test_who_slept_before_its_moves_finds_them_done(tmp_path: Path, when: str) -> None:
-    """A compaction; the next night and another compaction have moved its files to their place, and on."""
+def test_a_writer_suspended_before_its_moves_finds_them_done(tmp_path: Path, when: str) -> None:
+    """A suspended compaction, whose files the next run moves to their places, and another compaction supersedes."""
     root = tmp_path / "v1"
     night(root, RUNS[1], ["a"])
     night(root, RUNS[2], ["b"])
@@ -146,8 +147,8 @@ def test_who_slept_before_its_moves_finds_them_done(tmp_path: Path, when: str) -
 
 
 @pytest.mark.parametrize("how", ["night", "compact"])
-def test_who_slept_while_others_committed_removes_nothing_of_theirs(tmp_path: Path, how: str) -> None:
-    """It found nothing to do, at a snapshot that is no longer the newest; or it wakes up behind its own commit."""
+def test_a_writer_suspended_while_others_commit_deletes_none_of_their_files(tmp_path: Path, how: str) -> None:
+    """The writer has nothing to do at a snapshot that is no longer the newest, or is suspended after its own commit."""
     root = tmp_path / "v1"
     night(root, RUNS[1], ["a"])
     night(root, RUNS[2], ["b"])
@@ -182,7 +183,7 @@ def test_who_slept_while_others_committed_removes_nothing_of_theirs(tmp_path: Pa
     assert set(plain(root)) == set(expected)
 
 
-def test_an_adopted_file_of_which_nothing_is_left_is_removed(tmp_path: Path) -> None:
+def test_an_adopted_file_without_live_rows_is_deleted(tmp_path: Path) -> None:
     with Transaction(str(tmp_path), "extract", RUNS[1]) as transaction:
         transaction.resume_interrupted("identity")
         write(tmp_path, RUNS[1], ["a", "b"])
@@ -194,7 +195,7 @@ def test_an_adopted_file_of_which_nothing_is_left_is_removed(tmp_path: Path) -> 
     assert plain(tmp_path) == ["c"]
 
 
-def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:
+def test_files_of_other_programs_stay(tmp_path: Path) -> None:
     night(tmp_path, RUNS[1], ["a"])
     (tmp_path / "data" / "notes.parquet").write_text("mine")
     (tmp_path / "data" / f"{RUNS[2]}-000000-000.parquet.ab12.tmp").write_text("half")
@@ -203,12 +204,12 @@ def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "data")) == [f"{RUNS[1]}-000000-000.parquet", "notes.parquet"]
 
 
-def test_who_slept_through_another_commit_commits_nothing(tmp_path: Path) -> None:
+def test_a_writer_suspended_during_another_commit_commits_nothing(tmp_path: Path) -> None:
     night(tmp_path, RUNS[1], ["a"])
     with Transaction(str(tmp_path), "extract", RUNS[2]) as slow:
         slow.resume_interrupted("identity")
         written = write(tmp_path, RUNS[2], ["b"])
         base = snapshots.newest(str(tmp_path))
-        assert snapshots.commit(str(tmp_path), snapshots.next_snapshot(base, RUNS[3], "extract", {}, [], [], []))
+        assert snapshots.commit(str(tmp_path), snapshots.next_snapshot(base, RUNS[3], "extract", {}, FileSet()))
         with pytest.raises(TesseraError, match=r"another run committed snapshot 2 .*run again to continue"):
             slow.commit(slow.next_snapshot({}, {}, added(written)))

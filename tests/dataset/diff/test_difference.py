@@ -1,4 +1,4 @@
-"""The difference of a corpus and a dataset is what a plain loop over samples finds, in memory and spilled."""
+"""The comparison finds what a plain loop over samples finds, in memory and spilled to disk."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import StorageError
 from pipeline.core.schema import LISTING
-from pipeline.dataset.diff import _exchange, result
-from pipeline.dataset.diff.columns import EMPTY, EXTRA, FAILURE, RETRY_SAMPLE, RETRY_WINDOW, ROW, STATE, TOTAL
+from pipeline.dataset.commit.data_files import FileKind
+from pipeline.dataset.diff import _partitioner, result
+from pipeline.dataset.diff.columns import EXTRA, RETRY_SAMPLE, RETRY_WINDOW, STATE, WINDOW_COUNT
 from pipeline.dataset.diff.difference import compare
 from tests.support import ROOT, bounded
 
@@ -30,7 +32,7 @@ def listing(samples: dict[str, str]) -> pa.Table:
 
 
 def state(rows: list[Row]) -> pa.Table:
-    plain = {"run": 0, "file": 0, "retry": 0, "attempts": 1, "feature": None, "what": ROW}
+    plain = {"run": 0, "file": 0, "retry": 0, "attempts": 1, "feature": None, "row_kind": FileKind.ROW}
     return pa.Table.from_pylist([{**plain, "position": i, **row} for i, row in enumerate(rows)], schema=STATE)
 
 
@@ -55,11 +57,11 @@ def test_by_hand() -> None:
         stored("changed", "1", 1),
         stored("gone", "1"),
         stored("failed", "1", 0),
-        stored("failed", "1", 1, what=FAILURE, retry=RETRY_WINDOW, attempts=2, feature="p"),
+        stored("failed", "1", 1, row_kind=FileKind.FAILURE, retry=RETRY_WINDOW, attempts=2, feature="p"),
         stored("failed", "1", 1),
-        stored("unread", "1", 0, what=FAILURE, retry=RETRY_SAMPLE),
-        stored("corrupt", "1", 0, what=FAILURE),
-        stored("nothing", "1", 0, what=EMPTY),
+        stored("unread", "1", 0, row_kind=FileKind.FAILURE, retry=RETRY_SAMPLE),
+        stored("corrupt", "1", 0, row_kind=FileKind.FAILURE),
+        stored("nothing", "1", 0, row_kind=FileKind.EMPTY),
     ]
     samples = {"new": "1", "same": "1", "changed": "2", "failed": "1", "unread": "1", "corrupt": "1", "nothing": "1"}
     done, work = run(samples, rows)
@@ -88,25 +90,25 @@ def test_by_hand() -> None:
     assert drops(kept) == {0: {1, 2, 5, 6, 7}}
 
 
-def test_what_a_killed_run_left_is_kept_and_the_rest_computed() -> None:
+def test_rows_of_an_interrupted_run_are_adopted_and_the_rest_computed() -> None:
     rows = [
         stored("whole", "1", 0, run=1, file=5),
         stored("whole", "1", 1, run=1, file=5),
-        stored("whole", "1", 2, run=1, what=TOTAL, file=-1),
+        stored("whole", "1", 2, run=1, row_kind=WINDOW_COUNT, file=-1),
         stored("part", "1", 1, run=1, file=5),
-        stored("part", "1", 3, run=1, what=TOTAL, file=-1),
+        stored("part", "1", 3, run=1, row_kind=WINDOW_COUNT, file=-1),
         stored("stale", "0", 0, run=1, file=5),
-        stored("stale", "0", 1, run=1, what=TOTAL, file=-1),
+        stored("stale", "0", 1, run=1, row_kind=WINDOW_COUNT, file=-1),
         stored("gone", "1", 0, run=1, file=5),
-        stored("broken", "1", 0, run=1, what=FAILURE, file=6),
-        stored("broken", "1", 0, run=1, what=FAILURE, file=6),
-        stored("broken", "1", 1, run=1, what=TOTAL, file=-1),
-        stored("nothing", "1", 0, run=1, what=EMPTY, file=8),
-        stored("nothing", "1", 1, run=1, what=TOTAL, file=-1),
+        stored("broken", "1", 0, run=1, row_kind=FileKind.FAILURE, file=6),
+        stored("broken", "1", 0, run=1, row_kind=FileKind.FAILURE, file=6),
+        stored("broken", "1", 1, run=1, row_kind=WINDOW_COUNT, file=-1),
+        stored("nothing", "1", 0, run=1, row_kind=FileKind.EMPTY, file=8),
+        stored("nothing", "1", 1, run=1, row_kind=WINDOW_COUNT, file=-1),
     ]
     done, work = run({"whole": "1", "part": "1", "stale": "1", "broken": "1", "nothing": "1"}, rows)
     assert [(w["sample_id"], w["windows_done"]) for w in work] == [("part", [1]), ("stale", [])]
-    assert (done.counts.adopted, done.counts.rows_adopted, done.counts.new) == (3, 4, 5)  # of nothing there is no row
+    assert (done.counts.adopted, done.counts.rows_adopted, done.counts.new) == (3, 4, 5)  # an empty window is no row
     assert done.counts.rows_adopted_with_failures == 1
     assert drops(done) == {5: {5, 7}}
 
@@ -114,10 +116,10 @@ def test_what_a_killed_run_left_is_kept_and_the_rest_computed() -> None:
 def test_a_retried_window_that_a_killed_run_finished_is_not_tried_again() -> None:
     rows = [
         stored("a", "1", 0),
-        stored("a", "1", 1, what=FAILURE, retry=RETRY_WINDOW),
+        stored("a", "1", 1, row_kind=FileKind.FAILURE, retry=RETRY_WINDOW),
         stored("a", "1", 1, run=1, file=3),
         stored("a", "1", 0, run=1, file=3),
-        stored("a", "1", 2, run=1, what=TOTAL, file=-1),
+        stored("a", "1", 2, run=1, row_kind=WINDOW_COUNT, file=-1),
     ]
     done, work = run({"a": "1"}, rows)
     assert work == []
@@ -126,13 +128,13 @@ def test_a_retried_window_that_a_killed_run_finished_is_not_tried_again() -> Non
 
 def test_rows_of_a_killed_run_are_new_unless_their_sample_was_tried_again() -> None:
     rows = [
-        stored("old", "1", 0, what=FAILURE, retry=RETRY_WINDOW),
-        stored("old", "1", 0, run=1, what=FAILURE, file=6),
-        stored("old", "1", 1, run=1, what=TOTAL, file=-1),
-        stored("new", "1", 0, run=1, what=FAILURE, file=6),
-        stored("new", "1", 1, run=1, what=TOTAL, file=-1),
+        stored("old", "1", 0, row_kind=FileKind.FAILURE, retry=RETRY_WINDOW),
+        stored("old", "1", 0, run=1, row_kind=FileKind.FAILURE, file=6),
+        stored("old", "1", 1, run=1, row_kind=WINDOW_COUNT, file=-1),
+        stored("new", "1", 0, run=1, row_kind=FileKind.FAILURE, file=6),
+        stored("new", "1", 1, run=1, row_kind=WINDOW_COUNT, file=-1),
         stored("good", "1", 0, run=1, file=5),
-        stored("good", "1", 1, run=1, what=TOTAL, file=-1),
+        stored("good", "1", 1, run=1, row_kind=WINDOW_COUNT, file=-1),
     ]
     done, _ = run({"old": "1", "new": "1", "good": "1"}, rows)
     assert (done.counts.rows_adopted, done.counts.rows_adopted_with_failures) == (3, 2)
@@ -147,19 +149,19 @@ def test_forgotten_samples_are_not_listed() -> None:
     assert drops(done) == {0: {0}}
 
 
-def test_a_window_that_two_killed_runs_did_is_taken_once_from_the_later() -> None:
-    """The worker of a first run may outlive its driver, and publish what a second has done already."""
+def test_a_window_of_two_interrupted_runs_is_adopted_once_from_the_later() -> None:
+    """A worker of the first run may outlive its driver, and publish what the second run has written already."""
     rows = [
         stored("a", "1", 0, run=1, file=5),
         stored("a", "1", 1, run=1, file=5),
-        stored("a", "1", 2, run=1, what=TOTAL, file=-1),
+        stored("a", "1", 2, run=1, row_kind=WINDOW_COUNT, file=-1),
         stored("a", "1", 0, run=2, file=7),
-        stored("a", "1", 0, run=2, file=8, what=FAILURE),
-        stored("a", "1", 2, run=2, what=TOTAL, file=-1),
-        stored("b", "1", 0, run=1, file=6, what=FAILURE),
-        stored("b", "1", 1, run=1, what=TOTAL, file=-1),
+        stored("a", "1", 0, run=2, file=8, row_kind=FileKind.FAILURE),
+        stored("a", "1", 2, run=2, row_kind=WINDOW_COUNT, file=-1),
+        stored("b", "1", 0, run=1, file=6, row_kind=FileKind.FAILURE),
+        stored("b", "1", 1, run=1, row_kind=WINDOW_COUNT, file=-1),
         stored("b", "1", 0, run=2, file=7),
-        stored("b", "1", 1, run=2, what=TOTAL, file=-1),
+        stored("b", "1", 1, run=2, row_kind=WINDOW_COUNT, file=-1),
     ]
     done, work = run({"a": "1", "b": "1"}, rows)
     assert work == []
@@ -167,14 +169,14 @@ def test_a_window_that_two_killed_runs_did_is_taken_once_from_the_later() -> Non
     assert drops(done) == {5: {0}, 6: {6}}
 
 
-def test_features_that_fail_by_turns_come_to_their_end() -> None:
-    """Each is recomputed beside the other; neither may start to count anew."""
+def test_features_that_fail_in_turn_run_out_of_attempts() -> None:
+    """Each feature is recomputed when the other is retried. Its attempts must not be counted from 1 again."""
     failed, nights = {"f": 1}, 1
     while True:
         rows = [stored("s", "1", 0)]
         for name, attempts in failed.items():
             retry = RETRY_WINDOW if attempts < 3 else 0
-            rows.append(stored("s", "1", 0, what=FAILURE, retry=retry, attempts=attempts, feature=name))
+            rows.append(stored("s", "1", 0, row_kind=FileKind.FAILURE, retry=retry, attempts=attempts, feature=name))
         _, work = run({"s": "1"}, rows)
         if not work:
             break
@@ -184,21 +186,21 @@ def test_features_that_fail_by_turns_come_to_their_end() -> None:
     assert (nights, failed) == (4, {"f": 4, "g": 3})
 
 
-def test_a_full_disk_under_the_difference_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_exchange, "_IN_MEMORY", 0)
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "r+b"))  # noqa: SIM115
+def test_a_full_disk_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_partitioner, "_IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(tempfile, "TemporaryFile", partial(open, "/dev/full", "r+b"))
     with pytest.raises(StorageError, match=r"No space left on device\): is it full\? TMPDIR names another place"):
         run({"a": "1"}, [])
 
 
-def test_nothing_against_nothing() -> None:
+def test_empty_sides() -> None:
     assert compare([], [], emit=lambda table: None).work == 0
 
 
 @settings(deadline=None, max_examples=80)
 @given(st.data())
 def test_it_is_what_a_plain_loop_finds(data: st.DataObject) -> None:
-    """Also spilled into partitions, where the order is another."""
+    """Also if the tables are spilled into partitions, which changes the order."""
     names = [f"s{i}é" for i in range(12)]
     samples = {n: data.draw(st.sampled_from("12")) for n in names if data.draw(st.booleans())}
     rows = []
@@ -210,16 +212,16 @@ def test_it_is_what_a_plain_loop_finds(data: st.DataObject) -> None:
             rows.append(stored(name, version, window))
             if data.draw(st.booleans()):
                 retry = data.draw(st.sampled_from([0, RETRY_WINDOW, RETRY_SAMPLE]))
-                rows.append(stored(name, version, window, what=FAILURE, retry=retry, file=1))
+                rows.append(stored(name, version, window, row_kind=FileKind.FAILURE, retry=retry, file=1))
     expected = _plainly(samples, rows)
     done, work = run(samples, rows)
     assert (_seen(done, work)) == expected
     assert [w["sample_id"] for w in work] == [n for n in samples if n in expected[0]]
-    held, _exchange._IN_MEMORY = _exchange._IN_MEMORY, 100
+    limit, _partitioner._IN_MEMORY_BYTES = _partitioner._IN_MEMORY_BYTES, 100
     try:
         assert _seen(*run(samples, rows)) == expected
     finally:
-        _exchange._IN_MEMORY = held
+        _partitioner._IN_MEMORY_BYTES = limit
 
 
 def _seen(done: result.Difference, work: list[Row]) -> tuple[dict[str, list[int]], dict[int, set[int]]]:
@@ -245,12 +247,12 @@ def _plainly(samples: dict[str, str], rows: list[Row]) -> tuple[dict[str, list[i
 
 
 def test_partitions_are_stable_and_even() -> None:
-    """An id lands in the same one whatever stands beside it, in a slice too."""
+    """An id is in the same partition whatever other ids are in the array, and also in a slice."""
     ids = pa.chunked_array([pa.array([f"folder/{i}.jpg" for i in range(20_000)])])
-    parts = _exchange.partition_of(ids)
+    parts = _partitioner.partition_of(ids)
     longer = pa.chunked_array([pa.array(["x" * 5_000, *ids.to_pylist()[100:200], ""]), pa.array([], pa.string())])
-    assert (_exchange.partition_of(longer)[1:-1] == parts[100:200]).all()
-    assert (_exchange.partition_of(ids.slice(100, 100)) == parts[100:200]).all()
+    assert (_partitioner.partition_of(longer)[1:-1] == parts[100:200]).all()
+    assert (_partitioner.partition_of(ids.slice(100, 100)) == parts[100:200]).all()
     assert np.bincount(parts, minlength=256).max() < 2 * 20_000 / 256
 
 
@@ -266,25 +268,25 @@ def test_samples_in_folders_that_were_not_listed_are_not_deleted(folders: int) -
 def test_long_ids_are_partitioned_in_little_memory() -> None:
     ids = pa.chunked_array([pa.array([f"{i:05}" + "x" * 20_000 for i in range(3000)])])
     done = bounded.run(
-        "import pyarrow as pa\nfrom pipeline import difference\n"
+        "import pyarrow as pa\nfrom pipeline.dataset.diff import _partitioner\n"
         "ids = pa.chunked_array([pa.array([f'{i:05}' + 'x' * 20_000 for i in range(3000)])])\n"
-        "print(len(difference.partition_of(ids)))"
+        "print(len(_partitioner.partition_of(ids)))"
     )
     assert done.out == "3000"
-    assert done.peak_mb < 600  # 1.4 GB for all bytes together
-    parts = _exchange.partition_of(ids)
-    assert (_exchange.partition_of(ids.slice(70, 5)) == parts[70:75]).all()
+    assert done.peak_mb < 600  # hashing all ids in one step takes 1.4 GB
+    parts = _partitioner.partition_of(ids)
+    assert (_partitioner.partition_of(ids.slice(70, 5)) == parts[70:75]).all()
     assert len(np.unique(parts)) == 256
 
 
-def test_partitions_are_this_process_s_own() -> None:
-    code = "import pyarrow as pa, sys; from pipeline import difference\n"
-    code += "print(difference.partition_of(pa.chunked_array([[str(i) for i in range(50)]])).tolist())"
+def test_partitions_differ_between_processes() -> None:
+    code = "import pyarrow as pa, sys; from pipeline.dataset.diff import _partitioner\n"
+    code += "print(_partitioner.partition_of(pa.chunked_array([[str(i) for i in range(50)]])).tolist())"
     first, second = (subprocess.check_output([sys.executable, "-c", code], cwd=ROOT) for _ in range(2))
     assert first != second
 
 
-def test_work_keeps_the_corpus_own_columns() -> None:
+def test_the_work_keeps_the_columns_of_the_corpus() -> None:
     table = listing({"a": "1", "b": "1"}).append_column("label", pa.array(["x", "y"]))
     work: list[pa.Table] = []
     compare([table], [], emit=work.append)

@@ -1,4 +1,4 @@
-"""What the comparison finds."""
+"""The result of the comparison."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from pipeline.dataset.diff.difference import compare
 from tests.dataset.diff.test_difference import listing
 
 
-def test_an_id_twice_is_told() -> None:
+def test_a_duplicate_id_is_an_error() -> None:
     with pytest.raises(result.DuplicateIdError, match="b"):
         compare([listing({"a": "1", "b": "1"}), listing({"b": "2"})], [], emit=lambda table: None)

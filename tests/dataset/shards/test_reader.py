@@ -1,4 +1,4 @@
-"""One file of a snapshot: its live rows against plain pyarrow's, and a file that is gone."""
+"""Reading one file of a snapshot: its live rows as plain pyarrow reads them, and a missing file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEMA = pa.schema([("n", pa.int64()), ("words", pa.string())])
 
 
 def _shard(root: Path, deleted: tuple[int, ...]) -> tuple[File, pa.Table]:
-    """Twenty rows in groups of six; and what of them lives."""
+    """Writes 20 rows in row groups of 6. Returns the file, and its rows that are not deleted."""
     table = pa.table({"n": range(20), "words": [f"w{i}" for i in range(20)]}, schema=SCHEMA)
     (root / "data").mkdir(exist_ok=True)
     pq.write_table(table, root / "data" / "a.parquet", row_group_size=6)
@@ -45,14 +45,14 @@ def test_every_range_of_live_rows(tmp_path: Path, deleted: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize("deleted", [(), (0, 7, 13)])
-def test_a_filter_over_a_column_that_is_not_asked_for(tmp_path: Path, deleted: tuple[int, ...]) -> None:
+def test_a_filter_on_a_column_that_is_not_selected(tmp_path: Path, deleted: tuple[int, ...]) -> None:
     file, live = _shard(tmp_path, deleted)
     columns = reader.needed(SCHEMA, ["words"], pc.field("n") > 9)
     found = reader.whole(str(tmp_path), file, SCHEMA, ["words"], pc.field("n") > 9, columns)
     assert found == live.filter(pc.field("n") > 9).select(["words"])
 
 
-def test_a_file_that_is_gone(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     file, _ = _shard(tmp_path, ())
     (tmp_path / file.path).unlink()
     with pytest.raises(ConfigError, match=r"path: a shard of .* is gone .*: .*open another snapshot"):

@@ -1,4 +1,4 @@
-"""Shards and row groups of about one size."""
+"""Shards and row groups of about equal size."""
 
 from __future__ import annotations
 

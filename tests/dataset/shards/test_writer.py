@@ -1,4 +1,4 @@
-"""Shards hold exactly the rows that succeeded, failures the cells that did not, and the books balance."""
+"""Shards have exactly the rows that succeeded, failure shards the cells that failed, and all cells are counted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rows(
     replaces: bool = False,
     attempts: int = 0,
 ) -> pa.Table:
-    """Finished rows: those in ``failed`` lack feature f, those in ``absent`` have nothing at all."""
+    """Returns finished rows. Those in ``failed`` lack feature f; those in ``absent`` have no content."""
     count = len(ids)
     windows = windows or [0] * count
     has = [i not in failed and i not in absent for i in range(count)]
@@ -74,7 +74,7 @@ def write(root: Path, *tables: pa.Table, **sizes: int) -> Written:
     return writer.close()
 
 
-def test_rows_and_failures_go_where_they_belong(tmp_path: Path) -> None:
+def test_rows_and_failures_are_written_to_their_folders(tmp_path: Path) -> None:
     table = rows(["a", "b", "c", "d"], {1: "corrupt", 2: "nan"}, absent=(3,))
     done = write(tmp_path, table)
     assert done.problems() == []
@@ -113,7 +113,7 @@ def test_shards_close_by_bytes_and_row_groups_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", [50, 128, 250, 999, 2500])
 def test_row_groups_are_even(tmp_path: Path, block: int) -> None:
-    """What is left of a block goes into the next row group: there is none of a row or two but the last."""
+    """The rest of a block goes into the next row group, so only the last row group is small."""
     count = 2500
     blocks = [rows([f"s{i:04}" for i in range(at, min(at + block, count))], {}) for at in range(0, count, block)]
     (shard,) = write(tmp_path, *blocks, row_group_rows=1000).shards
@@ -129,7 +129,7 @@ def test_row_groups_are_even(tmp_path: Path, block: int) -> None:
         for i in range(file.num_row_groups):
             table = file.read_row_group(i)
             sizes.append(len(table))
-            assert table.nbytes < 22_000  # rows differ a little
+            assert table.nbytes < 22_000  # rows differ slightly in size
     assert sum(sizes) == count
     assert min(sizes[:-1]) > 0.8 * max(sizes)
 
@@ -170,7 +170,7 @@ def test_rows_that_replace_others_wait_for_the_commit(tmp_path: Path) -> None:
 
 
 def test_attempts_are_those_of_the_feature_that_fails(tmp_path: Path) -> None:
-    """Another one's of the same window count from one."""
+    """The attempts of another feature of the same window are not counted for it."""
     table = rows(["old"], {0: "io"}, replaces=True)
     tried = pa.array([[{"feature": "g", "attempts": 2}]], ROWS.field("attempts").type)
     table = put(table, "attempts", tried)
@@ -179,7 +179,7 @@ def test_attempts_are_those_of_the_feature_that_fails(tmp_path: Path) -> None:
     assert (failure["feature"], failure["attempts"]) == ("f", 1)
 
 
-def test_the_record_comes_last_and_says_what_is_whole(tmp_path: Path) -> None:
+def test_the_record_is_written_last_and_names_the_files(tmp_path: Path) -> None:
     table = rows(["a", "a", "b", "c"], {2: "corrupt"}, windows=[0, 1, 0, 0], absent=(3,))
     done = write(tmp_path, table)
     record = pq.read_table(tmp_path / "_runs/r/tasks/r-000000.parquet")

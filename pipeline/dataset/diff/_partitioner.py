@@ -1,4 +1,4 @@
-"""Two streams of tables, handed out in partitions of equal ids; spilled to disk where they are many."""
+"""Splits two streams of tables into partitions, so that equal ids are in one partition. Spills to disk if large."""
 
 from __future__ import annotations
 
@@ -16,36 +16,41 @@ import pyarrow.ipc as ipc
 from pipeline.core.errors import StorageError, describe
 
 _PARTITIONS = 256
-_IN_MEMORY = 192 << 20
+_IN_MEMORY_BYTES = 192 << 20
+"""Tables of more bytes than this are spilled."""
 _HASHED_BYTES = 4096
-"""Of an id."""
-_AT_ONCE_BYTES = 4 << 20
-"""So much of ids is hashed together, which takes 24 times as much memory."""
+"""Only so many first bytes of an id are hashed."""
+_CHUNK_BYTES = 4 << 20
+"""Bytes of ids that are hashed in one step, which needs 24 times as much memory."""
 _SEED = secrets.randbits(128)
 
 
-class _SpillingPartitioner:
-    """Two sides of tables with a ``sample_id``; equal ids come out together.
+class SpillingPartitioner:
+    """Takes tables with a ``sample_id`` on two sides, and returns both sides in partitions of equal ids.
 
-    Beyond a bound of memory it spills into files without a name, which go with this process, however that ends.
+    Above `_IN_MEMORY_BYTES` it spills into files without a name, which the system deletes when this process ends.
     """
 
     def __init__(self) -> None:
         self.files: list[IO[bytes]] = []
+        """One spill file for each side; empty until something is spilled."""
         self.pieces: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-        self.held: tuple[list[pa.Table], list[pa.Table]] = ([], [])
+        """(side, partition) -> (offset, bytes) of its pieces in the side's file."""
+        self.tables: tuple[list[pa.Table], list[pa.Table]] = ([], [])
+        """The tables of each side that are in memory."""
         self.bytes = 0
 
     def add(self, side: int, table: pa.Table) -> None:
-        self.held[side].append(table)
+        """Adds a table to side 0 or 1. Raises ``StorageError`` if it cannot be spilled."""
+        self.tables[side].append(table)
         self.bytes += table.nbytes
-        if self.bytes > _IN_MEMORY:
+        if self.bytes > _IN_MEMORY_BYTES:
             self._spill()
 
     def partitions(self) -> Iterator[tuple[pa.Table | None, pa.Table | None]]:
-        """The two sides of each partition; None for a side that has nothing there."""
+        """Yields the two sides of each partition; None for a side without rows. Call it once, after the last `add`."""
         if not self.files:
-            listed, stored = (pa.concat_tables(side) if side else None for side in self.held)
+            listed, stored = (pa.concat_tables(side) if side else None for side in self.tables)
             yield listed, stored
             return
         self._spill()
@@ -55,18 +60,19 @@ class _SpillingPartitioner:
             file.close()
 
     def _spill(self) -> None:
-        place = tempfile.gettempdir()
+        folder = tempfile.gettempdir()
         try:
-            self.files = self.files or [tempfile.TemporaryFile() for _ in self.held]  # noqa: SIM115  # `partitions` closes them
+            self.files = self.files or [tempfile.TemporaryFile() for _ in self.tables]  # noqa: SIM115  # `partitions` closes them
             self._write_out()
         except OSError as error:
             raise StorageError(
-                f"cannot compare the listing with the dataset in {place!r} ({describe(error)}): is it full? "
+                f"cannot compare the listing with the dataset in {folder!r} ({describe(error)}): is it full? "
                 "TMPDIR names another place"
             ) from error
 
     def _write_out(self) -> None:
-        for side, tables in enumerate(self.held):
+        """Appends the tables in memory to the spill files, sorted by partition."""
+        for side, tables in enumerate(self.tables):
             if not tables:
                 continue
             table = pa.concat_tables(tables)
@@ -86,6 +92,7 @@ class _SpillingPartitioner:
         self.bytes = 0
 
     def _read(self, side: int, number: int) -> pa.Table | None:
+        """Reads one side of a partition from its spill file; None if it has no rows."""
         pieces: list[pa.Table] = []
         for start, size in self.pieces.pop((side, number), []):
             self.files[side].seek(start)
@@ -94,9 +101,9 @@ class _SpillingPartitioner:
 
 
 def partition_of(ids: pa.ChunkedArray) -> np.ndarray:
-    """A partition for each id, [n] int64 below the number of partitions: a polynomial hash over its first bytes.
+    """Returns the partition of each id, [n] int64 below `_PARTITIONS`: a polynomial hash of the id's first bytes.
 
-    The weights are random in each process, so that no listing can be made whose ids all fall into one partition.
+    The weights are random in each process, so that no listing can be built whose ids are all in one partition.
     """
     parts = [np.zeros(0, np.int64)]
     for chunk in ids.cast(pa.large_binary()).chunks:
@@ -106,14 +113,14 @@ def partition_of(ids: pa.ChunkedArray) -> np.ndarray:
         data = chunk.buffers()[2]
         octets = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
         ends = np.cumsum(np.minimum(np.diff(offsets), _HASHED_BYTES))
-        cuts = np.flatnonzero(np.diff(ends // _AT_ONCE_BYTES)) + 1
+        cuts = np.flatnonzero(np.diff(ends // _CHUNK_BYTES)) + 1
         for first, last in itertools.pairwise([0, *cuts.tolist(), len(chunk)]):
-            parts.append(_hash(*_beginnings(octets, offsets[first : last + 1])))
+            parts.append(_hash(*_first_bytes(octets, offsets[first : last + 1])))
     return np.concatenate(parts)
 
 
-def _beginnings(octets: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first bytes of each id, and their offsets."""
+def _first_bytes(octets: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first `_HASHED_BYTES` of each id, and their offsets."""
     lengths = np.diff(offsets)
     if lengths.max(initial=0) <= _HASHED_BYTES:
         return octets[offsets[0] : offsets[-1]], offsets - offsets[0]
@@ -122,11 +129,12 @@ def _beginnings(octets: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _hash(octets: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Returns the partition of each id, [n] int64, given the bytes of all ids and their [n + 1] offsets."""
     lengths = np.diff(offsets)
-    within = np.arange(len(octets)) - np.repeat(offsets[:-1], lengths)
+    index_in_id = np.arange(len(octets)) - np.repeat(offsets[:-1], lengths)
     weights = _weights(int(lengths.max(initial=0)))
     sums = np.zeros(len(octets) + 1, np.uint64)
-    np.cumsum((octets.astype(np.uint64) + np.uint64(1)) * weights[within], out=sums[1:])
+    np.cumsum((octets.astype(np.uint64) + np.uint64(1)) * weights[index_in_id], out=sums[1:])
     total = sums[offsets[1:]] - sums[offsets[:-1]]
     total ^= total >> np.uint64(29)
     mixed: np.ndarray = (total * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
@@ -134,5 +142,6 @@ def _hash(octets: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def _weights(count: int) -> np.ndarray:
+    """Returns ``count`` odd uint64 weights: always the same ones within a process."""
     weights: np.ndarray = np.random.default_rng(_SEED).integers(1, 1 << 63, max(count, 1), np.uint64) | np.uint64(1)
     return weights

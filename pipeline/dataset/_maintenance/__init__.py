@@ -1,0 +1,6 @@
+"""The parts of `pipeline.dataset.maintenance`.
+
+steps.py     MaintenanceResult, and the steps that all commands share
+rewrite.py   writes the rows of several files that are not deleted into new files
+forget.py    removes samples from all versions
+"""
