@@ -1,7 +1,13 @@
-"""A model on disk: a hub id or a folder, safetensors only.
+"""A model checkpoint on disk: a hub id or a folder, safetensors only.
 
-checkpoint.py   CheckpointConfig, resolving it, digests, what is loaded from it
-files.py        what its files may be, and how much they may ask for
+checkpoint.py      CheckpointConfig, Checkpoint, finding it, digests
+files.py           checks all files of a checkpoint before a library opens them
+_regular_file.py   checks that a file is a regular file
+_json.py           reads JSON within limits
+_keys.py           keys of a config that name code, files or models elsewhere
+_numbers.py        numbers of a config that make a model too large
+_audio_filters.py  numbers of a config that make the filters of a feature extractor too large
+_memory.py         bounds the memory of the process while a model is built
 
 It imports `storage` and `core`.
 """

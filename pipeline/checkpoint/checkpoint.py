@@ -1,7 +1,7 @@
 """A model checkpoint: a folder, or a hub id with a pinned revision. Safetensors only, never remote code.
 
-Nothing heavy is imported here: what the driver must know before a run comes from JSON files; the
-`transformers` classes are loaded by the encoders and tokenizers themselves, in their ``setup``.
+The driver reads what it needs before a run from JSON files, so that importing this module loads no heavy library.
+Encoders and tokenizers load the `transformers` classes themselves, in ``setup``.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pipeline.core.errors import ConfigError, describe
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_NEEDED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
+_DOWNLOADED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
 
 
 class CheckpointConfig(BaseModel):
-    """The part of a config that names a checkpoint."""
+    """Config section that names a checkpoint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,7 +38,14 @@ class CheckpointConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that is on this machine's disk. ``where`` is the config path that named it."""
+    """A checkpoint on the disk of this machine.
+
+    Args:
+        path: absolute path of the folder.
+        name: the folder or hub id, as in the config.
+        revision: commit of the hub id; None for a folder.
+        where: dotted path of the checkpoint in the config, for errors.
+    """
 
     path: str
     name: str
@@ -46,7 +53,7 @@ class Checkpoint:
     where: str
 
     def json(self, file: str) -> dict[str, Any]:
-        """The parsed JSON file of that name, or {} if the checkpoint has none."""
+        """Returns the object in the JSON file of that name; {} if the checkpoint has no such file."""
         path = os.path.join(self.path, file)
         if not os.path.lexists(path):
             return {}
@@ -56,10 +63,10 @@ class Checkpoint:
         return values
 
     def model_config(self) -> Any:
-        """The checkpoint's `transformers` config, defaults filled in. Imports transformers.
+        """Returns the checkpoint's `transformers` config, with defaults. Imports transformers.
 
         Raises:
-            ConfigError: values that no model of its type has.
+            ConfigError: `transformers` refuses the values.
         """
         from transformers import AutoConfig
 
@@ -77,6 +84,7 @@ class Checkpoint:
 
     @property
     def model_type(self) -> str:
+        """The architecture, as in config.json; empty if it is missing."""
         return str(self.json("config.json").get("model_type", ""))
 
     def require(self, *model_types: str) -> None:
@@ -89,21 +97,21 @@ class Checkpoint:
             )
 
     def weights_sha256(self) -> str:
-        """Digest over the names and contents of the weight files."""
+        """Returns the SHA-256 (hex) over the names and contents of the weight files."""
         return _digest(self.path, (".safetensors",))
 
     def preprocessing_sha256(self) -> str:
-        """Digest over everything but the weights: config, tokenizer, processor."""
+        """Returns the SHA-256 (hex) over the other files: config, tokenizer, processor."""
         return _digest(self.path, (".json", ".txt", ".model"))
 
     def weights_bytes(self) -> int:
-        """Sizes of the weight files together."""
+        """Returns the total size of the weight files in bytes."""
         files = (os.path.join(self.path, file) for file in os.listdir(self.path) if file.endswith(".safetensors"))
         return sum(os.path.getsize(file) for file in files)
 
 
 def without_weights(path: str, where: str) -> Checkpoint:
-    """The folder ``path`` of a tokenizer alone. Raises ``ConfigError``, see `checkpoint_files.check`."""
+    """Returns the checkpoint in the folder of a tokenizer, which has no weights. Raises ``ConfigError``."""
     checkpoint_files.check(path, where)
     checkpoint = Checkpoint(os.path.abspath(path), path, None, where)
     checkpoint_files.check_numbers(checkpoint.json("config.json"), 0, f"{path}/config.json", where)
@@ -111,11 +119,16 @@ def without_weights(path: str, where: str) -> Checkpoint:
 
 
 def resolve(name: str, revision: str | None, where: str) -> Checkpoint:
-    """Find a checkpoint, downloading a hub id into the hub's own cache if it is not there.
+    """Finds and checks a checkpoint. A hub id is downloaded to the hub's cache if it is not there.
+
+    Args:
+        name: a folder, or a hub id.
+        revision: commit of the hub id; None for a folder.
+        where: dotted path of the checkpoint in the config, for errors.
 
     Raises:
-        ConfigError: no such folder, no pinned revision, hub out of reach, no safetensors; files that are none, or that
-            ask for code or files from elsewhere (see `checkpoint_files.check`).
+        ConfigError: no such folder, no pinned revision, hub out of reach, no safetensors, special files, a config that
+            names code or files elsewhere (`checkpoint.files.check`).
     """
     if os.path.isdir(name):
         if revision is not None:
@@ -136,12 +149,13 @@ def resolve(name: str, revision: str | None, where: str) -> Checkpoint:
 
 
 def _download(name: str, revision: str, where: str) -> str:
+    """Downloads a hub id, and returns its folder in the hub's cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
     try:
-        return str(snapshot_download(name, revision=revision, allow_patterns=_NEEDED))
+        return str(snapshot_download(name, revision=revision, allow_patterns=_DOWNLOADED))
     except Exception as error:  # the hub client raises from several libraries
         raise ConfigError(
             where, f"cannot fetch {name!r} at {revision[:12]} ({describe(error)})", "check the id, or give a folder"
@@ -149,17 +163,18 @@ def _download(name: str, revision: str, where: str) -> str:
 
 
 def _check_files(path: str, name: str, where: str) -> None:
+    """Raises ``ConfigError`` unless a folder holds a complete checkpoint that is safe to load."""
     files = os.listdir(path)
     if "config.json" not in files:
         raise ConfigError(where, f"{name!r} has no config.json", "give a folder written by save_pretrained")
     checkpoint_files.check(path, where)
     weights = [file for file in files if file.endswith(".safetensors")]
-    tensors = sum(_check_whole(os.path.join(path, file), where) for file in weights)
+    tensors = sum(_count_tensors(os.path.join(path, file), where) for file in weights)
     if weights:
         config = os.path.join(path, "config.json")
         checkpoint_files.check_numbers(checkpoint_files.read_json(config, where), tensors, config, where)
     if _INDEX in files:
-        _check_parts(path, set(files), where)
+        _check_index(path, set(files), where)
     elif weights and _WEIGHTS not in files:
         raise ConfigError(where, f"{name!r} holds {weights[0]!r} but no index", f"name it {_WEIGHTS}, or add {_INDEX}")
     elif not weights:
@@ -168,8 +183,8 @@ def _check_files(path: str, name: str, where: str) -> None:
         raise ConfigError(where, found, "only safetensors are loaded: save_pretrained(..., safe_serialization=True)")
 
 
-def _check_parts(path: str, files: set[str], where: str) -> None:
-    """Raises ``ConfigError`` unless every file that the index names is there."""
+def _check_index(path: str, files: set[str], where: str) -> None:
+    """Raises ``ConfigError`` if a file that the index of the weights names is missing."""
     parts = Checkpoint(path, path, None, where).json(_INDEX).get("weight_map")
     if not isinstance(parts, dict):
         raise ConfigError(where, f"{path}/{_INDEX} has no weight_map", "give the checkpoint's own")
@@ -178,9 +193,12 @@ def _check_parts(path: str, files: set[str], where: str) -> None:
         raise ConfigError(where, f"{path} lacks {missing[0]}, which {_INDEX} names", "copy the whole checkpoint")
 
 
-def _check_whole(path: str, where: str) -> int:
-    """How many tensors it holds. Raises ``ConfigError`` unless the file is as long as its header says: half a download
-    must not start a run."""
+def _count_tensors(path: str, where: str) -> int:
+    """Returns the number of tensors in a safetensors file.
+
+    Raises:
+        ConfigError: the file is not as long as its header says, for example after an incomplete download.
+    """
     from safetensors import safe_open
 
     try:
@@ -193,6 +211,7 @@ def _check_whole(path: str, where: str) -> int:
 
 
 def _digest(path: str, suffixes: tuple[str, ...]) -> str:
+    """Returns the SHA-256 (hex) over the names and contents of the files with one of ``suffixes``."""
     total = hashlib.sha256()
     for name in sorted(f for f in os.listdir(path) if f.endswith(suffixes)):
         total.update(f"{name}:{file_sha256(os.path.join(path, name))};".encode())
@@ -200,7 +219,7 @@ def _digest(path: str, suffixes: tuple[str, ...]) -> str:
 
 
 def file_sha256(path: str) -> str:
-    """Digest of a file's content, read again only when its size or time of change differ."""
+    """Returns the SHA-256 (hex) of a file's content. Cached until the size or modification time changes."""
     found = os.stat(path)
     return _file_sha256(path, found.st_size, found.st_mtime_ns)
 

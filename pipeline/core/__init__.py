@@ -1,18 +1,19 @@
-"""What every other part speaks: errors, media, columns, Arrow arrays, and what a terminal may show.
+"""Types and functions that all other packages use: errors, media, columns, Arrow arrays, terminal output.
 
-errors.py            ConfigError, SampleError and kin: how each is reported
-media.py             modalities, decoded media and their one clock
-schema.py            columns, Arrow types, units, the contract's version
-arrow.py             numpy arrays to Arrow columns and back
-redaction.py         secrets in URLs and texts
-escaping.py          control and invisible characters as visible escapes
-terminal.py          tables and wrapped lines on a terminal
-strict_json.py       JSON that somebody else may have written
-private_folder.py    temporary folders that only this user may enter
-read_write_lock.py   many readers or one writer
-section.py           the base of all sections of a config
-versions.py          versions of the libraries that compute the values
-allocator.py         glibc keeps freed pages for the next row
+errors.py           ConfigError, SampleError and the other errors
+media.py            modalities, decoded media, requests for media
+schema.py           columns, Arrow types, units, version of the contract
+arrow.py            numpy arrays to Arrow columns and back
+redaction.py        removes secrets from URLs and texts
+_secret_names.py    names of parameters and variables that hold secrets
+escaping.py         control and invisible characters as visible escapes
+terminal.py         tables and wrapped lines on a terminal
+strict_json.py      parses untrusted JSON
+private_folder.py   temporary folders that only this user can enter
+read_write_lock.py  a lock for many readers or one writer
+section.py          base class of the sections of a config
+versions.py         versions of the libraries that compute the values
+allocator.py        makes glibc keep freed memory
 
 It imports nothing of the package.
 """

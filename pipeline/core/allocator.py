@@ -1,7 +1,8 @@
-"""glibc's malloc, told to keep what it is given back.
+"""Configures glibc's malloc to keep freed memory.
 
-Pictures, sounds and batches are megabytes that come and go. By itself glibc returns them to the kernel, and each one's
-pages are then zeroed and mapped anew: up to a tenth of decoding, a third of making raw tokens.
+Images, waveforms and batches are blocks of megabytes that are allocated and freed all the time. By default glibc
+returns them to the kernel, which then maps and zeroes new pages for the next block. This takes up to a tenth of the
+time of decoding, and a third of the time of making raw tokens.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Numbers of malloc.h."""
+"""Parameters of mallopt, from malloc.h."""
 _TRIM_BYTES, _MMAP_BYTES = 256 << 20, 32 << 20
-"""Kept at most, and the largest block that is kept at all, which is glibc's own bound."""
+"""Maximum freed memory that is kept, and the largest block that is kept, which is the maximum that glibc allows."""
 
 
 def keep_pages() -> None:
-    """From now on this process keeps up to 256 MB that it has freed. Nothing happens without glibc."""
+    """Makes this process keep up to 256 MiB of freed memory. Does nothing without glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)

@@ -1,8 +1,7 @@
-"""numpy arrays of ragged shape <-> Arrow columns, without a Python loop over values.
+"""Converts numpy arrays of different shapes to Arrow columns and back, without a Python loop over values.
 
-Between stages a tensor column is ``struct<data: large_list<T>, shape: list<int32>>``: any shape a
-row, seen and split by Arrow like any other column. Stored columns have the types of
-`pipeline.core.schema`.
+Between stages a tensor column is ``struct<data: large_list<T>, shape: list<int32>>``: each row has a shape of its own,
+and Arrow slices the column like any other. Stored columns have the types of `pipeline.core.schema`.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 empty: Callable[[int, np.dtype[Any]], np.ndarray] = np.empty
-"""Where the values of a packed column lie. A process that hands its columns over sets it to memory that it shares."""
+"""Allocates the values of a packed column. A process that passes columns to another one sets it to an allocator of
+shared memory."""
 
 
 def pack(arrays: Sequence[np.ndarray | None]) -> pa.StructArray:
-    """One row per array; None becomes null. All arrays must be of one dtype."""
+    """Returns a tensor column with one row per array; None becomes null. All arrays must have the same dtype."""
     present = [a for a in arrays if a is not None]
     dtype = present[0].dtype if present else np.dtype(np.uint8)
     assert all(a.dtype == dtype for a in present), "a tensor column holds one dtype"
@@ -35,7 +35,7 @@ def pack(arrays: Sequence[np.ndarray | None]) -> pa.StructArray:
 
 
 def unpack(column: pa.ChunkedArray | pa.Array) -> list[np.ndarray | None]:
-    """The arrays of a column written by ``pack``: read-only views of Arrow's memory."""
+    """Returns the arrays of a column made by `pack`, as read-only views of Arrow's memory."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     rows: list[np.ndarray | None] = []
     for chunk in chunks:
@@ -49,7 +49,7 @@ def unpack(column: pa.ChunkedArray | pa.Array) -> list[np.ndarray | None]:
 
 
 def list_column(arrays: Sequence[np.ndarray | None], value: pa.DataType) -> pa.ListArray:
-    """One-dimensional arrays as ``list<value>``."""
+    """Returns arrays [N] as a column ``list<value>``; None becomes null."""
     values = [np.zeros(0) if a is None else a for a in arrays]
     flat = np.concatenate(values) if values else np.zeros(0)
     return pa.ListArray.from_arrays(
@@ -60,7 +60,7 @@ def list_column(arrays: Sequence[np.ndarray | None], value: pa.DataType) -> pa.L
 
 
 def vector_list_column(arrays: Sequence[np.ndarray | None], value: pa.DataType, width: int) -> pa.ListArray:
-    """Arrays [N, width] as ``list<fixed_size_list<value, width>>``."""
+    """Returns arrays [N, width] as a column ``list<fixed_size_list<value, width>>``; None becomes null."""
     values = [np.zeros((0, width), np.float32) if a is None else a for a in arrays]
     flat = _cast(values, width, np.dtype(value.to_pandas_dtype()))
     inner = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), width)
@@ -68,7 +68,8 @@ def vector_list_column(arrays: Sequence[np.ndarray | None], value: pa.DataType, 
 
 
 def adjacent(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Arrays that lie one after the other in one buffer as one [B, ...], without a copy; None if they do not."""
+    """Returns arrays of one shape that are contiguous in one buffer as one array [B, ...], without a copy; None if they
+    are not contiguous."""
     first = arrays[0]
     owner, place, size = _owner(first), first.__array_interface__["data"][0], first.nbytes
     for number, one in enumerate(arrays):
@@ -82,7 +83,10 @@ def adjacent(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
 
 
 def _owner(array: np.ndarray) -> Any:
-    """What holds the memory of ``array``. Two buffers that happen to be neighbours have two: a view holds only one."""
+    """Returns the object that owns the memory of ``array``.
+
+    Adjacent buffers with different owners must not become one view, which keeps only one owner alive.
+    """
     holder: Any = array
     while (base := getattr(holder, "base", None)) is not None:
         holder = base
@@ -90,18 +94,18 @@ def _owner(array: np.ndarray) -> Any:
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays [n, d] as one [sum of n, d]; a copy only if they are not `adjacent`."""
+    """Returns arrays [n, d] as one array [sum of n, d]. Copies only if they are not `adjacent`."""
     whole = adjacent(parts)
     return np.concatenate(parts) if whole is None else whole.reshape(-1, *whole.shape[2:])
 
 
 def _cast(values: list[np.ndarray], width: int, dtype: np.dtype[Any]) -> np.ndarray:
-    """Arrays [n, width] as one of ``dtype``."""
+    """Returns arrays [n, width] as one array [sum of n, width] of ``dtype``."""
     torch = sys.modules.get("torch")
     values = [one for one in values if len(one)]
     if dtype != np.float16 or torch is None or all(one.dtype == dtype for one in values):
         return (joined(values) if values else np.zeros((0, width))).astype(dtype, copy=False)
-    # the same bits in a sixth of numpy's time, without a copy between
+    # torch takes a sixth of numpy's time for the same bits, and makes no intermediate copy
     flat = np.empty((sum(map(len, values)), width), np.float16)
     start = 0
     for one in values:

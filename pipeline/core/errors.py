@@ -1,6 +1,6 @@
-"""Errors that a person reads: what is wrong with a config, and why a sample could not be used.
+"""Errors of the package: a wrong config, a sample that cannot be used, a storage or a device that fails.
 
-Both kinds pickle, because they cross process borders inside Ray.
+They can be pickled, since Ray passes them between processes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FailureKind = Literal[
     "encoding",  # text that the declared encoding policy refuses
     "limit",  # over a declared limit (pixels, bytes, seconds)
     "missing",  # the file is not there
-    "forbidden",  # the file lies outside of what the source allows
+    "forbidden",  # the file is outside of the folders that the source allows
     "invalid",  # a row of the manifest that names no sample
     "io",  # reading failed; another attempt may work
     "nan",  # the encoder returned NaN or infinity
@@ -26,36 +26,36 @@ FailureKind = Literal[
     "memory",  # out of memory on the host or the device, or over a row's share of it
     "timeout",  # decoding took longer than a row may take
     "crash",  # the decoder's or the encoder's process died
-    "internal",  # anything else: a defect, told with its type
+    "internal",  # anything else: a defect; the message has its type
 ]
 FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
 TRANSIENT_KINDS = ("io", "memory", "missing")
-"""What another night may mend; tried again by the next runs. The others wait for a change of the source."""
+"""Kinds that the next runs try again. Failures of other kinds are only tried again after the source has changed."""
 
 StageName = Literal["probe", "decode", "tokenize", "encode", "write"]
 
 
-_LONGEST = 1000
+_MAX_MESSAGE = 1000
 
 
 class TesseraError(Exception):
-    """Base of every error that Tessera raises on purpose. Told on one line, which holds no secret."""
+    """Base class of every error that Tessera raises on purpose. Its message is one line without secrets."""
 
     def __str__(self) -> str:
-        return one_line(super().__str__(), _LONGEST)
+        return one_line(super().__str__(), _MAX_MESSAGE)
 
 
 class ProcessDied(TesseraError):
-    """A process that computes for another died."""
+    """A worker process ended unexpectedly."""
 
 
 class ConfigError(TesseraError):
-    """A mistake in a config or in what it names; found before any compute starts.
+    """A mistake in a config or in a file that it names; raised before any computation starts.
 
     Args:
         where: dotted path in the config, e.g. ``features.caption.encoder.checkpoint``.
-        found: what stands there.
-        allowed: what may stand there, or what to do.
+        found: what was found there.
+        allowed: what is allowed there, or what to do.
     """
 
     def __init__(self, where: str, found: str, allowed: str) -> None:
@@ -67,12 +67,12 @@ class ConfigError(TesseraError):
 
 
 class NotAllowed(ValueError):
-    """What a config section's own check found; it becomes a ``ConfigError`` that knows the section's place.
+    """A mistake that a config section finds in itself. It is converted to a ``ConfigError`` with the section's path.
 
     Args:
-        found: what stands there.
-        allowed: what may stand there, or what to do.
-        where: dotted path below the section, empty for the section itself.
+        found: what was found.
+        allowed: what is allowed, or what to do.
+        where: dotted path relative to the section; empty for the section itself.
     """
 
     def __init__(self, found: str, allowed: str, where: str = "") -> None:
@@ -85,7 +85,7 @@ class SampleError(TesseraError):
 
     Args:
         kind: one of :data:`FAILURE_KINDS`.
-        message: the cause in the decoder's or the model's own words, one line.
+        message: the cause, in the words of the decoder or the model; shortened to one line.
     """
 
     def __init__(self, kind: FailureKind, message: str) -> None:
@@ -98,16 +98,19 @@ class SampleError(TesseraError):
 
 
 class StorageError(TesseraError, OSError):
-    """The dataset's own place cannot be read or written: full, denied, out of reach. Ends the run; nothing is
-    half-published. An ``OSError`` too, for those who wait for a better moment."""
+    """The storage of the dataset cannot be read or written: full, denied, out of reach. Ends the run; no file is
+    published in part.
+
+    Also an ``OSError``, so that code which retries those handles it.
+    """
 
 
 class DeviceFailed(TesseraError):
-    """A device does nothing more in this process, whatever row it is given.
+    """A device cannot be used any more in this process, whatever the input.
 
     Args:
-        message: with what to do.
-        words: the device's own.
+        message: what happened and what to do.
+        words: the message of the device.
     """
 
     def __init__(self, message: str, words: str) -> None:
@@ -115,14 +118,14 @@ class DeviceFailed(TesseraError):
         self.words = one_line(words, 200)
 
     def __str__(self) -> str:
-        return one_line(str(self.args[0]), _LONGEST)
+        return one_line(str(self.args[0]), _MAX_MESSAGE)
 
 
 class BudgetExceeded(TesseraError):
-    """More rows failed than the config's ``failures`` allow. What was written stays valid.
+    """More rows failed than ``failures`` of the config allows. The dataset that was written is valid.
 
     Args:
-        message: the count, the budget and the kinds.
+        message: the number of failures, the limit and the kinds.
         report: the run's report.
     """
 
@@ -131,19 +134,20 @@ class BudgetExceeded(TesseraError):
         self.report = report
 
     def __str__(self) -> str:
-        return one_line(str(self.args[0]), _LONGEST)
+        return one_line(str(self.args[0]), _MAX_MESSAGE)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """True for an allocation that failed, of the host or of a device. Also torch's own errors, without importing it."""
+    """Returns whether an allocation failed, on the host or on a device. Recognizes torch's errors without importing
+    it."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def device_failed(error: BaseException) -> bool:
-    """True for an error after which a device does nothing more in this process, whatever row it is given: an assertion
-    on the device, an illegal address, a memory error that its hardware could not correct."""
+    """Returns whether a device cannot be used any more in this process after ``error``: an assertion on the device, an
+    illegal address, an uncorrectable memory error."""
     of_cuda = isinstance(error, RuntimeError) and "CUDA error" in str(error)
     return (of_cuda or type(error).__name__ == "AcceleratorError") and not out_of_memory(error)
 
@@ -152,32 +156,33 @@ _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
     "bad_alloc",
     "could not create a memory",  # oneDNN
-    "out of memory",  # CUDA, where it is the driver that refuses
+    "out of memory",  # the CUDA driver
     "ALLOC_FAILED",  # cuBLAS, cuDNN
 )
+"""Parts of messages of a ``RuntimeError``."""
 
 
 _LAST_WORD = re.compile(r"\s\S*\Z")
 
 
 def one_line(text: str, limit: int = 500) -> str:
-    """``text`` on one line without secrets, of visible characters, at most ``limit`` of them."""
+    """Returns ``text`` on one line of at most ``limit`` visible characters, without secrets."""
     text = str(text)
     if len(text) > 20 * limit:
         text = text[: 20 * limit]
         word = _LAST_WORD.search(text)
-        if word and len(word[0]) <= 10 * limit:  # perhaps a secret, which is not known as one once it is cut
+        if word and len(word[0]) <= 10 * limit:  # a secret that is cut would not be recognized
             text = text[: word.start()]
     return escaping.one_line(without_secrets(text), limit)
 
 
-_LOG_OF_PYAV = "; last error log: "
+_PYAV_LOG = "; last error log: "
 
 
 def describe(error: BaseException) -> str:
     """Returns ``Type: message`` of any exception on one line, for failure records.
 
-    What PyAV adds of FFmpeg's log is left out: it may be of another file.
+    Leaves out the line of FFmpeg's log that PyAV appends, since it may be about another file.
     """
-    text = one_line(str(error).partition(_LOG_OF_PYAV)[0])
+    text = one_line(str(error).partition(_PYAV_LOG)[0])
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,6 +1,6 @@
-"""Decoded media as they pass from decoders to tokenizers, and what a tokenizer may ask a decoder for.
+"""Decoded media that decoders pass to tokenizers, and the requests of tokenizers to decoders.
 
-One clock for everything: seconds of presentation time, counted from the start of the container.
+All times are seconds of presentation time, counted from the start of the container.
 """
 
 from __future__ import annotations
@@ -15,53 +15,60 @@ MODALITIES: tuple[Modality, ...] = ("text", "image", "video", "audio")
 
 
 def at_least_a_tick(seconds: float, tick_s: float) -> bool:
-    """Returns whether a difference of two times is more than rounding."""
-    return seconds > tick_s * (1 - 1e-6)  # of times in float64
+    """Returns whether a difference of two times is at least a tick, apart from the rounding of float64.
+
+    Args:
+        seconds: the difference.
+        tick_s: the tick, in seconds.
+    """
+    return seconds > tick_s * (1 - 1e-6)
 
 
 @dataclass(frozen=True)
 class Span:
-    """Presentation time ``[start_s, end_s)`` that a stream covers."""
+    """Presentation time ``[start_s, end_s)`` that a stream covers, in seconds."""
 
     start_s: float
     end_s: float
     tick_s: float = field(default=1e-6, compare=False)
-    """Seconds between two times that its clock can express. A shorter difference is rounding."""
+    """Resolution of the stream's clock in seconds. A shorter difference is rounding."""
 
     @property
     def tolerance_s(self) -> float:
-        """How far a time may be from the true one: half a tick, and what float64 adds."""
+        """Maximum error of a time in seconds: half a tick, and the rounding of float64."""
         return self.tick_s * (0.5 + 1e-6)
 
     def overlaps(self, start_s: float, end_s: float) -> bool:
-        """Whether it covers at least a tick of ``[start_s, end_s)``."""
+        """Returns whether the span covers at least a tick of ``[start_s, end_s)``."""
         return at_least_a_tick(min(self.end_s, end_s) - max(self.start_s, start_s), self.tick_s)
 
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file really holds, by its content.
-
-    ``spans`` has a key for each modality that is there; its value is the time covered, or None for
-    an untimed text or a still image.
-    """
+    """The media in a file, detected from its content."""
 
     format: str
     spans: dict[Modality, Span | None] = field(default_factory=dict)
+    """Modality in the file -> the time that it covers; None for an untimed text or a still image."""
     words: tuple[Span, ...] = ()
-    """Of a timed text, when its words are shown."""
+    """For a timed text, the times at which its words are shown."""
     unsupported: frozenset[Modality] = frozenset()
-    """Modalities that are in it, in a coding that nothing here knows."""
+    """Modalities in the file whose codec is not supported."""
 
 
 @dataclass(frozen=True)
 class Text:
+    """A text document."""
+
     text: str
 
 
 @dataclass(frozen=True)
 class Image:
-    pixels: np.ndarray  # [H, W, 3] uint8, upright, sRGB-like
+    """A still image."""
+
+    pixels: np.ndarray
+    """[H, W, 3] uint8, upright, sRGB-like."""
 
     def __repr__(self) -> str:
         return f"Image(pixels={self.pixels.dtype}{list(self.pixels.shape)})"
@@ -69,8 +76,12 @@ class Image:
 
 @dataclass(frozen=True)
 class Frames:
-    pixels: np.ndarray  # [T, H, W, 3] uint8, upright
-    times_s: np.ndarray  # [T] float64, each frame's own presentation time
+    """Frames of a video."""
+
+    pixels: np.ndarray
+    """[T, H, W, 3] uint8, upright."""
+    times_s: np.ndarray
+    """[T] float64, the presentation time of each frame in seconds."""
 
     def __repr__(self) -> str:
         return f"Frames(pixels={self.pixels.dtype}{list(self.pixels.shape)}, times_s={self.times_s})"
@@ -78,9 +89,14 @@ class Frames:
 
 @dataclass(frozen=True)
 class Waveform:
-    samples: np.ndarray  # [n] float32, mono, at sample_rate
+    """Audio of one channel."""
+
+    samples: np.ndarray
+    """[n] float32, mono."""
     sample_rate: int
-    start_s: float  # time of samples[0]
+    """Samples per second."""
+    start_s: float
+    """Time of ``samples[0]`` in seconds."""
 
     def __repr__(self) -> str:
         return f"Waveform({len(self.samples)} samples at {self.sample_rate} Hz from {self.start_s:.3f} s)"
@@ -91,9 +107,9 @@ Media = Text | Image | Frames | Waveform
 
 @dataclass(frozen=True)
 class UniformSampling:
-    """``frames`` pictures: those shown at the middles of ``frames`` equal slices of the span.
+    """Selects the pictures that are shown at the middles of ``frames`` equal slices of the span.
 
-    A span with fewer pictures repeats them; their true times tell.
+    If the span has fewer pictures, they are repeated with their own times.
     """
 
     frames: int
@@ -101,9 +117,9 @@ class UniformSampling:
 
 @dataclass(frozen=True)
 class FpsSampling:
-    """The pictures shown at the times k / fps (k integer, one grid for all windows) within the span.
+    """Selects the pictures that are shown at the times k / fps within the span (k integer, one grid for all windows).
 
-    At least one. ``max_frames`` bounds them: beyond it, that many are taken uniformly.
+    At least one picture is selected. If there are more than ``max_frames``, this many are selected uniformly.
     """
 
     fps: float
@@ -115,22 +131,27 @@ Sampling = UniformSampling | FpsSampling
 
 @dataclass(frozen=True)
 class TextRequest:
-    pass
+    """Asks for the text."""
 
 
 @dataclass(frozen=True)
 class ImageRequest:
-    pass
+    """Asks for the image."""
 
 
 @dataclass(frozen=True)
 class FramesRequest:
+    """Asks for frames of a video."""
+
     sampling: Sampling
 
 
 @dataclass(frozen=True)
 class WaveformRequest:
+    """Asks for the audio, resampled."""
+
     sample_rate: int
+    """Samples per second."""
 
 
 Request = TextRequest | ImageRequest | FramesRequest | WaveformRequest

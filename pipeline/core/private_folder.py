@@ -1,7 +1,7 @@
-"""Folders for a while that only this user may enter: their names cannot be known before, and none stays for ever.
+"""Temporary folders with unpredictable names that only this user can enter.
 
-A process that is killed leaves its folder behind. It held a lock on it, which ended with the process: the next one that
-makes a folder removes those without a lock.
+A process holds a lock on each of its folders. If it is killed, the folder remains, and the lock ends. The next process
+that creates a folder removes the folders without a lock.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ import time
 from contextlib import suppress
 
 SOCKET_BYTES = 107
-"""A socket's path may not be longer: man 7 unix."""
+"""Maximum length of the path of a socket (man 7 unix)."""
 _FRESH_S = 60.0
+"""Folders that were changed within this time are not removed: a new one is not locked yet."""
 _locks: dict[str, int] = {}
+"""Folder -> locked descriptor."""
 
 
 def make(kind: str, place: str | None = None, longest: int = 0) -> str:
-    """A new folder ``tessera-<kind>-<random>``, of mode 0700.
+    """Creates a folder ``tessera-<kind>-<random>`` of mode 0700, and locks it.
 
     Args:
-        place: where; None: the system's temporary folder, or ``/tmp`` where sockets below that have too long a path.
-        longest: characters that a socket's path has below the folder.
+        place: its parent; None: the system's temporary folder, or ``/tmp`` if the paths of sockets would be too long.
+        longest: maximum length of a socket's path relative to the folder; 0: no sockets.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     prefix = f"tessera-{kind}-"
     if place is None:
@@ -37,7 +39,7 @@ def make(kind: str, place: str | None = None, longest: int = 0) -> str:
             place = "/tmp"
     else:
         os.makedirs(place, exist_ok=True)
-    _remove_left(place, prefix)
+    _remove_abandoned(place, prefix)
     folder = tempfile.mkdtemp(prefix=prefix, dir=place)
     _locks[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(_locks[folder], fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,7 +47,7 @@ def make(kind: str, place: str | None = None, longest: int = 0) -> str:
 
 
 def remove(folder: str) -> None:
-    """Removes a folder that `make` made, with what is in it. Processes that still end may write there meanwhile."""
+    """Removes a folder that `make` created, with its contents. Retries while processes that are ending write to it."""
     for _ in range(5):
         shutil.rmtree(folder, ignore_errors=True)
         if not os.path.exists(folder):
@@ -56,8 +58,8 @@ def remove(folder: str) -> None:
         os.close(lock)
 
 
-def _remove_left(place: str, prefix: str) -> None:
-    """Removes what processes of this user left behind. Never follows a link, and waits for nobody."""
+def _remove_abandoned(place: str, prefix: str) -> None:
+    """Removes folders of this user's processes that ended without removing them. Follows no link and never blocks."""
     with suppress(OSError):
         for name in os.listdir(place):
             if name.startswith(prefix):
@@ -66,9 +68,10 @@ def _remove_left(place: str, prefix: str) -> None:
 
 
 def _remove_unlocked(folder: str) -> None:
+    """Removes a folder of this user unless it is locked or new."""
     found = os.lstat(folder)
-    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == 0o700
-    if not ours or time.time() - found.st_mtime < _FRESH_S:  # one that is being made has no lock yet
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == 0o700
+    if not is_ours or time.time() - found.st_mtime < _FRESH_S:
         return
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:

@@ -1,4 +1,4 @@
-"""Threads that work beside each other, and now and then one that must not."""
+"""A lock that many readers or one writer can hold."""
 
 from __future__ import annotations
 
@@ -8,36 +8,39 @@ from contextlib import contextmanager
 
 
 class ReadWriteLock:
-    """Any number of threads hold ``read`` at a time, and one alone ``write``. Waiting writers go first."""
+    """A lock for threads: any number hold ``read`` at a time, or a single one holds ``write``. Writers have
+    priority."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._inside, self._waiting, self._taken = 0, 0, False
+        self._readers, self._waiting_writers, self._is_writing = 0, 0, False
 
     @contextmanager
     def read(self) -> Iterator[None]:
+        """Context manager: holds the lock together with other readers."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._taken and not self._waiting)
-            self._inside += 1
+            self._changed.wait_for(lambda: not self._is_writing and not self._waiting_writers)
+            self._readers += 1
         try:
             yield
         finally:
             with self._changed:
-                self._inside -= 1
+                self._readers -= 1
                 self._changed.notify_all()
 
     @contextmanager
     def write(self) -> Iterator[None]:
+        """Context manager: holds the lock exclusively."""
         with self._changed:
-            self._waiting += 1
+            self._waiting_writers += 1
             try:
-                self._changed.wait_for(lambda: not self._taken and not self._inside)
-                self._taken = True
+                self._changed.wait_for(lambda: not self._is_writing and not self._readers)
+                self._is_writing = True
             finally:
-                self._waiting -= 1
+                self._waiting_writers -= 1
         try:
             yield
         finally:
             with self._changed:
-                self._taken = False
+                self._is_writing = False
                 self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Column names, Arrow types and units of a dataset; the version of this contract."""
+"""Columns of a dataset: names, Arrow types and units; and the version of this contract."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Literal
 import pyarrow as pa
 
 CONTRACT = 2
-"""Raised when an older reader would misread a dataset. 2: `_failures/`, whose underscore hides it from others."""
+"""Version of the dataset's format; increased when an older reader would misread a dataset.
+
+2: failures are in `_failures/`, whose underscore hides them from other readers.
+"""
 
 Emit = Literal["embedding", "tokens", "prefix_tokens", "token_ids"]
 
 ROLES = ("text", "image", "video", "audio", "other")
-"""Roles of a sample's files. A role is the extension's hint: ``other`` where the extension says nothing."""
+"""Roles of a sample's files. The extension of a file determines its role; ``other`` for an unknown extension."""
 
 LISTING = pa.schema(
     [
@@ -24,9 +27,12 @@ LISTING = pa.schema(
         pa.field("refused", pa.string()),
     ]
 )
-"""What a source lists: one row per sample; passthrough columns follow under their own names. ``forbidden``: true where
-a file of it lies outside of what the source allows, as far as its text says; null for all others. ``refused``: why a
-row of a manifest names no sample (its place is the ``sample_id``), on one line without secrets; null for samples."""
+"""Listing of a source: one row per sample, followed by passthrough columns under their own names.
+
+``forbidden``: true if the URI of one of its files is outside of what the source allows, otherwise null.
+``refused``: the reason, one line without secrets, why a row of a manifest names no sample; its ``sample_id`` is the
+place of the row then. Null for samples.
+"""
 
 FIXED = pa.schema(
     [
@@ -38,7 +44,7 @@ FIXED = pa.schema(
         pa.field("run_id", pa.string(), nullable=False),
     ]
 )
-"""Columns that every row has."""
+"""Columns that every row of a dataset has."""
 
 FAILURES = pa.schema(
     [
@@ -55,7 +61,7 @@ FAILURES = pa.schema(
         pa.field("run_id", pa.string(), nullable=False),
     ]
 )
-"""``feature`` is null when nothing could be said of the file, so that no feature applied."""
+"""Failures of a run. ``feature`` is null if the file could not be identified, so that no feature applied."""
 
 EMPTY = pa.schema(
     [
@@ -65,16 +71,20 @@ EMPTY = pa.schema(
         pa.field("run_id", pa.string(), nullable=False),
     ]
 )
-"""Windows that hold nothing any feature reads."""
+"""Windows without content for any feature."""
 
 METERS = ("probe_s", "decode_s", "tokenize_s", "encode_s", "bytes_read", "decoded", "bytes_moved")
-"""What a row has cost so far: seconds, bytes read and bytes handed from stage to stage, decoding calls. They travel in
-the row, so that a retried task is counted once and a report needs no other channel."""
+"""Costs of a row so far: seconds per stage, bytes read, decoding calls, bytes moved between stages.
+
+They are columns of the row, so that a task which is retried counts once.
+"""
 
 STORED = {"float32": pa.float32(), "float16": pa.float16()}
+"""Name of a stored dtype -> Arrow type."""
 
 
 def column(feature: str, part: str) -> str:
+    """Returns the name of the column with one part (``embedding``, ``tokens``...) of a feature."""
     return f"{feature}_{part}"
 
 
@@ -87,10 +97,13 @@ def feature_fields(
     timed: bool,
     fixed_dim: int = -1,
 ) -> list[pa.Field]:
-    """The columns of one feature, in their stored types.
+    """Returns the columns of one feature, with their stored types.
 
     Args:
-        fixed_dim: of embeddings that are stored as lists of a fixed size; -1: as lists.
+        emit: parts of the feature that are stored.
+        token_dim: values per token; None if no tokens are stored.
+        timed: the tokens have times.
+        fixed_dim: length of embeddings that are stored as fixed-size lists; -1: variable lists.
     """
     fields = []
     if "embedding" in emit:

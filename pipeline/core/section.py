@@ -1,4 +1,4 @@
-"""The base of all sections of a config."""
+"""Base class of the sections of a config."""
 
 from __future__ import annotations
 
@@ -6,4 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
+    """An immutable model that refuses unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")

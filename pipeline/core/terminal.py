@@ -1,7 +1,7 @@
-"""What a person's terminal gets: everything from outside as visible characters, whoever prints it.
+"""Prints to a terminal with all control characters escaped.
 
-`Console` is the only way to print in colours or tables; `escaped_streams` is what remains for `print`, for the words of
-libraries and for tracebacks. Neither takes markup: brackets in names are brackets.
+`Console` prints text in colours and tables. `escaped_streams` covers all other output: `print`, messages of libraries
+and tracebacks. Neither interprets markup: brackets in names are printed as brackets.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from rich.text import Text
 from pipeline.core.escaping import escaped
 from pipeline.core.redaction import without_secrets
 
-_LONGEST = 10_000
-"""Characters of one text: a sample's id may have millions."""
+_MAX_TEXT = 10_000
+"""Maximum characters of one text: the id of a sample may have millions."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a character: a byte of a file name that is not UTF-8."""
+"""A lone surrogate: a byte of a file name that is not UTF-8."""
 
-_END_OF_COLOURS = "\x1b[0m"
-"""Ray writes it by itself when a process ends in a terminal."""
+_RESET_STYLE = "\x1b[0m"
+"""Ray writes this sequence when a process ends in a terminal."""
 
 
 def shown(text: str) -> str:
-    """``text`` on one line, of visible characters, without secrets."""
-    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    """Returns ``text`` on one line of visible characters, without secrets."""
+    text = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
     return escaped(without_secrets(text))
 
 
 class Console(rich.Console):
-    """A `rich` console that prints texts as they are and escapes what is not visible in them, line breaks too.
+    """A `rich` console without markup that escapes invisible characters, also line breaks.
 
-    Texts are escaped before they are laid out, so that a table has the width of what it shows. Whatever comes another
-    way (a ``Text``, the columns of a progress bar) is escaped when it is written.
+    Strings are escaped before the layout, so that columns have the width of the escaped text. Other renderables (a
+    ``Text``, the columns of a progress bar) are escaped when they are written.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -56,7 +56,7 @@ class Console(rich.Console):
         return super().render_str(shown(text), **{**options, "markup": False, "emoji": False})
 
     def waiting(self) -> Status:
-        """A line that says what goes on; `say` changes it."""
+        """Returns a status line with a spinner. `say` sets its text."""
         return self.status(Text(""))
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
@@ -64,7 +64,7 @@ class Console(rich.Console):
 
 
 def say(status: Status, words: str) -> None:
-    """Shows ``words`` beside the spinner."""
+    """Sets the text next to the spinner of a status line."""
     status.update(Text(shown(words)))
 
 
@@ -81,14 +81,14 @@ def count(number: float, one: str, many: str | None = None) -> str:
 def print_wrapped(
     console: rich.Console, text: str, indent: int = 0, hanging: int = 2, style: str | None = None
 ) -> None:
-    """Prints ``text`` on as many lines as the width of ``console`` requires.
+    """Prints ``text``, wrapped at the width of ``console``.
 
-    Lines break at spaces only. A word that is longer than the width gets a line of its own and is not cut, so that
-    paths and names can be copied.
+    Lines break at spaces only. A word longer than the width has a line of its own and is not cut, so that paths and
+    names can be copied.
 
     Args:
-        indent: of the first line, in columns.
-        hanging: further columns before each of the next lines.
+        indent: columns before the first line.
+        hanging: further columns before each of the other lines.
     """
     words = re.split(r" (?!· |[kMGT]?B\b)", shown(text))  # no line begins with a separator or a unit
     for line in _wrap(words, console.width, indent, hanging):
@@ -96,6 +96,7 @@ def print_wrapped(
 
 
 def _wrap(words: Sequence[str], width: int, indent: int, hanging: int) -> Iterator[str]:
+    """Yields the lines of a wrapped text, indented."""
     line = " " * indent + words[0]
     for word in words[1:]:
         if cell_len(line) + 1 + cell_len(word) > width:
@@ -109,11 +110,11 @@ def _wrap(words: Sequence[str], width: int, indent: int, hanging: int) -> Iterat
 def print_table(
     console: rich.Console, columns: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[str] = ()
 ) -> None:
-    """Prints ``rows`` as a table; as one block per row where the table is wider than ``console``. No value is cut.
+    """Prints ``rows`` as a table, or as one block per row if the table is wider than ``console``. No value is cut.
 
     Args:
-        columns: names. The first one and its value are the title of a block.
-        figures: names of the columns that are aligned at the right.
+        columns: names of the columns. The first name and its value are the title of a block.
+        figures: names of the columns that are aligned to the right.
     """
     table = [list(columns), *([shown(cell) for cell in row] for row in rows)]
     widths = [max(cell_len(row[i]) for row in table) for i in range(len(columns))]
@@ -136,14 +137,15 @@ def print_table(
 
 
 def json_text(document: Any) -> str:
-    """Returns one strict JSON document on one line, of ASCII characters, without secrets.
+    """Returns ``document`` as strict JSON on one line of ASCII characters, without secrets.
 
     NaN and infinity become null, bytes become base64, times and other values that JSON does not have become strings.
     """
-    return json.dumps(_plain(document), allow_nan=False).replace("\x7f", "\\u007f")
+    return json.dumps(_json_value(document), allow_nan=False).replace("\x7f", "\\u007f")
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
+    """Returns ``value`` as a value that JSON has."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -155,17 +157,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, Mapping):
-        return {_SURROGATE.sub(lambda half: escaped(half[0]), str(key)): _plain(one) for key, one in value.items()}
+        return {_SURROGATE.sub(lambda half: escaped(half[0]), str(key)): _json_value(one) for key, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(one) for one in value]
+        return [_json_value(one) for one in value]
     if hasattr(value, "isoformat"):
         return str(value.isoformat())
-    return _plain(str(value))
+    return _json_value(str(value))
 
 
 @contextmanager
 def stdout_to_stderr() -> Iterator[None]:
-    """Sends to standard error what this process, its libraries and its subprocesses print to standard output."""
+    """Redirects standard output of this process, its libraries and its subprocesses to standard error."""
     sys.stdout.flush()
     real = os.dup(1)
     os.dup2(2, 1)
@@ -179,23 +181,28 @@ def stdout_to_stderr() -> Iterator[None]:
 
 
 def _visible(segment: Segment) -> Segment:
+    """Returns ``segment`` with escaped text. Control segments of `rich` are unchanged."""
     if segment.control:
         return segment
-    return Segment(_lines(segment.text), segment.style)
+    return Segment(_escape_lines(segment.text), segment.style)
 
 
-def _lines(text: str) -> str:
+def _escape_lines(text: str) -> str:
+    """Returns ``text`` with all lines escaped; line breaks are kept."""
     return "\n".join(map(escaped, text.split("\n")))
 
 
 class EscapedStream:
-    """A text stream whose writes are escaped, line breaks aside. `rich` finds the stream below by itself."""
+    """A text stream that escapes what is written, except line breaks.
+
+    `rich` finds the underlying stream by the attribute ``rich_proxied_file``.
+    """
 
     def __init__(self, raw: TextIO) -> None:
         self.rich_proxied_file: IO[str] = raw
 
     def write(self, text: str) -> int:
-        self.rich_proxied_file.write(text if text == _END_OF_COLOURS else _lines(text))
+        self.rich_proxied_file.write(text if text == _RESET_STYLE else _escape_lines(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -208,7 +215,7 @@ class EscapedStream:
 
 @contextmanager
 def escaped_streams() -> Iterator[None]:
-    """Standard output and error of this process, for as long as it lasts."""
+    """Context manager that escapes standard output and standard error of this process."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast("TextIO", EscapedStream(one)) for one in before)
     try:
@@ -218,7 +225,7 @@ def escaped_streams() -> Iterator[None]:
 
 
 def size(byte_count: int) -> str:
-    """Bytes for a person: 1.5 MB."""
+    """Returns a readable number of bytes, in powers of 1000: ``1.5 MB``."""
     value = float(byte_count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:

@@ -1,4 +1,4 @@
-"""Versions of what computes the values."""
+"""Versions of the libraries that compute the values of a dataset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _PACKAGES = (
 
 
 def installed() -> dict[str, str]:
-    """Versions of what computes the values; recorded, no part of a fingerprint."""
+    """Returns package -> version, of Python, Tessera and the libraries. Recorded in the dataset; not part of a
+    fingerprint."""
     found = {"python": platform.python_version()}
     for name in ("tessera", *_PACKAGES):
         try:

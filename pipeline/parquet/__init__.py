@@ -1,9 +1,11 @@
-"""Parquet files that somebody else may have written: opened without extension types, read within bounds.
+"""Reads untrusted Parquet files: without extension types, and within limits on memory.
 
-file.py           opening: every Parquet file of the package is opened here
-bounded_file.py   a row group that takes too much memory is refused before it is decoded
-pages.py          page headers and what they claim
-levels.py         definition and repetition levels, and the lengths of lists that follow from them
+file.py          opens a file; the package opens all Parquet files here
+bounded_file.py  a file that refuses row groups which take too much memory
+decoded_size.py  bytes that a column chunk takes in memory
+pages.py         the pages of a column chunk, and the sizes of their values
+levels.py        definition levels, and the memory that nulls take
+_page_header.py  parses the header of a page
 
 It imports `storage` and `core`.
 """

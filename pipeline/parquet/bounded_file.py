@@ -1,8 +1,8 @@
-"""Reads Parquet files from others within bounds: computes what columns take in memory before pyarrow decodes them.
+"""Refuses row groups of untrusted Parquet files that take too much memory, before pyarrow decodes them.
 
-A shard may come from somebody else, and kilobytes can claim gigabytes (`pipeline.parquet.pages`). Tessera's own row
-groups hold ``row_group_bytes`` in memory, or one row. So a row group that takes more than `MAX_BYTES`, and more than
-`MAX_RATIO` times its bytes in the file, is refused. The file as a whole may be of any size.
+Kilobytes of a file can expand to gigabytes (`pipeline.parquet.pages`). Row groups that Tessera writes take
+``row_group_bytes`` in memory, or hold a single row. A row group is refused if it takes more than `MAX_BYTES` and also
+more than `MAX_RATIO` times its bytes in the file. The size of the file is not limited.
 """
 
 from __future__ import annotations
@@ -15,38 +15,34 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.core.errors import ConfigError
-from pipeline.parquet.levels import Leaf, leaves, padding
-from pipeline.parquet.pages import DATA, DATA_V2, DICTIONARY, PADDING, Page, chunk_place, pages, shared_bytes
+from pipeline.parquet.decoded_size import decoded_size, string_bytes
+from pipeline.parquet.levels import Leaf, leaves
+from pipeline.parquet.pages import PADDING, chunk_place
 from pipeline.storage.local_files import is_hole
 from pipeline.storage.remote_file import RemoteFile
 from pipeline.storage.seekable import Seekable
 
 VARIABLE = "TESSERA_MAX_ROW_GROUP_BYTES"
-"""Environment variable: another `MAX_BYTES`, for datasets that are trusted."""
+"""Environment variable that replaces `MAX_BYTES`, for trusted datasets."""
 MAX_BYTES = 1 << 30
-"""Of the columns of a row group that are read, decoded, whatever they have in the file."""
+"""Decoded bytes of the columns of a row group that are always allowed."""
 MAX_RATIO = 100
-"""Of the same, to their bytes in the file, beyond that."""
-_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
-_OFFSET_BYTES = 8
-_LEVEL_BYTES = 4
-"""Of a value's definition and repetition."""
-_PLAIN, _DELTA_LENGTH_BYTE_ARRAY = 0, 6
-_BATCH_ROWS = 1 << 16
+"""Over `MAX_BYTES`, the decoded bytes may be this many times the bytes in the file."""
 _FETCH_BYTES = 32 << 20
-"""Of row groups that are requested from an object store together."""
+"""Bytes of row groups that are requested from an object store together."""
 
 
 class BoundedFile(Seekable):
-    """A Parquet file as a binary file, which checks each column chunk that is read from it. Reading raises
-    ``ValueError`` for a row group over the bounds.
+    """A binary file that checks each column chunk of a Parquet file when it is read.
+
+    Before `bound` anything can be read (the footer). After it, reads must be whole column chunks; reading raises
+    ``ValueError`` for a row group over the limits.
 
     Args:
-        file: a raw file, open for reading; closed with this one.
+        file: a raw file, opened for reading. It is closed with this object.
     """
 
     size: int
@@ -59,16 +55,20 @@ class BoundedFile(Seekable):
         self._metadata: pq.FileMetaData | None = None
         self._starts: list[int] = []
         self._chunks: dict[int, list[tuple[int, int, int]]] = {}
-        """Start -> (bytes, row group, column)."""
+        """Start of a chunk -> (bytes, row group, column) of the chunks there."""
         self._leaves: list[Leaf] = []
         self._tail: tuple[int, Any] = (self.size, b"")
-        """The end of the file, as it was read first: what the footer says must not change."""
-        self._seen: set[tuple[int, int]] = set()
+        """Start and bytes of the end of the file, as they were read first, so that the footer cannot change between
+        reads."""
+        self._checked: set[tuple[int, int]] = set()
+        """(row group, column) of the chunks that were checked."""
         self._decoded: dict[int, int] = defaultdict(int)
+        """Row group -> decoded bytes of its checked chunks."""
         self._stored: dict[int, int] = defaultdict(int)
+        """Row group -> bytes of its checked chunks in the file."""
 
     def bound(self, metadata: pq.FileMetaData) -> None:
-        """Restricts reading to the footer and to whole column chunks of ``metadata``, and starts to check these."""
+        """Restricts reads to the footer and to whole column chunks of ``metadata``, which are checked from now on."""
         self._metadata, self._leaves = metadata, leaves(metadata.schema)
         self._chunks = {}
         for group in range(metadata.num_row_groups):
@@ -92,15 +92,15 @@ class BoundedFile(Seekable):
             if at < start and at + len(data) == self.size:
                 self._tail = (at, data)
         elif wanted:
-            self._look(at, data)
+            self._check_read(at, data)
         return data
 
     def fetch(self, groups: Sequence[int], columns: Sequence[str]) -> int:
-        """Reads the columns of the first row groups from an object store, together.
+        """Requests columns of the first row groups from an object store together.
 
         Returns:
-            how many groups: as many as have `_FETCH_BYTES`, at least one; of a local file, of which nothing is read
-            here, all.
+            Number of row groups that were read: as many as fit into `_FETCH_BYTES`, at least one. For a local file all
+            of them, although nothing is read.
         """
         if self._metadata is None or not isinstance(self._file, RemoteFile):
             return len(groups)
@@ -124,8 +124,9 @@ class BoundedFile(Seekable):
             self._file.close()
         super().close()
 
-    def _look(self, at: int, data: Any) -> None:
-        """Checks the column chunks in ``data``, the bytes from ``at`` on: pyarrow reads one, or adjacent ones."""
+    def _check_read(self, at: int, data: Any) -> None:
+        """Checks the column chunks in ``data``, the bytes from offset ``at``. pyarrow reads one or several adjacent
+        chunks."""
         end = at + len(data)
         if at not in self._chunks:
             if end == self.size:
@@ -137,31 +138,33 @@ class BoundedFile(Seekable):
                 break
             for size, group, number in self._chunks[start]:
                 if start + size <= end:
-                    self._count(group, number, start, view[start - at : start - at + size + PADDING])
+                    self._check_chunk(group, number, start, view[start - at : start - at + size + PADDING])
                 elif start == at:
                     raise ValueError(f"bytes {at} to {end} are read of a column that has {size}")
 
-    def _count(self, group: int, number: int, start: int, data: memoryview) -> None:
-        if (group, number) in self._seen:
+    def _check_chunk(self, group: int, number: int, start: int, data: memoryview) -> None:
+        """Raises ``ValueError`` if a column chunk makes its row group exceed the limits."""
+        if (group, number) in self._checked:
             return
         assert self._metadata is not None
         column, leaf = self._metadata.row_group(group).column(number), self._metadata.schema.column(number)
         stored = self._stored[group] + column.total_compressed_size
         left = max(_max_bytes(), MAX_RATIO * stored) - self._decoded[group]
-        takes, sure = _decoded(data, column, leaf, self._leaves[number], left)
-        if takes > left and not sure:
+        takes, is_certain = decoded_size(data, column, leaf, self._leaves[number], left)
+        if takes > left and not is_certain:
             takes = string_bytes(self._metadata, group, number, data, self.size, left)
         if takes > left:
             raise ValueError(
                 f"column {column.path_in_schema!r} of row group {group + 1} claims {takes} bytes in memory, "
                 f"and has {column.total_compressed_size} in the file; if it is to be trusted, give {VARIABLE}"
             )
-        self._seen.add((group, number))
+        self._checked.add((group, number))
         self._stored[group] = stored
         self._decoded[group] += takes
 
 
 def _max_bytes() -> int:
+    """Returns `MAX_BYTES`, or the value of the environment variable `VARIABLE`."""
     given = os.environ.get(VARIABLE, "")
     if not given:
         return MAX_BYTES
@@ -170,55 +173,8 @@ def _max_bytes() -> int:
     return int(given)
 
 
-def string_bytes(metadata: pq.FileMetaData, group: int, number: int, data: Any, size: int, most: int) -> int:
-    """Bytes of the strings of a column chunk; repeated ones count each time. Reads them as a dictionary, not copied.
-
-    Args:
-        data: the chunk's bytes.
-        size: of its file.
-        most: where there are more, any larger number is returned.
-    """
-    column = metadata.row_group(group).column(number)
-    path, (start, _) = column.path_in_schema, chunk_place(column, size)
-    alone = pq.ParquetFile(
-        pa.PythonFile(_Piece(start, memoryview(data), size), mode="r"),
-        metadata=metadata,
-        read_dictionary=[path],
-        arrow_extensions_enabled=False,
-    )
-    total = 0
-    try:
-        for batch in alone.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[path], use_threads=False):
-            total += batch.nbytes + _strings(batch.column(0))
-            if total > most:
-                break
-    except (
-        pa.ArrowNotImplementedError
-    ):  # its encoding cannot be read as a dictionary, so its size is not known: refused
-        return most + 1
-    return total
-
-
-class _Piece(Seekable):
-    """A file of which only one piece can be read."""
-
-    size: int
-
-    def __init__(self, start: int, data: memoryview, size: int) -> None:
-        super().__init__(size)
-        self._start, self._data = start, data
-
-    def read(self, size: int | None = -1) -> Any:
-        wanted = self.wanted(size)
-        first = self.at - self._start
-        if first < 0 or first + wanted > len(self._data):
-            raise ValueError(f"bytes {self.at} to {self.at + wanted} are not of this column")
-        self.at += wanted
-        return self._data[first : first + wanted]
-
-
 def _read(file: Any, wanted: int) -> Any:
-    """Reads ``wanted`` bytes, fewer at the end; those of a local file into Arrow's memory."""
+    """Returns ``wanted`` bytes, fewer at the end of the file. A local file is read into memory of Arrow."""
     if not isinstance(file, io.FileIO):
         return file.read(wanted)
     buffer = pa.allocate_buffer(wanted)
@@ -226,47 +182,3 @@ def _read(file: Any, wanted: int) -> Any:
     while got < wanted and (more := file.readinto(view[got:])):
         got += more
     return buffer if got == wanted else buffer.slice(0, got)
-
-
-def _decoded(
-    data: memoryview, column: pq.ColumnChunkMetaData, leaf: pq.ColumnSchema, arrow: Leaf, left: int
-) -> tuple[int, bool]:
-    """Upper bound of the bytes that a column chunk takes, where each string of a dictionary counts as its longest; and
-    whether a lower bound is over ``left`` too, or the same."""
-    found = pages(data, column.num_values)
-    values = sum(page.values for page in found if page.kind != DICTIONARY)
-    levels = _LEVEL_BYTES * values if leaf.max_definition_level or leaf.max_repetition_level else 0
-    levels += arrow.lists * values * _OFFSET_BYTES
-    page = max((page.uncompressed for page in found), default=0)
-    if arrow.padded and page + levels <= left:
-        levels += sum(
-            padding(one, data, column.compression, leaf, arrow.padded) for one in found if one.kind in (DATA, DATA_V2)
-        )
-    if column.physical_type != "BYTE_ARRAY":
-        width = max(arrow.width, _WIDTHS.get(column.physical_type) or max(1, leaf.length or 0))
-        return page + levels + values * width, True
-    own = sum(page.uncompressed for page in found)
-    least = page + levels + own + values * arrow.width
-    if least > left:
-        return least, True
-    shared = max((shared_bytes(page, data, column, (left - own) // max(1, values)) for page in found), default=0)
-    return least + shared * sum(page.values for page in found if not _owns(page)), False
-
-
-def _owns(page: Page) -> bool:
-    """True if the page stores each value separately."""
-    return page.kind == DICTIONARY or page.encoding in (_PLAIN, _DELTA_LENGTH_BYTE_ARRAY)
-
-
-def _strings(values: pa.Array) -> int:
-    """Bytes of all strings, also nested ones; repeated ones count each time."""
-    if pa.types.is_dictionary(values.type):
-        lengths = pc.binary_length(values.dictionary).cast(pa.int64())
-        return pc.sum(lengths.take(values.indices)).as_py() or 0
-    if pa.types.is_struct(values.type):
-        return sum(_strings(values.field(i)) for i in range(values.type.num_fields))
-    if pa.types.is_map(values.type):
-        return _strings(values.keys) + _strings(values.items)
-    if hasattr(values, "flatten"):
-        return _strings(values.flatten())
-    return 0

@@ -1,9 +1,9 @@
-"""Parquet files that somebody else may have written: every one is opened here.
+"""Opens Parquet files, which may be untrusted, without extension types.
 
-A Parquet file may carry an Arrow schema that names extension types. Libraries register such types in pyarrow, and some
-unpickle what a file holds: `ray.data` its values, older versions of it also the type's parameters, which pyarrow reads
-when it opens the file. So a registered type is never looked up: before pyarrow sees the schema, the key that names an
-extension type is renamed in the footer, and the column has its storage type (for pickled objects: bytes).
+A Parquet file may contain an Arrow schema that names extension types. Libraries register such types in pyarrow, and
+some unpickle data of the file: `ray.data` unpickles values, and older versions also the parameters of the type, which
+pyarrow reads when it opens the file. To prevent that, the key that names an extension type is renamed in the footer
+before pyarrow reads the schema. The column then has its storage type (bytes for pickled objects).
 """
 
 from __future__ import annotations
@@ -20,35 +20,40 @@ import pyarrow.parquet as pq
 from pipeline.parquet.bounded_file import BoundedFile
 
 MAX_FOOTER_BYTES = 32 << 20
-"""pyarrow makes up to 80 times as much memory of it."""
+"""Maximum size of a footer. pyarrow takes up to 80 times as much memory for it."""
 MAX_LIST = 200_000
-"""Of row groups, of columns. A file of a few bytes may claim any number, for which pyarrow makes room."""
+"""Maximum number of row groups, and of columns. A tiny file may claim any number, for which pyarrow allocates
+memory."""
 _TAIL_BYTES = 1 << 16
+"""Bytes at the end of a file that are read first; most footers are smaller."""
 _MAGIC = b"PAR1"
-_SCHEMA, _NO_SCHEMA = b"ARROW:schema", b"ARROW:Schema"
+_SCHEMA, _RENAMED_SCHEMA = b"ARROW:schema", b"ARROW:Schema"
+"""Key of the Arrow schema in a footer, and a key of the same length that pyarrow ignores."""
 _EXTENSION, STORED_EXTENSION = b"ARROW:extension:name", b"ARROW:extension_name"
-"""Keys of a field's metadata, of one length: what pyarrow looks for, and what it is renamed to."""
+"""Key of a field's metadata that pyarrow reads, and the key of the same length that it is renamed to."""
 
 
 @dataclass(frozen=True)
 class Footer:
-    """A file's metadata, in which no extension type is left."""
+    """Metadata of a file, without extension types."""
 
     metadata: pq.FileMetaData
     as_storage: bool
-    """Whether the file names extension types, so that other readers of it would look them up."""
+    """Whether the file names extension types, which other readers of it would load."""
 
 
 class File(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
-    """An open Parquet file that knows its source."""
+    """An open Parquet file that can request several row groups together."""
 
     def __init__(self, source: Any, **options: Any) -> None:
         super().__init__(source, **options)
         self._source = source
 
     def parts(self, groups: Sequence[int], columns: Sequence[str]) -> Iterator[list[int]]:
-        """Yields ``groups`` in parts, to be read before the next one: of a file on an object store, the columns of a
-        part have been fetched together then."""
+        """Yields ``groups`` in parts. The caller reads each part before it takes the next one.
+
+        For a file on an object store, the columns of a part are requested together.
+        """
         left = list(groups)
         while left:
             count = self._source.fetch(left, columns) if isinstance(self._source, BoundedFile) else len(left)
@@ -57,21 +62,21 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
 
 
 def open_parquet(source: Any) -> File:
-    """The Parquet file in ``source``, a seekable binary file or one of Arrow's.
+    """Opens the Parquet file in ``source``, a seekable binary file or a file of Arrow.
 
-    Columns of extension types, also nested ones, have their storage types. Those of a `BoundedFile` are read within its
-    bounds.
+    Columns of extension types, also nested ones, have their storage types. The columns of a `BoundedFile` are read
+    within its limits.
 
     Raises:
-        pa.ArrowInvalid: it is no Parquet file, or its footer is over a bound.
-        pa.ArrowException, OSError: as pyarrow does.
+        pa.ArrowInvalid: not a Parquet file, or a footer over a limit.
+        pa.ArrowException, OSError: pyarrow cannot read the file.
     """
     metadata = read_footer(source).metadata
     return File(source, metadata=metadata, pre_buffer=False, arrow_extensions_enabled=False)
 
 
 def read_footer(source: Any) -> Footer:
-    """Reads the end of ``source``. Raises as `open_parquet` does."""
+    """Reads the footer of ``source``. Raises the errors of `open_parquet`."""
     footer = _footer(_footer_bytes(source))
     if isinstance(source, BoundedFile):
         source.bound(footer.metadata)
@@ -79,11 +84,12 @@ def read_footer(source: Any) -> Footer:
 
 
 def _footer(data: bytes) -> Footer:
+    """Parses the bytes of a footer, with extension types renamed."""
     if data.count(_SCHEMA) == 0:
         return Footer(_metadata(data), as_storage=False)
-    # pyarrow's own parser says what the value is, so that nothing in the footer can mean two things
-    hidden = _metadata(data.replace(_SCHEMA, _NO_SCHEMA))
-    value = (hidden.metadata or {}).get(_NO_SCHEMA)
+    # pyarrow parses the value itself, so that the footer cannot have another meaning for it
+    hidden = _metadata(data.replace(_SCHEMA, _RENAMED_SCHEMA))
+    value = (hidden.metadata or {}).get(_RENAMED_SCHEMA)
     if data.count(_SCHEMA) > 1 or value is None:
         return Footer(hidden, as_storage=True)
     schema = _decoded(value)
@@ -96,6 +102,7 @@ def _footer(data: bytes) -> Footer:
 
 
 def _footer_bytes(source: Any) -> bytes:
+    """Returns the bytes of the footer. Raises ``pa.ArrowInvalid``."""
     size = source.seek(0, 2)
     size = source.tell() if size is None else size
     if size < 12:
@@ -114,14 +121,16 @@ def _footer_bytes(source: Any) -> bytes:
 
 
 def _metadata(footer: bytes) -> pq.FileMetaData:
-    """A file that is nothing but this footer has the same metadata."""
-    alone = pa.py_buffer(_MAGIC + footer + len(footer).to_bytes(4, "little") + _MAGIC)
-    file = pq.ParquetFile(pa.BufferReader(alone), arrow_extensions_enabled=False, thrift_container_size_limit=MAX_LIST)
+    """Parses the bytes of a footer, as a file that consists of the footer only."""
+    content = pa.py_buffer(_MAGIC + footer + len(footer).to_bytes(4, "little") + _MAGIC)
+    file = pq.ParquetFile(
+        pa.BufferReader(content), arrow_extensions_enabled=False, thrift_container_size_limit=MAX_LIST
+    )
     return file.metadata
 
 
 def _decoded(value: bytes) -> bytes | None:
-    """The Arrow schema; None if another parser than ours may decode it in another way."""
+    """Returns the decoded Arrow schema; None if another base64 parser could decode it differently."""
     try:
         schema = base64.b64decode(value, validate=True)
     except binascii.Error:

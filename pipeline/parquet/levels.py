@@ -1,5 +1,7 @@
-"""Counts null vectors of fixed length in a page of Parquet. A null takes some bits in the file, and the whole length in
-Arrow. Definition levels: https://github.com/apache/parquet-format/blob/master/Encodings.md (RLE/bit-packing hybrid).
+"""Counts the null vectors of fixed length in a Parquet page.
+
+Such a null takes some bits in the file, and the whole length of the vector in Arrow. Nulls are counted by their
+definition levels (https://github.com/apache/parquet-format/blob/master/Encodings.md, RLE/bit-packing hybrid).
 """
 
 from __future__ import annotations
@@ -16,16 +18,17 @@ import pyarrow.parquet as pq
 from pipeline.parquet.pages import DATA_V2, Page, decompressed
 
 _STREAMED = ("ZSTD", "GZIP", "BROTLI")
-"""Codecs of which the beginning can be decompressed alone."""
+"""Codecs that can decompress the beginning of a page only."""
 _RLE = 3
+"""Encoding of levels that is supported."""
 _LENGTH = struct.Struct("<I")
 _PACKED_BYTES = 1 << 16
-"""Of levels that are unpacked together, a bit of each."""
+"""Bytes per bit of a level that are unpacked together."""
 
 
 @dataclass(frozen=True)
 class Padded:
-    """Nulls whose definition level is in ``[least, most]``, and the bytes that each takes."""
+    """Nulls whose definition level is in ``[least, most]``. Each takes ``bytes`` bytes."""
 
     least: int
     most: int
@@ -34,21 +37,21 @@ class Padded:
 
 @dataclass(frozen=True)
 class Leaf:
-    """How a column of a Parquet file lies in Arrow."""
+    """Layout in Arrow of a column of a Parquet file."""
 
     width: int
-    """Bytes of a value; of strings, of an offset or a view."""
+    """Bytes of a value; for strings, of an offset or a view."""
     padded: tuple[Padded, ...]
-    """Its vectors of fixed length, the outermost first."""
+    """Its nested vectors of fixed length, the outermost first."""
     lists: int = 0
-    """Lists around a value. Each has an offset for, at most, each value."""
+    """Number of nested lists around a value. Each list level has at most one offset per value."""
 
 
 def leaves(schema: pq.ParquetSchema) -> list[Leaf]:
     """Returns the columns of a file, in the order of ``schema``.
 
     Raises:
-        ValueError: the Arrow schema has not the columns of Parquet's.
+        ValueError: the columns of the Arrow schema differ from those of the Parquet schema.
     """
     found: list[Leaf] = []
     levels: list[int] = []
@@ -65,10 +68,10 @@ def _leaves(field: pa.Field, level: int, slot: int, above: list[tuple[int, int, 
     """Yields (`Leaf`, definition level) of each column below a field.
 
     Args:
-        level: definition level of what is around.
-        slot: the same where the list around has an element.
-        above: (least, most, length) of the vectors around.
-        lists: around.
+        level: definition level of the parent.
+        slot: definition level at which the enclosing list has an element.
+        above: (least, most, length) of the enclosing vectors of fixed length.
+        lists: number of enclosing lists.
     """
     kind, present = field.type, level + field.nullable
     if pa.types.is_fixed_size_list(kind):
@@ -92,6 +95,7 @@ def _leaves(field: pa.Field, level: int, slot: int, above: list[tuple[int, int, 
 
 
 def _width(kind: pa.DataType) -> int:
+    """Returns the bytes of a value in Arrow; 16 for strings and other types without a fixed width."""
     try:
         return max(1, int(kind.bit_width) // 8)
     except ValueError:
@@ -99,10 +103,16 @@ def _width(kind: pa.DataType) -> int:
 
 
 def padding(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema, nulls: Sequence[Padded]) -> int:
-    """Upper bound of the bytes that the nulls of a page take.
+    """Returns an upper bound of the bytes that the nulls of a page take.
+
+    Args:
+        data: the bytes of the column chunk.
+        codec: pyarrow's name of the codec.
+        leaf: the column in the Parquet schema.
+        nulls: vectors of fixed length whose nulls are counted.
 
     Raises:
-        ValueError: definition levels that no writer makes.
+        ValueError: invalid definition levels.
     """
     width = leaf.max_definition_level.bit_length()
     counts = np.zeros(1 << width, np.int64)
@@ -112,7 +122,7 @@ def padding(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema, nulls: Seq
 
 
 def _definition(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema) -> bytes:
-    """Returns the definition levels of a page, encoded."""
+    """Returns the encoded definition levels of a page."""
     content = data[page.start : page.start + page.size]
     if page.kind == DATA_V2:
         first, second = page.repetition_bytes, page.definition_bytes
@@ -122,12 +132,12 @@ def _definition(page: Page, data: Any, codec: str, leaf: pq.ColumnSchema) -> byt
     if page.level_encodings != (_RLE, _RLE):
         raise ValueError("a page has levels of an old encoding")
     if codec in _STREAMED:
-        return _second(pa.CompressedInputStream(pa.BufferReader(content), codec.lower()), page, leaf)
-    return _second(pa.BufferReader(decompressed(content, codec, page.uncompressed)), page, leaf)
+        return _read_definition(pa.CompressedInputStream(pa.BufferReader(content), codec.lower()), page, leaf)
+    return _read_definition(pa.BufferReader(decompressed(content, codec, page.uncompressed)), page, leaf)
 
 
-def _second(stream: Any, page: Page, leaf: pq.ColumnSchema) -> bytes:
-    """Reads the definition levels, which follow the repetition levels if there are any."""
+def _read_definition(stream: Any, page: Page, leaf: pq.ColumnSchema) -> bytes:
+    """Reads the encoded definition levels, which follow the repetition levels if there are any."""
     found, left = b"", page.uncompressed
     for _ in range(2 if leaf.max_repetition_level else 1):
         head = stream.read(4)
@@ -140,7 +150,7 @@ def _second(stream: Any, page: Page, leaf: pq.ColumnSchema) -> bytes:
 
 
 def _runs(data: bytes, width: int, values: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields (levels, how often these repeat), of ``values`` levels."""
+    """Decodes ``values`` levels. Yields (levels, number of times that they repeat)."""
     at, left = 0, values
     while at < len(data) and left:
         head = shift = 0

@@ -1,7 +1,12 @@
-"""Where samples come from. One file for each member.
+"""Sources list the samples of a corpus. One module per kind of source.
 
-base.py    Source
-_shared/   ids of samples; manifests of every format as tables
+base.py      Source, the protocol
+files.py     a folder, a glob or one file
+manifest.py  a table with one row per sample
+_files/      parts of the files source
+_manifest/   parts of the manifest source
+_tables/     manifests of every format as tables
+_shared/     ids and versions of samples; counts of refused rows
 
 It imports `parquet`, `storage` and `core`.
 """
@@ -21,6 +26,6 @@ _MEMBERS: dict[type, Any] = {files.Config: files.FilesSource, manifest.Config: m
 
 
 def build(config: SourceConfig) -> Source:
-    """The source of ``config``."""
+    """Returns the source that ``config`` describes."""
     source: Source = _MEMBERS[type(config)](config)
     return source

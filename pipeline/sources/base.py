@@ -1,4 +1,4 @@
-"""What every source is: a corpus in, a listing of samples out. Nothing is opened but the listing itself."""
+"""Protocol of the sources: lists the samples of a corpus, without reading their files."""
 
 from __future__ import annotations
 
@@ -12,38 +12,49 @@ from pipeline.storage.roots import AllowedRoots
 
 
 class Source(Protocol):
-    """A member of the family, built as ``Class(config)``. Runs on the driver."""
+    """A corpus that lists its samples. Constructed as ``Class(config)``; runs on the driver."""
 
     refused_folders: list[str]
-    """What the ids of samples begin with that were not listed, since their folder is a link that leads out of the
-    root. Filled while `list` runs."""
+    """Prefixes of the ids of samples that are not listed, since their folder is a link that leads out of the root.
+    Filled while `list` runs."""
 
     left_out: dict[str, int]
-    """Files that were listed and cannot be samples: reason (``with '.' in their path``) -> how many. Filled while
-    `list` runs."""
+    """Reason (``with '.' in their path``) -> number of files that are found and cannot be samples. Filled while `list`
+    runs."""
 
     def check(self, where: str) -> None:
-        """Raises ``ConfigError``: unreachable path, unreadable manifest, missing columns."""
+        """Checks the config against the corpus.
+
+        Args:
+            where: dotted path of the source in the config, for errors.
+
+        Raises:
+            ConfigError: unreachable path, unreadable manifest, missing columns.
+        """
         ...
 
     def passthrough(self) -> pa.Schema:
-        """Columns of the corpus that are copied to every row."""
+        """Returns the columns of the corpus that are copied to every row of the dataset."""
         ...
 
     def allowed_roots(self) -> AllowedRoots:
-        """Where the files of samples must lie. What a listing refuses, and what turns out elsewhere when it is opened,
-        fails as ``forbidden``."""
+        """Returns where the files of samples must lie.
+
+        A file elsewhere becomes a failure of kind ``forbidden``, whether the listing or the reader finds it.
+        """
         ...
 
     def lists(self, url: str) -> bool:
-        """True if a file that appears at ``url`` would be listed as a sample."""
+        """Returns whether a file at ``url`` would be listed as a sample."""
         ...
 
     def list(self) -> Iterator[pa.Table]:
-        """Tables of schema ``LISTING`` + ``passthrough()``, ordered by sample_id within each. An id may stand there
-        twice: who compares them all finds that out, and asks for `twice`."""
+        """Yields tables of schema ``LISTING`` + ``passthrough()``, each ordered by sample_id.
+
+        The listing may contain an id twice. The caller, which compares all ids, raises `twice` then.
+        """
         ...
 
     def twice(self, sample_id: str) -> ConfigError:
-        """The error that tells an id which stands there twice, and both places."""
+        """Returns the error for an id that is listed twice, with both places."""
         ...

@@ -1,17 +1,18 @@
-"""Files on any fsspec URL: a local folder, S3 and memory behave alike. All access to files goes through here.
+"""Access to files on any fsspec URL. A local folder, S3 and memory behave alike; the package opens all files here.
 
-urls.py          the file system that a URL names, and the path on it
-files.py         exists, read, list, move, remove
-publication.py   files that appear whole or not at all; exclusive creation, which is how a dataset commits
-blob.py          one file of the corpus: size, bytes, a seekable file
-preflight.py     whether a place can be read and written, before a run starts
-roots.py         where the files of a corpus may lie
-local_files.py   local files below a folder, reached without following a link
-ranges.py        a remote file as a seekable file that fetches ranges
-remote_file.py   a remote file of which only the named ranges are fetched
-seekable.py      what both have in common
-retry.py         what is tried again, with backoff and jitter
-_dataset_errors.py    errors of a file system as one line
+urls.py             the file system of a URL, and the path on it
+files.py            exists, read, list, move, remove
+publication.py      atomic writes, and exclusive creation, which commits of a dataset use
+blob.py             one file of the corpus: size, bytes, a seekable file
+preflight.py        checks before a run that a URL can be read or written
+roots.py            the folders in which the files of a corpus must lie
+local_files.py      local files below a folder, accessed without following links
+ranges.py           a remote file of the corpus, read in ranges
+remote_file.py      a file on an object store of which only requested ranges are read
+seekable.py         base class of both
+retry.py            retries of transient errors, with backoff and jitter
+_new_file.py        a local file that is written under a temporary name
+_dataset_errors.py  converts errors of a dataset's file system
 
 It imports `core` only.
 """

@@ -14,37 +14,45 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.core.errors import SampleError
-from pipeline.storage.ranges import RangedFile, source_errors, whole
+from pipeline.storage.ranges import RangedFile, read_whole, source_errors
 from pipeline.storage.retry import retried
 from pipeline.storage.roots import AllowedRoots
 from pipeline.storage.urls import split
 
-_READ = 1 << 30
-"""Bytes that one call reads."""
+_READ_BYTES = 1 << 30
+"""Maximum bytes that one system call reads."""
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
 
 
 @dataclass(frozen=True)
 class Blob:
-    """One file of the corpus. ``uri`` is a local path or an fsspec URL; ``allowed`` says where it must lie.
+    """One file of the corpus.
 
-    Transient errors of a remote file are retried (`pipeline.storage.retry`); local files are read as they are. A local
-    file is checked by its descriptor before a byte of it is read, so that no link and no swap of names leads elsewhere.
+    Transient errors of a remote file are retried (`pipeline.storage.retry`). A local file is checked by its open
+    descriptor before it is read, so that neither a link nor a renamed file can lead elsewhere.
+
+    Args:
+        uri: a local path or an fsspec URL.
+        allowed: where the file must lie; None: anywhere.
     """
 
     uri: str
     allowed: AllowedRoots | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {one.name: getattr(self, one.name) for one in fields(self)}  # what is open stays in its process
+        return {one.name: getattr(self, one.name) for one in fields(self)}  # the open file cannot be pickled
 
     @property
     def local(self) -> bool:
-        """Whether it lies on this machine."""
-        return isinstance(self._place[0], LocalFileSystem)
+        """Whether the file is on this machine."""
+        return isinstance(self._fs_and_path[0], LocalFileSystem)
 
     def size(self) -> int:
-        """Bytes of the file, asked for once. Raises ``SampleError`` (forbidden, missing, unsupported, io)."""
+        """Returns the bytes of the file. Looked up once.
+
+        Raises:
+            SampleError: ``forbidden``, ``missing``, ``unsupported``, ``io``.
+        """
         return self._size
 
     @cached_property
@@ -56,7 +64,11 @@ class Blob:
             return retried(lambda: int(fs.size(path) or 0))
 
     def read(self, limit: int | None = None) -> bytes:
-        """All bytes (or the first ``limit``). Raises ``SampleError`` (forbidden, missing, unsupported, io)."""
+        """Returns all bytes, or the first ``limit``.
+
+        Raises:
+            SampleError: ``forbidden``, ``missing``, ``unsupported``, ``io``.
+        """
         if self.local:
             with source_errors(self.uri):
                 return _read(self._descriptor.fd, self.size() if limit is None else limit)
@@ -64,21 +76,22 @@ class Blob:
 
         def read() -> bytes:
             with fs.open(path, "rb") as file:
-                return whole(file, limit)
+                return read_whole(file, limit)
 
         with source_errors(self.uri):
             return retried(read)
 
     def open(self) -> BinaryIO:
-        """A seekable binary file, read by ranges where it is remote. Its ``name`` is no path: ``media`` and the
-        extension, which decoders take for a hint.
+        """Opens the file as a seekable binary file; a remote file is read in ranges.
+
+        Its ``name`` is not a path but ``media`` with the extension, which decoders use as a hint of the format.
 
         Raises:
-            SampleError: ``forbidden``, ``missing``, ``unsupported`` (a pipe, a device), ``io``; where it is remote,
-                reading raises them too.
+            SampleError: ``forbidden``, ``missing``, ``unsupported`` (a pipe, a device), ``io``. Reads of a remote file
+                raise it too.
         """
         if self.local:
-            with source_errors(self.uri):  # a position of its own
+            with source_errors(self.uri):  # opened again: a duplicated descriptor would share its position
                 raw = io.FileIO(os.open(f"/proc/self/fd/{self._descriptor.fd}", os.O_RDONLY | os.O_CLOEXEC))
             raw.name = self._hint()
             return io.BufferedReader(raw)
@@ -89,26 +102,26 @@ class Blob:
         return cast(BinaryIO, file)
 
     @cached_property
-    def _place(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        """Its file system and the path on it."""
+    def _fs_and_path(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        """The file system, and the path on it."""
         return split(self.uri)
 
     def _remote(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        """The same of a remote file, once it is allowed."""
+        """Returns the file system and the path of a remote file, if it is allowed. Raises ``SampleError`` otherwise."""
         if self.allowed is not None:
             self.allowed.check(self.uri)
-        return self._place
+        return self._fs_and_path
 
     @cached_property
     def _descriptor(self) -> _Descriptor:
-        """The file of this machine, open and checked. It stays the same file for as long as this object is there."""
-        path = self._place[1]
+        """The local file, opened and checked once. It stays open as long as this object exists."""
+        path = self._fs_and_path[1]
         if "\0" in path:
             raise SampleError("missing", f"no file can have the name {self.uri!r}")
         if self.allowed is not None:
             self.allowed.check(path)
         with source_errors(self.uri):
-            # names the file and can do nothing else: opening it has no effect on pipes and devices
+            # O_PATH only identifies the file: opening a pipe or a device this way has no effect
             handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
             try:
                 if self.allowed is not None:
@@ -120,12 +133,13 @@ class Blob:
                 os.close(handle)
 
     def _hint(self) -> str:
+        """Returns a file name with the extension of the URI."""
         extension = _EXTENSION.search(self.uri)
         return f"media{extension[0] if extension else ''}"
 
 
 class _Descriptor:
-    """An open file, closed with the last reference to it."""
+    """A file descriptor that is closed with the last reference to this object."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -135,12 +149,12 @@ class _Descriptor:
 
 
 def _read(fd: int, size: int) -> bytes:
-    """The first ``size`` bytes of an open file, or all that it has."""
-    data = os.pread(fd, min(size, _READ), 0)
+    """Returns the first ``size`` bytes of an open file, or all if it has fewer."""
+    data = os.pread(fd, min(size, _READ_BYTES), 0)
     if len(data) == size or not data:
         return data
     pieces, at = [data], len(data)
-    while at < size and (data := os.pread(fd, min(size - at, _READ), at)):
+    while at < size and (data := os.pread(fd, min(size - at, _READ_BYTES), at)):
         pieces.append(data)
         at += len(data)
     return b"".join(pieces)

@@ -1,4 +1,4 @@
-"""Whether a place can be read and written, asked before a run starts."""
+"""Checks before a run starts that a URL can be read or written."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ import uuid
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.core.errors import ConfigError, StorageError, describe
-from pipeline.storage.files import _exists
+from pipeline.storage.files import exists_now
 from pipeline.storage.publication import publish, publish_new
 from pipeline.storage.retry import retried
 from pipeline.storage.urls import join, split
 
 
 def check_writable(url: str, where: str) -> None:
-    """Raises ``ConfigError`` at ``where`` unless files can be written into the folder ``url``, and one that is there
-    cannot be created again, on which every commit stands. Leaves nothing there."""
+    """Checks that files can be written into the folder ``url``, and that an existing file cannot be created again.
+
+    Commits rely on exclusive creation. Files and folders that the check creates are removed.
+
+    Args:
+        where: dotted path of the URL in the config.
+
+    Raises:
+        ConfigError: a file cannot be written, or is created a second time.
+    """
     probe = join(url, f".writable-{uuid.uuid4().hex}")
     try:
         fs, path = split(probe)
@@ -28,17 +36,17 @@ def check_writable(url: str, where: str) -> None:
             publish(probe, b"")
             again = publish_new(probe, b"second")
         except BaseException:
-            with contextlib.suppress(Exception):  # the first is told
+            with contextlib.suppress(Exception):  # the first error is raised
                 fs.rm_file(path)
             raise
         retried(lambda: fs.rm_file(path))
-        with contextlib.suppress(OSError):  # another run begins there
+        with contextlib.suppress(OSError):  # another run may write there already
             for folder in new[1:]:
                 os.rmdir(folder)
     except Exception as error:  # any backend may raise anything here: permissions, quotas, DNS, credentials
-        told = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
+        cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
         raise ConfigError(
-            where, f"cannot write to {url!r} ({describe(told)})", "give a folder that can be written"
+            where, f"cannot write to {url!r} ({describe(cause)})", "give a folder that can be written"
         ) from error
     if again:
         raise ConfigError(
@@ -49,9 +57,16 @@ def check_writable(url: str, where: str) -> None:
 
 
 def check_readable(url: str, where: str) -> None:
-    """Raises ``ConfigError`` at ``where`` unless ``url`` can be reached and is there."""
+    """Checks that ``url`` exists.
+
+    Args:
+        where: dotted path of the URL in the config.
+
+    Raises:
+        ConfigError: it cannot be reached, or does not exist.
+    """
     try:
-        found = retried(lambda: _exists(url))
+        found = retried(lambda: exists_now(url))
     except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
         raise ConfigError(where, f"cannot reach {url!r} ({describe(error)})", "give a path that can be read") from error
     if not found:

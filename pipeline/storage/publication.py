@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Publishes files atomically: a file appears complete, or not at all."""
 
 from __future__ import annotations
 
@@ -7,106 +7,52 @@ import io
 import os
 import shutil
 import tempfile
-import uuid
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
-from pipeline.storage import local_files
-from pipeline.storage._dataset_errors import _below, _dataset_errors
+from pipeline.storage._dataset_errors import dataset_errors
+from pipeline.storage._new_file import NewFile
 from pipeline.storage.files import read_bytes
 from pipeline.storage.retry import precondition_failed, retried
 from pipeline.storage.urls import is_local, split
 
-_BUFFER = 1 << 20
-_PIECE = 8 << 20
+_BUFFER_BYTES = 1 << 20
+_COPY_BYTES = 8 << 20
+"""Bytes of an upload that are copied at a time."""
 
 
 def publish(url: str, data: bytes, root: str | None = None) -> None:
-    """Write ``data`` to ``url`` so that no reader ever sees half of it. Overwrites. Raises ``StorageError``."""
+    """Writes ``data`` to ``url`` atomically, so that no reader sees a part of it. Overwrites. Raises
+    ``StorageError``."""
     if is_local(url):
         with AtomicFile(url, root) as file:
             file.write(data)
         return
     fs, path = split(url)
-    with _dataset_errors("write", url):
+    with dataset_errors("write", url):
         retried(lambda: fs.pipe_file(path, data))
 
 
 def publish_new(url: str, data: bytes, root: str | None = None) -> bool:
-    """Create ``url`` with ``data`` exclusively; False if another was first. This is the commit.
+    """Creates ``url`` with ``data`` exclusively. Commits of a dataset use it.
 
-    ``data`` must be the writer's alone (a run's id, a token): an answer that was lost on the way makes an object store,
-    asked again by us or by its own library, say that the file is there already, and only what is in it tells whose it
-    is. A local link either is made or is not, and says which.
+    ``data`` must be unique to the writer (it contains a run's id or a token). If the response of an object store is
+    lost, the repeated request fails because the file exists, and only its content shows which writer created it. A
+    local file is created by a hard link, whose result is unambiguous.
+
+    Returns:
+        False if the file exists already.
 
     Raises:
-        StorageError: it could not be tried, or nobody answered whether it was done.
+        StorageError: the request failed, or its result is unknown.
     """
-    with _dataset_errors("write", url):
+    with dataset_errors("write", url):
         if is_local(url):
-            return _link_new(_NewFile(url, root), data)
+            return _link_new(NewFile(url, root), data)
         return _create_new(url, data)
 
 
-class _NewFile:
-    """A local file that is written under a temporary name, in a folder which is made for it and, below ``root``,
-    reached without following a link."""
-
-    def __init__(self, url: str, root: str | None) -> None:
-        self.path = split(url)[1]
-        self.root: str | None = None
-        if root is not None:
-            self.root, self.below = _below(url, root)
-        self.temporary = f"{self.path}.{uuid.uuid4().hex}.tmp"
-        self.folder: int | None = None
-        """The open folder that holds it, or None: names are whole paths."""
-
-    def open(self) -> _Temporary:
-        try:
-            return self._opened()
-        except FileNotFoundError:  # another process may remove a folder until something lies there: `check_writable`
-            self.close()
-            return self._opened()
-
-    def _opened(self) -> _Temporary:
-        if self.root is None:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        else:
-            self.folder = local_files.open_parent(self.root, self.below, make=True)
-        try:
-            return _Temporary(self.temporary, "xb", opener=self._open)
-        except BaseException:
-            self.close()
-            raise
-
-    def _open(self, path: str, flags: int) -> int:
-        return os.open(self._name(path), flags | os.O_CLOEXEC, 0o666, dir_fd=self.folder)
-
-    def _name(self, path: str) -> str:
-        return path if self.folder is None else os.path.basename(path)
-
-    def replace(self) -> None:
-        """Give the file its name, and with it take the place of one that is there."""
-        names = self._name(self.temporary), self._name(self.path)
-        os.replace(*names, src_dir_fd=self.folder, dst_dir_fd=self.folder)
-
-    def link(self) -> None:
-        """Give the file its name too. Raises ``FileExistsError``."""
-        names = self._name(self.temporary), self._name(self.path)
-        os.link(*names, src_dir_fd=self.folder, dst_dir_fd=self.folder)
-
-    def close(self) -> None:
-        """Remove the temporary name."""
-        try:
-            if self.root is None or self.folder is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._name(self.temporary), dir_fd=self.folder)
-        finally:
-            if self.folder is not None:
-                os.close(self.folder)
-                self.folder = None
-
-
-def _link_new(new: _NewFile, data: bytes) -> bool:
+def _link_new(new: NewFile, data: bytes) -> bool:
+    """Creates a local file exclusively. Returns False if it exists already."""
     try:
         with io.BufferedWriter(new.open()) as file:
             file.write(data)
@@ -122,6 +68,7 @@ def _link_new(new: _NewFile, data: bytes) -> bool:
 
 
 def _create_new(url: str, data: bytes) -> bool:
+    """Creates a file on an object store exclusively. Returns False if it exists with other content."""
     fs, path = split(url)
 
     def create() -> bool:
@@ -137,26 +84,26 @@ def _create_new(url: str, data: bytes) -> bool:
 
 
 class AtomicFile:
-    """A binary file that appears under ``url`` when the block ends well, and never otherwise.
+    """Context manager of a binary file that appears under ``url`` when the block ends without an error.
 
-    What goes to an object store is written to this machine's temporary folder first (``TMPDIR``), so that an upload
-    which breaks off is done again whole; without a name, so that it goes with this process, however that ends. s3fs
-    sends its parts while they are written, one after the other: nothing is lost by waiting.
+    A file for an object store is first written to the temporary folder of this machine (``TMPDIR``), so that a failed
+    upload can be repeated from the start. The temporary file has no name, so that it is removed with the process. It
+    costs no time: s3fs would upload the parts one after the other while they are written.
 
     Raises:
-        StorageError: the place is full, denied, out of reach.
+        StorageError: the storage is full, denied or out of reach.
     """
 
     def __init__(self, url: str, root: str | None = None) -> None:
         self.url, self.local = url, is_local(url)
         if self.local:
-            self.new = _NewFile(url, root)
+            self.new = NewFile(url, root)
         else:
-            self.new = _NewFile(os.path.join(tempfile.gettempdir(), url.rpartition("/")[2]), None)
+            self.new = NewFile(os.path.join(tempfile.gettempdir(), url.rpartition("/")[2]), None)
 
     def __enter__(self) -> BinaryIO:
-        with _dataset_errors("write", self.new.temporary):
-            self.file: BinaryIO = cast(BinaryIO, io.BufferedWriter(self.new.open(), _BUFFER))
+        with dataset_errors("write", self.new.temporary):
+            self.file: BinaryIO = cast(BinaryIO, io.BufferedWriter(self.new.open(), _BUFFER_BYTES))
             if not self.local:
                 self.new.close()
         return self.file
@@ -167,13 +114,13 @@ class AtomicFile:
                 self._abandon()
             elif self.local:
                 self.file.flush()
-                with _dataset_errors("write", self.url):
+                with dataset_errors("write", self.url):
                     os.fsync(self.file.fileno())
                     self.file.close()
                     self.new.replace()
             else:
                 self.file.flush()
-                with _dataset_errors("write", self.url):
+                with dataset_errors("write", self.url):
                     retried(self._upload)
                 self.file.close()
         except BaseException:
@@ -183,7 +130,7 @@ class AtomicFile:
             self.new.close()
 
     def _abandon(self) -> None:
-        """Close without a second complaint: a buffer that could not be written still waits in the file."""
+        """Closes the file and ignores the error of its buffer, which may still be unwritable."""
         with contextlib.suppress(OSError):
             self.file.close()
 
@@ -192,18 +139,10 @@ class AtomicFile:
         remote = fs.open(path, "wb")
         try:
             with open(f"/proc/self/fd/{self.file.fileno()}", "rb") as source:
-                shutil.copyfileobj(source, remote, _PIECE)
+                shutil.copyfileobj(source, remote, _COPY_BYTES)
             remote.close()
         except BaseException:
-            with contextlib.suppress(Exception):  # what broke the upload breaks this too; the first is told
-                remote.discard()  # fsspec's: an upload that is never completed
-            remote.closed = True  # or its collection would complete it
+            with contextlib.suppress(Exception):  # it may fail as the upload did; the first error is raised
+                remote.discard()  # cancels the upload in fsspec
+            remote.closed = True  # otherwise garbage collection would complete the upload
             raise
-
-
-class _Temporary(io.FileIO):
-    """A file whose every failing write says where."""
-
-    def write(self, data: Any) -> int:
-        with _dataset_errors("write", str(self.name)):
-            return super().write(data)

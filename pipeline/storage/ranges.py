@@ -1,5 +1,4 @@
-"""Reading files of the corpus: what a file system raises becomes a ``SampleError``, a range that breaks off is asked
-for again."""
+"""Reads remote files of the corpus: errors become ``SampleError``, and an incomplete read is repeated."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from pipeline.storage.seekable import Seekable
 
 
 class source_errors:
-    """Turns what a file system raises into a ``SampleError`` that names the file."""
+    """Context manager that converts errors of a file system to a ``SampleError`` (``missing``, ``io``) with the URI."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -26,8 +25,9 @@ class source_errors:
             raise SampleError("io", f"{self.uri}: {describe(error)}") from error
 
 
-def whole(file: Any, limit: int | None) -> bytes:
-    """All bytes of an open file, or the first ``limit``. Raises ``Truncated`` if fewer come than it has."""
+def read_whole(file: Any, limit: int | None) -> bytes:
+    """Returns all bytes of an open file, or the first ``limit``. Raises ``Truncated`` if the file has more bytes than
+    are read."""
     data: bytes = file.read(-1 if limit is None else limit)
     size = _size(file)
     if size is not None:
@@ -38,9 +38,9 @@ def whole(file: Any, limit: int | None) -> bytes:
 
 
 class RangedFile(Seekable):
-    """A seekable file of fsspec's, open for reading. A range that fails or ends short is continued where it ended.
+    """A seekable file of fsspec, opened for reading. A read that fails or is incomplete is continued where it ended.
 
-    Reading raises ``SampleError`` (``io``, ``missing``) once the attempts are used up: a decoder must not take a broken
+    Reading raises ``SampleError`` (``io``, ``missing``) after the last attempt: a decoder must not mistake a broken
     connection for the end of the file.
     """
 
@@ -54,15 +54,16 @@ class RangedFile(Seekable):
         if wanted == 0:
             return b""
         with source_errors(self.uri):
-            data = self._range(wanted)
+            data = self._read_range(wanted)
         self.at += len(data)
         return data
 
-    def _range(self, wanted: int) -> bytes:
+    def _read_range(self, wanted: int) -> bytes:
+        """Returns ``wanted`` bytes from the current position; -1: all remaining bytes."""
         pieces: list[bytes] = []
         got = 0
 
-        def more() -> None:
+        def read_rest() -> None:
             nonlocal got
             if self.file.tell() != self.at + got:
                 self.file.seek(self.at + got)
@@ -72,7 +73,7 @@ class RangedFile(Seekable):
             if self.size is not None and got < wanted:
                 raise Truncated(got, wanted)
 
-        retried(more)
+        retried(read_rest)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def readinto(self, buffer: Any) -> int:
@@ -88,5 +89,6 @@ class RangedFile(Seekable):
 
 
 def _size(file: Any) -> int | None:
+    """Returns the size of an fsspec file; None if it is unknown."""
     size = getattr(file, "size", None)
     return size if isinstance(size, int) else None

@@ -1,12 +1,12 @@
-"""Trying again: which errors of a file system may pass by themselves, and how long to wait for that.
+"""Retries calls to a file system after transient errors, with exponential backoff and full jitter.
 
-Waits grow exponentially, with full jitter, so that a thousand workers that were throttled together do not come back
-together (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+The jitter spreads the retries of many workers that were throttled together
+(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 
-Storage libraries try again too, below this: botocore 5 requests for a 5xx, a 429, a timeout or a reset
-(``AWS_MAX_ATTEMPTS`` and ``AWS_RETRY_MODE`` are the user's), s3fs 5 of those for a timeout, a body that breaks off and
-``SlowDown``. What reaches this module has outlived them. ``TOTAL_S`` counts their time too, so that the two do not
-multiply: a server that lets every request hang keeps them busy for minutes, and is not asked by us again.
+Storage libraries also retry by themselves: botocore makes 5 requests for a 5xx, a 429, a timeout or a reset (the user
+sets ``AWS_MAX_ATTEMPTS`` and ``AWS_RETRY_MODE``), and s3fs repeats that 5 times for a timeout, an incomplete body and
+``SlowDown``. Errors reach this module after all of these retries. ``TOTAL_S`` includes their time, so that the retries
+do not multiply: after a server has let every request time out for minutes, this module does not call it again.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from typing import Any, TypeVar
 
 ATTEMPTS = 6
 BASE_S = 0.5
-"""The first wait is at most this long; the bound doubles with each."""
+"""Maximum length of the first wait. The maximum doubles with each wait."""
 MAX_S = 10.0
+"""Maximum length of any wait."""
 TOTAL_S = 60.0
-"""No further attempt begins later than this after the first began."""
+"""No attempt starts later than this after the start of the first."""
 
 _ERRNOS = frozenset(
     (
         errno.EAGAIN,
-        errno.EBUSY,  # s3fs's for 503 and SlowDown
+        errno.EBUSY,  # s3fs raises it for 503 and SlowDown
         errno.ECONNABORTED,
         errno.ECONNREFUSED,
         errno.ECONNRESET,
@@ -41,13 +42,15 @@ _ERRNOS = frozenset(
         errno.ENETRESET,
         errno.ENETUNREACH,
         errno.EPIPE,
-        errno.EREMOTEIO,  # s3fs's for 500
+        errno.EREMOTEIO,  # s3fs raises it for 500
         errno.ESTALE,
         errno.ETIMEDOUT,
     )
 )
 _STATUSES = frozenset((408, 425, 429))
-_NEVER = frozenset((501, 505))
+"""Transient statuses of HTTP below 500."""
+_PERMANENT = frozenset((501, 505))
+"""Statuses of 500 and more that are not transient."""
 _CODES = frozenset(
     (
         "BadDigest",
@@ -67,7 +70,7 @@ _CODES = frozenset(
         "XAmzContentSHA256Mismatch",
     )
 )
-"""What S3 answers with a status of 400 or 409 and yet passes."""
+"""Transient error codes that S3 sends with a status of 400 or 409."""
 _TYPES = frozenset(
     (
         "aiohttp.client_exceptions.ClientConnectionError",
@@ -84,24 +87,30 @@ _TYPES = frozenset(
         "urllib3.exceptions.HTTPError",
     )
 )
-"""By name: none of these libraries need be there. Subclasses are meant too."""
+"""Transient error classes and their subclasses, by name: the libraries may not be installed."""
 _LIBRARIES = frozenset(
     ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "http", "requests", "s3fs", "urllib3")
 )
+"""Packages whose errors come from a storage."""
 
 T = TypeVar("T")
 
 
-def _nobody() -> None:
-    """Nobody is to be told."""
+def _ignore_wait() -> None:
+    """The default of `on_wait`."""
 
 
-on_wait: Callable[[], None] = _nobody
-"""Called before each wait: who watches this process's time may want to know that it is the storage's."""
+on_wait: Callable[[], None] = _ignore_wait
+"""Called before each wait. A process under a time limit sets it, so that waiting for storage is recorded as such."""
 
 
 class Truncated(OSError):
-    """Fewer bytes came than the file has."""
+    """A read that returned fewer bytes than the file has.
+
+    Args:
+        got: bytes that were read.
+        size: bytes that were expected.
+    """
 
     def __init__(self, got: int, size: int) -> None:
         super().__init__(errno.EIO, f"truncated read: {got} of {size} bytes")
@@ -112,7 +121,7 @@ class Truncated(OSError):
 
 
 def retried(call: Callable[[], T]) -> T:
-    """What ``call`` returns, called again while it raises what may pass. Raises its last error."""
+    """Returns the result of ``call``, which is repeated after transient errors. Raises the last error."""
     started = time.monotonic()
     for attempt in itertools.count():
         wait_s = random.uniform(0, min(MAX_S, BASE_S * 2**attempt))
@@ -128,19 +137,19 @@ def retried(call: Callable[[], T]) -> T:
 
 
 def is_transient(error: BaseException) -> bool:
-    """True if the same call may succeed a little later: throttled, timed out, cut off, a server's own failure.
+    """Returns whether the same call may succeed later: throttling, timeout, lost connection, failure of the server.
 
-    False for what no waiting mends: no such file, access denied, a bad request, a certificate that is not trusted.
+    False for permanent errors: no such file, access denied, a bad request, a certificate that is not trusted.
     """
     chain = list(_chain(error))
     if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain):
         return False
-    for one in chain:  # an answer of the server says more than the number of the error that a library made of it
+    for one in chain:  # the server's answer is more precise than the errno that a library derives from it
         if {f"{cls.__module__}.{cls.__qualname__}" for cls in type(one).__mro__} & _TYPES:
             return True
         status, code = _answer(one)
         if status is not None:
-            return code in _CODES or status in _STATUSES or (status >= 500 and status not in _NEVER)
+            return code in _CODES or status in _STATUSES or (status >= 500 and status not in _PERMANENT)
     return any(
         isinstance(one, TimeoutError | ConnectionError) or (isinstance(one, OSError) and one.errno in _ERRNOS)
         for one in chain
@@ -148,35 +157,40 @@ def is_transient(error: BaseException) -> bool:
 
 
 def of_storage(error: BaseException) -> bool:
-    """True for what a file system raises when it cannot do its work: an ``OSError``, or its library's own kind."""
+    """Returns whether ``error`` comes from a file system: an ``OSError``, or an error class of a storage library."""
     return isinstance(error, OSError) or bool(
         {cls.__module__.partition(".")[0] for cls in type(error).__mro__} & _LIBRARIES
     )
 
 
 def denied(error: BaseException) -> bool:
+    """Returns whether access was denied."""
     return any(isinstance(one, PermissionError) or _answer(one)[0] in (401, 403) for one in _chain(error))
 
 
 def full(error: BaseException) -> bool:
-    """True if a disk or a quota is full."""
+    """Returns whether a disk or a quota is full."""
     return any(isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT) for one in _chain(error))
 
 
 def precondition_failed(error: BaseException) -> bool:
-    """True where a conditional request met another state: not every S3 server says which condition it was, and s3fs
-    makes a ``FileExistsError`` only of those that do."""
+    """Returns whether the condition of a conditional request was not met.
+
+    s3fs raises ``FileExistsError`` only if the S3 server says which condition it was; not every server does.
+    """
     return any(_answer(one)[0] == 412 for one in _chain(error))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields ``error`` and its causes."""
     while error is not None:
         yield error
         error = error.__cause__
 
 
 def _answer(error: BaseException) -> tuple[int | None, str]:
-    """HTTP status and the server's own code, of botocore's, aiohttp's, Google's and Azure's errors; (None, "")."""
+    """Returns the HTTP status and the server's error code of an error of botocore, aiohttp, Google or Azure; otherwise
+    (None, "")."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

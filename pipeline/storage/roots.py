@@ -1,7 +1,7 @@
-"""Where the files of a corpus may lie: what a manifest or a link names elsewhere is not read.
+"""Folders in which the files of a corpus must lie. A file elsewhere, named by a manifest or by a link, is not read.
 
-Two checks: by text alone, which a listing can afford for every row, and by the real path of a file that is open, which
-neither a link nor a swap of names can change.
+There are two checks: one on the text of a path or URL, which is cheap enough for every row of a listing, and one on the
+real path of an open file, which neither a link nor a renamed file can change.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from urllib.parse import unquote
 from pipeline.core.errors import SampleError
 
 _SYSTEM = ("/proc", "/sys", "/dev")
-"""Folders whose files are the kernel's: processes, devices, settings."""
+"""Folders of the kernel: their files are processes, devices and settings."""
 _SHARED_MEMORY = "/dev/shm"
 _UNDECODED = re.compile("[\udc80-\udcff]")
-"""A byte of a path that is not UTF-8, as Python decodes it."""
-_UP = re.compile(r"(?:^|/)\.\.(?:/|$)")
+"""A byte of a path that is not UTF-8, as Python decodes it (surrogateescape)."""
+_PARENT_STEP = re.compile(r"(?:^|/)\.\.(?:/|$)")
 
 
 @dataclass(frozen=True)
 class AllowedRoots:
-    """Folders of this machine and prefixes of object stores, in which all files of a corpus must lie.
+    """Local folders and prefixes of object stores in which all files of a corpus must lie.
 
     Args:
         roots: absolute paths and URLs.
-        follow_symlinks: a link below a root may lead anywhere but into the kernel's own folders.
-        key: where the config widens this, for messages.
-        anchored: False if the corpus may be moved or mounted elsewhere with its first root, and stays what it is.
+        follow_symlinks: a link below a root may lead anywhere except into a folder of the kernel.
+        key: dotted path of the config key that allows more, for messages.
+        anchored: False if the corpus is still the same after its first root is moved or mounted elsewhere.
     """
 
     roots: tuple[str, ...]
@@ -40,11 +40,11 @@ class AllowedRoots:
     anchored: bool = True
 
     def allows(self, place: str) -> bool:
-        """Whether an absolute path or a URL lies in a root, by its text."""
+        """Returns whether an absolute path or a URL lies in a root, judged by its text."""
         if place.startswith("/"):
             path = posixpath.normpath(f"/{place.lstrip('/')}") if "/." in place or "//" in place else place
             return path.startswith(self._starts) and not self._is_system(path)
-        steps_up = ("%" in place or ".." in place) and _UP.search(unquote(place))
+        steps_up = ("%" in place or ".." in place) and _PARENT_STEP.search(unquote(place))
         return place.startswith(self._starts) and not steps_up
 
     def check(self, place: str) -> None:
@@ -53,18 +53,23 @@ class AllowedRoots:
             raise SampleError("forbidden", f"{place!r} lies outside of what {self.key} allows")
 
     def check_real(self, path: str, place: str) -> None:
-        """The same for the real path of a file that was opened as ``place``."""
+        """Raises ``SampleError`` (``forbidden``) for a file that does not lie in a root.
+
+        Args:
+            path: real path of the open file.
+            place: the path that was opened, for the message.
+        """
         if self._is_system(path) or not (self.follow_symlinks or path.startswith(_real(self._folders))):
             raise SampleError("forbidden", f"{place!r} leads to {path!r}, outside of what {self.key} allows")
 
     def plain(self) -> tuple[str, ...]:
-        """What decides which files are allowed, as strings that compare and that JSON can hold."""
+        """Returns the settings that decide which files are allowed, as strings for comparison and for JSON."""
         roots = self.roots if self.anchored else (".", *self.roots[1:])
         named = (_UNDECODED.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", root) for root in roots)
         return (*sorted(named), *(["follow_symlinks"] if self.follow_symlinks else []))
 
     def system_roots(self) -> list[str]:
-        """The roots that are of the kernel's own, in which nothing is allowed."""
+        """Returns the roots that are folders of the kernel, in which no file is allowed."""
         return [root for root in self._folders if self._is_system(root)]
 
     @cached_property
@@ -76,16 +81,17 @@ class AllowedRoots:
         return tuple(f"{root.rstrip('/')}/" for root in self.roots)
 
     def _is_system(self, path: str) -> bool:
+        """Returns whether ``path`` lies in a folder of the kernel."""
         if not path.startswith(_SYSTEM):
             return False
         if _below(path, _SHARED_MEMORY) and any(_below(folder, _SHARED_MEMORY) for folder in self._folders):
-            return False  # an ordinary folder in memory, where the config itself names one in it
+            return False  # shared memory is an ordinary folder if a root lies in it
         return any(_below(path, folder) for folder in _SYSTEM)
 
 
 @lru_cache(maxsize=64)
 def _real(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """How real paths in one of ``folders`` begin, on this machine."""
+    """Returns the real path of each folder with a slash at the end."""
     return tuple(f"{os.path.realpath(folder).rstrip('/')}/" for folder in folders)
 
 

@@ -10,7 +10,7 @@ class Seekable(io.RawIOBase):
 
     def __init__(self, size: int | None) -> None:
         self.size = size
-        """None: not known, as of a compressed transfer."""
+        """Bytes; None: unknown, for example of a compressed transfer."""
         self.at = 0
 
     def readable(self) -> bool:
@@ -30,7 +30,7 @@ class Seekable(io.RawIOBase):
         return at
 
     def wanted(self, size: int | None) -> int:
-        """Bytes that ``read(size)`` returns; -1: all that are left, if the size is not known."""
+        """Returns the bytes that ``read(size)`` returns; -1 for all remaining bytes if the file's size is unknown."""
         wanted = -1 if size is None or size < 0 else size
         if self.size is None:
             return wanted

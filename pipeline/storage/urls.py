@@ -1,4 +1,4 @@
-"""URLs and paths: the file system that a URL names, and the path on it."""
+"""Splits URLs into the file system and the path on it, and joins paths."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 _BYTES = "bytes://"
+"""Scheme of a local path that is not UTF-8: its bytes, percent-escaped."""
 
 
 def split(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of ``url`` and the path on it (absolute for local paths)."""
-    if url.startswith("/") and not url.endswith("/") and "::" not in url:  # fsspec takes longer than opening the file
+    """Returns the file system of ``url`` and the path on it (absolute for local paths)."""
+    if url.startswith("/") and not url.endswith("/") and "::" not in url:  # parsing takes longer than opening
         return LocalFileSystem(), url
     if url.startswith(_BYTES):
         return LocalFileSystem(), os.fsdecode(unquote_to_bytes(url.removeprefix(_BYTES)))
-    # fsspec would read "::" as a chain of file systems, so a name could reach a scheme that is not allowed
+    # fsspec treats "::" as a chain of file systems, so that a name could use a scheme that is not allowed
     head, colons, tail = url.partition("::")
     fs, path = fsspec.core.url_to_fs(head)
     if colons and head.endswith("/"):
@@ -27,7 +28,7 @@ def split(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def local_uri(path: str) -> str:
-    """The uri of an absolute local path: the path itself, or ``bytes:///...`` where its name is not UTF-8."""
+    """Returns the URI of an absolute local path: the path itself, or ``bytes:///...`` if it is not UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -36,18 +37,20 @@ def local_uri(path: str) -> str:
 
 
 def is_local(url: str) -> bool:
+    """Returns whether ``url`` is a local path."""
     return isinstance(split(url)[0], LocalFileSystem)
 
 
 def absolute(url: str) -> str:
-    """A local path made absolute, so that workers with another working directory find it; a URL as it is."""
+    """Returns a local path as an absolute path, for workers with another working directory; a URL unchanged."""
     return url if "://" in url else os.path.abspath(url)
 
 
 def in_one_process(url: str) -> bool:
-    """True for a file system that no other process sees."""
+    """Returns whether the file system of ``url`` exists in this process only (memory)."""
     return isinstance(split(url)[0], MemoryFileSystem)
 
 
 def join(root: str, *parts: str) -> str:
+    """Returns ``root`` and ``parts`` with one slash between them."""
     return "/".join([root.rstrip("/"), *parts])

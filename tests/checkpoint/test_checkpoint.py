@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint is told in one line before a run; digests follow what they are digests of."""
+"""Mistakes in a checkpoint are reported in one line before a run; digests change with the files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 
 def refused(name: str | Path, revision: str | None = None) -> str:
-    """The one line of the error."""
+    """Returns the error, which is one line."""
     with pytest.raises(ConfigError) as caught:
         resolve(str(name), revision, WHERE)
     line = str(caught.value)
@@ -33,7 +33,7 @@ def refused(name: str | Path, revision: str | None = None) -> str:
 
 @pytest.fixture
 def folder(models: Path, tmp_path: Path) -> Path:
-    """A checkpoint that a test may spoil."""
+    """A copy of a checkpoint that a test may modify."""
     return Path(shutil.copytree(models / "clip", tmp_path / "clip"))
 
 
@@ -74,7 +74,7 @@ def test_a_folder_has_no_revision(folder: Path) -> None:
 
 
 def test_a_hub_out_of_reach() -> None:
-    """In a process of its own: the hub's client reads its settings when it is imported."""
+    """Runs in a subprocess: the hub's client reads its settings when it is imported."""
     code = f"from pipeline.checkpoint.checkpoint import resolve; resolve('no-one/nothing', '{COMMIT}', '{WHERE}')"
     done = subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""A checkpoint is data: no file of it hangs, and none fetches code, files or models from elsewhere."""
+"""A checkpoint is data: no file of it blocks, and none loads code, files or models from elsewhere."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ SOCKET = "socket"
 
 @pytest.fixture
 def folder(models: Path, tmp_path: Path) -> Path:
-    """A checkpoint that a test may spoil."""
+    """A copy of a checkpoint that a test may modify."""
     return Path(shutil.copytree(models / "clip", tmp_path / "clip"))
 
 
 def refused(folder: Path) -> str:
-    """The one line of the error, which comes at once."""
+    """Returns the error, which is one line and is raised without delay."""
     started = time.monotonic()
     with pytest.raises(ConfigError) as caught:
         resolve(str(folder), None, WHERE)
@@ -51,7 +51,7 @@ def refused(folder: Path) -> str:
 
 
 def changed(folder: Path, file: str, **values: Any) -> Path:
-    """``folder`` with other values in one of its JSON files."""
+    """Replaces values in one of the JSON files of ``folder``."""
     path = folder / file
     path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **values}))
     return folder
@@ -123,7 +123,7 @@ def test_links_of_a_hub_s_cache_are_followed(folder: Path, tmp_path: Path) -> No
 
 
 def test_a_checkpoint_in_memory(models: Path, tmp_path: Path) -> None:
-    """A folder of /dev/shm is an ordinary one, unless a link from elsewhere leads there."""
+    """A folder in /dev/shm is ordinary, unless a link from elsewhere leads to it."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
         folder = Path(shutil.copytree(models / "clip", Path(place) / "clip"))
         assert resolve(str(folder), None, WHERE).model_type == "clip"
@@ -147,7 +147,7 @@ def test_weights_that_are_a_hole(folder: Path) -> None:
 
 
 def test_a_config_of_millions_of_values(folder: Path) -> None:
-    """Within its bytes: nested lists, of which each value's path would be as long."""
+    """Nested lists within the size limit: the path of each value would be as long."""
     values = "[" * 50 + "1," * 3_000_000 + "1" + "]" * 50
     (folder / "config.json").write_text('{"model_type": "clip", "x": ' + values + "}")
     assert "config.json has 3000052 values; at most 2500000" in refused(folder)
@@ -185,7 +185,7 @@ def test_json_that_is_none(folder: Path, file: str, content: str, words: str) ->
 
 
 def test_a_deep_tokenizer_is_a_mistake_too(folder: Path) -> None:
-    """Its own library reads it, and has a bound of its own."""
+    """Another library reads this file, and has a limit of its own."""
     (folder / "tokenizer.json").write_text("[" * DEEP)
     with pytest.raises(ConfigError, match="has no tokenizer that loads"):
         TextTokenizer(TextTokenizerConfig(kind="text", checkpoint=str(folder)), None).check("features.x.tokenizer")
@@ -247,7 +247,7 @@ def test_parts_of_a_distributed_checkpoint_are_not_taken_for_the_whole(folder: P
 def test_filters_of_sound_that_no_extractor_has(
     models: Path, tmp_path: Path, values: dict[str, Any], words: str
 ) -> None:
-    """It makes all of them when it is loaded: 16,000 in 16,000 bands took 4.9 GB."""
+    """The filters are created when it is loaded: 16,000 frequencies in 16,000 bands took 4.9 GB."""
     whisper = Path(shutil.copytree(models / "whisper", tmp_path / "whisper"))
     resolve(str(whisper), None, WHERE)
     assert words in refused(changed(whisper, "preprocessor_config.json", **values))
@@ -311,7 +311,7 @@ def test_ordinary_numbers_are_none_of_these() -> None:
 
 
 def test_a_model_whose_weights_are_of_another_shape_is_a_mistake_of_its_checkpoint(folder: Path) -> None:
-    """It is built without memory first; one line tells what does not fit."""
+    """The model is first built without memory; the error is one line."""
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"]["hidden_size"] *= 2
     (folder / "config.json").write_text(json.dumps(config))
@@ -321,7 +321,7 @@ def test_a_model_whose_weights_are_of_another_shape_is_a_mistake_of_its_checkpoi
 
 
 def test_a_missing_weight_of_immense_size_takes_no_memory(folder: Path) -> None:
-    """What the file does not hold would be drawn at random, at the size that the config says."""
+    """Weights that are missing in the file would be initialized at random, with the size in the config."""
     weights = load_file(folder / "model.safetensors")
     name = next(one for one in weights if one.endswith("text_model.embeddings.token_embedding.weight"))
     save_file({one: value for one, value in weights.items() if one != name}, folder / "model.safetensors")
@@ -390,7 +390,7 @@ print("CODE", os.path.exists(mark))
 
 
 def test_a_checkpoint_runs_no_code_opens_nothing_else_and_connects_nowhere(folder: Path, tmp_path: Path) -> None:
-    """Modules beside it that its configs name, templates, files elsewhere: nothing of it is used."""
+    """Modules next to it that its configs name, templates, files elsewhere: none of them is used."""
     mark, secret = tmp_path / "ran", tmp_path / "secret.txt"
     secret.write_text("secret")
     code = f"open({str(mark)!r}, 'w').write('x')\n"

@@ -1,4 +1,4 @@
-"""What a process frees it keeps: large buffers that come and go cost no new pages."""
+"""A process keeps freed memory: large buffers that are allocated again cost no new pages."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def _faults(how: str) -> int:
 
 
 def test_buffers_that_come_and_go_cost_no_new_pages() -> None:
-    """20 times 80 MB: 400,000 pages of 4 KiB where they are given back, 20,000 where they are kept."""
+    """20 times 80 MB: 400,000 pages of 4 KiB if they are returned to the kernel, 20,000 if they are kept."""
     assert _faults("keep") < 0.2 * _faults("not")

@@ -1,7 +1,8 @@
-"""Tensor columns hold arrays exactly, whatever their shapes, nulls and slices."""
+"""Tensor columns hold arrays exactly, with any shapes, nulls and slices."""
 
 from __future__ import annotations
 
+import importlib
 import mmap
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_what_does_not_lie_in_a_row_is_copied(rows) -> None:
 
 
 def test_two_buffers_that_happen_to_be_neighbours_are_two() -> None:
-    """A view of both would keep only the first alive: the other may be given away and written over."""
+    """A view of both would keep only the first buffer alive: the other may be freed and overwritten."""
     memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
     halves = [np.frombuffer(memory, np.uint8, mmap.PAGESIZE, start) for start in (0, mmap.PAGESIZE)]
     one, other = (_Own(half).array for half in halves)
@@ -96,7 +97,7 @@ def test_two_buffers_that_happen_to_be_neighbours_are_two() -> None:
 
 
 class _Own:
-    """Its memory under its own name."""
+    """A buffer whose memory has an owner of its own."""
 
     def __init__(self, memory: np.ndarray) -> None:
         self.__array_interface__ = dict(memory.__array_interface__)
@@ -105,7 +106,7 @@ class _Own:
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 def test_tokens_are_cast_as_numpy_casts_them(kind: type) -> None:
-    import torch  # noqa: F401  it casts
+    importlib.import_module("torch")  # casts, if it is loaded
 
     rng = np.random.default_rng(2)
     rows = [rng.normal(0, 10 ** rng.uniform(-9, 4), (n, 8)).astype(kind) for n in (3, 0, 5, 1)]

@@ -1,4 +1,4 @@
-"""Errors are one printable line, say where, and survive a process border."""
+"""Errors are one printable line, name the place, and can be pickled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal would obey or hide is shown as an escape; what is visible stays."""
+"""Characters that a terminal would execute or hide are escaped; visible ones are unchanged."""
 
 from __future__ import annotations
 

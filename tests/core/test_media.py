@@ -1,4 +1,4 @@
-"""Spans overlap as half-open intervals do; media tell their shapes, not their values."""
+"""Spans overlap as half-open intervals; the repr of media has their shapes, not their values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TENTHS = st.integers(0, 12)
     [(0, 1, False), (0, 2, True), (1, 3, True), (1.5, 1.6, True), (3, 4, False), (2.9, 4, True), (4, 5, False)],
 )
 def test_overlap_by_hand(start: float, end: float, expected: bool) -> None:
-    """[1, 3) touches neither what ends at 1 nor what begins at 3."""
+    """[1, 3) overlaps neither a span that ends at 1 nor one that begins at 3."""
     assert Span(1.0, 3.0).overlaps(start, end) is expected
 
 

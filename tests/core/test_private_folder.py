@@ -1,4 +1,4 @@
-"""Folders that nobody else may enter, under names that nobody knows, and none of which stays."""
+"""Folders that no other user can enter, with unpredictable names, all of which are removed."""
 
 from __future__ import annotations
 

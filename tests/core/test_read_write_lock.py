@@ -1,4 +1,4 @@
-"""Threads that share run beside each other; one that is alone runs beside none, and is not kept waiting for ever."""
+"""Readers run at the same time; a writer runs alone, and does not wait forever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a secret in a URL or in a text, by the vendors' documents; and what only looks like one."""
+"""Secrets in URLs and texts, by the vendors' documents; and texts that only look like secrets."""
 
 from __future__ import annotations
 

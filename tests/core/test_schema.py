@@ -1,4 +1,4 @@
-"""The stored columns are those that the contract promises, and other readers give their values back."""
+"""The stored columns are those of the contract, and other readers return their values."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_tokens_without_a_width_are_a_defect() -> None:
 
 
 def test_parquet_readers_give_the_values_back(tmp_path: Path) -> None:
-    """Nulls, empty lists and fixed-size lists inside lists, as in a real shard."""
+    """Contains nulls, empty lists and fixed-size lists inside lists, as in a real shard."""
     fields = feature_fields("f", ALL, 2, "float32", "float32", True)
     rows = [
         {

@@ -1,4 +1,4 @@
-"""JSON of anybody's is read with its types, or refused in one line that names file and place."""
+"""Untrusted JSON is read with its types, or refused in one line that names the file and the place."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_plain_values() -> None:
 
 
 def test_millions_of_plain_values_take_no_time() -> None:
-    """Of a `Value` each it took a minute for 30 MB."""
+    """With one `Value` per item 30 MB took a minute."""
     data = '{"a": [' + "1," * 5_000_000 + "1]}"
     whole = strict_json.parse(data, "f")
     started = time.process_time()
@@ -131,7 +131,7 @@ def test_a_long_value_is_cut_in_the_message() -> None:
 
 
 def test_empty_arrays_by_the_million() -> None:
-    """Two bytes each, and 64 in memory."""
+    """Each takes two bytes in the file, and 64 in memory."""
     data = b"[" + b"[]," * strict_json.MAX_NESTED + b"1]"
     refused(lambda: strict_json.parse(data, "f.json"), "'f.json' has 4000001 arrays and objects", "at most 4000000")
     refused(lambda: strict_json.parse(data.decode(), "f.json"), "has 4000001 arrays and objects")

@@ -1,4 +1,4 @@
-"""Whatever is printed, in whatever way, holds visible characters only; and nobody prints another way."""
+"""All output consists of visible characters, and no module prints in another way."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_streams_come_back() -> None:
 
 
 def test_nobody_prints_another_way() -> None:
-    """`rich`'s own console knows nothing of this; `print` is escaped in the command only."""
+    """The console of `rich` does not escape; `print` is escaped in the command only."""
     for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]:
         tree = ast.parse(path.read_text())
         calls = {

@@ -1,4 +1,4 @@
-"""Shards are read as pyarrow alone reads them; what takes more memory than its file could mean is refused unread."""
+"""Shards are read as by pyarrow; row groups that take too much memory for their file are refused before decoding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = 700
 
 
 def _some(values: list[Any], kind: pa.DataType, seed: int) -> pa.Array:
-    """Of ``values`` by chance, a fifth of them null."""
+    """Random ``values``, a fifth of them null."""
     chosen = np.random.default_rng(seed).integers(0, len(values) + len(values) // 4 + 1, ROWS)
     return pa.array([values[i] if i < len(values) else None for i in chosen], kind)
 
@@ -141,7 +141,7 @@ def test_a_bomb_is_refused(tmp_path: Path, kind: str, version: str, monkeypatch:
 
 
 def _disguised(tmp_path: Path, dictionary: int, data: int) -> Path:
-    """4000 rows of one text of 1 MiB; types and encodings of its pages have bits that pyarrow does not look at."""
+    """4000 rows of one text of 1 MiB; types and encodings of its pages have bits that pyarrow ignores."""
     text = struct.pack("<I", len(LONG)) + LONG.encode()
     packed = pa.compress(text, "zstd", asbytes=True)
     indices = b"\x01" + thrift.varint(4000 << 1) + b"\0"
@@ -170,7 +170,7 @@ def test_a_page_cannot_pass_for_another(
 
 
 def test_pages_of_no_known_type_are_refused(tmp_path: Path) -> None:
-    """pyarrow passes them over."""
+    """pyarrow skips them."""
     schema = [thrift.element("schema", children=1), thrift.element("a", thrift.INT32, repetition=0)]
     body = thrift.page(9, b"abc", 3, 1, thrift.PLAIN) + thrift.page(0, bytes(8), 8, 2, thrift.PLAIN)
     chunk = thrift.chunk("a", thrift.INT32, 2, 4, len(body), len(body))
@@ -204,7 +204,7 @@ def test_decimals_take_what_arrow_makes_of_them(tmp_path: Path, kind: pa.DataTyp
 
 
 def test_half_of_a_bomb_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound is of a row group."""
+    """The limit applies to a row group."""
     monkeypatch.setattr(bounded_file, "MAX_BYTES", 20 << 20)
     table = pa.table({"a": np.zeros(4 << 20), "b": np.zeros(4 << 20)})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=1 << 20)
@@ -214,7 +214,7 @@ def test_half_of_a_bomb_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_dataset_that_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A video of an hour in which nothing moves, in one row."""
+    """A video of an hour without motion, in one row."""
     monkeypatch.setattr(bounded_file, "MAX_BYTES", 1 << 20)
     table = pa.table({"a": np.zeros(1 << 20)})
     pq.write_table(table, tmp_path / "a.parquet")
@@ -235,7 +235,7 @@ def test_what_the_file_itself_is_worth_is_read(tmp_path: Path, monkeypatch: pyte
 
 
 def test_one_long_text_among_many_short_ones_is_no_bomb(tmp_path: Path) -> None:
-    """As if all were the longest they would take 100 GB."""
+    """If all were as long as the longest, they would take 100 GB."""
     table = pa.table({"a": [LONG] + ["short", "words"] * 50_000})
     pq.write_table(table, tmp_path / "a.parquet")
     file = BoundedFile(io.FileIO(tmp_path / "a.parquet"))
@@ -277,7 +277,7 @@ def test_columns_beyond_the_file_s_end(tmp_path: Path) -> None:
 
 
 def test_the_whole_of_it_takes_no_memory(tmp_path: Path) -> None:
-    """4 kB that claim 100 GB, with the bounds that hold."""
+    """4 kB that claim 100 GB, with the default limits."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"a": BOMBS["a long value of a dictionary"]}), path, compression="zstd", store_schema=False)
     done = bounded.run(

@@ -1,11 +1,11 @@
-"""A Parquet file of anybody's is opened without looking up an extension type, and within bounds."""
+"""An untrusted Parquet file is opened without loading extension types, and within limits."""
 
 from __future__ import annotations
 
 import ast
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,9 @@ from tests.support import ROOT, bounded, thrift
 
 
 class Dangerous(pa.ExtensionType):  # type: ignore[misc]  # pyarrow has no types
-    """A type whose parameters say what happens when it is looked up, as those of Ray 2.49 to 2.54 do."""
+    """A type whose parameters decide what happens when it is loaded, as in Ray 2.49 to 2.54."""
 
-    looked_up: list[bytes] = []  # noqa: RUF012
+    looked_up: ClassVar[list[bytes]] = []
 
     def __init__(self, storage: pa.DataType, parameters: bytes = b"p") -> None:
         self.parameters = parameters
@@ -37,7 +37,7 @@ class Dangerous(pa.ExtensionType):  # type: ignore[misc]  # pyarrow has no types
 
 @pytest.fixture
 def registered() -> Any:
-    """The type is known to pyarrow; what was looked up."""
+    """Registers the type in pyarrow. Returns the parameters that were loaded."""
     pa.register_extension_type(Dangerous(pa.binary()))
     Dangerous.looked_up.clear()
     yield Dangerous.looked_up
@@ -45,7 +45,7 @@ def registered() -> Any:
 
 
 def nested(kind: str) -> tuple[pa.Array, Any]:
-    """A column that holds the type at some depth, and its value as storage."""
+    """A column with the type at some depth, and its value in the storage type."""
     values = pa.array([b"x", b"y"])
     ext = pa.ExtensionArray.from_storage(Dangerous(pa.binary()), values)
     pairs = pa.MapArray.from_arrays([0, 1, 2], pa.array(["k", "l"]), ext)
@@ -110,7 +110,7 @@ def test_a_schema_that_two_parsers_may_read_differently_is_not_read(registered: 
 
 
 def test_a_second_value_of_one_key_is_the_one_that_counts(registered: list[bytes]) -> None:
-    """Thrift takes the last value of a field; whoever looks at the first only is fooled."""
+    """Thrift uses the last value of a field; a parser that reads the first one only would be deceived."""
     data = stored(pa.table({"b": nested("top")[0]}))
     harmless = pq.read_metadata(io.BytesIO(stored(pa.table({"b": [b"x"]})))).metadata[b"ARROW:schema"]
     value = pq.read_metadata(io.BytesIO(data)).metadata[b"ARROW:schema"]
@@ -150,7 +150,7 @@ def test_ordinary_files_are_what_pyarrow_reads(tmp_path: Path) -> None:
 
 
 def test_logical_types_are_plain_ones() -> None:
-    """JSON and UUID of Parquet's own become no extension types either."""
+    """The JSON and UUID types of Parquet do not become extension types either."""
     schema = [thrift.element("schema", children=1), thrift.element("j", thrift.BYTE_ARRAY, converted=19)]
     opened = parquet.open_parquet(io.BytesIO(thrift.file(schema, 0, [])))
     assert not isinstance(opened.schema_arrow.field("j").type, pa.BaseExtensionType)
@@ -203,7 +203,7 @@ except OSError as error:
 
 
 def test_no_other_module_opens_a_parquet_file() -> None:
-    """`units` reads what its own run wrote, with a name that nobody could know before."""
+    """`units` reads a file of its own run, whose name is unpredictable."""
     doors = {"ParquetFile", "ParquetDataset", "read_table", "read_schema", "read_metadata", "read_pandas", "dataset"}
     doors |= {"parquet_dataset", "FileSystemDataset", "ParquetFileFormat", "open_csv", "read_feather"}
     found = set()

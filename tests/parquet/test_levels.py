@@ -1,4 +1,4 @@
-"""What null vectors take in memory is what Arrow makes of them."""
+"""The computed memory of null vectors is the memory that Arrow uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Page headers say what pyarrow put there."""
+"""Page headers are parsed as pyarrow wrote them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One bad row of a manifest costs that row: it is listed with its place and the reason, the others as without it."""
+"""A bad row of a manifest is listed with its place and the reason; the other rows are listed as without it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import LISTING
 from pipeline.sources import manifest as module
-from pipeline.sources._shared import csv_table, table_reader, text_table
+from pipeline.sources._tables import csv_table, table_reader, text_table
 from tests.sources.test_hostile_manifest import READ
 from tests.sources.test_manifest import listed, source, write
 from tests.support import bounded
@@ -34,7 +34,7 @@ def refused(found: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def invalid_strings(values: list[bytes | None]) -> pa.Array:
-    """Strings of any bytes, as a Parquet file may have them."""
+    """Strings of arbitrary bytes, as a Parquet file may contain."""
     binary = pa.array(values, pa.binary())
     return pa.Array.from_buffers(pa.string(), len(values), binary.buffers())
 
@@ -133,7 +133,7 @@ def test_lines_that_are_no_objects(tmp_path: Path) -> None:
 
 
 def _csv_by_hand(data: bytes, width: int) -> tuple[dict[int, list[str]], set[int]]:
-    """Row -> values, and the rows of another width, as Python's own reader sees them."""
+    """Returns row -> values, and the rows of another width, as Python's own reader parses them."""
     rows = [row for row in csv.reader(io.StringIO(data.decode(), newline="")) if row][1:]
     good = {i: row for i, row in enumerate(rows, 1) if len(row) == width}
     return good, {*range(1, len(rows) + 1)} - {*good}
@@ -141,7 +141,7 @@ def _csv_by_hand(data: bytes, width: int) -> tuple[dict[int, list[str]], set[int
 
 @pytest.mark.parametrize("block", [60, 1 << 20])
 def test_rows_of_a_csv_of_another_width(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows after them keep their numbers, over blocks, empty lines and values of several lines."""
+    """Later rows keep their numbers, over blocks, empty lines and values of several lines."""
     monkeypatch.setattr(csv_table, "_CSV_BLOCK_BYTES", block)
     monkeypatch.setattr(module, "LISTING_ROWS", 7)
     rng = np.random.default_rng(0)
@@ -179,11 +179,11 @@ def test_rows_of_a_csv_are_those_that_python_reads(tmp_path: Path, rows: list[li
     parts = list(made._manifest.read(["k", "p"], 5))
     found = {part.place(i): row for part in parts for i, row in enumerate(part.table.to_pylist())}
     assert found == {f"row {i}": {"k": row[0] or None, "p": row[1] or None} for i, row in good.items()}
-    assert {one.place for part in parts for one in part.bad} == {f"row {i}" for i in bad}
+    assert {one.place for part in parts for one in part.unparsed} == {f"row {i}" for i in bad}
 
 
 def test_a_quote_that_nothing_closes_ends_the_run(tmp_path: Path) -> None:
-    """All rows after it would be part of it."""
+    """All rows after the quote would be part of the field."""
     (tmp_path / "m.csv").write_text('id,pic\na,1.jpg\n"b,2.jpg\nc,3.jpg\nd,4.jpg\n')
     with pytest.raises(ConfigError, match=r"source\.path: row 2 of .* opens a quote that nothing closes"):
         source(tmp_path / "m.csv", COLUMNS)
@@ -342,7 +342,7 @@ def test_bad_rows_by_the_hundred_thousand_take_little_memory(tmp_path: Path, for
 
 
 def test_a_text_of_more_bad_rows_than_can_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_table, "MAX_BAD_ROWS", 3)
+    monkeypatch.setattr(text_table, "MAX_UNPARSED_ROWS", 3)
     for form, head in (("csv", "id,pic\na,b\n"), ("jsonl", '{"id": "a", "pic": "b"}\n')):
         path = tmp_path / f"m.{form}"
         path.write_text(head + "x\n" * 3)
@@ -353,7 +353,7 @@ def test_a_text_of_more_bad_rows_than_can_be_is_refused(tmp_path: Path, monkeypa
 
 
 def test_good_values_are_read_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The slow way, value by value, is for the slices with a value that cannot be read."""
+    """Only slices with a value that cannot be read are converted value by value, which is slow."""
     table = pa.table({"id": ["a", "b"], "pic": ["1", "2"]})
     assert table_reader.values(table, "id", "w") == (["a", "b"], {})
     broken = pa.table({"id": invalid_strings([b"a", b"\xff", b"c"])})

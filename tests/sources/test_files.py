@@ -1,4 +1,4 @@
-"""A folder becomes samples: ids, groups, what is left out, what changed; on a disk, in memory, on S3."""
+"""A folder becomes samples: ids, groups, files left out, versions; on a disk, in memory, on S3."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from pipeline import storage
 from pipeline.core.errors import ConfigError, NotAllowed, SampleError
 from pipeline.core.schema import LISTING, ROLES
 from pipeline.sources import files as module
-from pipeline.sources._shared.patterns import MAGIC, Patterns, expand
+from pipeline.sources._files.patterns import MAGIC, Patterns, expand
 from pipeline.sources.files import Config, FilesSource
 from pipeline.storage import local_files, retry
 from tests.support import faulty
 
 
 def listed(path: Path | str, **options: Any) -> dict[str, dict[str, str]]:
-    """sample_id -> what is not null of its row."""
+    """Returns sample_id -> the values of its row that are not null."""
     source = FilesSource(Config(path=str(path), **options))
     source.check("source")
     tables = list(source.list())
@@ -58,7 +58,7 @@ def make(root: Path, *names: str) -> Path:
 def test_a_file_that_cannot_be_looked_at_is_not_one_that_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Passed over, its rows would be dropped."""
+    """If the file were skipped, its rows would be dropped."""
     make(tmp_path, "a.txt", "b.txt")
     real = os.stat
 
@@ -67,7 +67,7 @@ def test_a_file_that_cannot_be_looked_at_is_not_one_that_is_gone(
             raise OSError(errno.ESTALE, "Stale file handle")
         return real(path, **options)
 
-    monkeypatch.setattr(module.os, "stat", stale)
+    monkeypatch.setattr(os, "stat", stale)
     with pytest.raises(ConfigError, match=r"cannot list .*b.txt' \(OSError: .*Stale file handle\)"):
         listed(tmp_path)
 
@@ -171,7 +171,7 @@ def test_what_a_glob_matches(glob: str, yes: list[str], no: list[str]) -> None:
 
 
 def test_names_match_as_in_a_shell() -> None:
-    """Against the standard library's own, over short names of few letters."""
+    """Compared with the standard library, over short names of few letters."""
     chance = random.Random(4)
     for _ in range(3000):
         glob = "".join(
@@ -292,7 +292,7 @@ def test_links_that_leave_the_folder_are_not_followed(tmp_path: Path) -> None:
 
 
 def test_links_to_folders_of_links_make_no_ways_without_end(tmp_path: Path) -> None:
-    """Two links a folder, one folder below the other: 2^30 ways to one file."""
+    """Two links per folder, thirty folders deep: 2^30 paths to one file."""
     for i in range(30):
         (tmp_path / f"d{i}").mkdir()
         for name in ("a", "b"):
@@ -311,7 +311,7 @@ def test_many_links_to_one_folder_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_refused_link_changes_no_other_sample(tmp_path: Path) -> None:
-    """Its rows that are stored would be of a sample that is listed no more."""
+    """Otherwise its stored rows would belong to a sample that is no longer listed."""
     outside = make(tmp_path / "outside", "x.srt", "folder/y.txt")
     root = make(tmp_path / "root", "x.mp4", "z.mp4", "z.txt", "w.mp4", "w.txt")
     before = listed(root)
@@ -351,7 +351,7 @@ def test_a_digest_is_not_taken_of_what_a_link_leads_out_to(tmp_path: Path) -> No
 
 
 def test_a_path_that_is_too_long_costs_one_sample(tmp_path: Path) -> None:
-    """An archive can hold folders so deep that they have no path any more."""
+    """An archive can hold folders so deep that their path is too long."""
     make(tmp_path, "a.txt")
     held = os.open(tmp_path, os.O_RDONLY)
     for number in range(30):
@@ -602,7 +602,7 @@ def test_a_local_folder_with_dots_in_its_names_leaves_nothing_out(tmp_path: Path
 
 @pytest.mark.parametrize("place", ["local", "s3"])
 def test_hidden_files_are_counted(s3: Any, tmp_path: Path, place: str) -> None:
-    """A hidden folder counts as one; and none does that the user excludes, or that no pattern asks for."""
+    """A hidden folder counts as one file. Files that the user excludes, or that no pattern includes, do not count."""
     make(tmp_path, "a.txt", ".b.txt", "sub/.c.png", ".git/d.txt", ".git/e.txt", "sub/f.txt")
     s3.put(f"{tmp_path}/", "corpus/hidden/", recursive=True)
     path = str(tmp_path) if place == "local" else "s3://corpus/hidden"

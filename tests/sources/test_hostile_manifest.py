@@ -1,4 +1,4 @@
-"""Somebody else's manifest: a small one takes no memory of the driver, runs no code, and is one line."""
+"""Untrusted manifests: a small file does not fill the driver's memory, runs no code, and its error is one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError
-from pipeline.sources._shared import csv_table, jsonl_table, parquet_table
+from pipeline.sources._tables import csv_header, jsonl_table, parquet_table
 from pipeline.sources.manifest import Config, ManifestSource
 from tests.sources.test_manifest import listed, source
 from tests.support import bounded, thrift
@@ -67,14 +67,14 @@ def _ids(count: int) -> pa.Array:
 
 
 def _dictionary() -> bytes:
-    """One text of 40 MB, to which a million rows point."""
+    """One text of 40 MB, to which a million rows refer."""
     rows = 100_000
     one = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * (40 * MB)]))
     return stored(pa.table({"id": pa.nulls(rows, pa.string()).fill_null("i"), "t": one}))
 
 
 def _middling_dictionary() -> bytes:
-    """Two hundred texts of some kilobytes, to which a million rows point: batch by batch it is much, too."""
+    """Two hundred texts of some kilobytes, to which a million rows refer: each batch is large, too."""
     rows = 100_000
     texts = pa.array(["x" * (200_000 + i) for i in range(200)])
     one = pa.DictionaryArray.from_arrays(pa.array(np.arange(rows, dtype=np.int32) % 200), texts)
@@ -82,7 +82,7 @@ def _middling_dictionary() -> bytes:
 
 
 def _prefixes() -> bytes:
-    """Each text is the one before, which is a megabyte long."""
+    """Each text equals the one before, which is a megabyte long."""
     texts = pa.array(["x" * MB] * 3000)
     options = {"use_dictionary": False, "column_encoding": {"id": "PLAIN", "t": "DELTA_BYTE_ARRAY"}}
     return stored(pa.table({"id": _ids(3000), "t": texts}), **options)
@@ -112,7 +112,7 @@ TEXT = {"converted": 0}
 
 
 def _claimed_page() -> bytes:
-    """The footer claims ten bytes, the page's header two gigabytes."""
+    """The footer claims ten bytes, the page header two gigabytes."""
     data = pa.compress(b"\0" * 100, "zstd", asbytes=True)
     return _hand_made(
         thrift.BYTE_ARRAY, thrift.page(0, data, 2**31 - 1, 1, thrift.PLAIN), 1, codec=thrift.ZSTD, schema=TEXT
@@ -126,7 +126,7 @@ def _claimed_dictionary() -> bytes:
 
 
 def _disguised_dictionary() -> bytes:
-    """Its type has bits that Thrift's parser in C++ cuts off."""
+    """Its type has bits that Thrift's C++ parser ignores."""
     text = struct.pack("<I", MB) + b"x" * MB
     packed, indices = pa.compress(text, "zstd", asbytes=True), b"\x01" + thrift.varint(20_000 << 1) + b"\0"
     levels = thrift.varint(20_000 << 1) + b"\x01"
@@ -145,7 +145,7 @@ LIST = [
 
 
 def _levels(count: int, null: int) -> bytes:
-    """Of one list of ``count`` nulls, in a few bytes: runs of equal levels."""
+    """The levels of one list of ``count`` nulls, in a few bytes: runs of equal levels."""
     repetition = b"\x02\x00" + thrift.varint((count - 1) << 1) + b"\x01"
     definition = thrift.varint(count << 1) + bytes([null])
     return b"".join(struct.pack("<I", len(one)) + one for one in (repetition, definition))
@@ -170,7 +170,7 @@ def _wide_null() -> bytes:
 
 
 def _wide_bytes() -> bytes:
-    """The same of binary values of a fixed length."""
+    """A null of a binary type with a large fixed length."""
     data = struct.pack("<I", 2) + b"\x02\x00"
     page = thrift.page(0, data, len(data), 1, thrift.PLAIN)
     return _hand_made(thrift.FIXED, page, 1, schema={"length": 2**31 - 1})
@@ -313,7 +313,7 @@ def test_the_limit_of_all_values(tmp_path: Path, form: str) -> None:
 
 
 def _many_lines() -> bytes:
-    """Over 1 GiB; a file of gzip may consist of many."""
+    """Over 1 GiB of text; a gzip file may consist of several members."""
     return gzip.compress(b"id,t\n", 1) + 17 * gzip.compress(b"a,b\n" * (16 * MB), 1)
 
 
@@ -364,7 +364,7 @@ def test_lines_of_json_are_not_all_held_as_objects(tmp_path: Path) -> None:
 
 
 def test_types_of_json_lines_are_one_over_all_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one piece and in a piece a line."""
+    """The lines are converted all together, and one by one."""
     rows: list[dict[str, Any]] = [
         {"id": "a", "n": 1, "s": {"x": 1}, "l": []},
         {"id": "b", "n": 1.5, "s": {"y": "q"}, "l": ["w"]},
@@ -397,7 +397,7 @@ def test_the_names_of_a_csv_are_those_that_arrow_reads(names: list[str], tail: l
         ).column_names
     except pa.ArrowInvalid:
         return
-    assert csv_table._header(data, ",") == expected
+    assert csv_header.read_header(data, ",") == expected
 
 
 # -- code, and values that Python cannot hold -----------------------------------------------------
@@ -421,7 +421,7 @@ pq.write_table(pa.table({"pic": ["a.png", "b.png"], **columns}), sys.argv[1])
 
 
 def test_a_pickled_column_runs_nothing(tmp_path: Path) -> None:
-    """With what Ray registers, as a command does that has started Ray."""
+    """With the types that Ray registers, as in a command that has started Ray."""
     path, flag = tmp_path / "m.parquet", tmp_path / "ran"
     bounded.run(PICKLED, path, flag)
     config = {
@@ -486,7 +486,7 @@ def test_defaults_are_those_of_the_docs() -> None:
 
 @pytest.mark.parametrize("words", [500, 60_000])
 def test_honest_lists_of_words_are_copied(tmp_path: Path, words: int) -> None:
-    """Few words that many rows have, one of them long."""
+    """Few words that many rows share, one of them long."""
     rng, count = np.random.default_rng(0), 50_000
     some = pa.array(["long " * 200, *(f"word{i}" for i in range(words - 1))]).take(rng.integers(0, words, count * 5))
     tags = pa.ListArray.from_arrays(pa.array(np.arange(0, count * 5 + 1, 5, dtype=np.int32)), some)

@@ -1,4 +1,4 @@
-"""A table becomes samples: every format alike, values as they stand, and each mistake told with its place."""
+"""A table becomes samples: all formats alike, values unchanged, and each mistake reported with its place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import LISTING
 from pipeline.sources import manifest as module
-from pipeline.sources._shared import csv_table
+from pipeline.sources._tables import csv_table
 from pipeline.sources.manifest import Config, ManifestSource
 from tests.support import faulty
 
@@ -282,7 +282,7 @@ def test_file_urls_are_plain_paths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("form", "places"), [("parquet", ("row 1", "row 3")), ("jsonl", ("line 1", "line 4"))])
-def test_an_id_that_stands_there_twice(tmp_path: Path, form: str, places: tuple[str, str], monkeypatch: Any) -> None:
+def test_an_id_that_is_listed_twice(tmp_path: Path, form: str, places: tuple[str, str], monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "LISTING_ROWS", 2)
     path = write(tmp_path, form, [{"k": "a", "p": "1"}, {"k": "b", "p": "2"}, {"k": "a", "p": "3"}])
     if form == "jsonl":

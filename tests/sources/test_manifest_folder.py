@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from pipeline import parquet
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import LISTING
 from pipeline.sources import manifest as module
-from pipeline.sources._shared import parquet_folder
+from pipeline.sources._manifest.uris import UriResolver
+from pipeline.sources._tables import parquet_folder_files
 from pipeline.sources.manifest import Config, ManifestSource
 from tests.sources import test_hostile_manifest as hostile
 from tests.sources.test_manifest import listed, source
@@ -34,7 +36,7 @@ def part(folder: Path, name: str, ids: list[Any], **columns: Any) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """As Spark leaves it, with what a reader must not take for a part."""
+    """A folder as Spark writes it, with files that are not parts of the table."""
     root = tmp_path / "list.parquet"
     part(root, "part-00001.snappy.parquet", ["c", "d"])
     part(root, "part-00000.snappy.parquet", ["a", "b"])
@@ -115,7 +117,7 @@ def test_relative_uris_are_relative_to_what_holds_the_folder(folder: Path) -> No
 
 
 def test_it_is_the_one_table_that_pyarrow_reads(tmp_path: Path) -> None:
-    """Of many files, whose types differ and fit together."""
+    """A folder of many files whose types differ and are compatible."""
     rng = np.random.default_rng(0)
     kinds = [pa.int8(), pa.int64(), pa.int32()]
     for number in range(12):
@@ -301,7 +303,7 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_links_inside_the_folder_are_read(tmp_path: Path) -> None:
-    """As where a cluster mounts its files: each is a link into a hidden folder beside it."""
+    """As a cluster mounts files: each is a link into a hidden folder next to it."""
     root = tmp_path / "in"
     part(root, "..data/a.parquet", ["a"])
     part(root, "..data/day=1/b.parquet", ["b"])
@@ -378,7 +380,7 @@ def test_a_bomb_in_a_folder_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_an_extension_type_of_a_folder_is_its_storage(tmp_path: Path) -> None:
-    import ray.data  # noqa: F401  it registers types of columns whose values unpickle
+    importlib.import_module("ray.data")  # registers types of columns whose values unpickle
 
     kind = pa.field(
         "top",
@@ -428,6 +430,6 @@ def test_names_of_parts_are_shown_whatever_they_are(tmp_path: Path) -> None:
 
 def test_config_of_a_folder_needs_no_key() -> None:
     config = Config(path="x.parquet/", columns=COLUMNS)
-    assert ManifestSource(config)._root[0] == os.getcwd()
-    assert parquet_folder._EXTENSIONS == (".parquet", ".pq")
+    assert UriResolver(config).root[0] == os.getcwd()
+    assert parquet_folder_files._EXTENSIONS == (".parquet", ".pq")
     assert thrift.ZSTD

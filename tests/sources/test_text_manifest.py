@@ -1,4 +1,4 @@
-"""Manifests of CSV, TSV and JSON lines: other separators, names that nearly match, columns of several types."""
+"""Manifests in CSV, TSV and JSON lines: other separators, names that nearly match, columns of several types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.core.errors import ConfigError
-from pipeline.sources._shared import csv_table, jsonl_table
+from pipeline.sources._tables import csv_header, csv_quotes, csv_table, jsonl_table, jsonl_types
 from pipeline.sources.manifest import Config
 from tests.sources.test_manifest import listed, source
 
@@ -116,7 +116,7 @@ MIXED: list[tuple[list[Any], int, str]] = [
 def test_the_first_line_of_another_type_is_named(
     tmp_path: Path, values: list[Any], line: int, message: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In pieces of a line, of some lines, and in one; beside a column that is mixed further down."""
+    """The lines are converted one by one, some at a time, and all together; another column is mixed in a later line."""
     monkeypatch.setattr(jsonl_table, "_LINES_BYTES", piece)
     rows = [{"id": "a", "words": value} for value in values]
     rows = [*rows, {"id": 5, "words": "x"}]
@@ -150,7 +150,7 @@ def test_an_integer_that_no_float_holds_is_told_with_its_line(tmp_path: Path, mo
 def test_the_first_misfit_is_found_wherever_it_is() -> None:
     for at in range(1, 40):
         values = [1] * at + ["x"] * (40 - at)
-        assert jsonl_table._first_misfit(values, lambda some: pa.array(some)) == at
+        assert jsonl_types.first_misfit(values, lambda some: pa.array(some)) == at
 
 
 OPEN = [
@@ -177,9 +177,9 @@ CLOSED = [
 def test_a_quote_that_nothing_closes_loses_no_row(
     tmp_path: Path, text: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes all rows behind it into one field, be that in a row of the right width or not."""
+    """All rows after the quote become one field, in a row of the right width or not."""
     monkeypatch.setattr(csv_table, "_CSV_BLOCK_BYTES", max(piece, 64))
-    monkeypatch.setattr(csv_table, "_HEADER_BYTES", max(piece, 32))
+    monkeypatch.setattr(csv_header, "HEADER_BYTES", max(piece, 32))
     path = tmp_path / "m.csv"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"row \d of '.*m\.csv' opens a quote that nothing closes"):
@@ -191,14 +191,14 @@ def test_a_quote_that_nothing_closes_loses_no_row(
 def test_a_quote_that_closes_another_field_is_none(
     tmp_path: Path, text: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows between them would be part of one field."""
+    """The rows between the quotes would be part of one field."""
     path = tmp_path / "m.csv"
     path.write_text(text)
     with pytest.raises(
         ConfigError, match=r"of several lines in .*, which begins with '.*', goes on behind its closing"
     ):
         listed(path, COLUMNS)
-    quotes, data = csv_table._Quotes(","), text.encode()
+    quotes, data = csv_quotes.QuoteTracker(","), text.encode()
     for at in range(0, len(data), piece):
         quotes.feed(data[at : at + piece])
     assert quotes.odd is not None
@@ -214,9 +214,9 @@ def test_quotes_that_are_closed_or_open_nothing(tmp_path: Path, text: str, found
 @pytest.mark.parametrize("piece", [1, 2, 3, 5, 100])
 @pytest.mark.parametrize("text", [*OPEN, *(text for text, _ in CLOSED), 'a,"' + '"' * 40, 'a,"' + '"' * 41])
 def test_the_end_of_a_csv_is_known_whatever_the_pieces(text: str, piece: int) -> None:
-    """The reference is Python's own parser: whether it takes one more row for a row."""
-    quotes, data = csv_table._Quotes(","), text.encode()
+    """Compared with Python's own parser: whether it accepts one more row."""
+    quotes, data = csv_quotes.QuoteTracker(","), text.encode()
     for at in range(0, len(data), piece):
         quotes.feed(data[at : at + piece])
     last = list(csv.reader(io.StringIO(text.removeprefix("\ufeff") + "\nlast,row", newline="")))[-1]
-    assert quotes.open == (last != ["last", "row"])
+    assert quotes.is_open == (last != ["last", "row"])

@@ -1,4 +1,4 @@
-"""Places that files are read from and written to."""
+"""Storages that the tests read from and write to."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def proxied(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """The bucket ``corpus`` of a true server; what s3fs asks goes through a proxy."""
+    """The bucket ``corpus`` of a real server; the requests of s3fs pass through a proxy."""
     with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

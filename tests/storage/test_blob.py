@@ -1,4 +1,4 @@
-"""Files of the corpus: read whole or by ranges, through faults."""
+"""Files of the corpus: read as a whole or in ranges, with faults."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_s3_reads_survive_what_a_server_does(proxied: FaultyProxy, fault: str) -
 
 @pytest.mark.usefixtures("hasty")
 def test_s3_answers_that_claim_to_be_whole_and_are_short(proxied: FaultyProxy) -> None:
-    """A length that fits the body: no HTTP library can see that anything is missing."""
+    """The length fits the body, so that no HTTP library can notice that bytes are missing."""
     data = random.Random(0).randbytes(300_000)
     storage.publish("s3://corpus/a", data)
     blob = Blob("s3://corpus/a")

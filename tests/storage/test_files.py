@@ -1,4 +1,4 @@
-"""Publishing is all or nothing, a commit is exclusive, errors name the file, and what may pass is tried again."""
+"""Publishing is atomic, a commit is exclusive, errors name the file, and transient errors are retried."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PASSING = ["reset", "timeout", "asyncio", "read_timeout", "slow_down", "too_many
 
 
 def _everything(root: str) -> None:
-    """Each way in which a dataset's place is used, once."""
+    """Every operation on the storage of a dataset, once."""
     storage.publish(storage.join(root, "d", "a"), b"1")
     with storage.AtomicFile(storage.join(root, "d", "b")) as file:
         file.write(b"22")
@@ -85,7 +85,7 @@ def _publish_in_pieces(url: str) -> None:
 
 
 def _shard(path: Path) -> None:
-    """As the sink writes: Arrow calls the file."""
+    """As in the sink: Arrow writes to the file."""
     table = pa.table({"x": np.random.default_rng(0).random(400_000)})
     with storage.AtomicFile(str(path)) as file:
         pq.write_table(table, pa.PythonFile(file, mode="w"))

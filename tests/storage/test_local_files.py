@@ -1,4 +1,4 @@
-"""Below a folder no link is followed, whatever is done; links to the folder itself and above it are."""
+"""No operation follows a link below a folder; links to the folder itself and above it are followed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DOES: dict[str, Callable[[str, str], object]] = {
 
 @pytest.fixture
 def places(tmp_path: Path) -> tuple[Path, Path]:
-    """A folder with a link in it, ``in/link -> home``; and ``home``, which holds a file."""
+    """Returns a folder with a link in it, ``in/link -> home``; and ``home``, which holds a file."""
     root, home = tmp_path / "root", tmp_path / "home"
     (root / "in").mkdir(parents=True)
     (root / "own").write_text("own")
@@ -79,7 +79,7 @@ def test_a_folder_goes_with_the_links_in_it_but_not_with_what_they_point_to(plac
 
 
 def deep(folder: Path, levels: int) -> None:
-    """Folders one inside the other, deeper than any path can be long, each with a file."""
+    """Nested folders, each with a file, whose path is longer than the system allows."""
     held = os.open(folder, os.O_RDONLY)
     for _ in range(levels):
         os.mkdir("d" * 20, dir_fd=held)

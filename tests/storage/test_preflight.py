@@ -1,4 +1,4 @@
-"""Places that cannot be read or written are refused before a run."""
+"""URLs that cannot be read or written are refused before a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_check_readable(tmp_path) -> None:
 
 
 def test_a_place_that_creates_a_file_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an object store does that does not know If-None-Match."""
+    """Behaves like an object store that ignores If-None-Match."""
     from fsspec.implementations.memory import MemoryFileSystem
 
     storage.check_writable("memory://careful", "output.path")

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, once."""
+"""Files appear complete or not at all, and once."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_an_upload_whose_temporary_disk_is_full_says_so(
 def test_an_s3_commit_whose_answer_is_lost_is_ours_still(
     proxied: FaultyProxy, attempts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks again, we or botocore below us, meets the file that the first request made."""
+    """A repeated request, by Tessera or by botocore, finds the file that the first request created."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", attempts)
     s3fs.S3FileSystem.clear_instance_cache()
     proxied.plan("PUT", "lost", 1)

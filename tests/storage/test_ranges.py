@@ -1,4 +1,4 @@
-"""Ranges that fail or end short are continued; what stays broken is `io`, never the end of the file."""
+"""Reads that fail or are incomplete are continued; a permanent error is `io`, never the end of the file."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ NAMES = ("clip.mp4", "sound.wav", "sound.flac", "sound.ogg", "sound.mp3", "words
 
 @pytest.mark.parametrize("name", NAMES)
 def test_decoders_see_the_whole_file_or_an_io_failure(tmp_path: Path, name: str) -> None:
-    """Whatever is cut off wherever: never `corrupt`, `unsupported` or other values."""
+    """Wherever a read is cut off, the result is never `corrupt`, `unsupported` or other values."""
     path = _write(tmp_path)[name]
     whole = _decoded(str(path))
     for fault in (

@@ -1,4 +1,4 @@
-"""Just the bytes that are asked for come from an object store; moved files are found again."""
+"""Only the requested bytes are read from an object store; moved files are found again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.dataset_fixtures import RUNS, night
 
 
 class Counting:
-    """A file system that counts what is asked of it."""
+    """A file system that counts its requests."""
 
     def __init__(self, fs: Any) -> None:
         self.fs, self.requests = fs, list[tuple[int, int]]()
@@ -94,7 +94,7 @@ def test_a_file_that_was_moved_is_found_again(counting: Counting) -> None:
 
 
 def test_one_column_of_a_dataset_on_s3(s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Few of the bytes and one request or two a shard come for a small column; and the rows are right."""
+    """A small column takes few bytes and one or two requests per shard, and its rows are right."""
     night("s3://corpus/out/v1", RUNS[1], [f"s{i:04}" for i in range(3000)])
     (shard,) = [name for name in s3.find("corpus/out/v1/data") if name.endswith(".parquet")]
     asked: list[int] = []

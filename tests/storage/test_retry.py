@@ -1,4 +1,4 @@
-"""Which errors are tried again, how often and after which waits."""
+"""Which errors are retried, how often and after which waits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pipeline.storage.retry import Truncated, denied, full, is_transient, of_sto
 
 
 def answered(status: int, code: str) -> Exception:
-    """What s3fs makes of an answer of S3."""
+    """The error that s3fs raises for an answer of S3."""
     error: Exception = translate_boto_error(
         ClientError(
             {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetObject"
@@ -137,7 +137,7 @@ def test_a_truncated_read_crosses_processes() -> None:
 
 
 class Clock:
-    """Time passes only by waiting, and by what each call takes."""
+    """A clock that only advances by waits, and by the duration of each call."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, call_s: float = 0.0) -> None:
         self.now, self.call_s, self.waits = 0.0, call_s, list[float]()
@@ -186,7 +186,7 @@ def test_attempts_are_bounded_and_waits_grow_with_full_jitter(monkeypatch: pytes
 
 
 def test_the_time_of_slow_attempts_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library below that tried for minutes is not asked to do so six times."""
+    """A library that retried for minutes by itself is not called six times."""
     for call_s, attempts in ((70.0, 1), (25.0, 3)):
         clock = Clock(monkeypatch, call_s)
         calls: list[float] = []

@@ -1,4 +1,4 @@
-"""What may be read: by its text, and by where it really lies."""
+"""Which files may be read: by the text of their path, and by their real path."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_name_with_a_nul_is_no_file(folders: Path) -> None:
 
 
 def test_a_swap_of_names_while_it_is_opened_reads_nothing_else(folders: Path) -> None:
-    """A link that leads in and out by turns: what is read is always what was checked."""
+    """A link that alternates between inside and outside: the file that is read is always the one that was checked."""
     inside, outside, link = folders / "in" / "a.txt", folders / "out" / "a.txt", folders / "in" / "link"
     link.symlink_to(inside)
     (folders / "go").touch()
@@ -173,7 +173,7 @@ def test_a_swap_of_names_while_it_is_opened_reads_nothing_else(folders: Path) ->
 
 
 def test_a_file_stays_the_one_that_was_checked(folders: Path) -> None:
-    """Its size, its first bytes and all of it are of one file, whatever its name leads to meanwhile."""
+    """Size, first bytes and content are of the same file, even if its name leads elsewhere in between."""
     path = folders / "in" / "a.txt"
     blob = Blob(str(path), AllowedRoots((str(folders / "in"),)))
     assert blob.size() == 2

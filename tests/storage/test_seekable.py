@@ -1,4 +1,4 @@
-"""A file that keeps its own place."""
+"""A file that keeps its own position."""
 
 from __future__ import annotations
 

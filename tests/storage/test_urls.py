@@ -1,4 +1,4 @@
-"""URLs and paths: which file system each names, and the path on it."""
+"""URLs and paths: the file system of each, and the path on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_local_paths_and_urls(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a::b.png", "zip::x", "x::s3://bucket/key"])
 def test_two_colons_in_a_name_chain_no_file_systems(tmp_path: Path, name: str) -> None:
-    """fsspec would take what follows them for another URL, of a scheme that nobody allowed."""
+    """fsspec would treat the text after them as another URL, whose scheme may not be allowed."""
     fs, path = urls.split(f"{tmp_path}/{name}")
     assert isinstance(fs, LocalFileSystem)
     assert path == f"{tmp_path}/{name}"

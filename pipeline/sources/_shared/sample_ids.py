@@ -1,4 +1,4 @@
-"""Who a sample is: roles by extension, ids, tokens of files, the hash of a version. For every source."""
+"""Identity of a sample: its id, the roles and version tokens of its files, the hash of its source version."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from pipeline.storage.ranges import source_errors
 from pipeline.storage.retry import is_transient, retried
 
 SCHEMES = ("file", "s3", "gs", "abfs", "memory")
-"""Of URIs, unless the config allows others; plain paths are ``file``. Some that fsspec knows would run or fetch more
-than they name."""
+"""Schemes of URIs that are allowed by default; plain paths are ``file``. Some other schemes of fsspec run or fetch more
+than the URI names."""
 _SCHEME = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*)://|(data):)")
 
 LISTING_ROWS = 10_000
-"""Rows of one table of a listing, at most."""
+"""Maximum number of rows in one table of a listing."""
+
+MISSING, FORBIDDEN = "missing", "forbidden"
+"""Tokens of a file that cannot be found, and of one that lies outside of what the source allows."""
 
 _EXTENSIONS = {
     "text": "txt text md markdown rst html htm xhtml xml json jsonl ndjson csv tsv yaml yml tex log srt vtt sbv lrc",
@@ -37,18 +40,18 @@ _ROLES = {extension: role for role, names in _EXTENSIONS.items() for extension i
 
 
 def role_of(name: str) -> str:
-    """The role that the extension of ``name`` hints at, in any case; ``other`` where it says nothing."""
+    """Returns the role for the extension of ``name``, upper or lower case; ``other`` for an unknown extension."""
     return _ROLES.get(os.path.splitext(name)[1][1:].lower(), "other")
 
 
 def scheme_of(url: str) -> str | None:
-    """The scheme, in lower case; None for a plain path."""
+    """Returns the scheme of ``url`` in lower case; None for a plain path."""
     found = _SCHEME.match(url)
     return (found[1] or found[2]).lower() if found else None
 
 
 def id_of(path: str) -> str:
-    """The sample_id of a relative path: the path itself. Of names that are not UTF-8, the bytes percent-escaped."""
+    """Returns the sample_id of a relative path: the path itself, with percent escapes if it is not UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -58,25 +61,33 @@ def id_of(path: str) -> str:
 
 
 def version_of(files: Iterable[tuple[str, str, str]], inline: str | None, passthrough: Mapping[str, Any]) -> str:
-    """sha256 (hex) over the sorted (role, relative uri, token) of all files, the inline text and passthrough values."""
+    """Returns the source version of a sample: the SHA-256 (hex) over the sorted files, the inline text and passthrough
+    values.
+
+    Args:
+        files: (role, relative uri, token) of each file.
+    """
     values = [sorted(files), inline, sorted(passthrough.items())]
     return hashlib.sha256(_ENCODER.encode(values).encode()).hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def _tagged(value: Any) -> Any:
+    """Returns a value that JSON does not have, as a string under the name of its type."""
     return {type(value).__name__: value.hex() if isinstance(value, bytes) else str(value)}
 
 
-_ENCODER = json.JSONEncoder(default=_plain, separators=(",", ":"))
-"""`json.dumps` would make one for each row."""
+_ENCODER = json.JSONEncoder(default=_tagged, separators=(",", ":"))
+"""One encoder for all rows: `json.dumps` creates one per call."""
 
 
 def local_token(status: os.stat_result) -> str:
+    """Returns the version token of a local file: its size and modification time."""
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def remote_token(info: Mapping[str, Any]) -> str:
-    """What changes when the file changes, from a file system's own listing: etag or version id before times."""
+    """Returns the version token of a remote file, from the file system's listing: its etag or version id, otherwise its
+    size and modification time."""
     for key in ("ETag", "etag", "VersionId", "version_id", "generation", "md5Hash"):
         if info.get(key):
             return str(info[key]).strip('"')
@@ -85,9 +96,10 @@ def remote_token(info: Mapping[str, Any]) -> str:
 
 
 def stat_token(uri: str) -> str:
-    """The token of one file; ``missing`` where it cannot be had, for the worker to tell as a failure.
+    """Returns the version token of one file; ``missing`` if it cannot be read, which the worker reports as a failure.
 
-    Raises what a server that is out of reach raises: that says nothing about the file.
+    Raises:
+        Exception: the server cannot be reached, which says nothing about the file.
     """
     fs, path = storage.split(uri)
     try:
@@ -97,19 +109,25 @@ def stat_token(uri: str) -> str:
     except (OSError, ValueError) as error:  # a name that no file can have
         if is_transient(error):
             raise
-        return "missing"
+        return MISSING
 
 
 MAX_HASHED_BYTES = 16 << 30
-"""Of a file, in full: one of some kilobytes may claim any size, of which all but those are a hole."""
+"""Maximum size of a file whose content is hashed. A sparse file of some kilobytes may claim any size."""
 
 
 def content_token(blob: storage.Blob, token: str) -> str:
-    """sha256 (hex) of the file's bytes; ``missing`` where there are none to read, ``forbidden`` where it may not be;
-    ``token``, which its listing gave, where there are more than `MAX_HASHED_BYTES`.
+    """Returns the version token of a file by its content.
 
-    Raises what a storage that is out of reach raises: that says nothing about the file, which must not count as
-    changed.
+    Args:
+        token: its token from the listing.
+
+    Returns:
+        The SHA-256 (hex) of the bytes; ``missing`` if it cannot be read; ``forbidden`` if it lies outside of what is
+        allowed; ``token`` if it is larger than `MAX_HASHED_BYTES`.
+
+    Raises:
+        Exception: the storage cannot be reached. The file must not count as changed then.
     """
     digest = hashlib.sha256()
     try:
@@ -121,5 +139,5 @@ def content_token(blob: storage.Blob, token: str) -> str:
     except SampleError as error:
         if error.__cause__ is not None and is_transient(error.__cause__):
             raise error.__cause__ from None
-        return "forbidden" if error.kind == "forbidden" else "missing"
+        return FORBIDDEN if error.kind == "forbidden" else MISSING
     return digest.hexdigest()

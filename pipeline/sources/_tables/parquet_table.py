@@ -1,4 +1,4 @@
-"""Reads manifests of Parquet: a file, or a folder of files as Spark and others write it."""
+"""Reads a manifest in Parquet, within limits on the memory that its values take."""
 
 from __future__ import annotations
 
@@ -13,37 +13,33 @@ import pyarrow.parquet as pq
 
 from pipeline import parquet
 from pipeline.core.errors import ConfigError, SampleError, describe
-from pipeline.sources._shared.checked_file import CheckedFile
-from pipeline.sources._shared.table_reader import (
-    MAX_PAGE_BYTES,
-    TOTAL_BYTES,
-    Limits,
-    Slice,
-    lengths,
-    stored_field,
-    too_large,
-    width,
-)
+from pipeline.sources._tables.checked_file import CheckedFile
+from pipeline.sources._tables.column_types import MAX_PAGE_BYTES, lengths, stored_field, width
+from pipeline.sources._tables.table_reader import TOTAL_BYTES, Limits, Slice, too_large
 
 _BATCH_BYTES = 64 << 20
-"""What a batch may take, unless one row takes more."""
+"""Maximum size of a batch, unless one row is larger."""
 _LIST_BYTES = 64
-"""Of a list in Python. A value may have one around it at each level."""
+"""Size of a list in Python. A nested value is in one list per level."""
 _RATIO = 64
-"""Nested values may take so many times their bytes in the file, at least."""
+"""Nested values of a column chunk may always take this many times their size in the file."""
 _TOTAL_RATIO = 100
-"""All values together may take so many times their bytes in the file."""
+"""All values together may always take this many times the size of the file."""
 
 
-class _Budget:
-    """How many bytes the values of a manifest may have, and have so far."""
+class ByteBudget:
+    """Bounds the bytes of all values of a manifest.
+
+    Args:
+        stored_bytes: size of the manifest's files.
+    """
 
     def __init__(self, path: str, stored_bytes: int, where: str, limits: Limits) -> None:
         self.path, self.stored_bytes, self.where = path, stored_bytes, where
         self.left = self.total = limits.bytes or max(TOTAL_BYTES, _TOTAL_RATIO * stored_bytes)
 
     def take(self, count: int) -> None:
-        """Raises ``ConfigError`` once there are too many."""
+        """Counts bytes. Raises ``ConfigError`` once there are too many."""
         self.left -= count
         if self.left < 0:
             found = f"the values of {self.path!r} have more than {self.total} bytes, {self.stored_bytes} in the file"
@@ -51,17 +47,21 @@ class _Budget:
 
 
 def open_file(file: Any, path: str, where: str, limits: Limits) -> ParquetTable:
-    """The table in an open ``file``. Raises what pyarrow does."""
+    """Returns the table in an open file. Raises the errors of pyarrow."""
     checked = CheckedFile(file)
     return ParquetTable(checked, parquet.open_parquet(checked), path, where, limits)
 
 
 @dataclass(frozen=True)
 class ParquetTable:
-    """The rows of one file.
+    """The rows of one Parquet file.
 
     Args:
-        suffix: of the places of its rows.
+        checked: the file.
+        file: the same file, opened by pyarrow.
+        path: for errors.
+        where: dotted path of the manifest's path in the config, for errors.
+        suffix: text after the place of each row.
     """
 
     checked: CheckedFile
@@ -73,18 +73,20 @@ class ParquetTable:
 
     @property
     def schema(self) -> pa.Schema:
-        """Views have the types that they are stored as."""
+        """The file's schema; views have the types that they are stored as."""
         return pa.schema([stored_field(one) for one in self.file.schema_arrow])
 
     def explain_missing(self, column: str) -> None:
-        """None: a file has the columns that it has."""
+        """Returns None: a missing column of a single file has no further explanation."""
 
     def read(self, columns: list[str], rows: int) -> Iterator[Slice]:
-        """The columns, at most ``rows`` rows a slice. Raises ``ConfigError``."""
-        yield from self.within(_Budget(self.path, self.checked.size, self.where, self.limits), columns, rows)
+        """Yields the columns in slices of at most ``rows`` rows. Raises ``ConfigError``."""
+        yield from self.read_within(ByteBudget(self.path, self.checked.size, self.where, self.limits), columns, rows)
 
-    def within(self, budget: _Budget, columns: list[str], rows: int, kinds: pa.Schema | None = None) -> Iterator[Slice]:
-        """The same, of several files within one budget.
+    def read_within(
+        self, budget: ByteBudget, columns: list[str], rows: int, kinds: pa.Schema | None = None
+    ) -> Iterator[Slice]:
+        """Same as `read`, with a budget that several files share.
 
         Args:
             kinds: types of the columns; None: those of the file.
@@ -103,7 +105,8 @@ class ParquetTable:
             ) from error
 
     def _batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        """Row group by row group: a batch over several breaks beside a dictionary column (pyarrow 26)."""
+        """Yields batches of at most ``rows`` rows, one row group at a time: pyarrow 26 fails on a batch over several
+        row groups if a column is a dictionary."""
         columns = [
             number
             for number in range(len(self.file.schema))
@@ -111,16 +114,23 @@ class ParquetTable:
         ]
         row_bytes = sum(width(self.file.schema_arrow.field(name).type) for name in names)
         for group in range(self.file.num_row_groups):
-            if not self.file.metadata.row_group(group).num_rows:  # its columns may have no place in the file
+            if not self.file.metadata.row_group(group).num_rows:  # its columns may have no valid offset
                 continue
-            most = max(1, min(rows, _BATCH_BYTES // max(1, row_bytes + self._look(group, columns))))
+            most = max(1, min(rows, _BATCH_BYTES // max(1, row_bytes + self._check_chunks(group, columns))))
             yield from self.file.iter_batches(most, row_groups=[group], columns=names, use_threads=False)
 
-    def _look(self, group: int, columns: list[int]) -> int:
-        """Bytes that a row may take of what rows share: a value of a dictionary, or a prefix."""
+    def _check_chunks(self, group: int, columns: list[int]) -> int:
+        """Checks the column chunks of a row group before they are decoded.
+
+        Returns:
+            Maximum bytes that a row takes of values which rows share: values of a dictionary, or prefixes.
+
+        Raises:
+            ConfigError: a page, a value or a chunk is too large.
+        """
         shared, page_bytes = 0, self._page_bytes
         for number in columns:
-            found = self.checked.look(self.file.metadata, group, number)
+            found = self.checked.load_chunk(self.file.metadata, group, number)
             column, place = self.file.schema.column(number), f"in row group {group + 1} of {self.path!r}"
             if found.page_bytes > page_bytes:
                 raise self._too_large(f"a page of {found.path!r} {place} takes {found.page_bytes} bytes")
@@ -139,7 +149,7 @@ class ParquetTable:
         return shared
 
     def _check(self, table: pa.Table, done: int) -> int:
-        """Bytes of the values. Raises ``ConfigError`` for one that is too long."""
+        """Returns the bytes of all values. Raises ``ConfigError`` for a value that is too long."""
         total = 0
         for name, column in zip(table.column_names, table.columns, strict=True):
             for chunk in column.chunks:
@@ -153,7 +163,7 @@ class ParquetTable:
 
     @property
     def _page_bytes(self) -> int:
-        """What a page may take: many values, or one that is as long as a value may be."""
+        """Maximum size of a page: it holds many values, or one of the maximum length."""
         return max(MAX_PAGE_BYTES, 4 * self.limits.cell_bytes)
 
     def _too_large(self, found: str) -> ConfigError:
@@ -165,7 +175,7 @@ def _place(first: int, suffix: str, i: int) -> str:
 
 
 def _cast(table: pa.Table, kinds: pa.Schema) -> pa.Table:
-    """``table`` with its columns in the types of ``kinds``. Raises ``pa.ArrowException``, which names the column."""
+    """Returns ``table`` with the column types of ``kinds``. Raises ``pa.ArrowException``, which names the column."""
     for number, name in enumerate(table.column_names):
         kind = kinds.field(name).type
         if table.schema.field(number).type != kind:
@@ -174,6 +184,3 @@ def _cast(table: pa.Table, kinds: pa.Schema) -> pa.Table:
             except pa.ArrowException as error:
                 raise pa.ArrowInvalid(f"column {name!r} is no {kind}: {error}") from error
     return table
-
-
-# -- folders --------------------------------------------------------------------------------------

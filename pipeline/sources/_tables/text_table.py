@@ -1,4 +1,4 @@
-"""Reads manifests of CSV, TSV and JSON lines. A row that cannot be parsed costs that row."""
+"""A manifest in a text format as a table. A row that cannot be parsed is left out and reported; the others are read."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.core.errors import ConfigError
-from pipeline.sources._shared.table_reader import BadRow, Slice
+from pipeline.sources._tables.table_reader import Slice, UnparsedRow
 
-SEPARATORS = (",", ";", "\t", "|")
-"""What a table may be separated by, if the header shows it."""
-MAX_BAD_ROWS = 1_000_000
-"""Of a text, which is held whole. A text with more is none of its format."""
-_REASON_CHARACTERS = 200
-_Made = TypeVar("_Made")
+MAX_UNPARSED_ROWS = 1_000_000
+"""Maximum number of rows that cannot be parsed. A file with more of them has another format."""
+MAX_REASON = 200
+"""Characters of a reason."""
 
 
-class _BadRows:
-    """Rows that cannot be parsed, in some bytes each: their numbers, and numbers of their reasons.
+class UnparsedRows:
+    """Rows that cannot be parsed, stored compactly: numbers of the rows, and indices of their reasons.
 
     Args:
         unit: ``row`` or ``line``.
+        path: of the manifest, for errors.
+        where: dotted path of the manifest's path in the config, for errors.
     """
 
     def __init__(self, unit: str, path: str, where: str) -> None:
@@ -35,25 +34,26 @@ class _BadRows:
         self.texts: dict[str, int] = {}
 
     def add(self, number: int, reason: str) -> None:
-        """Raises ``ConfigError`` for more than ``MAX_BAD_ROWS``."""
-        if len(self.numbers) == MAX_BAD_ROWS:
+        """Adds a row. Raises ``ConfigError`` for more than ``MAX_UNPARSED_ROWS``."""
+        if len(self.numbers) == MAX_UNPARSED_ROWS:
             (first,) = self.slice(0, 1)
             raise ConfigError(
                 self.where,
-                f"more than {MAX_BAD_ROWS} rows of {self.path!r} cannot be read; {first.place} {first.reason}",
+                f"more than {MAX_UNPARSED_ROWS} rows of {self.path!r} cannot be read; {first.place} {first.reason}",
                 "another format or separator, or mend the manifest",
             )
         self.numbers.append(number)
         self.reasons.append(self.texts.setdefault(reason, len(self.texts)))
 
-    def slice(self, start: int, end: int) -> list[BadRow]:
+    def slice(self, start: int, end: int) -> list[UnparsedRow]:
+        """Returns the rows with indices from ``start`` to less than ``end``."""
         texts = list(self.texts)
         pairs = zip(self.numbers[start:end], self.reasons[start:end], strict=True)
-        return [BadRow(f"{self.unit} {number}", texts[reason]) for number, reason in pairs]
+        return [UnparsedRow(f"{self.unit} {number}", texts[reason]) for number, reason in pairs]
 
-    def in_order(self) -> _BadRows:
-        """The same by number; a row once, with the first of its reasons."""
-        made, seen = _BadRows(self.unit, self.path, self.where), -1
+    def in_order(self) -> UnparsedRows:
+        """Returns the rows ordered by number, without duplicates: a row keeps the first of its reasons."""
+        made, seen = UnparsedRows(self.unit, self.path, self.where), -1
         made.texts = self.texts
         for i in np.argsort(np.array(self.numbers, np.int64), kind="stable").tolist():
             if self.numbers[i] != seen:
@@ -65,26 +65,27 @@ class _BadRows:
 
 @dataclass(frozen=True)
 class TextTable:
-    """The rows of a text, which is read whole."""
+    """The rows of a text file, which is held in memory as a whole."""
 
     table: pa.Table
     schema: pa.Schema
-    bad: _BadRows
+    unparsed: UnparsedRows
     numbers: np.ndarray | None = None
-    """The number of each row, where they are not 1, 2, 3..."""
+    """The number of each row; None: 1, 2, 3..."""
     separators: tuple[str, ...] = ()
-    """Those by which the header would have all the wanted columns, if it has not."""
+    """If the header lacks wanted columns: the separators with which it would have them all."""
 
     def read(self, columns: list[str], rows: int) -> Iterator[Slice]:
-        table, unit = self.table.select(list(dict.fromkeys(columns))), self.bad.unit
+        """Yields the columns in slices of at most ``rows`` rows, then the rows that could not be parsed."""
+        table, unit = self.table.select(list(dict.fromkeys(columns))), self.unparsed.unit
         for start in range(0, len(table), rows):
             numbers = range(start + 1, start + rows + 1) if self.numbers is None else self.numbers[start : start + rows]
             yield Slice(table.slice(start, rows), partial(_place, unit, numbers))
-        for start in range(0, len(self.bad.numbers), rows):
-            yield Slice(table.slice(0, 0), str, self.bad.slice(start, start + rows))
+        for start in range(0, len(self.unparsed.numbers), rows):
+            yield Slice(table.slice(0, 0), str, self.unparsed.slice(start, start + rows))
 
     def explain_missing(self, column: str) -> tuple[str, str] | None:
-        """The separator that the header looks as if it had."""
+        """Suggests the separator that the header seems to have."""
         if not self.separators:
             return None
         (first, *_), quoted = self.separators, {"\t": '"\\t"'}
@@ -98,12 +99,6 @@ def _place(unit: str, numbers: Sequence[int] | np.ndarray, i: int) -> str:
     return f"{unit} {numbers[i]}"
 
 
-# -- CSV ------------------------------------------------------------------------------------------
-
-
-def similar(name: str) -> str:
-    """``name`` without what is easily overlooked: blanks and case."""
+def normalized(name: str) -> str:
+    """Returns ``name`` without white space and in lower case, to find names that differ in these only."""
     return "".join(name.split()).casefold()
-
-
-# -- JSON lines -----------------------------------------------------------------------------------

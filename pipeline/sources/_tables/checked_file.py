@@ -1,4 +1,4 @@
-"""Reads a manifest's Parquet file; checks the headers of its pages before pyarrow decodes them."""
+"""A Parquet file of a manifest whose page headers are checked before pyarrow decodes the pages."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.parquet.bounded_file import string_bytes
+from pipeline.parquet.decoded_size import string_bytes
 from pipeline.parquet.pages import DICTIONARY, PADDING, chunk_place, pages, shared_bytes
 from pipeline.storage.seekable import Seekable
 
 MAX_CHUNK_BYTES = 2 << 30
-"""Of a column in a row group, as it lies in the file: pyarrow reads it whole."""
+"""Maximum size of a column chunk in the file: pyarrow reads it into memory as a whole."""
 
 
 @dataclass
 class Chunk:
-    """One column of one row group."""
+    """Sizes of a column chunk: one column of one row group."""
 
     path: str
     values: int
-    """Over all pages; more than rows where values are nested."""
+    """Number of values in all pages; more than the rows if values are nested."""
     size: int
     """Bytes in the file."""
     page_bytes: int
     """The largest page, decompressed."""
     value_bytes: int
-    """No value that many rows may share is longer: one of a dictionary, or a prefix."""
+    """Upper bound of a value that many rows can share: a value of a dictionary, or a prefix."""
 
 
 class CheckedFile(Seekable):
-    """A binary file whose column chunks are looked at before pyarrow gets them: `look` reads them, and only they can be
-    read, once."""
+    """A binary file whose column chunks are checked before pyarrow reads them.
+
+    `load_chunk` reads a chunk and its page headers. After the first call, `read` returns loaded chunks only, and each
+    of them once.
+    """
 
     size: int
 
@@ -40,13 +43,14 @@ class CheckedFile(Seekable):
         super().__init__(int(file.seek(0, 2) or file.tell()))
         self.file = file
         self.ready: dict[int, bytes] | None = None
-        """Start of a chunk -> its bytes. None: the footer is being read, and all can be."""
+        """Start of a loaded chunk -> its bytes. None: no chunk was loaded yet, and anything can be read (the
+        footer)."""
 
-    def look(self, metadata: pq.FileMetaData, group: int, number: int) -> Chunk:
-        """Read column ``number`` of a row group, and its pages' headers.
+    def load_chunk(self, metadata: pq.FileMetaData, group: int, number: int) -> Chunk:
+        """Reads column ``number`` of row group ``group``, and parses its page headers.
 
         Raises:
-            ValueError: they claim what cannot be.
+            ValueError: the sizes in the footer or in a page header are impossible.
         """
         column = metadata.row_group(group).column(number)
         start, size = chunk_place(column, self.size)
@@ -69,7 +73,7 @@ class CheckedFile(Seekable):
         )
 
     def string_bytes(self, metadata: pq.FileMetaData, group: int, number: int, most: int) -> int:
-        """Bytes of the strings of a column that `look` has read; if there are more than ``most``, a larger number."""
+        """Returns the bytes of all strings of a loaded chunk; any number over ``most`` if there are more than that."""
         assert self.ready is not None
         start, _ = chunk_place(metadata.row_group(group).column(number), self.size)
         return string_bytes(metadata, group, number, self.ready[start], self.size, most)

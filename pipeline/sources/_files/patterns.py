@@ -1,4 +1,4 @@
-"""Globs over relative paths: ``*`` and ``?`` within a name, ``**`` over folders, ``[...]``, ``{a,b}``."""
+"""Matches globs against relative paths: ``*`` and ``?`` within a name, ``**`` over folders, ``[...]``, ``{a,b}``."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pipeline.core.errors import NotAllowed
 
 MAGIC = re.compile(r"[*?\[{]")
 _MAX_ALTERNATIVES = 1000
-"""Of the braces of one glob, which multiply."""
-_MAX_DEEP = 4
-"""``**`` in a glob. Each matches any number of folders, so that the time to match grows with a power of the depth."""
+"""Maximum number of alternatives of one glob. The alternatives of several braces multiply."""
+_MAX_RECURSIVE = 4
+"""Maximum number of ``**`` in a glob. Matching time is the depth of a path to the power of this number."""
 
 
 class Patterns:
     """A list of globs, matched against whole paths relative to a root, ``/`` between names.
 
-    ``**`` stands for any number of folders, none included. A glob whose last name has no wildcard
-    also matches whatever lies in a folder of that name: ``{images,videos}`` is ``{images,videos}/**``.
+    ``**`` matches any number of folders, also none. A glob whose last name has no wildcard also matches
+    everything in a folder of that name: ``{images,videos}`` also means ``{images,videos}/**``.
 
     Raises:
         NotAllowed: a glob that cannot be read.
@@ -27,29 +27,31 @@ class Patterns:
     def __init__(self, globs: Sequence[str]) -> None:
         plain = [alternative for glob in globs for alternative in expand(glob)]
         self.globs = [[name for name in glob.split("/") if name] for glob in plain]
-        if any(names.count("**") > _MAX_DEEP for names in self.globs):
-            raise NotAllowed("a glob of many **", f"at most {_MAX_DEEP}")
+        if any(names.count("**") > _MAX_RECURSIVE for names in self.globs):
+            raise NotAllowed("a glob of many **", f"at most {_MAX_RECURSIVE}")
         parts = [_regex(names) for names in self.globs]
         self.whole = re.compile("|".join(parts) or r"(?!)", re.DOTALL)
         below = [_regex(names[:-1]) for names in self.globs if len(names) > 1 and names[-1] == "**"]
         self.folders = re.compile("|".join(below) or r"(?!)", re.DOTALL)
 
     def match(self, path: str) -> bool:
+        """Returns whether one of the globs matches ``path``."""
         return self.whole.fullmatch(path) is not None
 
     def cover(self, folder: str) -> bool:
-        """True if every path inside ``folder`` matches."""
+        """Returns whether every path inside ``folder`` matches."""
         return self.folders.fullmatch(folder) is not None or any(
             not MAGIC.search(names[-1]) and re.fullmatch(_regex(names), folder, re.DOTALL) for names in self.globs
         )
 
     def may_reach(self, folder: str) -> bool:
-        """False if no path inside ``folder`` can match."""
+        """Returns whether a path inside ``folder`` can match."""
         return any(_reaches(names, folder.split("/")) for names in self.globs)
 
 
 def expand(glob: str) -> list[str]:
-    """The alternatives of ``glob``'s braces, nested ones too. Braces without a comma are plain characters."""
+    """Returns the alternatives of the braces in ``glob``, also nested ones. Braces without a comma are plain
+    characters."""
     start = glob.find("{")
     while start >= 0:
         depth, cuts = 0, [start]
@@ -73,6 +75,7 @@ def expand(glob: str) -> list[str]:
 
 
 def _regex(names: list[str]) -> str:
+    """Returns the regular expression of a glob that is split into names."""
     text = ""
     for i, name in enumerate(names):
         last = i == len(names) - 1
@@ -85,8 +88,11 @@ def _regex(names: list[str]) -> str:
 
 
 def _name_regex(name: str) -> str:
-    """The pattern of one name. What follows a ``*`` is taken where it comes first, and no other place is tried: that is
-    enough, since only the last ``*`` must reach the end."""
+    """Returns the regular expression of one name of a glob.
+
+    The text after a ``*`` is matched at its first occurrence only, without backtracking: only the last ``*`` must reach
+    the end of the name.
+    """
     pieces, at = [""], 0
     while at < len(name):
         char = name[at]
@@ -113,6 +119,7 @@ def _name_regex(name: str) -> str:
 
 
 def _reaches(glob: list[str], folder: list[str]) -> bool:
+    """Returns whether a path below ``folder`` can match ``glob``. Both are split into names."""
     for i, name in enumerate(folder):
         if i == len(glob):
             return not MAGIC.search(glob[-1])

@@ -1,4 +1,4 @@
-"""Opens a manifest's table, whatever its format: a file of Parquet, CSV, TSV or JSON lines, or a folder of Parquet."""
+"""Opens a manifest of any format: a file in Parquet, CSV, TSV or JSON lines, or a folder of Parquet files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fsspec.utils import infer_compression
 
 from pipeline import storage
 from pipeline.core.errors import ConfigError, describe
-from pipeline.sources._shared import csv_table, jsonl_table, parquet_folder, parquet_table
-from pipeline.sources._shared.table_reader import TOTAL_BYTES, Limits, TableReader, too_large
+from pipeline.sources._tables import csv_table, jsonl_table, parquet_folder, parquet_table
+from pipeline.sources._tables.table_reader import TOTAL_BYTES, Limits, TableReader, too_large
 from pipeline.storage.retry import retried
 
 _EXTENSIONS = {
@@ -37,20 +37,20 @@ def open_manifest(
     limits: Limits,
     separator: str | None = None,
 ) -> TableReader:
-    """The table at ``path``.
+    """Opens the table at ``path``.
 
     Args:
-        form: ``parquet``, ``csv``, ``tsv``, ``jsonl``, or None: by the extension (of text, also of ``.csv.gz``). A
-            folder is of Parquet files.
-        strings: columns of a CSV that are strings whatever they look like.
+        form: ``parquet``, ``csv``, ``tsv`` or ``jsonl``; None: by the extension (for text also ``.csv.gz``). A folder
+            always holds Parquet files.
+        strings: columns of a CSV that are read as strings whatever they look like.
         wanted: columns that will be read.
-        where: the manifest's place in the config, for errors.
-        limits: what goes beyond them is refused.
-        separator: of the values of CSV and TSV; None: a comma, of TSV a tab.
+        where: dotted path of the manifest's path in the config, for errors.
+        limits: maximum sizes; larger manifests are refused.
+        separator: character between the values of CSV and TSV; None: a comma, for TSV a tab.
 
     Raises:
-        ConfigError: unknown extension; a separator for what has none; cannot be read or parsed, with the line where
-            there is one.
+        ConfigError: unknown extension; a separator for a format that has none; a manifest that cannot be read or
+            parsed, with the line if there is one.
     """
     is_folder = _is_folder(path, where)
     if is_folder and form not in (None, "parquet"):
@@ -90,14 +90,14 @@ def _is_folder(path: str, where: str) -> bool:
 
 
 def _text(stored: Any, path: str, where: str, limits: Limits) -> io.BufferedReader:
-    """The text of a file, decompressed as its extension says (``.gz``, ``.bz2``, ``.xz``, ``.zst``)."""
+    """Returns the content of an open file, decompressed by its extension (``.gz``, ``.bz2``, ``.xz``, ``.zst``)."""
     compression = infer_compression(path)
     file = stored if compression is None else compr[compression](stored, mode="rb")
-    return io.BufferedReader(_Bounded(file, limits.bytes or TOTAL_BYTES, path, where), 1 << 20)
+    return io.BufferedReader(_BoundedReader(file, limits.bytes or TOTAL_BYTES, path, where), 1 << 20)
 
 
-class _Bounded(io.RawIOBase):
-    """A file that raises ``ConfigError`` once more than ``limit`` bytes came out of it."""
+class _BoundedReader(io.RawIOBase):
+    """A file that raises ``ConfigError`` once more than ``limit`` bytes were read from it."""
 
     def __init__(self, file: Any, limit: int, path: str, where: str) -> None:
         self.file, self.limit, self.path, self.where, self.count = file, limit, path, where, 0
@@ -115,6 +115,7 @@ class _Bounded(io.RawIOBase):
 
 
 def _format_of(path: str, where: str) -> str:
+    """Returns the format for the extension of ``path``. Raises ``ConfigError`` for an unknown one."""
     name = path.lower()
     for ending in _COMPRESSED:
         name = name.removesuffix(ending)
