@@ -266,9 +266,9 @@ def test_samples_in_folders_that_were_not_listed_are_not_deleted(folders: int) -
 def test_long_ids_are_partitioned_in_little_memory() -> None:
     ids = pa.chunked_array([pa.array([f"{i:05}" + "x" * 20_000 for i in range(3000)])])
     done = bounded.run(
-        "import pyarrow as pa\nfrom pipeline import difference\n"
+        "import pyarrow as pa\nfrom pipeline.dataset.diff import _exchange\n"
         "ids = pa.chunked_array([pa.array([f'{i:05}' + 'x' * 20_000 for i in range(3000)])])\n"
-        "print(len(difference.partition_of(ids)))"
+        "print(len(_exchange.partition_of(ids)))"
     )
     assert done.out == "3000"
     assert done.peak_mb < 600  # 1.4 GB for all bytes together
@@ -278,8 +278,8 @@ def test_long_ids_are_partitioned_in_little_memory() -> None:
 
 
 def test_partitions_are_this_process_s_own() -> None:
-    code = "import pyarrow as pa, sys; from pipeline import difference\n"
-    code += "print(difference.partition_of(pa.chunked_array([[str(i) for i in range(50)]])).tolist())"
+    code = "import pyarrow as pa, sys; from pipeline.dataset.diff import _exchange\n"
+    code += "print(_exchange.partition_of(pa.chunked_array([[str(i) for i in range(50)]])).tolist())"
     first, second = (subprocess.check_output([sys.executable, "-c", code], cwd=ROOT) for _ in range(2))
     assert first != second
 
