@@ -79,6 +79,17 @@ def test_reports_say_the_same(extracted: dict[EngineName, tuple[Path, dict[str, 
         assert other["devices"]["nodes"] == 1
 
 
+class Broken(EncodeStage):
+    def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
+        raise ArithmeticError("a defect of the stage")
+
+
+class Loses(EncodeStage):
+    def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
+        done = super().__call__(table, journal)
+        return done.slice(0, max(0, len(done) - 1))
+
+
 def _small(folder: Path, out: Path, **more: Any) -> PipelineConfig:
     """Clips, tones and pictures in windows of a second, in blocks of four rows; one file is broken."""
     folder.mkdir(exist_ok=True)
@@ -112,10 +123,6 @@ def test_a_second_run_has_nothing_to_do_and_a_new_version_copies(
 def test_a_defect_of_a_stage_ends_the_run_with_its_cause_and_no_commit(
     prepare: Callable[..., Any], tmp_path: Path, name: EngineName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken(EncodeStage):
-        def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
-            raise ArithmeticError("a defect of the stage")
-
     monkeypatch.setattr("pipeline.run.pipeline.EncodeStage", Broken)
     settings = _small(tmp_path / "in", tmp_path / "out")
     with pytest.raises(TesseraError, match=r"the run .* broke off: ArithmeticError: a defect of the stage"):
@@ -128,11 +135,6 @@ def test_a_defect_of_a_stage_ends_the_run_with_its_cause_and_no_commit(
 def test_a_lost_row_is_noticed(
     prepare: Callable[..., Any], tmp_path: Path, name: EngineName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Loses(EncodeStage):
-        def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
-            done = super().__call__(table, journal)
-            return done.slice(0, max(0, len(done) - 1))
-
     monkeypatch.setattr("pipeline.run.pipeline.EncodeStage", Loses)
     settings = _small(tmp_path / "in", tmp_path / "out")
     with pytest.raises(TesseraError, match=r"the books of run .* do not balance"):
