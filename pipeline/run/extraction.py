@@ -24,11 +24,10 @@ from pipeline.core import versions
 from pipeline.core.errors import BudgetExceeded, TesseraError, describe, one_line
 from pipeline.core.schema import CONTRACT
 from pipeline.dataset.commit import catalog, snapshots
-from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.commit.data_files import FileSet
 from pipeline.dataset.commit.lease import Lease
 from pipeline.dataset.commit.transaction import Transaction
 from pipeline.dataset.diff import index
-from pipeline.dataset.diff.columns import EMPTY, FAILURE, ROW
 from pipeline.engine import EngineName
 from pipeline.engine.memory import MemoryMeter
 from pipeline.engine.progress import quiet
@@ -141,15 +140,8 @@ def extract(
         )
         exceeded, warnings = budget.check_budget(config.failures, report)
         report["warnings"] += warnings
-        added = {
-            kind: [File.of(one) for one in files]
-            for kind, files in (
-                (ROW, written.shards),
-                (FAILURE, written.failure_shards),
-                (EMPTY, written.empty_shards),
-            )
-        }
-        changed = any(added.values()) or plan.difference.drops or transaction.killed or transaction.discarded
+        added = FileSet.of(written.shards, written.failure_shards, written.empty_shards)
+        changed = any(added) or plan.difference.drops or transaction.killed or transaction.discarded
         if changed or base is None or base.contract < CONTRACT:
             following = transaction.next_snapshot(stored, plan.difference.drops, added, barred, roots)
             report["snapshot"] = following.number
