@@ -46,6 +46,10 @@ def extract(
             "--new-version", help="Extract beside the current version; columns that do not change are copied."
         ),
     ] = False,
+    engine: Annotated[
+        Literal["ray", "inline"],
+        typer.Option(help="What runs the pipeline; inline: one block after another in this process, for debugging."),
+    ] = "ray",
     as_json: Json = False,
 ) -> None:
     """Bring a dataset up to date with its corpus (or, with --plan, only say what that takes)."""
@@ -58,22 +62,25 @@ def extract(
     from pipeline.run import fork_server as templates
 
     exceeded = None
-    with _reserved_stdout(as_json), nullcontext() if plan else templates.started(loaded) as template:
+    with (
+        _reserved_stdout(as_json),
+        nullcontext() if plan or engine == "inline" else templates.started(loaded) as template,
+    ):
         from pipeline import run
         from pipeline.run import report
 
-        prepared = run.prepare(loaded, new_version, template)
+        prepared = run.prepare(loaded, new_version, template, engine)
         if plan:
-            planned = run.plan(prepared, retry_failures)
+            planned, spec = run.plan(prepared, retry_failures), run.planned_spec(prepared)
         else:
             try:
-                done = run.extract(prepared, retry_failures=retry_failures, started=started)
+                done = run.extract(prepared, retry_failures=retry_failures, started=started, engine_name=engine)
             except BudgetExceeded as error:
                 done, exceeded = error.report, error
     if as_json:
-        print(json_text(report.plan_document(prepared, planned) if plan else done))
+        print(json_text(report.plan_document(prepared, planned, spec) if plan else done))
     elif plan:
-        report.show_plan(prepared, planned, Console())
+        report.show_plan(prepared, planned, spec, Console())
     else:
         report.show(done, console := Console())
         if exceeded is None:

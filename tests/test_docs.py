@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline import config as configs
 from pipeline.config.features import bind
+from pipeline.core.errors import ConfigError
 from tests.support import ROOT
 
 COMMON = "encoder: every one with a checkpoint"
@@ -85,7 +86,9 @@ def test_defaults_and_choices_are_those_of_the_code(title: str) -> None:
         if key == "kind":
             continue
         default, meaning = _told(title)[key]
-        assert _means(default, field), f"{title}: {key}: the default is {field.default!r}, not {default}"
+        assert _means(default, field), (
+            f"{title}: {key}: the default is {field.get_default(call_default_factory=True)!r}, not {default}"
+        )
         for choice in _choices(field.annotation):
             assert f"`{choice}`" in meaning, f"{title}: {key}: {choice!r} is not explained"
 
@@ -94,7 +97,7 @@ def _means(default: str, field: FieldInfo) -> bool:
     if default == "required" or field.is_required():
         return default == "required" and field.is_required()
     value: object = TypeAdapter(field.annotation).validate_python(yaml.safe_load(default))
-    return value == field.default
+    return value == field.get_default(call_default_factory=True)
 
 
 def _choices(annotation: Any) -> list[str]:
@@ -137,7 +140,7 @@ def _binds(models: Path, modality: str, tokenizer: str, encoder: str) -> bool:
     raw = {"source": {"kind": "files", "path": "x"}, "output": {"path": "y"}, "features": {"f": one}}
     try:
         bind(configs.parse(raw))
-    except configs.ConfigError:
+    except ConfigError:
         return False
     return True
 

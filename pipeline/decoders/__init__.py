@@ -1,57 +1,46 @@
-"""Bytes -> text, pixels, frames, waveform. One file for each member.
+"""Bytes -> text, pixels, frames, waveform. One file per modality or decoding library.
 
-opening.py   open_media: which decoder reads a file, by its content
-limits.py    how long a decoder may take, and how much memory
-_shared/     containers, sniffing, sampling, resampling
+opening.py   open_media: detects what a file is by its content and opens it
+media.py     OpenMedia: an open file of any modality
+config.py    DecodersConfig: the options of all decoders
+limits.py    limits on the time and the memory that decoding takes
+_shared/     containers, format detection, sampling, resampling
 
-`open_media` looks at a file's content, not its name, and gives an `OpenMedia`: what it holds, over
-which time, and methods that decode a window of it. Everything raises `SampleError` only.
+`open_media` detects the format by the file's content, not by its name. It returns an `OpenMedia`, which states the
+modalities in the file and the time span of each, and decodes windows of them. Only `SampleError` is raised.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Collection
-from typing import Annotated
-
-from pydantic import Field
 
 from pipeline.core.media import Modality
-from pipeline.decoders import opening, video_decord, video_pyav
-from pipeline.decoders._shared.bounds import FileBounds
+from pipeline.decoders import opening
 from pipeline.decoders._shared.demuxer import open_av
-from pipeline.decoders.audio import AudioConfig
-from pipeline.decoders.image import ImageConfig
-from pipeline.decoders.limits import LimitsConfig
-from pipeline.decoders.opening import Opening, OpenMedia
-from pipeline.decoders.text import TextDecoderConfig
+from pipeline.decoders.config import DecodersConfig
+from pipeline.decoders.media import OpenMedia
 from pipeline.storage.blob import Blob
-
-VideoConfig = Annotated[video_decord.Config | video_pyav.Config, Field(discriminator="kind")]
-
-
-class DecodersConfig(FileBounds):
-    """How each modality is decoded, and what a file may have."""
-
-    text: TextDecoderConfig = TextDecoderConfig()
-    image: ImageConfig = ImageConfig()
-    video: VideoConfig = video_pyav.Config()
-    audio: AudioConfig = AudioConfig()
-    limits: LimitsConfig = LimitsConfig()
 
 
 def open_media(blob: Blob, hint: Modality | None, config: DecodersConfig) -> OpenMedia:
-    """Open a file by its content; ``hint`` (its name's modality) decides where no magic number does.
+    """Opens a file by its content.
+
+    Args:
+        hint: modality by the file's name. It decides if no magic number does.
 
     Raises:
         SampleError: ``empty``, ``unsupported``, ``corrupt``, ``limit``, ``missing``, ``io``, ``encoding``.
     """
-    how = Opening(config.text, config.image, config.video, config.audio, bounds=config)
-    return opening.open_media(blob, hint, how)
+    return opening.open_media(blob, hint, config)
 
 
 def load(modalities: Collection[Modality], config: DecodersConfig, decode: bool = True) -> None:
-    """Import what opening files (with ``decode``: and decoding them) takes. It is no row's time and no row's memory."""
+    """Imports the libraries that opening files needs, so that their time and memory do not count for any row.
+
+    Args:
+        decode: also import those that decoding needs.
+    """
     names = [
         "av.format",
         "charset_normalizer",
@@ -67,7 +56,7 @@ def load(modalities: Collection[Modality], config: DecodersConfig, decode: bool 
         names.append("torchaudio.transforms")
     for name in names:
         importlib.import_module(name)
-    importlib.import_module("PIL.Image").init()  # its plugins
+    importlib.import_module("PIL.Image").init()  # imports Pillow's plugins
 
 
 __all__ = ["DecodersConfig", "OpenMedia", "load", "open_av", "open_media"]

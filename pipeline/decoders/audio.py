@@ -1,7 +1,7 @@
-"""Sound: files through soundfile, what it refuses and sound tracks through PyAV; mono at any rate.
+"""Windows of a sound as mono waveforms at any sample rate.
 
-Samples sit on one grid for all windows (sample n of the target rate at n / rate after the stream's
-start), so that neighbouring windows join without gap, repeat or edge effect.
+Sample n of the target rate is n / rate seconds after the stream's start, in all windows. Neighbouring windows therefore
+join without a gap, a repetition or an edge effect.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ class AudioConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     soundfile: bool = True
-    """False: sound files go through PyAV at once."""
+    """False: sound files are decoded with PyAV. True: with soundfile if it can read them."""
     max_sample_rate: int = Field(default=768_000, ge=1)
-    """Hz by the header; a higher rate is a failure (``limit``)."""
+    """Maximum sample rate in the header, Hz; a higher one is a failure (``limit``)."""
     max_window_bytes: int = Field(default=1 << 30, ge=1)
-    """Seconds of one window x the higher of its own and the wanted rate x 4; more is a failure (``limit``) before
-    memory is taken."""
+    """Maximum bytes of one window: seconds x the higher of its own and the requested rate x 4. More is a failure
+    (``limit``) before memory is allocated."""
 
     def check_rate(self, rate: int) -> None:
-        """Raises ``SampleError`` (``limit``, ``corrupt``) for rates that no converter has."""
+        """Raises ``SampleError`` (``limit``, ``corrupt``) for a rate that cannot be converted."""
         if rate <= 0:
             raise SampleError("corrupt", f"sample rate {rate}")
         if rate > self.max_sample_rate:
             raise SampleError("limit", f"sample rate {rate} Hz, over max_sample_rate {self.max_sample_rate}")
 
     def check_window(self, seconds: float, rate: int) -> None:
-        """Raises ``SampleError``: ``limit``."""
+        """Raises ``SampleError`` (``limit``) for a window that is too long."""
         size = seconds * rate * 4
         if size > self.max_window_bytes:
-            told = f"{seconds:.0f} seconds of sound at {rate} Hz are {size:.0f} bytes"
-            raise SampleError("limit", f"{told}, over max_window_bytes {self.max_window_bytes}: cut shorter windows")
+            message = f"{seconds:.0f} seconds of sound at {rate} Hz are {size:.0f} bytes"
+            raise SampleError("limit", f"{message}, over max_window_bytes {self.max_window_bytes}: cut shorter windows")
 
 
 def waveform(samples: Samples, sample_rate: int, start_s: float, end_s: float) -> Waveform:
-    """The window ``[start_s, end_s)`` of a stream at ``sample_rate``.
+    """The window ``[start_s, end_s)`` of a stream, mono, at ``sample_rate`` Hz.
 
     Raises:
         SampleError: ``empty`` if the stream has no sample in the window; ``corrupt`` for NaN.

@@ -1,4 +1,4 @@
-"""Still images: every mode that Pillow itself reads, upright, as 8-bit RGB; the first frame of an animation."""
+"""Still images of all modes that Pillow reads, turned upright, as 8-bit RGB; the first frame of an animation."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _FORMATS = (
     "PIXAR PPM PSD QOI SGI SPIDER SUN TGA WEBP XBM XPM XVTHUMB"
 )
 FORMATS = tuple(_FORMATS.split())
-"""Formats that Pillow decodes by itself, from the bytes that it is given, in Pillow's own order."""
+"""Formats that Pillow decodes without other programs or files, in Pillow's order."""
 REFUSED = {
     "EPS": "a program in PostScript, which Ghostscript would have to run",
     "IPTC": "holds a file of any other format",
-    "WMF": "drawing orders, which only Windows runs",
+    "WMF": "drawing commands, which only Windows runs",
     "BUFR": "no picture",
     "GRIB": "no picture",
     "HDF5": "no picture",
@@ -43,7 +43,7 @@ REFUSED = {
     "FPX": "layers in a container that is read only where olefile is installed",
     "MIC": "layers in a container that is read only where olefile is installed",
 }
-"""What else has a plugin in Pillow, and why it is left out: some start a program, some open a file of any format."""
+"""Other formats with a plugin in Pillow, and why they are refused: some start a program, some open any other file."""
 _ORIENTATION = 0x0112
 
 
@@ -53,28 +53,28 @@ class ImageConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     shorter_edge: int | None = Field(default=None, ge=16)
-    """A JPEG is decoded at a half, a quarter or an eighth as long as both edges keep so many pixels; null: whole, the
-    pixels that the processor is made for. Faster for large photographs, and the values change: compare them with your
-    model first."""
+    """A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size at which both edges have at least this many
+    pixels. null: at full size, for which the processor is made. A value is faster for large photographs but changes the
+    result: compare with your model first."""
     max_pixels: int = Field(default=178_956_970, ge=1)
-    """Width x height by the header; a larger picture is a failure (``limit``) before it is decoded."""
+    """Maximum width x height in the header; a larger picture is a failure (``limit``) and is not decoded."""
     max_bytes: int = Field(default=512 << 20, ge=1)
-    """A larger file is a failure (``limit``) before it is read."""
+    """Maximum file size; a larger file is a failure (``limit``) and is not read."""
     background: tuple[int, int, int] = (255, 255, 255)
-    """What shines through transparent pixels."""
+    """RGB colour behind transparent pixels."""
     floats: Literal["refuse", "clip", "scale"] = "refuse"
-    """Pictures of floats are read as [0, 1], or as [0, 255] where one is 2 or more. Any other range is a failure
-    (``unsupported``), is cut to one of these, or is scaled: each picture by its own least and greatest value. NaN is
-    black."""
+    """Float values are taken as [0, 1], or as [0, 255] if any is 2 or more. Values outside that range: ``refuse``: a
+    failure (``unsupported``); ``clip``: clipped to it; ``scale``: each picture is scaled by its own minimum and
+    maximum. NaN is black."""
     previews: bool = False
-    """A camera's raw file (DNG, CR2, CR3, NEF, ARW...) is a failure (``unsupported``); True: its largest preview in
-    JPEG is the picture."""
+    """False: a camera's raw file (DNG, CR2, CR3, NEF, ARW...) is a failure (``unsupported``). True: its largest JPEG
+    preview is decoded."""
     truncated: bool = False
-    """True: a truncated picture is kept, its missing part grey."""
+    """True: a truncated picture is decoded, with its missing part grey. False: it is a failure."""
 
 
 class ImageMedia:
-    """An opened picture; the header is read, the pixels are not."""
+    """An open picture. The constructor reads the header; ``image`` decodes the pixels."""
 
     def __init__(self, blob: Blob, config: ImageConfig) -> None:
         self.config = config
@@ -83,31 +83,31 @@ class ImageMedia:
         if not data:
             raise SampleError("empty", "zero bytes")
         self.pillow: PIL.Image.Image | None = None
-        self.turned = 1
+        self.orientation = 1
         name = camera_raw.camera_raw(data)
         if name is not None and not config.previews:
-            todo = "decoders.image.previews: true takes the preview in it"
-            raise SampleError("unsupported", f"{name}, a camera's raw file: {todo}")
+            hint = "decoders.image.previews: true takes the preview in it"
+            raise SampleError("unsupported", f"{name}, a camera's raw file: {hint}")
         if name is not None:
-            self.turned = camera_raw.orientation(data)
+            self.orientation = camera_raw.orientation(data)
             data = camera_raw.preview(data)
         self.data = data
-        size_of_jpeg = plain_jpeg(data) if name is None else None
-        self.plain = size_of_jpeg is not None
+        jpeg_size = plain_jpeg(data) if name is None else None
+        self.is_plain_jpeg = jpeg_size is not None
         format = "JPEG"
-        if size_of_jpeg is not None:
-            width, height = size_of_jpeg
+        if jpeg_size is not None:
+            width, height = jpeg_size
         else:
-            width, height, format = self._opened()
+            width, height, format = self._open()
         if width * height > config.max_pixels:
             raise SampleError("limit", f"{width}x{height} pixels, over max_pixels {config.max_pixels}")
         self.info = MediaInfo(format, {"image": None})
 
-    def _opened(self) -> tuple[int, int, str]:
-        """Width, height, format, by Pillow, or by the video library for what only that reads."""
+    def _open(self) -> tuple[int, int, str]:
+        """Width, height and format, from Pillow, or from FFmpeg for HEIC."""
         try:
             with _pillow(self.data, self.config):
-                self.pillow = _open(self.data)
+                self.pillow = _open_pillow(self.data)
                 return *self.pillow.size, self.pillow.format or "image"
         except SampleError:
             if not is_heif(self.data):
@@ -116,12 +116,12 @@ class ImageMedia:
                 return *_container_size(self.data), "heif"
 
     def image(self) -> Image:
-        """[H, W, 3] uint8. Raises ``SampleError`` in the decoder's words."""
-        if self.plain and (pixels := jpeg_pixels(self.data, self.config.shorter_edge)) is not None:
+        """The pixels [H, W, 3] uint8. Raises ``SampleError`` with the decoder's message."""
+        if self.is_plain_jpeg and (pixels := jpeg_pixels(self.data, self.config.shorter_edge)) is not None:
             return Image(pixels)
-        if self.plain:  # damaged: Pillow has the last word
-            self.plain = False
-            self._opened()
+        if self.is_plain_jpeg:  # damaged; Pillow decides
+            self.is_plain_jpeg = False
+            self._open()
         with _pillow(self.data, self.config):
             return Image(_container_pixels(self.data) if self.pillow is None else self._pixels(self.pillow))
 
@@ -134,10 +134,10 @@ class ImageMedia:
             picture.load()
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
-        with contextlib.suppress(Exception):  # broken EXIF says nothing about the pixels
-            if (turned := picture.getexif().get(_ORIENTATION, self.turned)) != 1:
-                picture.getexif()[_ORIENTATION] = turned  # a preview's is that of its raw file
-                picture = ImageOps.exif_transpose(picture)  # it copies those that stand upright too
+        with contextlib.suppress(Exception):  # the pixels may be intact if EXIF is broken
+            if (orientation := picture.getexif().get(_ORIENTATION, self.orientation)) != 1:
+                picture.getexif()[_ORIENTATION] = orientation  # a preview has that of its raw file
+                picture = ImageOps.exif_transpose(picture)  # not for 1, because it copies upright pictures too
         return to_rgb(picture, self.config)
 
     def close(self) -> None:
@@ -146,16 +146,17 @@ class ImageMedia:
 
 
 def check_bytes(blob: Blob, config: ImageConfig) -> None:
-    """Raises ``SampleError`` (``limit``) for a file that is not read."""
+    """Raises ``SampleError`` (``limit``) for a file that is too large to be read."""
     if blob.size() > config.max_bytes:
         raise SampleError("limit", f"{blob.size()} bytes of picture, over max_bytes {config.max_bytes}")
 
 
 @contextlib.contextmanager
 def _pillow(data: bytes, config: ImageConfig) -> Iterator[None]:
-    """Whatever a plugin of Pillow raises becomes a ``SampleError`` in its words.
+    """Converts exceptions of Pillow's plugins to ``SampleError``.
 
-    Pillow's own limit stays, at ours: some headers (ICO) tell their true size only while decoding.
+    Sets Pillow's own limit on pixels to ``max_pixels``, because some formats (ICO) show their true size only while they
+    are decoded.
     """
     import PIL.Image
 
@@ -173,13 +174,13 @@ def _pillow(data: bytes, config: ImageConfig) -> Iterator[None]:
         raise SampleError("limit", f"{error} (max_pixels {config.max_pixels})") from error
     except Exception as error:  # UnicodeDecodeError, TypeError, SyntaxError, struct.error...
         unknown = isinstance(error, PIL.UnidentifiedImageError) and sniff(data[:HEAD_BYTES]) != "image"
-        words = re.sub(r" <_io\.BytesIO object at \w+>", "", describe(error))
-        raise SampleError("unsupported" if unknown else "corrupt", words) from error
+        message = re.sub(r" <_io\.BytesIO object at \w+>", "", describe(error))
+        raise SampleError("unsupported" if unknown else "corrupt", message) from error
     finally:
         PIL.Image.MAX_IMAGE_PIXELS = before
 
 
-def _open(data: bytes) -> PIL.Image.Image:
+def _open_pillow(data: bytes) -> PIL.Image.Image:
     import PIL.Image
 
     try:
@@ -194,7 +195,7 @@ def _open(data: bytes) -> PIL.Image.Image:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of ``FORMATS`` that this Pillow has."""
+    """The members of ``FORMATS`` that this build of Pillow supports."""
     import PIL.Image
 
     PIL.Image.init()
@@ -202,12 +203,12 @@ def _formats() -> tuple[str, ...]:
 
 
 def _container_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a picture that only the video library reads (HEIC)."""
+    """Width and height of a picture that FFmpeg reads and Pillow does not (HEIC)."""
     import av
 
     with open_av(io.BytesIO(data), "mov") as container:
         stream = container.streams.video[0]
-        if stream.disposition & av.stream.Disposition.dependent:  # FFmpeg would give the first tile for the picture
+        if stream.disposition & av.stream.Disposition.dependent:  # FFmpeg would decode the first tile only
             raise SampleError("unsupported", "a picture of several tiles, which only a HEIF library puts together")
         return stream.width, stream.height
 

@@ -1,269 +1,81 @@
-"""An open file of any modality, chosen by content."""
+"""Opens a file of any modality. Its content decides which decoder reads it."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from contextlib import closing
-from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import IO, Self
 
 from pipeline.core.errors import TRANSIENT_KINDS, SampleError
-from pipeline.core.media import Frames, Image, MediaInfo, Modality, Sampling, Span, Text, Waveform
-from pipeline.decoders import video_decord, video_pyav
-from pipeline.decoders._shared.bounds import FileBounds
+from pipeline.core.media import Modality
 from pipeline.decoders._shared.container import Container
 from pipeline.decoders._shared.joined import JoinedSamples, after_mp3, parts_of
 from pipeline.decoders._shared.not_media import not_media
-from pipeline.decoders._shared.samples import ContainerSamples, Samples, SoundfileSamples
+from pipeline.decoders._shared.samples import SoundfileSamples
 from pipeline.decoders._shared.sniff import HEAD_BYTES, Shape, sniff
-from pipeline.decoders.audio import AudioConfig, waveform
-from pipeline.decoders.image import ImageConfig, ImageMedia, check_bytes
-from pipeline.decoders.text import TextDecoderConfig, TextMedia
+from pipeline.decoders.config import DecodersConfig
+from pipeline.decoders.media import OpenContainer, OpenImage, OpenMedia, OpenSound, OpenText
 from pipeline.storage.blob import Blob
-from pipeline.storage.ranges import source_errors
 
 _TAIL_S = 1.0
 _PACKET_S = 0.2
 _TAGS_BYTES = 1024
-_SAYS_NOTHING = (*TRANSIENT_KINDS, "limit")
-"""Kinds of failure after which no other decoder may guess what the content is."""
+_INCONCLUSIVE = (*TRANSIENT_KINDS, "limit")
+"""Kinds of failure that do not show what the content is. No other decoder is tried after them."""
 
 
-@dataclass(frozen=True)
-class Opening:
-    """How files are opened: the decoders' sections of the config."""
-
-    text: TextDecoderConfig
-    image: ImageConfig
-    video: video_decord.Config | video_pyav.Config
-    audio: AudioConfig
-    bounds: FileBounds
-    known: bool = False
-    """Whether the file's first bytes say what it is. Else its format must be more than a guess of FFmpeg's."""
-
-
-class OpenMedia:
-    """An open file; a context manager. ``info`` says what it holds, by content.
-
-    A method for a modality that the file does not hold raises ``SampleError``.
-    """
-
-    info: MediaInfo
-    sound_limits = AudioConfig()
-
-    def text(self, start_s: float | None, end_s: float | None) -> Text:
-        """The words of ``[start_s, end_s)``, a segment a line; all of them where times are None."""
-        raise SampleError("unsupported", f"{self.info.format} holds no text")
-
-    def image(self) -> Image:
-        raise SampleError("unsupported", f"{self.info.format} holds no picture")
-
-    def frames(self, sampling: Sampling, start_s: float, end_s: float) -> Frames:
-        """The sampled pictures of ``[start_s, end_s)`` with their own times."""
-        raise SampleError("unsupported", f"{self.info.format} holds no video")
-
-    def sound(self) -> Samples:
-        """All sound at its own rate, to be read by pieces."""
-        raise SampleError("unsupported", f"{self.info.format} holds no sound")
-
-    def waveform(self, sample_rate: int, start_s: float, end_s: float) -> Waveform:
-        """The sound of ``[start_s, end_s)``, mono, at ``sample_rate``."""
-        samples = self.sound()
-        seconds = min(end_s, samples.span.end_s) - max(start_s, samples.span.start_s)
-        self.sound_limits.check_window(seconds, max(samples.rate, sample_rate))
-        return waveform(samples, sample_rate, start_s, end_s)
-
-    def check(self) -> None:
-        """Looks at what was left for later. Raises what decoding would refuse at once."""
-
-    def close(self) -> None:
-        """Give back what is held open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class _OpenText(OpenMedia):
-    def __init__(self, blob: Blob, config: TextDecoderConfig) -> None:
-        self.media = TextMedia(blob, config)
-        self.info = self.media.info
-
-    def text(self, start_s: float | None, end_s: float | None) -> Text:
-        return self.media.text(start_s, end_s)
-
-
-class _OpenImage(OpenMedia):
-    """A picture by its magic number (``known``): it is read when it is asked for, once; any other at once."""
-
-    def __init__(self, blob: Blob, config: ImageConfig, known: bool) -> None:
-        self.blob, self.config = blob, config
-        check_bytes(blob, config)
-        self.media = None if known else ImageMedia(blob, config)
-        self.info = self.media.info if self.media else MediaInfo("image", {"image": None})
-
-    def check(self) -> None:
-        self.media = self.media or ImageMedia(self.blob, self.config)
-
-    def image(self) -> Image:
-        self.media = self.media or ImageMedia(self.blob, self.config)
-        return self.media.image()
-
-    def close(self) -> None:
-        if self.media is not None:
-            self.media.close()
-
-
-class _OpenSound(OpenMedia):
-    def __init__(self, samples: Samples, format: str) -> None:
-        self.samples = samples
-        self.info = MediaInfo(format, {"audio": samples.span})
-
-    def sound(self) -> Samples:
-        return self.samples
-
-    def close(self) -> None:
-        self.samples.close()
-
-
-class _OpenContainer(OpenMedia):
-    """Video and audio streams. Each reader has a container of its own, so that they do not move each other."""
-
-    def __init__(self, blob: Blob, how: Opening) -> None:
-        self.blob, self.video, self.audio = blob, how.video, how.audio
-        self.copy: IO[bytes] | None = None
-        self.containers = [Container(blob, guess=how.known)]
-        try:
-            how.bounds.check_streams(len(self.containers[0].av.streams))
-            spans: dict[Modality, Span | None] = dict(self.containers[0].spans())
-        except BaseException:
-            self.close()
-            raise
-        self.info = MediaInfo(self.containers[0].format, spans, unsupported=self.containers[0].unsupported)
-        self.reader: video_decord.DecordReader | video_pyav.PyavReader | None = None
-        self.samples: Samples | None = None
-
-    def frames(self, sampling: Sampling, start_s: float, end_s: float) -> Frames:
-        if self.reader is None:
-            self.reader = self._open_video()
-        return self.reader.frames(sampling, start_s, end_s)
-
-    def sound(self) -> Samples:
-        if self.samples is None:
-            samples = ContainerSamples(self._container(), self._span("audio"))
-            self.audio.check_rate(samples.rate)
-            self.samples = samples
-        return self.samples
-
-    def _open_video(self) -> video_decord.DecordReader | video_pyav.PyavReader:
-        span, container = self._span("video"), self._container()
-        context = container.video.codec_context
-        self.video.check_frame(context.width or 0, context.height or 0)
-        if self.video.kind == "pyav":
-            return video_pyav.PyavReader(container, span, self.video)
-        self.copy = self._local()
-        # decord's own FFmpeg would follow a list of other files that calls itself a container
-        if sniff(os.pread(self.copy.fileno(), HEAD_BYTES, 0)) != "container":
-            return video_pyav.PyavReader(container, span, self.video)
-        return video_decord.DecordReader(f"/proc/self/fd/{self.copy.fileno()}", container, span, self.video)
-
-    def _span(self, modality: Modality) -> Span:
-        span = self.info.spans.get(modality)
-        if span is None:
-            raise SampleError("unsupported", f"{self.info.format} holds no {modality} stream")
-        return span
-
-    def _container(self) -> Container:
-        """A container of one's own, on the clock of the first."""
-        container = Container(self.blob)
-        container.start_s = self.containers[0].start_s
-        self.containers.append(container)
-        return container
-
-    def _local(self) -> IO[bytes]:
-        """The file, open on this machine: decord reads nothing else by ranges. Of a remote file a copy without a name,
-        which goes with this process, however that ends."""
-        file = self.blob.open()
-        if self.blob.local:
-            return file
-        copy = tempfile.TemporaryFile()  # noqa: SIM115  # `close` closes it
-        with source_errors(self.blob.uri), file:
-            shutil.copyfileobj(file, copy, 1 << 20)
-            copy.flush()
-        return copy
-
-    def close(self) -> None:
-        for container in self.containers:
-            container.close()
-        self.reader = None  # decord holds the copy open too
-        if self.copy is not None:
-            self.copy.close()
-
-
-def open_media(blob: Blob, hint: Modality | None, how: Opening) -> OpenMedia:
+def open_media(blob: Blob, hint: Modality | None, config: DecodersConfig) -> OpenMedia:
     """See ``pipeline.decoders.open_media``."""
-    how.bounds.check_bytes(blob.size())
+    config.check_bytes(blob.size())
     head = blob.read(HEAD_BYTES)
     if not head:
         raise SampleError("empty", "zero bytes")
-    known = sniff(head)
-    if known is None and (other := not_media(head, blob)) is not None:
+    shape = sniff(head)
+    if shape is None and (other := not_media(head, blob)) is not None:
         raise SampleError("unsupported", f"{other}, no media")
-    how = replace(how, known=known is not None)
     try:
-        if known == "image":
-            media: OpenMedia = _OpenImage(blob, how.image, known=True)
+        if shape == "image":
+            media: OpenMedia = OpenImage(blob, config.image, is_known=True)
         else:
-            media = _open(blob, known or hint, how)
+            media = _open(blob, shape or hint, config, is_known=shape is not None)
     except SampleError as error:
-        if known is None and hint != "text" and error.kind == "corrupt":
+        if shape is None and hint != "text" and error.kind == "corrupt":
             raise SampleError("unsupported", error.message) from error
         raise
-    media.sound_limits = how.audio
+    media.sound_limits = config.audio
     try:
-        how.bounds.check_seconds(
-            max((span.end_s for span in media.info.spans.values() if span is not None), default=0.0)
-        )
+        config.check_seconds(max((span.end_s for span in media.info.spans.values() if span is not None), default=0.0))
     except SampleError:
         media.close()
         raise
     return media
 
 
-def _open(blob: Blob, shape: Shape | Modality | None, how: Opening) -> OpenMedia:
+def _open(blob: Blob, shape: Shape | Modality | None, config: DecodersConfig, is_known: bool) -> OpenMedia:
     if shape == "image":
-        return _OpenImage(blob, how.image, known=False)
+        return OpenImage(blob, config.image, is_known=False)
     if shape == "text":
-        return _OpenText(blob, how.text)
+        return OpenText(blob, config.text)
     if shape == "audio":
-        return _open_joined(blob, how) or _open_sound(blob, how)
+        return _open_joined(blob, config, is_known) or _open_sound(blob, config, is_known)
     if shape is not None:
-        return _OpenContainer(blob, how)
-    return _open_unknown(blob, how)
+        return OpenContainer(blob, config, is_known)
+    return _open_unknown(blob, config, is_known)
 
 
-def _open_joined(blob: Blob, how: Opening) -> OpenMedia | None:
-    """A file of several sound streams, one after the other; None if it is no such file."""
+def _open_joined(blob: Blob, config: DecodersConfig, is_known: bool) -> OpenMedia | None:
+    """Opens a file of several concatenated sound streams; None if it is no such file."""
     parts = parts_of(blob)
     if not parts:
         return None
-    how.bounds.check_streams(len(parts))
-    with _open_sound(parts[0], how) as first:
+    config.check_streams(len(parts))
+    with _open_sound(parts[0], config, is_known) as first:
         if list(first.info.spans) != ["audio"]:
             return None
         format = first.info.format
-    return _OpenSound(JoinedSamples(parts, lambda part: _PartSamples(_open_sound(part, how))), format)
+    return OpenSound(JoinedSamples(parts, lambda part: _PartSamples(_open_sound(part, config, is_known))), format)
 
 
 class _PartSamples:
-    """The sound of an open file, which it closes."""
+    """The samples of an open file. ``close`` closes the file."""
 
     def __init__(self, media: OpenMedia) -> None:
         self.media, self.samples = media, media.sound()
@@ -273,31 +85,34 @@ class _PartSamples:
         self.media.close()
 
 
-def _open_sound(blob: Blob, how: Opening) -> OpenMedia:
-    """soundfile first; where it refuses, PyAV has the last word, and soundfile's is told if both refuse."""
-    if not how.audio.soundfile:
-        return _OpenContainer(blob, how)
+def _open_sound(blob: Blob, config: DecodersConfig, is_known: bool) -> OpenMedia:
+    """Opens a sound file with soundfile, or with PyAV if soundfile refuses it. If both refuse, raises both messages."""
+    if not config.audio.soundfile:
+        return OpenContainer(blob, config, is_known)
     try:
         samples = SoundfileSamples(blob)
-        how.audio.check_rate(samples.rate)
-        if _goes_on(blob, samples):
+        config.audio.check_rate(samples.rate)
+        if _has_other_length(blob, samples):
             samples.close()
-            return _OpenContainer(blob, how)
-        return _OpenSound(samples, samples.format.lower())
+            return OpenContainer(blob, config, is_known)
+        return OpenSound(samples, samples.format.lower())
     except SampleError as first:
         if first.kind in TRANSIENT_KINDS:
             raise
         try:
-            return _OpenContainer(blob, how)
+            return OpenContainer(blob, config, is_known)
         except SampleError as second:
-            if second.kind in _SAYS_NOTHING:
+            if second.kind in _INCONCLUSIVE:
                 raise
             raise SampleError(first.kind, f"{first.message}; {second.message}") from second
 
 
-def _goes_on(blob: Blob, samples: SoundfileSamples) -> bool:
-    """Whether there is more sound than libsndfile sees (it stops where a header says), or less: without such a header
-    it takes the first bit rate of an MP3 for that of all."""
+def _has_other_length(blob: Blob, samples: SoundfileSamples) -> bool:
+    """True if there is more sound than libsndfile reads, or less.
+
+    More, because it stops where a header says. Less, because it computes the length of an MP3 without a header frame
+    from the first bit rate.
+    """
     after = after_mp3(blob) if samples.format == "MP3" else None
     if samples.format not in ("FLAC", "MP3") or (after is not None and after <= _TAGS_BYTES):
         return False
@@ -310,20 +125,23 @@ def _goes_on(blob: Blob, samples: SoundfileSamples) -> bool:
     except SampleError as error:
         if error.kind in TRANSIENT_KINDS:
             raise
-        return False  # libsndfile reads on past what FFmpeg refuses
+        return False  # libsndfile reads files that FFmpeg refuses
 
 
-def _open_unknown(blob: Blob, how: Opening) -> OpenMedia:
-    """A file that neither its name nor its first bytes explain."""
+def _open_unknown(blob: Blob, config: DecodersConfig, is_known: bool) -> OpenMedia:
+    """Opens a file that neither its name nor its first bytes describe: as a container, or else as text."""
     try:
-        return _OpenContainer(blob, how)
+        return OpenContainer(blob, config, is_known)
     except SampleError as first:
-        if first.kind in _SAYS_NOTHING:
+        if first.kind in _INCONCLUSIVE:
             raise
-        words = first.message if first.kind == "unsupported" else "no decoder knows this content"
+        message = first.message if first.kind == "unsupported" else "no decoder knows this content"
     try:
-        return _OpenText(blob, how.text)
+        return OpenText(blob, config.text)
     except SampleError as error:
-        if error.kind in (*_SAYS_NOTHING, "unsupported"):
+        if error.kind in (*_INCONCLUSIVE, "unsupported"):
             raise
-        raise SampleError("unsupported", words) from error
+        raise SampleError("unsupported", message) from error
+
+
+__all__ = ["OpenMedia", "open_media"]

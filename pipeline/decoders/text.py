@@ -1,4 +1,4 @@
-"""Text files: plain, HTML, SubRip, WebVTT and JSON segments. Bytes that are no text are refused, not guessed."""
+"""Text files: plain text, HTML, SubRip, WebVTT and JSON segments. Binary data is refused."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pipeline.core.errors import NotAllowed, SampleError
 from pipeline.core.media import MediaInfo, Span, Text
 from pipeline.decoders._shared.charset import decode
-from pipeline.decoders._shared.html import _is_html, strip_html
-from pipeline.decoders._shared.timed_text import _segments
+from pipeline.decoders._shared.html import is_html, strip_html
+from pipeline.decoders._shared.timed_text import parse_segments
 from pipeline.storage.blob import Blob
 
 
 class TextDecoderConfig(BaseModel):
-    """How bytes become text."""
+    """How bytes are decoded to text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     on_other: Literal["fail", "detect", "replace"] = "detect"
-    """Bytes that are not UTF-8: a failure; detected (UTF-16 and UTF-32 by their mark, UTF-16 without one where it can
-    be nothing else, else ``encoding``, else by statistics where the text is long enough for them); or decoded with the
-    replacement character."""
+    """Bytes that are not UTF-8. ``fail``: a failure. ``replace``: decoded with the replacement character. ``detect``:
+    decoded as UTF-16 or UTF-32 if they begin with a byte order mark, as UTF-16 if nothing else is possible, else as
+    ``encoding``, else by statistics if the text is long enough."""
     encoding: str | None = None
-    """What bytes are that are not UTF-8, such as ``cp1252``; null: statistics tell, or the file fails."""
+    """Encoding of bytes that are not UTF-8, such as ``cp1252``; null: detected by statistics, or the file fails."""
     html: Literal["strip", "keep"] = "strip"
-    """Tags, scripts and styles of HTML are taken out, or kept as text."""
+    """``strip``: removes tags, scripts and styles of HTML. ``keep``: keeps them as text."""
     svg: Literal["refuse", "keep"] = "refuse"
-    """A drawing in SVG is a failure (``unsupported``), or kept as the text of its source."""
+    """An SVG drawing. ``refuse``: a failure (``unsupported``). ``keep``: its source is the text."""
     max_bytes: int = Field(default=64 << 20, ge=1)
-    """A larger file is a failure (``limit``)."""
+    """Maximum file size; a larger file is a failure (``limit``)."""
     max_characters: int = Field(default=16 << 20, ge=1)
-    """A longer text, of a file or of a manifest, is a failure (``limit``): tokenizers read all of it before cutting."""
+    """Maximum length of a text in a file or a manifest; a longer one is a failure (``limit``), because tokenizers read
+    all of it before they truncate it."""
 
     def check_length(self, text: str) -> None:
-        """Raises ``SampleError``: ``limit``."""
+        """Raises ``SampleError`` (``limit``) for a text that is too long."""
         if len(text) > self.max_characters:
             raise SampleError("limit", f"{len(text)} characters of text, over max_characters {self.max_characters}")
 
     @field_validator("encoding")
     @classmethod
-    def _known(cls, name: str | None) -> str | None:
+    def _check_encoding(cls, name: str | None) -> str | None:
         if name is not None:
             try:
                 "a".encode(name)
@@ -57,13 +58,13 @@ class TextDecoderConfig(BaseModel):
 
 
 _SVG = re.compile(r"<!DOCTYPE\s+(?:svg:)?svg\b|<(?:svg:)?svg[\s>]", re.IGNORECASE)
-_LEADS = {"<!--": "-->", "<?": ">"}
-"""What may come before the root of an XML file, and how it ends."""
-_MOST_LEADS = 100
+_PROLOG = {"<!--": "-->", "<?": ">"}
+"""What may come before the root element of an XML file: its beginning and its end."""
+_MAX_PROLOG = 100
 
 
 class TextMedia:
-    """An opened text: the whole, or the segments of a time span."""
+    """An open text file: the whole text, or its timed segments."""
 
     def __init__(self, blob: Blob, config: TextDecoderConfig) -> None:
         size = blob.size()
@@ -73,44 +74,44 @@ class TextMedia:
         text = decode(blob.read(config.max_bytes), config)
         if config.svg == "refuse" and is_svg(text):
             raise SampleError("unsupported", "a drawing in SVG: decoders.text.svg: keep takes its source for text")
-        self.segments = _segments(text, name)
-        if self.segments is None and _is_html(text, name) and config.html == "strip":
+        self.segments = parse_segments(text, name)
+        if self.segments is None and is_html(text, name) and config.html == "strip":
             text = strip_html(text)
         if self.segments is not None:
             text = "\n".join(segment.text for segment in self.segments)
         if not text.strip():
             raise SampleError("empty", "no words in it")
         config.check_length(text)
-        self.whole = text
+        self.full_text = text
         span = None
         if self.segments:
             span = Span(0.0, max(segment.end_s for segment in self.segments))
         self.starts = [segment.start_s for segment in self.segments or ()]
-        self.reached = list(accumulate((segment.end_s for segment in self.segments or ()), max))
+        self.max_ends = list(accumulate((segment.end_s for segment in self.segments or ()), max))
         self.ends = np.array([segment.end_s for segment in self.segments or ()])
         words = tuple(Span(segment.start_s, segment.end_s) for segment in self.segments or ())
         self.info = MediaInfo("text", {"text": span}, words)
 
     def text(self, start_s: float | None, end_s: float | None) -> Text:
-        """The segments that overlap ``[start_s, end_s)``, a line each; everything where times are None."""
+        """The segments that overlap ``[start_s, end_s)``, one per line; the whole text if the times are None."""
         if self.segments is None or start_s is None or end_s is None:
-            return Text(self.whole)
-        # they are sorted by their start: none before the first whose end, or an earlier one's, lies behind start_s
-        first, last = bisect_right(self.reached, start_s), bisect_left(self.starts, end_s)
+            return Text(self.full_text)
+        # segments are sorted by start; ``max_ends`` is the running maximum of their ends, so it is sorted too
+        first, last = bisect_right(self.max_ends, start_s), bisect_left(self.starts, end_s)
         overlap = first + np.flatnonzero(self.ends[first:last] > start_s)
         return Text("\n".join(self.segments[i].text for i in overlap))
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to close."""
 
 
 def is_svg(text: str) -> bool:
-    """Returns whether a text is a drawing in SVG, by its root element; in time linear in what comes before that."""
+    """True if the root element of a text is an SVG drawing. Takes time linear in the length of what precedes it."""
     at = 0
-    for _ in range(_MOST_LEADS):
+    for _ in range(_MAX_PROLOG):
         while at < len(text) and text[at].isspace():
             at += 1
-        end = next((end for begin, end in _LEADS.items() if text.startswith(begin, at)), None)
+        end = next((end for begin, end in _PROLOG.items() if text.startswith(begin, at)), None)
         if end is None:
             return _SVG.match(text, at) is not None
         at = text.find(end, at)

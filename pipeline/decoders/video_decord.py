@@ -1,7 +1,7 @@
-"""Video frames through decord, their times through PyAV's packets.
+"""Video frames through decord, with times from PyAV's packets.
 
-Not the default, see docs/decisions/0010. Its clock is float32, and wrong for some files; and it refuses or miscounts
-others: those are decoded by PyAV.
+It is not the default, see docs/decisions/0010. decord's times are float32, and wrong for some files. It refuses other
+files or counts their frames wrong; those are decoded by PyAV.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pipeline.decoders._shared.sampling import instants, not_before, shown_at
 from pipeline.decoders.video_pyav import PyavReader
 
 _SEEKABLE = ("mov", "matroska")
-"""Where decord finds the frame that it is asked for: in AVI and MPEG program streams it misses by dozens."""
+"""Formats in which decord seeks to the requested frame. In AVI and MPEG program streams it is dozens of frames off."""
 
 
 class Config(PictureLimits):
-    """`decord`, one thread."""
+    """`decord`, with one thread."""
 
     kind: Literal["decord"] = "decord"
 
@@ -39,7 +39,7 @@ class DecordReader:
     def frames(self, sampling: Sampling, start_s: float, end_s: float) -> Frames:
         """The sampled pictures of ``[start_s, end_s)``. Raises ``SampleError``."""
         if self.times_s is None:
-            self.times_s = self._open()
+            self.times_s = self._open_decord()
         if len(self.times_s):
             span = self.span
             asked = instants(sampling, max(start_s, span.start_s), min(end_s, span.end_s), span.tolerance_s)
@@ -48,7 +48,7 @@ class DecordReader:
                 pixels = self._pixels(index)
             except SampleError:
                 raise
-            except Exception:  # DECORDError and others: the second decoder has the last word
+            except Exception:  # DECORDError and others; PyAV decides
                 self.times_s = np.zeros(0)
             else:
                 if pixels is not None:
@@ -56,10 +56,10 @@ class DecordReader:
         return self.fallback.frames(sampling, start_s, end_s)
 
     def _pixels(self, index: np.ndarray) -> np.ndarray | None:
-        """The pictures [T, H, W, 3] of frames ``index``; None where another decoder must look.
+        """The pictures [T, H, W, 3] of frames ``index``; None if PyAV must decode them.
 
-        That is where the size changes, and where the last two frames give the very same picture: behind a damaged
-        packet decord may stay at one.
+        That is the case if the size changes, or if the last two frames have equal pixels, because decord may repeat a
+        picture after a damaged packet.
         """
         unique, counts = np.unique(index, return_counts=True)
         pictures = Pictures(len(index), self.limits)
@@ -69,17 +69,17 @@ class DecordReader:
             self.limits.check_frame(picture.shape[1], picture.shape[0])
             if pictures.size not in (None, picture.shape[:2]):
                 return None
-            stuck = before is not None and np.array_equal(before, picture)
+            is_repeated = before is not None and np.array_equal(before, picture)
             pictures.add(picture, count)
             before = picture
-        return None if len(unique) > 1 and stuck else pictures.pixels
+        return None if len(unique) > 1 and is_repeated else pictures.pixels
 
-    def _open(self) -> np.ndarray:
-        """The frames' times, or nothing if decord does not see the frames that the packets promise."""
+    def _open_decord(self) -> np.ndarray:
+        """Opens the file with decord. Returns the frames' times; none if decord counts frames differently."""
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
-        if self.container.pictures != 1 or not self.container.format.startswith(_SEEKABLE):
+        if self.container.video_streams != 1 or not self.container.format.startswith(_SEEKABLE):
             return np.zeros(0)
         times = _frame_times(self.container)
         if not len(times) or np.any(np.diff(times) <= 0):
@@ -104,10 +104,10 @@ class DecordReader:
 
 
 def _frame_times(container: Container) -> np.ndarray:
-    """Presentation times of all frames, from the packets; empty where they do not say.
+    """Presentation times of all frames, from the packets; empty if a packet has none.
 
-    Empty too where pictures come after a key frame and are shown before it (open groups of pictures):
-    decord counts them wrong when it seeks there.
+    Also empty if pictures are stored after a key frame and shown before it (open groups of pictures), because decord
+    counts those wrong after a seek.
     """
     import av
 

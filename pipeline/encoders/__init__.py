@@ -1,9 +1,9 @@
-"""Token sequences -> vectors. One file for each family of models; a new one is a file and a line in each table.
+"""Token sequences -> vectors. One file per family of models; a new family is a new file and a line in each table below.
 
-base.py    Encoder, EncoderSpec, Encoded: what every encoder is and returns
-_shared/   loading models, micro-batches, devices, and what families of pictures, texts and sounds have in common
+base.py    Encoder, EncoderSpec, Encoded: the interface of every encoder
+_shared/   loading of models, micro-batches, devices, and base classes of families
 
-It imports `tokenizers` and everything below them.
+This package imports `tokenizers` and the packages below it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,13 @@ _MEMBERS: dict[type, Any] = {
 
 
 def build(config: EncoderConfig, checkpoint: Checkpoint | None, modality: Modality, tokenizer: Any) -> Encoder:
-    """The encoder of ``config`` for a feature of ``modality`` whose tokenizer's config is ``tokenizer``."""
+    """The encoder of one feature.
+
+    Args:
+        checkpoint: None for ``raw``.
+        modality: the feature's modality.
+        tokenizer: the config of the feature's tokenizer.
+    """
     encoder: Encoder = _MEMBERS[type(config)](config, checkpoint, modality, tokenizer)
     return encoder
 

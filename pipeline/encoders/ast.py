@@ -1,4 +1,4 @@
-"""Sound through the Audio Spectrogram Transformer (https://arxiv.org/abs/2104.01778)."""
+"""Audio encoder: the Audio Spectrogram Transformer. Source: https://arxiv.org/abs/2104.01778"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 _SHIFT_S, _FRAME_S = 0.010, 0.025
-"""Kaldi's frame shift and length, which the feature extractor uses and does not name."""
+"""Frame shift and length of Kaldi's features, which the feature extractor uses without an option for them."""
 _PREFIX = 2
 """The class and the distillation token."""
 
@@ -32,16 +32,16 @@ class AstConfig(TransformersEncoderConfig):
 
     kind: Literal["ast"]
     long: Literal["truncate", "chunk"] = "truncate"
-    """Sound longer than the model's span (10.24 s): its first span, as its own extractor does, or consecutive
-    chunks of one span, their tokens in a row, the pooled vector their mean."""
+    """Sound longer than the model's input span (10.24 s). ``truncate``: only its first span is encoded, as by the
+    feature extractor. ``chunk``: consecutive chunks of one span are encoded; their tokens are concatenated, and the
+    pooled vector is the mean of theirs."""
 
 
 class AstEncoder(TransformersEncoder):
     """Tokens: spectrogram patches, grid (T, F, 1), time-major; prefix: class and distillation token.
 
-    The extractor pads every spectrogram to the model's span, and the padding takes part in attention: so
-    the pooled vector depends on it, as in the reference. Time steps whose patches begin after the last
-    frame of sound are dropped.
+    The extractor pads every spectrogram to the model's span, and the model attends to the padding, so the pooled
+    vector depends on it, as in the reference. Time steps whose patches begin after the last frame of sound are dropped.
     """
 
     model_types = ("audio-spectrogram-transformer",)
@@ -85,23 +85,23 @@ class AstEncoder(TransformersEncoder):
         return ()
 
     @property
-    def in_pieces(self) -> bool:
+    def splits_rows(self) -> bool:
         return True
 
     def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
-        parts, refused = audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
-        encoded = audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
+        parts, errors = audio.split_rows(rows, self.extractor.sampling_rate, self._divide)
+        encoded = audio.encode_in_batches(parts, self.batch_size, lambda batch: self._encode(batch, want_tokens))
         step_s = self.model.config.time_stride * _SHIFT_S
-        return audio.rows_of(len(rows), parts, encoded, refused, step_s, self.bands)
+        return audio.join_parts(len(rows), parts, encoded, errors, step_s, self.bands)
 
     def _divide(self, samples: np.ndarray) -> list[np.ndarray]:
         if len(samples) < self.frame:
             raise SampleError("empty", f"{len(samples)} samples are shorter than one frame of {self.frame}")
         span = self.extractor.max_length * self.shift
         if self.config.long == "truncate":
-            return [samples[: span + self.frame]]  # what its last frame reads
+            return [samples[: span + self.frame]]  # up to the last sample of the last frame
         chunks = [samples[i : i + span] for i in range(0, len(samples), span)]
-        # A rest shorter than one frame makes no frame: nor would it at the end of a longer chunk.
+        # A remainder shorter than one frame gives no frame, as at the end of a longer chunk.
         return [chunk for chunk in chunks if len(chunk) >= self.frame]
 
     def _encode(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
@@ -116,7 +116,7 @@ class AstEncoder(TransformersEncoder):
             if states is None:
                 done.append(EncodedPart(pooled[i].copy(), steps))
                 continue
-            grid = states[i, _PREFIX:].reshape(self.bands, self.steps, -1)  # the model's own order: band by band
+            grid = states[i, _PREFIX:].reshape(self.bands, self.steps, -1)  # the model's order is band by band
             tokens = np.ascontiguousarray(grid[:, :steps].swapaxes(0, 1)).reshape(steps * self.bands, -1)
             prefix = states[i, :_PREFIX].copy()
             done.append(EncodedPart(pooled[i].copy(), steps, 1.0, tokens, prefix))

@@ -1,28 +1,24 @@
-"""What every encoder is: prepared rows in, token vectors and pooled vectors out.
+"""The interface of every encoder: tokenized rows in, token vectors and pooled vectors out.
 
-``TransformersEncoder`` is the shared machinery: load from safetensors, group rows that may share a
-batch, run micro-batches, never let a row depend on its neighbours. A member adds what its
-architecture does differently: how to load, what may be batched, one forward pass.
+Most encoders derive from ``_shared.transformers_encoder.TransformersEncoder``, which loads a model and runs rows in
+micro-batches. A row's result does not depend on the rows that it is batched with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from pipeline.core.errors import SampleError
 from pipeline.tokenizers.base import ModelInputs
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What the driver must know of an encoder before it runs; read from JSON, no weights loaded."""
+    """Properties of an encoder that the driver needs before a run. Read from JSON; no weights are loaded."""
 
     dim: int | None
     """Width of the pooled embedding; None if it has none."""
@@ -36,50 +32,61 @@ class EncoderSpec:
     """dtype in which the checkpoint was saved: float32, bfloat16, float16."""
     model_type: str
     processor: str
-    """Class names of the processor and its backend, for the lineage."""
+    """Class names of the processor and its backend, as recorded in the lineage."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row of one feature, encoded. float32 arrays on the host; ``tokens`` may be float16 and are then all finite.
-
-    ``tokens`` [N, token_dim] in grid order, N = T*H*W, without class, register, special or padding
-    tokens; ``prefix_tokens`` [P, token_dim]; ``token_ids`` [N] int32; ``pooled`` [dim], not
-    normalised; ``times_s`` [T] float64 presentation times, where the media has times.
-    """
+    """The output of an encoder for one row of one feature. Arrays are float32 on the host unless noted."""
 
     pooled: np.ndarray | None = None
+    """[dim], not normalised."""
     tokens: np.ndarray | None = None
+    """[N, token_dim] in grid order, N = T*H*W, without class, register, special or padding tokens. May be float16; all
+    values are then finite."""
     prefix_tokens: np.ndarray | None = None
+    """[P, token_dim], class, register and leading special tokens."""
     token_ids: np.ndarray | None = None
+    """int32 [N]."""
     grid: tuple[int, int, int] | None = None
+    """(T, H, W)."""
     times_s: np.ndarray | None = None
+    """float64 [T], presentation times in seconds; None for media without times."""
 
 
 class Encoder(Protocol):
-    """A member of the family, built as ``Class(config, checkpoint, modality, tokenizer)``.
+    """An encoder, constructed as ``Class(config, checkpoint, modality, tokenizer)``.
 
-    ``tokenizer`` is the feature's tokenizer config, for what both must agree on. Constructing only
-    stores. ``spec`` works on the driver; ``setup`` loads the weights in the worker.
+    ``tokenizer`` is the config of the feature's tokenizer, which must match the encoder. The constructor only stores
+    its arguments. ``check`` and ``spec`` run on the driver; ``setup`` loads the weights in the worker.
     """
 
     token_dtype: np.dtype
-    """In which the caller stores tokens: float16 or float32. Those that fit float16 may be given as such."""
+    """dtype in which the caller stores tokens. With float16, ``encode`` may return float16 tokens."""
 
     def check(self, where: str) -> None:
-        """Raises ``ConfigError`` for what cannot work: modality, tokenizer, dtype, lengths."""
+        """Raises ``ConfigError`` for a modality, tokenizer, dtype or length that cannot work.
+
+        Args:
+            where: the feature's path in the config.
+        """
         ...
 
     def spec(self) -> EncoderSpec: ...
 
     def import_code(self) -> None:
-        """Imports what ``setup`` takes. Loads nothing."""
+        """Imports the modules that ``setup`` needs. Loads nothing."""
         ...
 
     def setup(self) -> None: ...
 
     def encode(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
-        """Encode rows of one feature, in the order given; a row that cannot be encoded gives a
-        ``SampleError`` in its place. ``want_tokens``: False lets it skip the
-        copying of token vectors to the host."""
+        """Encodes rows of one feature.
+
+        Args:
+            want_tokens: False: token vectors need not be copied to the host.
+
+        Returns:
+            One result per row, in order; a ``SampleError`` for a row that cannot be encoded.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Text through the BERT family, by `transformers`' AutoModel."""
+"""Text encoders of the BERT family, loaded with `transformers`' AutoModel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.encoders._shared import text
-from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
+from pipeline.encoders._shared.microbatches import SATURATING_TOKENS
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
@@ -27,21 +27,21 @@ class BertConfig(TransformersEncoderConfig):
 
     kind: Literal["bert"]
     batch_tokens: int = Field(default=16_384, ge=1)
-    """Tokens, padding included, in one forward pass; a longer row goes alone. Attention takes memory by the square of
-    a row's length: 32 rows of 8,192 tokens would take 8 GB for the mask alone."""
+    """Tokens, padding included, in one forward pass; a longer row gets a pass by itself. The memory that attention
+    takes grows with the square of a row's length: 32 rows of 8,192 tokens would take 8 GB for the mask."""
     pool: Literal["mean", "cls", "pooler"] = "mean"
-    """``mean``: over all tokens that are not padding, CLS and SEP among them, as sentence-transformers does.
-    ``cls``: the first token. ``pooler``: the model's own layer on top of it, where the checkpoint has one."""
+    """``mean``: over all tokens except padding, including CLS and SEP, as in sentence-transformers. ``cls``: the first
+    token. ``pooler``: the model's pooling layer on top of the first token, if the checkpoint has one."""
 
 
 class BertEncoder(TransformersEncoder):
-    """Tokens: the last hidden states at the positions that are not special, width ``hidden_size``."""
+    """Tokens: the last hidden states [N, hidden_size] of the tokens that are not special."""
 
     model_types = _WITH_POOLER + _WITHOUT_POOLER
     modalities = ("text",)
     tokenizer_kinds = ("text",)
     config: BertConfig
-    enough = ENOUGH_TOKENS
+    saturating_units = SATURATING_TOKENS
 
     def check(self, where: str) -> None:
         super().check(where)
@@ -69,7 +69,7 @@ class BertEncoder(TransformersEncoder):
     def load(self) -> torch.nn.Module:
         from transformers import AutoModel
 
-        # Checkpoints trained on masked words hold no pooler: it is only asked for where it is read.
+        # Checkpoints of masked language models have no pooler, so it is loaded only if it is used.
         options: dict[str, Any] = (
             {"add_pooling_layer": self.config.pool == "pooler"} if self.checkpoint.model_type in _WITH_POOLER else {}
         )

@@ -1,4 +1,4 @@
-"""Text and sound in CLAP's common space (https://arxiv.org/abs/2211.06687)."""
+"""Text and sound in one embedding space, with CLAP (https://arxiv.org/abs/2211.06687)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.encoders._shared import audio
 from pipeline.encoders._shared import text as _text
 from pipeline.encoders._shared.audio import EncodedPart, Part
 from pipeline.encoders._shared.device import download, upload
-from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
+from pipeline.encoders._shared.microbatches import SATURATING_TOKENS
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
@@ -29,22 +29,23 @@ class ClapConfig(TransformersEncoderConfig):
 
     kind: Literal["clap"]
     long: Literal["truncate", "pool"] = "truncate"
-    """Sound longer than the model's span (10 s), of which its own extractor takes random crops: the first
-    span of it, or equal chunks that fit, their tokens in a row, the pooled vector the mean of theirs."""
+    """Sound longer than the model's input span (10 s), of which the feature extractor would take a random crop.
+    ``truncate``: only its first span is encoded. ``pool``: chunks of equal length that fit are encoded; their tokens
+    are concatenated, and the pooled vector is the mean of theirs."""
 
 
 class ClapEncoder(TransformersEncoder):
-    """Pooled: the projected vectors, text and sound in one space.
+    """Pooled: the projected vectors of text and sound, in one space.
 
     Text tokens: last hidden states. Sound tokens: patches of the last stage, grid (T, F, 1), time-major. The
-    extractor repeats short sound until the span is full: the pooled vector depends on that, as in the
-    reference; time steps that begin after the sound are dropped.
+    extractor repeats short sound until it fills the span, and the pooled vector depends on the repetitions, as in the
+    reference. Time steps that begin after the sound are dropped.
     """
 
     model_types = ("clap",)
     modalities = ("text", "audio")
     config: ClapConfig
-    enough = ENOUGH_TOKENS
+    saturating_units = SATURATING_TOKENS
 
     def check(self, where: str) -> None:
         self.tokenizer_kinds = ("text",) if self.modality == "text" else ("audio_frame",)
@@ -73,8 +74,8 @@ class ClapEncoder(TransformersEncoder):
         )
 
     def load_key(self) -> Hashable:
-        """Without the modality: both towers are one model in memory."""
-        return self._loaded_as()
+        """Does not contain the modality: text and audio features share one model in memory."""
+        return self._weights_key()
 
     def load(self) -> torch.nn.Module:
         from transformers import ClapModel
@@ -88,7 +89,7 @@ class ClapEncoder(TransformersEncoder):
             self.extractor = audio.load_extractor(self.checkpoint)
             self.span = int(self.extractor.nb_max_samples)
             tower = self.model.audio_model.audio_encoder
-            height, width = tower.input_resolutions[-1]  # the model folds stretches of time onto the frequency axis
+            height, width = tower.input_resolutions[-1]  # the model folds segments of time onto the frequency axis
             self.bands, self.steps = height // tower.freq_ratio, width * tower.freq_ratio
 
     def bucket(self, row: ModelInputs) -> tuple[()]:
@@ -98,7 +99,7 @@ class ClapEncoder(TransformersEncoder):
         return len(row.inputs["input_ids"]) if self.modality == "text" else 0
 
     @property
-    def in_pieces(self) -> bool:
+    def splits_rows(self) -> bool:
         return self.modality == "audio"
 
     def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
@@ -107,9 +108,9 @@ class ClapEncoder(TransformersEncoder):
             output = self.model.get_text_features(input_ids=ids, attention_mask=mask)
             return [*_text.split(rows, output.pooler_output, output.last_hidden_state if want_tokens else None)]
         step_s = self.span / self.steps / self.extractor.sampling_rate
-        parts, refused = audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
-        encoded = audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
-        return audio.rows_of(len(rows), parts, encoded, refused, step_s, self.bands)
+        parts, errors = audio.split_rows(rows, self.extractor.sampling_rate, self._divide)
+        encoded = audio.encode_in_batches(parts, self.batch_size, lambda batch: self._encode(batch, want_tokens))
+        return audio.join_parts(len(rows), parts, encoded, errors, step_s, self.bands)
 
     def _divide(self, samples: np.ndarray) -> list[np.ndarray]:
         if self.config.long == "truncate":

@@ -1,4 +1,4 @@
-"""CLIP: a vision and a text tower in one space. https://arxiv.org/abs/2103.00020"""
+"""CLIP: an image tower and a text tower in one space. Source: https://arxiv.org/abs/2103.00020"""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from pipeline.core.errors import SampleError
-from pipeline.encoders._shared.pixels import PictureConfig, VisionOutput, grid_of
+from pipeline.encoders._shared.pictures import PictureConfig, VisionOutput
+from pipeline.encoders._shared.pixels import grid_of
 from pipeline.encoders._shared.text import check_tokenizer_files, pad, split, tokenizer_name
 from pipeline.encoders._shared.two_towers import TwoTowerEncoder
 from pipeline.encoders.base import Encoded
@@ -47,11 +48,11 @@ class ClipEncoder(TwoTowerEncoder):
         pixels = self.finish([picture["pixels"] for picture in pictures])
         out = self.model.get_image_features(pixel_values=pixels)
         grid = grid_of(pixels.shape[-2:], self.model.config.vision_config.patch_size)
-        return self.seen(out.pooler_output, out.last_hidden_state, [grid] * len(pictures), want_hidden)
+        return self.vision_output(out.pooler_output, out.last_hidden_state, [grid] * len(pictures), want_hidden)
 
     def forward_text(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
-        # the tower is causal: what stands right of a text never reaches it, and its end-of-text token is
-        # looked for from the left, so any id pads
+        # Any id can pad: the tower is causal, so padding on the right does not change the text's states, and the model
+        # uses the first end-of-text token from the left.
         ids, mask = pad(rows, 0, self.device)
         out = self.model.get_text_features(input_ids=ids, attention_mask=mask)
         return list(split(rows, out.pooler_output, out.last_hidden_state if want_tokens else None))

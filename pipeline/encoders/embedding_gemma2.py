@@ -1,6 +1,6 @@
-"""EmbeddingGemma 2: text, images, video and sound through one language model, in one space.
+"""EmbeddingGemma 2: text, images, video and sound in one embedding space, through one language model.
 
-https://huggingface.co/google/embeddinggemma-2
+Source: https://huggingface.co/google/embeddinggemma-2
 """
 
 from __future__ import annotations
@@ -8,19 +8,26 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from pipeline.checkpoint.files import bounded_memory
-from pipeline.core.errors import ConfigError, SampleError, describe
+from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Modality
 from pipeline.encoders._shared import audio
 from pipeline.encoders._shared import text as _text
 from pipeline.encoders._shared.audio import EncodedPart, Part
-from pipeline.encoders._shared.gemma import Picture, Said, hear, read, see, understand
-from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
+from pipeline.encoders._shared.gemma import (
+    Prompt,
+    forward_pictures,
+    forward_prompts,
+    forward_sounds,
+    forward_text,
+    load_gemma_processor,
+    patch_grids,
+)
+from pipeline.encoders._shared.microbatches import SATURATING_TOKENS
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
@@ -32,31 +39,33 @@ if TYPE_CHECKING:
 
 
 class EmbeddingGemma2Config(TransformersEncoderConfig):
-    """``batch_size`` counts rows for the language model, pictures (a video's are its frames) for the vision tower."""
+    """``batch_size`` counts rows in the language model, and pictures or video frames in the vision tower."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["embedding_gemma2"]
     batch_tokens: int = Field(default=16_384, ge=1)
-    """Tokens of the language model, or patches of the vision tower, in one forward pass, padding included."""
+    """Tokens in one forward pass of the language model, or patches in one of the vision tower, padding included."""
     long: Literal["truncate", "pool"] = "truncate"
-    """Sound longer than the model's span (30 s): its first span, as the model's own extractor takes it, or equal
-    chunks that fit, their tokens in a row, the pooled vector the mean of theirs."""
+    """Sound longer than the model's input span (30 s). ``truncate``: only its first span is encoded, as by the feature
+    extractor. ``pool``: chunks of equal length that fit are encoded; their tokens are concatenated, and the pooled
+    vector is the mean of theirs."""
 
 
 class EmbeddingGemma2Encoder(TransformersEncoder):
-    """Pooled: the mean of all last hidden states, those of special tokens among them, as the model is trained.
+    """Pooled: the mean of all last hidden states, including those of special tokens, as in the model's training.
 
-    Tokens: the last hidden states of a text's words, or of the soft tokens that a tower makes: image grid (1, H, W);
-    video (T, H, W), or (T, 1, 1), each frame's mean, for ``tokenizer.tokens: frame``; sound (N, 1, 1), one each 40 ms.
-    A checkpoint that writes timestamps between the frames is told the frames' times in the source, in whole seconds.
+    Tokens: the last hidden states of a text's tokens, or of the soft tokens that a tower makes. Grids: image (1, H, W);
+    video (T, H, W), or (T, 1, 1), each frame's mean, with ``tokenizer.tokens: frame``; sound (N, 1, 1), one per 40 ms.
+    If the checkpoint's processor writes timestamps between frames, they are the frames' times in the source, in whole
+    seconds.
     """
 
     model_types = ("embedding_gemma2",)
     modalities: tuple[Modality, ...] = ("text", "image", "video", "audio")
     kinds: ClassVar[Mapping[str, str]] = {"text": "text", "image": "patch", "video": "frame", "audio": "audio_frame"}
     config: EmbeddingGemma2Config
-    enough = ENOUGH_TOKENS
+    saturating_units = SATURATING_TOKENS
 
     # -- on the driver -------------------------------------------------------------------------
 
@@ -79,7 +88,7 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
             )
         if self.modality == "text":
             return
-        processor = self._processor()
+        processor = load_gemma_processor(self.checkpoint)
         name = f"{self.modality}_token_id"
         audio.check_equal(self.checkpoint, name, getattr(processor, name), getattr(config, name))
         if self.modality == "audio":
@@ -87,9 +96,9 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
             bands = math.ceil(processor.feature_extractor.feature_size / 4)
             audio.check_equal(self.checkpoint, "mel bins / 4", bands, tower.subsampling_conv_channels[0] // 4)
         else:
-            made = self._pixel_processor().processor
+            pixel_processor = self._pixel_processor().processor
             for name in ("patch_size", "pooling_kernel_size"):
-                audio.check_equal(self.checkpoint, name, getattr(made, name), getattr(tower, name))
+                audio.check_equal(self.checkpoint, name, getattr(pixel_processor, name), getattr(tower, name))
 
     def spec(self) -> EncoderSpec:
         dim = self.model_config().text_config.embedding_dim
@@ -112,27 +121,11 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
     def _pixel_processor(self) -> PixelProcessor:
         return load_frame_processor(self.checkpoint) if self.modality == "video" else load_processor(self.checkpoint)
 
-    def _processor(self) -> Any:
-        """The one for all modalities: it says which tokens stand around a medium."""
-        from transformers import EmbeddingGemma2Processor
-
-        try:
-            with bounded_memory():
-                return EmbeddingGemma2Processor.from_pretrained(
-                    self.checkpoint.path, trust_remote_code=False, local_files_only=True
-                )
-        except Exception as error:  # each of its four parts raises its own
-            raise ConfigError(
-                self.checkpoint.where,
-                f"{self.checkpoint.name!r} has no processor that loads ({describe(error)})",
-                "save the model's own processor into the same folder",
-            ) from error
-
     # -- in the worker -------------------------------------------------------------------------
 
     def load_key(self) -> Hashable:
-        """Without the modality: all four are one model in memory."""
-        return self._loaded_as()
+        """Does not contain the modality: features of all four share one model in memory."""
+        return self._weights_key()
 
     def load(self) -> torch.nn.Module:
         from transformers import EmbeddingGemma2Model
@@ -144,14 +137,14 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
         super().setup()
         if self.modality == "text":
             return
-        self.processor = self._processor()
-        self.place = int(getattr(self.processor, f"{self.modality}_token_id"))
+        self.processor = load_gemma_processor(self.checkpoint)
+        self.placeholder_id = int(getattr(self.processor, f"{self.modality}_token_id"))
         if self.modality == "audio":
             self.extractor = audio.load_extractor(self.checkpoint)
-            # The samples that it keeps of a longer sound: a default of its call, stored nowhere.
+            # Samples that the extractor keeps of a longer sound: a default argument of its call, not an attribute.
             self.span = int(inspect.signature(type(self.extractor).__call__).parameters["max_length"].default)
         else:
-            self.pixels = self._pixel_processor()
+            self.pixel_processor = self._pixel_processor()
 
     def bucket(self, row: ModelInputs) -> tuple[()]:
         return ()
@@ -163,39 +156,44 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
         return self.config.batch_tokens if self.modality == "text" else None
 
     @property
-    def in_pieces(self) -> bool:
+    def splits_rows(self) -> bool:
         return self.modality != "text"
 
     def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         if self.modality == "text":
-            pooled, hidden = read(self.model, *_text.pad(rows, self.model.config.text_config.pad_token_id, self.device))
+            pad_id = self.model.config.text_config.pad_token_id
+            pooled, hidden = forward_text(self.model, *_text.pad(rows, pad_id, self.device))
             return list(_text.split(rows, pooled, hidden if want_tokens else None))
         if self.modality == "audio":
-            parts, refused = audio.parts_of(rows, self.extractor.sampling_rate, self._divide)
-            encoded = audio.in_batches(parts, self.batch_size, lambda some: self._listen(some, want_tokens))
-            return audio.rows_of(len(rows), parts, encoded, refused, self.processor.audio_ms_per_token / 1000)
-        return list(self._look(rows, want_tokens))
+            parts, errors = audio.split_rows(rows, self.extractor.sampling_rate, self._divide)
+            encoded = audio.encode_in_batches(
+                parts, self.batch_size, lambda batch: self._encode_sounds(batch, want_tokens)
+            )
+            return audio.join_parts(len(rows), parts, encoded, errors, self.processor.audio_ms_per_token / 1000)
+        return list(self._encode_pictures(rows, want_tokens))
 
-    def _said(self, text: str, vectors: torch.Tensor) -> Said:
+    def _prompt(self, text: str, soft_tokens: torch.Tensor) -> Prompt:
         ids = np.asarray(self.processor.tokenizer(text)["input_ids"], np.int64)
-        soft = np.flatnonzero(ids == self.place)
-        assert len(soft) == len(vectors), f"{len(soft)} places for {len(vectors)} soft tokens"
-        return Said(ids, soft, vectors)
+        positions = np.flatnonzero(ids == self.placeholder_id)
+        assert len(positions) == len(soft_tokens), f"{len(positions)} places for {len(soft_tokens)} soft tokens"
+        return Prompt(ids, positions, soft_tokens)
 
-    def _look(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded]:
-        """Pictures, or videos as the pictures of their frames."""
+    def _encode_pictures(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded]:
+        """Encodes pictures, or videos as the pictures of their frames."""
         import torch
 
-        limits = (self.batch_size, self.fit.of(self.config.batch_tokens))
+        limits = (self.batch_size, self.adaptive_batch.scale(self.config.batch_tokens))
         kernel = self.model.config.vision_config.pooling_kernel_size
-        pictures = [_pictures(row) for row in rows]
-        seen = iter(see(self.model, self.pixels, [picture for own in pictures for picture in own], *limits))
-        said = []
+        pictures = [patch_grids(row) for row in rows]
+        flat = [picture for own in pictures for picture in own]
+        soft_tokens = iter(forward_pictures(self.model, self.pixel_processor, flat, *limits))
+        prompts = []
         for row, own in zip(rows, pictures, strict=True):
-            soft = [next(seen) for _ in own]
-            said.append(self._said(self._prompt(row, len(soft[0])), torch.cat(soft)))
+            soft = [next(soft_tokens) for _ in own]
+            prompts.append(self._prompt(self._prompt_text(row, len(soft[0])), torch.cat(soft)))
+        outputs = forward_prompts(self.model, prompts, *limits, want_tokens)
         done = []
-        for row, own, one in zip(rows, pictures, understand(self.model, said, *limits, want_tokens), strict=True):
+        for row, own, one in zip(rows, pictures, outputs, strict=True):
             if not want_tokens:
                 done.append(Encoded(one.pooled))
                 continue
@@ -205,8 +203,8 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
             done.append(Encoded(one.pooled, tokens, one.prefix, grid=grid, times_s=row.times_s))
         return done
 
-    def _prompt(self, row: ModelInputs, soft_tokens: int) -> str:
-        """What the processor writes for one picture or video whose pictures have ``soft_tokens`` each."""
+    def _prompt_text(self, row: ModelInputs, soft_tokens: int) -> str:
+        """The processor's text for one picture or video whose pictures have ``soft_tokens`` each."""
         if self.modality == "image":
             return str(self.processor.replace_image_token({"num_soft_tokens_per_image": [soft_tokens]}, 0))
         from transformers.video_utils import VideoMetadata
@@ -228,23 +226,16 @@ class EmbeddingGemma2Encoder(TransformersEncoder):
             return [samples[: self.span]]
         return list(np.array_split(samples, math.ceil(len(samples) / self.span)))
 
-    def _listen(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
-        # A list of one: given a bare array, this extractor takes the samples for channels.
-        made = [audio.extract(self.extractor, [part.samples]) for part in parts]
-        sounds = [(one["input_features"][0], one["input_features_mask"][0]) for one in made]
-        prompts = [self.processor.replace_audio_token({"input_features_mask": [mask]}, 0) for _, mask in sounds]
-        heard = hear(self.model, sounds)
-        said = [self._said(prompt, vectors) for prompt, vectors in zip(prompts, heard, strict=True)]
-        done = understand(self.model, said, len(said), self.fit.of(self.config.batch_tokens), want_tokens)
+    def _encode_sounds(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
+        # A list of one, because this extractor would take the samples of a bare array for channels.
+        features = [audio.extract(self.extractor, [part.samples]) for part in parts]
+        sounds = [(one["input_features"][0], one["input_features_mask"][0]) for one in features]
+        texts = [self.processor.replace_audio_token({"input_features_mask": [mask]}, 0) for _, mask in sounds]
+        soft_tokens = forward_sounds(self.model, sounds)
+        prompts = [self._prompt(text, own) for text, own in zip(texts, soft_tokens, strict=True)]
+        batch_tokens = self.adaptive_batch.scale(self.config.batch_tokens)
+        outputs = forward_prompts(self.model, prompts, len(prompts), batch_tokens, want_tokens)
         return [
-            EncodedPart(one.pooled, len(own.soft), 1.0, *((one.tokens, one.prefix) if want_tokens else ()))
-            for own, one in zip(said, done, strict=True)
+            EncodedPart(one.pooled, len(prompt.soft_positions), 1.0, *((one.tokens, one.prefix) if want_tokens else ()))
+            for prompt, one in zip(prompts, outputs, strict=True)
         ]
-
-
-def _pictures(row: ModelInputs) -> list[Picture]:
-    pixels, shapes = row.inputs["pixels"], row.inputs["spatial_shape"].reshape(-1, 2).tolist()
-    return [
-        Picture(own, height, width)
-        for own, (height, width) in zip(pixels.reshape(-1, *pixels.shape[-2:]), shapes, strict=True)
-    ]

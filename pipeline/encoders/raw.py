@@ -1,4 +1,4 @@
-"""No model: the tokens are the media's own values, for those who only want token sequences."""
+"""Encoder without a model: the tokens are the values of the media themselves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FRAME_S = 0.02
 
 
 class RawConfig(BaseModel):
-    """text: the token ids. Pictures: patches, values in [0, 1], row by row, channels last. Sound: frames of samples."""
+    """Text: token ids. Pictures: patches with values in [0, 1], row by row, channels last. Sound: frames of samples."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,10 +26,10 @@ class RawConfig(BaseModel):
 
 
 class RawEncoder:
-    """Cuts what the tokenizer prepared into tokens.
+    """Cuts the tokenizer's output into tokens.
 
-    ``patch``: [H*W, P*P*3]; ``frame``: [T*H*W, P*P*3], or [T, size*size*3] for ``tokens: frame``;
-    ``tubelet``: [T/t * H*W, t*P*P*3]; ``audio_frame``: [N, frame], the last frame filled up with zeros.
+    Shapes by tokenizer: ``patch`` [H*W, P*P*3]; ``frame`` [T*H*W, P*P*3], or [T, size*size*3] with ``tokens: frame``;
+    ``tubelet`` [T/t * H*W, t*P*P*3]; ``audio_frame`` [N, frame], the last frame padded with zeros.
     """
 
     def __init__(self, config: RawConfig, checkpoint: Checkpoint | None, modality: Modality, tokenizer: Any) -> None:
@@ -37,7 +37,7 @@ class RawEncoder:
         self.token_dtype = np.dtype(np.float32)
 
     def check(self, where: str) -> None:
-        """The tokenizer checks its own fields; nothing else can be wrong."""
+        """Checks nothing: the tokenizer checks its own fields."""
 
     def spec(self) -> EncoderSpec:
         return EncoderSpec(
@@ -51,14 +51,14 @@ class RawEncoder:
         )
 
     def import_code(self) -> None:
-        """Nothing but numpy."""
+        """Imports nothing: only numpy is needed."""
 
     def setup(self) -> None:
-        """Nothing to load."""
+        """Loads nothing."""
 
     def encode(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
-        cut = {"text": self._text, "audio": self._sound}.get(self.modality, self._pixels)
-        return [cut(row) for row in rows]
+        encode = {"text": self._encode_text, "audio": self._encode_sound}.get(self.modality, self._encode_pixels)
+        return [encode(row) for row in rows]
 
     def _token_dim(self) -> int | None:
         if self.modality == "text":
@@ -69,24 +69,26 @@ class RawEncoder:
 
     @property
     def _frame(self) -> int:
-        """Samples of a sound frame."""
+        """Samples per frame."""
         frame_s: float = self.tokenizer.frame_s or _FRAME_S
         return max(1, round(frame_s * (self.tokenizer.sample_rate or 0)))
 
     @property
     def _patch(self) -> int:
-        whole = getattr(self.tokenizer, "tokens", None) == "frame"
-        return int(self.tokenizer.size if whole else self.tokenizer.patch_size)
+        """Pixels on the edge of a token's block."""
+        is_whole_frame = getattr(self.tokenizer, "tokens", None) == "frame"
+        return int(self.tokenizer.size if is_whole_frame else self.tokenizer.patch_size)
 
     @property
     def _tubelet(self) -> int:
+        """Frames per token."""
         return int(getattr(self.tokenizer, "tubelet_size", None) or 1)
 
-    def _text(self, row: ModelInputs) -> Encoded:
+    def _encode_text(self, row: ModelInputs) -> Encoded:
         ids = row.inputs["input_ids"][row.inputs["special_mask"] == 0]
         return Encoded(token_ids=ids.astype(np.int32), grid=(len(ids), 1, 1))
 
-    def _sound(self, row: ModelInputs) -> Encoded:
+    def _encode_sound(self, row: ModelInputs) -> Encoded:
         samples, width = row.inputs["waveform"], self._frame
         count = -(-len(samples) // width)
         tokens = np.zeros((count, width), np.float32)
@@ -95,7 +97,7 @@ class RawEncoder:
         times = row.times_s[0] + np.arange(count) * (width / self.tokenizer.sample_rate)
         return Encoded(tokens=tokens, prefix_tokens=tokens[:0], grid=(count, 1, 1), times_s=times)
 
-    def _pixels(self, row: ModelInputs) -> Encoded:
+    def _encode_pixels(self, row: ModelInputs) -> Encoded:
         pixels = row.inputs["pixels"]
         frames = pixels[None] if pixels.ndim == 3 else pixels  # [T, 3, size, size]
         p, t = self._patch, self._tubelet

@@ -1,23 +1,24 @@
-"""VideoMAE: a video transformer over tubelets of a fixed number of frames. https://arxiv.org/abs/2203.12602"""
+"""VideoMAE: a video transformer over tubelets of a fixed number of frames. Source: https://arxiv.org/abs/2203.12602"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.core.errors import ConfigError
-from pipeline.encoders._shared.pixels import Size, TubeletEncoder, pair
+from pipeline.encoders._shared.pixels import Size, pair
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoderConfig
+from pipeline.encoders._shared.tubelets import TubeletEncoder
 
 if TYPE_CHECKING:
     import torch
 
 
 class VideoMaeConfig(TransformersEncoderConfig):
-    """``checkpoint`` of model_type videomae."""
+    """``checkpoint`` has model_type videomae."""
 
     kind: Literal["videomae"] = "videomae"
     pool: Literal["mean"] = "mean"
-    """The window's vector: the mean of all tokens."""
+    """The window's vector is the mean of all tokens."""
 
 
 class VideoMaeEncoder(TubeletEncoder):

@@ -1,6 +1,6 @@
-"""Vision transformers of one tower: ViT, DINOv2 (with and without registers), DINOv3.
+"""Image encoders: ViT, DINOv2 (with and without registers), DINOv3.
 
-https://arxiv.org/abs/2010.11929, https://arxiv.org/abs/2304.07193, https://arxiv.org/abs/2309.16588,
+Sources: https://arxiv.org/abs/2010.11929, https://arxiv.org/abs/2304.07193, https://arxiv.org/abs/2309.16588,
 https://arxiv.org/abs/2508.10104
 """
 
@@ -14,14 +14,8 @@ import numpy as np
 
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
-from pipeline.encoders._shared.pixels import (
-    PictureConfig,
-    PictureEncoder,
-    Size,
-    VisionOutput,
-    grid_of,
-    pair,
-)
+from pipeline.encoders._shared.pictures import PictureConfig, PictureEncoder, VisionOutput
+from pipeline.encoders._shared.pixels import Size, grid_of, pair
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import EncoderSpec
 from pipeline.tokenizers.pixel_processor import load_processor
@@ -31,16 +25,16 @@ if TYPE_CHECKING:
 
 
 class VitConfig(PictureConfig):
-    """``checkpoint`` of model_type vit, dinov2, dinov2_with_registers or dinov3_vit."""
+    """``checkpoint`` has model_type vit, dinov2, dinov2_with_registers or dinov3_vit."""
 
     kind: Literal["vit"] = "vit"
     pool: Literal["cls", "mean", "pooler"] = "cls"
-    """The picture's vector: the class token after the last norm, the mean of the patch tokens, or the
-    model's own pooler (DINO's is the class token)."""
+    """The picture's vector. ``cls``: the class token after the last norm. ``mean``: the mean of the patch tokens.
+    ``pooler``: the model's pooler (in DINO models the class token)."""
 
 
 class VitEncoder(PictureEncoder):
-    """Tokens: the patches' ``last_hidden_state``. Prefix: class token, then register tokens."""
+    """Tokens: ``last_hidden_state`` of the patches. Prefix: class token, then register tokens."""
 
     model_types = ("vit", "dinov2", "dinov2_with_registers", "dinov3_vit")
     config: VitConfig
@@ -80,17 +74,17 @@ class VitEncoder(PictureEncoder):
     def load(self) -> torch.nn.Module:
         from transformers import AutoModel
 
-        # a ViT saved by another task has no pooler, and transformers would draw one at random
-        options = {"add_pooling_layer": self._with_pooler} if self.checkpoint.model_type == "vit" else {}
+        # A ViT saved without a pooler would get one with random weights.
+        options = {"add_pooling_layer": self._has_pooler} if self.checkpoint.model_type == "vit" else {}
         model: torch.nn.Module = self.from_pretrained(AutoModel, unused=("embeddings.mask_token",), **options)
         return model
 
     @property
-    def _with_pooler(self) -> bool:
+    def _has_pooler(self) -> bool:
         return self.config.pool == "pooler"
 
     def load_key(self) -> tuple[object, ...]:
-        return (super().load_key(), self._with_pooler)
+        return (super().load_key(), self._has_pooler)
 
     def forward_images(self, pictures: Sequence[dict[str, np.ndarray]], want_hidden: bool) -> VisionOutput:
         pixels = self.finish([picture["pixels"] for picture in pictures])
@@ -103,11 +97,11 @@ class VitEncoder(PictureEncoder):
         else:
             pooled = out.pooler_output
         grid = grid_of(pixels.shape[-2:], self.model.config.patch_size)
-        return self.seen(pooled, hidden, [grid] * len(pictures), want_hidden)
+        return self.vision_output(pooled, hidden, [grid] * len(pictures), want_hidden)
 
 
 def _weight_names(checkpoint: Checkpoint) -> list[str]:
-    """Names of the tensors, from the headers of the safetensors files."""
+    """Names of the tensors in the checkpoint's safetensors files."""
     from safetensors import safe_open
 
     names: list[str] = []

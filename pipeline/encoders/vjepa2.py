@@ -1,27 +1,28 @@
-"""V-JEPA 2: a video transformer over tubelets, any number of frames. https://arxiv.org/abs/2506.09985"""
+"""V-JEPA 2: a video transformer over tubelets, any number of frames. Source: https://arxiv.org/abs/2506.09985"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.core.errors import ConfigError
-from pipeline.encoders._shared.pixels import Size, TubeletEncoder, pair
+from pipeline.encoders._shared.pixels import Size, pair
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoderConfig
+from pipeline.encoders._shared.tubelets import TubeletEncoder
 
 if TYPE_CHECKING:
     import torch
 
 
 class VJepa2Config(TransformersEncoderConfig):
-    """``checkpoint`` of model_type vjepa2."""
+    """``checkpoint`` has model_type vjepa2."""
 
     kind: Literal["vjepa2"] = "vjepa2"
     pool: Literal["mean"] = "mean"
-    """The window's vector: the mean of all tokens."""
+    """The window's vector is the mean of all tokens."""
 
 
 class VJepa2Encoder(TubeletEncoder):
-    """Tokens: the encoder's ``last_hidden_state``, time first. The predictor is left out."""
+    """Tokens: the encoder's ``last_hidden_state``, time first. The predictor is not run."""
 
     model_types = ("vjepa2",)
 
@@ -36,7 +37,7 @@ class VJepa2Encoder(TubeletEncoder):
             )
 
     def picture_size(self) -> Size | None:
-        """Positions are counted on the grid of ``crop_size``; another size runs, with wrong positions."""
+        """``crop_size``, because positions are numbered on its grid: another size runs, with wrong positions."""
         return pair(self.model_config().crop_size)
 
     def load(self) -> torch.nn.Module:

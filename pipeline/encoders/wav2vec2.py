@@ -1,4 +1,4 @@
-"""Sound through Wav2Vec2, HuBERT and WavLM."""
+"""Audio encoders Wav2Vec2, HuBERT and WavLM."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 _MAX_S = {"wavlm": 100.0}
-"""Its attention takes memory by the square of the length."""
-_OTHERS_MAX_S = 300.0
+"""Defaults of ``max_s`` by model type, seconds. The memory of WavLM's attention grows with the square of the length."""
+_DEFAULT_MAX_S = 300.0
 
 
 class Wav2Vec2Config(TransformersEncoderConfig):
@@ -32,18 +32,18 @@ class Wav2Vec2Config(TransformersEncoderConfig):
 
     kind: Literal["wav2vec2"]
     batch_s: float = Field(default=160.0, gt=0)
-    """Seconds of sound, padding included, in one forward pass; a longer row goes alone."""
+    """Seconds of sound, padding included, in one forward pass; a longer row gets a pass by itself."""
     max_s: float | None = Field(default=None, gt=0)
     """Maximum seconds of sound in a row; a longer one fails (``limit``). The model processes a row in one pass, whose
     memory grows with its length. null: 300 s; for WavLM 100 s. Both take about 5 GB with a base model."""
 
 
 class Wav2Vec2Encoder(TransformersEncoder):
-    """Tokens: the last hidden states, one for each frame that the model's convolutions make (49 for 1 s); pooled:
-    their mean. The waveform is normalised by the checkpoint's own feature extractor.
+    """Tokens: the last hidden states, one per frame of the model's convolutions (49 for 1 s). Pooled: their mean.
 
-    Models with group norm see the length of the whole batch, masked or not: their rows share a batch only
-    with rows of equal length. Those with layer norm are padded and masked.
+    The checkpoint's feature extractor normalises the waveform. In models with group norm, the result depends on the
+    padded length even with a mask, so a batch has only rows of equal length. In models with layer norm, rows are padded
+    and masked.
     """
 
     model_types = ("wav2vec2", "hubert", "wavlm")
@@ -76,22 +76,22 @@ class Wav2Vec2Encoder(TransformersEncoder):
 
     def setup(self) -> None:
         super().setup()
-        # WavLM hands torch a mask of another type than its position bias; torch says so once a process.
+        # WavLM passes torch a mask of another dtype than its position bias, of which torch warns once per process.
         warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
         self.extractor = audio.load_extractor(self.checkpoint)
         config = self.model.config
-        self.max_s = self.config.max_s or _MAX_S.get(self.checkpoint.model_type, _OTHERS_MAX_S)
+        self.max_s = self.config.max_s or _MAX_S.get(self.checkpoint.model_type, _DEFAULT_MAX_S)
         adapted = getattr(config, "add_adapter", False)
         self.samples_per_token = math.prod(config.conv_stride)
         if adapted:
             self.samples_per_token *= config.adapter_stride**config.num_adapter_layers
-        # An adapter's convolutions and a batch norm before the positional one read what stands in the padding.
-        self.may_pad = (
+        # An adapter's convolutions, and a batch norm before the positional convolution, read the padding.
+        self.can_pad = (
             config.feat_extract_norm == "layer" and not adapted and not getattr(config, "conv_pos_batch_norm", False)
         )
 
     def bucket(self, row: ModelInputs) -> Hashable:
-        return () if self.may_pad else super().bucket(row)
+        return () if self.can_pad else super().bucket(row)
 
     def length(self, row: ModelInputs) -> int:
         return len(row.inputs["waveform"])
@@ -102,12 +102,12 @@ class Wav2Vec2Encoder(TransformersEncoder):
     def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         lengths = [self.length(row) for row in rows]
         counts = self._token_counts(lengths)
-        refused = [self._refused(length, count) for length, count in zip(lengths, counts, strict=True)]
-        fit = [i for i, error in enumerate(refused) if error is None]
-        encoded = iter(self._encode([rows[i] for i in fit], [counts[i] for i in fit], want_tokens) if fit else ())
-        return [next(encoded) if error is None else error for error in refused]
+        errors = [self._length_error(length, count) for length, count in zip(lengths, counts, strict=True)]
+        valid = [i for i, error in enumerate(errors) if error is None]
+        encoded = iter(self._encode([rows[i] for i in valid], [counts[i] for i in valid], want_tokens) if valid else ())
+        return [next(encoded) if error is None else error for error in errors]
 
-    def _refused(self, samples: int, tokens: int) -> SampleError | None:
+    def _length_error(self, samples: int, tokens: int) -> SampleError | None:
         seconds = samples / self.extractor.sampling_rate
         if seconds > self.max_s:
             hint = "cut shorter windows, or give a larger max_s"

@@ -1,4 +1,4 @@
-"""Sound through Whisper's encoder."""
+"""Audio encoder of Whisper."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 _STRIDE = 2
-"""Spectrogram frames of one token: the stride of the encoder's second convolution, fixed in its class."""
+"""Spectrogram frames per token: the stride of the encoder's second convolution, a constant in the model class."""
 
 
 class WhisperConfig(TransformersEncoderConfig):
@@ -30,14 +30,15 @@ class WhisperConfig(TransformersEncoderConfig):
 
     kind: Literal["whisper"]
     long: Literal["chunk", "truncate"] = "chunk"
-    """Sound longer than the model's span (30 s): in consecutive chunks of one span, or its first span only."""
+    """Sound longer than the model's input span (30 s). ``chunk``: consecutive chunks of one span are encoded.
+    ``truncate``: only its first span."""
 
 
 class WhisperEncoder(TransformersEncoder):
-    """Tokens: the encoder's states, one each 20 ms; pooled: their mean.
+    """Tokens: the encoder's hidden states, one per 20 ms. Pooled: their mean.
 
-    The model always sees its whole span, padded with silence. Only the states of the span that has sound
-    are kept: ``ceil(samples / samples of a token)``.
+    The input is always padded with silence to the model's span. Only the states that cover sound are kept:
+    ``ceil(samples / samples per token)``.
     """
 
     model_types = ("whisper",)
@@ -67,8 +68,8 @@ class WhisperEncoder(TransformersEncoder):
     def load(self) -> torch.nn.Module:
         from transformers import WhisperModel
 
-        whole = self.from_pretrained(WhisperModel)
-        encoder: torch.nn.Module = whole.get_encoder()
+        model = self.from_pretrained(WhisperModel)
+        encoder: torch.nn.Module = model.get_encoder()
         return encoder
 
     def setup(self) -> None:
@@ -80,14 +81,14 @@ class WhisperEncoder(TransformersEncoder):
         return ()
 
     @property
-    def in_pieces(self) -> bool:
+    def splits_rows(self) -> bool:
         return True
 
     def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
         rate = self.extractor.sampling_rate
-        parts, refused = audio.parts_of(rows, rate, self._divide)
-        encoded = audio.in_batches(parts, self.batch_size, lambda some: self._encode(some, want_tokens))
-        return audio.rows_of(len(rows), parts, encoded, refused, self.samples_per_token / rate)
+        parts, errors = audio.split_rows(rows, rate, self._divide)
+        encoded = audio.encode_in_batches(parts, self.batch_size, lambda batch: self._encode(batch, want_tokens))
+        return audio.join_parts(len(rows), parts, encoded, errors, self.samples_per_token / rate)
 
     def _divide(self, samples: np.ndarray) -> list[np.ndarray]:
         span = self.extractor.n_samples

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on, and how much memory it takes."""
+"""What a person sees while a run goes on."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, TextIO, cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,17 +22,16 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from pipeline.core.errors import TesseraError
 from pipeline.core.terminal import Console, count
-from pipeline.engine.ray.counter import _Counter
 
 _WIDE = 120
 """Columns of a terminal that has room for a bar next to the figures."""
+_EVERY_S = 0.25
 
 
 @contextmanager
 def quiet() -> Iterator[TextIO]:
-    """Keeps what native libraries and Ray's core print off the terminal; gives the real stderr.
+    """Hides what native libraries and Ray's core print to stderr; yields the real stderr.
 
     Ray keeps the same lines in its own logs.
     """
@@ -52,27 +49,28 @@ def quiet() -> Iterator[TextIO]:
         os.close(nowhere)
 
 
-class Progress:
-    """A bar of samples done, with rows, failed rows and rows per second."""
+def count_rows(table: pa.Table) -> tuple[int, int, int]:
+    """Returns (samples finished, rows, rows with a failure) of a table of finished rows."""
+    failed = pc.sum(pc.greater(pc.list_value_length(table["failures"]), 0)).as_py() or 0
+    return pc.sum(table["final"]).as_py() or 0, len(table), failed
 
-    def __init__(self, samples: int, terminal: TextIO | None) -> None:
-        self.samples, self.terminal = samples, terminal
-        # where the driver is: a node that is lost takes no notes along; begun again, it has lost them
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self.actor: Any = _Counter.options(scheduling_strategy=here, max_restarts=-1).remote()  # type: ignore[attr-defined]
+
+class Progress:
+    """A progress bar of samples, with rows, failed rows and rows per second. A context manager.
+
+    Args:
+        samples: in all.
+        terminal: where it is shown. None: nowhere, and only the first row's time is taken.
+        read: returns the sums of `count_rows` so far. It is called four times a second, in a thread.
+    """
+
+    def __init__(self, samples: int, terminal: TextIO | None, read: Callable[[], Sequence[int]]) -> None:
+        self.samples, self.terminal, self.read = samples, terminal, read
         self.first_row_at: float | None = None
-        """Of the clock that `time.time` reads."""
+        """When the first row was finished, in seconds since the epoch."""
         self.rows = 0
-        self.workers: dict[str, int] | None = None
-        """The worker processes of the whole cluster, once the block ends: how many, and the sum of their peaks."""
         self._stop = threading.Event()
         self._started = time.perf_counter()
-
-    @staticmethod
-    def count(table: pa.Table) -> tuple[int, int, int]:
-        """Samples finished, rows, rows with a failure, of a table of finished rows."""
-        failed = pc.sum(pc.greater(pc.list_value_length(table["failures"]), 0)).as_py() or 0
-        return pc.sum(table["final"]).as_py() or 0, len(table), failed
 
     def __enter__(self) -> Progress:
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -82,16 +80,6 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join(timeout=10)
-        with suppress(Exception):  # as for the display
-            self.workers = ray.get(self.actor.memory.remote(), timeout=5)
-        ray.kill(self.actor)
-
-    def cause(self) -> TesseraError | None:
-        """Why the first worker broke that could tell."""
-        try:
-            return cast("TesseraError | None", ray.get(self.actor.why.remote(), timeout=5))
-        except Exception:  # as for the display
-            return None
 
     def _watch(self) -> None:
         console = Console(file=self.terminal)
@@ -109,7 +97,7 @@ class Progress:
             task = bar.add_task("extract", total=self.samples, noun=noun, rows=count(0, "row"), failed=0, speed="–")
             last, first_row_s = False, 0.0
             while True:
-                samples, rows, failed = self._read()
+                samples, rows, failed = self.read()
                 self.rows = max(self.rows, rows)
                 now = time.perf_counter() - self._started
                 if rows and self.first_row_at is None:
@@ -118,10 +106,4 @@ class Progress:
                 bar.update(task, completed=samples, rows=count(rows, "row"), failed=failed, speed=speed)
                 if last:
                     return
-                last = self._stop.wait(0.25)
-
-    def _read(self) -> list[int]:
-        try:
-            return list(ray.get(self.actor.read.remote(), timeout=5))
-        except Exception:  # the display must never end a run
-            return [0, 0, 0]
+                last = self._stop.wait(_EVERY_S)

@@ -1,8 +1,8 @@
-"""An encoder's output -> one vector of a named space. One file for each member.
+"""An encoder's output -> one vector of a named space. One file per head.
 
-base.py   Head
+base.py   Head: the interface of every head
 
-It imports `encoders`, whose output it takes.
+This package imports `encoders`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MEMBERS: dict[type, Any] = {NativeConfig: NativeHead, LinearConfig: LinearHead}
 
 
 def build(config: HeadConfig, spec: EncoderSpec) -> Head:
-    """The head of ``config`` behind an encoder of ``spec``."""
+    """The head of ``config`` for the output of an encoder with ``spec``."""
     head: Head = _MEMBERS[type(config)](config, spec)
     return head
 

@@ -1,4 +1,4 @@
-"""What every head is: an encoder's output in, one vector of a named space out."""
+"""The interface of every head: an encoder's output in, one vector of a named space out."""
 
 from __future__ import annotations
 
@@ -11,28 +11,37 @@ from pipeline.encoders.base import Encoded
 
 
 class Head(Protocol):
-    """A member of the family, built as ``Class(config, spec)`` from the encoder's ``EncoderSpec``.
+    """A head, constructed as ``Class(config, spec)`` with the encoder's ``EncoderSpec``.
 
-    ``dim``, ``space`` and ``normalized`` are known after ``check``, on the driver and in workers.
+    The attributes are valid after ``check``, on the driver and in workers.
     """
 
     dim: int
+    """Width of the vectors."""
     space: str
+    """Identity of their space."""
     normalized: bool
+    """True if the vectors are L2-normalised."""
 
     def check(self, where: str) -> None:
-        """Raises ``ConfigError``: weights missing, dimensions that do not fit."""
+        """Raises ``ConfigError`` for missing weights, or dimensions that do not match.
+
+        Args:
+            where: the head's path in the config.
+        """
         ...
 
-    def setup(self) -> None: ...
+    def setup(self) -> None:
+        """Loads the weights, in the worker."""
+        ...
 
     def project(self, rows: Sequence[Encoded]) -> np.ndarray:
-        """[B, dim] float32, L2-normalised if the space says so."""
+        """Vectors [B, dim] float32, L2-normalised if ``normalized``."""
         ...
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows [B, dim] scaled to length 1; a zero vector stays zero, as in ``torch.nn.functional.normalize``."""
+    """Scales rows [B, dim] to length 1. A zero vector stays zero, as in ``torch.nn.functional.normalize``."""
     length = np.sqrt(np.sum(np.square(vectors, dtype=np.float64), axis=1, keepdims=True))
     scaled: np.ndarray = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
     return scaled

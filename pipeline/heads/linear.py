@@ -1,4 +1,4 @@
-"""A fitted projection into a shared space, from a safetensors file."""
+"""Linear projection into a shared space, with weights from a safetensors file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 class LinearConfig(BaseModel):
-    """``y = W x + b``. The file's metadata names the space."""
+    """Config of the projection ``y = W x + b``. The metadata of its file names the space."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,17 +36,18 @@ class LinearHead:
         self.dim, self.space, self.normalized = 0, "", True
 
     def check(self, where: str) -> None:
-        """Reads the file's header only.
+        """Checks the file's header, without reading the weights.
 
         Raises:
-            ConfigError: no such file, not safetensors, no ``weight``, no ``space``, dimensions that do not fit.
+            ConfigError: the file is missing or not safetensors, lacks ``weight`` or ``space``, or its dimensions do
+                not match the encoder's.
         """
         where = f"{where}.weights"
         shapes, dtypes, metadata = self._header(where)
         space, normalize = metadata.get("space", ""), metadata.get("normalize", "true")
         if "weight" not in shapes or len(shapes["weight"]) != 2:
-            named = [f"{name} {shape}" for name, shape in sorted(shapes.items())]
-            found = ", ".join([*named[:10], *(["…"] if len(named) > 10 else [])]) or "none"
+            tensors = [f"{name} {shape}" for name, shape in sorted(shapes.items())]
+            found = ", ".join([*tensors[:10], *(["…"] if len(tensors) > 10 else [])]) or "none"
             raise ConfigError(where, f"tensors {found}", "it must hold `weight` of two dimensions")
         if not space:
             raise ConfigError(where, "no `space` in its metadata", "name the space that the head was fitted for")
@@ -62,7 +63,7 @@ class LinearHead:
         self.dim, self.space, self.normalized = dim, space, normalize == "true"
 
     def _header(self, where: str) -> tuple[dict[str, list[int]], dict[str, str], dict[str, str]]:
-        """Shapes and types of ``weight`` and ``bias``, and the metadata."""
+        """Shapes of all tensors, dtypes of ``weight`` and ``bias``, and the metadata."""
         from safetensors import safe_open
 
         path = self.config.weights
@@ -76,7 +77,7 @@ class LinearHead:
                 shapes = {name: list(one.get_shape()) for name, one in slices.items()}
                 dtypes = {name: str(slices[name].get_dtype()) for name in ("weight", "bias") if name in slices}
                 return shapes, dtypes, dict(file.metadata() or {})
-        except Exception as error:  # the library raises its own kinds
+        except Exception as error:  # the library has its own exception types
             raise ConfigError(
                 where, f"{path!r} is no safetensors file ({describe(error)})", "save it as one"
             ) from error
@@ -98,7 +99,14 @@ class LinearHead:
 
 
 def save(path: str, weight: np.ndarray, space: str, bias: np.ndarray | None = None, normalize: bool = True) -> None:
-    """Write a head's file: ``weight`` [dim, encoder's dim], ``bias`` [dim]."""
+    """Writes the file of a head.
+
+    Args:
+        weight: [dim, encoder's dim].
+        space: name of the space.
+        bias: [dim].
+        normalize: True if vectors are L2-normalised.
+    """
     from safetensors.numpy import save_file
 
     tensors: dict[str, Any] = {"weight": np.ascontiguousarray(weight, np.float32)}

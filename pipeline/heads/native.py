@@ -1,4 +1,4 @@
-"""The encoder's own space."""
+"""Head that returns the encoder's pooled vector, in the encoder's space."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.heads.base import unit
 
 
 class NativeConfig(BaseModel):
-    """The pooled vector as the encoder gives it."""
+    """Config of the head that returns the pooled vector unchanged, or L2-normalised."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["native"] = "native"
     normalize: bool | None = None
-    """L2-normalise; null: as the space says."""
+    """True: L2-normalise; null: if the encoder's space is normalised."""
 
 
 class NativeHead:
@@ -31,10 +31,10 @@ class NativeHead:
         self.normalized = spec.normalized if config.normalize is None else config.normalize
 
     def check(self, where: str) -> None:
-        """Nothing can be wrong."""
+        """Checks nothing."""
 
     def setup(self) -> None:
-        """Nothing to load."""
+        """Loads nothing."""
 
     def project(self, rows: Sequence[Encoded]) -> np.ndarray:
         pooled = [row.pooled for row in rows if row.pooled is not None]

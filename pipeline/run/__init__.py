@@ -3,6 +3,7 @@
 preparation.py   a config whose output, features and cluster are checked
 checks.py        what is checked before anything is computed
 planning.py       the corpus's listing against the dataset; the work, in units
+pipeline.py      the spec of what an engine runs
 extraction.py    the run itself, from the lease to the commit
 report.py        what a run did, for a machine and for a terminal
 budget.py        the failure budget
@@ -13,7 +14,7 @@ It imports everything but `benchmark`.
 
 from __future__ import annotations
 
-from pipeline.run.extraction import extract, plan
+from pipeline.run.extraction import extract, plan, planned_spec
 from pipeline.run.preparation import prepare
 
-__all__ = ["extract", "plan", "prepare"]
+__all__ = ["extract", "plan", "planned_spec", "prepare"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import datetime
+import glob
 import json
 import secrets
 import threading
@@ -14,23 +15,23 @@ from itertools import chain
 from typing import Any, TextIO
 
 from pipeline import config as configs
+from pipeline import engine as engines
 from pipeline import sources, storage
 from pipeline.config import identity
 from pipeline.config.bound import BoundConfig, wanted
 from pipeline.config.features import BoundFeature
 from pipeline.core import versions
-from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
+from pipeline.core.errors import BudgetExceeded, TesseraError, describe, one_line
 from pipeline.core.schema import CONTRACT
 from pipeline.dataset.commit import catalog, snapshots
-from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.commit.data_files import FileSet
 from pipeline.dataset.commit.lease import Lease
 from pipeline.dataset.commit.transaction import Transaction
 from pipeline.dataset.diff import index
-from pipeline.dataset.diff.columns import EMPTY, FAILURE, ROW
-from pipeline.dataset.shards.write_result import Written
+from pipeline.engine import EngineName
 from pipeline.engine.memory import MemoryMeter
-from pipeline.engine.progress import Progress, quiet
-from pipeline.engine.ray import cluster, graph
+from pipeline.engine.progress import quiet
+from pipeline.engine.spec import Engine, Execution, PipelineSpec
 from pipeline.run import budget, planning
 from pipeline.run import report as reporting
 from pipeline.run.checks import (
@@ -39,11 +40,10 @@ from pipeline.run.checks import (
     _identities_of_contract_1,
     _revised,
 )
+from pipeline.run.pipeline import pipeline_spec, wants_gpu
 from pipeline.run.planning import Plan
 from pipeline.run.preparation import _barred, _retry, _root
 from pipeline.stages.reuse import ReuseSource
-
-_ADVICE_OF_RAY = " Failed to apply UDF transform after "  # added to the words of any error, of ours too
 
 
 def plan(prepared: BoundConfig, retry_failures: bool = False) -> Plan:
@@ -61,14 +61,28 @@ def plan(prepared: BoundConfig, retry_failures: bool = False) -> Plan:
     return plan
 
 
+def planned_spec(bound: BoundConfig) -> PipelineSpec:
+    """Returns the pipeline that `extract` would run here, without starting an engine.
+
+    On a cluster, whose GPUs are not known before, it is that of a host with GPUs if a pool asks for them.
+    """
+    gpus = bound.config.compute.cluster()[0] is not None or any(glob.iglob("/dev/nvidia[0-9]*"))
+    return pipeline_spec(bound, None, "plan", _root(bound.config), wants_gpu(bound) and gpus)
+
+
 def extract(
-    prepared: BoundConfig, show_progress: bool = True, retry_failures: bool = False, started: float | None = None
+    prepared: BoundConfig,
+    show_progress: bool = True,
+    retry_failures: bool = False,
+    started: float | None = None,
+    engine_name: EngineName = "ray",
 ) -> dict[str, Any]:
     """Bring the dataset up to date with the corpus and return the report.
 
     Args:
         retry_failures: also try again what failed for good.
         started: when the command began, in seconds since the epoch; None: now.
+        engine_name: what runs the pipeline (`pipeline.engine`).
 
     Raises:
         BudgetExceeded: more rows failed than the config allows; the dataset is committed all the same.
@@ -77,6 +91,7 @@ def extract(
     """
     config, root = prepared.config, _root(prepared.config)
     started = time.time() if started is None else started
+    engine = engines.build(engine_name, config.compute, prepared.template)
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     run_folder = f"_runs/{run_id}"
     with (
@@ -108,9 +123,8 @@ def extract(
         plan.warnings.extend(warnings)
         place.publish(f"{run_folder}/config.json", config.model_dump_json(indent=1).encode())
         with MemoryMeter() as memory:
-            written, first_row_at, workers = _compute(
-                prepared, plan, carry, run_id, terminal if show_progress else None
-            )
+            done = _compute(prepared, plan, carry, run_id, engine, terminal if show_progress else None)
+        written = done.written
         report = reporting.build(
             prepared,
             plan,
@@ -118,23 +132,16 @@ def extract(
             run_id=run_id,
             started=started,
             ended=time.time(),
-            startup_seconds=None if first_row_at is None else first_row_at - started,
+            startup_seconds=None if done.first_row_at is None else done.first_row_at - started,
             peak_memory_bytes=memory.peak,
-            devices=cluster.devices(),
-            workers=workers,
+            devices=done.devices,
+            workers=done.workers,
             versions=versions.installed(),
         )
         exceeded, warnings = budget.check_budget(config.failures, report)
         report["warnings"] += warnings
-        added = {
-            kind: [File.of(one) for one in files]
-            for kind, files in (
-                (ROW, written.shards),
-                (FAILURE, written.failure_shards),
-                (EMPTY, written.empty_shards),
-            )
-        }
-        changed = any(added.values()) or plan.difference.drops or transaction.killed or transaction.discarded
+        added = FileSet.of(written.shards, written.failure_shards, written.empty_shards)
+        changed = any(added) or plan.difference.drops or transaction.killed or transaction.discarded
         if changed or base is None or base.contract < CONTRACT:
             following = transaction.next_snapshot(stored, plan.difference.drops, added, barred, roots)
             report["snapshot"] = following.number
@@ -231,40 +238,23 @@ def _same_values(feature: BoundFeature, stored: dict[str, Any]) -> bool:
 
 
 def _compute(
-    prepared: BoundConfig, plan: Plan, carry: ReuseSource | None, run_id: str, terminal: TextIO | None
-) -> tuple[Written, float | None, dict[str, int] | None]:
-    """Decode, encode and write what the plan names; the books balance, or it raises. And when the first row was
-    encoded, and what the workers' processes took."""
+    bound: BoundConfig, plan: Plan, reuse: ReuseSource | None, run_id: str, engine: Engine, terminal: TextIO | None
+) -> Execution:
+    """Runs the pipeline over what the plan names.
+
+    Raises:
+        TesseraError: planned samples, rows and cells are not all accounted for; or the engine failed.
+    """
     if not plan.units:
-        return Written(), None, None
-    if carry is not None and carry.own and not plan.difference.counts.retried:
-        carry = None  # the list of a large dataset's shards does not travel for nothing
-    cluster.start(prepared.config)
-    pools, on_gpu = cluster.pools_of(prepared, len(plan.units))
-    sink = graph.sink(prepared, run_id, _root(prepared.config))
-    with Progress(plan.samples, terminal) as progress, cluster.capacity_watchdog(pools, on_gpu, progress):
-        try:
-            graph.execute(prepared, plan.units, carry, progress, pools, on_gpu, sink)
-        except Exception as error:
-            told = _as_user_error(error, run_id, progress.cause())
-            cluster.release_actors(error)
-            raise told from error
-    written = sink.written
-    problems = written.problems()
-    if written.samples != plan.samples:
-        problems.append(f"{plan.samples} samples planned, {written.samples} arrived")
+        return Execution()
+    if reuse is not None and reuse.own and not plan.difference.counts.retried:
+        reuse = None  # the list of a large dataset's shards is not sent for nothing
+    on_gpu = wants_gpu(bound) and engine.gpus() > 0
+    spec = pipeline_spec(bound, reuse, run_id, _root(bound.config), on_gpu)
+    done = engine.execute(spec, plan.units, plan.samples, terminal)
+    problems = done.written.problems()
+    if done.written.samples != plan.samples:
+        problems.append(f"{plan.samples} samples planned, {done.written.samples} arrived")
     if problems:
         raise TesseraError(f"the books of run {run_id} do not balance: {'; '.join(problems)}")
-    return written, progress.first_row_at, progress.workers
-
-
-def _as_user_error(error: Exception, run_id: str, told: TesseraError | None) -> TesseraError:
-    """A config error found in a worker, or why the run broke off: as a worker told, or the cause that Ray wraps."""
-    if isinstance(told, ConfigError):
-        return told
-    causes: list[BaseException] = [error]
-    while isinstance(inner := getattr(causes[-1], "cause", None) or causes[-1].__cause__, BaseException):
-        causes.append(inner)
-    own = [one for one in causes if not type(one).__module__.startswith("ray.")] or causes
-    words = one_line(str(own[-1])) if isinstance(own[-1], TesseraError) else describe(own[-1])
-    return TesseraError(f"the run {run_id} broke off: {told or words.partition(_ADVICE_OF_RAY)[0]}")
+    return done

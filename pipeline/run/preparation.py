@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from pipeline import config as configs
+from pipeline import engine as engines
 from pipeline import sources, storage
 from pipeline.config import features as binding
 from pipeline.config.bound import BoundConfig
 from pipeline.config.models import PipelineConfig
-from pipeline.core.errors import ConfigError, TesseraError
+from pipeline.core.errors import ConfigError
 from pipeline.dataset.commit import catalog, snapshots
 from pipeline.dataset.commit.folder import check_version
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.diff.index import RetryPolicy
-from pipeline.engine.progress import quiet
-from pipeline.engine.ray import cluster
+from pipeline.engine import EngineName
 from pipeline.run.checks import _check_output, _check_passthrough
 from pipeline.sandbox import ForkServer
 
 
-def prepare(config: PipelineConfig, new_version: bool = False, template: ForkServer | None = None) -> BoundConfig:
+def prepare(
+    config: PipelineConfig,
+    new_version: bool = False,
+    template: ForkServer | None = None,
+    engine_name: EngineName = "ray",
+) -> BoundConfig:
     """Check everything that can be checked without computing.
 
     Args:
         new_version: extract into a version of its own: ``output.version`` where that is given, else the next ``v<n>``.
-        template: see `pipeline.run.fork_server`. While it checks the features, Ray is started here.
+        template: see `pipeline.run.fork_server`. While it checks the features, the engine starts.
+        engine_name: what will run the pipeline (`pipeline.engine`).
 
     Raises:
         ConfigError: any mistake; or a version that there is already.
     """
     config = configs.here(config)
-    cluster.check(config)
+    engine = engines.build(engine_name, config.compute)
+    engine.check()
     _check_output(config)
     version = _version(config, new_version)
     check_version(config.output.path, version)
@@ -40,8 +45,7 @@ def prepare(config: PipelineConfig, new_version: bool = False, template: ForkSer
         features, address = binding.bind(config), None
     else:
         if snapshots.newest(_root(config)) is None:  # later nights may find nothing to compute
-            with quiet(), contextlib.suppress(TesseraError):  # told when there is something to compute
-                cluster.start(config)
+            engine.start_early()
         features, address = template.prepared(), template.address
     _check_passthrough(config, features)
     storage.check_writable(_root(config), "output.path")

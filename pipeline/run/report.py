@@ -12,6 +12,7 @@ from pipeline.config.features import BoundFeature
 from pipeline.core.terminal import Console, count, print_table, print_wrapped, size
 from pipeline.core.versions import installed
 from pipeline.dataset.shards.write_result import Written
+from pipeline.engine.spec import PipelineSpec
 from pipeline.run.planning import Plan
 
 CLASSES = ("new", "changed", "unchanged", "deleted", "retried", "forgotten")
@@ -184,7 +185,7 @@ def _left_out(counts: dict[str, int]) -> str:
     return f"{count(sum(counts.values()), 'listed file is', 'listed files are')} left out: {some}"
 
 
-def plan_document(prepared: BoundConfig, plan: Plan) -> dict[str, Any]:
+def plan_document(prepared: BoundConfig, plan: Plan, spec: PipelineSpec) -> dict[str, Any]:
     """What a run would do, as plain values. Keys that a report has too have the same meaning."""
     config = prepared.config
     return {
@@ -197,6 +198,7 @@ def plan_document(prepared: BoundConfig, plan: Plan) -> dict[str, Any]:
         "files_left_out": dict(plan.left_out),
         "warnings": list(plan.warnings),
         "windows": config.window.model_dump(mode="json"),
+        "pipeline": spec.rows(),
         "features": {
             feature.name: {
                 **feature.lineage(),
@@ -208,7 +210,7 @@ def plan_document(prepared: BoundConfig, plan: Plan) -> dict[str, Any]:
     }
 
 
-def show_plan(prepared: BoundConfig, plan: Plan, console: Console) -> None:
+def show_plan(prepared: BoundConfig, plan: Plan, spec: PipelineSpec, console: Console) -> None:
     """What a run would do, for a terminal."""
     config = prepared.config
     for feature in prepared.features:
@@ -236,4 +238,26 @@ def show_plan(prepared: BoundConfig, plan: Plan, console: Console) -> None:
         print_wrapped(console, f"warning: {one}")
     length = config.window.length_s
     print_wrapped(console, f"windows: {'the whole sample' if length is None else f'{length:g} s'}")
+    console.print()
+    _show_spec(spec, console)
     console.print(f"output: {config.output.path}", soft_wrap=True)
+
+
+def _show_spec(spec: PipelineSpec, console: Console) -> None:
+    """The pipeline as a table, a line for each stage."""
+    table = []
+    for row in spec.rows():
+        sizes = [row["min_workers"], row["max_workers"]]
+        pool = "" if sizes == [None, None] else f" {sizes[0] or 1} to {sizes[1] or 'auto'}"
+        table.append(
+            [
+                row["stage"],
+                f"{row['workers']} ({row['kind']}{pool})",
+                "auto" if row["cpus"] is None else f"{row['cpus']:g}",
+                "auto" if row["gpus"] is None and row["kind"] == "pool" else f"{row['gpus'] or 0:g}",
+                str(row["block_rows"]),
+                "yes" if row["sandbox"] else "no",
+            ]
+        )
+    figures = ["CPUs", "GPUs", "rows a block"]
+    print_table(console, ["stage", "workers", *figures, "sandbox"], table, figures)

@@ -1,5 +1,4 @@
-"""A stage in a process that a template forked, only to spare this one its imports: nothing that dies there is blamed
-here."""
+"""A stage in a process forked from a fork server, which spares the worker its imports. Not for safety."""
 
 from __future__ import annotations
 
@@ -12,22 +11,37 @@ from pipeline.decoders.limits import LimitsConfig
 from pipeline.sandbox.process import WorkerExit, WorkerProcess
 from pipeline.sandbox.shared_memory import BufferPool
 from pipeline.sandbox.tasks import TaskPolicy
-from pipeline.sandbox.worker import Stage
 
 
 class SubprocessStage:
-    """Maps tables as ``stage`` does. Of a template that is gone it sets the stage up in a process of its own."""
+    """Maps tables as ``stage`` does. If the fork server is gone, the process is started afresh.
 
-    def __init__(self, stage: Stage, template: str) -> None:
-        self.stage, self.template = stage, template
+    Tables with a journal are mapped in this process, whose deaths the engine counts; only one of the two processes
+    holds the models at a time.
+
+    Args:
+        stage: has ``setup``, ``close`` and, for tables with a journal, a second argument.
+        fork_server: address of the fork server.
+    """
+
+    def __init__(self, stage: Any, fork_server: str) -> None:
+        self.stage, self.fork_server = stage, fork_server
         self.child: WorkerProcess | None = None
 
     def setup(self) -> None:
-        """Start the process, set the stage up there. Raises what the stage's ``setup`` raises."""
-        self.child = WorkerProcess(self.stage, LimitsConfig(), BufferPool(), self.template)
+        """Starts the process and sets the stage up in it. Raises what the stage's ``setup`` raises."""
+        self.child = WorkerProcess(self.stage, LimitsConfig(), BufferPool(), self.fork_server)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Raises what the stage raises; ``ProcessDied`` if its process did."""
+    def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
+        """Raises what the stage raises; ``ProcessDied`` if its process died."""
+        if journal is not None:
+            if self.child is not None:
+                self.close()
+                self.stage.setup()
+            return self.stage(table, journal)
+        if self.child is None:
+            self.stage.close()
+            self.setup()
         assert self.child is not None
         answer: Any = self.child.map(table, TaskPolicy())
         if isinstance(answer, WorkerExit):

@@ -28,8 +28,8 @@ _SWITCH_S = 5e-4
 """A call lets others go on for each copy that it makes; 5 ms to get on again (Python's own) are most of its time."""
 
 
-class Alone(Protocol):
-    """Whom to tell of each row before it is encoded by itself. Raises ``SampleError`` where it is not to be tried."""
+class RowJournal(Protocol):
+    """Records each row before it is encoded by itself. Raises ``SampleError`` for a row that is not to be tried."""
 
     def enter(self, feature: str, sample_id: str, window: int) -> None: ...
 
@@ -39,13 +39,11 @@ class Alone(Protocol):
 class EncodeStage:
     """Hosts the encoders of some features. Maps rows with inputs to rows with stored columns.
 
-    Several threads may call it at once, while none has set ``alone``.
+    Several threads may call it at a time, unless one passes a journal.
     """
 
-    alone: Alone | None = None
-    """Set for tables at which a process died: their rows are encoded one by one."""
     guard: Guard = unguarded
-    """Nobody watches an encoder; a process that maps tables sets it."""
+    """Set by a process that maps tables; an encoder's work is not guarded."""
 
     def __init__(self, config: PipelineConfig, features: tuple[BoundFeature, ...], threads: int = 1) -> None:
         self.config = config
@@ -71,30 +69,42 @@ class EncodeStage:
                 torch.ones(8, device="cuda").sum().item()
                 sys.setswitchinterval(_SWITCH_S)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def close(self) -> None:
+        """Drops the models."""
+        self.encoders.clear()
+        self.heads.clear()
+
+    def __call__(self, table: pa.Table, journal: RowJournal | None = None) -> pa.Table:
+        """Maps rows to finished rows.
+
+        Args:
+            journal: given for a table at which a process died: its rows are encoded one by one.
+        """
         failures: list[list[Failure]] = [[] for _ in range(len(table))]
         spent = np.zeros(len(table))
         for feature in self.features:
             started = time.perf_counter()
-            rows = self._encode(feature, table)
+            rows = self._encode(feature, table, journal)
             used = [i for i, row in enumerate(rows) if row is not None]
             table = self._store(feature, table, rows, failures)
             if used:
                 spent[used] += (time.perf_counter() - started) / len(used)
         return add_failures(add_meter(table, "encode_s", spent), failures)
 
-    def _encode(self, feature: BoundFeature, table: pa.Table) -> list[Encoded | SampleError | Exception | None]:
+    def _encode(
+        self, feature: BoundFeature, table: pa.Table, journal: RowJournal | None
+    ) -> list[Encoded | SampleError | Exception | None]:
         """Per row what the encoder gave; None where there was nothing to encode."""
         prepared, first = _inputs(feature, table)
         todo = [i for i in sorted(set(first)) if i >= 0]
         rows = [prepared[i] for i in todo]
         want_tokens = feature.emits("tokens", "prefix_tokens", "token_ids")
         done: dict[int, Encoded | SampleError | Exception] = {}
-        if self.alone is not None:
+        if journal is not None:
             ids, windows = table["sample_id"].to_pylist(), table["window"].to_pylist()
             for i in todo:
-                done[i] = self._encode_alone(self.alone, feature, prepared[i], want_tokens, ids[i], windows[i])
-            self.alone.rest()
+                done[i] = self._encode_alone(journal, feature, prepared[i], want_tokens, ids[i], windows[i])
+            journal.rest()
             return [done[i] if i >= 0 else None for i in first]
         try:
             done = dict(zip(todo, self.encoders[feature.name].encode(rows, want_tokens), strict=True))
@@ -116,10 +126,16 @@ class EncodeStage:
             return error
 
     def _encode_alone(
-        self, alone: Alone, feature: BoundFeature, row: ModelInputs, want_tokens: bool, sample_id: str, window: int
+        self,
+        journal: RowJournal,
+        feature: BoundFeature,
+        row: ModelInputs,
+        want_tokens: bool,
+        sample_id: str,
+        window: int,
     ) -> Encoded | SampleError | Exception:
         try:
-            alone.enter(feature.name, sample_id, window)
+            journal.enter(feature.name, sample_id, window)
         except SampleError as error:
             return error
         return self._encode_one(feature, row, want_tokens)

@@ -1,10 +1,10 @@
-"""Decoded media -> token sequences. One file for each member; a new one is a file and a line in each table.
+"""Decoded media -> token sequences. One file per tokenizer; a new one is a new file and a line in each table below.
 
-base.py              Tokenizer, and the model inputs that it makes
-pixel_processor.py   resizing and cropping as a checkpoint's own processor does; encoders ask it for sizes
-_shared/             sampling of frames, cutting of texts
+base.py              Tokenizer: the interface, and ModelInputs: its output
+pixel_processor.py   a checkpoint's image or video processor; encoders use it too
+_shared/             sampling of frames, geometry of pictures, cutting of texts
 
-It imports `checkpoint`, `core`.
+This package imports `checkpoint` and `core`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ _MEMBERS: dict[type, Any] = {
 
 
 def build(config: TokenizerConfig, checkpoint: Checkpoint | None) -> Tokenizer:
-    """The tokenizer of ``config``; ``checkpoint`` is the encoder's, None if it has none."""
+    """The tokenizer of ``config``.
+
+    Args:
+        checkpoint: the encoder's; None if it has none.
+    """
     tokenizer: Tokenizer = _MEMBERS[type(config)](config, checkpoint)
     return tokenizer

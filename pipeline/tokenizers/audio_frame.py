@@ -1,4 +1,4 @@
-"""Sound to one waveform at the encoder's rate; the encoder makes frames of it."""
+"""Turns sound into one waveform at the encoder's sample rate. The encoder divides it into frames."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from pipeline.core.media import Media, Modality, Waveform, WaveformRequest
 from pipeline.tokenizers.base import ModelInputs, missing
 
 _MAX_RATE = 10_000_000
-"""Hz; sensors of ultrasound have less."""
+"""Maximum sample rate of an extractor, Hz; ultrasound sensors have lower ones."""
 
 
 class AudioFrameConfig(BaseModel):
-    """Mono samples at one rate."""
+    """Config of the tokenizer that turns sound into mono samples at one rate."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["audio_frame"]
     frame_s: float | None = Field(default=None, gt=0, le=3600)
-    """Seconds of a frame, only for an encoder without a checkpoint (``raw``); null: 0.02. A model's are its own."""
+    """Seconds per frame, only for an encoder without a checkpoint (``raw``); null: 0.02. A model defines its own."""
     sample_rate: int | None = Field(default=None, ge=1, le=768_000)
-    """Hz. null: the rate of the checkpoint's feature extractor, the only one that it takes."""
+    """Hz. null: the rate of the checkpoint's feature extractor, which takes no other."""
 
 
 class AudioFrameTokenizer:
-    """Inputs: ``waveform`` float32 [samples]. ``times_s`` [1]: the time of the first sample."""
+    """Sound window -> waveform.
+
+    ``inputs``: ``waveform`` float32 [samples]. ``times_s`` [1]: the time of the first sample.
+    """
 
     modality: Modality = "audio"
 
@@ -42,17 +45,17 @@ class AudioFrameTokenizer:
     def check(self, where: str) -> None:
         check_rate(self.config, self.checkpoint, where)
         if self.checkpoint is not None and self.config.frame_s is not None:
-            allowed = "only beside encoder 'raw': a model's frames are its own, leave it out"
+            allowed = "only with encoder 'raw': a model's frames are its own, leave it out"
             raise ConfigError(f"{where}.frame_s", f"{self.config.frame_s:g}", allowed)
 
     def request(self) -> WaveformRequest:
-        if self._rate is None:  # asked for each row: the file is read once
+        if self._rate is None:  # called for each row, so the rate is read once
             assert self.checkpoint is not None
             self._rate = extractor_rate(self.checkpoint)
         return WaveformRequest(self._rate)
 
     def setup(self) -> None:
-        """Nothing to load: feature extraction is the encoder's, beside its model."""
+        """Loads nothing: the encoder extracts features."""
 
     def tokenize(self, media: Media) -> ModelInputs:
         assert isinstance(media, Waveform)
@@ -62,7 +65,7 @@ class AudioFrameTokenizer:
 
 
 def check_rate(config: AudioFrameConfig, checkpoint: Checkpoint | None, where: str) -> None:
-    """Raises ``ConfigError`` for a rate that is not the checkpoint's. ``where``: the tokenizer's path."""
+    """Raises ``ConfigError`` if the configured rate is not the checkpoint's. ``where``: the tokenizer's path."""
     if checkpoint is None:
         if config.sample_rate is None:
             raise ConfigError(f"{where}.sample_rate", "not given", missing("a sample_rate"))
@@ -73,10 +76,10 @@ def check_rate(config: AudioFrameConfig, checkpoint: Checkpoint | None, where: s
 
 
 def extractor_rate(checkpoint: Checkpoint) -> int:
-    """Hz that the checkpoint's feature extractor takes.
+    """Sample rate of the checkpoint's feature extractor, Hz.
 
     Raises:
-        ConfigError: it has none, or none with a sampling rate.
+        ConfigError: there is no feature extractor, or its rate is not a number in range.
     """
     own = checkpoint.json("preprocessor_config.json")
     extractor = own or checkpoint.json("processor_config.json").get("feature_extractor", {})
@@ -89,6 +92,7 @@ def extractor_rate(checkpoint: Checkpoint) -> int:
 
 
 def _default_rate(checkpoint: Checkpoint) -> int:
+    """Rate of an extractor whose file does not contain it: the default of its class."""
     from transformers import AutoFeatureExtractor
 
     try:

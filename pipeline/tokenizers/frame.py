@@ -1,4 +1,4 @@
-"""Videos as frames: one token a frame, or one patch grid a frame. Image encoders see them one by one."""
+"""Tokenizes videos into frames: one token or one patch grid per frame. Image encoders encode them one by one."""
 
 from __future__ import annotations
 
@@ -10,29 +10,27 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Frames, FramesRequest, Media, Modality
 from pipeline.tokenizers._shared.frame_sampling import SamplingConfig, UniformConfig
+from pipeline.tokenizers._shared.geometry import PixelTokenizerConfig, centre_square, check_geometry
 from pipeline.tokenizers.base import ModelInputs
-from pipeline.tokenizers.pixel_processor import (
-    PixelProcessor,
-    PixelTokenizerConfig,
-    centre_square,
-    check_geometry,
-    load_frame_processor,
-)
+from pipeline.tokenizers.pixel_processor import PixelProcessor, load_frame_processor
 
 
 class FrameConfig(PixelTokenizerConfig):
-    """A video -> T frames."""
+    """Config of the tokenizer that turns a video into T frames."""
 
     kind: Literal["frame"] = "frame"
     tokens: Literal["frame", "patch"] = "frame"
-    """What the feature's tokens are: one vector a frame, grid (T, 1, 1), or a patch grid a frame, (T, H, W)."""
+    """Tokens of the feature. ``frame``: one vector per frame, grid (T, 1, 1). ``patch``: one patch grid per frame, grid
+    (T, H, W)."""
     sampling: SamplingConfig = UniformConfig()
 
 
 class FrameTokenizer:
-    """``inputs``: ``pixels`` [T, C, H, W] uint8, or what else the checkpoint's processor gives for the
-    frames, T first (Gemma: ``pixels`` [T, n, P*P*C] and ``spatial_shape`` [T, 2]);
-    ``times_s`` [T] each frame's own time."""
+    """Video window -> pixels of T frames.
+
+    ``inputs``: ``pixels`` [T, C, H, W] uint8, or other output of the checkpoint's processor for the frames, T first
+    (Gemma: ``pixels`` [T, n, P*P*C] and ``spatial_shape`` [T, 2]). ``times_s`` [T]: the frames' presentation times.
+    """
 
     modality: Modality = "video"
 

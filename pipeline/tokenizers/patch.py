@@ -1,4 +1,4 @@
-"""Images as one grid of patches, the size and the cut as the checkpoint's own processor makes them."""
+"""Tokenizes images into one grid of patches, with the geometry of the checkpoint's processor."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ import numpy as np
 
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.media import Image, ImageRequest, Media, Modality
+from pipeline.tokenizers._shared.geometry import PixelTokenizerConfig, centre_square, check_geometry
 from pipeline.tokenizers.base import ModelInputs
-from pipeline.tokenizers.pixel_processor import (
-    PixelProcessor,
-    PixelTokenizerConfig,
-    centre_square,
-    check_geometry,
-    load_processor,
-)
+from pipeline.tokenizers.pixel_processor import PixelProcessor, load_processor
 
 
 class PatchConfig(PixelTokenizerConfig):
-    """An image -> one patch grid."""
+    """Config of the tokenizer that turns an image into one grid of patches."""
 
     kind: Literal["patch"] = "patch"
 
 
 class PatchTokenizer:
-    """``inputs``: ``pixels`` [C, H, W] uint8, or what else the checkpoint's image processor gives for one image
-    (NaFlex: ``pixels`` [n, P*P*C] uint8 and ``spatial_shape`` [2] int32)."""
+    """Image -> pixels.
+
+    ``inputs``: ``pixels`` [C, H, W] uint8, or other output of the checkpoint's image processor for one image (NaFlex:
+    ``pixels`` [n, P*P*C] uint8 and ``spatial_shape`` [2] int32).
+    """
 
     modality: Modality = "image"
 

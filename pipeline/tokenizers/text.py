@@ -1,8 +1,7 @@
-"""Text to token ids, through the checkpoint's own fast tokenizer; and long texts to windows that fit it."""
+"""Tokenizes text with the checkpoint's fast tokenizer, and cuts long texts into windows."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from typing import Any, Literal
@@ -11,24 +10,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.checkpoint.checkpoint import Checkpoint, resolve, without_weights
-from pipeline.checkpoint.files import bounded_memory
-from pipeline.core.errors import ConfigError, SampleError, describe
+from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Media, Modality, Text, TextRequest
+from pipeline.tokenizers._shared.fast_tokenizer import load_fast_tokenizer, max_positions, smaller_limit
 from pipeline.tokenizers._shared.token_windows import Cutter
 from pipeline.tokenizers.base import ModelInputs, missing
 
 _CHARS_PER_TOKEN, _MARGIN_CHARS = 16, 4096
+"""Characters of a text that are tokenized first when it is truncated: per token of ``max_length``, and in addition."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MAX_GROWTH = 1000
-_STEP_GROWTH = {"Precompiled": 18, "ByteLevel": 2, "BertNormalizer": 3}
-"""Characters that a step makes of one, at most: forms of Unicode 18 of some, spaces around ideographs 3."""
-_UNSET = 1_000_000_000
-"""A tokenizer that knows no limit says 1e30."""
-_POSITIONS_START_AFTER_PADDING = {
-    *("roberta", "xlm-roberta", "camembert", "mpnet", "clap_text_model", "roberta-prelayernorm", "data2vec-text"),
-    *("xlm-roberta-xl", "longformer", "xmod", "ibert"),
-}
-"""Model types that number positions from ``pad_token_id + 1`` on, so that many rows of the table are never used."""
 
 
 class TextTokenizerConfig(BaseModel):
@@ -38,13 +28,13 @@ class TextTokenizerConfig(BaseModel):
 
     kind: Literal["text"]
     max_length: int | None = Field(default=None, ge=1)
-    """Tokens of one row, special tokens and prompt included. null: what the tokenizer and the model allow."""
+    """Maximum tokens of one row, special tokens and prompt included. null: the limit of the tokenizer and the model."""
     overflow: Literal["truncate", "windows"] = "truncate"
-    """A longer text: its end is cut off, or it becomes several windows, each a row."""
+    """A longer text. ``truncate``: its end is cut off. ``windows``: it is cut into several windows, each a row."""
     overlap: int = Field(default=0, ge=0)
-    """Tokens that neighbouring windows share, about: windows begin and end at words."""
+    """Approximate number of tokens that neighbouring windows share. Windows begin and end at words."""
     prompt: str = ""
-    """Put before every text, e.g. ``"query: "``."""
+    """Prefix of every text, such as ``"query: "``."""
     checkpoint: str | None = None
     """Only for an encoder without a checkpoint (``raw``): a folder with a tokenizer, or a hub id."""
     revision: str | None = None
@@ -52,7 +42,11 @@ class TextTokenizerConfig(BaseModel):
 
 
 class TextTokenizer:
-    """Inputs: ``input_ids`` int32 [n] with special tokens, ``special_mask`` uint8 [n], 1 where special; unpadded."""
+    """Text -> token ids.
+
+    ``inputs``: ``input_ids`` int32 [n] with special tokens; ``special_mask`` uint8 [n], 1 for special tokens. No
+    padding.
+    """
 
     modality: Modality = "text"
 
@@ -77,31 +71,33 @@ class TextTokenizer:
                 raise ConfigError(f"{where}.max_length", "not given, and the model has no limit", "give one")
             return
         fixed = self._count("")
-        room = self.max_length - fixed
-        if room < 1:
+        max_tokens = self.max_length - fixed
+        if max_tokens < 1:
             raise ConfigError(
                 f"{where}.max_length",
                 str(self.max_length),
                 f"more than {fixed}: special tokens and prompt alone take so many",
             )
-        if self.config.overlap >= room:
-            raise ConfigError(f"{where}.overlap", str(self.config.overlap), f"less than {room}, a window's own tokens")
+        if self.config.overlap >= max_tokens:
+            raise ConfigError(
+                f"{where}.overlap", str(self.config.overlap), f"less than {max_tokens}, a window's own tokens"
+            )
 
     def request(self) -> TextRequest:
         return TextRequest()
 
     def setup(self, where: str = "tokenizer") -> None:
         """``where``: the tokenizer's path in the config, for errors."""
-        found = self._found(where)
-        # Truncation is a state of the tokenizers library's object: one object for each use, so that threads may share.
-        self._cutting, self._whole = _load(found), _load(found)
-        self.limit = _positions(found)
-        self.max_length = self.config.max_length or _least(self._whole.model_max_length, self.limit)
+        source = self._source(where)
+        # The library's tokenizer stores whether it truncates. Two of them, so that threads never change that setting.
+        self._truncating, self._untruncated = load_fast_tokenizer(source), load_fast_tokenizer(source)
+        self.limit = max_positions(source)
+        self.max_length = self.config.max_length or smaller_limit(self._untruncated.model_max_length, self.limit)
         self._encode("a", truncated=True)
 
     def tokenize(self, media: Media) -> ModelInputs:
         assert isinstance(media, Text)
-        if media.text.isspace():  # some tokenizers have tokens for it
+        if media.text.isspace():  # some tokenizers have tokens for white space
             raise SampleError("empty", "no words in it")
         encoded = self._encode(media.text, truncated=True)
         special = np.asarray(encoded["special_tokens_mask"], np.uint8)
@@ -113,10 +109,10 @@ class TextTokenizer:
     def cut(self, text: str) -> list[tuple[int, int]]:
         """Spans of characters ``[start, end)`` of the token windows of ``text``.
 
-        Each span, tokenized alone, fits ``max_length``; together they hold every character that is no
-        space, in order. They begin and end at words, but inside a word that is too long for a window.
-        A single character of more tokens than a window has room for is a span by itself. A text of nothing but white
-        space is one span, which `tokenize` refuses as ``empty``.
+        Each span, tokenized separately, has at most ``max_length`` tokens. Together they contain all characters that
+        are not white space, in order. They begin and end at words, except within a word that is too long for a window.
+        A character with more tokens than a window can have is a span by itself. A text of white space only is one span,
+        which `tokenize` refuses as ``empty``.
         """
         if self.max_length is None or text.isspace() or self._fits(text):
             return [(0, len(text))]
@@ -128,13 +124,14 @@ class TextTokenizer:
         ]
         return Cutter(text, tokens, self.max_length - self._count(""), self.config.overlap, self._fits).spans()
 
-    def _found(self, where: str) -> Checkpoint:
+    def _source(self, where: str) -> Checkpoint:
+        """The checkpoint that holds the tokenizer: the encoder's, or that of the config."""
         if self.checkpoint is not None:
             return self.checkpoint
         name = self.config.checkpoint
         if name is None:
             raise ConfigError(f"{where}.checkpoint", "not given", missing("a folder with a tokenizer"))
-        if os.path.isdir(name) and self.config.revision is None:  # a tokenizer alone: no weights are asked for
+        if os.path.isdir(name) and self.config.revision is None:  # a folder with only a tokenizer needs no weights
             return without_weights(name, f"{where}.checkpoint")
         return resolve(name, self.config.revision, f"{where}.checkpoint")
 
@@ -143,20 +140,22 @@ class TextTokenizer:
             raise SampleError("encoding", "the text holds half a surrogate pair, which is no character")
         if truncated and self.max_length is not None:
             return self._encode_start(text)
-        return self._call(self._whole, text, truncated=False)
+        return self._call(self._untruncated, text, truncated=False)
 
     def _encode_start(self, text: str) -> Any:
-        """The first ``max_length`` tokens, from a beginning of the text that is surely long enough: a tokenizer reads
-        all that it is given, at a kilobyte of memory a token, before it truncates."""
+        """The first ``max_length`` tokens, computed from a sufficiently long beginning of the text.
+
+        A tokenizer tokenizes its whole input before it truncates, and takes a kilobyte of memory per token.
+        """
         assert self.max_length is not None
         size = _CHARS_PER_TOKEN * self.max_length + _MARGIN_CHARS
         while size < len(text):
-            encoded = self._call(self._cutting, text[:size], truncated=True)
+            encoded = self._call(self._truncating, text[:size], truncated=True)
             reach = max(end for _, end in encoded["offset_mapping"]) - len(self.config.prompt)
             if len(encoded["input_ids"]) >= self.max_length and reach <= size - _MARGIN_CHARS:
-                return encoded  # what was cut off lies too far away to change a token
+                return encoded  # the rest of the text is too far away to change these tokens
             size *= 4
-        return self._call(self._cutting, text, truncated=True)
+        return self._call(self._truncating, text, truncated=True)
 
     def _call(self, tokenizer: Any, text: str, truncated: bool) -> Any:
         return tokenizer(
@@ -174,64 +173,3 @@ class TextTokenizer:
     def _fits(self, text: str) -> bool:
         assert self.max_length is not None
         return self._count(text) <= self.max_length
-
-
-def _load(checkpoint: Checkpoint) -> Any:
-    """The checkpoint's fast tokenizer. Raises ``ConfigError``."""
-    from transformers import AutoTokenizer
-
-    try:
-        with bounded_memory():
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # each tokenizer class raises its own
-        raise ConfigError(
-            checkpoint.where,
-            f"{checkpoint.name!r} has no tokenizer that loads ({describe(error)})",
-            "save the model's own tokenizer into the same folder",
-        ) from error
-    if not tokenizer.is_fast:
-        raise ConfigError(
-            checkpoint.where, f"{type(tokenizer).__name__} is a slow tokenizer", "give one with a tokenizer.json"
-        )
-    if (growth := _growth(tokenizer.backend_tokenizer)) > _MAX_GROWTH:
-        raise ConfigError(
-            checkpoint.where,
-            f"the steps of the tokenizer of {checkpoint.name!r} make up to {growth:.3g} characters of each",
-            f"at most {_MAX_GROWTH}",
-        )
-    return tokenizer
-
-
-def _growth(backend: Any) -> float:
-    """Upper bound of the characters that normalizers and pre-tokenizers make of one: each replaces what the one before
-    made. Of a known library, so that steps of another kind do not grow (`tokenizers`, src/normalizers)."""
-    growth = 1.0
-    for part in (backend.normalizer, backend.pre_tokenizer):
-        todo = [] if part is None else [json.loads(part.__getstate__())]
-        while todo:
-            one = todo.pop()
-            todo += [*(one.get("normalizers") or []), *(one.get("pretokenizers") or [])]
-            if one.get("type") == "Replace":
-                pattern = one.get("pattern", {}).get("String") or "x"  # a regular expression matches one or more
-                growth *= max(1.0, len(one.get("content", "")) / len(pattern))
-            growth *= _STEP_GROWTH.get(one.get("type"), 1)
-            growth += len(one.get("prepend", ""))
-    return growth
-
-
-def _positions(checkpoint: Checkpoint) -> int | None:
-    """Tokens that the model's table of positions has room for; None if there is no model or no table."""
-    if not checkpoint.json("config.json"):
-        return None
-    config = checkpoint.model_config().get_text_config()
-    rows = getattr(config, "max_position_embeddings", None)
-    if rows is None:
-        return None
-    if config.model_type in _POSITIONS_START_AFTER_PADDING:
-        rows -= (config.pad_token_id or 0) + 1
-    return int(rows)
-
-
-def _least(tokenizer_says: int, model_says: int | None) -> int | None:
-    known = [limit for limit in (tokenizer_says, model_says) if limit is not None and limit < _UNSET]
-    return int(min(known)) if known else None

@@ -1,4 +1,4 @@
-"""Videos as space-time blocks of tubelet x P x P, for models that see all frames of a window at once."""
+"""Tokenizes videos into blocks of tubelet x P x P pixels, for models that process all frames of a window together."""
 
 from __future__ import annotations
 
@@ -12,28 +12,26 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Frames, FramesRequest, Media, Modality
 from pipeline.tokenizers._shared.frame_sampling import UniformConfig
+from pipeline.tokenizers._shared.geometry import PixelTokenizerConfig, centre_square, check_geometry
 from pipeline.tokenizers.base import ModelInputs, missing
-from pipeline.tokenizers.pixel_processor import (
-    PixelProcessor,
-    PixelTokenizerConfig,
-    centre_square,
-    check_geometry,
-    load_processor,
-)
+from pipeline.tokenizers.pixel_processor import PixelProcessor, load_processor
 
 
 class TubeletConfig(PixelTokenizerConfig):
-    """A video -> (T / tubelet_size) x H x W blocks."""
+    """Config of the tokenizer that turns a video into (T / tubelet_size) x H x W blocks."""
 
     kind: Literal["tubelet"] = "tubelet"
     sampling: UniformConfig | None = None
-    """null: as many frames as the checkpoint's model was trained with, evenly spread over the window."""
+    """null: as many frames as in the training of the checkpoint's model, at equal distances in the window."""
     tubelet_size: int | None = Field(default=None, ge=1, le=4096)
-    """Frames in a block. Only without a checkpoint; with one, the model decides."""
+    """Frames per block. Only without a checkpoint; with one, the model decides."""
 
 
 class TubeletTokenizer:
-    """``inputs``: ``pixels`` [T, C, H, W] uint8; ``times_s`` [T] each frame's own time."""
+    """Video window -> pixels of T frames.
+
+    ``inputs``: ``pixels`` [T, C, H, W] uint8. ``times_s`` [T]: the frames' presentation times.
+    """
 
     modality: Modality = "video"
 
@@ -61,16 +59,16 @@ class TubeletTokenizer:
 
     @property
     def frames(self) -> int | None:
-        """Frames of a window."""
-        return self.config.sampling.frames if self.config.sampling else self._model[0]
+        """Frames per window; None if undefined."""
+        return self.config.sampling.frames if self.config.sampling else self._model_shape[0]
 
     @property
     def tubelet_size(self) -> int | None:
-        """Frames of a block."""
-        return self.config.tubelet_size or self._model[1]
+        """Frames per block; None if undefined."""
+        return self.config.tubelet_size or self._model_shape[1]
 
     @cached_property
-    def _model(self) -> tuple[int | None, int | None]:
+    def _model_shape(self) -> tuple[int | None, int | None]:
         return video_shape(self.checkpoint) if self.checkpoint else (None, None)
 
     def request(self) -> FramesRequest:
@@ -94,7 +92,7 @@ class TubeletTokenizer:
 
 
 def video_shape(checkpoint: Checkpoint) -> tuple[int | None, int | None]:
-    """Frames and tubelet size of the checkpoint's model, (None, None) if it is no video model."""
+    """Frames and tubelet size of the checkpoint's model; (None, None) if it is not a video model."""
     config = checkpoint.model_config()
     frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
     return frames, getattr(config, "tubelet_size", None)

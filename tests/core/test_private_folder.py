@@ -15,7 +15,7 @@ from tests.support import ROOT
 
 HOLDER = """
 import sys
-from pipeline import private_folder
+from pipeline.core import private_folder
 print(private_folder.make("x", sys.argv[1]), flush=True)
 sys.stdin.read()
 """

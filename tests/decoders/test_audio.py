@@ -14,7 +14,8 @@ from torchaudio.functional import resample
 
 from pipeline.core.errors import SampleError
 from pipeline.decoders._shared.container import Container
-from pipeline.decoders._shared.samples import ContainerSamples, Samples, SoundfileSamples
+from pipeline.decoders._shared.container_samples import ContainerSamples
+from pipeline.decoders._shared.samples import Samples, SoundfileSamples
 from pipeline.decoders.audio import waveform
 from pipeline.storage.blob import Blob
 from tests.decoders.reference import opened_for_writing, sound_of

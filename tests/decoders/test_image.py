@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.core.errors import SampleError
 from pipeline.decoders._shared.jpeg import jpeg_pixels, plain_jpeg
-from pipeline.decoders._shared.rgb import _grey8
+from pipeline.decoders._shared.rgb import to_grey8
 from pipeline.decoders.image import FORMATS, REFUSED, ImageConfig, ImageMedia
 from pipeline.storage.blob import Blob
 
@@ -278,7 +278,7 @@ def test_a_large_grey_takes_little_more_than_its_pixels(tmp_path: Path) -> None:
 
     values = np.random.default_rng(0).integers(0, 65536, (3000, 3000), np.uint16)
     tracemalloc.start()
-    grey = _grey8(values, "I;16")
+    grey = to_grey8(values, "I;16")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(grey, np.clip(np.round(values / 257), 0, 255).astype(np.uint8))
@@ -384,7 +384,7 @@ def test_every_plugin_of_pillow_is_let_in_or_left_out_for_a_reason() -> None:
         (POSTSCRIPT, "EPS: a program in PostScript, which Ghostscript would have to run"),
         (b"\xc5\xd0\xd3\xc6" + struct.pack("<7I", 32, len(POSTSCRIPT), 0, 0, 0, 0, 0) + POSTSCRIPT, "EPS: a program"),
         (wrapped_in_iptc(POSTSCRIPT), "cannot identify image file"),
-        (b"\xd7\xcd\xc6\x9a\0\0" + bytes(40), "WMF: drawing orders"),
+        (b"\xd7\xcd\xc6\x9a\0\0" + bytes(40), "WMF: drawing commands"),
         (b"GRIB" + bytes(3) + b"\x01" + bytes(40), "GRIB: no picture"),
         (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5: no picture"),
     ],

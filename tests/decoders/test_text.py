@@ -209,7 +209,8 @@ def test_bad_texts_are_words_or_a_reason(data: Path) -> None:
             found[name] = error.kind
     assert found == expected
     twins = [
-        TextMedia(Blob(str(data / "bad" / f"dv_{n}.txt")), TextDecoderConfig()).whole for n in ("utf16_bom", "utf8_bom")
+        TextMedia(Blob(str(data / "bad" / f"dv_{n}.txt")), TextDecoderConfig()).full_text
+        for n in ("utf16_bom", "utf8_bom")
     ]
     assert twins[0] == twins[1]
 
@@ -292,7 +293,7 @@ def test_no_words_of_a_subtitle_are_lost(tmp_path: Path) -> None:
 def test_a_window_s_words_are_those_of_all_cues_that_overlap_it(
     cues: list[tuple[int, int]], data: st.DataObject
 ) -> None:
-    """Whatever order they stand in, nested or beside each other."""
+    """In any order, nested or consecutive."""
     said = [{"start": start, "end": start + more, "text": f"w{i}"} for i, (start, more) in enumerate(cues)]
     with tempfile.TemporaryDirectory() as folder:
         media = _opened(Path(folder), "a.json", json.dumps(said))
@@ -304,7 +305,7 @@ def test_a_window_s_words_are_those_of_all_cues_that_overlap_it(
 
 
 def test_windows_of_many_cues_below_a_long_one_are_found_at_once(tmp_path: Path) -> None:
-    """Looked at one by one, a million cues took a tenth of a second for each of a hundred thousand windows."""
+    """With a linear search, a million cues took a tenth of a second for each of a hundred thousand windows."""
     said = [{"start": 0, "end": 10**6, "text": "long"}]
     said += [{"start": i / 10, "end": i / 10 + 0.05, "text": str(i)} for i in range(500_000)]
     media = _opened(tmp_path, "a.json", json.dumps(said))
@@ -327,12 +328,12 @@ def test_a_reference_to_no_character_is_corrupt(tmp_path: Path, name: str, conte
     with pytest.raises(SampleError, match="corrupt: a character reference that is no character") as caught:
         _opened(tmp_path, name, content)
     assert len(str(caught.value)) < 200
-    assert _opened(tmp_path, name, content.replace("9" * 5000, "x41")).whole.count("A") == 1
+    assert _opened(tmp_path, name, content.replace("9" * 5000, "x41")).full_text.count("A") == 1
 
 
 def test_half_a_character_in_a_segment_is_replaced(tmp_path: Path) -> None:
     media = _opened(tmp_path, "a.json", r'[{"start": 0, "end": 1, "text": "a\ud83d \ud83d\ude00 b"}]')
-    assert media.whole.encode().decode() == "a\ufffd \U0001f600 b"
+    assert media.full_text.encode().decode() == "a\ufffd \U0001f600 b"
 
 
 @pytest.mark.parametrize(
@@ -349,7 +350,7 @@ def test_half_a_character_in_a_segment_is_replaced(tmp_path: Path) -> None:
 )
 def test_nothing_but_sample_errors_escapes(tmp_path: Path, name: str, content: str) -> None:
     with contextlib.suppress(SampleError):
-        assert _opened(tmp_path, name, content).whole
+        assert _opened(tmp_path, name, content).full_text
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
@@ -421,7 +422,7 @@ def test_a_nul_at_the_end_is_no_sign_of_utf16(words: str) -> None:
 
 def test_prose_about_svg_is_text(tmp_path: Path) -> None:
     for words in ("<svgs> are no element", "The <svg> element", "<!-- <svg> -->"):
-        assert _opened(tmp_path, "a.xml", words).whole == words
+        assert _opened(tmp_path, "a.xml", words).full_text == words
 
 
 def test_looking_for_svg_takes_linear_time() -> None:

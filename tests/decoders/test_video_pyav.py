@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.core.errors import SampleError
 from pipeline.core.media import FpsSampling, Frames, Sampling, UniformSampling
-from pipeline.decoders import DecodersConfig, open_media, video_pyav
+from pipeline.decoders import DecodersConfig, open_media
 from pipeline.decoders._shared.container import Container
+from pipeline.decoders._shared.decode_plan import DecodePlan
 from pipeline.decoders.video_pyav import PyavReader
 from pipeline.storage.blob import Blob
 from tests.decoders.reference import frames_of, rotated_by_matrix, write_numbered
@@ -183,7 +184,7 @@ def _one_by_one(path: Path, sampling: Sampling, windows: Sequence[tuple[float, f
     for window in windows:
         backend, _ = reader("pyav", path)
         assert isinstance(backend, PyavReader)
-        backend.plans = False
+        backend.skips_pictures = False
         done += _looked(backend, sampling, [window])
         backend.container.close()
     return done
@@ -198,7 +199,7 @@ def test_windows_of_real_clips_are_what_a_reader_of_their_own_sees(data: Path, e
         for sampling in (UniformSampling(8), FpsSampling(1.0)):
             backend = reader("pyav", path)[0]
             assert isinstance(backend, PyavReader)
-            counts, plans = _counted(backend), backend.plans
+            counts, plans = _counted(backend), backend.skips_pictures
             _equal(_looked(backend, sampling, SWEEP), _one_by_one(path, sampling, SWEEP), path.name)
             backend.container.close()
             if plans:
@@ -213,12 +214,12 @@ def test_h264_in_a_transport_stream_is_decoded_whole(tmp_path: Path) -> None:
     write_numbered(path, [i * 40 for i in range(150)], options={"bf": "3"})
     backend, _ = reader("pyav", path)
     assert isinstance(backend, PyavReader)
-    assert not backend.plans
+    assert not backend.skips_pictures
     check_numbered("pyav", path, WINDOWS, UniformSampling(5))
 
 
 class _Packet:
-    """What a plan looks at of a packet."""
+    """The attributes of a packet that a plan reads."""
 
     time_base, is_discard, size = Fraction(1, 100), False, 1000
 
@@ -230,10 +231,10 @@ class _Codec:
     skip_frame = "DEFAULT"
 
 
-def _skips(packets: Sequence[_Packet], asked: Sequence[float]) -> tuple[list[str], video_pyav._Plan]:
+def _skips(packets: Sequence[_Packet], asked: Sequence[float]) -> tuple[list[str], DecodePlan]:
     codec = _Codec()
-    plan = video_pyav._Plan(np.array(asked), 0.0, 5e-7, codec)
-    return [codec.skip_frame for _ in plan.through(iter(packets))], plan
+    plan = DecodePlan(np.array(asked), 0.0, 5e-7, codec)
+    return [codec.skip_frame for _ in plan.filter_packets(iter(packets))], plan
 
 
 def test_a_plan_keeps_what_is_on_screen_and_what_comes_after() -> None:
@@ -241,15 +242,15 @@ def test_a_plan_keeps_what_is_on_screen_and_what_comes_after() -> None:
     packets = [_Packet(pts) for pts in (0, 3, 1, 2, 6, 4, 5)]
     kept, plan = _skips(packets, [0.045])
     assert kept == ["DEFAULT", "NONREF", "NONREF", "NONREF", "DEFAULT", "DEFAULT", "DEFAULT"]  # 6, 5: after it
-    assert plan.kept([0.04])
-    assert not plan.kept([0.03])
+    assert plan.matches([0.04])
+    assert not plan.matches([0.03])
 
 
 def test_fields_of_a_picture_in_packets_of_their_own_turn_a_plan_off() -> None:
     packets = [_Packet(0), _Packet(None), *[_Packet(pts) for pts in range(1, 60)], _Packet(None, 0)]
     kept, plan = _skips(packets, [0.5])
     assert set(kept) == {"DEFAULT"}
-    assert not plan.kept([0.5])
+    assert not plan.matches([0.5])
 
 
 def test_a_plan_holds_so_many_bytes() -> None:
@@ -261,8 +262,8 @@ def test_a_plan_holds_so_many_bytes() -> None:
             taken += 1
             yield _Packet(pts, 10 << 20)
 
-    plan = video_pyav._Plan(np.array([0.1]), 0.0, 5e-7, _Codec())
-    next(plan.through(packets()))
+    plan = DecodePlan(np.array([0.1]), 0.0, 5e-7, _Codec())
+    next(plan.filter_packets(packets()))
     assert taken == 4
 
 
@@ -271,9 +272,9 @@ def test_interlaced_pictures_turn_a_plan_off(tmp_path: Path) -> None:
     write_numbered(path, [i * 40 for i in range(100)], options={"bf": "3", "x264-params": "tff=1"})
     backend, _ = reader("pyav", path)
     assert isinstance(backend, PyavReader)
-    assert backend.plans
+    assert backend.skips_pictures
     _equal(_looked(backend, UniformSampling(4), SWEEP), _one_by_one(path, UniformSampling(4), SWEEP), "")
-    assert not backend.plans
+    assert not backend.skips_pictures
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -286,7 +287,7 @@ def test_windows_that_follow_each_other_are_one_walk(tmp_path: Path, suffix: str
     _looked(backend, UniformSampling(4), [(i * 2.0, i * 2.0 + 2.0) for i in range(5)])
     assert 240 < counts[0] <= 250
     assert counts[1] < 150  # of three B pictures x264 makes others from one
-    assert backend.plans
+    assert backend.skips_pictures
 
 
 def test_it_goes_back_and_it_jumps_to_a_key_frame(tmp_path: Path) -> None:
@@ -305,13 +306,13 @@ def test_a_picture_that_is_left_out_by_mistake_is_found_missing(
 ) -> None:
     path = tmp_path / "clip.mp4"
     write_numbered(path, [i * 40 for i in range(100)], options={"bf": "3"})
-    monkeypatch.setattr(video_pyav._Plan, "_needed", lambda self, packet: False)
+    monkeypatch.setattr(DecodePlan, "_is_needed", lambda self, packet: False)
     backend, whole = reader("pyav", path)[0], reader("pyav", path)[0]
     assert isinstance(backend, PyavReader)
     assert isinstance(whole, PyavReader)
-    whole.plans = False
+    whole.skips_pictures = False
     _equal(_looked(backend, UniformSampling(8), SWEEP), _looked(whole, UniformSampling(8), SWEEP), "")
-    assert not backend.plans
+    assert not backend.skips_pictures
 
 
 def test_what_was_seen_of_a_long_stream_is_forgotten(tmp_path: Path) -> None:
@@ -321,6 +322,6 @@ def test_what_was_seen_of_a_long_stream_is_forgotten(tmp_path: Path) -> None:
     assert isinstance(backend, PyavReader)
     for start in range(0, 58, 2):
         backend.frames(UniformSampling(2), start, start + 2)
-        assert backend.walk is not None
-        assert backend.walk.plan is not None
-        assert len(backend.walk.plan.stamps) < 150
+        assert backend.current_pass is not None
+        assert backend.current_pass.plan is not None
+        assert len(backend.current_pass.plan.stamps) < 150

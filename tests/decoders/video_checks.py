@@ -89,7 +89,7 @@ def check_damage(kind: str, path: Path) -> None:
 
 
 def check_damaged_start(kind: str, path: Path) -> None:
-    """A later picture does not stand in for a start that cannot be decoded."""
+    """A later picture does not replace a start that cannot be decoded."""
     write_numbered(path, [i * 40 for i in range(100)], options={"bf": "0"}, gop=25)
     damage(path, *range(50))
     backend, _ = reader(kind, path)

@@ -1,4 +1,4 @@
-"""Small text and audio checkpoints, real sounds and texts, and the rule that every encoder must keep."""
+"""Fixtures of text and audio encoders: small checkpoints, real sounds and texts, comparisons."""
 
 from __future__ import annotations
 
@@ -78,18 +78,18 @@ def texts(data: Path, count: int = 10) -> list[str]:
     return [*chosen, long, (data / "text" / "udhr__tam.html").read_text()[4000:6000], "a"]
 
 
-def heard(waves: Sequence[np.ndarray], rate: int, start_s: float = 0.0) -> list[ModelInputs]:
+def waveform_inputs(waves: Sequence[np.ndarray], rate: int, start_s: float = 0.0) -> list[ModelInputs]:
     tokenizer = AudioFrameTokenizer(AudioFrameConfig(kind="audio_frame", sample_rate=rate), None)
     return [tokenizer.tokenize(Waveform(wave, rate, start_s)) for wave in waves]
 
 
-def read(strings: Sequence[str], where: Checkpoint, **options: Any) -> list[ModelInputs]:
+def token_inputs(strings: Sequence[str], where: Checkpoint, **options: Any) -> list[ModelInputs]:
     tokenizer = TextTokenizer(TextTokenizerConfig(kind="text", **options), where)
     tokenizer.setup()
     return [tokenizer.tokenize(Text(string)) for string in strings]
 
 
-def built(encoder_class: Any, config_class: Any, where: Checkpoint, modality: str, **options: Any) -> Any:
+def build_encoder(encoder_class: Any, config_class: Any, where: Checkpoint, modality: str, **options: Any) -> Any:
     tokenizer = {"text": TextTokenizerConfig(kind="text"), "audio": AudioFrameConfig(kind="audio_frame")}[modality]
     name = config_class.model_fields["kind"].annotation.__args__[0]
     encoder = encoder_class(config_class(kind=name, checkpoint=where.path, **options), where, modality, tokenizer)

@@ -16,14 +16,14 @@ from pipeline.encoders.base import Encoded
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
 from tests.encoders.sound_fixtures import (
     assert_close,
-    built,
+    build_encoder,
     changed,
     checkpoint,
     copy,
-    heard,
     orders,
     sound,
     sounds,
+    waveform_inputs,
 )
 
 RATE = 16000
@@ -40,7 +40,7 @@ def _loaded() -> tuple[Any, Any]:
 
 
 def _reference(wave: np.ndarray) -> tuple[Any, Any, Any]:
-    """Pooled [d], prefix [2, d] and the whole grid [T, F, d], each patch found by what it sees.
+    """Pooled [d], prefix [2, d] and the whole grid [T, F, d], each patch identified by its input.
 
     The order of the patches is not taken from the model's code: one patch of the spectrogram is
     changed at a time, before the transformer, and the patch embedding that changes is that one.
@@ -88,9 +88,9 @@ def _steps(samples: int) -> int:
 def test_tokens_and_pooled_equal_the_reference(data: Path) -> None:
     waves = sounds(data, RATE)
     references = [_reference(wave) for wave in waves]
-    encoder = built(AstEncoder, AstConfig, checkpoint("ast"), "audio")
+    encoder = build_encoder(AstEncoder, AstConfig, checkpoint("ast"), "audio")
     seen = set()
-    for what, rows in orders(encoder, heard(waves, RATE)):
+    for what, rows in orders(encoder, waveform_inputs(waves, RATE)):
         for row, wave, (pooled, prefix, grid) in zip(rows, waves, references, strict=True):
             steps = _steps(len(wave))
             seen.add(steps)
@@ -108,8 +108,8 @@ def test_long_sound_may_go_in_chunks(data: Path) -> None:
     wave = sound(data, "ljspeech__LJ001-0003.flac", RATE)[: 2 * span + 8000]
     chunks = [wave[:span], wave[span : 2 * span], wave[2 * span :]]
     references = [_reference(chunk) for chunk in chunks]
-    encoder = built(AstEncoder, AstConfig, checkpoint("ast"), "audio", long="chunk")
-    (row,) = encoder.encode(heard([wave], RATE, start_s=1.0), True)
+    encoder = build_encoder(AstEncoder, AstConfig, checkpoint("ast"), "audio", long="chunk")
+    (row,) = encoder.encode(waveform_inputs([wave], RATE, start_s=1.0), True)
     kept = [grid[: _steps(len(chunk))].flatten(0, 1) for (_, _, grid), chunk in zip(references, chunks, strict=True)]
     assert_close(row.tokens, np.concatenate(kept), "chunks")
     assert_close(row.prefix_tokens, np.concatenate([prefix for _, prefix, _ in references]), "chunks")
@@ -126,8 +126,8 @@ def test_of_a_long_sound_only_what_is_kept_is_made_into_a_spectrogram(
     whole = audio.extract
     monkeypatch.setattr(audio, "extract", lambda made, samples: heard_of.append(samples) or whole(made, samples))
     wave = sound(data, "ljspeech__LJ001-0003.flac", RATE)
-    encoder = built(AstEncoder, AstConfig, checkpoint("ast"), "audio")
-    encoder.encode(heard([wave], RATE), True)
+    encoder = build_encoder(AstEncoder, AstConfig, checkpoint("ast"), "audio")
+    encoder.encode(waveform_inputs([wave], RATE), True)
     (cut,) = heard_of
     assert len(cut) < 257 * 160 + 400 < len(wave)
     extractor, _ = _loaded()
@@ -137,8 +137,8 @@ def test_of_a_long_sound_only_what_is_kept_is_made_into_a_spectrogram(
 
 def test_too_short_a_sound_fails_alone(data: Path) -> None:
     wave = sound(data, "fsdd__1_theo_2.wav", RATE)
-    encoder = built(AstEncoder, AstConfig, checkpoint("ast"), "audio")
-    rows = encoder.encode(heard([wave[:399], wave, wave[:400]], RATE), True)
+    encoder = build_encoder(AstEncoder, AstConfig, checkpoint("ast"), "audio")
+    rows = encoder.encode(waveform_inputs([wave[:399], wave, wave[:400]], RATE), True)
     assert [type(row) for row in rows] == [SampleError, Encoded, Encoded]
     assert rows[0].kind == "empty"
     assert_close(rows[1].pooled, _reference(wave)[0], "neighbour")
@@ -148,15 +148,15 @@ def test_too_short_a_sound_fails_alone(data: Path) -> None:
 def test_a_last_chunk_without_a_frame_is_left_out(data: Path) -> None:
     span = 256 * 160
     wave = sound(data, "ljspeech__LJ001-0003.flac", RATE)[: span + 300]
-    encoder = built(AstEncoder, AstConfig, checkpoint("ast"), "audio", long="chunk")
-    (row,) = encoder.encode(heard([wave], RATE), True)
+    encoder = build_encoder(AstEncoder, AstConfig, checkpoint("ast"), "audio", long="chunk")
+    (row,) = encoder.encode(waveform_inputs([wave], RATE), True)
     assert row.grid == (STEPS, BANDS, 1)
 
 
 def test_bfloat16_and_the_spec(data: Path) -> None:
-    rows = heard(sounds(data, RATE)[:2], RATE)
-    exact = built(AstEncoder, AstConfig, checkpoint("ast"), "audio")
-    rough = built(AstEncoder, AstConfig, checkpoint("ast"), "audio", dtype="bfloat16")
+    rows = waveform_inputs(sounds(data, RATE)[:2], RATE)
+    exact = build_encoder(AstEncoder, AstConfig, checkpoint("ast"), "audio")
+    rough = build_encoder(AstEncoder, AstConfig, checkpoint("ast"), "audio", dtype="bfloat16")
     for a, b in zip(exact.encode(rows, True), rough.encode(rows, True), strict=True):
         assert b.tokens.dtype == b.pooled.dtype == np.float32
         assert 0 < np.abs(a.pooled - b.pooled).max() < 0.3

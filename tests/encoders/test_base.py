@@ -18,7 +18,7 @@ import torch
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
 from pipeline.encoders._shared.compiled import compile_layers
-from pipeline.encoders._shared.microbatches import microbatches, tight
+from pipeline.encoders._shared.microbatches import limit_padding, microbatches
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.encoders.clap import ClapConfig, ClapEncoder
@@ -31,7 +31,7 @@ from pipeline.encoders.vjepa2 import VJepa2Config, VJepa2Encoder
 from pipeline.encoders.wav2vec2 import Wav2Vec2Config, Wav2Vec2Encoder
 from pipeline.encoders.whisper import WhisperConfig, WhisperEncoder
 from pipeline.tokenizers.text import TextTokenizerConfig
-from tests.encoders.sound_fixtures import assert_close, built, checkpoint, read, texts
+from tests.encoders.sound_fixtures import assert_close, build_encoder, checkpoint, texts, token_inputs
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -57,9 +57,9 @@ def test_passes_by_hand() -> None:
 
 
 def test_a_budget_of_tokens_bounds_every_forward_pass_and_changes_no_value(data: Path, monkeypatch: Any) -> None:
-    rows = read(texts(data), checkpoint("bert"))
-    whole = built(BertEncoder, BertConfig, checkpoint("bert"), "text").encode(rows, True)
-    small = built(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_tokens=100)
+    rows = token_inputs(texts(data), checkpoint("bert"))
+    whole = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text").encode(rows, True)
+    small = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_tokens=100)
     shapes = []
     forward = small.model.forward
     monkeypatch.setattr(
@@ -87,13 +87,13 @@ def test_a_budget_of_tokens_bounds_every_forward_pass_and_changes_no_value(data:
 def test_a_pass_is_cut_where_more_than_a_twentieth_would_be_padding(
     lengths: list[int], enough: int, expected: int
 ) -> None:
-    assert tight(lengths, range(len(lengths)), enough) == range(expected)
-    assert tight([1, 2, *lengths], range(2, 2 + len(lengths)), enough) == range(2, 2 + expected)
+    assert limit_padding(lengths, range(len(lengths)), enough) == range(expected)
+    assert limit_padding([1, 2, *lengths], range(2, 2 + len(lengths)), enough) == range(2, 2 + expected)
 
 
 def test_texts_are_padded_little_on_a_cpu(data: Path) -> None:
-    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text")
-    rows = read([" ".join(["word"] * (1 + 3 * i)) for i in range(32)], checkpoint("bert"))
+    encoder = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text")
+    rows = token_inputs([" ".join(["word"] * (1 + 3 * i)) for i in range(32)], checkpoint("bert"))
     padded: list[int] = []
     forward = encoder.forward
     encoder.forward = lambda some, want: (
@@ -144,9 +144,9 @@ def test_compiled_layers_are_of_a_cuda_device() -> None:
 
 def test_while_a_shape_is_compiled_no_other_pass_is_at_work(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second pass of the same shape is."""
-    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=4)
+    encoder = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=4)
     encoder.config = encoder.config.model_copy(update={"compile": True})
-    rows = read(["a small dog"] * 8, checkpoint("bert"))
+    rows = token_inputs(["a small dog"] * 8, checkpoint("bert"))
     inside, found, lock = [0], [], threading.Lock()
     forward = encoder.forward
 

@@ -14,7 +14,16 @@ from pipeline.demo.checkpoints.text import WRITERS
 from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
 from pipeline.tokenizers.text import TextTokenizerConfig
-from tests.encoders.sound_fixtures import assert_close, built, changed, checkpoint, copy, orders, read, texts
+from tests.encoders.sound_fixtures import (
+    assert_close,
+    build_encoder,
+    changed,
+    checkpoint,
+    copy,
+    orders,
+    texts,
+    token_inputs,
+)
 
 
 @cache
@@ -52,8 +61,8 @@ def test_tokens_and_mean_equal_the_reference(name: str, data: Path) -> None:
     lengths = [len(reference["ids"]) for reference in references]
     assert min(lengths) == 1
     assert max(lengths) == 510
-    encoder = built(BertEncoder, BertConfig, checkpoint(name), "text")
-    for what, rows in orders(encoder, read(strings, checkpoint(name))):
+    encoder = build_encoder(BertEncoder, BertConfig, checkpoint(name), "text")
+    for what, rows in orders(encoder, token_inputs(strings, checkpoint(name))):
         for row, reference in zip(rows, references, strict=True):
             assert_close(row.tokens, reference["tokens"], what)
             assert_close(row.prefix_tokens, reference["prefix"], what)
@@ -70,8 +79,8 @@ def test_tokens_and_mean_equal_the_reference(name: str, data: Path) -> None:
 )
 def test_other_pools(name: str, pool: str, data: Path) -> None:
     strings = texts(data)[2:5]
-    encoder = built(BertEncoder, BertConfig, checkpoint(name), "text", pool=pool)
-    for string, row in zip(strings, encoder.encode(read(strings, checkpoint(name)), False), strict=True):
+    encoder = build_encoder(BertEncoder, BertConfig, checkpoint(name), "text", pool=pool)
+    for string, row in zip(strings, encoder.encode(token_inputs(strings, checkpoint(name)), False), strict=True):
         reference = _reference(name, string)[pool]
         assert_close(row.pooled, reference[0] if reference.ndim == 2 else reference, pool)
         assert row.tokens is None
@@ -79,19 +88,19 @@ def test_other_pools(name: str, pool: str, data: Path) -> None:
 
 
 def test_bfloat16_is_near_float32(data: Path) -> None:
-    rows = read(texts(data), checkpoint("bert"))
-    exact = built(BertEncoder, BertConfig, checkpoint("bert"), "text").encode(rows, True)
-    rough = built(BertEncoder, BertConfig, checkpoint("bert"), "text", dtype="bfloat16").encode(rows, True)
+    rows = token_inputs(texts(data), checkpoint("bert"))
+    exact = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text").encode(rows, True)
+    rough = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text", dtype="bfloat16").encode(rows, True)
     for a, b in zip(exact, rough, strict=True):
         assert b.tokens.dtype == b.pooled.dtype == np.float32
         assert 0 < np.abs(a.tokens - b.tokens).max() < 0.3
 
 
-def test_spec_tells_width_space_and_dtype() -> None:
-    spec = built(BertEncoder, BertConfig, checkpoint("bert"), "text").spec()
+def test_spec_has_width_space_and_dtype() -> None:
+    spec = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text").spec()
     assert (spec.dim, spec.token_dim, spec.normalized, spec.native_dtype) == (48, 48, False, "float32")
     assert spec.space == f"bert:{checkpoint('bert').weights_sha256()[:12]}:mean"
-    other = built(BertEncoder, BertConfig, checkpoint("bert"), "text", pool="cls").spec()
+    other = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text", pool="cls").spec()
     assert other.space != spec.space
 
 

@@ -16,14 +16,14 @@ from pipeline.tokenizers.text import TextTokenizerConfig
 from tests.encoders.sound_fixtures import (
     SOUNDS,
     assert_close,
-    built,
+    build_encoder,
     checkpoint,
     copy,
-    heard,
     orders,
-    read,
     sound,
     texts,
+    token_inputs,
+    waveform_inputs,
 )
 
 RATE = 48000
@@ -61,8 +61,8 @@ def test_sound_equals_the_reference(name: str, data: Path) -> None:
     waves = _waves(data)
     assert len(waves[-1]) > 2 * SPAN
     references = [_heard_by_reference(name, wave[:SPAN]) for wave in waves]
-    encoder = built(ClapEncoder, ClapConfig, checkpoint(name), "audio")
-    for what, rows in orders(encoder, heard(waves, RATE)):
+    encoder = build_encoder(ClapEncoder, ClapConfig, checkpoint(name), "audio")
+    for what, rows in orders(encoder, waveform_inputs(waves, RATE)):
         for row, wave, (pooled, states) in zip(rows, waves, references, strict=True):
             bands, steps, width = states.shape
             kept = min(steps, int(np.ceil(len(wave) * steps / SPAN)))
@@ -73,13 +73,13 @@ def test_sound_equals_the_reference(name: str, data: Path) -> None:
 
 
 def test_the_time_axis_of_the_tokens_is_time() -> None:
-    """A click moves the tokens that stand at its time, and hardly those far from it."""
-    encoder = built(ClapEncoder, ClapConfig, checkpoint("clap"), "audio")
+    """A click moves the tokens at its time, and hardly those far from it."""
+    encoder = build_encoder(ClapEncoder, ClapConfig, checkpoint("clap"), "audio")
     noise = np.random.default_rng(0).normal(0, 0.01, SPAN).astype(np.float32)
     for second in (1, 4, 9):
         clicked = noise.copy()
         clicked[second * RATE : second * RATE + 4800] += 0.5
-        a, b = encoder.encode(heard([noise, clicked], RATE), True)
+        a, b = encoder.encode(waveform_inputs([noise, clicked], RATE), True)
         moved = np.abs(a.tokens - b.tokens).reshape(a.grid[0], -1).mean(1)
         assert abs(a.times_s[moved.argmax()] - second) < 0.5
 
@@ -89,9 +89,9 @@ def test_long_sound_may_be_pooled_over_equal_chunks(data: Path) -> None:
     third = len(wave) / 3
     chunks = np.array_split(wave, 3)
     references = [_heard_by_reference("clap", chunk) for chunk in chunks]
-    encoder = built(ClapEncoder, ClapConfig, checkpoint("clap"), "audio", long="pool", batch_size=2)
+    encoder = build_encoder(ClapEncoder, ClapConfig, checkpoint("clap"), "audio", long="pool", batch_size=2)
     short = sound(data, SOUNDS[0], RATE)
-    row, other = encoder.encode(heard([wave, short], RATE, start_s=2.0), True)
+    row, other = encoder.encode(waveform_inputs([wave, short], RATE, start_s=2.0), True)
     assert_close(row.pooled, np.mean([pooled.numpy() for pooled, _ in references], axis=0), "pool")
     assert_close(other.pooled, _heard_by_reference("clap", short)[0], "short")
     assert row.grid[0] == len(row.times_s)
@@ -102,8 +102,8 @@ def test_long_sound_may_be_pooled_over_equal_chunks(data: Path) -> None:
 def test_random_crops_are_pinned(data: Path) -> None:
     wave = sound(data, "mdn__guitar.ogg", RATE)
     for name in ("clap", "clap_fused"):
-        encoder = built(ClapEncoder, ClapConfig, checkpoint(name), "audio")
-        a, b = (encoder.encode(heard([wave], RATE), False)[0] for _ in range(2))
+        encoder = build_encoder(ClapEncoder, ClapConfig, checkpoint(name), "audio")
+        a, b = (encoder.encode(waveform_inputs([wave], RATE), False)[0] for _ in range(2))
         np.testing.assert_array_equal(a.pooled, b.pooled)
 
 
@@ -121,8 +121,8 @@ def test_text_equals_the_reference(data: Path) -> None:
         with torch.inference_mode():
             output = model.get_text_features(**inputs)
         references.append((inputs["input_ids"][0], special, output.pooler_output[0], output.last_hidden_state[0]))
-    encoder = built(ClapEncoder, ClapConfig, checkpoint("clap"), "text")
-    for what, rows in orders(encoder, read(strings, checkpoint("clap"))):
+    encoder = build_encoder(ClapEncoder, ClapConfig, checkpoint("clap"), "text")
+    for what, rows in orders(encoder, token_inputs(strings, checkpoint("clap"))):
         for row, (ids, special, pooled, states) in zip(rows, references, strict=True):
             assert_close(row.pooled, pooled, what)
             assert_close(row.tokens, states[~special], what)
@@ -132,21 +132,21 @@ def test_text_equals_the_reference(data: Path) -> None:
 
 
 def test_both_towers_share_one_space_and_one_model() -> None:
-    hears = built(ClapEncoder, ClapConfig, checkpoint("clap"), "audio")
-    reads = built(ClapEncoder, ClapConfig, checkpoint("clap"), "text")
-    assert hears.model is reads.model
-    assert hears.spec().space == reads.spec().space == f"clap:{checkpoint('clap').weights_sha256()[:12]}"
-    assert hears.spec().dim == reads.spec().dim == 24
-    assert hears.spec().normalized
-    assert reads.spec().normalized
-    assert hears.spec().processor == "ClapFeatureExtractor"
-    assert "Roberta" in reads.spec().processor
+    audio_encoder = build_encoder(ClapEncoder, ClapConfig, checkpoint("clap"), "audio")
+    text_encoder = build_encoder(ClapEncoder, ClapConfig, checkpoint("clap"), "text")
+    assert audio_encoder.model is text_encoder.model
+    assert audio_encoder.spec().space == text_encoder.spec().space == f"clap:{checkpoint('clap').weights_sha256()[:12]}"
+    assert audio_encoder.spec().dim == text_encoder.spec().dim == 24
+    assert audio_encoder.spec().normalized
+    assert text_encoder.spec().normalized
+    assert audio_encoder.spec().processor == "ClapFeatureExtractor"
+    assert "Roberta" in text_encoder.spec().processor
 
 
 def test_bfloat16_is_near_float32(data: Path) -> None:
-    rows = heard([sound(data, SOUNDS[0], RATE)], RATE)
-    (a,) = built(ClapEncoder, ClapConfig, checkpoint("clap"), "audio").encode(rows, True)
-    (b,) = built(ClapEncoder, ClapConfig, checkpoint("clap"), "audio", dtype="bfloat16").encode(rows, True)
+    rows = waveform_inputs([sound(data, SOUNDS[0], RATE)], RATE)
+    (a,) = build_encoder(ClapEncoder, ClapConfig, checkpoint("clap"), "audio").encode(rows, True)
+    (b,) = build_encoder(ClapEncoder, ClapConfig, checkpoint("clap"), "audio", dtype="bfloat16").encode(rows, True)
     assert b.tokens.dtype == b.pooled.dtype == np.float32
     assert 0 < np.abs(a.pooled - b.pooled).max() < 0.1
 

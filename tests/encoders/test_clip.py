@@ -20,6 +20,7 @@ from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from pipeline.tokenizers.text import TextTokenizer, TextTokenizerConfig
 from tests.encoders.vision_fixtures import (
     TEXTS,
+    assert_distinct,
     make_checkpoints,  # noqa: F401
     make_clips,  # noqa: F401
     make_pictures,  # noqa: F401
@@ -27,7 +28,6 @@ from tests.encoders.vision_fixtures import (
     reference_model,
     runs,
     same,
-    tell_apart,
     tokenized,
 )
 
@@ -46,7 +46,7 @@ def test_images_equal_the_reference(clip: Checkpoint, pictures: list[np.ndarray]
     with torch.inference_mode():
         features = [model.get_image_features(**inputs(p)).pooler_output[0] for p in pictures]
         hidden = [model.vision_model(**inputs(p)).last_hidden_state[0] for p in pictures]
-    tell_apart(features)
+    assert_distinct(features)
     rows = tokenized(PatchTokenizer(PatchConfig(), clip), [Image(p) for p in pictures])
     assert all(row.inputs["pixels"].dtype == np.uint8 for row in rows)
     for done in runs(lambda n: encoder(clip, "image", PatchConfig(), batch_size=n), rows):
@@ -89,7 +89,7 @@ def test_texts_equal_the_reference(clip: Checkpoint) -> None:
         with torch.inference_mode():
             outs.append(model.get_text_features(**one))
         ids.append(one["input_ids"][0].numpy())
-    tell_apart([out.pooler_output[0] for out in outs])
+    assert_distinct([out.pooler_output[0] for out in outs])
     rows = tokenized(TextTokenizer(TextTokenizerConfig(kind="text"), clip), [Text(t) for t in TEXTS])
     for done in runs(lambda n: encoder(clip, "text", TextTokenizerConfig(kind="text"), batch_size=n), rows):
         for ours, out, row in zip(done, outs, ids, strict=True):
@@ -164,7 +164,7 @@ def test_bfloat16_runs_and_stays_near(clip: Checkpoint, pictures: list[np.ndarra
             assert not np.array_equal(a.pooled, b.pooled)
 
 
-def test_mistakes_are_told(clip: Checkpoint, checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
+def test_errors_name_the_config_field(clip: Checkpoint, checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
     def error(made: ClipEncoder) -> str:
         with pytest.raises(ConfigError) as caught:
             made.check("features.f")

@@ -21,8 +21,8 @@ from pipeline.encoders.embedding_gemma2 import EmbeddingGemma2Config, EmbeddingG
 from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
-from tests.encoders.sound_fixtures import assert_close, heard, orders, read, sounds, texts
-from tests.encoders.vision_fixtures import make_clips, make_pictures, tell_apart, tokenized
+from tests.encoders.sound_fixtures import assert_close, orders, sounds, texts, token_inputs, waveform_inputs
+from tests.encoders.vision_fixtures import assert_distinct, make_clips, make_pictures, tokenized
 
 __all__ = ["make_clips", "make_pictures"]
 
@@ -111,13 +111,13 @@ def agree(done: Sequence[Encoded | SampleError], references: Sequence[Reference]
 
 
 def test_text(checkpoint: Checkpoint, reference: Any, data: Path) -> None:
-    """Short texts beside texts many times longer than the window of the sliding layer."""
+    """Short texts, and texts many times longer than the window of the sliding layer."""
     strings = texts(data)
     references = [reference(text=[text], truncation=True, max_length=600) for text in strings]
     assert max(len(r.ids) for r in references) == 600
     assert min(len(r.ids) for r in references) < 16
-    tell_apart([r.pooled for r in references])
-    rows = read(strings, checkpoint, max_length=600)
+    assert_distinct([r.pooled for r in references])
+    rows = token_inputs(strings, checkpoint, max_length=600)
     for how, done in orders(build(checkpoint, "text"), rows):
         for i, (encoded, expected) in enumerate(zip(done, references, strict=True)):
             assert_close(encoded.pooled, expected.pooled, f"{how}, pooled of text {i}")
@@ -127,14 +127,14 @@ def test_text(checkpoint: Checkpoint, reference: Any, data: Path) -> None:
 
 
 def test_the_prompt_is_part_of_the_text(checkpoint: Checkpoint, reference: Any) -> None:
-    (row,) = read(["a red circle"], checkpoint, prompt="task: search result | query: ")
+    (row,) = token_inputs(["a red circle"], checkpoint, prompt="task: search result | query: ")
     (done,) = build(checkpoint, "text").encode([row], False)
     assert_close(done.pooled, reference(text=["task: search result | query: a red circle"]).pooled, "with a prompt")
 
 
 def test_a_text_that_spells_a_placeholder_is_only_a_text(checkpoint: Checkpoint) -> None:
     strings = ["a <|image|> and <|video|> and <|audio|>", "plain"]
-    done = build(checkpoint, "text").encode(read(strings, checkpoint), True)
+    done = build(checkpoint, "text").encode(token_inputs(strings, checkpoint), True)
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -150,7 +150,7 @@ def test_image(checkpoint: Checkpoint, reference: Any, pictures: list[np.ndarray
     import PIL.Image
 
     references = [reference(images=[PIL.Image.fromarray(picture)]) for picture in pictures]
-    tell_apart([r.pooled for r in references])
+    assert_distinct([r.pooled for r in references])
     rows = tokenized(PatchTokenizer(PatchConfig(), checkpoint), [Image(picture) for picture in pictures])
     assert all(row.inputs["pixels"].dtype == np.uint8 for row in rows)
     for how, done in orders(build(checkpoint, "image"), rows):
@@ -180,7 +180,7 @@ def test_video(checkpoint: Checkpoint, clips: list[Frames], tmp_path: Path, time
         checkpoint = changed(checkpoint, tmp_path, "processor_config.json", "video_processor", add_timestamps=True)
     reference = reference_of(checkpoint)
     references = [of_video(reference, clip) for clip in clips]
-    tell_apart([r.pooled for r in references])
+    assert_distinct([r.pooled for r in references])
     texts = [reference.processor.tokenizer.decode(r.ids) for r in references]
     assert [("62:05" in text) for text in texts] == [False, False, False, timestamps]
     rows = clips_as_rows(checkpoint, clips)
@@ -208,8 +208,8 @@ def test_audio(checkpoint: Checkpoint, reference: Any, data: Path) -> None:
     noise = np.random.default_rng(5).normal(scale=0.1, size=16000 * 31).astype(np.float32)
     waves = [*sounds(data, 16000), noise[:161], noise[:12800], noise[:20480], noise]
     references = [reference(audio=[wave]) for wave in waves]
-    tell_apart([r.pooled for r in references])
-    rows = heard(waves, 16000, start_s=3.5)
+    assert_distinct([r.pooled for r in references])
+    rows = waveform_inputs(waves, 16000, start_s=3.5)
     for how, done in orders(build(checkpoint, "audio"), rows):
         agree(done, references, reference.processor.audio_token_id, how)
     for wave, encoded in zip(waves, done, strict=True):
@@ -223,7 +223,7 @@ def test_long_sound_in_chunks(checkpoint: Checkpoint, reference: Any) -> None:
     wave = np.random.default_rng(6).normal(scale=0.1, size=16000 * 70).astype(np.float32)
     wave *= np.linspace(0.01, 1, len(wave), dtype=np.float32)
     chunks = [reference(audio=[chunk]) for chunk in np.array_split(wave, 3)]
-    (done,) = build(checkpoint, "audio", long="pool").encode(heard([wave], 16000), True)
+    (done,) = build(checkpoint, "audio", long="pool").encode(waveform_inputs([wave], 16000), True)
     token_id = reference.processor.audio_token_id
     assert_close(done.pooled, np.mean([chunk.pooled for chunk in chunks], axis=0), "pooled")
     assert_close(done.tokens, np.concatenate([chunk.at(token_id) for chunk in chunks]), "tokens")
@@ -234,7 +234,7 @@ def test_long_sound_in_chunks(checkpoint: Checkpoint, reference: Any) -> None:
 
 def test_too_short_a_sound_fails_alone(checkpoint: Checkpoint, reference: Any) -> None:
     wave = np.random.default_rng(7).normal(size=16000).astype(np.float32)
-    short, good = build(checkpoint, "audio").encode(heard([wave[:160], wave], 16000), True)
+    short, good = build(checkpoint, "audio").encode(waveform_inputs([wave[:160], wave], 16000), True)
     assert isinstance(short, SampleError)
     assert short.kind == "empty"
     assert_close(good.pooled, reference(audio=[wave]).pooled, "its neighbour")
@@ -249,13 +249,13 @@ def test_without_tokens(checkpoint: Checkpoint, pictures: list[np.ndarray]) -> N
 
 
 def test_one_space_and_one_model_for_all_four(checkpoint: Checkpoint) -> None:
-    built = {modality: build(checkpoint, modality) for modality in ("text", "image", "video", "audio")}
-    specs = {modality: encoder.spec() for modality, encoder in built.items()}
+    build_encoder = {modality: build(checkpoint, modality) for modality in ("text", "image", "video", "audio")}
+    specs = {modality: encoder.spec() for modality, encoder in build_encoder.items()}
     assert {(spec.space, spec.dim, spec.token_dim, spec.normalized) for spec in specs.values()} == {
         (specs["text"].space, 24, 24, True)
     }
-    assert len({id(encoder.model) for encoder in built.values()}) == 1
-    assert [specs[modality].processor for modality in built] == [
+    assert len({id(encoder.model) for encoder in build_encoder.values()}) == 1
+    assert [specs[modality].processor for modality in build_encoder] == [
         "GemmaTokenizer (tokenizers)",
         "Gemma4ImageProcessor (torchvision)",
         "EmbeddingGemma2VideoProcessor (torchvision)",

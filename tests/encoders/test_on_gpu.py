@@ -179,7 +179,11 @@ def test_calls_at_once_where_memory_runs_out(tmp_path: Path, monkeypatch: pytest
     encoder.encode(rows, True)
     needed = torch.cuda.max_memory_allocated() - before
     times = []
-    monkeypatch.setattr(encoder.fit, "ran_out", lambda: times.append(AdaptiveBatchSize.ran_out(encoder.fit)))
+    monkeypatch.setattr(
+        encoder.adaptive_batch,
+        "record_out_of_memory",
+        lambda: times.append(AdaptiveBatchSize.record_out_of_memory(encoder.adaptive_batch)),
+    )
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 0.7 * needed) / total)
     try:

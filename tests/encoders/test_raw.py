@@ -134,7 +134,7 @@ def test_text_gives_the_ids_that_spell_it() -> None:
 
 
 def test_raw_tokens_have_no_prefix_and_say_so() -> None:
-    """An empty list, as of any encoder without one: null would stand for a cell that is not there."""
+    """An empty list, as of any encoder without one: null would mean a missing cell."""
     picture = Image(np.zeros((SIZE, SIZE, 3), np.uint8))
     for config, modality, media in (
         (PatchConfig(size=SIZE, patch_size=PATCH), "image", picture),

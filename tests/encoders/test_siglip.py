@@ -20,6 +20,7 @@ from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from pipeline.tokenizers.text import TextTokenizer, TextTokenizerConfig
 from tests.encoders.vision_fixtures import (
     TEXTS,
+    assert_distinct,
     make_checkpoints,  # noqa: F401
     make_clips,  # noqa: F401
     make_pictures,  # noqa: F401
@@ -27,7 +28,6 @@ from tests.encoders.vision_fixtures import (
     reference_model,
     runs,
     same,
-    tell_apart,
     tokenized,
 )
 
@@ -48,7 +48,7 @@ def test_images_equal_the_reference(name: str, checkpoints: dict[str, Checkpoint
         with torch.inference_mode():
             outs.append(model.get_image_features(**one))
         grids.append(tuple(one["spatial_shapes"][0].tolist()) if name == "siglip2" else (3, 3))
-    tell_apart([out.pooler_output[0] for out in outs])
+    assert_distinct([out.pooler_output[0] for out in outs])
     if name == "siglip2":
         assert len(set(grids)) > 3  # pictures keep their shapes
     rows = tokenized(PatchTokenizer(PatchConfig(), checkpoint), [Image(p) for p in pictures])
@@ -103,7 +103,7 @@ def test_texts_equal_the_reference(name: str, checkpoints: dict[str, Checkpoint]
         start = 32 - len(bare) if name == "siglip2" else 0
         places.append(slice(start, start + len(bare) - 1))  # the last is end of text
         ids.append(bare[:-1])
-    tell_apart([out.pooler_output[0] for out in outs])
+    assert_distinct([out.pooler_output[0] for out in outs])
     for done in runs(lambda n: encoder(checkpoint, "text", TextTokenizerConfig(kind="text"), batch_size=n), rows):
         for ours, out, place, own in zip(done, outs, places, ids, strict=True):
             same(ours.pooled, out.pooler_output[0])

@@ -18,6 +18,7 @@ from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from pipeline.tokenizers.tubelet import TubeletConfig
 from tests.encoders.vision_fixtures import (
+    assert_distinct,
     make_checkpoints,  # noqa: F401
     make_clips,  # noqa: F401
     make_pictures,  # noqa: F401
@@ -25,7 +26,6 @@ from tests.encoders.vision_fixtures import (
     reference_model,
     runs,
     same,
-    tell_apart,
     tokenized,
 )
 
@@ -52,7 +52,7 @@ def test_images_equal_the_reference(
         "mean": [out.last_hidden_state[0, skip:].mean(0) for out in outs],
         "pooler": [out.pooler_output[0] for out in outs],
     }[pool]
-    tell_apart(pooled)
+    assert_distinct(pooled)
     rows = tokenized(PatchTokenizer(PatchConfig(), checkpoint), [Image(p) for p in pictures])
     for done in runs(lambda n: encoder(checkpoint, pool=pool, batch_size=n), rows):
         for ours, out, vector in zip(done, outs, pooled, strict=True):
@@ -126,7 +126,7 @@ def _error(made: VitEncoder) -> str:
     return str(caught.value)
 
 
-def test_mistakes_are_told(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
+def test_errors_name_the_config_field(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
     vit = checkpoints["vit"]
     assert _error(encoder(checkpoints["clip"])).startswith("features.f.encoder.checkpoint: 'clip' is of model_type")
     assert _error(encoder(vit, "audio")).startswith("features.f.modality: 'audio'")

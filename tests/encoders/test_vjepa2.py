@@ -18,12 +18,12 @@ from pipeline.tokenizers._shared.frame_sampling import UniformConfig
 from pipeline.tokenizers.frame import FrameConfig
 from pipeline.tokenizers.tubelet import TubeletConfig, TubeletTokenizer
 from tests.encoders.vision_fixtures import (
+    assert_distinct,
     make_checkpoints,  # noqa: F401
     make_clips,  # noqa: F401
     reference_model,
     runs,
     same,
-    tell_apart,
     tokenized,
 )
 
@@ -54,7 +54,7 @@ def reference(checkpoint: Checkpoint, clips: list[Frames]) -> list[torch.Tensor]
 
 def test_clips_equal_the_reference(checkpoint: Checkpoint, clips: list[Frames]) -> None:
     tokens = reference(checkpoint, clips)
-    tell_apart([t.mean(0) for t in tokens])
+    assert_distinct([t.mean(0) for t in tokens])
     tokenizer = TubeletTokenizer(TubeletConfig(), checkpoint)
     assert tokenizer.request().sampling == UniformSampling(8)
     rows = tokenized(tokenizer, clips)

@@ -16,14 +16,14 @@ from pipeline.tokenizers.audio_frame import AudioFrameConfig
 from pipeline.tokenizers.text import TextTokenizerConfig
 from tests.encoders.sound_fixtures import (
     assert_close,
-    built,
+    build_encoder,
     changed,
     checkpoint,
     copy,
-    heard,
     orders,
     sound,
     sounds,
+    waveform_inputs,
 )
 
 NAMES = ("wav2vec2", "wav2vec2_layer", "hubert", "wavlm")
@@ -51,8 +51,8 @@ def _reference(name: str, wave: np.ndarray) -> Any:
 def test_tokens_and_mean_equal_the_reference(name: str, data: Path) -> None:
     waves = sounds(data, RATE)
     references = [_reference(name, wave) for wave in waves]
-    encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio")
-    for what, rows in orders(encoder, heard(waves, RATE)):
+    encoder = build_encoder(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio")
+    for what, rows in orders(encoder, waveform_inputs(waves, RATE)):
         for row, reference in zip(rows, references, strict=True):
             assert_close(row.tokens, reference, what)
             assert_close(row.pooled, reference.mean(0), what)
@@ -64,31 +64,31 @@ def test_windows_of_equal_length_share_batches(name: str, data: Path) -> None:
     long = sound(data, "ljspeech__LJ001-0003.flac", RATE)
     waves = [long[start : start + RATE] for start in range(0, 5 * RATE, RATE)]
     batches: list[int] = []
-    encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio")
+    encoder = build_encoder(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio")
     forward = encoder.forward
     encoder.forward = lambda rows, want: batches.append(len(rows)) or forward(rows, want)
-    for row, wave in zip(encoder.encode(heard(waves, RATE), True), waves, strict=True):
+    for row, wave in zip(encoder.encode(waveform_inputs(waves, RATE), True), waves, strict=True):
         assert_close(row.tokens, _reference(name, wave), name)
     assert batches == [5]
 
 
 def test_only_layer_norm_models_are_padded(data: Path) -> None:
-    """Group norm sees a whole batch's length: were its rows padded, they would be far off."""
+    """Group norm depends on the padded length: if rows were padded, they would differ by far."""
     waves = sounds(data, RATE)
     batches: list[int] = []
     for name in ("wav2vec2", "wav2vec2_layer"):
-        encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio")
+        encoder = build_encoder(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio")
         forward = encoder.forward
         encoder.forward = lambda rows, want, run=forward: batches.append(len(rows)) or run(rows, want)
-        encoder.encode(heard(waves, RATE), False)
+        encoder.encode(waveform_inputs(waves, RATE), False)
     assert batches == [1] * len(waves) + [len(waves)]
 
 
 @pytest.mark.parametrize("name", ["wav2vec2", "wav2vec2_layer"])
 def test_a_sound_that_is_too_long_fails_alone(name: str, data: Path) -> None:
     waves = [sound(data, "ljspeech__LJ001-0003.flac", RATE)[: int(seconds * RATE)] for seconds in (1.0, 3.1, 2.0)]
-    encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio", max_s=3.0)
-    for _, (first, long, last) in orders(encoder, heard(waves, RATE)):
+    encoder = build_encoder(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio", max_s=3.0)
+    for _, (first, long, last) in orders(encoder, waveform_inputs(waves, RATE)):
         assert isinstance(long, SampleError)
         assert (long.kind, long.message) == (
             "limit",
@@ -100,17 +100,17 @@ def test_a_sound_that_is_too_long_fails_alone(name: str, data: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_attention_of_wavlm_takes_shorter_sounds(name: str) -> None:
-    encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio")
+    encoder = build_encoder(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio")
     assert encoder.max_s == (100 if name == "wavlm" else 300)
 
 
 def test_a_forward_pass_holds_so_many_seconds(data: Path) -> None:
     """Rows of 0.2 s to 9.7 s: the long ones must not make all the others as long in one huge batch."""
     waves = sounds(data, RATE)
-    encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint("wav2vec2_layer"), "audio", batch_s=8.0)
+    encoder = build_encoder(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint("wav2vec2_layer"), "audio", batch_s=8.0)
     shapes: list[tuple[int, int]] = []
     encoder.model.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
-    for row, wave in zip(encoder.encode(heard(waves, RATE), True), waves, strict=True):
+    for row, wave in zip(encoder.encode(waveform_inputs(waves, RATE), True), waves, strict=True):
         assert_close(row.tokens, _reference("wav2vec2_layer", wave), "passes")
     assert sum(rows for rows, _ in shapes) == len(waves)
     assert all(rows == 1 or rows * samples <= 8 * RATE for rows, samples in shapes)
@@ -119,8 +119,8 @@ def test_a_forward_pass_holds_so_many_seconds(data: Path) -> None:
 
 def test_one_second_gives_49_tokens_20_ms_apart(data: Path) -> None:
     wave = sound(data, "ljspeech__LJ001-0003.flac", RATE)[:RATE]
-    encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint("wav2vec2"), "audio")
-    (row,) = encoder.encode(heard([wave], RATE, start_s=2.5), True)
+    encoder = build_encoder(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint("wav2vec2"), "audio")
+    (row,) = encoder.encode(waveform_inputs([wave], RATE, start_s=2.5), True)
     assert row.grid == (49, 1, 1)
     np.testing.assert_allclose(row.times_s, 2.5 + 0.02 * np.arange(49), rtol=0, atol=1e-12)
 
@@ -128,8 +128,8 @@ def test_one_second_gives_49_tokens_20_ms_apart(data: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_too_short_a_sound_fails_alone(name: str, data: Path) -> None:
     wave = sound(data, "fsdd__1_theo_2.wav", RATE)
-    encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio")
-    rows = encoder.encode(heard([wave, wave[:399], wave[:400], wave[:1]], RATE), True)
+    encoder = build_encoder(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio")
+    rows = encoder.encode(waveform_inputs([wave, wave[:399], wave[:400], wave[:1]], RATE), True)
     assert [type(row) for row in rows] == [Encoded, SampleError, Encoded, SampleError]
     assert rows[1].kind == "empty"
     assert "399 samples" in str(rows[1])
@@ -140,9 +140,11 @@ def test_too_short_a_sound_fails_alone(name: str, data: Path) -> None:
 
 @pytest.mark.parametrize("name", ["wav2vec2", "wavlm"])
 def test_bfloat16_is_near_float32(name: str, data: Path) -> None:
-    rows = heard(sounds(data, RATE)[:3], RATE)
-    exact = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio").encode(rows, True)
-    rough = built(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio", dtype="bfloat16").encode(rows, True)
+    rows = waveform_inputs(sounds(data, RATE)[:3], RATE)
+    exact = build_encoder(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio").encode(rows, True)
+    rough = build_encoder(Wav2Vec2Encoder, Wav2Vec2Config, checkpoint(name), "audio", dtype="bfloat16").encode(
+        rows, True
+    )
     for a, b in zip(exact, rough, strict=True):
         assert b.tokens.dtype == np.float32
         assert 0 < np.abs(a.pooled - b.pooled).max() < 0.3
@@ -158,12 +160,12 @@ def test_spec_and_times_of_an_adapter(tmp_path: Path, data: Path) -> None:
         checkpoint("wav2vec2_layer").path, add_adapter=True, output_hidden_size=24, num_adapter_layers=2
     )
     Wav2Vec2Model(config).save_pretrained(tmp_path)
-    encoder = built(Wav2Vec2Encoder, Wav2Vec2Config, where, "audio")
+    encoder = build_encoder(Wav2Vec2Encoder, Wav2Vec2Config, where, "audio")
     assert (encoder.spec().dim, encoder.spec().token_dim) == (24, 24)
     waves = sounds(data, RATE)[:3]
     extractor, _ = _loaded("wav2vec2_layer")
     model = AutoModel.from_pretrained(tmp_path).eval()
-    for row, wave in zip(encoder.encode(heard(waves, RATE), True), waves, strict=True):
+    for row, wave in zip(encoder.encode(waveform_inputs(waves, RATE), True), waves, strict=True):
         reference = model(extractor(wave, sampling_rate=RATE, return_tensors="pt").input_values).last_hidden_state[0]
         assert_close(row.tokens, reference.detach(), "adapter")
         np.testing.assert_allclose(row.times_s, 0.08 * np.arange(len(reference)))

@@ -15,14 +15,14 @@ from pipeline.encoders.whisper import WhisperConfig, WhisperEncoder
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
 from tests.encoders.sound_fixtures import (
     assert_close,
-    built,
+    build_encoder,
     changed,
     checkpoint,
     copy,
-    heard,
     orders,
     sound,
     sounds,
+    waveform_inputs,
 )
 
 RATE = 16000
@@ -49,8 +49,8 @@ def _reference(wave: np.ndarray) -> Any:
 def test_tokens_and_mean_equal_the_reference(data: Path) -> None:
     waves = sounds(data, RATE)
     references = [_reference(wave)[: math.ceil(len(wave) / 320)] for wave in waves]
-    encoder = built(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio")
-    for what, rows in orders(encoder, heard(waves, RATE)):
+    encoder = build_encoder(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio")
+    for what, rows in orders(encoder, waveform_inputs(waves, RATE)):
         for row, reference in zip(rows, references, strict=True):
             assert_close(row.tokens, reference, what)
             assert_close(row.pooled, reference.mean(0), what)
@@ -63,8 +63,8 @@ def test_sound_longer_than_30_s_goes_in_chunks_of_30_s(data: Path) -> None:
     assert 60 * RATE < len(wave) < 61 * RATE
     chunks = [wave[: 30 * RATE], wave[30 * RATE : 60 * RATE], wave[60 * RATE :]]
     whole = np.concatenate([_reference(chunk)[: math.ceil(len(chunk) / 320)] for chunk in chunks])
-    encoder = built(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio", batch_size=2)
-    (row,) = encoder.encode(heard([wave], RATE, start_s=5.0), True)
+    encoder = build_encoder(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio", batch_size=2)
+    (row,) = encoder.encode(waveform_inputs([wave], RATE, start_s=5.0), True)
     assert_close(row.tokens, whole, "chunks")
     assert_close(row.pooled, whole.mean(0), "chunks")
     np.testing.assert_allclose(row.times_s, 5.0 + 0.02 * np.arange(math.ceil(len(wave) / 320)), atol=1e-9)
@@ -72,37 +72,37 @@ def test_sound_longer_than_30_s_goes_in_chunks_of_30_s(data: Path) -> None:
 
 def test_long_sound_may_be_truncated(data: Path) -> None:
     wave = sound(data, "moviepy__rain.mp3", RATE)[: 31 * RATE]
-    encoder = built(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio", long="truncate")
-    (row,) = encoder.encode(heard([wave], RATE), True)
+    encoder = build_encoder(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio", long="truncate")
+    (row,) = encoder.encode(waveform_inputs([wave], RATE), True)
     assert_close(row.tokens, _reference(wave), "the extractor itself cuts after 30 s")
     assert row.grid == (1500, 1, 1)
 
 
 def test_without_tokens_only_the_mean_comes(data: Path) -> None:
     wave = sound(data, "fsdd__1_theo_2.wav", RATE)
-    encoder = built(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio")
-    (row,) = encoder.encode(heard([wave], RATE), False)
+    encoder = build_encoder(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio")
+    (row,) = encoder.encode(waveform_inputs([wave], RATE), False)
     assert row.tokens is None
     assert_close(row.pooled, _reference(wave)[: math.ceil(len(wave) / 320)].mean(0), "mean")
 
 
 def test_one_sample_is_one_token() -> None:
-    encoder = built(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio")
-    (row,) = encoder.encode(heard([np.full(1, 0.5, np.float32)], RATE), True)
+    encoder = build_encoder(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio")
+    (row,) = encoder.encode(waveform_inputs([np.full(1, 0.5, np.float32)], RATE), True)
     assert row.grid == (1, 1, 1)
 
 
 def test_dither_is_off(tmp_path: Path, data: Path) -> None:
     noisy = changed("whisper", tmp_path, "preprocessor_config.json", dither=0.1)
     wave = sound(data, "fsdd__1_theo_2.wav", RATE)
-    (row,) = built(WhisperEncoder, WhisperConfig, noisy, "audio").encode(heard([wave], RATE), True)
+    (row,) = build_encoder(WhisperEncoder, WhisperConfig, noisy, "audio").encode(waveform_inputs([wave], RATE), True)
     assert_close(row.tokens, _reference(wave)[: math.ceil(len(wave) / 320)], "dither")
 
 
 def test_bfloat16_and_the_spec(data: Path) -> None:
-    rows = heard(sounds(data, RATE)[:2], RATE)
-    exact = built(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio")
-    rough = built(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio", dtype="bfloat16")
+    rows = waveform_inputs(sounds(data, RATE)[:2], RATE)
+    exact = build_encoder(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio")
+    rough = build_encoder(WhisperEncoder, WhisperConfig, checkpoint("whisper"), "audio", dtype="bfloat16")
     for a, b in zip(exact.encode(rows, True), rough.encode(rows, True), strict=True):
         assert b.tokens.dtype == b.pooled.dtype == np.float32
         assert 0 < np.abs(a.pooled - b.pooled).max() < 0.3

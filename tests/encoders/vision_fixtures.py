@@ -1,7 +1,6 @@
-"""What the tests of visual tokenizers and encoders share: checkpoints, real pictures and clips, comparisons.
+"""Fixtures of visual tokenizers and encoders: checkpoints, real pictures and clips, comparisons.
 
-Pictures and clips are decoded here, with Pillow and PyAV, so that nothing of ours stands between them and
-the reference.
+Pictures and clips are decoded with Pillow and PyAV, so that the reference does not depend on the package's decoders.
 """
 
 from __future__ import annotations
@@ -92,8 +91,8 @@ def same(ours: np.ndarray | None, reference: Any, tolerance: float = 1e-4) -> No
     assert worst <= tolerance * max(1.0, float(np.abs(expected).max(initial=0.0))), f"{worst} apart"
 
 
-def tell_apart(references: Sequence[Any]) -> None:
-    """Different media give vectors far more apart than the tolerance: the comparison can fail."""
+def assert_distinct(references: Sequence[Any]) -> None:
+    """Asserts that vectors of different media differ by far more than the tolerance, so that a comparison can fail."""
     stacked = np.stack([np.asarray(r, np.float32) for r in references])
     apart = np.abs(stacked[:, None] - stacked[None]).max(axis=-1)
     assert np.min(apart[~np.eye(len(stacked), dtype=bool)]) > 0.02

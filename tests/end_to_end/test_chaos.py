@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipeline import config as configs
 from pipeline import dataset, run
+from pipeline.core.errors import ConfigError
 from tests.measure import chaos
 
 FEATURES = {
@@ -71,7 +72,7 @@ def test_a_kill_costs_nothing(
         chaos.sweep(process)
     assert code == (-9 if kind == "driver" else 0)
     if code:
-        with pytest.raises(configs.ConfigError):
+        with pytest.raises(ConfigError):
             dataset.open(str(calm / kind))
         report = run.extract(prepare(configs.load(str(config))), show_progress=False)
         assert report["samples_by_class"]["rows_adopted"] > 0

@@ -19,11 +19,12 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import dataset, run, storage
+from pipeline import dataset, run, sources, storage
 from pipeline.core.errors import TesseraError
 from pipeline.dataset import maintenance
 from pipeline.dataset.commit import data_files, snapshots
 from pipeline.dataset.commit.folder import DatasetFolder
+from pipeline.run import checks
 from tests.end_to_end.test_nights import config, counts, draw, shown
 from tests.end_to_end.test_nights import night as extract
 from tests.support.contract_1 import downgrade
@@ -222,9 +223,9 @@ def test_a_run_of_then_that_was_killed_is_continued(
     (announced,) = (root / "_running").iterdir()
     opened = json.loads(announced.read_text())
     work = {
-        **run._identities_of_contract_1(prepared),
+        **checks._identities_of_contract_1(prepared),
         "forgotten": [],
-        "allowed_roots": list(run.sources.build(prepared.config.source).allowed_roots().plain()),
+        "allowed_roots": list(sources.build(prepared.config.source).allowed_roots().plain()),
     }
     announced.write_text(json.dumps({**opened, "identity": configs.digest(work)}))
     for record in (root / "_runs").glob("*/tasks/*.parquet"):

@@ -20,10 +20,11 @@ _OPS = ("info", "open", "read", "write", "create", "list", "remove", "copy")
 _RUNS = """
 import json, os, sys
 import ray
-from tests import faulty
+from tests.support import faulty
 from tests.support.faulty import Fault
 from tests.stages.media_fixtures import IMAGE
-from pipeline import config as configs, retrying, run
+from pipeline import config as configs, run
+from pipeline.storage import retry as retrying
 from pipeline.core.errors import TesseraError
 
 corpus, out, plans = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])

@@ -22,7 +22,7 @@ from tests.support import bounded
 MB = 1 << 20
 WORK = """
 import json, sys
-from pipeline import malloc
+from pipeline.core import allocator as malloc
 from pipeline.benchmark.baseline import rows_of
 from pipeline.config.models import load
 from pipeline.config.features import bind
@@ -51,7 +51,7 @@ print(json.dumps(told))
 
 IN_PARTS = """
 import json, sys
-from pipeline import malloc
+from pipeline.core import allocator as malloc
 from pipeline.benchmark import corpus
 from pipeline.config.models import load
 from pipeline.config.features import bind

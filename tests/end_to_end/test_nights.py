@@ -18,6 +18,7 @@ from pipeline import config as configs
 from pipeline import dataset, run
 from pipeline.core.errors import BudgetExceeded, ConfigError
 from pipeline.dataset import maintenance
+from pipeline.dataset.commit.transaction import Transaction
 from tests.support import ROOT
 
 PICTURE = {
@@ -107,7 +108,7 @@ def test_nights(ray_session: Any, tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "out" / "v1" / "_running") == []
 
     other = {"p": {**PICTURE, "tokenizer": {"kind": "patch", "size": 24, "patch_size": 8}}}
-    for call in (run.preview, run.extract):
+    for call in (run.plan, run.extract):
         with pytest.raises(
             ConfigError, match=r"features\.p\.feature\.tokenizer\.size is 16 there, 24 here.*--new-version"
         ):
@@ -220,7 +221,7 @@ def test_a_killed_run_is_continued(ray_session: Any, tmp_path: Path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.Transaction, "commit", die)
+        patch.setattr(Transaction, "commit", die)
         with pytest.raises(KeyboardInterrupt):
             night(tmp_path)
     assert shown(tmp_path) == {f"s{i}": i for i in range(6)}
@@ -238,7 +239,7 @@ def test_a_killed_run_is_continued(ray_session: Any, tmp_path: Path, monkeypatch
 
     draw(tmp_path, "more", 50)
     with monkeypatch.context() as patch:
-        patch.setattr(run.Transaction, "commit", die)
+        patch.setattr(Transaction, "commit", die)
         with pytest.raises(KeyboardInterrupt):
             night(tmp_path)
     (record,) = root.glob("_runs/*/tasks/*.parquet")

@@ -11,7 +11,7 @@ from tests.support import bounded
 
 METER = """
 import contextlib, subprocess, sys, time
-from pipeline.engine.progress import MemoryMeter, memory_of_processes
+from pipeline.engine.memory import MemoryMeter, memory_of_processes
 
 @contextlib.contextmanager
 def child(code, *args):  # a process that has run the code and waits until the block ends

@@ -1,4 +1,4 @@
-"""The bar counts what the encoders report; memory is that of all processes; native noise stays off the terminal."""
+"""The progress bar shows what is counted, and what native code prints stays off the terminal."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 import pyarrow as pa
 import pytest
 
-from pipeline.engine.progress import Progress, quiet
+from pipeline.engine.progress import Progress, count_rows, quiet
 from pipeline.stages.rows import Failure, failure_column
 from tests.support import ROOT
 
@@ -29,57 +29,44 @@ def test_what_is_counted() -> None:
             "failures": failure_column([[], [broken, broken], [], [broken]]),
         }
     )
-    assert Progress.count(table) == (2, 4, 2)
-    assert Progress.count(table.slice(0, 0)) == (0, 0, 0)
+    assert count_rows(table) == (2, 4, 2)
+    assert count_rows(table.slice(0, 0)) == (0, 0, 0)
 
 
-def test_the_first_row_is_timed_without_a_terminal(ray_session: Any) -> None:
-    started = time.time()
-    with Progress(3, None) as progress:
+def test_the_first_row_is_timed_without_a_terminal() -> None:
+    started, counts = time.time(), [0, 0, 0]
+    with Progress(3, None, lambda: counts) as progress:
         time.sleep(0.5)
-        ray_session.get(progress.actor.add.remote(1, 2, 0))
+        counts[1] = 2
         added = time.time() - started
         time.sleep(0.6)
     assert progress.first_row_at is not None
     assert 0.4 < progress.first_row_at - started < added + 0.6
-    with Progress(3, None) as idle:
+    assert progress.rows == 2
+    with Progress(3, None, lambda: [0, 0, 0]) as idle:
         pass
     assert idle.first_row_at is None
 
 
-def test_a_terminal_shows_the_sums_of_all_workers(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("columns", "samples", "counts", "expected"),
+    [
+        (160, 8, [3, 15, 6], "3/8 samples · 15 rows · 6 failed"),
+        (160, 1, [1, 1, 0], "1/1 sample · 1 row · 0 failed"),
+        (80, 426_000, [123_456, 123_457, 12], "123456/426000 samples · 123457 rows · 12 failed · "),
+    ],
+    ids=["sums", "singular", "narrow"],
+)
+def test_a_terminal_shows_every_figure_whole(
+    monkeypatch: pytest.MonkeyPatch, columns: int, samples: int, counts: list[int], expected: str
+) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "160")
-    with _terminal() as (terminal, shown), Progress(8, terminal) as progress:
-        ray_session.get([progress.actor.add.remote(1, 5, 2) for _ in range(3)])
-        time.sleep(1.5)
-    assert "3/8 samples · 15 rows · 6 failed" in "".join(shown)
-
-
-def test_one_sample_and_one_row_are_singular(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "160")
-    with _terminal() as (terminal, shown), Progress(1, terminal) as progress:
-        ray_session.get(progress.actor.add.remote(1, 1, 0))
-        time.sleep(1.5)
-    assert "1/1 sample · 1 row · 0 failed" in "".join(shown)
-
-
-def test_a_narrow_terminal_shows_every_figure_whole(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
-    with _terminal() as (terminal, shown), Progress(426_000, terminal) as progress:
-        ray_session.get(progress.actor.add.remote(123_456, 123_457, 12))
-        time.sleep(1.5)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with _terminal() as (terminal, shown), Progress(samples, terminal, lambda: counts):
+        time.sleep(0.7)
     text = "".join(shown)
-    assert "123456/426000 samples · 123457 rows · 12 failed · " in text
+    assert expected in text
     assert "…" not in text
-
-
-def test_a_run_outlives_its_display(ray_session: Any) -> None:
-    with Progress(3, None) as progress:
-        ray_session.kill(progress.actor)
-        time.sleep(0.5)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,11 @@ def _poisoned(flag: Path, *datasets: str | Path) -> None:
 
 
 READS = """
-from pipeline import dataset, inspection, reading, snapshots, state, upkeep
+from pipeline import dataset
+from pipeline.dataset import describe as inspection, maintenance as upkeep
+from pipeline.dataset.commit import snapshots
+from pipeline.dataset.diff import index as state
+from pipeline.dataset.shards import reader as reading
 from pipeline.core.errors import TesseraError
 from rich.console import Console
 

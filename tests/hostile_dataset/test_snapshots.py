@@ -125,7 +125,8 @@ def test_rows_are_those_of_the_file_before_room_is_made_for_them(out: Path, rows
     change(newest(out), lambda s: s["shards"][0].update(rows=rows, deleted=[0]))
     code = """
 import sys
-from pipeline import dataset, upkeep
+from pipeline import dataset
+from pipeline.dataset import maintenance as upkeep
 from pipeline.core.errors import TesseraError
 for call in (
     lambda: dataset.open(sys.argv[1]).to_arrow(),

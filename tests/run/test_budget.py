@@ -13,7 +13,7 @@ from pipeline import dataset, run
 from pipeline.config.models import FailureConfig
 from pipeline.core.errors import BudgetExceeded
 from pipeline.dataset import maintenance
-from pipeline.run import budget
+from pipeline.run import budget, extraction
 from tests.end_to_end.test_nights import config, counts, draw
 
 
@@ -132,7 +132,7 @@ def test_a_run_that_breaks_off_says_why(ray_session: Any, tmp_path: Path, monkey
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "_compute", full)
+        patched.setattr(extraction, "_compute", full)
         with pytest.raises(OSError, match="No space left"):
             _night(tmp_path)
     runs = tmp_path / "out" / "v1" / "_runs"

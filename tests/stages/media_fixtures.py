@@ -13,6 +13,7 @@ import yaml
 
 from pipeline import config as configs
 from pipeline import sources
+from pipeline.config import loading
 from pipeline.config.features import BoundFeature, bind
 from pipeline.config.models import PipelineConfig
 from tests.support import ROOT
@@ -68,7 +69,7 @@ def media_config(models: Path, source: Path | str, output: Path | str, *override
         feature["encoder"] = {**feature["encoder"], "checkpoint": str(checkpoint)}
     raw["source"]["path"], raw["output"]["path"] = str(source), str(output)
     for override in overrides:
-        configs._override(raw, override)
+        loading._override(raw, override)
     return configs.parse(raw)
 
 

@@ -57,7 +57,7 @@ def test_config_errors_name_their_place(tmp_path: Path) -> None:
         _tokenizer(None).check("features.x.tokenizer")
     with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.sample_rate.*8000.*48000"):
         _tokenizer("clap", sample_rate=8000).check("features.x.tokenizer")
-    with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.frame_s: 0\.01; only beside encoder 'raw'"):
+    with pytest.raises(ConfigError, match=r"features\.x\.tokenizer\.frame_s: 0\.01; only with encoder 'raw'"):
         _tokenizer("whisper", frame_s=0.01).check("features.x.tokenizer")
     bare = copy("whisper", tmp_path, without=["preprocessor_config.json"])
     with pytest.raises(ConfigError, match=r"features\.x\.encoder\.checkpoint.*no feature extractor"):

@@ -1,4 +1,4 @@
-"""The `frame` tokenizer: every frame as the image processor sees it alone, with its own time."""
+"""The `frame` tokenizer: every frame as the image processor makes it, with its presentation time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_frames_equal_the_whole_processor_on_each(
             torch.testing.assert_close(ours, whole(frame)["pixel_values"][0][: len(ours)], rtol=0, atol=0)
 
 
-def test_a_checkpoint_for_all_modalities_sees_frames_with_its_video_processor(
+def test_a_checkpoint_for_all_modalities_uses_its_video_processor_for_frames(
     clips: list[Frames], tmp_path: Path
 ) -> None:
     """Gemma gives a frame fewer patches than a picture; the padding patches of its processor are left out."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.checkpoint.checkpoint import Checkpoint
-from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.errors import ConfigError
 from pipeline.core.media import Image, ImageRequest
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from tests.encoders.vision_fixtures import (
@@ -46,20 +46,6 @@ def test_request_and_untimed(checkpoints: dict[str, Checkpoint]) -> None:
     tokenizer = PatchTokenizer(PatchConfig(), checkpoints["vit"])
     assert tokenizer.request() == ImageRequest()
     assert tokenized(tokenizer, [Image(np.zeros((9, 5, 3), np.uint8))])[0].times_s is None
-
-
-def test_a_read_only_picture_is_read(checkpoints: dict[str, Checkpoint], recwarn: pytest.WarningsRecorder) -> None:
-    picture = np.zeros((9, 5, 3), np.uint8)
-    picture.flags.writeable = False
-    tokenized(PatchTokenizer(PatchConfig(), checkpoints["vit"]), [Image(picture)])
-    assert not [w for w in recwarn if "not writable" in str(w.message)]
-
-
-def test_a_ribbon_that_would_fill_memory_fails(checkpoints: dict[str, Checkpoint]) -> None:
-    tokenizer = PatchTokenizer(PatchConfig(), checkpoints["clip"])
-    tokenizer.setup()
-    with pytest.raises(SampleError, match="limit: 1 x 1 x 200000 pixels"):
-        tokenizer.tokenize(Image(np.zeros((1, 200_000, 3), np.uint8)))
 
 
 @pytest.mark.parametrize("index", range(10))

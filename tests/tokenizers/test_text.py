@@ -221,7 +221,7 @@ def test_a_giant_word_is_cut_between_characters() -> None:
 
 
 def test_threads_may_share_a_tokenizer(data: Path) -> None:
-    """Truncation is a state of the library's tokenizer: cutting beside tokenizing must not disturb it."""
+    """Truncation is a state of the library's tokenizer: cutting in another thread must not change it."""
     from concurrent.futures import ThreadPoolExecutor
 
     tokenizer = _tokenizer("roberta", max_length=32, overflow="windows", overlap=4)

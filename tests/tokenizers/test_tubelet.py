@@ -1,4 +1,4 @@
-"""The `tubelet` tokenizer: whole clips as the video processor sees them; frames and tubelets from the checkpoint."""
+"""The `tubelet` tokenizer: clips as the video processor makes them; frames and tubelets from the checkpoint."""
 
 from __future__ import annotations
 

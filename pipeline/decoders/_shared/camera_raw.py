@@ -1,6 +1,8 @@
-"""A camera's raw file: what its sensor saw, which only a raw converter makes a picture of. Most hold previews, as JPEG.
+"""Detects raw files of cameras, and finds the JPEG preview that most of them contain.
 
-Sources: TIFF 6.0; DNG 1.7.1, chapter 2 and 4; the first bytes that ExifTool and LibRaw know the others by.
+A raw file contains the sensor's values, from which only a raw converter can make a picture.
+
+Sources: TIFF 6.0; DNG 1.7.1, chapters 2 and 4; for the other formats the magic numbers of ExifTool and LibRaw.
 """
 
 from __future__ import annotations
@@ -23,21 +25,21 @@ _NAMES = {
 }
 _SUB_IFDS, _PHOTOMETRIC, _DNG_VERSION, _ORIENTATION = 330, 262, 50706, 274
 _STRIPS, _TILES = 273, 324
-"""Tags that say where the parts of a directory's image begin."""
-_OF_SENSORS = (32803, 34892)
+"""Tags of the offsets of the parts of a directory's image."""
+_SENSOR_PHOTOMETRIC = (32803, 34892)
 """Photometric interpretations: a colour filter array, and linear values of a sensor."""
 _MAX_DIRECTORIES, _MAX_ENTRIES = 32, 1000
 _JPEG = b"\xff\xd8\xff"
 _MAX_PREVIEWS, _MAX_SEGMENTS, _MAX_FILL = 1000, 100, 16
-"""Places that look like a JPEG, segments of each that are looked at for its size, and bytes that fill up before one."""
+"""Maximum possible JPEGs that are tried, segments read of each to find its size, and fill bytes before a segment."""
 _MAX_PARTS = 100_000
-"""Of a sensor's image that are looked at."""
-_DECODED, _TABLES = (0xC0, 0xC1, 0xC2), (0xC4, 0xC8, 0xCC)
-"""Markers of frames that are decoded; and of segments that are no frames."""
+"""Maximum parts of a sensor's image that are read."""
+_FRAMES, _TABLES = (0xC0, 0xC1, 0xC2), (0xC4, 0xC8, 0xCC)
+"""JPEG markers of frames that can be decoded, and of segments in the same range that are not frames."""
 
 
 def camera_raw(data: bytes) -> str | None:
-    """Returns the name of a raw format by the content of a file (or its first bytes); None for any other file."""
+    """The name of a raw format, by the content of a file or its first bytes; None for any other file."""
     for magic, name in _NAMES.items():
         if data.startswith(magic):
             return name
@@ -52,24 +54,24 @@ def camera_raw(data: bytes) -> str | None:
     directories = list(_directories(data))
     if any(_DNG_VERSION in one for one in directories):
         return "DNG"
-    if any(one.get(_PHOTOMETRIC) in _OF_SENSORS for one in directories):
+    if any(one.get(_PHOTOMETRIC) in _SENSOR_PHOTOMETRIC for one in directories):
         return "a raw format based on TIFF (NEF, ARW, PEF...)"
     return None
 
 
 def preview(data: bytes) -> bytes:
-    """Returns the largest JPEG of 8 bits in a raw file that is no part of a sensor's image, from its first byte on.
+    """The bytes of a raw file from the beginning of its largest 8-bit JPEG that is not part of a sensor's image.
 
     Raises:
-        SampleError: ``unsupported``, there is none.
+        SampleError: ``unsupported`` if there is none.
     """
     best, most = -1, 0
-    of_sensor = _parts_of_sensors(data) if data[:4] in _TIFF else frozenset()
+    sensor_parts = _parts_of_sensors(data) if data[:4] in _TIFF else frozenset()
     at = data.find(_JPEG)
     for _ in range(_MAX_PREVIEWS):
         if at < 0:
             break
-        pixels = 0 if at in of_sensor else _jpeg_pixels(data, at)
+        pixels = 0 if at in sensor_parts else _jpeg_pixels(data, at)
         if pixels > most:
             best, most = at, pixels
         at = data.find(_JPEG, at + 1)
@@ -79,7 +81,7 @@ def preview(data: bytes) -> bytes:
 
 
 def _jpeg_pixels(data: bytes, at: int) -> int:
-    """Width x height of the JPEG that begins at ``at``; 0 where there is none of 8 bits, baseline or progressive."""
+    """Width x height of the JPEG at offset ``at``; 0 if it is not an 8-bit baseline or progressive one."""
     at += 2
     for _ in range(_MAX_SEGMENTS):
         for _ in range(_MAX_FILL):  # before a marker
@@ -88,7 +90,7 @@ def _jpeg_pixels(data: bytes, at: int) -> int:
         if at + 9 > len(data) or data[at] != 0xFF:
             return 0
         marker = data[at + 1]
-        if marker in _DECODED:
+        if marker in _FRAMES:
             bits, height, width = struct.unpack_from(">BHH", data, at + 4)
             return int(height * width) if bits == 8 else 0
         if 0xC0 <= marker <= 0xCF and marker not in _TABLES:
@@ -98,17 +100,17 @@ def _jpeg_pixels(data: bytes, at: int) -> int:
 
 
 def orientation(data: bytes) -> int:
-    """Returns how the picture of a raw file is turned, 1 to 8 as in EXIF; 1 where its first directory says nothing."""
+    """Orientation of a raw file's picture, 1 to 8 as in EXIF; 1 if its first directory has none."""
     first = next(_directories(data), _Directory()) if data[:4] in _TIFF else _Directory()
     found = first.get(_ORIENTATION, 1)
     return found if 1 <= found <= 8 else 1
 
 
 def _parts_of_sensors(data: bytes) -> frozenset[int]:
-    """Returns where the strips and tiles of the sensors' images begin: lossy ones are JPEG of 8 bits too."""
+    """Offsets of the strips and tiles of sensors' images, which may be 8-bit JPEG if they are compressed."""
     order, found = _TIFF[data[:4]], set[int]()
     for directory in _directories(data):
-        if directory.get(_PHOTOMETRIC) not in _OF_SENSORS:
+        if directory.get(_PHOTOMETRIC) not in _SENSOR_PHOTOMETRIC:
             continue
         for tag in (_STRIPS, _TILES):
             place, code, values = directory.lists.get(tag, (0, "I", 0))
@@ -118,15 +120,15 @@ def _parts_of_sensors(data: bytes) -> frozenset[int]:
 
 
 class _Directory(dict[int, int]):
-    """Tag -> first value, of bytes, shorts and longs."""
+    """A TIFF directory: tag -> first value, for values of type byte, short and long."""
 
     def __init__(self) -> None:
         self.lists: dict[int, tuple[int, str, int]] = {}
-        """Tag -> where its values are, the code of one, and how many."""
+        """Tag -> offset of its values, ``struct`` code of one, and their number."""
 
 
 def _directories(data: bytes) -> Iterator[_Directory]:
-    """Yields the directories of a TIFF, and those below them."""
+    """Yields the directories of a TIFF and their subdirectories."""
     order = _TIFF[data[:4]]
     todo, seen = deque([_number(data, 4, order, "I")]), set[int]()
     for _ in range(_MAX_DIRECTORIES):
@@ -155,6 +157,11 @@ def _directories(data: bytes) -> Iterator[_Directory]:
 
 
 def _number(data: bytes, at: int, order: str, code: str) -> int:
-    """The number at ``at``; 0 beyond the end."""
+    """The number at offset ``at``; 0 beyond the end.
+
+    Args:
+        order: byte order, as in ``struct``.
+        code: type, as in ``struct``.
+    """
     size = struct.calcsize(code)
     return int(struct.unpack_from(order + code, data, at)[0]) if 0 <= at <= len(data) - size else 0

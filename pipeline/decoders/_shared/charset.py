@@ -1,4 +1,4 @@
-"""The characters that the bytes of a text are."""
+"""Decodes the bytes of a text: detects their encoding and normalises newlines."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ if TYPE_CHECKING:
     from pipeline.decoders.text import TextDecoderConfig
 
 
-_LEAST_UNITS, _MOST_BLOCKS = 4, 6
-"""Pairs of bytes, at least, and their high bytes, at most, that say for certain that a text is UTF-16."""
+_MIN_UNITS, _MAX_BLOCKS = 4, 6
+"""A text is certainly UTF-16 only with at least so many byte pairs, and at most so many different high bytes."""
 _BLANKS = dict.fromkeys(map(ord, " \t\n\r\f\v\xa0\u200b\u2028\u2029\ufeff"))
-_COHERENT, _NEAR = 10.0, 5.0
-"""Percent of `charset_normalizer`'s coherence: below it a guess is noise; so close, two guesses are equal."""
+_MIN_COHERENCE, _COHERENCE_TOLERANCE = 10.0, 5.0
+"""Coherence of `charset_normalizer`, percent: a guess below the minimum is noise; guesses within the tolerance of the
+best are equally likely."""
 
 
 def decode(data: bytes, config: TextDecoderConfig) -> str:
-    """Bytes to text with ``\\n`` newlines and no byte order mark.
+    """Decodes bytes to text with ``\\n`` newlines and without a byte order mark.
 
     Raises:
-        SampleError: ``empty``; ``encoding`` for what the policy refuses; ``corrupt`` for binary data.
+        SampleError: ``empty``; ``encoding`` for an encoding that the config refuses; ``corrupt`` for binary data.
     """
     if not data.strip(b"\0 \t\r\n"):
         raise SampleError("empty", "no bytes but blanks" if data else "zero bytes")
@@ -52,14 +53,16 @@ def decode(data: bytes, config: TextDecoderConfig) -> str:
 
 
 def _utf16_without_mark(data: bytes) -> str | None:
-    """The text, if the bytes are UTF-16 and can be nothing else: one byte of a pair is zero now and then and the other
-    never, no pair lacks a meaning, and few blocks of 256 characters are used. So Chinese without a mark is not among
-    them."""
-    if len(data) % 2 or len(data) < 2 * _LEAST_UNITS or b"\0" not in data.rstrip(b"\0"):
+    """The text, if the bytes can be nothing but UTF-16; else None.
+
+    One byte of the pairs is sometimes zero and the other never, all pairs are valid characters, and few blocks of 256
+    characters are used. Chinese text without a byte order mark is therefore not detected.
+    """
+    if len(data) % 2 or len(data) < 2 * _MIN_UNITS or b"\0" not in data.rstrip(b"\0"):
         return None
     pairs = np.frombuffer(data, np.uint8).reshape(-1, 2)
     low = 0 if pairs[:, 0].all() else 1
-    if not pairs[:, low].all() or len(np.unique(pairs[:, 1 - low])) > _MOST_BLOCKS:
+    if not pairs[:, low].all() or len(np.unique(pairs[:, 1 - low])) > _MAX_BLOCKS:
         return None
     try:
         text = data.decode("utf-16-le" if low == 0 else "utf-16-be")
@@ -70,17 +73,17 @@ def _utf16_without_mark(data: bytes) -> str | None:
 
 
 def _by_statistics(data: bytes) -> str:
-    """Text in the encoding that makes words of some language; of a few bytes nothing can be told, and it fails."""
+    """Text in the encoding in which it resembles some language. Raises ``SampleError`` if there are too few bytes."""
     from charset_normalizer import from_bytes
 
     found = list(from_bytes(data))
     best = found[0].percent_coherence if found else 0.0
-    if best < _COHERENT:
+    if best < _MIN_COHERENCE:
         raise SampleError(
-            "encoding", "neither UTF-8 nor any encoding that could be told: declare it as decoders.text.encoding"
+            "encoding", "neither UTF-8 nor any encoding that could be detected: declare it as decoders.text.encoding"
         )
-    near = [one for one in found if one.percent_coherence >= best - _NEAR]
-    # Several encodings differ in a few letters only; then the one that is by far the most common.
+    near = [one for one in found if one.percent_coherence >= best - _COHERENCE_TOLERANCE]
+    # Several encodings differ in a few letters only. cp1252 is by far the most common of them.
     return str(next((one for one in near if "cp1252" in one.could_be_from_charset), near[0]))
 
 
@@ -92,7 +95,7 @@ def _strict(data: bytes, encoding: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Newlines as ``\\n``; NUL out, since no tokenizer and no C string knows it."""
+    """Normalises newlines to ``\\n`` and removes NUL, which tokenizers and C strings cannot represent."""
     if text.count("\0") * 10 > len(text):
         raise SampleError("corrupt", "binary data, no text")
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")

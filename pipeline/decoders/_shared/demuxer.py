@@ -1,4 +1,4 @@
-"""Opening a file with FFmpeg: what it may read, and whether it knows the format or only guesses it."""
+"""Opens files with FFmpeg, without access to other files, and refuses formats that FFmpeg only guesses."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LISTS = frozenset(
 """Formats whose files name other files, addresses or filters."""
 _NOT_ALLOWED = "Format not on whitelist"
 _LOW_SCORE = "detected only with low score of "
-"""FFmpeg's warning where a format has a score of 25 of 100 or less. PyAV has no other way to the score."""
+"""FFmpeg's warning about a format with a score of 25 of 100 or less. PyAV does not expose the score otherwise."""
 
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Whatever a decoder raises becomes a ``SampleError`` in its own words."""
+    """Converts any exception of a decoder to a ``SampleError`` with its message."""
     try:
         yield
     except SampleError:
@@ -38,14 +38,14 @@ def decoding() -> Iterator[None]:
 
 
 def open_av(file: BinaryIO, format: str | None = None) -> av.container.InputContainer:
-    """An open file as a container of FFmpeg's, which follows no name that it finds inside.
+    """Opens a file with FFmpeg. FFmpeg may not open other files or addresses that the file names.
 
     Args:
-        format: None: by its content.
+        format: name of the format; None: detected by the content.
 
     Raises:
-        SampleError: ``unsupported``, a list of other files.
-        Exception: whatever FFmpeg raises: call it within `decoding`.
+        SampleError: ``unsupported``, for a list of other files.
+        Exception: any other error of FFmpeg; call it within `decoding`.
     """
     import av
 
@@ -59,8 +59,10 @@ def open_av(file: BinaryIO, format: str | None = None) -> av.container.InputCont
 
 
 def check_format(file: BinaryIO) -> None:
-    """Raises ``SampleError`` (``unsupported``) for a file whose format FFmpeg only guesses: some bytes of a document or
-    an archive look like media. For files of which the first bytes do not say what they are."""
+    """Raises ``SampleError`` (``unsupported``) for a file whose format FFmpeg only guesses.
+
+    Bytes of a document or an archive may resemble media. It is for files whose first bytes match no known format.
+    """
     import av.logging
 
     level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
@@ -81,7 +83,7 @@ def check_format(file: BinaryIO) -> None:
 
 @cache
 def _options() -> dict[str, str]:
-    """What FFmpeg may do with a file: read it by its format, if that is no list, and open nothing else by any name."""
+    """Options that allow FFmpeg all formats but lists, and no protocol to open anything else by name."""
     import av
 
     return {"protocol_whitelist": "none", "format_whitelist": ",".join(sorted(av.formats_available - _LISTS))}

@@ -8,7 +8,8 @@ import re
 from pipeline.core.errors import SampleError, one_line
 
 
-def _is_html(text: str, name: str) -> bool:
+def is_html(text: str, name: str) -> bool:
+    """True for HTML, by the file's name or the text's beginning."""
     start = text[:200].lstrip().lower()
     return name.endswith((".html", ".htm", ".xhtml")) or start.startswith(("<!doctype html", "<html"))
 
@@ -22,13 +23,13 @@ _QUOTE_OR_END = re.compile(r"[\"'>]")
 
 
 def strip_html(text: str) -> str:
-    """The words of an HTML page, a block a line, in time linear in its length, whatever is left open.
+    """The words of an HTML page, one block per line, in time linear in its length.
 
-    As in HTML's own rules a comment, a tag or a script that is never closed reaches to the end.
+    A comment, a tag or a script that is not closed extends to the end, as in the HTML standard.
     """
     parts, at = [], 0
     while (found := _MARKUP.search(text, at)) is not None:
-        parts.append(_unescaped(text[at : found.start()]))
+        parts.append(unescape(text[at : found.start()]))
         start = found.start()
         if _BLOCK.match(text, start):
             parts.append("\n")
@@ -37,23 +38,23 @@ def strip_html(text: str) -> str:
         if silent is not None:
             end = re.compile(rf"</{silent[1]}(?![\w-])", re.IGNORECASE).search(text, at)
             at = len(text) if end is None else end.start()
-    parts.append(_unescaped(text[at:]))
+    parts.append(unescape(text[at:]))
     lines = (" ".join(line.split()) for line in "".join(parts).split("\n"))
     return "\n".join(line for line in lines if line)
 
 
-def _unescaped(text: str) -> str:
-    """``text`` with the characters that its references name. Raises ``SampleError``: ``corrupt``."""
+def unescape(text: str) -> str:
+    """``text`` with its character references replaced. Raises ``SampleError`` (``corrupt``)."""
     try:
         return html.unescape(text)
-    except ValueError as error:  # Python reads no number of more than 4300 digits
+    except ValueError as error:  # Python parses no number of more than 4300 digits
         raise SampleError(
             "corrupt", f"a character reference that is no character ({one_line(str(error), 80)})"
         ) from error
 
 
 def _markup_end(text: str, start: int) -> int:
-    """Where the comment, declaration or tag at ``start`` ends."""
+    """End of the comment, declaration or tag that begins at ``start``."""
     if text.startswith("<!--", start):
         end = text.find("-->", start + 2)
         return len(text) if end < 0 else end + 3
@@ -65,7 +66,7 @@ def _markup_end(text: str, start: int) -> int:
         if found[0] == ">":
             return found.end()
         at = found.end()
-        if text[found.start() - 1] in "= \t\n":  # a quoted value may hold a ">"
+        if text[found.start() - 1] in "= \t\n":  # a quoted value may contain a ">"
             close = text.find(found[0], at)
             at = len(text) if close < 0 else close + 1
     return len(text)

@@ -1,8 +1,8 @@
-"""Sound files that are several streams one after the other, as ``cat a.ogg b.ogg`` makes them.
+"""Sound files that are several concatenated streams, as ``cat a.ogg b.ogg`` makes them.
 
-Radio archives and recorders write such files. Players play all of them; a reader that believes the first
-stream's header, or the times, which begin anew with each stream, loses what comes after it. Here each stream is
-decoded as a file of its own.
+Radio archives and recorders write such files, and players play all streams. A decoder that uses the first stream's
+header, or the time stamps, which start again at zero in each stream, loses the other streams. Here each stream is
+decoded as a separate file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BUFFER = 1 << 16
 
 @dataclass(frozen=True, kw_only=True)
 class Part(Blob):
-    """Bytes ``[start, stop)`` of a file, read as if they were all of it."""
+    """Bytes ``[start, stop)`` of a file, as a file of its own."""
 
     start: int
     stop: int
@@ -48,6 +48,8 @@ class Part(Blob):
 
 
 class _Range(io.RawIOBase):
+    """Bytes ``[start, stop)`` of an open file, as a raw stream."""
+
     def __init__(self, file: BinaryIO, start: int, stop: int) -> None:
         self.file, self.start, self.stop, self.at = file, start, stop, start
 
@@ -80,10 +82,10 @@ class _Range(io.RawIOBase):
 
 
 class JoinedSamples:
-    """The streams of a file one after the other, each by a reader of its own. One is open at a time.
+    """Samples of concatenated streams. Each is decoded by a separate reader; one reader is open at a time.
 
     Raises:
-        SampleError: a stream's own, told with its number; ``unsupported`` where the sample rate changes.
+        SampleError: an error of a stream, with the stream's number; ``unsupported`` if the sample rate changes.
     """
 
     def __init__(self, parts: Sequence[Part], open_one: Callable[[Part], Samples]) -> None:
@@ -92,11 +94,11 @@ class JoinedSamples:
         self.current: Samples | None = None
         self.rate, counts = 0, []
         for number in range(len(parts)):
-            samples = self._opened(number)
+            samples = self._reader(number)
             self.rate = self.rate or samples.rate
             if samples.rate != self.rate:
-                told = f"sample rate changes from {self.rate} to {samples.rate} Hz"
-                raise SampleError("unsupported", f"stream {number + 1} of {len(parts)}: {told}")
+                message = f"sample rate changes from {self.rate} to {samples.rate} Hz"
+                raise SampleError("unsupported", f"stream {number + 1} of {len(parts)}: {message}")
             counts.append(round((samples.span.end_s - samples.span.start_s) * samples.rate))
         self.starts = [0, *accumulate(counts)]
         self.span = Span(0.0, self.starts[-1] / self.rate, 1 / self.rate)
@@ -107,13 +109,14 @@ class JoinedSamples:
         while at < stop:
             number = bisect_right(self.starts, at) - 1
             origin, end = self.starts[number], min(stop, self.starts[number + 1])
-            piece = self._opened(number).read(at - origin, end - origin)
-            silence = np.zeros(end - at - len(piece), np.float32)  # so that what comes after keeps its time
+            piece = self._reader(number).read(at - origin, end - origin)
+            silence = np.zeros(end - at - len(piece), np.float32)  # so that the streams after it keep their times
             pieces += [piece, silence]
             at = end
         return np.concatenate(pieces)
 
-    def _opened(self, number: int) -> Samples:
+    def _reader(self, number: int) -> Samples:
+        """The reader of a stream. Opens it, and closes the previous one, if it is not open."""
         if self.current is None or number != self.number:
             self.close()
             try:
@@ -129,12 +132,12 @@ class JoinedSamples:
 
 
 def parts_of(blob: Blob) -> list[Part]:
-    """The streams of an Ogg or a FLAC file; none where it is one. Raises ``SampleError`` (missing, io)."""
+    """The streams of an Ogg or FLAC file; none if there is only one. Raises ``SampleError`` (``missing``, ``io``)."""
     head = blob.read(_HEAD)
     if head.startswith(_OGG_FIRST):
-        starts = _ogg(blob, head)
+        starts = _ogg_starts(blob)
     elif head.startswith((b"fLaC", b"ID3")):
-        starts = [at for at, found in _places(blob, b"fLaC", 8) if _is_stream_info(found)]
+        starts = [at for at, found in _find_all(blob, b"fLaC", 8) if _is_stream_info(found)]
     else:
         return []
     starts[:1] = [0] * len(starts[:1])
@@ -145,7 +148,7 @@ def parts_of(blob: Blob) -> list[Part]:
 
 
 def after_mp3(blob: Blob) -> int | None:
-    """Bytes after those that the header frame of an MP3 counts; None where none counts them."""
+    """Number of bytes after the end of an MP3 that its header frame states; None if it states none."""
     head = blob.read(10)
     start = 0
     if head[:3] == b"ID3" and len(head) == 10:
@@ -153,17 +156,17 @@ def after_mp3(blob: Blob) -> int | None:
     with source_errors(blob.uri), blob.open() as file:
         file.seek(start)
         first = file.read(256)
-    place = max(first.find(b"Xing"), first.find(b"Info"))
-    if place < 0 or len(first) < place + 16 or not first[place + 7] & 2:
+    tag = max(first.find(b"Xing"), first.find(b"Info"))
+    if tag < 0 or len(first) < tag + 16 or not first[tag + 7] & 2:
         return None
-    counted = place + 8 + (4 if first[place + 7] & 1 else 0)
+    counted = tag + 8 + (4 if first[tag + 7] & 1 else 0)
     return max(0, blob.size() - start - int.from_bytes(first[counted : counted + 4], "big"))
 
 
-def _ogg(blob: Blob, head: bytes) -> list[int]:
-    """Where streams begin: 0, and at each page that begins one after a page that goes on with one."""
+def _ogg_starts(blob: Blob) -> list[int]:
+    """Offsets of the streams: 0, and each page that begins a stream and does not follow another such page directly."""
     starts, end = [0], 0
-    for at, page in _places(blob, _OGG_FIRST, _PAGE):
+    for at, page in _find_all(blob, _OGG_FIRST, _PAGE):
         if at > end:
             starts.append(at)
         end = at + 27 + page[26] + sum(page[27 : 27 + page[26]]) if len(page) > 27 else at
@@ -174,8 +177,8 @@ def _is_stream_info(head: bytes) -> bool:
     return len(head) == 8 and head[4] & 0x7F == 0 and head[5:] == b"\x00\x00\x22"
 
 
-def _places(blob: Blob, pattern: bytes, size: int) -> Iterator[tuple[int, bytes]]:
-    """Where ``pattern`` is in a file, with the ``size`` bytes from there on."""
+def _find_all(blob: Blob, pattern: bytes, size: int) -> Iterator[tuple[int, bytes]]:
+    """Yields each offset of ``pattern`` in a file, with the ``size`` bytes from there on."""
     keep = max(size, len(pattern)) - 1
     with source_errors(blob.uri), blob.open() as file:
         origin, data = 0, file.read(_CHUNK)

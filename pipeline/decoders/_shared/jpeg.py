@@ -1,21 +1,21 @@
-"""JPEG to RGB by simplejpeg, where it gives what Pillow gives."""
+"""Decodes JPEG to RGB with simplejpeg, which is faster than Pillow, if the pixels are equal to Pillow's."""
 
 from __future__ import annotations
 
 import numpy as np
 
 _JPEG = b"\xff\xd8\xff"
-_MAY_TURN = (b"Exif\0", b"tiff:Orientation")
-"""Where the metadata may say that a picture lies on its side."""
+_ORIENTATION_MARKS = (b"Exif\0", b"tiff:Orientation")
+"""Bytes of metadata that may contain an orientation."""
 _SUBSAMPLINGS = ("444", "422", "420")
 
 
 def plain_jpeg(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG of 8-bit grey or YCbCr that no metadata turns; None for all else.
+    """Width and height of a JPEG of 8-bit grey or YCbCr without an orientation; None for any other file.
 
-    Its pixels are those that Pillow gives: both are libjpeg-turbo with its exact transform and upsampling.
+    Its pixels are equal to Pillow's: both use libjpeg-turbo with its exact transform and upsampling.
     """
-    if not data.startswith(_JPEG) or any(words in data for words in _MAY_TURN):
+    if not data.startswith(_JPEG) or any(mark in data for mark in _ORIENTATION_MARKS):
         return None
     import simplejpeg
 
@@ -23,14 +23,16 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
         height, width, colours, subsampling = simplejpeg.decode_jpeg_header(data, strict=True)
     except ValueError:
         return None
-    known = (colours == "YCbCr" and subsampling in _SUBSAMPLINGS) or colours == "Gray"
-    return (width, height) if known else None
+    is_plain = (colours == "YCbCr" and subsampling in _SUBSAMPLINGS) or colours == "Gray"
+    return (width, height) if is_plain else None
 
 
 def jpeg_pixels(data: bytes, shorter_edge: int | None = None) -> np.ndarray | None:
-    """[H, W, 3] uint8 of a plain JPEG; None for one of which libjpeg so much as warns.
+    """Pixels [H, W, 3] uint8 of a plain JPEG; None if libjpeg raises an error or a warning.
 
-    ``shorter_edge``: at the smallest of 1, 1/2, 1/4 and 1/8 that leaves both edges at least so long.
+    Args:
+        shorter_edge: the JPEG is scaled by the smallest of 1, 1/2, 1/4 and 1/8 at which both edges have at least this
+            many pixels.
     """
     import simplejpeg
 
@@ -45,7 +47,7 @@ def jpeg_pixels(data: bytes, shorter_edge: int | None = None) -> np.ndarray | No
 
 
 def _scale(data: bytes, shorter_edge: int) -> dict[str, int]:
-    """Options of simplejpeg that ask for a half, a quarter or an eighth: what lies between is slower than the whole."""
+    """Options of simplejpeg for a half, a quarter or an eighth. Other scales are slower than full size."""
     import simplejpeg
 
     height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)

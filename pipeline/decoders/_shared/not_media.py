@@ -1,4 +1,4 @@
-"""What a file is that is no media: a document, an archive, a program, a table."""
+"""Detects files that are not media: documents, archives, programs, tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ZIP_MEMBERS = {
     b"AndroidManifest.xml": "an Android application (APK)",
     b"META-INF/MANIFEST.MF": "a Java archive (JAR)",
 }
-"""What the first bytes of a ZIP or the list of members at its end may hold."""
+"""Bytes in the first part of a ZIP, or in the list of members at its end, and what the ZIP then is."""
 _ZIP_END_BYTES = 1 << 16
 _CPIO = re.compile(rb"07070[127][0-9A-Fa-f]{32}")
 _BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
@@ -50,11 +50,11 @@ _MAGIC = {
     b"wOF2": "a web font",
 }
 _TEXT_MAGIC = {b"!<arch>\n": "an ar archive", b"{\\rtf": "a rich text document (RTF)"}
-"""Those whose first bytes may all be printable."""
+"""Formats whose first bytes may all be printable."""
 
 
 def not_media(head: bytes, blob: Blob) -> str | None:
-    """Returns what a file is by its first bytes, if it is nothing that a decoder reads; else None.
+    """The name of a file's format if no decoder reads it, by its first bytes; else None.
 
     Raises:
         SampleError: the end of a ZIP cannot be read.
@@ -82,7 +82,7 @@ def not_media(head: bytes, blob: Blob) -> str | None:
 
 
 def _is_old_tar(head: bytes) -> bool:
-    """Whether the first 512 bytes are the header of a tar archive without a magic number: by its checksum."""
+    """True if the first 512 bytes are the header of a tar archive without a magic number, by its checksum."""
     stored = head[148:156].strip(b"\0 ")
     if len(head) < 512 or not stored or any(one not in b"01234567" for one in stored):
         return False
@@ -90,7 +90,7 @@ def _is_old_tar(head: bytes) -> bool:
 
 
 def _is_old_cpio(head: bytes) -> bool:
-    """Whether the first bytes are a cpio archive's header of binary numbers, of either order, and a name behind it."""
+    """True if the first bytes are a binary cpio header, of either byte order, followed by a name."""
     order: Literal["little", "big"] | None = {b"\xc7\x71": "little", b"\x71\xc7": "big"}.get(head[:2])  # type: ignore[assignment]
     length = int.from_bytes(head[20:22], order) if order else 0
     return 1 < length <= 1024 and len(head) >= 26 + length and head[26 : 26 + length].find(0) == length - 1
@@ -114,7 +114,7 @@ def _is_disc_image(blob: Blob) -> bool:
 
 
 def _zip(head: bytes, blob: Blob) -> str:
-    """What a ZIP holds, by the names of its members, which are listed at its end."""
+    """Kind of a ZIP, by the names of its members, which are listed at its end."""
     with blob.open() as file:
         file.seek(max(0, blob.size() - _ZIP_END_BYTES))
         ends = head, file.read(_ZIP_END_BYTES)

@@ -1,8 +1,8 @@
-"""Resampling of windows, so that neighbours join: torchaudio's windowed sinc, in bounded memory for any pair of rates.
+"""Resamples windows of a sound with torchaudio's windowed sinc, in bounded memory for any pair of rates.
 
-torchaudio keeps a filter for every phase between the two rates' common grid. Odd rates (44,101 Hz to 16,000 Hz)
-have as many phases as hertz, and filters of gigabytes: there each output sample's filter is computed when it is
-needed, by the same formula.
+Neighbouring windows join exactly. torchaudio precomputes a filter for each phase of the two rates' common grid. A pair
+such as 44,101 Hz and 16,000 Hz has thousands of phases, whose filters would take gigabytes. For such pairs the filter
+of each output sample is computed when it is needed, with the same formula.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ import numpy as np
 if TYPE_CHECKING:
     from torchaudio.transforms import Resample
 
-_ZEROS = 6  # zero crossings of torchaudio's filter, each side
+_ZEROS = 6  # zero crossings of torchaudio's filter on each side
 _ROLLOFF = 0.99
 _MAX_KERNEL = 1 << 20
 _CHUNK = 1 << 20
 
 Read = Callable[[int, int], np.ndarray]
-"""float32 samples ``[start, stop)`` of a stream, ``start >= 0``; fewer where it ends."""
+"""``(start, stop)`` -> float32 samples ``[start, stop)`` of a stream, ``start >= 0``; fewer if it ends before."""
 
 
 def resampled(read: Read, rate: int, sample_rate: int, first: int, stop: int) -> np.ndarray:
-    """Samples ``[first, stop)`` of a stream at ``sample_rate``, float32; fewer where the stream ends.
+    """Samples ``[first, stop)`` of a stream at ``sample_rate`` Hz, float32; fewer if the stream ends before.
 
-    Sample n is at n / ``sample_rate`` seconds after the stream's first, whatever is asked for before or after.
+    Sample n is n / ``sample_rate`` seconds after the stream's first sample, independently of other requests.
+
+    Args:
+        rate: the stream's own rate, Hz.
     """
     if rate == sample_rate:
         return read(first, stop)
@@ -42,7 +45,7 @@ def resampled(read: Read, rate: int, sample_rate: int, first: int, stop: int) ->
 
 
 def _by_phase(read: Read, source: int, target: int, width: int, first: int, stop: int) -> np.ndarray:
-    """torchaudio's own, over a piece that begins on the common grid of both rates, with margins."""
+    """Resamples with torchaudio, over a piece with margins that begins on the common grid of both rates."""
     import torch
 
     margin = math.ceil(width / source) + 1
@@ -60,11 +63,11 @@ def _kernels(source: int, target: int) -> Resample:
     from torchaudio.transforms import Resample
 
     double = Resample(source, target, lowpass_filter_width=_ZEROS, rolloff=_ROLLOFF, dtype=torch.float64)
-    return double.float()  # made in float32, its phases are off by up to 2e-5
+    return double.float()  # computed in float32, its phases would be off by up to 2e-5
 
 
 def _by_sample(read: Read, source: int, target: int, width: int, first: int, stop: int) -> np.ndarray:
-    """A filter for each output sample: ``2 * width + 1`` taps around its place in the source."""
+    """Computes a filter of ``2 * width + 1`` taps for each output sample, around its position in the source."""
     start = max(0, first * source // target - width)
     piece = read(start, stop * source // target + width + 1)
     stop = min(stop, math.ceil((start + len(piece)) * target / source))

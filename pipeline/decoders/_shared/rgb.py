@@ -1,4 +1,4 @@
-"""Pillow pictures of any mode to 8-bit RGB."""
+"""Converts Pillow pictures of any mode to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _STRIP_ROWS = 64
 
 
 def to_rgb(picture: PIL.Image.Image, config: ImageConfig) -> np.ndarray:
-    """[H, W, 3] uint8 of a picture of any mode; 16-bit and float greys are scaled to 8 bits."""
+    """Pixels [H, W, 3] uint8 of a picture of any mode. 16-bit and float greys are scaled to 8 bits."""
     import PIL.Image
 
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        grey = _grey8(np.asarray(picture), picture.mode, config.floats)
+        grey = to_grey8(np.asarray(picture), picture.mode, config.floats)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if picture.mode == "LAB":
         from PIL import ImageCms
 
         srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
         converted = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
-        assert converted is not None, "it is None only where it works in place"
+        assert converted is not None, "it is None only if it works in place"
         picture = converted
     if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
         layer = picture.convert("RGBA") if picture.mode != "RGBA" else picture
@@ -41,15 +41,18 @@ def to_rgb(picture: PIL.Image.Image, config: ImageConfig) -> np.ndarray:
     return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
-def _grey8(values: np.ndarray, mode: str, floats: Literal["refuse", "clip", "scale"] = "refuse") -> np.ndarray:
-    """16-bit and 32-bit greys by their full range; floats as ``ImageConfig.floats`` says.
+def to_grey8(values: np.ndarray, mode: str, floats: Literal["refuse", "clip", "scale"] = "refuse") -> np.ndarray:
+    """Scales grey values to 8 bits: integers by their full range, floats as ``ImageConfig.floats`` says.
 
-    In strips of rows: a wider copy of the whole would take eight times the memory.
+    It converts strips of rows, because a float64 copy of the whole picture would take eight times the memory.
     """
     if mode == "F":
         zero, scale = _range_of_floats(values, floats)
     else:
-        zero, scale = 0.0, 256 / 2**31 if values.max(initial=0) > 65535 else 1 / 257  # Pillow widens 16-bit greys
+        zero, scale = (
+            0.0,
+            256 / 2**31 if values.max(initial=0) > 65535 else 1 / 257,
+        )  # Pillow may store 16-bit greys in 32 bits
     done = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _STRIP_ROWS):
         wide = values[start : start + _STRIP_ROWS].astype(np.float64)
@@ -59,15 +62,15 @@ def _grey8(values: np.ndarray, mode: str, floats: Literal["refuse", "clip", "sca
 
 
 def _range_of_floats(values: np.ndarray, floats: Literal["refuse", "clip", "scale"]) -> tuple[float, float]:
-    """``(value that is black, factor to 8 bits)``. Raises ``SampleError`` (``unsupported``) where none is certain."""
+    """``(value of black, factor to 8 bits)``. Raises ``SampleError`` (``unsupported``) if the range is unclear."""
     finite = np.isfinite(values)
     low = float(np.min(values, initial=np.inf, where=finite))
     top = float(np.max(values, initial=-np.inf, where=finite))
     if low > top:
-        return 0.0, 1.0  # no number in it
-    whole = 1.0 if top < 2 else 255.0
-    level = whole / 255
-    if -level / 2 <= low and top <= whole + level / 2:
+        return 0.0, 1.0  # no finite value
+    white = 1.0 if top < 2 else 255.0
+    level = white / 255
+    if -level / 2 <= low and top <= white + level / 2:
         return 0.0, 1 / level
     if floats == "scale":
         return low, 255 / (top - low) if top > low else 0.0

@@ -1,4 +1,4 @@
-"""At which times a clip is looked at."""
+"""The instants at which a video is sampled, and the frames shown at them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pipeline.core.media import FpsSampling, Sampling, Span, UniformSampling
 
 
 def instants(sampling: Sampling, start_s: float, end_s: float, tolerance_s: float = 5e-7) -> np.ndarray:
-    """Increasing times [T] in ``[start_s, end_s)``: the picture shown at each of them is taken.
+    """Increasing times [T] in ``[start_s, end_s)`` at which pictures are sampled.
 
     Args:
-        tolerance_s: a time of the grid so little before ``start_s`` belongs to it, and not to what is before.
+        tolerance_s: a grid time up to this long before ``start_s`` belongs to this window, not to the previous one.
 
     Raises:
-        SampleError: ``empty`` if no time is left in it.
+        SampleError: ``empty`` if the window has no duration.
     """
     if not end_s > start_s:
         raise SampleError("empty", f"no pictures between {end_s:.3f} s and {start_s:.3f} s")
@@ -34,13 +34,18 @@ def instants(sampling: Sampling, start_s: float, end_s: float, tolerance_s: floa
 
 
 def shown_at(frame_times_s: np.ndarray, instants_s: np.ndarray, tolerance_s: float = 5e-7) -> np.ndarray:
-    """Index of the frame shown at each instant: the latest that began, else the first. A frame that begins up to
-    ``tolerance_s`` after an instant has begun."""
+    """Index of the frame shown at each instant: the last one that begins at it or before, or else the first.
+
+    Args:
+        tolerance_s: a frame that begins up to this long after an instant counts as shown at it.
+    """
     return np.maximum(np.searchsorted(frame_times_s - tolerance_s, instants_s, side="right") - 1, 0)
 
 
 def not_before(times_s: np.ndarray, start_s: float, span: Span) -> np.ndarray:
-    """``times_s`` of pictures, where those up to a tick before ``start_s`` are at ``start_s``: that is rounding. A
-    picture that was on screen before keeps its time."""
+    """``times_s`` with times up to one tick before ``start_s`` set to ``start_s``, because they are rounding errors.
+
+    Earlier times, of pictures that are already shown when the window begins, are not changed.
+    """
     rounded = (times_s < start_s) & (times_s > start_s - span.tick_s)
     return np.where(rounded, start_s, times_s)

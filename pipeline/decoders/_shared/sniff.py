@@ -1,4 +1,4 @@
-"""What a file is by its first bytes."""
+"""Detects what a file is by its first bytes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CONTAINER = (
 
 
 def is_heif(head: bytes) -> bool:
-    """Whether a file says that it is HEIC or AVIF."""
+    """True if the file's brand is HEIC or AVIF."""
     return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
 
 
@@ -45,16 +45,18 @@ _RIFF: dict[bytes, Shape] = {b"WEBP": "image", b"WAVE": "audio"}
 
 
 def sniff(head: bytes) -> Shape | None:
-    """The shape of a file, or None where no magic number says it (plain text has none)."""
+    """Whether a file is an image, a sound file or a container; None if no magic number matches, as for plain text."""
     if head.startswith(_IMAGE) or (head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"):
         return "image"
-    if head[:4] in _ICONS and head[4:5] != b"\0" and head[5:6] + head[9:10] == b"\0\0":  # how many; reserved
+    if (
+        head[:4] in _ICONS and head[4:5] != b"\0" and head[5:6] + head[9:10] == b"\0\0"
+    ):  # number of icons; reserved bytes
         return "image"
     if head[4:8] == b"ftyp":
         return "image" if is_heif(head) or camera_raw.camera_raw(head) else "container"
     if camera_raw.camera_raw(head):
         return "image"
-    if is_words(head):  # "The free ...", "FORM 10-K": prose may begin like a header
+    if is_words(head):  # a text may begin like a header: "FORM 10-K"
         return None
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12], "container")
@@ -68,5 +70,5 @@ def sniff(head: bytes) -> Shape | None:
 
 
 def is_words(head: bytes) -> bool:
-    """Whether the first bytes are printable ASCII, which no header of sound or video is for long."""
+    """True if the first 64 bytes are printable ASCII, which is true for no header of sound or video."""
     return all(32 <= byte < 127 or byte in b"\t\n\r" for byte in head[:64])

@@ -1,15 +1,19 @@
-"""What the encoders share.
+"""Code that several encoder families share.
 
-transformers_encoder.py   loading a `transformers` model, its device and dtype, micro-batches, running out of memory
-microbatches.py           how rows are grouped into forward passes
-adaptive_batch.py         the micro-batch that memory allows
-device.py                 arrays to the device and back
-weights.py                dtypes and identities of weights
-int8.py                   linear layers in int8 on CPUs with AVX512-VNNI
-compiled.py               layers compiled for CUDA
-pixels.py                 encoders of pictures, frames and tubelets
-two_towers.py             encoders of pictures and texts into one space
-text.py                   token ids into padded batches
-audio.py                  sounds in parts that a model takes
-gemma.py                  what EmbeddingGemma 2 makes of pictures, sounds and words
+transformers_encoder.py   base class of encoders that run a `transformers` model, and its config
+loading.py                loads a model from a checkpoint, once per process
+microbatcher.py           runs rows through `forward` in micro-batches, also where memory runs out
+microbatches.py           groups items into forward passes by length
+adaptive_batch.py         scales the batch size to what fits into memory
+device.py                 copies arrays to the device and results back
+weights.py                dtype and embedding space of a checkpoint's weights
+int8.py                   linear layers in int8, for CPUs with AVX512-VNNI
+compiled.py               `torch.compile` for the layers of a model on CUDA
+pixels.py                 base class of encoders that take pixels
+pictures.py               base class of encoders of images and of single video frames
+tubelets.py               base class of encoders of video clips
+two_towers.py             base class of encoders of images and texts into one space
+text.py                   pads token ids into batches and splits the output into rows
+audio.py                  splits waveforms into parts that a model takes and joins their outputs
+gemma.py                  processor and forward passes of EmbeddingGemma 2
 """

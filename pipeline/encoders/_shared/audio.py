@@ -1,4 +1,4 @@
-"""Waveforms as parts that a model's fixed span holds, and parts as rows again; shared by audio encoders."""
+"""Splits waveforms into parts that fit a model's input span, and joins the encoded parts; shared by audio encoders."""
 
 from __future__ import annotations
 
@@ -18,36 +18,47 @@ from pipeline.tokenizers.base import ModelInputs
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive samples of one row: ``samples`` float32 [n], from ``start_s`` on."""
+    """Consecutive samples of one row."""
 
     row: int
+    """Index of the row in the batch."""
     start_s: float
     samples: np.ndarray
+    """float32 [n]."""
 
 
 @dataclass(frozen=True)
 class EncodedPart:
-    """``tokens`` [steps * bands, d] time-major, ``prefix_tokens`` [P, d]; ``weight``: its share in the row's mean."""
+    """The model's output for one ``Part``."""
 
     pooled: np.ndarray
+    """[dim]."""
     steps: int
+    """Time steps of ``tokens``."""
     weight: float = 1.0
+    """Weight in the mean of the row's pooled vectors."""
     tokens: np.ndarray | None = None
+    """[steps * bands, d], time-major."""
     prefix_tokens: np.ndarray | None = None
+    """[P, d]."""
 
 
 def check_sound(checkpoint: Checkpoint, tokenizer: AudioFrameConfig, where: str) -> None:
-    """Raises ``ConfigError``: no feature extractor, or another rate than its. ``where``: the feature's path."""
+    """Raises ``ConfigError`` if the checkpoint has no feature extractor, or one of another sample rate.
+
+    Args:
+        where: the feature's path in the config.
+    """
     check_rate(tokenizer, checkpoint, f"{where}.tokenizer")
 
 
-def check_equal(checkpoint: Checkpoint, what: str, extractor_says: object, model_says: object) -> None:
-    """Raises ``ConfigError`` if the feature extractor makes what the model does not take."""
-    if extractor_says != model_says:
+def check_equal(checkpoint: Checkpoint, what: str, extractor_value: object, model_value: object) -> None:
+    """Raises ``ConfigError`` if the feature extractor's output does not match the model's input."""
+    if extractor_value != model_value:
         raise ConfigError(
             checkpoint.where,
-            f"its feature extractor makes {what} {extractor_says}",
-            f"its model takes {model_says}: the two are of different checkpoints",
+            f"its feature extractor makes {what} {extractor_value}",
+            f"its model takes {model_value}: the two are of different checkpoints",
         )
 
 
@@ -72,12 +83,12 @@ def load_extractor(checkpoint: Checkpoint) -> Any:
 
 
 def extract(extractor: Any, samples: np.ndarray | list[np.ndarray]) -> dict[str, np.ndarray]:
-    """What ``extractor`` makes of one waveform (or a list of one), each array with a batch axis of 1."""
+    """Features of one waveform (or of a list of one); each array has a batch axis of 1."""
     return dict(extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np"))
 
 
 def waveform(row: ModelInputs) -> np.ndarray:
-    """The row's own copy of its samples: extractors may write into what they are given."""
+    """A copy of the row's samples, because some extractors write into their input."""
     return np.array(row.inputs["waveform"], np.float32)
 
 
@@ -85,11 +96,19 @@ def start_s(row: ModelInputs) -> float:
     return 0.0 if row.times_s is None else float(row.times_s[0])
 
 
-def parts_of(
+def split_rows(
     rows: Sequence[ModelInputs], rate: int, divide: Callable[[np.ndarray], Sequence[np.ndarray]]
 ) -> tuple[list[Part], dict[int, SampleError]]:
-    """All rows' waveforms divided into parts; ``divide`` may raise ``SampleError`` for one that it refuses."""
-    parts, refused = [], {}
+    """Splits the waveforms of all rows into parts.
+
+    Args:
+        rate: samples per second.
+        divide: splits one waveform; raises ``SampleError`` if it cannot be encoded.
+
+    Returns:
+        The parts of all rows in order, and the errors by row index.
+    """
+    parts, errors = [], {}
     for index, row in enumerate(rows):
         begin = start_s(row)
         try:
@@ -97,30 +116,38 @@ def parts_of(
                 parts.append(Part(index, begin, samples))
                 begin += len(samples) / rate
         except SampleError as error:
-            refused[index] = error
-    return parts, refused
+            errors[index] = error
+    return parts, errors
 
 
-def in_batches(
+def encode_in_batches(
     parts: Sequence[Part], batch_size: int, encode: Callable[[Sequence[Part]], list[EncodedPart]]
 ) -> list[EncodedPart]:
-    """``encode`` over ``batch_size`` parts at a time: one long row must not become one huge batch."""
+    """Calls ``encode`` with at most ``batch_size`` parts at a time, so that one long row is not one huge batch."""
     return [one for i in range(0, len(parts), batch_size) for one in encode(parts[i : i + batch_size])]
 
 
-def rows_of(
+def join_parts(
     count: int,
     parts: Sequence[Part],
     encoded: Sequence[EncodedPart],
-    refused: dict[int, SampleError],
+    errors: dict[int, SampleError],
     step_s: float,
     bands: int = 1,
 ) -> list[Encoded | SampleError]:
-    """Parts put together again: tokens one after the other, pooled vectors as their weighted mean."""
+    """One result per row: the tokens of its parts concatenated, and the weighted mean of their pooled vectors.
+
+    Args:
+        count: number of rows.
+        parts: as ``split_rows`` returns them, with ``errors``.
+        encoded: one per part.
+        step_s: seconds per time step.
+        bands: tokens per time step.
+    """
     done: list[Encoded | SampleError] = []
     for index in range(count):
-        if index in refused:
-            done.append(refused[index])
+        if index in errors:
+            done.append(errors[index])
             continue
         own = [(part, one) for part, one in zip(parts, encoded, strict=True) if part.row == index]
         pooled = np.average([one.pooled for _, one in own], axis=0, weights=[one.weight for _, one in own])

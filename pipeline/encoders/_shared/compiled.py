@@ -1,5 +1,8 @@
-"""A model's repeated layers through `torch.compile`, one by one: of equal layers the code is made once, whatever calls
-them stays as it is. https://docs.pytorch.org/tutorials/recipes/regional_compilation.html"""
+"""Compiles the repeated layers of a model with `torch.compile`, one by one.
+
+Equal layers share one compilation, and the code that calls them is not compiled.
+Source: https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,16 @@ from pipeline.core.errors import ConfigError, describe
 
 
 def compile_layers(model: torch.nn.Module, device: torch.device, where: str) -> None:
-    """Each layer of each list of layers is compiled when it is first called.
+    """Marks every layer in a ``ModuleList`` of ``model`` for compilation, which happens at its first call.
+
+    Args:
+        where: path of the checkpoint in the config, for errors.
 
     Raises:
-        ConfigError: nothing can be compiled for ``device`` on this machine. ``where``: the checkpoint's place in the
-            config.
+        ConfigError: `torch.compile` does not work for ``device`` on this machine.
     """
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = _cache()
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = _cache_folder()
     try:
         torch.compile(_trial)(torch.ones(8, device=device)).sum().item()
     except Exception as error:  # Triton's, the C compiler's, PyTorch's own
@@ -36,9 +41,12 @@ def compile_layers(model: torch.nn.Module, device: torch.device, where: str) -> 
                 layer.compile()
 
 
-def _cache() -> str:
-    """A folder of this user's own for the code that PyTorch makes and loads again. By itself it takes one in the
-    system's temporary folder, of a name that everybody knows and may have made before."""
+def _cache_folder() -> str:
+    """A folder for compiled code that only this user can write.
+
+    PyTorch's default is a folder with a predictable name in the system's temporary folder. Another user could create it
+    first and put code into it.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = os.path.join(home, "tessera", "torchinductor")
     try:

@@ -1,8 +1,8 @@
-"""Arrays to an encoder's device and back, beside its arithmetic.
+"""Copies arrays to an encoder's device and results back, while the device computes.
 
-With CUDA they go through pinned host memory, on streams of their own: a copy overlaps the kernels of the pass that
-another call has at work. The kernels of all calls go through one stream, so that what one of them left on the device (a
-processor's means, a model's positions) is computed before another reads it.
+With CUDA, copies use pinned host memory and separate streams: a copy overlaps the kernels of another call's pass. The
+kernels of all calls run on one stream, so that tensors that one call leaves on the device (a processor's means, a
+model's positions) are computed before another call reads them.
 """
 
 from __future__ import annotations
@@ -19,56 +19,59 @@ if TYPE_CHECKING:
     import torch
 
 _FLOAT32 = np.dtype(np.float32)
-_MOST = float(np.finfo(np.float16).max)
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 def upload(array: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """``array`` there, as ``dtype``."""
+    """``array`` as a tensor on ``device``, converted to ``dtype``; None: the array's dtype."""
     import torch
 
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
         return tensor.to(device=device, dtype=dtype)
-    return _sent(tensor.pin_memory(), device, dtype)
+    return _copy_to_device(tensor.pin_memory(), device, dtype)
 
 
 def upload_stacked(arrays: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
-    """Arrays of one shape and dtype as one tensor [B, ...] there."""
+    """Arrays of one shape and dtype as one tensor [B, ...] on ``device``."""
     import torch
 
     if device.type != "cuda":
         return torch.from_numpy(np.stack(arrays)).to(device)
     dtype = torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype
     pinned = torch.empty((len(arrays), *arrays[0].shape), dtype=dtype, pin_memory=True)
-    if (whole := adjacent(arrays)) is not None:  # as rows of a table are
-        np.copyto(pinned.numpy(), whole)
+    if (stacked := adjacent(arrays)) is not None:  # already contiguous, as rows of a table are
+        np.copyto(pinned.numpy(), stacked)
     else:
         np.stack(arrays, out=pinned.numpy())
-    return _sent(pinned, device, None)
+    return _copy_to_device(pinned, device, None)
 
 
 def download(values: torch.Tensor, dtype: np.dtype = _FLOAT32) -> np.ndarray:
-    """``values`` on the host, once they are computed: as float16 if that is asked for and holds them all, else as
-    float32."""
+    """``values`` on the host; waits until they are computed.
+
+    Args:
+        dtype: float16: the result is float16 if all values are finite in it, else float32.
+    """
     import torch
 
     if dtype == np.float16 and values.numel():
-        array, (least, most) = _received(values.half(), torch.stack(torch.aminmax(values)).float())
-        if least >= -_MOST and most <= _MOST:  # not where a value is NaN
+        array, (low, high) = _copy_to_host(values.half(), torch.stack(torch.aminmax(values)).float())
+        if low >= -_FLOAT16_MAX and high <= _FLOAT16_MAX:  # false if any value is NaN
             return array
-    (array,) = _received(values.float())
+    (array,) = _copy_to_host(values.float())
     return array
 
 
-def _received(*values: torch.Tensor) -> list[np.ndarray]:
+def _copy_to_host(*values: torch.Tensor) -> list[np.ndarray]:
     import torch
 
     device = values[0].device
-    values = tuple(one.contiguous() for one in values)  # by the stream that computes; a view would hold the whole
+    values = tuple(one.contiguous() for one in values)  # on the computing stream; a view would copy the whole tensor
     if device.type != "cuda":
         return [one.cpu().numpy() for one in values]
     hosts = [torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in values]
-    _, down = _copying(device)
+    _, down = _copy_streams(device)
     down.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(down):
         for host, one in zip(hosts, values, strict=True):
@@ -78,21 +81,21 @@ def _received(*values: torch.Tensor) -> list[np.ndarray]:
     return [host.numpy() for host in hosts]
 
 
-def _sent(pinned: torch.Tensor, device: torch.device, dtype: torch.dtype | None) -> torch.Tensor:
+def _copy_to_device(pinned: torch.Tensor, device: torch.device, dtype: torch.dtype | None) -> torch.Tensor:
     import torch
 
-    up, _ = _copying(device)
+    up, _ = _copy_streams(device)
     with torch.cuda.stream(up):
-        there = pinned.to(device, non_blocking=True)
+        copied = pinned.to(device, non_blocking=True)
     computing = torch.cuda.current_stream(device)
     computing.wait_stream(up)
-    there.record_stream(computing)  # its memory is not used again before that has read it
-    return there if dtype is None else there.to(dtype)
+    copied.record_stream(computing)  # so that its memory is not reused before that stream has read it
+    return copied if dtype is None else copied.to(dtype)
 
 
 @cache
-def _copying(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    """To the device, and from it: two directions of one bus."""
+def _copy_streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    """One stream for copies to the device and one for copies from it, which can run at the same time."""
     import torch
 
     return torch.cuda.Stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

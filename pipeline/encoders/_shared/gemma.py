@@ -1,4 +1,8 @@
-"""How EmbeddingGemma 2 takes a sequence in: soft tokens of its towers among words, then the language model over all."""
+"""Processor and forward passes of EmbeddingGemma 2.
+
+The vision and the audio tower turn pictures and sounds into soft tokens: vectors that replace the embeddings of
+placeholder tokens in a text. The language model then runs over the whole sequence.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.checkpoint.checkpoint import Checkpoint
+from pipeline.checkpoint.files import bounded_memory
+from pipeline.core.errors import ConfigError, describe
 from pipeline.encoders._shared.device import download, upload
 from pipeline.encoders._shared.microbatches import microbatches
+from pipeline.tokenizers.base import ModelInputs
 
 if TYPE_CHECKING:
     import torch
@@ -18,58 +26,103 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """``patches`` [height * width, P*P*3], row by row."""
+class PatchGrid:
+    """The patches of one picture."""
 
     patches: np.ndarray
+    """[height * width, P*P*3], row by row."""
     height: int
     width: int
 
 
 @dataclass(frozen=True)
-class Said:
-    """One row as the language model reads it: token ``ids`` [L], and the ``vectors`` [n, hidden size] that stand
-    at the positions ``soft`` [n] instead of embeddings."""
+class Prompt:
+    """Input of the language model for one row."""
 
     ids: np.ndarray
-    soft: np.ndarray
-    vectors: torch.Tensor
+    """Token ids [L]."""
+    soft_positions: np.ndarray
+    """Positions [n] in ``ids`` of the placeholder tokens."""
+    soft_tokens: torch.Tensor
+    """Vectors [n, hidden size] that replace the embeddings at ``soft_positions``."""
 
 
 @dataclass(frozen=True)
-class Understood:
-    """float32 on the host: ``pooled`` [D], ``tokens`` [n, D] of the soft positions, ``prefix`` [P, D] before them."""
+class PromptOutput:
+    """Output of the language model for one ``Prompt``; float32 on the host."""
 
     pooled: np.ndarray
+    """[D]."""
     tokens: np.ndarray
+    """[n, D], last hidden states at the soft positions."""
     prefix: np.ndarray
+    """[P, D], last hidden states before the first soft position."""
 
 
-def see(
-    model: Any, processor: PixelProcessor, pictures: Sequence[Picture], batch_size: int, batch_tokens: int
+def load_gemma_processor(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's processor for all modalities, which writes the tokens around each medium.
+
+    Raises:
+        ConfigError: it does not load.
+    """
+    from transformers import EmbeddingGemma2Processor
+
+    try:
+        with bounded_memory():
+            return EmbeddingGemma2Processor.from_pretrained(
+                checkpoint.path, trust_remote_code=False, local_files_only=True
+            )
+    except Exception as error:  # each of its four parts raises its own
+        raise ConfigError(
+            checkpoint.where,
+            f"{checkpoint.name!r} has no processor that loads ({describe(error)})",
+            "save the model's own processor into the same folder",
+        ) from error
+
+
+def patch_grids(row: ModelInputs) -> list[PatchGrid]:
+    """The picture of an image row, or the frames of a video row."""
+    pixels, shapes = row.inputs["pixels"], row.inputs["spatial_shape"].reshape(-1, 2).tolist()
+    return [
+        PatchGrid(own, height, width)
+        for own, (height, width) in zip(pixels.reshape(-1, *pixels.shape[-2:]), shapes, strict=True)
+    ]
+
+
+def forward_pictures(
+    model: Any, processor: PixelProcessor, pictures: Sequence[PatchGrid], batch_size: int, batch_tokens: int
 ) -> list[torch.Tensor]:
-    """Soft tokens [n, hidden size] of each picture, in order. Pictures of different shapes are padded and masked."""
+    """Runs the vision tower. Pictures of different shapes are padded and masked.
 
-    seen: list[torch.Tensor] = []
+    Returns:
+        Soft tokens [n, hidden size] of each picture, in order.
+    """
+    soft_tokens: list[torch.Tensor] = []
     for group in microbatches([len(picture.patches) for picture in pictures], batch_size, batch_tokens):
-        some = [pictures[i] for i in group]
-        longest = max(len(picture.patches) for picture in some)
-        patches = np.zeros((len(some), longest, some[0].patches.shape[1]), some[0].patches.dtype)
-        places = np.full((len(some), longest, 2), -1, np.int64)
-        for i, picture in enumerate(some):
+        batch = [pictures[i] for i in group]
+        longest = max(len(picture.patches) for picture in batch)
+        patches = np.zeros((len(batch), longest, batch[0].patches.shape[1]), batch[0].patches.dtype)
+        positions = np.full((len(batch), longest, 2), -1, np.int64)
+        for i, picture in enumerate(batch):
             count = len(picture.patches)
             patches[i, :count] = picture.patches
             y, x = np.divmod(np.arange(count), picture.width)
-            places[i, :count, 0], places[i, :count, 1] = x, y
+            positions[i, :count, 0], positions[i, :count, 1] = x, y
         pixels = processor.finish(upload(patches, model.device))
-        out = model.get_image_features(pixels, upload(places, model.device))
-        seen += out.pooler_output
-    return seen
+        out = model.get_image_features(pixels, upload(positions, model.device))
+        soft_tokens += out.pooler_output
+    return soft_tokens
 
 
-def hear(model: Any, sounds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[torch.Tensor]:
-    """Soft tokens [n, hidden size] of each sound: log-mel frames [m, bands] and their mask [m], padded and masked."""
+def forward_sounds(model: Any, sounds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[torch.Tensor]:
+    """Runs the audio tower, with padding and a mask.
 
+    Args:
+        sounds: log-mel frames [m, bands] and their mask [m] for each sound.
+
+    Returns:
+        Soft tokens [n, hidden size] of each sound, in order.
+    """
     longest = max(len(frames) for frames, _ in sounds)
     features = np.zeros((len(sounds), longest, sounds[0][0].shape[1]), np.float32)
     mask = np.zeros((len(sounds), longest), bool)
@@ -79,48 +132,59 @@ def hear(model: Any, sounds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[to
     return [states[own] for states, own in zip(out.pooler_output, out.attention_mask, strict=True)]
 
 
-def read(
+def forward_text(
     model: Any,
     ids: torch.Tensor,
     mask: torch.Tensor,
-    soft: torch.Tensor | None = None,
-    vectors: torch.Tensor | None = None,
+    soft_mask: torch.Tensor | None = None,
+    soft_tokens: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The language model: ``ids`` and ``mask`` [B, L] -> mean [B, D] and last hidden states [B, L, D], float32.
+    """Runs the language model.
 
-    ``soft`` [B, L] bool: where ``vectors`` [n, hidden size] stand. A placeholder that a text spells out has no
-    vector: it is read as padding, as in the reference.
+    A text that spells out a placeholder token has no soft token for it. It is replaced by padding, as in the reference.
+
+    Args:
+        ids: [B, L].
+        mask: attention mask [B, L].
+        soft_mask: bool [B, L], true at the n positions of ``soft_tokens`` [n, hidden size].
+
+    Returns:
+        Mean over the tokens [B, D] and last hidden states [B, L, D], float32.
     """
     import torch
 
     config = model.config
-    places = torch.tensor([config.image_token_id, config.video_token_id, config.audio_token_id], device=ids.device)
-    embeds = model.get_input_embeddings()(ids.masked_fill(torch.isin(ids, places), config.text_config.pad_token_id))
-    if soft is not None and vectors is not None:
-        embeds[soft] = vectors.to(embeds.dtype)
+    placeholders = torch.tensor(
+        [config.image_token_id, config.video_token_id, config.audio_token_id], device=ids.device
+    )
+    is_placeholder = torch.isin(ids, placeholders)
+    embeds = model.get_input_embeddings()(ids.masked_fill(is_placeholder, config.text_config.pad_token_id))
+    if soft_mask is not None and soft_tokens is not None:
+        embeds[soft_mask] = soft_tokens.to(embeds.dtype)
     hidden = model.language_model(inputs_embeds=embeds, attention_mask=mask).last_hidden_state.float()
     weight = mask[..., None].to(hidden.dtype)
     return (hidden * weight).sum(1) / weight.sum(1), hidden
 
 
-def understand(
-    model: Any, said: Sequence[Said], batch_size: int, batch_tokens: int, want_tokens: bool
-) -> list[Understood]:
-    """What the language model makes of rows with soft tokens; without ``want_tokens`` only ``pooled``."""
+def forward_prompts(
+    model: Any, prompts: Sequence[Prompt], batch_size: int, batch_tokens: int, want_tokens: bool
+) -> list[PromptOutput]:
+    """Runs the language model over prompts with soft tokens. Without ``want_tokens`` only ``pooled`` has values."""
     import torch
 
     done = []
-    for group in microbatches([len(one.ids) for one in said], batch_size, batch_tokens):
-        some = [said[i] for i in group]
-        longest = max(len(one.ids) for one in some)
-        ids = np.full((len(some), longest), model.config.text_config.pad_token_id, np.int64)
-        mask, soft = np.zeros_like(ids), np.zeros(ids.shape, bool)
-        for i, one in enumerate(some):
-            ids[i, : len(one.ids)], mask[i, : len(one.ids)], soft[i, one.soft] = one.ids, 1, True
-        words, real, places = (upload(array, model.device) for array in (ids, mask, soft))
-        pooled, hidden = read(model, words, real, places, torch.cat([one.vectors for one in some]))
+    for group in microbatches([len(one.ids) for one in prompts], batch_size, batch_tokens):
+        batch = [prompts[i] for i in group]
+        longest = max(len(one.ids) for one in batch)
+        ids = np.full((len(batch), longest), model.config.text_config.pad_token_id, np.int64)
+        mask, soft_mask = np.zeros_like(ids), np.zeros(ids.shape, bool)
+        for i, one in enumerate(batch):
+            ids[i, : len(one.ids)], mask[i, : len(one.ids)], soft_mask[i, one.soft_positions] = one.ids, 1, True
+        tokens, attention, soft = (upload(array, model.device) for array in (ids, mask, soft_mask))
+        pooled, hidden = forward_text(model, tokens, attention, soft, torch.cat([one.soft_tokens for one in batch]))
         vectors = download(pooled)
-        states = download(hidden) if want_tokens else np.zeros((len(some), longest, 0), np.float32)
-        for vector, own, one in zip(vectors, states, some, strict=True):
-            done.append(Understood(vector.copy(), own[one.soft], own[: one.soft[0]].copy()))
+        states = download(hidden) if want_tokens else np.zeros((len(batch), longest, 0), np.float32)
+        for vector, own, one in zip(vectors, states, batch, strict=True):
+            positions = one.soft_positions
+            done.append(PromptOutput(vector.copy(), own[positions], own[: positions[0]].copy()))
     return done

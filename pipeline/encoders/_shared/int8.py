@@ -1,7 +1,7 @@
-"""Linear layers in int8 on the CPU: weights quantised once, activations at each call, one scale a row of them.
+"""Linear layers in int8 on the CPU: weights are quantised once, activations at each call, with one scale per row.
 
-A scale a row, not one of the whole tensor as ``torch.ao.quantization.quantize_dynamic`` takes: so a row's values do not
-depend on the rows beside it, and an outlier costs only its own row.
+``torch.ao.quantization.quantize_dynamic`` has one scale for the whole tensor instead. With one per row, the values of a
+row do not depend on the other rows of the batch, and an outlier reduces the precision of its own row only.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-_LARGEST = 127.0
-_ROWS = 256
-"""Rows at a time: what is made of them on the way stays in the cache."""
+_INT8_MAX = 127.0
+_CHUNK_ROWS = 256
+"""Rows that are computed at a time, so that intermediate values stay in the CPU's cache."""
 
 
 class Int8Linear(nn.Module):
-    """An ``nn.Linear`` [..., in] -> [..., out] of float32, its product in int8."""
+    """Replaces an ``nn.Linear``: float32 [..., in] -> float32 [..., out], with the matrix product in int8."""
 
     quantised: torch.Tensor  # [in, out] int8
     scale: torch.Tensor  # [out] float32
@@ -32,14 +32,14 @@ class Int8Linear(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """[out, in] float32: some models bring their input to the dtype of a layer's weight."""
+        """The dequantised weight [out, in], float32. Some models convert their input to the dtype of this weight."""
         return self.quantised.t() * self.scale[:, None]
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         rows = values.reshape(-1, self.in_features).float()
         out = torch.empty(len(rows), self.out_features)
-        for start in range(0, len(rows), _ROWS):
-            part, into = rows[start : start + _ROWS], out[start : start + _ROWS]
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            part, into = rows[start : start + _CHUNK_ROWS], out[start : start + _CHUNK_ROWS]
             scale = _scale(part)
             torch.mul(torch._int_mm(_quantised(part, scale), self.quantised), self.scale, out=into)
             if self.bias is None:
@@ -50,8 +50,8 @@ class Int8Linear(nn.Module):
 
 
 def _scale(rows: torch.Tensor) -> torch.Tensor:
-    """[N, K] -> [N, 1]"""
-    return rows.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(_LARGEST)
+    """One scale per row: [N, K] -> [N, 1]."""
+    return rows.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(_INT8_MAX)
 
 
 def _quantised(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -59,10 +59,10 @@ def _quantised(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 
 def is_supported() -> bool:
-    """Whether oneDNN, which computes the product, uses AVX512-VNNI here.
+    """True if oneDNN, which computes the product, uses AVX512-VNNI in this process.
 
-    The CPU may have the instructions and ``ONEDNN_MAX_CPU_ISA`` turn them off: products of 8-bit values then
-    saturate at 16 bits, and are wrong. Of what oneDNN may use, PyTorch reports only bfloat16, which needs AVX-512 too.
+    ``ONEDNN_MAX_CPU_ISA`` can turn the instructions off on a CPU that has them. Products of 8-bit values then
+    saturate at 16 bits and are wrong. PyTorch reports only whether oneDNN may use bfloat16, which needs AVX-512 too.
     """
     if not torch._C._has_mkldnn or not torch.cpu._is_vnni_supported():
         return False
@@ -70,7 +70,7 @@ def is_supported() -> bool:
 
 
 def quantise(model: nn.Module) -> nn.Module:
-    """``model`` with every ``nn.Linear`` in int8; what is no plain one stays as it is."""
+    """Replaces every ``nn.Linear`` of ``model`` by an ``Int8Linear``, in place. Subclasses of it are not replaced."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Linear:

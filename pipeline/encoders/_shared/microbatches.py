@@ -1,40 +1,46 @@
-"""Which items share a forward pass: within bounds on their number and on what they hold once padded."""
+"""Groups items into forward passes, by limits on their number and on their padded size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-ENOUGH_TOKENS = 512
-"""With so many tokens in a pass a core is as fast as with more."""
+SATURATING_TOKENS = 512
+"""Tokens in one forward pass from which on a CPU core processes no more tokens per second."""
 
 
-def first_pass(lengths: Sequence[int], start: int, count: int, most: float | None) -> range:
-    """The items from ``start`` on, at most ``count``, that hold at most ``most`` once padded to the longest of them; at
-    least one."""
+def next_group(lengths: Sequence[int], start: int, max_items: int, max_units: float | None) -> range:
+    """The items of one forward pass, from ``start`` on; at least one.
+
+    Args:
+        lengths: units (tokens, samples...) of each item.
+        max_items: maximum number of items.
+        max_units: maximum of items x the longest item's length; None: no limit.
+    """
     longest = 0
-    for i in range(start, min(start + count, len(lengths))):
+    for i in range(start, min(start + max_items, len(lengths))):
         longest = max(longest, lengths[i])
-        if i > start and most is not None and (i - start + 1) * longest > most:
+        if i > start and max_units is not None and (i - start + 1) * longest > max_units:
             return range(start, i)
-    return range(start, min(start + count, len(lengths)))
+    return range(start, min(start + max_items, len(lengths)))
 
 
-def tight(lengths: Sequence[int], group: range, enough: int, padding: float = 0.05) -> range:
-    """``group``, of growing lengths, cut where more than the share ``padding`` of a pass would be padding, though not
-    to less than ``enough`` units: with so many a core is as fast as with more."""
-    held = 0
+def limit_padding(lengths: Sequence[int], group: range, min_units: int, max_padding: float = 0.05) -> range:
+    """The longest beginning of ``group`` of which at most the share ``max_padding`` is padding.
+
+    It is not cut to fewer than ``min_units`` units. The lengths in ``group`` must not decrease.
+    """
+    units = 0
     for count, i in enumerate(group, start=1):
         padded = count * lengths[i]
-        if held >= enough and padded - held - lengths[i] > padding * padded:
+        if units >= min_units and padded - units - lengths[i] > max_padding * padded:
             return range(group.start, i)
-        held += lengths[i]
+        units += lengths[i]
     return group
 
 
-def microbatches(lengths: Sequence[int], count: int, most: float | None) -> list[range]:
-    """Consecutive items in groups of at most ``count`` that hold at most ``most`` once padded to the longest of the
-    group. An item longer than ``most`` goes alone."""
+def microbatches(lengths: Sequence[int], max_items: int, max_units: float | None) -> list[range]:
+    """All items in consecutive groups (see ``next_group``). An item longer than ``max_units`` is a group by itself."""
     groups: list[range] = []
     while (start := groups[-1].stop if groups else 0) < len(lengths):
-        groups.append(first_pass(lengths, start, count, most))
+        groups.append(next_group(lengths, start, max_items, max_units))
     return groups

@@ -1,4 +1,4 @@
-"""Rows of the ``text`` tokenizer as batches, and batches as rows again; shared by text encoders."""
+"""Pads token ids into batches and splits the model's output into rows; shared by text encoders."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def check_tokenizer_files(checkpoint: Checkpoint) -> None:
     """Raises ``ConfigError`` if the checkpoint has no tokenizer."""
     if not any(os.path.exists(os.path.join(checkpoint.path, file)) for file in _TOKENIZER_FILES):
         raise ConfigError(
-            checkpoint.where, f"{checkpoint.name!r} has no tokenizer files", "save its tokenizer beside the weights"
+            checkpoint.where, f"{checkpoint.name!r} has no tokenizer files", "save its tokenizer into the same folder"
         )
 
 
 def tokenizer_name(checkpoint: Checkpoint) -> str:
-    """Class of the checkpoint's tokenizer and its backend, for the lineage."""
+    """Class of the checkpoint's tokenizer and its backend, as recorded in the lineage."""
     return f"{checkpoint.json('tokenizer_config.json').get('tokenizer_class', 'AutoTokenizer')} (tokenizers)"
 
 
 def pad(rows: Sequence[ModelInputs], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """``input_ids`` [B, L] and ``attention_mask`` [B, L], int64, padded on the right to the longest row."""
+    """``input_ids`` and ``attention_mask``, both int64 [B, L], padded on the right to the longest row."""
     longest = max(len(row.inputs["input_ids"]) for row in rows)
     ids = np.full((len(rows), longest), pad_id, np.int64)
     mask = np.zeros((len(rows), longest), np.int64)
@@ -46,9 +46,13 @@ def pad(rows: Sequence[ModelInputs], pad_id: int, device: torch.device) -> tuple
 
 
 def split(rows: Sequence[ModelInputs], pooled: torch.Tensor, hidden: torch.Tensor | None) -> list[Encoded]:
-    """One ``Encoded`` per row from ``pooled`` [B, D] and the last ``hidden`` states [B, L, d], if wanted.
+    """One ``Encoded`` per row.
 
-    Special tokens that lead (CLS, BOS) are the prefix; those that follow are no output.
+    Leading special tokens (CLS, BOS) become the prefix; other special tokens are dropped.
+
+    Args:
+        pooled: [B, D].
+        hidden: last hidden states [B, L, d]; None if tokens are not wanted.
     """
     vectors = download(pooled)
     states = None if hidden is None else download(hidden)

@@ -1,4 +1,4 @@
-"""Models of two towers, pictures and words, in one space: what CLIP and SigLIP share."""
+"""Base class of models with an image tower and a text tower in one embedding space (CLIP, SigLIP)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Modality
-from pipeline.encoders._shared.microbatches import ENOUGH_TOKENS
-from pipeline.encoders._shared.pixels import PictureEncoder, Size, pair
+from pipeline.encoders._shared.microbatches import SATURATING_TOKENS
+from pipeline.encoders._shared.pictures import PictureEncoder
+from pipeline.encoders._shared.pixels import Size, pair
 from pipeline.encoders._shared.weights import native_dtype, space_id
 from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.tokenizers.base import ModelInputs
@@ -20,21 +21,24 @@ if TYPE_CHECKING:
 
 
 class TwoTowerEncoder(PictureEncoder):
-    """A member says how its text tower wants its ids padded, and how wide its vectors are."""
+    """Encoder of images, videos and texts into one space.
+
+    A family implements ``dims``, ``processor_name``, ``prefix_length``, ``forward_images`` and ``forward_text``.
+    """
 
     modalities: tuple[Modality, ...] = ("text", "image", "video")
-    enough = ENOUGH_TOKENS
+    saturating_units = SATURATING_TOKENS
     tokenizer_kinds: tuple[str, ...] = ("text", "patch", "frame")
     kinds: ClassVar[Mapping[str, str]] = {"text": "text", "image": "patch", "video": "frame"}
     normalized = True
 
     @abstractmethod
     def dims(self) -> tuple[int | None, int]:
-        """Width of the pooled vector and of the tokens of the tower at hand. Read from JSON."""
+        """Widths of the pooled vector and of the tokens, for the tower of this modality. Read from JSON."""
 
     @abstractmethod
     def processor_name(self) -> str:
-        """Of the text tower: what turned words into ids."""
+        """Name of the text tower's tokenizer, as recorded in the lineage."""
 
     def spec(self) -> EncoderSpec:
         dim, token_dim = self.dims()
@@ -58,7 +62,7 @@ class TwoTowerEncoder(PictureEncoder):
         other = "text" if self.is_visual else "vision"
         for name, _ in list(model.named_children()):
             if name.startswith(other) or (other == "vision" and name.startswith("visual")):
-                setattr(model, name, None)  # half the memory; nothing here calls it
+                setattr(model, name, None)  # saves half the memory; it is never called
         return model
 
     def bucket(self, row: ModelInputs) -> Hashable:
@@ -72,4 +76,4 @@ class TwoTowerEncoder(PictureEncoder):
 
     @abstractmethod
     def forward_text(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
-        """One forward pass of the text tower."""
+        """Runs one forward pass of the text tower."""

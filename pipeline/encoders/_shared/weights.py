@@ -1,4 +1,4 @@
-"""What every member says of its checkpoint's weights: their dtype and their space; loading without noise."""
+"""Dtype and embedding space of a checkpoint's weights; loading without log output."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 
 
 def native_dtype(checkpoint: Checkpoint) -> str:
-    """dtype in which the checkpoint was saved; float32 where its config does not say."""
+    """The dtype in which the checkpoint was saved; float32 if its config does not say."""
     config = checkpoint.json("config.json")
     return str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
 
 
 def space_id(checkpoint: Checkpoint, pool: str | None = None) -> str:
-    """Identity of the pooled vectors' space. ``pool``: how they are pooled, where that is a choice."""
+    """Identity of the space of the pooled vectors. ``pool``: the pooling method, if the config chooses one."""
     name = f"{checkpoint.model_type}:{checkpoint.weights_sha256()[:12]}"
     return f"{name}:{pool}" if pool else name
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers reports weights that a tower does not need, and draws a progress bar, on every load."""
+    """Turns off the log and the progress bar of `transformers`, which reports unused weights on every load."""
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -19,12 +19,11 @@ from collections.abc import Iterator
 import ray
 from ray.data import DataContext
 
-from pipeline.config.bound import BoundConfig
-from pipeline.config.models import PipelineConfig
+from pipeline.config.models import ComputeConfig
 from pipeline.core import private_folder
 from pipeline.core.errors import ConfigError, TesseraError, describe
 from pipeline.engine.progress import Progress
-from pipeline.engine.ray.pools import Node, PoolSize, sizes, without_room
+from pipeline.engine.ray.pools import Node, PoolSize, without_room
 
 _ANSWER_S = 10.0
 """A cluster's head has so long to accept a connection."""
@@ -33,9 +32,9 @@ _LOOK_S, _ROOM_S = 5.0, 300.0
 _SOCKET_CHARACTERS = len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 
 
-def check(config: PipelineConfig) -> None:
+def check(compute: ComputeConfig) -> None:
     """Raises ``ConfigError`` if nothing listens at the cluster's address, which Ray would wait for silently."""
-    address, where = config.compute.cluster()
+    address, where = compute.cluster()
     found = re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", address or "")
     if found is not None and not ray.is_initialized():
         try:
@@ -44,7 +43,7 @@ def check(config: PipelineConfig) -> None:
             raise _no_answer(str(address), where, error) from error
 
 
-def start(config: PipelineConfig) -> None:
+def start(compute: ComputeConfig) -> None:
     """Joins the cluster that the config or ``RAY_ADDRESS`` names, or starts one here, unless this process has one.
 
     Sets Ray Data's options in any case.
@@ -57,8 +56,8 @@ def start(config: PipelineConfig) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         # Ray ends a worker that has had no task for a second; the next task's imports Ray Data anew, 4 s of a core
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")
-        address, where = config.compute.cluster()
-        cores = config.compute.num_cpus or max(2, os.cpu_count() or 1)
+        address, where = compute.cluster()
+        cores = compute.num_cpus or max(2, os.cpu_count() or 1)
         # "local": without it Ray joins a cluster that `ray start` left on this machine
         local = {"address": "local", "num_cpus": cores, "include_dashboard": False}
         on_term = signal.getsignal(signal.SIGTERM)
@@ -125,22 +124,6 @@ def _end_session(folder: str, owner: int) -> None:
         private_folder.remove(folder)
 
 
-def pools_of(prepared: BoundConfig, blocks: int) -> tuple[dict[str, PoolSize], bool]:
-    """The pools of the features, and whether decoding stands apart from them, as it does beside a GPU.
-
-    Raises:
-        ConfigError: see `pools.sizes`.
-    """
-    features, compute = prepared.features, prepared.config.compute
-    nodes = _nodes()
-    pools = {feature.config.pool: compute.pools[feature.config.pool] for feature in features}
-    asked = any(pool.num_gpus for pool in pools.values()) or any(
-        getattr(feature.config.encoder, "device", "cpu") != "cpu" for feature in features
-    )
-    on_gpu = asked and any(node.gpus for node in nodes)
-    return sizes(pools, nodes, on_gpu, blocks), on_gpu
-
-
 @contextlib.contextmanager
 def capacity_watchdog(pools: dict[str, PoolSize], on_gpu: bool, progress: Progress) -> Iterator[None]:
     """A pool that found no room for an actor any more would be waited for, for ever.
@@ -156,7 +139,7 @@ def capacity_watchdog(pools: dict[str, PoolSize], on_gpu: bool, progress: Progre
         before = 0
         while not over.wait(_LOOK_S):
             with contextlib.suppress(Exception):  # a cluster that does not answer is told by what is waited for
-                name, rows = without_room(pools, _nodes(), on_gpu), progress.rows
+                name, rows = without_room(pools, nodes(), on_gpu), progress.rows
                 since = (since or time.monotonic()) if name and rows == before else None
                 before = rows
                 if name and since and time.monotonic() - since > _ROOM_S:
@@ -202,7 +185,8 @@ def devices() -> dict[str, float] | None:
     return {"nodes": nodes, "cpus": float(found.get("CPU", 0)), "gpus": float(found.get("GPU", 0))}
 
 
-def _nodes() -> list[Node]:
+def nodes() -> list[Node]:
+    """Returns the CPUs and GPUs of each living node."""
     return [
         Node(float(node["Resources"]["CPU"]), float(node["Resources"].get("GPU", 0)))
         for node in ray.nodes()

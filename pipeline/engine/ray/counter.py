@@ -1,24 +1,27 @@
-"""The run's counter: an actor that all workers report to."""
+"""The run's counter: one actor that all workers report to, and that the driver reads."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.errors import TesseraError
 from pipeline.engine.memory import memory_of_processes
 from pipeline.engine.ray.crash_journal import CrashJournal
 
 _MEMORY_EVERY_S = 5.0
+_ANSWER_S = 5.0
 
 
 @ray.remote(num_cpus=0)
-class _Counter(CrashJournal):
-    """Counts what the encoders have finished, keeps what they are at, and why a worker broke, which Ray tells in its
-    own words only.
+class _CounterActor(CrashJournal):
+    """Counts finished rows, keeps the crash journal, and the first error of a worker, which Ray reports in its own
+    words only.
 
     Losing it costs the display and blame, never a row.
     """
@@ -28,7 +31,7 @@ class _Counter(CrashJournal):
         self.counts = [0, 0, 0]
         self.cause: TesseraError | None = None
         self.peaks: dict[str, int] = {}
-        """Bytes that each worker process takes with its children, at most."""
+        """Worker -> peak of the memory of its processes, in bytes."""
 
     def add(self, samples: int, rows: int, failed: int) -> None:
         for i, more in enumerate((samples, rows, failed)):
@@ -38,7 +41,7 @@ class _Counter(CrashJournal):
         return self.counts
 
     def takes(self, worker: str, size: int) -> None:
-        """A worker's memory at this moment, in bytes."""
+        """Records a worker's memory at this moment, in bytes."""
         self.peaks[worker] = max(size, self.peaks.get(worker, 0))
 
     def memory(self) -> dict[str, int]:
@@ -51,6 +54,34 @@ class _Counter(CrashJournal):
         return self.cause
 
 
+class RunCounter:
+    """The driver's handle of the counter. An actor that does not answer costs the display, never the run."""
+
+    def __init__(self) -> None:
+        # on the driver's node: a node that is lost must not take the journal with it. Restarted, it is empty
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self.actor: Any = _CounterActor.options(scheduling_strategy=here, max_restarts=-1).remote()  # type: ignore[attr-defined]
+        self.workers: dict[str, int] | None = None
+        """After `close`: the worker processes of the whole cluster, and the sum of their peaks."""
+
+    def read(self) -> list[int]:
+        """Returns the sums of `progress.count_rows` over all workers."""
+        with suppress(Exception):
+            return list(ray.get(self.actor.read.remote(), timeout=_ANSWER_S))
+        return [0, 0, 0]
+
+    def cause(self) -> TesseraError | None:
+        """Returns the first error that a worker reported."""
+        with suppress(Exception):
+            return cast("TesseraError | None", ray.get(self.actor.why.remote(), timeout=_ANSWER_S))
+        return None
+
+    def close(self) -> None:
+        with suppress(Exception):
+            self.workers = ray.get(self.actor.memory.remote(), timeout=_ANSWER_S)
+        ray.kill(self.actor)
+
+
 class WorkerMemory:
     """Reports the memory of a worker process and its children to the run's counter, every few seconds of work."""
 
@@ -60,7 +91,7 @@ class WorkerMemory:
         self._next = 0.0
 
     def report(self, others: Iterable[int] = ()) -> None:
-        """After a block. ``others``: the worker's processes that are no children of it."""
+        """Called after each block. ``others``: process ids of the worker that are not its children."""
         if (now := time.monotonic()) >= self._next:
             self._next = now + _MEMORY_EVERY_S
             self.counter.takes.remote(self.worker, memory_of_processes(others))

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.config.models import PoolConfig
 from pipeline.core.errors import ConfigError
+from pipeline.engine.spec import WorkersSpec
 
 _PARTS = 8
 """Into so many parts pools divide a GPU at most, unless they say how."""
@@ -39,7 +39,7 @@ class PoolSize:
     num_gpus: float
 
 
-def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, blocks: int) -> dict[str, PoolSize]:
+def sizes(pools: Mapping[str, WorkersSpec], nodes: Sequence[Node], on_gpu: bool, blocks: int) -> dict[str, PoolSize]:
     """One actor per GPU, or per core on a host without. Pools that say nothing share the GPUs.
 
     Args:
@@ -54,7 +54,7 @@ def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, 
     wanted = _gpus(pools, nodes, on_gpu)
     for name, pool in pools.items():
         _check_fits(name, pool, wanted[name], nodes)
-    asked = {name: _Asked(pool.num_cpus or 0.0, wanted[name], pool.max_actors or 1) for name, pool in pools.items()}
+    asked = {name: _Asked(pool.num_cpus or 0.0, wanted[name], pool.max_workers or 1) for name, pool in pools.items()}
     if not _fits_once(asked, nodes) or not _always_fits(asked, nodes):
         told = ", ".join(
             f"{name}: {one.most} of {one.gpus:g} GPUs and {one.cpus:g} CPUs" for name, one in asked.items()
@@ -67,8 +67,8 @@ def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, 
     at_most = _at_most(pools, asked, nodes)
     counts = {}
     for name, pool in pools.items():
-        most = pool.max_actors or max(1, at_most[name] if wanted[name] else int(cpus))
-        counts[name] = min(pool.min_actors or min(most, max(1, blocks)), most), most
+        most = pool.max_workers or max(1, at_most[name] if wanted[name] else int(cpus))
+        counts[name] = min(pool.min_workers or min(most, max(1, blocks)), most), most
     largest = max(node.cpus for node in nodes)
     if on_gpu and largest < 2:
         raise ConfigError(
@@ -109,7 +109,7 @@ def sizes(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool, 
     return found
 
 
-def _check_fits(name: str, pool: PoolConfig, gpus: float, nodes: Sequence[Node]) -> None:
+def _check_fits(name: str, pool: WorkersSpec, gpus: float, nodes: Sequence[Node]) -> None:
     has = max(node.gpus for node in nodes)
     if gpus > has:
         raise ConfigError(
@@ -146,12 +146,12 @@ class _Asked:
         return math.ceil(self.gpus - _LITTLE)
 
 
-def _gpus(pools: Mapping[str, PoolConfig], nodes: Sequence[Node], on_gpu: bool) -> dict[str, float]:
+def _gpus(pools: Mapping[str, WorkersSpec], nodes: Sequence[Node], on_gpu: bool) -> dict[str, float]:
     """GPUs of an actor of each pool: what is declared, else a whole one, or such a part that all find room."""
     for parts in range(1, _PARTS + 1):
         share = float(on_gpu) / parts
         found = {name: share if pool.num_gpus is None else pool.num_gpus for name, pool in pools.items()}
-        asked = {name: _Asked(pool.num_cpus or 0.0, found[name], pool.max_actors or 1) for name, pool in pools.items()}
+        asked = {name: _Asked(pool.num_cpus or 0.0, found[name], pool.max_workers or 1) for name, pool in pools.items()}
         if not on_gpu or (_fits_once(asked, nodes) and _always_fits(asked, nodes)):
             return found
     return {name: float(on_gpu) if pool.num_gpus is None else pool.num_gpus for name, pool in pools.items()}
@@ -211,7 +211,7 @@ def _always_fits(asked: Mapping[str, _Asked], nodes: Sequence[Node]) -> bool:
     return True
 
 
-def _at_most(pools: Mapping[str, PoolConfig], asked: Mapping[str, _Asked], nodes: Sequence[Node]) -> dict[str, int]:
+def _at_most(pools: Mapping[str, WorkersSpec], asked: Mapping[str, _Asked], nodes: Sequence[Node]) -> dict[str, int]:
     """Actors of the pools that take GPUs: in turn one more of each that does not say how many, as long as there is
     room for it, and room for one of every other pool stays sure."""
     free = _Gpus(nodes)
@@ -224,7 +224,7 @@ def _at_most(pools: Mapping[str, PoolConfig], asked: Mapping[str, _Asked], nodes
     for one in named.values():
         for _ in range(one.most):
             placed(one)
-    growing = [name for name in named if pools[name].max_actors is None]
+    growing = [name for name in named if pools[name].max_workers is None]
     while growing:
         for name in list(growing):
             more = {**named, name: replace(named[name], most=named[name].most + 1)}

@@ -1,5 +1,7 @@
-"""What the tokenizers share.
+"""Code that several tokenizers share.
 
-frame_sampling.py    which frames a feature takes
-token_windows.py     a long text cut into windows of tokens
+frame_sampling.py    which frames of a window a feature takes
+geometry.py          size of pictures and patches for an encoder without a checkpoint
+fast_tokenizer.py    loads a checkpoint's text tokenizer, and its limits
+token_windows.py     cuts a long text into spans that fit windows of tokens
 """

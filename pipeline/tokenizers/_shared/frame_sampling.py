@@ -1,4 +1,4 @@
-"""Which frames of a window a video tokenizer takes."""
+"""Config of the frames of a window that a video tokenizer takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.core.media import FpsSampling, UniformSampling
 
 
 class UniformConfig(BaseModel):
-    """The frames shown at the middles of ``frames`` equal slices of the window."""
+    """Takes the frames shown at the centres of ``frames`` equal parts of the window."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,14 +22,14 @@ class UniformConfig(BaseModel):
 
 
 class FpsConfig(BaseModel):
-    """The frames shown at the times k / fps."""
+    """Takes the frames shown at the times k / ``fps``, in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["fps"] = "fps"
     fps: float = Field(gt=0, le=1000)
     max_frames: int = Field(default=64, ge=1, le=4096)
-    """A window that has more gives this many, evenly spread."""
+    """Maximum frames of a window. A window with more gives this many at equal distances."""
 
     def sampling(self) -> FpsSampling:
         return FpsSampling(self.fps, self.max_frames)

@@ -176,7 +176,7 @@ def test_all_real_pictures_are_no_raw_files(data: Path) -> None:
 
 
 def test_a_preview_with_bytes_that_fill_up_is_read() -> None:
-    """Before a marker any number of 0xFF may lie (ITU T.81, B.1.1.2)."""
+    """Before a marker there may be any number of 0xFF (ITU T.81, B.1.1.2)."""
     picture = _jpeg(64, 32)
     at = picture.index(b"\xff\xc0")
     filled = picture[:at] + b"\xff\xff\xff" + picture[at:]

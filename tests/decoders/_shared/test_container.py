@@ -189,7 +189,7 @@ def test_frames_that_were_shown_are_freed_though_nothing_collects(data: Path, mo
         alive = 0
         with av.open(str(data / "videos" / "mdn__flower.mp4")) as source:
             for number, frame in enumerate(source.decode(video=0)):
-                monkeypatch.setattr(rotation, "_MAX_UNFREED", 10 * 3 * frame.width * frame.height)
+                monkeypatch.setattr(rotation, "_MAX_UNCOLLECTED_BYTES", 10 * 3 * frame.width * frame.height)
                 upright(frame)
                 if number % 10 == 9:
                     alive = max(alive, sum(isinstance(one, av.VideoFrame) for one in gc.get_objects()))

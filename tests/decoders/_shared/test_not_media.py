@@ -1,4 +1,4 @@
-"""Documents, archives and programs, made here: whatever FFmpeg sees in them, they are no media."""
+"""Generated documents, archives and programs are refused, also if FFmpeg takes them for media."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Memory that runs out halves the micro-batch, which grows again; one row that does not fit fails alone; no value
-changes. On the host for real, under a limit of address space; of CUDA its own error, raised by a double."""
+"""If memory runs out, the micro-batch is halved and grows again later; a row that does not fit fails by itself; no
+value changes. On the host with a real limit of the address space; for CUDA with a simulated error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.encoders.bert import BertConfig, BertEncoder
 from pipeline.encoders.clip import ClipConfig, ClipEncoder
 from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
-from tests.encoders.sound_fixtures import assert_close, built, checkpoint, read
+from tests.encoders.sound_fixtures import assert_close, build_encoder, checkpoint, token_inputs
 from tests.support import ROOT
 
 WORDS = ["a", "small", "dog", "runs", "over", "the", "green", "hill", "and", "back", "again", "while", "it", "rains"]
@@ -28,23 +28,23 @@ WORDS = ["a", "small", "dog", "runs", "over", "the", "green", "hill", "and", "ba
 
 def test_share() -> None:
     fit = AdaptiveBatchSize()
-    assert (fit.of(32), fit.of(1)) == (32, 1)
+    assert (fit.scale(32), fit.scale(1)) == (32, 1)
     for _ in range(3):
-        fit.ran_out()
+        fit.record_out_of_memory()
         fit.halve()
-    assert (fit.of(32), fit.of(3)) == (4, 1)
+    assert (fit.scale(32), fit.scale(3)) == (4, 1)
     for expected in (8, 16, 32, 32):
         for _ in range(8):
-            fit.went_well()
-        assert fit.of(32) == expected
-    fit.ran_out()
+            fit.record_success()
+        assert fit.scale(32) == expected
+    fit.record_out_of_memory()
     assert fit.patience == 8  # not too early: it had gone well at this size
     for patience in (16, 32, 64, 128, 256, 256):
         fit.share = 0.5
         for _ in range(fit.patience):
-            fit.went_well()
+            fit.record_success()
         assert fit.share == 1
-        fit.ran_out()
+        fit.record_out_of_memory()
         assert fit.patience == patience
 
 
@@ -66,7 +66,7 @@ def test_what_counts_as_out_of_memory() -> None:
 
 
 class Device:
-    """A device that holds so many units: of a batch, the sum over its rows (or pictures) of what each takes."""
+    """Simulates a device with memory for ``holds`` units. A batch takes the sum over its rows or pictures."""
 
     def __init__(self, encoder: Any, name: str, holds: int, takes: Callable[[Any], int]) -> None:
         import torch
@@ -84,7 +84,7 @@ class Device:
 
 
 def _rows(count: int) -> list[ModelInputs]:
-    return read([" ".join(WORDS[i % 7 :] * (1 + i % 3)) for i in range(count)], checkpoint("bert"))
+    return token_inputs([" ".join(WORDS[i % 7 :] * (1 + i % 3)) for i in range(count)], checkpoint("bert"))
 
 
 def _equal(a: Sequence[Encoded | SampleError], b: Sequence[Encoded | SampleError]) -> None:
@@ -97,9 +97,9 @@ def _equal(a: Sequence[Encoded | SampleError], b: Sequence[Encoded | SampleError
 
 def test_the_micro_batch_is_halved_and_grows_again() -> None:
     rows = _rows(30)
-    whole = built(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=16).encode(rows, True)
-    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=16)
-    encoder.enough = None  # as on a GPU
+    whole = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=16).encode(rows, True)
+    encoder = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=16)
+    encoder.saturating_units = None  # as on a GPU
     device = Device(encoder, "forward", 5, lambda row: 1)
     _equal(encoder.encode(rows, True), whole)
     assert device.sizes == [16, 8, 4, 4, 4, 4, 4, 4, 4, 2]
@@ -112,7 +112,7 @@ def test_the_micro_batch_is_halved_and_grows_again() -> None:
 
 def test_a_batch_that_never_fits_is_seldom_tried() -> None:
     rows = [_rows(1)[0]] * 16
-    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=16)
+    encoder = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=16)
     device = Device(encoder, "forward", 8, lambda row: 1)
     for _ in range(60):
         encoder.encode(rows, False)
@@ -121,8 +121,8 @@ def test_a_batch_that_never_fits_is_seldom_tried() -> None:
 
 def test_a_row_that_does_not_fit_alone_fails_alone() -> None:
     rows = _rows(12)
-    whole = built(BertEncoder, BertConfig, checkpoint("bert"), "text").encode(rows, True)
-    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text")
+    whole = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text").encode(rows, True)
+    encoder = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text")
     Device(encoder, "forward", 12, lambda row: 100 if row is rows[5] else 1)
     got = encoder.encode(rows, True)
     assert isinstance(got[5], SampleError)
@@ -133,8 +133,8 @@ def test_a_row_that_does_not_fit_alone_fails_alone() -> None:
 
 def test_a_budget_of_tokens_shrinks_with_the_rows() -> None:
     rows = _rows(24)
-    whole = built(BertEncoder, BertConfig, checkpoint("bert"), "text").encode(rows, True)
-    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=1000, batch_tokens=400)
+    whole = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text").encode(rows, True)
+    encoder = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text", batch_size=1000, batch_tokens=400)
     device = Device(encoder, "forward", 150, lambda row: len(row.inputs["input_ids"]))
     _equal(encoder.encode(rows, True), whole)
     assert max(device.sizes[len(device.sizes) // 2 :]) > 1
@@ -161,11 +161,11 @@ def test_a_video_that_does_not_fit_at_once_is_encoded_frame_by_frame(models: Pat
 
     whole = made().encode(rows, True)
     encoder = made()
-    device = Device(encoder, "look", 5, lambda picture: 1)
+    device = Device(encoder, "forward_images", 5, lambda picture: 1)
     _equal(encoder.encode(rows, True), whole)
     assert max(size for size in device.sizes if size <= 5) > 1
     encoder = made()
-    Device(encoder, "look", 0, lambda picture: 1)
+    Device(encoder, "forward_images", 0, lambda picture: 1)
     assert [one.kind for one in encoder.encode(rows, True) if isinstance(one, SampleError)] == ["memory"] * 3
 
 
@@ -174,7 +174,7 @@ def test_the_cache_of_a_cuda_device_is_emptied(monkeypatch: pytest.MonkeyPatch) 
 
     emptied: list[bool] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
-    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text")
+    encoder = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text")
     Device(encoder, "forward", 4, lambda row: 1)
     encoder.encode(_rows(8), False)
     assert not emptied
@@ -191,11 +191,11 @@ def _cuda(rows: Sequence[ModelInputs]) -> list[Encoded]:
 
 
 def test_another_error_is_none_of_memory() -> None:
-    encoder = built(BertEncoder, BertConfig, checkpoint("bert"), "text")
+    encoder = build_encoder(BertEncoder, BertConfig, checkpoint("bert"), "text")
     encoder.forward = lambda rows, want: [][0]
     with pytest.raises(IndexError):
         encoder.encode(_rows(2), False)
-    assert encoder.fit.share == 1
+    assert encoder.adaptive_batch.share == 1
 
 
 _HOST = """

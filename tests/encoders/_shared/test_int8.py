@@ -161,11 +161,11 @@ def test_pictures_that_are_cut_into_patches_before(
         assert not np.array_equal(a.pooled, b.pooled)
 
 
-def test_a_layers_weight_is_told_in_float32() -> None:
+def test_a_layers_weight_is_float32() -> None:
     linear = nn.Linear(24, 40)
-    told = Int8Linear(linear).weight
-    assert told.dtype == torch.float32
-    assert (told - linear.weight).abs().max() <= linear.weight.abs().max() / 127
+    weight = Int8Linear(linear).weight
+    assert weight.dtype == torch.float32
+    assert (weight - linear.weight).abs().max() <= linear.weight.abs().max() / 127
 
 
 def _vit(checkpoints: dict[str, Checkpoint]) -> VitEncoder:

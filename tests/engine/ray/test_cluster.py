@@ -30,10 +30,10 @@ def test_nothing_listens_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     named = config(tmp_path, {"i": IMAGE}, compute={"address": address})
     with pytest.raises(ConfigError, match=rf"compute\.address: no Ray cluster answers at '{address}'"):
-        cluster.check(named)
+        cluster.check(named.compute)
     monkeypatch.setenv("RAY_ADDRESS", f"ray://{address}")
     with pytest.raises(ConfigError, match=rf"RAY_ADDRESS: no Ray cluster answers at 'ray://{address}'"):
-        cluster.check(config(tmp_path, {"i": IMAGE}))
+        cluster.check(config(tmp_path, {"i": IMAGE}).compute)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ _LOCAL = """
 import json, os, stat, sys, time
 from pathlib import Path
 import ray
-from pipeline import cluster
+from pipeline.engine.ray import cluster
 from tests.stages.media_fixtures import IMAGE, config
-cluster.start(config(Path(sys.argv[1]), {"i": IMAGE}, compute={"num_cpus": 1}))
+cluster.start(config(Path(sys.argv[1]), {"i": IMAGE}, compute={"num_cpus": 1}).compute)
 ray.get(ray.remote(lambda: 1).remote())
 session = ray._private.worker._global_node.get_session_dir_path()
 above = [session, os.path.dirname(session), os.path.dirname(os.path.dirname(session))]
@@ -146,15 +146,17 @@ import ray
 from ray.cluster_utils import Cluster
 from tests.stages.media_fixtures import IMAGE, config
 from pathlib import Path
-from pipeline import cluster as clusters, graph, run
+from pipeline import run
+from pipeline.engine.ray import cluster as clusters
+from pipeline.run import pipeline
 from pipeline.core.errors import TesseraError
 from pipeline.stages.encode import EncodeStage
 
 class Slow(EncodeStage):
-    def __call__(self, table):
+    def __call__(self, table, journal=None):
         time.sleep(600)
 
-graph.EncodeStage, clusters._LOOK_S, clusters._ROOM_S = Slow, 0.5, 4.0
+pipeline.EncodeStage, clusters._LOOK_S, clusters._ROOM_S = Slow, 0.5, 4.0
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
 large = cluster.add_node(num_cpus=4)
 hook = {"env_vars": {"PYTHONPATH": "."}}

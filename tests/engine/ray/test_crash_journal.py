@@ -19,9 +19,9 @@ from PIL import Image
 
 from pipeline import dataset, run
 from pipeline.core.errors import DeviceFailed, SampleError, TesseraError
-from pipeline.engine.progress import Progress
-from pipeline.engine.ray import graph
+from pipeline.engine.ray.counter import RunCounter
 from pipeline.engine.ray.crash_journal import _BLOCK_DEATHS, _DEVICE_FAILURES, CrashJournal, CrashJournalClient
+from pipeline.run import pipeline
 from pipeline.stages.encode import EncodeStage
 from pipeline.tokenizers.base import ModelInputs
 from tests.stages.media_fixtures import IMAGE, config
@@ -82,7 +82,7 @@ def _extracted(
         decoders={"limits": {"isolate": False, "block_bytes": block_bytes}},
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "EncodeStage", encode)
+        patch.setattr(pipeline, "EncodeStage", encode)
         patch.setattr(ray.data.DataContext.get_current(), "target_max_block_size", OUTPUT_BYTES)
         return run.extract(replace(run.prepare(settings), template=forks_from), show_progress=False)
 
@@ -178,34 +178,35 @@ def test_a_device_is_given_up_where_nothing_ends_well() -> None:
 
 def test_a_row_is_refused_after_the_second_death_alone(ray_session: Any) -> None:
     block = pa.table({"sample_id": ["a", "b"], "window": [0, 0]})
-    with Progress(2, None) as progress:
-        trail = CrashJournalClient(progress.actor)
-        assert not trail.begin(block)
-        assert not trail.begin(block.slice(0, 0))
-        for deaths in range(2):
-            trail = CrashJournalClient(progress.actor)
-            assert trail.suspects(block)
-            assert not trail.suspects(block.slice(1))
-            assert not trail.suspects(block.slice(0, 0))
-            assert trail.begin(block)
-            assert not trail.begin(block.slice(1))
-            trail.enter("i", "a", 0)
-            assert trail.deaths.get(("row", "i", "a", "0"), 0) == deaths
-        trail = CrashJournalClient(progress.actor)
-        with pytest.raises(SampleError, match="crash: the encoder's process died 2 times at it"):
-            trail.enter("i", "a", 0)
-        trail.enter("i", "a", 1)
-        trail.enter("j", "a", 0)
-        trail.rest()
-        trail = CrashJournalClient(progress.actor)
-        assert ("row", "j", "a", "0") not in trail.deaths
-        for _ in range(_BLOCK_DEATHS - trail.deaths["block", "a", "0"]):
-            assert trail.begin(block)
-            trail = CrashJournalClient(progress.actor)
-        with pytest.raises(TesseraError, match="died 5 times at the block that begins with 'a', window 0, and at none"):
-            trail.begin(block)
+    counter = RunCounter()
+    trail = CrashJournalClient(counter.actor)
+    assert not trail.begin(block)
+    assert not trail.begin(block.slice(0, 0))
+    for deaths in range(2):
+        trail = CrashJournalClient(counter.actor)
+        assert trail.suspects(block)
+        assert not trail.suspects(block.slice(1))
+        assert not trail.suspects(block.slice(0, 0))
+        assert trail.begin(block)
+        assert not trail.begin(block.slice(1))
+        trail.enter("i", "a", 0)
+        assert trail.deaths.get(("row", "i", "a", "0"), 0) == deaths
+    trail = CrashJournalClient(counter.actor)
+    with pytest.raises(SampleError, match="crash: the encoder's process died 2 times at it"):
+        trail.enter("i", "a", 0)
+    trail.enter("i", "a", 1)
+    trail.enter("j", "a", 0)
+    trail.rest()
+    trail = CrashJournalClient(counter.actor)
+    assert ("row", "j", "a", "0") not in trail.deaths
+    for _ in range(_BLOCK_DEATHS - trail.deaths["block", "a", "0"]):
+        assert trail.begin(block)
+        trail = CrashJournalClient(counter.actor)
+    with pytest.raises(TesseraError, match="died 5 times at the block that begins with 'a', window 0, and at none"):
+        trail.begin(block)
+    counter.close()
     with suppress(ray.exceptions.RayActorError):  # it was killed, not waited for
         while True:
-            ray.get(progress.actor.read.remote())
+            ray.get(counter.actor.read.remote())
     assert not trail.device_failed("w"), "a counter that is gone answers nothing"
     assert issubclass(DeviceFailed, TesseraError)

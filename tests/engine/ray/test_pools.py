@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.models import PoolConfig
 from pipeline.core.errors import ConfigError
 from pipeline.engine.ray.pools import TASK_CPUS, Node, PoolSize, sizes, without_room
+from pipeline.engine.spec import WorkersSpec
 
 
 def _sizes(pools: dict[str, Any], nodes: list[Node], on_gpu: bool = False, blocks: int = 10_000) -> dict[str, PoolSize]:
-    return sizes({name: PoolConfig(**pool) for name, pool in pools.items()}, nodes, on_gpu, blocks)
+    return sizes({name: WorkersSpec("pool", **asked) for name, asked in pools.items()}, nodes, on_gpu, blocks)
 
 
 def _fullest(found: dict[str, PoolSize], node: Node) -> float:
@@ -31,16 +31,16 @@ def _fullest(found: dict[str, PoolSize], node: Node) -> float:
     ("pools", "nodes", "expected"),
     [
         (
-            {"a": {"max_actors": 2, "num_cpus": 2}, "b": {"max_actors": 2}},
+            {"a": {"max_workers": 2, "num_cpus": 2}, "b": {"max_workers": 2}},
             [Node(4)],
             r"a: 2 actors of 2 CPUs, b: 2 actors, on 4 CPUs; leave 0\.25 to the tasks",
         ),
-        ({"a": {"max_actors": 4, "num_cpus": 1}}, [Node(4)], r"a: 4 actors of 1 CPUs, on 4 CPUs; leave 0\.25"),
+        ({"a": {"max_workers": 4, "num_cpus": 1}}, [Node(4)], r"a: 4 actors of 1 CPUs, on 4 CPUs; leave 0\.25"),
         ({"a": {"num_gpus": 1}}, [Node(4)], r"compute\.pools\.a\.num_gpus: 1; no node has more than 0 GPUs"),
         ({"a": {"num_gpus": 2}}, [Node(4, 1), Node(4, 1)], r"num_gpus: 2; no node has more than 1 GPUs"),
-        ({"a": {"num_cpus": 8, "max_actors": 1}}, [Node(4)] * 4, r"num_cpus: 8; no node for it has more than 4"),
+        ({"a": {"num_cpus": 8, "max_workers": 1}}, [Node(4)] * 4, r"num_cpus: 8; no node for it has more than 4"),
         (
-            {"a": {"num_cpus": 8, "max_actors": 1, "num_gpus": 1}},
+            {"a": {"num_cpus": 8, "max_workers": 1, "num_gpus": 1}},
             [Node(16), Node(4, 1)],
             r"num_cpus: 8; no node for it has more than 4",
         ),
@@ -65,8 +65,8 @@ def test_pools_share_the_gpus() -> None:
     assert shown({"a": {}, "b": {}, "c": {}}, two) == [(2, 0.5), (1, 0.5), (1, 0.5)]
     assert shown({"a": {}, "b": {}, "c": {}}, eight) == [(3, 1.0), (3, 1.0), (2, 1.0)]
     assert shown({"a": {"num_gpus": 2}, "b": {}}, eight) == [(3, 2.0), (2, 1.0)]
-    assert shown({"a": {"max_actors": 6}, "b": {}}, eight) == [(6, 1.0), (2, 1.0)]
-    assert shown({"a": {"max_actors": 2}, "b": {}}, [Node(8, 2)]) == [(2, 0.5), (2, 0.5)]
+    assert shown({"a": {"max_workers": 6}, "b": {}}, eight) == [(6, 1.0), (2, 1.0)]
+    assert shown({"a": {"max_workers": 2}, "b": {}}, [Node(8, 2)]) == [(2, 0.5), (2, 0.5)]
     assert shown({"b": {}, "a": {"num_gpus": 2}}, [Node(8, 2), Node(8, 2)]) == [(1, 1.0), (1, 2.0)]
     # two of a half on two devices would leave none whole
     assert shown({"a": {"num_gpus": 0.5}, "b": {}}, two) == [(1, 0.5), (1, 1.0)]
@@ -81,9 +81,9 @@ def test_pools_share_the_gpus() -> None:
         ({"a": {"num_gpus": 2}, "b": {"num_gpus": 1}}, [Node(4, 2), Node(4)]),
         # the two that share may stand on different nodes, or two of one pool; then no GPU is whole
         ({"a": {}, "b": {}, "c": {"num_gpus": 1}}, [Node(4, 1), Node(4, 1)]),
-        ({"a": {"num_gpus": 1, "max_actors": 2}, "b": {"num_gpus": 1}}, [Node(8, 2)]),
-        ({"a": {"num_cpus": 3, "max_actors": 2}, "b": {"num_cpus": 3, "max_actors": 1}}, [Node(4), Node(4), Node(2)]),
-        ({name: {"num_cpus": 3, "max_actors": 1} for name in "ab"}, [Node(5), Node(2)]),
+        ({"a": {"num_gpus": 1, "max_workers": 2}, "b": {"num_gpus": 1}}, [Node(8, 2)]),
+        ({"a": {"num_cpus": 3, "max_workers": 2}, "b": {"num_cpus": 3, "max_workers": 1}}, [Node(4), Node(4), Node(2)]),
+        ({name: {"num_cpus": 3, "max_workers": 1} for name in "ab"}, [Node(5), Node(2)]),
     ],
 )
 def test_pools_of_which_not_one_actor_each_finds_room(pools: Any, nodes: list[Node]) -> None:
@@ -108,7 +108,7 @@ def test_one_actor_per_gpu_or_core() -> None:
     assert _sizes({"a": {"num_gpus": 0.5}}, nodes, on_gpu=True, blocks=3)["a"].least == 3
     assert [(one.least, one.most) for one in _sizes({"a": {}}, nodes, blocks=2).values()] == [(2, 4)]
     assert _sizes({"a": {"num_gpus": 0.6}}, nodes, on_gpu=True)["a"].most == 2, "a GPU holds one of 0.6, not 1.67"
-    assert _sizes({"a": {"max_actors": 3, "min_actors": 1}}, nodes)["a"] == PoolSize(1, 3, 0.97, 0.0)
+    assert _sizes({"a": {"max_workers": 3, "min_workers": 1}}, nodes)["a"] == PoolSize(1, 3, 0.97, 0.0)
 
 
 @pytest.mark.parametrize("cpus", [[1], [2], [2, 2], [1, 1, 1], [16] * 4, [16, 32, 64], [3, 7, 19, 33], [96] * 10])
@@ -128,8 +128,8 @@ def test_no_node_can_be_filled_by_actors(cpus: list[int], pools: int) -> None:
 @pytest.mark.parametrize(
     "pools",
     [
-        {"a": {"num_cpus": 0.5, "max_actors": 1}, "b": {}},
-        {"a": {"num_cpus": 0.3, "max_actors": 2}, "b": {}, "c": {"max_actors": 1}},
+        {"a": {"num_cpus": 0.5, "max_workers": 1}, "b": {}},
+        {"a": {"num_cpus": 0.3, "max_workers": 2}, "b": {}, "c": {"max_workers": 1}},
     ],
 )
 @pytest.mark.parametrize("nodes", [[Node(2), Node(2)], [Node(4), Node(2), Node(3)]])
@@ -144,8 +144,8 @@ def test_nor_where_some_shares_are_given(pools: Any, nodes: list[Node]) -> None:
     [
         ({"a": {}}, [Node(16, 4)]),
         ({"a": {}, "b": {"num_gpus": 0.5}}, [Node(4, 2), Node(4, 2)]),
-        ({"cpu": {"num_gpus": 0, "max_actors": 4}, "gpu": {}}, [Node(1), Node(16, 1)]),
-        ({"cpu": {"num_gpus": 0, "max_actors": 4}, "gpu": {}}, [Node(2), Node(16, 1)]),
+        ({"cpu": {"num_gpus": 0, "max_workers": 4}, "gpu": {}}, [Node(1), Node(16, 1)]),
+        ({"cpu": {"num_gpus": 0, "max_workers": 4}, "gpu": {}}, [Node(2), Node(16, 1)]),
         ({"cpu": {"num_gpus": 0}, "gpu": {}}, [Node(2), Node(16, 1)]),
         ({"a": {}}, [Node(2, 1)]),
     ],

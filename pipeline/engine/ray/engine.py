@@ -1,0 +1,63 @@
+"""The engine on Ray Data, for clusters and pools of GPU actors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
+
+from pipeline.config.models import ComputeConfig
+from pipeline.core.errors import TesseraError
+from pipeline.engine.errors import as_user_error
+from pipeline.engine.progress import Progress, quiet
+from pipeline.engine.ray import cluster, graph
+from pipeline.engine.ray.counter import RunCounter
+from pipeline.engine.ray.pools import sizes
+from pipeline.engine.ray.sink import ShardSink
+from pipeline.engine.spec import Execution, PipelineSpec
+from pipeline.stages.units import Unit
+
+
+class RayEngine:
+    """Joins or starts a Ray cluster, and keeps it for further runs of this process.
+
+    Args:
+        fork_server: address of the fork server on this machine, from which the processes of stages fork.
+    """
+
+    name = "ray"
+
+    def __init__(self, compute: ComputeConfig, fork_server: str | None) -> None:
+        self.compute, self.fork_server = compute, fork_server
+
+    def check(self) -> None:
+        cluster.check(self.compute)
+
+    def start_early(self) -> None:
+        with quiet(), suppress(TesseraError):
+            cluster.start(self.compute)
+
+    def gpus(self) -> float:
+        cluster.start(self.compute)
+        return sum(node.gpus for node in cluster.nodes())
+
+    def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
+        cluster.start(self.compute)
+        # decode tasks that take a whole CPU need one that no actor holds
+        on_gpu = any(one.kind == "tasks" and (one.num_cpus or 0) >= 1 for one in spec.workers.values())
+        pools = {step.name: step.workers for step in spec.steps if step.workers.kind == "pool"}
+        found = sizes(pools, cluster.nodes(), on_gpu, len(work))
+        sink = ShardSink(spec.sink.open_writer, spec.sink.run_id, spec.sink.min_rows)
+        counter = RunCounter()
+        progress = Progress(samples, terminal, counter.read)
+        try:
+            with progress, cluster.capacity_watchdog(found, on_gpu, progress):
+                try:
+                    graph.execute(spec, work, found, counter.actor, self.fork_server, sink)
+                except Exception as error:
+                    told = as_user_error(error, spec.sink.run_id, counter.cause())
+                    cluster.release_actors(error)
+                    raise told from error
+        finally:
+            counter.close()
+        return Execution(sink.written, progress.first_row_at, counter.workers, cluster.devices())

@@ -1,0 +1,30 @@
+"""The run's counter sums what workers report, and its loss ends nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.core.errors import TesseraError
+from pipeline.engine.ray.counter import RunCounter
+
+
+def test_it_sums_over_all_workers(ray_session: Any) -> None:
+    counter = RunCounter()
+    ray_session.get([counter.actor.add.remote(1, 5, 2) for _ in range(3)])
+    assert counter.read() == [3, 15, 6]
+    ray_session.get([counter.actor.takes.remote("a", size) for size in (5, 9, 7)])
+    ray_session.get(counter.actor.takes.remote("b", 1))
+    assert counter.cause() is None
+    ray_session.get([counter.actor.broke.remote(TesseraError(words)) for words in ("first", "second")])
+    assert str(counter.cause()) == "first"
+    counter.close()
+    assert counter.workers == {"processes": 2, "peak_memory_bytes": 10}
+
+
+def test_a_counter_that_is_gone_answers_nothing(ray_session: Any) -> None:
+    counter = RunCounter()
+    ray_session.kill(counter.actor)
+    assert counter.read() == [0, 0, 0]
+    assert counter.cause() is None
+    counter.close()
+    assert counter.workers is None

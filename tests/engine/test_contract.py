@@ -1,0 +1,141 @@
+"""What every engine promises: the same rows, failures and figures for the same spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import dataset, run
+from pipeline.config import PipelineConfig
+from pipeline.core.errors import TesseraError
+from pipeline.engine import ENGINES, EngineName
+from pipeline.stages.encode import EncodeStage
+from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, config, media_config, write_clip, write_tone
+
+TOLERANCE = 1e-4
+"""The exactness contract: engines may batch rows otherwise."""
+ORDER = [("sample_id", "ascending"), ("window", "ascending")]
+
+
+@pytest.fixture(scope="module")
+def extracted(
+    prepare: Callable[..., Any], demo_corpus: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[EngineName, tuple[Path, dict[str, Any]]]:
+    """Engine -> the demo's dataset that it made, and its report."""
+    found = {}
+    for name in ENGINES:
+        out = tmp_path_factory.mktemp(name) / "out"
+        bound = prepare(media_config(models, demo_corpus, out), False, None, name)
+        found[name] = out, run.extract(bound, show_progress=False, engine_name=name)
+    return found
+
+
+def test_rows_are_equal_in_all_columns(extracted: dict[EngineName, tuple[Path, dict[str, Any]]]) -> None:
+    first, *others = (dataset.open(str(out)).to_arrow().sort_by(ORDER) for out, _ in extracted.values())
+    assert len(first) > 400
+    for other in others:
+        assert other.schema == first.schema
+        for name in first.column_names:
+            if name != "run_id":
+                _assert_equal(name, first[name].combine_chunks(), other[name].combine_chunks())
+
+
+def _assert_equal(name: str, one: pa.Array, other: pa.Array) -> None:
+    """Nulls, lengths and values; floats within the exactness contract."""
+    assert one.type == other.type
+    assert one.is_valid().equals(other.is_valid()), name
+    if pa.types.is_list(one.type) or pa.types.is_fixed_size_list(one.type):
+        if pa.types.is_list(one.type):
+            assert one.value_lengths().equals(other.value_lengths()), name
+        _assert_equal(name, one.flatten(), other.flatten())
+    elif pa.types.is_floating(one.type):
+        here, there = (values.drop_null().to_numpy().astype(np.float64) for values in (one, other))
+        assert np.all(np.abs(here - there) <= TOLERANCE * max(1.0, np.abs(here).max(initial=0))), name
+    else:
+        assert one.equals(other), name
+
+
+def test_failures_are_equal(extracted: dict[EngineName, tuple[Path, dict[str, Any]]]) -> None:
+    first, *others = (dataset.open(str(out)).failures().drop_columns(["run_id"]) for out, _ in extracted.values())
+    assert len(first) > 5
+    keys = [*ORDER, ("feature", "ascending")]
+    for other in others:
+        assert other.sort_by(keys).equals(first.sort_by(keys))
+
+
+def test_reports_say_the_same(extracted: dict[EngineName, tuple[Path, dict[str, Any]]]) -> None:
+    first, *others = (report for _, report in extracted.values())
+    same = ("samples", "samples_by_class", "rows_planned", "rows_written", "rows_failed", "cells", "failures_by_kind")
+    for other in others:
+        assert {*other} == {*first}
+        assert [other[key] for key in same] == [first[key] for key in same]
+        assert other["decoded"] == first["decoded"]
+        assert other["startup_seconds"] > 0
+        assert other["devices"]["nodes"] == 1
+
+
+class Broken(EncodeStage):
+    def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
+        raise ArithmeticError("a defect of the stage")
+
+
+class Loses(EncodeStage):
+    def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
+        done = super().__call__(table, journal)
+        return done.slice(0, max(0, len(done) - 1))
+
+
+def _small(folder: Path, out: Path, **more: Any) -> PipelineConfig:
+    """Clips, tones and pictures in windows of a second, in blocks of four rows; one file is broken."""
+    folder.mkdir(exist_ok=True)
+    write_clip(folder / "clip.mp4", 2.5, sound_s=2.5)
+    write_tone(folder / "tone.wav", 3.2)
+    (folder / "bad.wav").write_bytes(b"RIFF....WAVE")
+    features = {"i": IMAGE, "a": AUDIO, "v": VIDEO}
+    settings = config(folder, features, window={"length_s": 1}, compute={"block_rows": 4}, **more)
+    return settings.model_copy(update={"output": settings.output.model_copy(update={"path": str(out)})})
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_second_run_has_nothing_to_do_and_a_new_version_copies(
+    prepare: Callable[..., Any], tmp_path: Path, name: EngineName
+) -> None:
+    settings = _small(tmp_path / "in", tmp_path / "out")
+    first = run.extract(prepare(settings, False, None, name), show_progress=False, engine_name=name)
+    assert (first["rows_written"], first["rows_failed"]) == (7, 1)
+    again = run.extract(prepare(settings, False, None, name), show_progress=False, engine_name=name)
+    assert (again["decoded"], again["samples_by_class"]["unchanged"]) == (0, 3)
+    newer = run.extract(prepare(settings, True, None, name), show_progress=False, engine_name=name)
+    assert newer["rows_written"] == 7
+    assert newer["decoded"] <= 1, "but for the file that fails"
+    versions = [
+        dataset.open(str(tmp_path / "out"), version=version).to_arrow().sort_by(ORDER) for version in ("v1", "v2")
+    ]
+    assert versions[0].drop_columns(["run_id"]).equals(versions[1].drop_columns(["run_id"]))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_defect_of_a_stage_ends_the_run_with_its_cause_and_no_commit(
+    prepare: Callable[..., Any], tmp_path: Path, name: EngineName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.run.pipeline.EncodeStage", Broken)
+    settings = _small(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(TesseraError, match=r"the run .* broke off: ArithmeticError: a defect of the stage"):
+        run.extract(prepare(settings, False, None, name), show_progress=False, engine_name=name)
+    assert not list((tmp_path / "out").glob("v1/_snapshots/*"))
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_lost_row_is_noticed(
+    prepare: Callable[..., Any], tmp_path: Path, name: EngineName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.run.pipeline.EncodeStage", Loses)
+    settings = _small(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(TesseraError, match=r"the books of run .* do not balance"):
+        run.extract(prepare(settings, False, None, name), show_progress=False, engine_name=name)
