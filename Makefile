@@ -8,7 +8,11 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: setup demo test test-long test-all chaos fuzz checks lock clean
+.PHONY: help setup demo test test-long test-all chaos fuzz measure checks lock clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '%-11s %s\n' "$$name" "$$what"; done
 
 setup: .venv/.ready $(DEMO)/models/.ready  ## environment in .venv and the demo checkpoints
 
@@ -37,13 +41,16 @@ test: setup  ## all tests but the long ones; WORKERS at once (by cores and memor
 test-long: setup  ## the long ones: whole runs over all real media, nights, hostile media, sweeps over decoders
 	$(BIN)/python -m pytest -m slow
 
-test-all: test test-long
+test-all: test test-long  ## both
 
 chaos: setup  ## kill extractions in five ways and compare with an undisturbed one
 	$(BIN)/python -m tests.measure.chaos --kills 30
 
 fuzz: setup  ## hostile inputs of six kinds for ten minutes; what fails is kept as a file
 	$(BIN)/python -m tests.fuzz --seconds 600
+
+measure: setup  ## a program of tests/measure/README.md: make measure NAME=churn ARGS="..."
+	$(BIN)/python -m tests.measure.$(NAME) $(ARGS)
 
 checks: .venv/.ready  ## what CI checks before the tests
 	$(BIN)/ruff check .
@@ -54,5 +61,5 @@ lock: .venv/.ready  ## pin every dependency again, for Linux on x86-64; what has
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --extra dev pyproject.toml --no-annotate --no-header -o requirements.lock
 	sed -i "s/^decord==.*/& ; platform_machine == 'x86_64'/" requirements.lock
 
-clean:
+clean:  ## remove .venv and the demo's files
 	rm -rf .venv $(DEMO)
