@@ -20,7 +20,7 @@ _RUN_FILES = r"(config|report|judged)\.json"
 _TEMPORARY = r"(\.[0-9a-f]{32}\.tmp)?"
 _UNCOMMITTED_FILE = re.compile(
     rf"""({"|".join(FOLDERS_ON_DISK)})/{RUN_FILE.pattern}
-    |_running/{RUN_ID.pattern}\.json{_TEMPORARY}|_leases/\d+\.json{_TEMPORARY}
+    |_running/{RUN_ID.pattern}\.json{_TEMPORARY}|_leases/\d+\.json{_TEMPORARY}|_snapshots/\d+\.json\.[0-9a-f]{{32}}\.tmp
     |_runs/{RUN_ID.pattern}/({_RUN_FILES}{_TEMPORARY}|plan/\d+\.parquet{_TEMPORARY}|tasks/{RUN_FILE.pattern}
         |pending/({"|".join(FOLDERS_ON_DISK)})/{RUN_FILE.pattern})""",
     re.VERBOSE,
@@ -83,15 +83,21 @@ def _check_never_committed(root: str) -> None:
     if not names & {"_leases", "_runs", "_running"}:
         raise ConfigError("--version", f"no run has begun in {root!r}", "the folder of a version")
     announced = {name.removesuffix(".json") for name in folder.list_files("_running")}
-    for run in folder.list_folders("_runs"):
-        path = f"_runs/{run}/report.json"
-        if run in announced or not folder.is_file(path):
-            continue
-        report = strict_json.parse(folder.read(path), folder.url(path))
-        if report.member("status", "complete").value == "complete":
+    written = {match[1] for name in folder.list_files("data") if (match := RUN_FILE.fullmatch(name))}
+    for run in sorted(written - announced):
+        if not _has_broken_off(folder, run):
             raise ConfigError(
                 "--version", f"run {run} of {root!r} is complete, and no snapshot names its rows", "put _snapshots back"
             )
+
+
+def _has_broken_off(folder: DatasetFolder, run_id: str) -> bool:
+    """Returns whether a run's report says that it broke off before its commit."""
+    path = f"_runs/{run_id}/report.json"
+    if not folder.is_file(path):
+        return False
+    report = strict_json.parse(folder.read(path), folder.url(path))
+    return bool(report.member("status", "complete").value != "complete")
 
 
 def _files(folder: DatasetFolder, path: str = "", depth: int = 1) -> Iterator[str]:

@@ -113,6 +113,33 @@ def test_a_version_whose_snapshots_are_lost_is_not_discarded(tmp_path: Path) -> 
     assert not root.exists()
 
 
+def test_rows_without_a_report_and_an_announcement_are_not_discarded(tmp_path: Path) -> None:
+    """Snapshots and runs are lost: the rows may be the only ones."""
+    root = _begun(tmp_path)
+    shutil.rmtree(root / "_running")
+    shutil.rmtree(root / "_runs", ignore_errors=True)
+    (root / "_leases").mkdir(exist_ok=True)
+    with pytest.raises(ConfigError, match="is complete, and no snapshot names its rows"):
+        discard.discard(str(tmp_path), "v2")
+    assert list((root / "data").iterdir())
+
+
+def test_what_a_kill_at_the_commit_leaves_is_discarded(tmp_path: Path) -> None:
+    """A snapshot that was half written; or a report of a run whose rows are gone."""
+    root = _begun(tmp_path)
+    (root / "_snapshots").mkdir(exist_ok=True)
+    (root / "_snapshots" / f"00000001.json.{'a' * 32}.tmp").write_text("{")
+    discard.discard(str(tmp_path), "v2")
+    assert not root.exists()
+    root = _begun(tmp_path)
+    shutil.rmtree(root / "_running")
+    shutil.rmtree(root / "data")
+    (root / "_runs" / RUNS[7]).mkdir(parents=True, exist_ok=True)
+    (root / "_runs" / RUNS[7] / "report.json").write_text(json.dumps({"status": "complete"}))
+    discard.discard(str(tmp_path), "v2")
+    assert not root.exists()
+
+
 def test_a_link_in_a_version_is_not_followed_when_it_is_discarded(tmp_path: Path) -> None:
     root, outside = _begun(tmp_path), tmp_path / "home"
     outside.mkdir()

@@ -168,6 +168,7 @@ CLOSED = [
     ('id,words\na,"x\ny"', {"a": "x\ny"}),
     ('id,words\na,"x ""y"""\nb,""\n', {"a": 'x "y"', "b": None}),
     ('id,words\na,"x"y"z\nb,c\n', {"a": 'xy"z', "b": "c"}),
+    ('id,words\na,"x\ny" \nb,c\n', {"a": "x\ny ", "b": "c"}),
     ('\ufeff"id","words"\r\na,"x,\r\ny"\r\n', {"a": "x,\r\ny"}),
 ]
 
@@ -187,7 +188,14 @@ def test_a_quote_that_nothing_closes_loses_no_row(
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 5, 100])
-@pytest.mark.parametrize("text", ['id,words\na,"x\nb,y\nc,"z\nd,w\n', 'id,words\n"a""\nb","y\nc,"z\nd,"w'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'id,words\na,"x\nb,y\nc,"z\nd,w\n',
+        'id,words\n"a""\nb","y\nc,"z\nd,"w',
+        'id,words\ra,"x\rb,y\rc,"z"\rd,w\r',
+    ],
+)
 def test_a_quote_that_closes_another_field_is_none(
     tmp_path: Path, text: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,3 +228,16 @@ def test_the_end_of_a_csv_is_known_whatever_the_pieces(text: str, piece: int) ->
         quotes.feed(data[at : at + piece])
     last = list(csv.reader(io.StringIO(text.removeprefix("\ufeff") + "\nlast,row", newline="")))[-1]
     assert quotes.is_open == (last != ["last", "row"])
+
+
+def test_a_quote_that_is_never_closed_is_named_before_any_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows behind it are one value, which is larger than a block of pyarrow's or than a value may be."""
+    path = tmp_path / "m.csv"
+    path.write_text('id,words\na,"x\n' + "".join(f"b{i},y\n" for i in range(2000)))
+    with pytest.raises(ConfigError, match=r"row 1 of '.*m\.csv' opens a quote that nothing closes"):
+        listed(path, COLUMNS, max_cell_bytes=1024)
+    monkeypatch.setattr(csv_table, "_CSV_BLOCK_BYTES", 1024)
+    with pytest.raises(ConfigError, match=r"opens a quote that nothing closes within 1024 bytes"):
+        listed(path, COLUMNS)

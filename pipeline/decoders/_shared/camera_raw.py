@@ -33,7 +33,7 @@ _JPEG = b"\xff\xd8\xff"
 _MAX_PREVIEWS, _MAX_SEGMENTS, _MAX_FILL = 1000, 100, 16
 """Maximum possible JPEGs that are tried, segments read of each to find its size, and fill bytes before a segment."""
 _MAX_PARTS = 100_000
-"""Maximum parts of a sensor's image that are read."""
+"""Maximum parts of sensors' images that are read, in all."""
 _FRAMES, _TABLES = (0xC0, 0xC1, 0xC2), (0xC4, 0xC8, 0xCC)
 """JPEG markers of frames that can be decoded, and of segments in the same range that are not frames."""
 
@@ -67,13 +67,12 @@ def preview(data: bytes) -> bytes:
     """
     best, most = -1, 0
     sensor_parts = _parts_of_sensors(data) if data[:4] in _TIFF else frozenset()
-    at = data.find(_JPEG)
-    for _ in range(_MAX_PREVIEWS):
-        if at < 0:
-            break
-        pixels = 0 if at in sensor_parts else _jpeg_pixels(data, at)
-        if pixels > most:
-            best, most = at, pixels
+    tried, at = 0, data.find(_JPEG)
+    while at >= 0 and tried < _MAX_PREVIEWS:
+        if at not in sensor_parts:
+            tried += 1
+            if (pixels := _jpeg_pixels(data, at)) > most:
+                best, most = at, pixels
         at = data.find(_JPEG, at + 1)
     if best < 0:
         raise SampleError("unsupported", "a camera's raw file without a preview in JPEG")
@@ -107,15 +106,17 @@ def orientation(data: bytes) -> int:
 
 
 def _parts_of_sensors(data: bytes) -> frozenset[int]:
-    """Offsets of the strips and tiles of sensors' images, which may be 8-bit JPEG if they are compressed."""
-    order, found = _TIFF[data[:4]], set[int]()
+    """Offsets of the strips and tiles of sensors' images that are JPEG, which may have 8 bits if they are lossy."""
+    order, found, left = _TIFF[data[:4]], set[int](), _MAX_PARTS
     for directory in _directories(data):
         if directory.get(_PHOTOMETRIC) not in _SENSOR_PHOTOMETRIC:
             continue
         for tag in (_STRIPS, _TILES):
             place, code, values = directory.lists.get(tag, (0, "I", 0))
             step = struct.calcsize(code)
-            found |= {_number(data, place + step * i, order, code) for i in range(min(values, _MAX_PARTS))}
+            parts = (_number(data, place + step * i, order, code) for i in range(min(values, left)))
+            found |= {at for at in parts if data.startswith(_JPEG, at)}
+            left -= min(values, left)
     return frozenset(found)
 
 

@@ -17,7 +17,7 @@ class QuoteTracker:
 
     def __init__(self, separator: str) -> None:
         ends = rb"\r\n" + re.escape(separator.encode())
-        rest = rb'(?:[^"]++|"")*+("?+)([^' + ends + rb"]?+)"
+        rest = rb'(?:[^"]++|"")*+("?+) *+([^' + ends + rb"]?+)"  # blanks may follow a closing quote
         self.fields = re.compile(
             rb'"(?<=[' + ends + rb']")' + rest
         )  # the quote before the look-behind: a literal is faster to search
@@ -64,7 +64,7 @@ class QuoteTracker:
 
     def _read_field(self, found: re.Match[bytes], beginning: bytes, lines: bool) -> bool:
         """Returns whether a field stays open; sets ``odd`` if it continues after its closing quote."""
-        beginning, lines = (beginning + found[0])[:MAX_REASON], lines or b"\n" in found[0]
+        beginning, lines = (beginning + found[0])[:MAX_REASON], lines or b"\n" in found[0] or b"\r" in found[0]
         if found[1] and found[2] and lines and self.odd is None:
             self.odd = one_line(beginning.decode("utf-8", "replace"), 40)
         self.beginning, self.lines = beginning, lines

@@ -55,11 +55,11 @@ def read_csv(
     unparsed = UnparsedRows("row", path, where)
     stream = _TrackedStream(head, text, separator)
     table = _parse(stream, separator, columns, strings, unparsed)
+    _check_quotes(stream.quotes, len(table) + len(unparsed.numbers), path, where)
     for name, column in zip(table.column_names, table.columns, strict=True):
         most = max((pc.max(lengths(chunk)).as_py() or 0 for chunk in column.chunks), default=0)
         if most > limits.cell_bytes:
             raise too_large(where, f"a value of {name!r} in {path!r} has {most} bytes", "max_cell_bytes")
-    _check_quotes(stream.quotes, len(table) + len(unparsed.numbers), path, where)
     schema = pa.schema([pa.field(name, pa.string() if name in columns else pa.null()) for name in names])
     others = csv_header.other_separators(head, separator, wanted)
     return TextTable(table, schema, unparsed, _parsed_numbers(len(table), unparsed), others)
@@ -98,6 +98,9 @@ def _parse(
     except pa.ArrowException as error:
         if errors:
             raise errors[0] from error
+        if "straddl" in str(error) and (stream.quotes.is_open or stream.quotes.odd is not None):
+            found = f"a field of {unparsed.path!r} opens a quote that nothing closes within {_CSV_BLOCK_BYTES} bytes"
+            raise ConfigError(unparsed.where, found, "close it") from error
         raise
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
-from jobs import cli
+from jobs import _console
 from pipeline.core.errors import TesseraError
 from pipeline.dataset.commit import lease
 from pipeline.dataset.commit.lease import Lease
-from pipeline.run import extraction
+from pipeline.run._guards import interrupt_if_lease_lost
 from tests.support import ROOT
 
 HOLD = """
@@ -98,10 +98,10 @@ def test_a_silent_holder_of_another_host_is_replaced_after_its_time(tmp_path: Pa
         assert 0.9 < time.monotonic() - started < 4
 
 
-@pytest.mark.parametrize("handler", [None, cli._stop])
+@pytest.mark.parametrize("handler", [None, _console.stop])
 def test_a_run_that_was_replaced_while_it_slept_ends_at_once(tmp_path: Path, handler: Any) -> None:
     def sleep() -> None:
-        with asleep, extraction._ended_if_lost(asleep):
+        with asleep, interrupt_if_lease_lost(asleep):
             Lease(str(tmp_path), "extract y")._take(2)
             for _ in range(200):  # as Ray waits: a signal is handled between two polls, and does not interrupt one
                 time.sleep(0.1)
@@ -116,12 +116,12 @@ def test_a_run_that_was_replaced_while_it_slept_ends_at_once(tmp_path: Path, han
     finally:
         signal.signal(signal.SIGINT, before)
     assert asleep.lost
-    with Lease(str(tmp_path / "2"), "extract x", ttl_s=0.4) as mine, extraction._ended_if_lost(mine):
+    with Lease(str(tmp_path / "2"), "extract x", ttl_s=0.4) as mine, interrupt_if_lease_lost(mine):
         pass
     with (
         pytest.raises(KeyboardInterrupt),
         Lease(str(tmp_path / "3"), "x", ttl_s=9) as mine,
-        extraction._ended_if_lost(mine),
+        interrupt_if_lease_lost(mine),
     ):
         raise KeyboardInterrupt
 

@@ -203,3 +203,21 @@ def test_many_bytes_that_fill_up_take_no_time() -> None:
     with pytest.raises(SampleError):
         preview(raw)
     assert time.process_time() - started < 1
+
+
+def test_a_preview_behind_thousands_of_tiles_is_found() -> None:
+    tile, small = _jpeg(16, 16), _jpeg(64, 32)
+    places = [20_000 + i * len(tile) for i in range(1200)]
+    lossy: list[Entry] = [*SENSOR[:3], (262, 3, [34892]), (324, 4, places)]
+    head = _tiff([*THUMBNAIL, (DNG_VERSION, 1, [1, 4, 0, 0])], lossy)
+    assert preview(head.ljust(20_000, b"\0") + tile * 1200 + small) == small
+
+
+def test_millions_of_offsets_take_no_time_or_memory() -> None:
+    """Of all directories together a bounded number is read, and only JPEGs are kept."""
+    lossy: list[Entry] = [(262, 3, [34892]), (273, 4, [7] * 90_000), (324, 4, [8] * 90_000)]
+    raw = _tiff(*[lossy] * 12)
+    started = time.process_time()
+    with pytest.raises(SampleError):
+        preview(raw)
+    assert time.process_time() - started < 2
