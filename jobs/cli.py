@@ -1,26 +1,18 @@
-"""The `tessera` command. Entry points only: parse, load a config, call the package."""
+"""The `tessera` command: parses arguments, loads a config, calls the package."""
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError, one_line
-from pipeline.core.terminal import Console, count, escaped_streams, json_text, say, stdout_to_stderr
-from pipeline.dataset import describe_versions
-from pipeline.dataset import discard as discarding
-
-if TYPE_CHECKING:
-    from pipeline.dataset import maintenance
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, to standard output.")]
-EXIT_CONFIG, EXIT_BUDGET, EXIT_INTERRUPTED = 2, 3, 4
+from jobs import _dataset_commands as dataset_commands
+from jobs._console import reserved_stdout, run_app
+from jobs._options import Json, Overrides
+from pipeline.core.errors import BudgetExceeded, ConfigError
+from pipeline.core.terminal import Console, count, json_text, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,18 +25,14 @@ app = typer.Typer(
 @app.command()
 def extract(
     config: Annotated[str, typer.Argument(help="YAML file of the extraction.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: dotted.key=value.")
-    ] = None,
+    overrides: Overrides = None,
     plan: Annotated[bool, typer.Option("--plan", help="Check, list and compare only; compute nothing.")] = False,
     retry_failures: Annotated[
         bool, typer.Option("--retry-failures", help="Also try again what failed for good.")
     ] = False,
     new_version: Annotated[
         bool,
-        typer.Option(
-            "--new-version", help="Extract beside the current version; columns that do not change are copied."
-        ),
+        typer.Option("--new-version", help="Extract into a new version; columns that do not change are copied."),
     ] = False,
     engine: Annotated[
         Literal["ray", "inline"],
@@ -59,28 +47,28 @@ def extract(
 
     started = psutil.Process().create_time()
     loaded = configs.load(config, overrides)
-    from pipeline.run import fork_server as templates
+    from pipeline.run import fork_server as fork_servers
 
     exceeded = None
     with (
-        _reserved_stdout(as_json),
-        nullcontext() if plan or engine == "inline" else templates.started(loaded) as template,
+        reserved_stdout(as_json),
+        nullcontext() if plan or engine == "inline" else fork_servers.started(loaded) as fork_server,
     ):
         from pipeline import run
         from pipeline.run import report
 
-        prepared = run.prepare(loaded, new_version, template, engine)
+        bound = run.prepare(loaded, new_version, fork_server, engine)
         if plan:
-            planned, spec = run.plan(prepared, retry_failures), run.planned_spec(prepared)
+            planned, spec = run.plan(bound, retry_failures), run.planned_spec(bound)
         else:
             try:
-                done = run.extract(prepared, retry_failures=retry_failures, started=started, engine_name=engine)
+                done = run.extract(bound, retry_failures=retry_failures, started=started, engine_name=engine)
             except BudgetExceeded as error:
                 done, exceeded = error.report, error
     if as_json:
-        print(json_text(report.plan_document(prepared, planned, spec) if plan else done))
+        print(json_text(report.plan_document(bound, planned, spec) if plan else done))
     elif plan:
-        report.show_plan(prepared, planned, spec, Console())
+        report.show_plan(bound, planned, spec, Console())
     else:
         report.show(done, console := Console())
         if exceeded is None:
@@ -92,9 +80,7 @@ def extract(
 @app.command()
 def benchmark(
     config: Annotated[str, typer.Argument(help="YAML file of an extraction; nothing is written to its output.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: dotted.key=value.")
-    ] = None,
+    overrides: Overrides = None,
     rows: Annotated[
         int | None, typer.Option(help="Rows of the smaller of two runs; none: as many as take 20 s.", min=1)
     ] = None,
@@ -117,9 +103,9 @@ def benchmark(
     from pipeline.benchmark import show
 
     if picture is not None and stage != "all":
-        raise ConfigError("--picture", f"beside --stage {stage}", "only of whole runs")
+        raise ConfigError("--picture", f"together with --stage {stage}", "only of whole runs")
     loaded = configs.load(config, overrides)
-    with _reserved_stdout(as_json), Console(stderr=as_json).waiting() as status:
+    with reserved_stdout(as_json), Console(stderr=as_json).waiting() as status:
         result = benchmark.measure(loaded, rows, against, stage, partial(say, status))
     if as_json:
         print(json_text(result))
@@ -131,129 +117,8 @@ def benchmark(
         storage.publish(storage.absolute(picture), pictures.draw(result).encode())
 
 
-@app.command()
-def inspect(
-    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
-    rows: Annotated[int, typer.Option(help="Sample rows to show.", min=0)] = 5,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME,NAME", help="Columns of the sample rows; may be repeated. Only these are read."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Show a dataset: features, spaces, rows, failures by kind, sizes, sample rows."""
-    from pipeline.dataset import describe
-
-    _print(
-        as_json,
-        lambda: describe.document(dataset, rows, columns or ()),
-        lambda console: describe.show(dataset, rows, console, columns or ()),
-    )
-
-
-@app.command()
-def snapshots(
-    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
-    version: Annotated[str | None, typer.Option(help="Another version than the current one.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the moments that can be read or rolled back to."""
-
-    _print(
-        as_json,
-        lambda: describe_versions.snapshots_document(dataset, version),
-        lambda console: describe_versions.show_snapshots(dataset, version, console),
-    )
-
-
-@app.command()
-def versions(
-    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
-    use: Annotated[str | None, typer.Option(help="Make this one the current version.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the versions of a dataset, or choose the current one."""
-    from pipeline.dataset import maintenance
-
-    if use is not None:
-        maintenance.use(dataset, use)
-    _print(
-        as_json,
-        lambda: describe_versions.versions_document(dataset),
-        lambda console: describe_versions.show_versions(dataset, console),
-    )
-
-
-@app.command()
-def compact(
-    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
-    version: Annotated[str | None, typer.Option(help="Another version than the current one.")] = None,
-    shard_bytes: Annotated[int, typer.Option(help="A shard is closed once it holds this much.")] = 256 << 20,
-    as_json: Json = False,
-) -> None:
-    """Merge small shards and apply deletions, so that plain Parquet readers see every row once."""
-    from pipeline.dataset import maintenance
-
-    with _reserved_stdout(as_json):
-        done = [maintenance.compact(dataset, version, shard_bytes)]
-    _print_done("rewrote", dataset, done, as_json)
-
-
-@app.command()
-def rollback(
-    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
-    to: Annotated[int, typer.Option(help="Number of the snapshot.")],
-    version: Annotated[str | None, typer.Option(help="Another version than the current one.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Make a dataset what it was at an old snapshot; the next run brings it up to date again."""
-    from pipeline.dataset import maintenance
-
-    with _reserved_stdout(as_json):
-        done = [maintenance.rollback(dataset, to, version)]
-    _print_done("rolled back", dataset, done, as_json)
-
-
-@app.command()
-def forget(
-    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
-    sample_ids: Annotated[list[str], typer.Argument(metavar="SAMPLE_ID...", help="What must not come back.")],
-    as_json: Json = False,
-) -> None:
-    """Remove samples from every version, for good; run vacuum to remove them from old snapshots too."""
-    from pipeline.dataset import maintenance
-
-    with _reserved_stdout(as_json):
-        done = maintenance.forget(dataset, sample_ids)
-    _print_done("forgot", dataset, done, as_json)
-
-
-@app.command()
-def vacuum(
-    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
-    older_than: Annotated[str, typer.Option(help="Age of snapshots: 7d, 12h, 30m, 45s, 2w.")] = "7d",
-    version: Annotated[str | None, typer.Option(help="Only this version.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Delete old snapshots and what only they need; and whatever holds forgotten samples."""
-    from pipeline.dataset import maintenance
-
-    with _reserved_stdout(as_json):
-        done = maintenance.vacuum(dataset, maintenance.seconds(older_than), version)
-    _print_done("vacuumed", dataset, done, as_json)
-
-
-@app.command()
-def discard(
-    dataset: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
-    version: Annotated[str, typer.Argument(help="A version that no run has committed.")],
-    as_json: Json = False,
-) -> None:
-    """Remove a version whose first run was killed and will not be continued."""
-
-    with _reserved_stdout(as_json):
-        done = [discarding.discard(dataset, version)]
-    _print_done("discarded", dataset, done, as_json)
+for _command in dataset_commands.COMMANDS:
+    app.command()(_command)
 
 
 @app.command()
@@ -261,7 +126,7 @@ def models(folder: Annotated[str, typer.Argument(help="Where to write them.")], 
     """Write the small demo checkpoints: true architectures, seeded weights."""
     from pipeline.demo import models as demo
 
-    with _reserved_stdout(as_json):
+    with reserved_stdout(as_json):
         written = demo.build(folder)
     print(json_text({"folder": folder, "checkpoints": written}) if as_json else "\n".join(written))
 
@@ -271,7 +136,7 @@ def corpus(folder: Annotated[str, typer.Argument(help="Where to write it.")], as
     """Draw and synthesise the demo corpus."""
     from pipeline.demo import corpus as demo
 
-    with _reserved_stdout(as_json):
+    with reserved_stdout(as_json):
         kinds = demo.build(folder)
     samples = kinds.pop("samples")
     if as_json:
@@ -280,75 +145,9 @@ def corpus(folder: Annotated[str, typer.Argument(help="Where to write it.")], as
         print(f"{count(samples, 'sample')}: {', '.join(f'{name} {number}' for name, number in kinds.items())}")
 
 
-def _reserved_stdout(as_json: bool) -> AbstractContextManager[None]:
-    """Around the work of a command: with --json, only the document, which follows, goes to standard output."""
-    return stdout_to_stderr() if as_json else nullcontext()
-
-
-def _print(as_json: bool, document: Callable[[], Any], show: Callable[[Console], None]) -> None:
-    """Prints what a command found: as one JSON document, or for a person."""
-    if not as_json:
-        show(Console())
-        return
-    with _reserved_stdout(as_json):
-        found = document()
-    print(json_text(found))
-
-
-def _print_done(what: str, dataset: str, done: list[maintenance.MaintenanceResult], as_json: bool) -> None:
-
-    _print(
-        as_json,
-        lambda: describe_versions.done_document(what, dataset, done),
-        lambda console: describe_versions.show_done(what, done, console),
-    )
-
-
 def main() -> None:
     """Console entry: exit codes 0 done, 2 config, 3 failure budget, 4 interrupted or lost resources."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
-    with escaped_streams():
-        _run()
-
-
-def _run() -> None:
-    try:
-        sys.exit(app(prog_name="tessera", standalone_mode=False) or 0)
-    except ConfigError as error:
-        _end(str(error), EXIT_CONFIG)
-    except BudgetExceeded as error:
-        _end(str(error), EXIT_BUDGET)
-    except TesseraError as error:
-        _end(str(error), EXIT_INTERRUPTED)
-    except _Stopped:
-        _end("interrupted", EXIT_INTERRUPTED)
-    except SystemExit as stop:
-        if stop.code == signal.SIGTERM:  # Ray's own handler, while it starts
-            _end("interrupted", EXIT_INTERRUPTED)
-        raise
-    except typer.Abort:
-        _end("aborted", 1)
-    except Exception as error:  # of the command line itself, in whatever library typer has it
-        words = getattr(error, "format_message", None)
-        if words is None:
-            raise
-        if type(error).__name__ == "NoArgsIsHelpError":  # it is shown already
-            sys.exit(EXIT_CONFIG)
-        _end(f"{one_line(words())} (tessera --help lists what there is)", getattr(error, "exit_code", EXIT_CONFIG))
-
-
-class _Stopped(BaseException):
-    """SIGTERM or Ctrl-C: nothing on the way up may take it for an error, or for a signal of its own."""
-
-
-def _stop(*_: object) -> None:
-    raise _Stopped
-
-
-def _end(message: str, code: int) -> None:
-    print(f"tessera: {message}", file=sys.stderr)
-    sys.exit(code)
+    run_app(app)
 
 
 if __name__ == "__main__":

@@ -195,3 +195,80 @@ def test_only_one_place_opens_containers() -> None:
             calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
             named = {ast.unparse(node.func) for node in calls}
             assert "av.open" not in named or path.name == "demuxer.py", path
+
+
+# -- names and language ---------------------------------------------------------------------------
+
+GONE = [
+    "Trail",
+    "Turns",
+    "Beside",
+    "Isolated",
+    "Orders",
+    "Noted",
+    "Watcher",
+    "Parcel",
+    "CarryStage",
+    "Twice",
+    "Forked",
+    "let_go",
+    "barred",
+    "settle",
+    "adopt",
+    "_sweep",
+    "_stand",
+    "_find_room",
+    "ended_without_room",
+    "may_pass",
+    "_own_place",
+    "publishing",
+    "unwatched",
+]
+"""Names that said nothing to an engineer of this field."""
+RIDDLES = re.compile(r"\b(told|tells|stands?|nobody|whom|anew|barred)\b")
+MOST_RIDDLES = 20
+
+
+def _sources() -> list[Path]:
+    return [*PACKAGE.rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]
+
+
+def test_names_that_said_nothing_are_gone() -> None:
+    for path in _sources():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Name):
+                names.add(node.id)
+            elif isinstance(node, ast.Attribute):
+                names.add(node.attr)
+        assert not names & {*GONE}, f"{path.relative_to(ROOT)}: {names & {*GONE}}"
+
+
+def test_the_language_is_plain() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in _sources()
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if RIDDLES.search(line)
+    ]
+    assert len(found) <= MOST_RIDDLES, "\n".join(found)
+
+
+LONG_FILES = {
+    "jobs/cli.py",
+    "pipeline/benchmark/reference.py",
+    "pipeline/demo/checkpoints/vision.py",
+}
+"""Files of more than 250 lines: a command each, a reference for each modality, a checkpoint for each architecture."""
+
+
+def test_files_and_functions_are_short() -> None:
+    for path in _sources():
+        text = path.read_text()
+        assert len(text.splitlines()) <= 250 or str(path.relative_to(ROOT)) in LONG_FILES, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno is not None
+                assert node.end_lineno - node.lineno < 60, f"{path.relative_to(ROOT)}: {node.name}"

@@ -1,4 +1,4 @@
-"""The bare loops: decoding and encoding without Ray, tables or other processes, in one process with one thread."""
+"""The bare loops: decoding and encoding in one process with one thread, without Ray, tables or other processes."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from pipeline.stages.probe import ProbeStage
 
 @dataclass
 class Bare:
-    """What both loops took for ``rows`` rows; CPU seconds of one thread."""
+    """What both loops took for ``rows`` rows, in CPU seconds of one thread."""
 
     rows: int = 0
     rows_per_sample: float = 1.0
     probe_s: float = 0.0
-    """Opening and cutting into windows: no part of the ideal."""
+    """Opening media and cutting windows. Not a part of the ideal."""
     decode_s: float = 0.0
     encode_s: float = 0.0
-    """With a GPU: what its host took."""
+    """With a GPU: CPU seconds of the host."""
     device_s: float | None = None
-    """Wall seconds of encoding with a GPU, one call at a time, where a run has three at work; None without one."""
+    """Wall seconds of encoding with a GPU, one call at a time; a run makes three at the same time. None: no GPU."""
     encode_by_feature: dict[str, float] = field(default_factory=dict)
     failed: int = 0
-    """Features of rows that could not be decoded or encoded."""
+    """Cells (features of rows) that could not be decoded or encoded."""
 
 
 class Loops:
@@ -54,13 +54,13 @@ class Loops:
         self.cut = np.zeros(2)  # samples, rows
 
     def rows(self, samples: pa.Table) -> Iterator[list[dict[str, Any]]]:
-        """Rows of ``samples``, over and over, ``block_rows`` at a time."""
+        """Yields blocks of ``block_rows`` rows from ``samples``, without end."""
         rows = itertools.chain.from_iterable(self._cut(samples, i) for i in itertools.count())
         while True:
             yield list(itertools.islice(rows, self.config.block_rows))
 
     def _cut(self, samples: pa.Table, number: int) -> list[dict[str, Any]]:
-        """Of the ring of samples the one at ``number``, another one each time round."""
+        """Returns the rows of sample ``number``, counted through repetitions, each with ids of its own."""
         if number == len(samples) and not self.cut[1]:
             raise TesseraError("none of the samples drawn holds what a feature reads")
         started = time.process_time()
@@ -70,6 +70,7 @@ class Loops:
         return [{**row, "sample_id": f"{number}/{row['sample_id']}"} for row in rows]
 
     def decoded(self, block: list[dict[str, Any]]) -> list[Decoded]:
+        """Decodes a block, and adds what it took."""
         started = time.process_time()
         rows = list(self.decode.each(block))
         self.took.decode_s += time.process_time() - started
@@ -79,7 +80,7 @@ class Loops:
         return rows
 
     def encoded(self, block: list[Decoded]) -> None:
-        """What stands in several windows of a sample is encoded once, as in a run."""
+        """Encodes a block, and adds what it took. Inputs that several windows share are encoded once, as in a run."""
         for feature in self.features:
             once = {id(inputs): inputs for row in block if (inputs := row.inputs[feature.name]) is not None}
             if not once:
@@ -92,7 +93,7 @@ class Loops:
                 self.took.failed += len(done) - len(good)
                 if good and feature.emits("embedding"):
                     self.encode.heads[feature.name].project(good)
-            except Exception:  # the run finds out which row it was
+            except Exception:  # only a run finds the row that failed
                 self.took.failed += len(once)
             if self.gpu:
                 import torch
@@ -106,7 +107,7 @@ class Loops:
 
 
 def rows_of(probed: pa.Table, features: tuple[BoundFeature, ...]) -> list[dict[str, Any]]:
-    """The rows of a probed table that a run counts: those that hold what a feature reads, or have failed."""
+    """Returns the rows of a probed table that a run counts: rows that hold what a feature reads, or have failed."""
     read = {feature.modality for feature in features}
 
     def counts(row: dict[str, Any]) -> bool:
@@ -117,8 +118,7 @@ def rows_of(probed: pa.Table, features: tuple[BoundFeature, ...]) -> list[dict[s
 
 
 def measure(config: PipelineConfig, features: tuple[BoundFeature, ...], samples: pa.Table, budget_s: float) -> Bare:
-    """Both loops over ``samples``, a block of rows each in turn, for about ``budget_s`` seconds, after a first block
-    that does not count."""
+    """Runs both loops, one block of rows at a time, for about ``budget_s`` seconds. A first block does not count."""
     allocator.keep_pages()
     loops = Loops(config, features)
     one_thread()

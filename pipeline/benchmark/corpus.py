@@ -1,4 +1,4 @@
-"""What a benchmark runs over: some of the config's own samples, again and again, until there are enough rows."""
+"""The samples of a benchmark: some of the config's own, repeated until there are enough rows."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _SEED = 0
 
 
 def draw(config: PipelineConfig, most: int) -> pa.Table:
-    """At most ``most`` samples that hold what the features read, drawn from the whole corpus, always the same ones.
+    """Draws at most ``most`` samples that hold what the features read from the whole corpus, always the same ones.
 
     Returns:
-        Schema ``LISTING``, in an order drawn too.
+        A table of ``LISTING``, in random order.
 
     Raises:
-        ConfigError: nothing to list.
+        ConfigError: no sample holds what a feature reads.
     """
     source = sources.build(config.source)
     source.check("source")
@@ -47,13 +47,18 @@ def draw(config: PipelineConfig, most: int) -> pa.Table:
 
 
 def _scheme(uri: str) -> str:
+    """Returns the scheme of a URI, ``file`` for a path."""
     head, colon, _ = uri.partition("://")
     return head.lower() if colon else "data" if uri.startswith("data:") else "file"
 
 
 def repeated(samples: pa.Table, count: int, times: int, folder: str, allowed: AllowedRoots) -> Config:
-    """The first ``count`` samples of a ring of ``samples``, each ``times`` times, as a manifest in ``folder``, whose
-    files may lie where those of the config may."""
+    """Writes a manifest of ``count`` samples, each ``times`` times, into ``folder``, and returns its config.
+
+    Args:
+        samples: repeated if there are fewer than ``count``.
+        allowed: the roots of the config, which are those of the manifest too.
+    """
     ring = np.arange(count) % len(samples)
     chosen = samples.take(pa.array(np.tile(ring, times)))
     columns: dict[str, Any] = {"id": pa.array([f"{i:08d}" for i in range(len(chosen))])}

@@ -1,4 +1,4 @@
-"""Whole runs: `tessera extract` as a command, its processes looked at from outside while it goes on."""
+"""Whole runs: `tessera extract` as a command, its processes observed from outside."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import TesseraError
 from pipeline.sandbox.fork_server import last_line
 
-_LOOK_S = 0.5
+_EVERY_S = 0.5
 _TITLES = {
     "tessera-probe": "probe",
     "tessera-decode": "decode",
@@ -39,40 +39,40 @@ _TITLES = {
     "ray/autoscaler": "Ray",
 }
 KINDS = ("driver", "template", "Ray", "probe", "decode", "encode", "write", "idle", "other")
-"""What a process does, by its name or the title that Ray gives it. `encode` are the encoders' processes and the actors
-that host them, `probe` the tasks' workers and their decoders, beside a GPU those that decode too. A worker of tasks
-that writes has probed before, and may wait: ``idle``."""
+"""What a process does, by its name or the title that Ray gives it. ``encode``: the encoders' processes and the actors
+that run them. ``probe``: workers of tasks and their decoders; with a GPU also those that decode. ``idle``: workers that
+wait, for example one that probes and later writes."""
 
 
 @dataclass
 class Wall:
-    """One run."""
+    """What one run took, measured from outside and by its report."""
 
     rows: int
     seconds: float
     first_row_s: float
-    """From the command to the first row that is encoded, to a quarter of a second."""
+    """Seconds from the command to the first encoded row, to a quarter of a second."""
     first_shard_s: float | None
-    """From the command to the first shard that is published."""
+    """Seconds from the command to the first published shard."""
     peak_bytes: int
-    """Memory, summed over the processes, shared memory once."""
+    """Peak memory of all processes. Shared memory counts once."""
     bytes_moved: int
     write_s: float
     bytes_written: int
     cpu_s: dict[str, float] = field(default_factory=dict)
-    """CPU seconds by what a process does."""
+    """CPU seconds by kind of process."""
     line: list[tuple[float, dict[str, float]]] = field(default_factory=list)
-    """(seconds since the command, CPU seconds by what a process does until then)."""
+    """(seconds since the command, CPU seconds by kind of process until then)."""
     failed: int = 0
     gpu_busy: float | None = None
-    """Part of the time from the first row on in which the GPUs computed; None without any."""
+    """Part of the time from the first row on in which the GPUs computed. None: no GPU."""
 
 
 def run(config: PipelineConfig, folder: str) -> Wall:
-    """``tessera extract`` of ``config``, into ``folder``/dataset.
+    """Runs ``tessera extract`` of ``config`` into ``folder``/dataset.
 
     Raises:
-        TesseraError: it ended with an error, in its words.
+        TesseraError: the command failed. The message is that of the command.
     """
     config = config.model_copy(
         update={"output": config.output.model_copy(update={"path": os.path.join(folder, "dataset"), "version": "v1"})}
@@ -81,9 +81,9 @@ def run(config: PipelineConfig, folder: str) -> Wall:
     with open(path, "w", encoding="utf-8") as file:
         json.dump(_absolute(config.model_dump(mode="json")), file)
     started = time.time()
-    with tempfile.TemporaryFile() as told:
+    with tempfile.TemporaryFile() as stderr:
         command = [sys.executable, "-m", "jobs.cli", "extract", path]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
         with Busy() if on_gpu(config) else contextlib.nullcontext() as gpu_utilization:
             try:
                 line, first_shard_s = _watch(process, os.path.join(folder, "dataset", "v1", "data"), started)
@@ -92,10 +92,10 @@ def run(config: PipelineConfig, folder: str) -> Wall:
                 process.wait()
         seconds = time.time() - started
         if process.returncode not in (0, 3):
-            words = last_line(told).removeprefix("tessera: ")
-            raise TesseraError(f"extract ended with code {process.returncode}: {words}")
-    report, told_at = _report(os.path.join(folder, "dataset", "v1", "_runs"))
-    first_row_s = told_at - started - report["seconds"] + (report["startup_seconds"] or 0.0)
+            message = last_line(stderr).removeprefix("tessera: ")
+            raise TesseraError(f"extract ended with code {process.returncode}: {message}")
+    report, reported_at = _report(os.path.join(folder, "dataset", "v1", "_runs"))
+    first_row_s = reported_at - started - report["seconds"] + (report["startup_seconds"] or 0.0)
     return Wall(
         rows=report["rows_planned"],
         seconds=seconds,
@@ -113,7 +113,7 @@ def run(config: PipelineConfig, folder: str) -> Wall:
 
 
 def _absolute(value: Any) -> Any:
-    """Paths that a config's file would take for its own folder's, which they are not any more."""
+    """Returns ``value`` with absolute paths where a config file would anchor them to its own folder."""
     if isinstance(value, dict):
         return {key: _absolute(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -122,7 +122,7 @@ def _absolute(value: Any) -> Any:
 
 
 def _report(folder: str) -> tuple[dict[str, Any], float]:
-    """The run's report, and when it was written: the run's own clock starts after its imports and checks."""
+    """Returns the report of the run, and when it was written. Its own clock starts after imports and checks."""
     (run_id,) = os.listdir(folder)
     path = os.path.join(folder, run_id, "report.json")
     with open(path, encoding="utf-8") as file:
@@ -132,9 +132,9 @@ def _report(folder: str) -> tuple[dict[str, Any], float]:
 def _watch(
     process: subprocess.Popen[bytes], data: str, started: float
 ) -> tuple[list[tuple[float, dict[str, float]]], float | None]:
-    """Its and its children's CPU seconds, twice a second until it ends, and when the first shard was there.
+    """Returns the CPU seconds of a process and its children, twice a second, and when the first shard was published.
 
-    What a process did since the look before counts for what it does now. Its last half second is not seen.
+    What a process used since the previous measurement counts for what it does now. The last half second is missing.
     """
     driver = psutil.Process(process.pid)
     before: dict[psutil.Process, float] = {}
@@ -143,7 +143,7 @@ def _watch(
     first_shard_s: float | None = None
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_LOOK_S)
+            process.wait(_EVERY_S)
             return line, first_shard_s
         with contextlib.suppress(psutil.Error):
             for one in [driver, *driver.children(recursive=True)]:
@@ -159,5 +159,6 @@ def _watch(
 
 
 def _kind(process: psutil.Process) -> str:
-    words = f"{process.name()} {' '.join(process.cmdline())}"
-    return next((kind for title, kind in _TITLES.items() if title in words), "other")
+    """Returns one of ``KINDS``, by the name and the command line."""
+    title_and_command = f"{process.name()} {' '.join(process.cmdline())}"
+    return next((kind for title, kind in _TITLES.items() if title in title_and_command), "other")

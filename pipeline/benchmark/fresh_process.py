@@ -1,4 +1,4 @@
-"""A function in a fresh process with one thread, whose CPU seconds are then all its own; or in several at once."""
+"""Runs a function in one or several new processes with one thread each, so that their CPU seconds are its own."""
 
 from __future__ import annotations
 
@@ -17,37 +17,40 @@ from pipeline.sandbox.fork_server import ONE_THREAD
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_PATIENCE_S = 900.0
+_TIMEOUT_S = 900.0
 
 
 def in_fresh_process(what: str, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """``function(*args)`` there. Raises what it raises.
+    """Runs ``function(*args, **options)`` in a new process and returns its result. Raises what the function raises.
+
+    Args:
+        what: names the function in errors.
 
     Raises:
-        TesseraError: its process died or hung, as over a file that its decoder does not survive.
+        TesseraError: the process died or hung, for example because of a file that crashes its decoder.
     """
-    (done,) = at_once(what, 1, function, *args, **options)
+    (done,) = in_fresh_processes(what, 1, function, *args, **options)
     return done
 
 
-def at_once(what: str, count: int, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> list[T]:
-    """The same in ``count`` processes, which begin together."""
+def in_fresh_processes(what: str, count: int, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> list[T]:
+    """Runs the function in ``count`` processes, which start it at the same time. Returns their results."""
     before = {name: value for name, value in os.environ.items() if name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
     context = get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_quiet, initargs=(context.Barrier(count),))
-    futures = [pool.submit(_begun, function, args, options) for _ in range(count)]
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_initialize, initargs=(context.Barrier(count),))
+    futures = [pool.submit(_run_together, function, args, options) for _ in range(count)]
     future = futures[0]
     try:
         done = []
         for future in futures:
-            done.append(future.result(timeout=_PATIENCE_S))
+            done.append(future.result(timeout=_TIMEOUT_S))
         pool.shutdown()
         return done
     except (BrokenProcessPool, TimeoutError) as error:
-        if isinstance(error, TimeoutError) and future.done():  # the function's own
+        if isinstance(error, TimeoutError) and future.done():  # raised by the function itself
             raise
-        how = "died" if isinstance(error, BrokenProcessPool) else f"did not end in {_PATIENCE_S:g} s"
+        how = "died" if isinstance(error, BrokenProcessPool) else f"did not end in {_TIMEOUT_S:g} s"
         raise TesseraError(
             f"the process of {what} {how}: it decodes without protection; extract names the file, source.exclude it"
         ) from error
@@ -61,26 +64,28 @@ def at_once(what: str, count: int, function: Callable[P, T], *args: P.args, **op
         os.environ.update(before)
 
 
-_others: Any = None
+_barrier: Any = None
+"""Barrier of all processes that run the function."""
 
 
-def _begun(function: Callable[..., T], args: tuple[Any, ...], options: dict[str, Any]) -> T:
-    _others.wait(_PATIENCE_S)
+def _run_together(function: Callable[..., T], args: tuple[Any, ...], options: dict[str, Any]) -> T:
+    """Runs the function once all processes are ready."""
+    _barrier.wait(_TIMEOUT_S)
     return function(*args, **options)
 
 
-def _quiet(others: Any) -> None:
-    """Decoders and libraries write to the terminal what they think of a file."""
-    global _others
-    _others = others
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+def _initialize(barrier: Any) -> None:
+    """Sets the barrier, and hides what decoders and libraries print about a file."""
+    global _barrier
+    _barrier = barrier
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
+    os.close(devnull)
 
 
 def one_thread() -> None:
-    """For libraries that are imported already, or take no word from the environment."""
+    """Limits libraries to one thread that are already imported, or that ignore the environment."""
     import pyarrow as pa
 
     pa.set_cpu_count(1)
@@ -89,7 +94,7 @@ def one_thread() -> None:
 
 
 def on_gpu(config: Any) -> bool:
-    """Whether the features that a config has encode on a CUDA device of this machine."""
+    """Returns whether a feature of ``config`` encodes on a CUDA device of this machine."""
     if all(getattr(one.encoder, "device", "cpu") == "cpu" for one in config.features.values()):
         return False
     import torch

@@ -1,4 +1,4 @@
-"""A run's cores over time, by what they did: a stacked picture, SVG."""
+"""Draws the busy cores of a run over time, stacked by kind of process, as SVG."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ _STEP_S = 1.0
 
 
 def draw(result: dict[str, Any]) -> str:
-    """The large run of a result of `benchmark.measure`: cores busy, second by second."""
+    """Returns an SVG of the large run in a result of `benchmark.measure`: busy cores, second by second."""
     line = result["run"]["timeline"]
     return _svg(*cores_busy(line), float(result["machine"]["cores"]), result["run"]["startup"]["first_row_s"][1])
 
 
 def cores_busy(line: Sequence[tuple[float, dict[str, float]]]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Ends of equal steps, in seconds, and the cores that each kind kept busy in each step.
+    """Returns the ends of equal steps, in seconds, and by kind the busy cores in each step.
 
-    What a process did before it was first seen, or was known for what it is, falls into the step that saw it.
+    What a process used before it was first measured, or before its kind was known, counts in the step that measured it.
     """
     at = np.array([one for one, _ in line])
     ends = np.arange(_STEP_S, max(at[-1], _STEP_S) + 1e-9, _STEP_S)
-    gpu_utilization = {}
+    busy = {}
     for kind in KINDS:
         spent = np.array([by_kind.get(kind, 0.0) for _, by_kind in line])
         if spent.any():
             until = np.interp(ends, at, spent)
-            gpu_utilization[kind] = np.maximum(np.diff(until, prepend=0.0), 0.0) / _STEP_S
-    return ends, gpu_utilization
+            busy[kind] = np.maximum(np.diff(until, prepend=0.0), 0.0) / _STEP_S
+    return ends, busy
 
 
-def _svg(ends: np.ndarray, gpu_utilization: dict[str, np.ndarray], cores: float, first_row_s: float) -> str:
-    highest = float(max(cores, np.max(sum(gpu_utilization.values(), np.zeros(len(ends)))))) * 1.05
+def _svg(ends: np.ndarray, busy: dict[str, np.ndarray], cores: float, first_row_s: float) -> str:
+    highest = float(max(cores, np.max(sum(busy.values(), np.zeros(len(ends)))))) * 1.05
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
     def x(seconds: float) -> float:
@@ -54,7 +54,7 @@ def _svg(ends: np.ndarray, gpu_utilization: dict[str, np.ndarray], cores: float,
         f'<text x="{_LEFT}" y="20">cores busy, by what they do; {cores:g} there</text>',
     ]
     below = np.zeros(len(ends))
-    for number, (kind, values) in enumerate(gpu_utilization.items()):
+    for number, (kind, values) in enumerate(busy.items()):
         colour = _COLOURS[KINDS.index(kind)]
         upper = below + values
         left = [0.0, *ends[:-1]]

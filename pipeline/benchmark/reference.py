@@ -1,5 +1,8 @@
-"""What people write today: `transformers`' own processor and model in batches of 32, one process a core; pictures
-opened with Pillow, videos with PyAV, sound with soundfile. Nothing of Tessera decodes or encodes here."""
+"""The reference: what a plain script does today, without Tessera's decoders and encoders.
+
+It uses the processor and model of `transformers` in batches of 32, one process per core, and opens images with Pillow,
+videos with PyAV and sound with soundfile.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,31 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.benchmark._reference_media import Row, read_frames, read_picture, read_sound, read_text
 from pipeline.benchmark.baseline import rows_of
 from pipeline.benchmark.fresh_process import on_gpu, one_thread
 from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
-from pipeline.core.media import FramesRequest, UniformSampling, WaveformRequest
-from pipeline.decoders import open_av
-from pipeline.decoders.image import FORMATS
+from pipeline.core.media import FramesRequest, WaveformRequest
 from pipeline.stages.probe import ProbeStage
-from pipeline.storage.blob import Blob
 
 BATCH = 32
 CLIPS = 8
-"""Whole videos at once take gigabytes more."""
+"""Batch of clips: more of them would take gigabytes."""
 
-Row = dict[str, Any]
 Forward = Callable[[list[Any]], Any]
 
 
 def measure(
     config: PipelineConfig, features: tuple[BoundFeature, ...], samples: pa.Table, budget_s: float
 ) -> dict[str, dict[str, float] | str]:
-    """By feature: the share of the rows that have it, how many the loop took, its CPU and wall seconds; or why there
-    is none.
+    """Runs a loop for each feature, for about ``budget_s`` seconds after a first batch that does not count.
 
-    Each feature's loop opens its own media, as scripts do, for about ``budget_s`` seconds after a first batch that
-    does not count. A row that it cannot read is left out.
+    Each loop opens its own media, as scripts do, and leaves out rows that it cannot read.
+
+    Returns:
+        By feature: the share of rows that have it, the rows of the loop, its CPU and wall seconds; or why there is no
+        loop.
     """
     probe = ProbeStage(config, features)
     probe.setup()
@@ -46,6 +48,7 @@ def measure(
 
 
 def _of(feature: BoundFeature, rows: list[Row], config: PipelineConfig, budget_s: float) -> dict[str, float] | str:
+    """Runs the loop of one feature. Returns its figures, or why there is no loop."""
     if feature.checkpoint is None:
         return "no model, so nothing to compare with"
     own = [row for row in rows if _reads(feature, row)]
@@ -62,7 +65,7 @@ def _of(feature: BoundFeature, rows: list[Row], config: PipelineConfig, budget_s
             break
         if number > 20 and not taken:
             return "it can read none of the files"
-        media = [one for row in batch if (one := _tried(load, row)) is not None]
+        media = [one for row in batch if (one := _load_or_none(load, row)) is not None]
         if media:
             forward(media)
             taken += len(media)
@@ -71,7 +74,10 @@ def _of(feature: BoundFeature, rows: list[Row], config: PipelineConfig, budget_s
 
 
 def _reads(feature: BoundFeature, row: Row) -> bool:
-    """Subtitles are left out: a script reads a text whole. What has no times is read once a sample."""
+    """Returns whether the loop of a feature reads a row. Media without times are read once per sample.
+
+    Subtitles are left out, since a script reads whole texts.
+    """
     if feature.modality == "text":
         once = row["window"] == 0 or row["text_from"] is not None
         return once and not row["text_timed"] and bool(row["text_uri"] or row["inline_text"])
@@ -79,14 +85,16 @@ def _reads(feature: BoundFeature, row: Row) -> bool:
 
 
 def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    """Yields lists of ``size`` rows, without end."""
     while True:
         yield list(itertools.islice(rows, size))
 
 
-def _tried(load: Callable[[Row], Any], row: Row) -> Any:
+def _load_or_none(load: Callable[[Row], Any], row: Row) -> Any:
+    """Returns the media of a row, or None if it cannot be read."""
     try:
         return load(row)
-    except Exception:  # what this library does not read is no row of the loop
+    except Exception:  # libraries raise errors of any class for files that they cannot read
         return None
 
 
@@ -94,107 +102,29 @@ def _tried(load: Callable[[Row], Any], row: Row) -> Any:
 
 
 def _loader(feature: BoundFeature) -> Callable[[Row], Any]:
+    """Returns the function that opens the media of a row."""
     request = feature.tokenizer().request()
     if feature.modality == "text":
         prompt = getattr(feature.config.tokenizer, "prompt", None) or ""
-        return lambda row: prompt + _text(row)
+        return lambda row: prompt + read_text(row)
     if feature.modality == "image":
-        return _picture
+        return read_picture
     if isinstance(request, FramesRequest):
         sampling = request.sampling
-        return lambda row: _frames(row, sampling)
+        return lambda row: read_frames(row, sampling)
     assert isinstance(request, WaveformRequest)
     rate = request.sample_rate
-    return lambda row: _sound(row, rate)
-
-
-def _text(row: Row) -> str:
-    text: str = row["inline_text"]
-    if text is None:
-        with Blob(row["text_uri"]).open() as file:
-            text = file.read().decode()
-    if row["text_from"] is not None:
-        text = text[row["text_from"] : row["text_to"]]
-    return text
-
-
-def _picture(row: Row) -> Any:
-    from PIL import Image
-
-    with Blob(row["image_uri"]).open() as file:
-        return Image.open(file, formats=FORMATS).convert("RGB")
-
-
-def _frames(row: Row, sampling: Any) -> np.ndarray:
-    """[T, H, W, 3]: from the key frame before the window to its end; of the frames decoded, those that are asked for
-    are converted."""
-    start, end = row["start_s"], row["end_s"]
-    with Blob(row["video_uri"]).open() as file, open_av(file) as container:
-        stream = container.streams.video[0]
-        if start:
-            container.seek(int(start / stream.time_base), stream=stream)
-        frames = []
-        for frame in container.decode(stream):
-            if frame.time is None or frame.time < start - 1e-6:
-                continue
-            if frame.time >= end:
-                break
-            frames.append(frame)
-        if isinstance(sampling, UniformSampling):
-            count = sampling.frames
-        else:
-            count = max(1, min(round((end - start) * sampling.fps), sampling.max_frames or 1 << 30))
-        chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
-        return np.stack([frames[i].to_ndarray(format="rgb24") for i in chosen])
-
-
-def _sound(row: Row, sample_rate: int) -> np.ndarray:
-    import torch
-    import torchaudio
-
-    uri, start, end = row["audio_uri"], row["start_s"], row["end_s"]
-    with Blob(uri).open() as file:
-        try:
-            import soundfile
-
-            with soundfile.SoundFile(file) as sound:
-                rate = sound.samplerate
-                sound.seek(min(int(start * rate), sound.frames))
-                samples = sound.read(int((end - start) * rate), dtype="float32", always_2d=True).mean(1)
-        except soundfile.LibsndfileError:
-            file.seek(0)
-            samples, rate = _track(file, start, end)
-    if rate != sample_rate:
-        samples = torchaudio.functional.resample(torch.from_numpy(samples), rate, sample_rate).numpy()
-    return np.ascontiguousarray(samples)
-
-
-def _track(file: Any, start: float, end: float) -> tuple[np.ndarray, int]:
-    """The sound of a container."""
-    import av
-
-    with open_av(file) as container:
-        stream = container.streams.audio[0]
-        if start:
-            container.seek(int(start / stream.time_base), stream=stream)
-        resampler = av.AudioResampler(format="fltp", layout="mono", rate=stream.rate)
-        parts: list[np.ndarray] = []
-        first: float | None = None
-        for frame in container.decode(stream):
-            if frame.time is not None and frame.time >= end:
-                break
-            if frame.time is None or frame.time + frame.samples / frame.sample_rate > start:
-                parts += [one.to_ndarray()[0] for one in resampler.resample(frame)]
-            first = frame.time if first is None and parts else first
-        samples = np.concatenate(parts)[max(0, round((start - (first or 0.0)) * stream.rate)) :]
-        return samples[: round((end - start) * stream.rate)], stream.rate
+    return lambda row: read_sound(row, rate)
 
 
 # -- models ------------------------------------------------------------------------------------------
 
 
 def _forward(feature: BoundFeature, gpu: bool) -> Forward:
-    """Media of one batch -> arrays on the host, by the checkpoint's own processor and model in float32."""
+    """Returns the function that encodes a batch of media: the checkpoint's own processor and model in float32.
+
+    Its results are arrays on the host.
+    """
     import torch
     from transformers import AutoModel
     from transformers.utils import logging
@@ -227,7 +157,10 @@ def _forward(feature: BoundFeature, gpu: bool) -> Forward:
 
 
 def _processor(feature: BoundFeature, path: str) -> Callable[[list[Any]], Iterator[Any]]:
-    """Media of one batch -> what the model takes, in one batch, or more where a video's frames make more."""
+    """Returns the function that makes the inputs of the model from a batch of media.
+
+    It yields one batch, or several of frames for videos.
+    """
     from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer, AutoVideoProcessor
 
     tokenizer_config: Any = feature.config.tokenizer
@@ -237,7 +170,7 @@ def _processor(feature: BoundFeature, path: str) -> Callable[[list[Any]], Iterat
         longest = tokenizer_config.max_length or min(tokenizer.model_max_length, 1 << 14)
 
         def texts(media: list[str]) -> Iterator[Any]:
-            # SigLIP is trained on padded texts, and sees the padding
+            # SigLIP is trained on padded texts, and attends to the padding
             padding = "max_length" if feature.config.encoder.kind == "siglip" else True
             yield tokenizer(media, padding=padding, truncation=True, max_length=longest, return_tensors="pt")
 
@@ -248,7 +181,7 @@ def _processor(feature: BoundFeature, path: str) -> Callable[[list[Any]], Iterat
 
         def together(media: list[Any]) -> Iterator[Any]:
             extra = {"do_sample_frames": False} if name == "videos" else {}
-            each = [[one] for one in media] if name == "images" else media  # else all of them are one prompt's
+            each = [[one] for one in media] if name == "images" else media  # a flat list of images would be one prompt
             yield processor(**{name: each}, **extra, return_tensors="pt")
 
         return together

@@ -1,4 +1,4 @@
-"""The arithmetic: what was measured -> ideal, efficiency, what binds and what to change."""
+"""Computes the result: the ideal speed, the efficiency, what limits a run and what to change."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pipeline.benchmark.stage import Pair
 from pipeline.core.errors import TesseraError
 
 _MUCH = 0.6
-"""A stage that takes this part of a row's CPU binds."""
+"""A stage that takes this part of a row's CPU limits the run."""
 
 
 def of_bare(baseline: Bare, cores: float, gpus: float) -> dict[str, Any]:
-    """Milliseconds per row of both loops, and the ideal rows/s of ``cores`` and ``gpus``."""
+    """Returns milliseconds per row of both loops, and the ideal rows/s of ``cores`` and ``gpus``."""
     decode, encode = baseline.decode_s / baseline.rows, baseline.encode_s / baseline.rows
     device = None if baseline.device_s is None else baseline.device_s / baseline.rows
     ideal = (decode + encode) / cores if device is None or not gpus else max(decode / cores, device / gpus)
@@ -33,8 +33,10 @@ def of_bare(baseline: Bare, cores: float, gpus: float) -> dict[str, Any]:
 
 
 def of_all_cores(each: list[Bare]) -> dict[str, Any]:
-    """Milliseconds of CPU per row where each core runs the loops, and the rows/s of all: what a machine has left of the
-    ideal once its cores share caches and memory."""
+    """Returns CPU milliseconds per row and rows/s in total if each core runs the loops.
+
+    The difference to the ideal is due to caches and memory that the cores share.
+    """
     rows = sum(baseline.rows for baseline in each)
     return {
         "all_cores_ms": _ms(sum(baseline.decode_s + baseline.encode_s for baseline in each) / rows),
@@ -45,7 +47,7 @@ def of_all_cores(each: list[Bare]) -> dict[str, Any]:
 
 
 def binds(decode_s: float, encode_s: float, device_s: float | None, cores: float, gpus: float) -> str:
-    """Which stage holds a row back, and what to change."""
+    """Returns which stage limits a run, and what to change."""
     if device_s is not None and gpus:
         needed, there = decode_s / max(device_s, 1e-9), cores / gpus
         bound = "decode" if needed > there else "encode"
@@ -59,13 +61,13 @@ def binds(decode_s: float, encode_s: float, device_s: float | None, cores: float
 
 
 def of_walls(ideal_rows_per_second: float, few: Wall, many: Wall) -> dict[str, Any]:
-    """What a further row costs: the difference of two runs over the same samples, and what is paid once.
+    """Returns what one more row costs, from the difference of two runs over the same samples, and what is paid once.
 
-    ``few`` rows and ``many`` rows; every figure is linear in the rows between the two. Wall seconds are those after a
-    run's first row, so that start-up, which differs from run to run by seconds, is no part of the difference.
+    Figures are assumed to be linear in the rows. Wall seconds are those after the first row of a run, since start-up
+    differs by seconds from run to run.
 
     Raises:
-        TesseraError: the larger run took no longer.
+        TesseraError: the larger run did not take longer.
     """
     rows = many.rows - few.rows
     steady = many.seconds - many.first_row_s - (few.seconds - few.first_row_s)
@@ -110,12 +112,14 @@ def of_walls(ideal_rows_per_second: float, few: Wall, many: Wall) -> dict[str, A
 
 
 def of_reference(found: dict[str, dict[str, float] | str], cores: float, gpus: float = 0.0) -> dict[str, Any]:
-    """Rows/s of one loop a core, or a GPU, whose seconds are then wall seconds. A row costs what its features cost,
-    each weighed by how many rows have it.
+    """Returns the rows/s of one reference loop per core, or per GPU.
+
+    A row costs the sum of its features, each weighted by the share of rows that have it. Seconds are CPU seconds, or
+    wall seconds with a GPU.
     """
-    told = {name: one for name, one in found.items() if not isinstance(one, str)}
+    measured = {name: one for name, one in found.items() if not isinstance(one, str)}
     seconds = "wall_s" if gpus else "cpu_s"
-    ms = {name: _ms(one["share"] * one[seconds] / one["rows"]) for name, one in told.items()}
+    ms = {name: _ms(one["share"] * one[seconds] / one["rows"]) for name, one in measured.items()}
     return {
         "ms_by_feature": ms,
         "left_out": {name: one for name, one in found.items() if isinstance(one, str)},
@@ -124,6 +128,7 @@ def of_reference(found: dict[str, dict[str, float] | str], cores: float, gpus: f
 
 
 def of_stage(pair: Pair) -> dict[str, Any]:
+    """Returns the rows/s of the encoding stage and of its models alone."""
     return {
         "rows": pair.rows,
         "stage_rows_per_second": round(pair.rows / pair.stage_s, 3),

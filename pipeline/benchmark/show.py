@@ -1,4 +1,4 @@
-"""A benchmark's result for a terminal."""
+"""Prints the result of a benchmark on a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pipeline.core.terminal import Console, count, print_table, print_wrapped, s
 
 
 def show(result: dict[str, Any], console: Console) -> None:
+    """Prints a result of `benchmark.measure`."""
     machine = result["machine"]
     gpus = f", {machine['gpus']:g} x {machine['device']}" if machine["gpus"] else ", no GPU"
     drawn = count(result["samples_drawn"], "sample")

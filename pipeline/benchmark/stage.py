@@ -1,6 +1,6 @@
-"""The encoding stage by itself, without Ray, against the model alone: what it costs beside the model's own passes.
+"""Measures the encoding stage without Ray, compared with the forward passes of its models alone.
 
-With a GPU as an actor runs it: several tables at once. The models' calls are replayed by one thread.
+With a GPU the stage encodes several tables at the same time, as in an actor. One thread replays the models' calls.
 """
 
 from __future__ import annotations
@@ -31,25 +31,27 @@ if TYPE_CHECKING:
 
 _BLOCKS = 4
 _TURN_S = 3.0
-"""With a GPU each side's turn takes at least so long, by the stage: its first and last tables overlap with none."""
+"""Shortest turn of the stage with a GPU, in seconds: its first and last tables overlap with no other."""
 _Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass
 class Pair:
-    """The same rows both ways, in turn: seconds of a wall clock, or of one CPU thread without a GPU."""
+    """What the stage and its models took for the same rows: wall seconds, or CPU seconds of one thread if no GPU."""
 
     rows: int = 0
     stage_s: float = 0.0
     model_s: float = 0.0
     gpu_utilization: float | None = None
-    """Part of the stage's time in which the device computed; None if nothing tells."""
+    """Part of the stage's time in which the device computed. None: not measured."""
 
 
 def measure(config: PipelineConfig, features: tuple[BoundFeature, ...], samples: pa.Table, budget_s: float) -> Pair:
-    """`EncodeStage` over a few blocks, in turn with the calls that it makes of its models, replayed on tensors that are
-    on the device already, until ``budget_s`` is over."""
-    import_module("torch")  # no part of either's time
+    """Runs `EncodeStage` over a few blocks and replays its calls of the models, in turn, for about ``budget_s`` s.
+
+    The replayed calls take tensors that are already on the device.
+    """
+    import_module("torch")  # so that its import is not measured
     allocator.keep_pages()
     probe, decode, encode = (
         ProbeStage(config, features),
@@ -62,7 +64,7 @@ def measure(config: PipelineConfig, features: tuple[BoundFeature, ...], samples:
     gpu = on_gpu(config)
     blocks = list(itertools.islice(_decoded(probe, decode, samples, config.block_rows), _BLOCKS))
     calls: list[list[_Call]] = []
-    for block in blocks:  # warms up too
+    for block in blocks:  # also warms up
         with _recorded(encode) as made:
             encode(block)
         calls.append(made)
@@ -84,7 +86,7 @@ def measure(config: PipelineConfig, features: tuple[BoundFeature, ...], samples:
 
 
 def _on_gpu(encode: EncodeStage, blocks: list[pa.Table], calls: list[list[_Call]], budget_s: float, done: Pair) -> None:
-    """Turns of the stage and of its models over the same tables, by the clock."""
+    """Measures the stage and its models in turn over the same tables, in wall seconds, and adds to ``done``."""
     import torch
 
     def models() -> None:
@@ -109,6 +111,7 @@ def _on_gpu(encode: EncodeStage, blocks: list[pa.Table], calls: list[list[_Call]
 
 
 def _clocked(work: Callable[[], None], wait: Callable[[], None]) -> float:
+    """Returns the wall seconds of ``work``. ``wait``: waits until the device is done."""
     started = time.perf_counter()
     work()
     wait()
@@ -116,6 +119,7 @@ def _clocked(work: Callable[[], None], wait: Callable[[], None]) -> float:
 
 
 def _decoded(probe: ProbeStage, decode: DecodeStage, samples: pa.Table, block_rows: int) -> Iterator[pa.Table]:
+    """Yields decoded blocks of ``samples``."""
     for start in range(0, len(samples), block_rows):
         rows = probe(samples.slice(start, block_rows))
         for first in range(0, len(rows), block_rows):
@@ -124,7 +128,7 @@ def _decoded(probe: ProbeStage, decode: DecodeStage, samples: pa.Table, block_ro
 
 @contextmanager
 def _recorded(stage: EncodeStage) -> Iterator[list[_Call]]:
-    """The outermost calls of modules of all the stage's models: module, arguments, options."""
+    """Yields a list that collects the outermost module calls of the stage's models: module, arguments, options."""
     made: list[_Call] = []
     depth = 0
 
@@ -142,7 +146,9 @@ def _recorded(stage: EncodeStage) -> Iterator[list[_Call]]:
     hooks = []
     for model in models.values():
         for name, module in model.named_modules():
-            if any(part.isdigit() for part in name.split(".")):  # a layer: it is called by another, and maybe compiled
+            if any(
+                part.isdigit() for part in name.split(".")
+            ):  # a layer, which another module calls, and which may be compiled
                 continue
             hooks.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             hooks.append(module.register_forward_hook(leave, always_call=True))
@@ -154,9 +160,10 @@ def _recorded(stage: EncodeStage) -> Iterator[list[_Call]]:
 
 
 def _replay(calls: list[_Call]) -> None:
+    """Makes the recorded calls again."""
     import torch
 
     with torch.inference_mode():
         for module, arguments, options in calls:
-            with suppress(Exception):  # the stage has survived it too
+            with suppress(Exception):  # the stage handles such an error too
                 module(*arguments, **options)

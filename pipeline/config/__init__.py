@@ -1,14 +1,15 @@
-"""Everything that one extraction is, typed, frozen and validated; and its features, bound to their checkpoints.
+"""The config of an extraction, typed, frozen and validated; and its features, bound to their checkpoints.
 
-models.py     PipelineConfig and its sections, but for those of the families, which are beside their members
-loading.py    a config from a YAML file and overrides
-_explain.py   errors of pydantic as one line: where, what was found, what is allowed
-yaml.py       YAML as configs want it
-features.py   a feature bound to its checkpoint: tokenizer, encoder, head, columns, fingerprint
-identity.py   what decides a feature's values, compared with what a dataset was made with
-bound.py      a config with its bound features
+models.py              PipelineConfig and its sections; those of a family are defined in the family's folder
+loading.py             a config from a YAML file and overrides
+_explain.py            errors of pydantic as one line: where, what was found, what is allowed
+yaml.py                YAML as plain values, without tags, duplicate keys or excessive size
+features.py            features bound to their checkpoints: tokenizer, encoder, head, columns, fingerprint
+_feature_identity.py   what decides the values of one feature
+identity.py            compares what decides a feature's values with what a dataset was made with
+bound.py               a config with its bound features
 
-It imports the families (`sources`, `decoders`, `tokenizers`, `encoders`, `heads`), whose configs it is made of.
+It imports the families (`sources`, `decoders`, `tokenizers`, `encoders`, `heads`), whose configs are parts of it.
 """
 
 from __future__ import annotations

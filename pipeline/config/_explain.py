@@ -10,8 +10,12 @@ from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import ConfigError, NotAllowed, one_line
 
 
-def _config_error(error: ValidationError, raw: dict[str, Any]) -> ConfigError:
-    """The first error, in one line; pydantic's tags of unions are no part of the path."""
+def config_error(error: ValidationError, raw: dict[str, Any]) -> ConfigError:
+    """Returns the first error of ``error`` in one line.
+
+    Args:
+        raw: the values that were validated. They decide which parts of pydantic's path are tags of unions.
+    """
     errors = error.errors(include_url=False)
     first = errors[0]
     where = _path_in(raw, first["loc"])
@@ -29,20 +33,22 @@ def _config_error(error: ValidationError, raw: dict[str, Any]) -> ConfigError:
         return ConfigError(f"{where}.kind", f"found {kind!r}" if kind else "is missing", f"one of {kinds}{more}")
     refused = first.get("ctx", {}).get("error")
     if isinstance(refused, NotAllowed):
-        place = ".".join(part for part in (where if first["loc"] else "", refused.where) if part)
-        return ConfigError(place, refused.found, refused.allowed + more)
+        path = ".".join(part for part in (where if first["loc"] else "", refused.where) if part)
+        return ConfigError(path, refused.found, refused.allowed + more)
     message = first["msg"].removeprefix("Value error, ")
     return ConfigError(where, f"found {found}", message[0].lower() + message[1:] + more)
 
 
 def _shown(value: Any) -> str:
+    """Returns a value as it appears in an error: at most 80 characters."""
     try:
         return one_line(repr(value), 80)
-    except (ValueError, RecursionError):  # a number of thousands of digits; nested without end
+    except (ValueError, RecursionError):  # a number of thousands of digits; a value that contains itself
         return f"a value of type {type(value).__name__} that is too large to show"
 
 
 def _path_in(raw: Any, loc: tuple[str | int, ...]) -> str:
+    """Returns pydantic's path as a dotted path of keys, without the tags of unions."""
     names: list[str] = []
     value = raw
     tagged = False
@@ -58,18 +64,18 @@ def _path_in(raw: Any, loc: tuple[str | int, ...]) -> str:
 
 
 def _kinds_at(loc: tuple[str | int, ...]) -> list[str]:
-    """The kinds that a section at ``loc`` may have."""
+    """Returns the kinds that a section at ``loc`` may have."""
     members = get_args(_model_at(loc))
     return [kind for member in members for kind in get_args(member.model_fields["kind"].annotation)]
 
 
 def _section_at(loc: tuple[str | int, ...]) -> list[str]:
-    """Keys of the section at ``loc``."""
+    """Returns the keys of the section at ``loc``."""
     return list(getattr(_model_at(loc), "model_fields", {}))
 
 
 def _model_at(loc: tuple[str | int, ...]) -> Any:
-    """The section at ``loc``, or a union of sections, walked through the models' own fields; None: no such."""
+    """Returns the model of the section at ``loc``, or a union of models. None: there is no such section."""
     model: Any = PipelineConfig
     for part in loc:
         model = _step(model, part)
@@ -77,12 +83,13 @@ def _model_at(loc: tuple[str | int, ...]) -> Any:
 
 
 def _step(model: Any, part: str | int) -> Any:
+    """Returns the annotation of one key of a model, of a dict or of a union."""
     if hasattr(model, "model_fields"):
         info = model.model_fields.get(part)
         return _plain(info.annotation) if info else None
     if get_origin(model) is dict:
         return _plain(get_args(model)[1])
-    for member in get_args(model):  # a union: the tag says which member
+    for member in get_args(model):  # a union: the tag names the member
         kind = getattr(member, "model_fields", {}).get("kind")
         if kind is not None and part in get_args(kind.annotation):
             return member

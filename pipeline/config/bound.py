@@ -12,21 +12,24 @@ from pipeline.core.schema import ROLES
 
 @dataclass(frozen=True)
 class BoundConfig:
-    """A checked config and its features, bound to their checkpoints."""
+    """A checked config with its bound features."""
 
     config: PipelineConfig
     features: tuple[BoundFeature, ...]
     template: str | None = None
-    """Address of the process on this machine from which those of the run fork (`pipeline.sandbox.fork_server`)."""
+    """Address of the fork server on this machine (`pipeline.sandbox.fork_server`). None: there is none."""
 
 
 def wanted(config: PipelineConfig) -> set[Modality]:
-    """The modalities that some feature reads."""
+    """Returns the modalities that the features read."""
     return {feature.modality for feature in config.features.values()}
 
 
 def roles_to_open(modalities: set[Modality]) -> tuple[str, ...]:
-    """Roles of files that may hold one of ``modalities``: a video has a sound track, ``other`` may be anything."""
+    """Returns the roles of files that may hold one of ``modalities``.
+
+    A video may have a sound track, and ``other`` may be anything.
+    """
     return tuple(
         role
         for role in ROLES

@@ -1,8 +1,9 @@
-"""What decides the values of a feature, in plain values: stored in snapshots, compared by later runs.
+"""Compares what decides the values of a feature, its identity, with what a dataset was made with.
 
-A key of the config that is at its default is not stored, so that a later Tessera may have more keys. For that a default
-never changes. How media are decoded counts by a number per medium, the *revision*: where rules change what comes out,
-it is raised, and a dataset of an older one goes on with a warning.
+Identities are plain values. Snapshots store them, and later runs compare them. Keys of the config that are at their
+default are not stored, so that a later Tessera can add keys; therefore a default never changes. Decoding has a number
+per medium, its *revision*. It is raised when the rules change what decoding gives. A run may continue a dataset of an
+older revision, with a warning.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from pydantic import BaseModel
 from pipeline.core.media import Modality
 
 REVISIONS: dict[Modality, int] = {"text": 1, "image": 1, "video": 2, "audio": 2}
-"""Of decoding. 2: of several tracks the one that FFmpeg plays, and times to a tick of the container's clock."""
+"""Revision of decoding by medium. 2: of several tracks the one that FFmpeg plays, and times to a tick of the
+container's clock."""
 _KINDS = ("kind",)
-"""Keys that say which member of a family a section is: stored with the section, at their default too."""
+"""Keys that name the member of a family. They are stored even at their default."""
 _NOT_COMPARED = ("contract", "decoding")
+"""Keys of an identity that do not decide values."""
 _LATER_KEYS = (
     ("decoders", "text", "svg"),
     ("decoders", "image", "floats"),
@@ -29,7 +32,7 @@ _LATER_KEYS = (
 
 
 def without_defaults(model: BaseModel) -> dict[str, Any]:
-    """Returns a section as plain values, without the keys that are at their default."""
+    """Returns a section of the config as plain values, without the keys that are at their default."""
     plain = model.model_dump(mode="json")
     found: dict[str, Any] = {}
     for name, info in type(model).model_fields.items():
@@ -41,12 +44,12 @@ def without_defaults(model: BaseModel) -> dict[str, Any]:
 
 
 def differences(stored: dict[str, Any], given: dict[str, Any], full: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields (path of names, what it is there and here) of every value that differs.
+    """Yields (dotted path, what it is in the dataset and here) for every value that differs.
 
     Args:
         stored: what a dataset was made with, with or without the keys at their default.
-        given: of the config, without them.
-        full: of the config, with them.
+        given: the config's identity, without the keys at their default.
+        full: the config's identity, with these keys.
     """
     for name in dict.fromkeys([*stored, *given]):
         there, here, own = stored.get(name, {}), full.get(name), given.get(name)
@@ -62,7 +65,7 @@ def differences(stored: dict[str, Any], given: dict[str, Any], full: dict[str, A
 
 
 def of_feature(stored: dict[str, Any], given: dict[str, Any], full: dict[str, Any]) -> list[tuple[str, str]]:
-    """Returns the `differences` of a feature that decide its values; the contract and decoding's revision do not."""
+    """Returns the `differences` of a feature, except contract and revision of decoding, which do not count as such."""
     ours = ({name: value for name, value in one.items() if name not in _NOT_COMPARED} for one in (stored, given, full))
     return list(differences(*ours))
 
@@ -74,7 +77,7 @@ def revision(stored: dict[str, Any]) -> int:
 
 
 def as_in_contract_1(full: dict[str, Any]) -> dict[str, Any]:
-    """Returns a feature's identity as the first contract stored it: all keys that it knew."""
+    """Returns a feature's identity as contract 1 stored it: with all keys that existed then."""
     found = {name: _copied(value) for name, value in full.items() if name != "decoding"}
     for *parents, last in _LATER_KEYS:
         section = found
@@ -90,4 +93,5 @@ def as_in_contract_1(full: dict[str, Any]) -> dict[str, Any]:
 
 
 def _copied(value: Any) -> Any:
+    """Returns nested dicts as new dicts."""
     return {name: _copied(one) for name, one in value.items()} if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""A config from a YAML file and overrides."""
+"""Loads a config from a YAML file and overrides."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from pydantic import ValidationError
 
 from pipeline import storage
 from pipeline.config import yaml
-from pipeline.config._explain import _config_error
+from pipeline.config._explain import config_error
 from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.redaction import has_secret
 
 _MAX_BYTES = 1 << 20
-"""Of a config file."""
+"""Largest config file."""
 _SECRET = ("a URL with a password or a signature", "leave it out: secrets come from the environment")
 _MAX_PARENTS = 50
-"""Of a key of an override, as deep as YAML may go."""
+"""Most parents of an override's key. YAML may be as deep."""
 
 
 def load(path: str, overrides: list[str] | None = None) -> PipelineConfig:
-    """Read a YAML config. ``overrides``: ``dotted.key=value``, the value in YAML.
+    """Loads a config from a YAML file.
 
-    A path in the file that begins with ``./`` or ``../`` is relative to the file; any other relative
-    path, and every path of an override, to the working directory.
+    Paths in the file that begin with ``./`` or ``../`` are relative to the file. Other relative paths, and all paths in
+    overrides, are relative to the working directory.
+
+    Args:
+        overrides: ``dotted.key=value`` each, with the value in YAML.
 
     Raises:
-        ConfigError: with the path in the YAML, what was found, what is allowed.
+        ConfigError: a mistake. The message has the path in the YAML, what was found and what is allowed.
     """
     try:
         with open(path, "rb") as stream:
@@ -52,15 +55,20 @@ def load(path: str, overrides: list[str] | None = None) -> PipelineConfig:
 
 
 def parse(raw: dict[str, Any]) -> PipelineConfig:
-    """A config from plain values. Raises ``ConfigError``."""
+    """Returns a config from plain values.
+
+    Raises:
+        ConfigError: a mistake, or a URL with a password or a signature.
+    """
     _refuse_secrets(raw, ())
     try:
         return PipelineConfig.model_validate(raw)
     except ValidationError as error:
-        raise _config_error(error, raw) from None
+        raise config_error(error, raw) from None
 
 
 def _refuse_secrets(value: Any, where: tuple[str, ...]) -> None:
+    """Raises ``ConfigError`` if a key or a value is a URL with a password or a signature."""
     if isinstance(value, str) and has_secret(value):
         raise ConfigError(".".join(where), *_SECRET)
     if isinstance(value, dict):
@@ -73,7 +81,7 @@ def _refuse_secrets(value: Any, where: tuple[str, ...]) -> None:
 
 
 def here(config: PipelineConfig) -> PipelineConfig:
-    """``config`` with the paths that workers open made absolute: their working directory is another."""
+    """Returns ``config`` with absolute paths, since workers have a different working directory."""
     features = {}
     for name, feature in config.features.items():
         head, tokenizer = feature.head, feature.tokenizer
@@ -87,11 +95,12 @@ def here(config: PipelineConfig) -> PipelineConfig:
 
 
 def digest(section: Any) -> str:
-    """sha256 over plain values, in canonical JSON."""
+    """Returns the sha256 of plain values in canonical JSON, in hexadecimal digits."""
     return hashlib.sha256(json.dumps(section, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _anchored(value: Any, folder: str) -> Any:
+    """Returns ``value`` with ``folder`` in front of paths that begin with ``./`` or ``../``."""
     if isinstance(value, dict):
         return {key: _anchored(item, folder) for key, item in value.items()}
     if isinstance(value, list):
@@ -102,7 +111,8 @@ def _anchored(value: Any, folder: str) -> Any:
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
-    if has_secret(override):  # as a whole: a URL's own "=" may be the first
+    """Sets one ``dotted.key=value`` in ``raw``. Raises ``ConfigError``."""
+    if has_secret(override):  # before the split: the first "=" may be part of a URL
         raise ConfigError("--set", *_SECRET)
     key, equals, text = override.partition("=")
     if not equals or not key:

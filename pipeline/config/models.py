@@ -1,7 +1,7 @@
-"""PipelineConfig: everything that one extraction is, typed, frozen and validated.
+"""PipelineConfig and its sections: the settings of an extraction, typed, frozen and validated.
 
-``load(path, overrides)`` reads YAML. Errors are one line: the path in the file, what was found, what
-is allowed. Nothing heavy is imported and nothing is opened here: `pipeline.run.planning` checks the rest.
+Errors are one line: the path in the config, what was found, what is allowed. This module opens no files and imports no
+large library. `pipeline.run.preparation` checks the rest.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from pipeline.tokenizers import TokenizerConfig
 
 _NAME = r"^[a-z][a-z0-9_]*$"
 _ROWS = {"text": (256, 512), "image": (32, 128), "audio": (8, 128), "video": (8, 32)}
-"""Rows of a block by its largest medium, at least and at most: a row of text is a kilobyte and batches are sorted
-within a block, one of video is megabytes."""
+"""Fewest and most rows of a block, by its largest medium: a row of text is a kilobyte, and batches are sorted within a
+block; a row of video is megabytes."""
 _SOUND_S, _SOUND_ROWS = 1280.0, 32
-"""Seconds of sound in a block, and its rows where windows have no length."""
+"""Seconds of sound in a block; rows of a block if windows have no length."""
 
 
 class WindowConfig(Section):
-    """How samples that have times are cut. One window length per config."""
+    """How samples that have times are cut into windows. There is one window length per config."""
 
     length_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Seconds of a window; null: one window holds the whole sample."""
+    """Seconds of a window. null: one window for the whole sample."""
     overlap_s: float = Field(default=0.0, ge=0)
     """Seconds that neighbouring windows share."""
     tail: Literal["keep", "merge", "drop"] = "keep"
-    """A last window shorter than ``length_s``: kept as it is, merged into the one before, or dropped."""
+    """What happens to a last window shorter than ``length_s``: it is kept, merged into the one before, or dropped."""
     repeat_tokens: bool = False
-    """True: tokens of untimed text and images stand in every window of their sample, not only in window 0."""
+    """True: tokens of untimed text and images are repeated in every window of their sample, not only in window 0."""
     max_windows: int = Field(default=100_000, ge=1)
-    """A sample whose times make more is a failure (``limit``): one false time must not make rows without end."""
+    """A sample with more windows is a failure (``limit``): a wrong time in a file must not give millions of rows."""
 
     @model_validator(mode="after")
     def _fits(self) -> WindowConfig:
         if self.overlap_s and (self.length_s is None or self.overlap_s >= self.length_s):
-            raise NotAllowed(f"{self.overlap_s} beside length_s {self.length_s}", "less than length_s", "overlap_s")
+            raise NotAllowed(f"{self.overlap_s} with length_s {self.length_s}", "less than length_s", "overlap_s")
         return self
 
 
@@ -59,11 +59,11 @@ class StoreConfig(Section):
     tokens: Literal["auto", "float32", "float16"] = "auto"
     """``auto``: float16, but float32 where the model is native bfloat16."""
     layout: Literal["list", "fixed"] = "list"
-    """Of embeddings: lists, which every reader of Parquet reads; or lists of a fixed size, see docs/reading.md."""
+    """Type of embedding columns: lists, which all Parquet readers support, or lists of fixed size (docs/reading.md)."""
 
 
 class FeatureConfig(Section):
-    """A named output: modality + tokenizer + encoder + head + what to emit."""
+    """A named output: modality, tokenizer, encoder, head and what to emit."""
 
     modality: Modality
     tokenizer: TokenizerConfig
@@ -72,7 +72,7 @@ class FeatureConfig(Section):
     emit: tuple[Emit, ...] = ("embedding",)
     store: StoreConfig = StoreConfig()
     pool: str = Field(default="default", pattern=_NAME)
-    """Name of the actor pool, of ``compute.pools``, that hosts the encoder."""
+    """Name of the pool in ``compute.pools`` whose actors run the encoder."""
 
     @field_validator("emit")
     @classmethod
@@ -83,56 +83,62 @@ class FeatureConfig(Section):
 
 
 class FailureConfig(Section):
-    """The budget: past it a run ends with exit code 3. What was written stays valid. Rows that are tried again do not
-    count."""
+    """The failure budget. A run that exceeds it ends with exit code 3, and what it wrote stays valid.
+
+    Retried rows do not count.
+    """
 
     max_fraction: float = Field(default=0.05, ge=0, le=1)
-    """Rows with a failed feature / rows."""
+    """Most rows with a failed feature, as a fraction of all rows."""
     min_rows: int = Field(default=200, ge=0)
-    """``max_fraction`` is not judged on fewer rows."""
+    """``max_fraction`` is not applied to fewer rows."""
     max_rows: int | None = Field(default=None, ge=0)
-    """Rows with a failed feature, at most."""
+    """Most rows with a failed feature. null: no limit."""
     allow_all: bool = False
-    """True: it is no error by itself that all of five or more new rows fail, or half of twenty or more."""
+    """True: it is not an error by itself if all of five or more new rows fail, or half of twenty or more."""
     max_attempts: int = Field(default=3, ge=1)
-    """Runs that try a transient failure (``io``, ``memory``, ``missing``, an encoder's ``crash``)."""
+    """How many runs try a transient failure (``io``, ``memory``, ``missing``, an encoder's ``crash``)."""
 
 
 class PoolConfig(Section):
-    """A pool of actors that host encoders."""
+    """A pool of actors that run encoders."""
 
     num_gpus: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """GPUs of one actor, fractions allowed. null: 1 if the cluster has GPUs, else 0."""
     num_cpus: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """CPUs of one actor. null: 1, or less where all actors together would leave nothing of a node to tasks."""
+    """CPUs of one actor. null: 1, or less if all actors together would leave no CPU of a node to tasks."""
     min_actors: int | None = Field(default=None, ge=1)
     max_actors: int | None = Field(default=None, ge=1)
-    """null: one per GPU, or per CPU core on a host without GPUs."""
+    """Most actors. null: one per GPU, or per CPU core on a host without GPUs."""
 
     @model_validator(mode="after")
     def _ordered(self) -> PoolConfig:
         if self.min_actors and self.max_actors and self.min_actors > self.max_actors:
-            raise NotAllowed(f"{self.min_actors} beside max_actors {self.max_actors}", "at most as many", "min_actors")
+            raise NotAllowed(f"{self.min_actors} with max_actors {self.max_actors}", "at most as many", "min_actors")
         return self
 
 
 class ComputeConfig(Section):
+    """Where a run computes: the Ray cluster, the size of blocks, the pools of actors."""
+
     address: str | None = None
-    """Ray cluster; null: ``RAY_ADDRESS`` if set, else a local one."""
+    """Address of a Ray cluster. null: ``RAY_ADDRESS`` if set, else a local cluster is started."""
     num_cpus: int | None = Field(default=None, ge=1)
-    """Cores of a local cluster; null: all."""
+    """CPUs of a local cluster. null: all cores."""
     block_rows: int | None = Field(default=None, ge=1)
-    """Rows that travel together from decoding to encoding. null: 32 where a feature reads video, 128 where one reads
-    pictures or windows of sound of up to 10 s (longer ones: fewer, down to 32), 512 for texts alone; and fewer of a
-    small corpus, so that every core has some."""
+    """Rows of a block from decoding to encoding. null: 32 if a feature reads video, 128 if one reads images or windows
+    of sound of up to 10 s (fewer for longer ones, down to 32), 512 for text only. A small corpus has smaller blocks, so
+    that every core gets some."""
     pools: dict[str, PoolConfig] = Field(default_factory=lambda: {"default": PoolConfig()})
 
     def cluster(self) -> tuple[str | None, str]:
-        """Address of the Ray cluster that a run joins, None for a local one; and who named it."""
+        """Returns the address of the Ray cluster to join, None for a local one; and the setting that names it."""
         return (self.address, "compute.address") if self.address else (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS")
 
 
 class PipelineConfig(Section):
+    """All settings of an extraction."""
+
     source: SourceConfig
     output: OutputConfig
     features: dict[str, FeatureConfig] = Field(min_length=1)
@@ -166,10 +172,10 @@ class PipelineConfig(Section):
 
     @property
     def block_rows(self) -> int:
-        """Rows that travel together at most: what ``compute`` says, else by the largest medium."""
+        """Most rows of a block: ``compute.block_rows``, or a number for the largest medium."""
         if self.compute.block_rows is not None:
             return self.compute.block_rows
-        if self.text_windows() is not None:  # each of a text's windows carries all of it
+        if self.text_windows() is not None:  # each window of a text contains the whole text
             return _ROWS["video"][1]
         most = _ROWS[self._largest][1]
         if self._largest == "audio":
@@ -179,16 +185,21 @@ class PipelineConfig(Section):
 
     @property
     def least_rows(self) -> int:
-        """Rows of a block at least, as far as there are so many: of a small corpus every core is to have some."""
+        """Fewest rows of a block, if there are as many. Smaller blocks of a small corpus give every core some rows."""
         return self.compute.block_rows or _ROWS[self._largest][0]
 
     @property
     def _largest(self) -> Modality:
+        """The modality with the largest rows among those that the features read."""
         read = {feature.modality for feature in self.features.values()}
         return next(one for one in ("video", "audio", "image", "text") if one in read)
 
     def text_windows(self) -> str | None:
-        """The feature whose tokenizer cuts texts into token windows, if any."""
+        """Returns the name of the feature whose tokenizer cuts texts into token windows, or None.
+
+        Raises:
+            ConfigError: several features cut texts.
+        """
         names = [
             name
             for name, feature in self.features.items()

@@ -1,4 +1,4 @@
-"""YAML that a person wrote, as plain values: no tags, no key twice, nothing that unfolds or takes time without end."""
+"""Parses YAML into plain values. Refuses tags, duplicate keys, and text that takes long to parse or grows too large."""
 
 from __future__ import annotations
 
@@ -9,49 +9,52 @@ import yaml
 from pipeline.core.errors import ConfigError, one_line
 
 MAX_CHARACTERS = 1 << 20
-"""A longer text is not parsed: a million characters take the parser up to 3 s."""
+"""Longer text is refused: a million characters take the parser up to 3 s."""
 _MAX_VALUES = 100_000
 _MAX_DEPTH = 50
 _MAX_DIGITS = 100
 
 
 def parse(text: str, where: str) -> Any:
-    """The values of a YAML text. ``where`` names it in errors.
+    """Returns the values of a YAML text.
+
+    Args:
+        where: names the text in errors.
 
     Raises:
-        ConfigError: not YAML, tags, a key twice in one mapping, a million characters, more than 100,000 values (merged
-            ones counted) or 50 levels, a number of more than 100 digits.
+        ConfigError: the text is not YAML, has a tag, the same key twice in one mapping, more than a million characters,
+            100,000 values (merged ones counted) or 50 levels, or a number of more than 100 digits.
     """
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(where, f"{len(text)} characters", f"at most {MAX_CHARACTERS}")
     try:
         values = yaml.load(text, Loader=_Loader)
-    except _TooMuch as error:
+    except _TooLarge as error:
         raise ConfigError(where, str(error), "write it plainly") from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # as of the date 2001-99-99
-        raise ConfigError(where, f"is not YAML ({_told(error)})", "mend the syntax") from error
+        raise ConfigError(where, f"is not YAML ({_described(error)})", "mend the syntax") from error
     _check_size(values, where)
     return values
 
 
-def _told(error: Exception) -> str:
-    """Without the piece of the text that PyYAML shows: half of a URL may be in it, and half of a password."""
+def _described(error: Exception) -> str:
+    """Returns an error as text, without the excerpt that PyYAML shows: it may contain a part of a URL or a password."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return one_line(str(error))
     mark = error.problem_mark or error.context_mark
-    place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-    return one_line(" ".join(filter(None, (error.context, error.problem)))) + place
+    position = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+    return one_line(" ".join(filter(None, (error.context, error.problem)))) + position
 
 
-class _TooMuch(yaml.YAMLError):
-    """The text would become more than a config may be."""
+class _TooLarge(yaml.YAMLError):
+    """The values of the text would be more, or deeper, than allowed."""
 
     def __init__(self) -> None:
         super().__init__(f"over {_MAX_VALUES} values or {_MAX_DEPTH} levels once its aliases are unfolded")
 
 
 class _Loader(yaml.SafeLoader):
-    """Counts what it makes before it makes it."""
+    """Counts nodes before it constructs them."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -61,7 +64,7 @@ class _Loader(yaml.SafeLoader):
         self.nodes += 1
         self.depth += 1
         if self.nodes > _MAX_VALUES or self.depth > _MAX_DEPTH + 1:
-            raise _TooMuch
+            raise _TooLarge
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(None, None, f"found the tag {event.tag!r}", event.start_mark)
@@ -76,13 +79,14 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
                     raise yaml.composer.ComposerError(
-                        None, None, f"the key {key.value!r} stands there twice", key.start_mark
+                        None, None, f"the key {key.value!r} appears twice", key.start_mark
                     )
                 seen.add(key.value)
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Puts what ``<<`` names before the mapping's own pairs, whose keys win; of several, the first wins."""
+        """Merges the mappings that ``<<`` names into ``node``. Its own keys win over merged ones, earlier mappings over
+        later ones."""
         merged: list[Any] = []
         own: list[Any] = []
         for key, value in node.value:
@@ -95,6 +99,7 @@ class _Loader(yaml.SafeLoader):
         node.value = merged + own
 
     def _merged(self, node: yaml.MappingNode, value: yaml.Node) -> list[Any]:
+        """Returns the pairs of the mapping, or the sequence of mappings, that ``<<`` names."""
         several = value.value if isinstance(value, yaml.SequenceNode) else [value]
         pairs: list[Any] = []
         for one in reversed(several):
@@ -105,13 +110,16 @@ class _Loader(yaml.SafeLoader):
             self.flatten_mapping(one)
             self.merged += len(one.value)
             if self.merged > _MAX_VALUES:
-                raise _TooMuch
+                raise _TooLarge
             pairs += one.value
         return pairs
 
     def construct_number(self, node: yaml.ScalarNode) -> Any:
-        """An integer or a float. Of many digits, or of many parts as in ``1:30:00``, it would take long to read, and
-        Python writes none of more than 4300 digits."""
+        """Returns an integer or a float.
+
+        Many digits, or many parts as in ``1:30:00``, would take long to parse. Python prints no integer of more than
+        4300 digits.
+        """
         if len(node.value) > _MAX_DIGITS:
             raise yaml.constructor.ConstructorError(
                 None, None, f"a number of {len(node.value)} characters, at most {_MAX_DIGITS}", node.start_mark
@@ -126,12 +134,12 @@ for _tag in ("int", "float"):
 
 
 def _check_size(values: Any, where: str) -> None:
-    """Counts a value as often as aliases show it."""
+    """Raises ``ConfigError`` if there are too many values or levels. A value counts once for each alias of it."""
     count, todo = 0, [(values, 0)]
     while todo:
         value, depth = todo.pop()
         count += 1
         if count > _MAX_VALUES or depth > _MAX_DEPTH:
-            raise ConfigError(where, str(_TooMuch()), "write it plainly")
+            raise ConfigError(where, str(_TooLarge()), "write it plainly")
         items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         todo.extend((item, depth + 1) for item in items)

@@ -1,7 +1,7 @@
-"""The corpus and the checkpoints of `make demo`: made by this code, so they need no network and always are the same.
+"""The corpus and the checkpoints of `make demo`. They are generated, so they need no network and are always the same.
 
-corpus.py       shapes that are drawn, move, sound and are described
+corpus.py       the corpus: pictures, clips, sounds and texts about coloured shapes
 models.py       the checkpoints that the configs of `configs/` name
-checkpoints/    true architectures, small, with seeded weights
-_synthesis.py   drawing, sounding and encoding
+checkpoints/    real architectures, small, with weights from a seed
+_synthesis.py   draws pictures, synthesises sounds, encodes media
 """

@@ -1,4 +1,4 @@
-"""Drawing, sounding and encoding for the demo corpus: numpy, Pillow, PyAV."""
+"""Draws, synthesises and encodes the media of the demo corpus with numpy, Pillow and PyAV."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ COLORS = {
     "black": (17, 17, 17),
 }
 SHAPES = {"circle": 220, "square": 330, "triangle": 440, "star": 550, "ring": 660, "cross": 880}
-"""The shapes, and the pitch in Hz that tells each."""
+"""Shape -> pitch of its sound in Hz."""
 NOTES = {"do": 261.63, "re": 293.66, "mi": 329.63, "fa": 349.23, "sol": 392.0, "la": 440.0, "ti": 493.88}
-"""Hz"""
+"""Note -> pitch in Hz."""
 _VOWELS = {"a": (730, 1090, 2440), "e": (530, 1840, 2480), "i": (270, 2290, 3010), "o": (570, 840, 2410)}
-"""Formants in Hz, after Peterson and Barney (1952)."""
+"""Vowel -> formants in Hz, after Peterson and Barney (1952)."""
 _ONSETS = {"b": 400.0, "d": 1800.0, "s": 5500.0, "m": 250.0}
-"""Hz about which the noise of a consonant lies."""
+"""Consonant -> centre of its noise in Hz."""
 SYLLABLES = [onset + vowel for onset in _ONSETS for vowel in _VOWELS]
 
 _CLIP_SIZE = (160, 120)
-# with macroblock trees the first encode of a process differs from the next: the corpus must not
+# with macroblock trees the first encode of a process differs from the next, and the corpus must be reproducible
 _X264 = {"preset": "veryfast", "crf": "28", "threads": "1", "x264-params": "mbtree=0"}
 _CLIP_RATE = 16_000
 
@@ -38,7 +38,7 @@ _CLIP_RATE = 16_000
 def picture(
     shape: str, color: str, ground: str, size: tuple[int, int], center: tuple[float, float], radius: float
 ) -> Any:
-    """A Pillow RGB image of ``size`` (width, height); ``center`` and ``radius`` in parts of it."""
+    """Returns a Pillow RGB image of ``size`` (width, height). ``center`` and ``radius`` are fractions of it."""
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", size, COLORS[ground])
@@ -64,7 +64,7 @@ def picture(
 
 
 def tone(pitch_hz: float, seconds: float, rate: int) -> np.ndarray:
-    """[samples] float32 at ``rate``: a note with three overtones that swells and fades."""
+    """Returns [samples] float32 at ``rate`` Hz: a note with three overtones that swells and fades."""
     t = np.arange(round(seconds * rate)) / rate
     wave = sum(np.sin(2 * np.pi * pitch_hz * k * t) / k**2 for k in range(1, 5))
     swell = np.minimum(1, np.minimum(t, seconds - t) / 0.03)
@@ -72,7 +72,7 @@ def tone(pitch_hz: float, seconds: float, rate: int) -> np.ndarray:
 
 
 def spoken(text: str, pitch_hz: float, rate: int) -> np.ndarray:
-    """[samples] float32 at ``rate``: the syllables of ``text``, a quarter second each; a rest between words."""
+    """Returns [samples] float32 at ``rate`` Hz: the syllables of ``text``, 0.25 s each, with a rest between words."""
     rest = np.zeros(round(0.12 * rate), np.float32)
     pieces: list[np.ndarray] = []
     for word in text.split():
@@ -82,7 +82,7 @@ def spoken(text: str, pitch_hz: float, rate: int) -> np.ndarray:
 
 
 def _syllable(onset: str, vowel: str, pitch_hz: float, rate: int) -> np.ndarray:
-    """A burst of noise, then harmonics of a falling pitch under the envelope of the vowel's formants."""
+    """Returns a burst of noise, then harmonics of a falling pitch with the envelope of the vowel's formants."""
     seconds = 0.25
     t = np.arange(round(seconds * rate)) / rate
     phase = 2 * np.pi * pitch_hz * (t - 0.2 * t**2)
@@ -106,7 +106,7 @@ def clip(
     seconds: float,
     fps: int,
 ) -> None:
-    """Write an MP4: H.264 of the shape on its way from ``move[0]`` to ``move[1]``, and AAC of its pitch."""
+    """Writes an MP4: H.264 of the shape moving from ``move[0]`` to ``move[1]``, and AAC of its pitch."""
     import av
 
     frames = round(seconds * fps)
@@ -133,7 +133,7 @@ def clip(
 
 
 def ogg_with_serial(data: bytes, serial: int) -> bytes:
-    """An Ogg stream with another serial number: encoders draw it at random, and the corpus must not change."""
+    """Returns an Ogg stream with this serial number. Encoders draw a random one, which would change the corpus."""
     pages, at = bytearray(data), 0
     while at < len(pages):
         segments = pages[at + 26]
@@ -146,7 +146,7 @@ def ogg_with_serial(data: bytes, serial: int) -> bytes:
 
 
 def _ogg_crc(page: bytes | bytearray) -> int:
-    """RFC 3533: polynomial 0x04c11db7, not reflected."""
+    """Returns the checksum of an Ogg page (RFC 3533): polynomial 0x04c11db7, not reflected."""
     crc = 0
     for byte in page:
         crc = ((crc << 8) & 0xFFFFFFFF) ^ _CRC[(crc >> 24) ^ byte]
@@ -154,6 +154,7 @@ def _ogg_crc(page: bytes | bytearray) -> int:
 
 
 def _crc_entry(index: int) -> int:
+    """Returns one entry of the table for bytewise checksums."""
     value = index << 24
     for _ in range(8):
         value = ((value << 1) ^ 0x04C11DB7 if value & 0x80000000 else value << 1) & 0xFFFFFFFF

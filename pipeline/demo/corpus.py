@@ -1,12 +1,12 @@
-"""The demo corpus: shapes that are drawn, move, sound and are described. Synthesised, so that git holds no media.
+"""Generates the demo corpus: coloured shapes as pictures, clips, sounds and texts. So git holds no media.
 
 pictures/   coloured shapes, JPEG and PNG, each with a caption of the same stem
-drawings/   lone pictures
-clips/      moving shapes, H.264 with an AAC track whose pitch tells the shape; a caption or timed captions
-tones/      melodies in WAV, FLAC and OGG, each with a text that names the notes
+drawings/   pictures without captions
+clips/      moving shapes, H.264 with an AAC track whose pitch depends on the shape; a caption or timed captions
+tones/      melodies in WAV, FLAC and OGG, each with a text that names its notes
 speech/     syllables from a formant synthesiser, each with its transcript
-notes/      lone texts
-broken/     files that no decoder can read whole, so that failures are seen
+notes/      texts without media
+broken/     files that no decoder can read completely, to show failures
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _MOVES = {
 
 
 def build(folder: str | Path, seed: int = 0) -> dict[str, int]:
-    """Write the corpus into ``folder``: the same bytes for the same ``seed`` and libraries.
+    """Writes the corpus into ``folder``: the same bytes for the same ``seed`` and libraries.
 
     Returns:
-        How many samples of each kind there are, and ``samples``, their sum.
+        The number of samples of each kind, and ``samples``, their sum.
     """
     root = Path(folder)
     makers: dict[str, tuple[Callable[[Path, int, np.random.Generator], None], int]] = {
@@ -76,7 +76,7 @@ def _pick(rng: np.random.Generator, names: Any) -> str:
 
 
 def _draw(rng: np.random.Generator) -> tuple[Any, str]:
-    """A picture and its caption."""
+    """Returns a picture and its caption."""
     size, shape, color = _pick(rng, _SIZES), _pick(rng, SHAPES), _pick(rng, COLORS)
     ground = _pick(rng, [name for name in COLORS if name != color])
     width, height = (int(side) for side in rng.choice([160, 192, 224, 256, 320], 2))
@@ -86,7 +86,7 @@ def _draw(rng: np.random.Generator) -> tuple[Any, str]:
 
 
 def _save(image: Any, path: Path, i: int) -> None:
-    """JPEG and PNG in turn, among them grey, palette and transparent ones."""
+    """Saves a picture as its suffix says. Some are grey, have a palette or are transparent."""
     if path.suffix == ".jpg":
         (image.convert("L") if i % 20 == 0 else image).save(path, quality=88)
     else:
@@ -165,12 +165,12 @@ def _speech_with_transcript(folder: Path, i: int, rng: np.random.Generator) -> N
 
 
 def _note(folder: Path, i: int, rng: np.random.Generator) -> None:
-    """One to twelve sentences; every tenth in other alphabets, or HTML."""
+    """Writes one to twelve sentences. One note in ten has other alphabets too, one in ten is HTML."""
     lines = []
     for _ in range(int(rng.integers(1, 13))):
         one, other = _pick(rng, SHAPES), _pick(rng, SHAPES)
         lines.append(
-            f"The {_pick(rng, COLORS)} {one} stands {_pick(rng, ('left of', 'above', 'behind', 'near'))} "
+            f"The {_pick(rng, COLORS)} {one} is {_pick(rng, ('left of', 'above', 'behind', 'near'))} "
             f"the {_pick(rng, COLORS)} {other}."
         )
     if i % 10 == 4:
@@ -185,7 +185,7 @@ def _note(folder: Path, i: int, rng: np.random.Generator) -> None:
 
 
 def _broken(folder: Path, root: Path) -> int:
-    """Files that fail, made from whole ones; how many."""
+    """Writes files that fail, made from intact ones. Returns how many."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def half(name: str) -> bytes:

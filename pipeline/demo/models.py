@@ -1,4 +1,4 @@
-"""The demo checkpoints: true `transformers` architectures, small, seeded; processors and tokenizers included."""
+"""Writes the demo checkpoints: small `transformers` models with weights from a seed, processors and tokenizers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHECKPOINTS: dict[str, Callable[[str], None]] = {
 
 
 def build(folder: str) -> list[str]:
-    """Write every demo checkpoint below ``folder``; the folders written."""
+    """Writes every demo checkpoint below ``folder``. Returns their folders."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 

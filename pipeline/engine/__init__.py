@@ -1,13 +1,13 @@
-"""What runs a spec of stages: where and when a block runs, never what comes out.
+"""Engines run a spec of stages. They decide where and when a block runs, never what comes out.
 
 spec.py       PipelineSpec and StageSpec: what runs, in which order, in which workers; and what an engine returns
 inline.py     the engine for tests and debugging: block after block, in this process
 ray/          the engine on Ray Data, for clusters and pools of GPU actors
-progress.py   what a person sees meanwhile
-memory.py     memory of this process and its children
-errors.py     errors of an engine, as a user is to read them
+progress.py   the progress bar of a run
+memory.py     the memory of this process and its children
+errors.py     errors of an engine as the error that a user reads
 
-It imports `stages`, `sandbox` and everything below them.
+It may import `stages`, `sandbox` and everything below them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def build(name: EngineName, compute: ComputeConfig, fork_server: str | None = No
     """Returns the engine of that name. Imports Ray only for ``ray``.
 
     Args:
-        fork_server: address of a process on this machine from which those of stages fork.
+        fork_server: address of the fork server on this machine. None: there is none.
     """
     if name == "inline":
         from pipeline.engine.inline import InlineEngine

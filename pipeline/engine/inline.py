@@ -1,7 +1,7 @@
-"""The engine for tests and debugging: the spec run in this process, block after block. Nothing runs in parallel.
+"""The engine for tests and debugging: runs a spec in this process, block after block. Nothing runs in parallel.
 
-Sandboxed stages run in their worker process as in every engine; ``decoders.limits.isolate: false`` brings them into
-this one, where a debugger reaches them.
+Sandboxed stages run in a worker process, as in every engine. With ``decoders.limits.isolate: false`` they run in this
+process, where a debugger can reach them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from pipeline.stages.units import Unit, unit_table
 
 
 class InlineEngine:
-    """Maps one unit at a time through all stages. Uses no GPU that the encoders do not ask for by themselves."""
+    """Maps one unit at a time through all stages. Reports no GPUs; encoders may still use one."""
 
     name = "inline"
 
     def check(self) -> None:
-        """Nothing can fail before a stage is set up."""
+        """Does nothing: nothing can fail before a stage is set up."""
 
     def start_early(self) -> None:
-        """There is nothing to start."""
+        """Does nothing: there is nothing to start."""
 
     def gpus(self) -> float:
+        """Returns 0."""
         return 0.0
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
@@ -65,17 +66,19 @@ class InlineEngine:
 
 
 def _hosted(spec: StageSpec) -> Any:
+    """Returns the stage, in a sandbox if the spec has limits."""
     return spec.stage if spec.limits is None else SandboxedStage(spec.stage, spec.limits)
 
 
 def _through(specs: Sequence[StageSpec], hosted: Sequence[Any], tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yields the tables that the last stage makes of ``tables``."""
+    """Maps ``tables`` through all stages, and yields the tables of the last one."""
     for spec, stage in zip(specs, hosted, strict=True):
         tables = _map(spec, stage, tables)
     yield from tables
 
 
 def _map(spec: StageSpec, stage: Any, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Maps ``tables`` through one stage, and yields blocks of at most ``spec.block_rows``."""
     for table in tables:
         for part in [table] if spec.splitter is None else spec.splitter.split(table):
             done = stage(part)

@@ -1,4 +1,4 @@
-"""Memory of this process and its children."""
+"""Measures the memory of this process and its children."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import psutil
 
 
 class MemoryMeter:
-    """Peak of the memory of this process and its children (a local cluster is among them), in bytes.
+    """Records the peak memory of this process and its children, in bytes, while it is open. A context manager.
 
-    Shared memory (the object store) is counted once, as the largest share that any process maps.
-    On a remote cluster it sees the driver only.
+    Children include a local cluster. Shared memory (the object store) counts once, as the most that any process maps.
+    On a remote cluster only the driver is measured.
+
+    Args:
+        every_s: seconds between two measurements.
     """
 
     def __init__(self, every_s: float = 0.5) -> None:
@@ -41,10 +44,10 @@ class MemoryMeter:
 
 
 def memory_of_processes(others: Iterable[int] = ()) -> int:
-    """Returns the bytes that this process and its children take, shared memory counted once.
+    """Returns the bytes of memory of this process and its children. Shared memory counts once.
 
     Args:
-        others: processes of this one that are no children of it, and theirs.
+        others: ids of further processes, measured with their children.
     """
     own, shared = 0, 0
     found: dict[int, psutil.Process] = {}

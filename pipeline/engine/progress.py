@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""The progress bar of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rich.progress import Progress as Bar
 from pipeline.core.terminal import Console, count
 
 _WIDE = 120
-"""Columns of a terminal that has room for a bar next to the figures."""
+"""Fewest columns of a terminal with room for a bar next to the figures."""
 _EVERY_S = 0.25
 
 
@@ -37,8 +37,8 @@ def quiet() -> Iterator[TextIO]:
     """
     sys.stderr.flush()
     real = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         with os.fdopen(os.dup(real), "w") as terminal:
             yield terminal
@@ -46,7 +46,7 @@ def quiet() -> Iterator[TextIO]:
         sys.stderr.flush()
         os.dup2(real, 2)
         os.close(real)
-        os.close(nowhere)
+        os.close(devnull)
 
 
 def count_rows(table: pa.Table) -> tuple[int, int, int]:
@@ -59,9 +59,9 @@ class Progress:
     """A progress bar of samples, with rows, failed rows and rows per second. A context manager.
 
     Args:
-        samples: in all.
-        terminal: where it is shown. None: nowhere, and only the first row's time is taken.
-        read: returns the sums of `count_rows` so far. It is called four times a second, in a thread.
+        samples: how many there are.
+        terminal: where the bar is shown. None: nowhere; only the time of the first row is recorded.
+        read: returns the sums of `count_rows` so far. Called four times a second, in a thread.
     """
 
     def __init__(self, samples: int, terminal: TextIO | None, read: Callable[[], Sequence[int]]) -> None:
@@ -83,10 +83,10 @@ class Progress:
 
     def _watch(self) -> None:
         console = Console(file=self.terminal)
-        words = "{task.fields[noun]} · {task.fields[rows]} · {task.fields[failed]} failed · {task.fields[speed]} rows/s"
+        text = "{task.fields[noun]} · {task.fields[rows]} · {task.fields[failed]} failed · {task.fields[speed]} rows/s"
         columns: list[ProgressColumn] = [
             MofNCompleteColumn(),
-            TextColumn(words),
+            TextColumn(text),
             TextColumn("· left"),
             TimeRemainingColumn(),
         ]
@@ -95,7 +95,7 @@ class Progress:
         with Bar(*columns, console=console, disable=self.terminal is None or not console.is_terminal) as bar:
             noun = "sample" if self.samples == 1 else "samples"
             task = bar.add_task("extract", total=self.samples, noun=noun, rows=count(0, "row"), failed=0, speed="–")
-            last, first_row_s = False, 0.0
+            is_last, first_row_s = False, 0.0
             while True:
                 samples, rows, failed = self.read()
                 self.rows = max(self.rows, rows)
@@ -104,6 +104,6 @@ class Progress:
                     self.first_row_at, first_row_s = time.time(), now
                 speed = f"{rows / (now - first_row_s):.0f}" if rows and now - first_row_s >= 1 else "–"
                 bar.update(task, completed=samples, rows=count(rows, "row"), failed=failed, speed=speed)
-                if last:
+                if is_last:
                     return
-                last = self._stop.wait(_EVERY_S)
+                is_last = self._stop.wait(_EVERY_S)

@@ -1,4 +1,4 @@
-"""A pipeline as data: what runs, in which order, in which workers. Frozen values, made before anything runs.
+"""A pipeline as data: which stages run, in which order, in which workers. Frozen values, built before anything runs.
 
 An engine takes a `PipelineSpec` and the units of work and returns an `Execution`. It decides where and when a block
 runs, never what comes out.
@@ -26,7 +26,7 @@ class WorkersSpec:
         kind: ``tasks``: short tasks, placed anywhere; ``pool``: long-lived workers that hold models.
         num_cpus: CPUs that one worker asks for. None: the engine divides what there is.
         num_gpus: GPUs of one worker, fractions allowed. None: the engine divides what there is.
-        min_workers, max_workers: None: the engine's choice.
+        min_workers, max_workers: size of a pool. None: the engine decides.
         concurrent_blocks: blocks that one worker maps at a time, in threads over one copy of its models.
     """
 
@@ -44,13 +44,13 @@ class StageSpec:
 
     Args:
         workers: name of the workers, in `PipelineSpec.workers`. Consecutive stages of the same workers are one step.
-        limits: of the sandbox that the stage runs in. None: it runs in the worker itself.
-        block_rows: the stage hands on blocks of at most so many rows. None: a block for each block.
-        splitter: splits a block that would take too much memory. None: blocks are taken as they come.
-        journaled: a worker that dies costs the row that killed it. The stage takes a `RowJournal` as second argument
-            and then maps row by row.
-        own_process: where the engine has a fork server, the stage runs in a process forked from it, which spares the
-            worker its imports.
+        limits: limits of the sandbox that the stage runs in. None: the stage runs in the worker itself.
+        block_rows: most rows of a block that the stage returns. None: one block for each block.
+        splitter: splits a block that would take too much memory. None: blocks are not split.
+        journaled: if a worker dies, only the row that killed it fails. The stage takes a `RowJournal` as its second
+            argument; with one, it maps row by row.
+        own_process: if the engine has a fork server, the stage runs in a process forked from it, so that the worker
+            need not import its libraries.
     """
 
     name: str
@@ -65,12 +65,12 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class SinkSpec:
-    """Where finished rows go.
+    """Where finished rows are written.
 
     Args:
-        open_writer: name of a write task -> its writer.
-        run_id: the prefix of all names.
-        min_rows: a write task takes at least so many rows, as far as there are.
+        open_writer: returns the writer of a write task, by the name of the task.
+        run_id: prefix of the names of all write tasks.
+        min_rows: fewest rows of a write task, if there are as many.
     """
 
     open_writer: Callable[[str], ShardWriter]
@@ -80,7 +80,7 @@ class SinkSpec:
 
 @dataclass(frozen=True)
 class Step:
-    """Consecutive stages that share their workers, so that a block moves once between steps."""
+    """Consecutive stages with the same workers. A block moves between processes only between steps."""
 
     name: str
     workers: WorkersSpec
@@ -89,17 +89,18 @@ class Step:
 
 @dataclass(frozen=True)
 class PipelineSpec:
-    """Stages in the order in which blocks go through them, and the sink.
+    """The stages in the order in which blocks pass through them, their workers, and the sink.
 
     Raises:
-        ValueError: a stage without workers, workers without a stage, or workers that are left and entered again.
+        ValueError: a stage without workers, workers without a stage, or stages of the same workers that are not
+            consecutive.
     """
 
     stages: tuple[StageSpec, ...]
     workers: Mapping[str, WorkersSpec]
     sink: SinkSpec
     block_rows: int
-    """Rows of a block at most, where it enters a pool."""
+    """Most rows of a block that enters a pool."""
 
     def __post_init__(self) -> None:
         names = [name for name, _ in groupby(stage.workers for stage in self.stages)]
@@ -108,6 +109,7 @@ class PipelineSpec:
 
     @property
     def steps(self) -> list[Step]:
+        """The stages grouped by workers, in order."""
         grouped = groupby(self.stages, key=lambda stage: stage.workers)
         return [Step(name, self.workers[name], tuple(stages)) for name, stages in grouped]
 
@@ -134,43 +136,43 @@ class PipelineSpec:
 
 @dataclass
 class Execution:
-    """What an engine did."""
+    """The result of an engine."""
 
     written: Written = field(default_factory=Written)
     first_row_at: float | None = None
     """When the first row was finished, in seconds since the epoch. None: there was none."""
     workers: dict[str, int] | None = None
-    """How many worker processes there were, and the sum of their peaks of memory in bytes. None: none but this one."""
+    """Number of worker processes, and the sum of their memory peaks in bytes. None: there was only this process."""
     devices: dict[str, float] | None = None
     """Nodes, CPUs and GPUs that the engine had. None: nothing was computed."""
 
 
 class Engine(Protocol):
-    """Runs a `PipelineSpec`. ``ray`` for clusters and pools of GPU actors; ``inline`` in this process."""
+    """Runs a `PipelineSpec`: ``ray`` on clusters and pools of GPU actors, ``inline`` in this process."""
 
     name: str
 
     def check(self) -> None:
-        """Raises ``ConfigError`` for what cannot work, without starting anything."""
+        """Raises ``ConfigError`` if the engine cannot work. Starts nothing."""
         ...
 
     def start_early(self) -> None:
-        """Begins to start while other checks go on. What fails here is reported by `execute`."""
+        """Starts the engine while other checks run. A failure here is raised by `execute`."""
         ...
 
     def gpus(self) -> float:
-        """Returns how many GPUs the engine has. May start it."""
+        """Returns how many GPUs the engine has. May start the engine."""
         ...
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
         """Maps all units through all stages into the sink.
 
         Args:
-            samples: that the units hold, for the progress display.
+            samples: number of samples in the units, for the progress bar.
             terminal: where progress is shown. None: nowhere.
 
         Raises:
             ConfigError: a mistake that only a worker could find.
-            TesseraError: the run broke off; the message has the cause.
+            TesseraError: the run broke off. The message has the cause.
         """
         ...

@@ -1,15 +1,18 @@
-"""One extraction: prepare and check -> plan -> execute -> commit -> report.
+"""One extraction: prepare and check -> plan -> execute -> report -> commit.
 
-preparation.py   a config whose output, features and cluster are checked
-checks.py        what is checked before anything is computed
-planning.py       the corpus's listing against the dataset; the work, in units
+preparation.py   checks a config: output, features and cluster
+checks.py        the checks before anything is computed
+planning.py      compares the listing with the dataset; the work, in units
 pipeline.py      the spec of what an engine runs
 extraction.py    the run itself, from the lease to the commit
-report.py        what a run did, for a machine and for a terminal
+_reuse.py        which columns a new version takes from the current one
+_guards.py       what happens if a run breaks off or loses its lease
+report.py        the report and the plan as plain values
+_show.py         the report and the plan on a terminal
 budget.py        the failure budget
 fork_server.py   the process that checks a local run's features, and from which its workers fork
 
-It imports everything but `benchmark`.
+It may import every package except `benchmark` and `demo`.
 """
 
 from __future__ import annotations

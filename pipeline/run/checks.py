@@ -1,4 +1,4 @@
-"""What is checked before anything is computed."""
+"""Checks of a config, its output and the dataset, before anything is computed."""
 
 from __future__ import annotations
 
@@ -16,50 +16,58 @@ from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.stages.rows import ROWS
 
 
-def _identities(prepared: BoundConfig) -> dict[str, Any]:
-    """What decides the values of every column."""
-    passthrough = sources.build(prepared.config.source).passthrough()
+def identities(bound: BoundConfig) -> dict[str, Any]:
+    """Returns what decides the values of every column, as plain values."""
+    passthrough = sources.build(bound.config.source).passthrough()
     return {
-        "features": {feature.name: feature.identity for feature in prepared.features},
+        "features": {feature.name: feature.identity for feature in bound.features},
         "passthrough": {field.name: str(field.type) for field in passthrough},
     }
 
 
-def _identities_of_contract_1(prepared: BoundConfig) -> dict[str, Any]:
-    """The same as the first contract stored it."""
-    features = {one.name: identity.as_in_contract_1(one.full_identity) for one in prepared.features}
-    return {**_identities(prepared), "features": features}
+def identities_of_contract_1(bound: BoundConfig) -> dict[str, Any]:
+    """Returns the `identities` as the first contract stored them."""
+    features = {one.name: identity.as_in_contract_1(one.full_identity) for one in bound.features}
+    return {**identities(bound), "features": features}
 
 
-def _check_identities(prepared: BoundConfig, base: Snapshot | None) -> list[str]:
-    """Raises ``ConfigError`` if the dataset's features have other values than the config's.
+def check_identities(bound: BoundConfig, base: Snapshot | None) -> list[str]:
+    """Compares the features and passed-through columns of the config with those of the dataset.
+
+    Args:
+        base: the newest snapshot. None: there is none, and nothing to compare.
 
     Returns:
-        warnings: columns that are as an older revision of decoding made them.
+        Warnings about columns that an older revision of decoding made.
+
+    Raises:
+        ConfigError: a column would have other values than the dataset has.
     """
     if base is None or not base.identities:
         return []
-    ours, stored = _identities(prepared), base.identities
-    features, there = {one.name: one for one in prepared.features}, stored.get("features", {})
-    found = [f"features.{name} is not in the config" for name in there if name not in features]
+    ours, stored = identities(bound), base.identities
+    features, stored_features = {one.name: one for one in bound.features}, stored.get("features", {})
+    found = [f"features.{name} is not in the config" for name in stored_features if name not in features]
     for name, one in features.items():
-        differing = identity.of_feature(there[name], one.identity, one.full_identity) if name in there else []
+        if name not in stored_features:
+            found.append(f"features.{name} is not in the dataset")
+            continue
+        differing = identity.of_feature(stored_features[name], one.identity, one.full_identity)
         found += [f"features.{name}.{path} {how}" for path, how in differing]
-        found += [] if name in there else [f"features.{name} is not in the dataset"]
     passthrough = identity.differences(stored.get("passthrough", {}), ours["passthrough"], ours["passthrough"])
     found += [f"passthrough.{path} {how}" for path, how in passthrough]
     if found:
-        version, more = prepared.config.output.version, f" (and {len(found) - 1} more)" if found[1:] else ""
+        version, more = bound.config.output.version, f" (and {len(found) - 1} more)" if found[1:] else ""
         raise ConfigError(
             "config",
             f"it is not what version {version!r} of the dataset was made with: {found[0]}{more}",
-            "keep the config as it was, or extract beside it with --new-version",
+            "keep the config as it was, or extract into a version of its own with --new-version",
         )
-    return _revised(prepared.features, there)
+    return revision_warnings(bound.features, stored_features)
 
 
-def _revised(features: tuple[BoundFeature, ...], stored: dict[str, dict[str, Any]]) -> list[str]:
-    """A line per medium whose rules of decoding are others than those of the dataset."""
+def revision_warnings(features: tuple[BoundFeature, ...], stored: dict[str, dict[str, Any]]) -> list[str]:
+    """Returns a warning for each medium whose decoding revision differs from that of the dataset."""
     columns: dict[tuple[str, int, int], list[str]] = {}
     for one in features:
         there, here = identity.revision(stored[one.name]), identity.revision(one.identity)
@@ -73,15 +81,15 @@ def _revised(features: tuple[BoundFeature, ...], stored: dict[str, dict[str, Any
     ]
 
 
-def _check_output(config: PipelineConfig) -> None:
-    """Raises ``ConfigError`` for a place that cannot be reached, or that workers or the next listing would mistake."""
+def check_output(config: PipelineConfig) -> None:
+    """Raises ``ConfigError`` if the output cannot be reached, cannot be written by workers, or is inside the corpus."""
     path = config.output.path
     try:
         storage.list_folders(path)
     except Exception as error:  # any backend may raise anything here
         raise ConfigError("output.path", f"cannot reach {path!r} ({describe(error)})", "give a folder") from error
     if storage.in_one_process(path):
-        raise ConfigError("output.path", f"{path!r} lies in one process's memory", "give a folder")
+        raise ConfigError("output.path", f"{path!r} is in one process's memory", "give a folder")
     if storage.is_local(path) and os.path.isfile(storage.split(path)[1]):
         raise ConfigError("output.path", f"{path!r} is a file", "give a folder")
     source = sources.build(config.source)
@@ -89,19 +97,18 @@ def _check_output(config: PipelineConfig) -> None:
     if source.lists(storage.join(path, config.output.version or "v1", "data", "shard.parquet")):
         raise ConfigError(
             "output.path",
-            f"{path!r} lies inside the corpus, where the next listing would find its shards",
+            f"{path!r} is inside the corpus, where the next listing would find its shards",
             "a folder outside of it, or one that source.exclude names",
         )
 
 
-def _check_passthrough(config: PipelineConfig, features: tuple[BoundFeature, ...]) -> None:
-    """The corpus's own columns must not take the name of one of ours, stored or on the way."""
+def check_passthrough(config: PipelineConfig, features: tuple[BoundFeature, ...]) -> None:
+    """Raises ``ConfigError`` if a passed-through column has a name that rows or the dataset use, or workers cannot read
+    the source."""
     source = sources.build(config.source)
     source.check("source")
     if config.source.kind == "files" and storage.in_one_process(config.source.path):
-        raise ConfigError(
-            "source.path", f"{config.source.path!r} lies in one process's memory", "what workers can read"
-        )
+        raise ConfigError("source.path", f"{config.source.path!r} is in one process's memory", "what workers can read")
     ours = {*FIXED.names, *ROWS.names, *(field.name for feature in features for field in feature.fields())}
     for name in source.passthrough().names:
         if name in ours:

@@ -1,4 +1,4 @@
-"""The template of a local run: a process that checks the config's features, and from which those of the run fork."""
+"""The fork server of a local run: a process that checks the features, and from which the processes of the run fork."""
 
 from __future__ import annotations
 
@@ -16,17 +16,25 @@ from pipeline.sandbox import ForkServer
 
 @contextlib.contextmanager
 def started(config: PipelineConfig) -> Iterator[ForkServer | None]:
-    """None where the run joins a cluster, whose processes are elsewhere."""
+    """Starts the fork server for the body, and stops it afterwards.
+
+    Yields:
+        The server, or None if the run joins a cluster, or Ray is initialized in this process.
+    """
     ray = sys.modules.get("ray")
     if config.compute.cluster()[0] or (ray is not None and ray.is_initialized()):
         yield None
         return
-    with ForkServer(check, configs.here(config)) as template:
-        yield template
+    with ForkServer(check, configs.here(config)) as server:
+        yield server
 
 
 def check(config: PipelineConfig) -> tuple[BoundFeature, ...]:
-    """The features of ``config``; imports what decoding, tokenizing and encoding them takes. Raises ``ConfigError``."""
+    """Binds the features, and imports everything that decodes, tokenizes and encodes them. Runs in the fork server.
+
+    Raises:
+        ConfigError: see `pipeline.config.features.bind`.
+    """
     features = binding.bind(config)
     decoders.load({feature.modality for feature in features}, config.decoders)
     for feature in features:

@@ -1,9 +1,9 @@
-"""The pipeline of an extraction, as a spec.
+"""Builds the `PipelineSpec` of an extraction.
 
-probe tasks: read the plan, open headers, cut windows
-decode: fetch, decode, tokenize; on hosts without GPUs in the encoders' workers, with GPUs in tasks of their own
-encode: one pool for each pool name that a feature has
-reuse: columns that an earlier version, or the row before a retry, has already
+- ``read``, ``probe``: tasks that read the plan, open headers and cut windows.
+- ``decode``: fetches, decodes and tokenizes. In tasks of its own if the engine has GPUs, else in the encoders' workers.
+- ``encode``: one pool for each pool name of the features.
+- ``reuse``: adds columns that an earlier version, or the row before a retry, already has.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
 from pipeline.stages.reuse import KeepColumnsStage, ReuseColumnsStage, ReuseSource, StoredTimes
 
-_SMALL_CPUS = 0.05
-"""What a probe task asks for: more of them must fit next to actors than there are CPUs left."""
+_PROBE_CPUS = 0.05
+"""CPUs of a probe task. Small, so that several fit into what actors leave of a CPU."""
 _SINK_ROWS = 32
 
 
 def wants_gpu(bound: BoundConfig) -> bool:
-    """Returns whether GPUs are used where there are some: a pool asks for one, or an encoder does not say ``cpu``."""
+    """Returns whether to use GPUs if there are any: a pool asks for one, or an encoder's device is not ``cpu``."""
     pools = (bound.config.compute.pools[feature.config.pool] for feature in bound.features)
     devices = (getattr(feature.config.encoder, "device", "cpu") for feature in bound.features)
     return any(pool.num_gpus for pool in pools) or any(device != "cpu" for device in devices)
 
 
 def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, root: str, on_gpu: bool) -> PipelineSpec:
-    """Returns what runs for a config.
+    """Returns the spec of the pipeline for a config.
 
     Args:
         reuse: where columns are taken from. None: everything is computed.
-        run_id: of the rows.
+        run_id: id of the run that writes the rows.
         root: the version's folder.
-        on_gpu: the engine has GPUs, and `wants_gpu`.
+        on_gpu: the engine has GPUs, and `wants_gpu` is true.
     """
     config, features = bound.config, bound.features
     limits = config.decoders.limits if config.decoders.limits.isolate else None
@@ -57,7 +57,7 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
     probe = ProbeStage(config, features, other.read if other else None, other_times, own_times)
     reused = frozenset(feature.name for feature in other.features) if other else frozenset[str]()
     pools = list(dict.fromkeys(feature.config.pool for feature in features))
-    workers = {"probe": WorkersSpec("tasks", num_cpus=_SMALL_CPUS)}
+    workers = {"probe": WorkersSpec("tasks", num_cpus=_PROBE_CPUS)}
     stages = [
         StageSpec("read", ReadPlanStage(), "probe"),
         StageSpec("probe", probe, "probe", limits=limits, block_rows=config.block_rows),
@@ -94,12 +94,12 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
 
 
 def _shards(reuse: ReuseSource) -> list[File]:
-    """The shards that rows are taken from, without the positions of deleted rows, which no row names."""
+    """Returns the shards that columns are taken from, without the positions of deleted rows, which are not needed."""
     return [dataclasses.replace(shard, deleted=()) for shard in reuse.snapshot.shards]
 
 
 def _sink(bound: BoundConfig, run_id: str, root: str) -> SinkSpec:
-    """Writes the rows of this run into the version at ``root``, with their lineage."""
+    """Returns the sink that writes the rows of this run, with their lineage, into the version at ``root``."""
     config, features = bound.config, bound.features
     passthrough = sources.build(config.source).passthrough()
     schema = pa.schema([*FIXED, *passthrough, *(field for feature in features for field in feature.fields())])

@@ -1,5 +1,7 @@
-"""What is to do: the listing against the dataset, the work as files, and how a sample is cut into windows. No Ray, no
-torch."""
+"""Plans a run: compares the listing of the corpus with the dataset, and writes the work as files.
+
+Imports neither Ray nor torch.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,18 @@ from pipeline.storage.roots import AllowedRoots
 
 @dataclass
 class Plan:
-    """What a run is to do. The work itself lies in files, in units that a task takes at once."""
+    """What a run is to do. The samples themselves are in files, divided into units of one task each."""
 
     difference: Difference = field(default_factory=Difference)
     units: list[Unit] = field(default_factory=list)
     samples_by_role: dict[str, int] = field(default_factory=dict)
-    """Files of the samples to extract."""
+    """Role -> files of that role among the samples to extract."""
     unused: int = 0
-    """Listed samples that hold nothing any feature reads."""
+    """Listed samples without anything that a feature reads."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Listed files that cannot be samples: reason -> how many."""
     warnings: list[str] = field(default_factory=list)
-    """What a person should know that is no error, a line each."""
+    """One line for each thing that a user should know and that is not an error."""
 
     @property
     def samples(self) -> int:
@@ -47,8 +49,10 @@ class Plan:
 
 
 def readable(listing: pa.Table, modalities: set[Modality]) -> pa.Table:
-    """The samples of ``listing`` that hold something of ``modalities``, as far as their names tell; and rows that name
-    no sample, which become failures."""
+    """Returns the samples of ``listing`` that, by their file names, hold one of ``modalities``.
+
+    Rows that name no sample are kept too: they become failures.
+    """
     kept = pc.is_valid(listing["refused"])
     for role in roles_to_open(modalities):
         kept = pc.or_(kept, pc.is_valid(listing[f"{role}_uri"]))
@@ -64,19 +68,22 @@ def make(
     folder: str | None,
     root: str | None = None,
 ) -> Plan:
-    """List the corpus, compare it with the dataset's ``state``, and write the work into ``folder`` (None: only count).
+    """Lists the corpus, compares it with the dataset, and writes the work as plan files.
 
     Args:
-        root: the dataset's folder that ``folder`` lies in.
+        state: what the dataset holds, as tables of ``STATE``.
+        forgotten: sha256 of the ids that are left out.
+        folder: where the plan files go. None: samples are only counted.
+        root: the dataset's folder that contains ``folder``.
 
     Raises:
-        ConfigError: nothing to list, duplicate ids.
+        ConfigError: nothing to list, or duplicate ids.
     """
     source = sources.build(config.source)
     source.check("source")
     plan = Plan()
 
-    def used() -> Iterator[pa.Table]:
+    def read_by_features() -> Iterator[pa.Table]:
         for table in source.list():
             kept = readable(table, wanted(config))
             plan.unused += len(table) - len(kept)
@@ -85,13 +92,13 @@ def make(
     writer = _PlanWriter(plan, config, folder, root)
     try:
         plan.difference = compare(
-            used(),
+            read_by_features(),
             state,
             emit=writer.add,
             keep_deleted=config.output.on_delete == "keep",
             forgotten=forgotten,
             refused_folders=source.refused_folders,
-            are_refused=partial(_lead_elsewhere, source.allowed_roots()),
+            are_refused=partial(_link_out_of_roots, source.allowed_roots()),
         )
     except DuplicateIdError as error:
         raise source.twice(error.args[0]) from error
@@ -99,14 +106,16 @@ def make(
     return plan
 
 
-def _lead_elsewhere(roots: AllowedRoots, listing: pa.Table) -> np.ndarray:
-    """Returns [n] bool: True for a sample with a local file that is a link out of the roots, where this machine sees
-    it."""
+def _link_out_of_roots(roots: AllowedRoots, listing: pa.Table) -> np.ndarray:
+    """Returns [n] bool: True for a sample with a local file that is a symbolic link to a file outside of the roots.
+
+    Only files that this machine can see are checked.
+    """
     found = np.zeros(len(listing), bool)
     for role in ROLES:
         for i, uri in enumerate(listing[f"{role}_uri"].to_pylist()):
-            elsewhere = uri is not None and "://" in uri and not uri.startswith("file://")
-            if uri is None or found[i] or elsewhere:
+            is_remote = uri is not None and "://" in uri and not uri.startswith("file://")
+            if uri is None or found[i] or is_remote:
                 continue
             try:
                 roots.check_real(os.path.realpath(storage.split(uri)[1]), uri)
@@ -116,14 +125,15 @@ def _lead_elsewhere(roots: AllowedRoots, listing: pa.Table) -> np.ndarray:
 
 
 class _PlanWriter:
-    """Work -> plan files, one a partition, cut into row groups that a task takes at once."""
+    """Writes the work as plan files: one for each partition, with one row group for each unit."""
 
     def __init__(self, plan: Plan, config: PipelineConfig, folder: str | None, root: str | None) -> None:
         self.plan, self.config, self.folder, self.root = plan, config, folder, root
         self.roles = roles_to_open(wanted(config))
-        self.files, self.seen = 0, 0
+        self.files, self.rows = 0, 0
 
     def add(self, work: pa.Table) -> None:
+        """Writes one partition of the samples to extract."""
         for role in self.roles:
             count = len(work) - work[f"{role}_uri"].null_count
             self.plan.samples_by_role[role] = self.plan.samples_by_role.get(role, 0) + count
@@ -131,8 +141,8 @@ class _PlanWriter:
             return
         url = storage.join(self.folder, f"{self.files:05d}.parquet")
         self.files += 1
-        self.seen += len(work)
-        rows = unit_rows(self.config, len(work), self.seen)
+        self.rows += len(work)
+        rows = unit_rows(self.config, len(work), self.rows)
         buffer = pa.BufferOutputStream()
         pq.write_table(work, buffer, row_group_size=rows, compression="zstd", compression_level=1)
         storage.publish(url, buffer.getvalue().to_pybytes(), self.root)

@@ -1,4 +1,4 @@
-"""From a config to one whose output, features and cluster were checked."""
+"""Checks of a config before a run: output, features and cluster."""
 
 from __future__ import annotations
 
@@ -14,45 +14,47 @@ from pipeline.dataset.commit.folder import check_version
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.diff.index import RetryPolicy
 from pipeline.engine import EngineName
-from pipeline.run.checks import _check_output, _check_passthrough
+from pipeline.run.checks import check_output, check_passthrough
 from pipeline.sandbox import ForkServer
 
 
 def prepare(
     config: PipelineConfig,
     new_version: bool = False,
-    template: ForkServer | None = None,
+    fork_server: ForkServer | None = None,
     engine_name: EngineName = "ray",
 ) -> BoundConfig:
-    """Check everything that can be checked without computing.
+    """Checks everything that can be checked without computing, and binds the features to their checkpoints.
 
     Args:
         new_version: extract into a version of its own: ``output.version`` where that is given, else the next ``v<n>``.
-        template: see `pipeline.run.fork_server`. While it checks the features, the engine starts.
-        engine_name: what will run the pipeline (`pipeline.engine`).
+        fork_server: see `pipeline.run.fork_server`. The engine starts while it checks the features. None: they are
+            checked in this process.
+        engine_name: what runs the pipeline (`pipeline.engine`).
 
     Raises:
-        ConfigError: any mistake; or a version that there is already.
+        ConfigError: any mistake; or, with ``new_version``, a version that exists already.
     """
     config = configs.here(config)
     engine = engines.build(engine_name, config.compute)
     engine.check()
-    _check_output(config)
+    check_output(config)
     version = _version(config, new_version)
     check_version(config.output.path, version)
     config = config.model_copy(update={"output": config.output.model_copy(update={"version": version})})
-    if template is None:
+    if fork_server is None:
         features, address = binding.bind(config), None
     else:
-        if snapshots.newest(_root(config)) is None:  # later nights may find nothing to compute
+        if snapshots.newest(version_root(config)) is None:  # later runs may find nothing to compute
             engine.start_early()
-        features, address = template.prepared(), template.address
-    _check_passthrough(config, features)
-    storage.check_writable(_root(config), "output.path")
+        features, address = fork_server.prepared(), fork_server.address
+    check_passthrough(config, features)
+    storage.check_writable(version_root(config), "output.path")
     return BoundConfig(config, features, address)
 
 
 def _version(config: PipelineConfig, new: bool) -> str:
+    """Returns the name of the version to extract into."""
     path, named = config.output.path, config.output.version
     if not new:
         return named or catalog.current(path) or "v1"
@@ -61,16 +63,23 @@ def _version(config: PipelineConfig, new: bool) -> str:
     return named or catalog.next_version(path)
 
 
-def _root(config: PipelineConfig) -> str:
+def version_root(config: PipelineConfig) -> str:
+    """Returns the folder or URL of the version that a prepared config names."""
     assert config.output.version is not None
     return storage.join(config.output.path, config.output.version)
 
 
-def _barred(config: PipelineConfig, base: Snapshot | None) -> tuple[str, ...]:
-    """sha256 of the ids that must not come back. A version's first run takes over what the others bar."""
+def forgotten_ids(config: PipelineConfig, base: Snapshot | None) -> tuple[str, ...]:
+    """Returns the sha256 of the ids that must not come back.
+
+    Args:
+        base: the newest snapshot. None: the first run of a version takes over the forgotten ids of all
+            versions.
+    """
     return base.forgotten if base else catalog.forgotten(config.output.path)
 
 
-def _retry(prepared: BoundConfig, base: Snapshot, everything: bool) -> RetryPolicy:
-    roots = sources.build(prepared.config.source).allowed_roots().plain()
-    return RetryPolicy(everything, prepared.config.failures.max_attempts, forbidden=roots != base.allowed_roots)
+def retry_policy(bound: BoundConfig, base: Snapshot, everything: bool) -> RetryPolicy:
+    """Returns which failed samples are tried again. ``everything``: also those that failed for good."""
+    roots = sources.build(bound.config.source).allowed_roots().plain()
+    return RetryPolicy(everything, bound.config.failures.max_attempts, forbidden=roots != base.allowed_roots)

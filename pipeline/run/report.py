@@ -1,4 +1,4 @@
-"""What a run did, and with what: for a machine (stable keys, JSON) and for a terminal."""
+"""The report of a run and the plan of one, as plain values with stable keys. `_show` prints them on a terminal."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import Any
 
 from pipeline.config.bound import BoundConfig
 from pipeline.config.features import BoundFeature
-from pipeline.core.terminal import Console, count, print_table, print_wrapped, size
 from pipeline.core.versions import installed
 from pipeline.dataset.shards.write_result import Written
 from pipeline.engine.spec import PipelineSpec
+from pipeline.run._show import show, show_plan
 from pipeline.run.planning import Plan
 
-CLASSES = ("new", "changed", "unchanged", "deleted", "retried", "forgotten")
-"""What the difference of corpus and dataset finds."""
+__all__ = ["build", "of_broken_run", "plan_document", "show", "show_plan"]
 
 
 def build(
-    prepared: BoundConfig,
+    bound: BoundConfig,
     plan: Plan,
     written: Written,
     *,
@@ -33,17 +32,20 @@ def build(
     workers: dict[str, int] | None,
     versions: dict[str, str],
 ) -> dict[str, Any]:
-    """The report of a finished run. Keys are stable; times in seconds, sizes in bytes.
+    """Returns the report of a finished run. Keys are stable. Times are in seconds, sizes in bytes.
 
-    ``seconds_by_stage`` are summed over workers. ``rows_per_second`` counts from the first encoded row, and is None for
-    less than a second of them. ``startup_seconds`` is what passed before it. ``decoded`` counts decoding calls.
-    ``bytes_moved`` went from stage to stage through the object store.
+    - ``seconds_by_stage``: summed over workers.
+    - ``startup_seconds``: before the first encoded row.
+    - ``rows_per_second``: from the first encoded row on. None if that takes less than a second.
+    - ``decoded``: decoding calls.
+    - ``bytes_moved``: from stage to stage, through the object store.
 
     Args:
         started, ended: seconds since the epoch.
-        peak_memory_bytes: of this machine's processes.
-        devices: what computed, as `cluster.devices` says; None: nothing was computed.
-        workers: the worker processes of the whole cluster, and the sum of their peaks in bytes; None: there were none.
+        peak_memory_bytes: of the processes on this machine.
+        devices: nodes, CPUs and GPUs of the engine. None: nothing was computed.
+        workers: number of worker processes in the whole cluster, and the sum of their peaks in bytes. None: there were
+            none.
     """
     seconds = ended - started
     steady = seconds - (startup_seconds or 0.0)
@@ -51,7 +53,7 @@ def build(
     meters = written.meters
     stages = {stage: meters.get(f"{stage}_s", 0.0) for stage in ("probe", "decode", "tokenize", "encode")}
     return {
-        **_header(prepared, run_id, "complete", started, ended),
+        **_header(bound, run_id, "complete", started, ended),
         "devices": devices,
         "samples": plan.samples,
         "samples_by_class": asdict(plan.difference.counts),
@@ -60,16 +62,7 @@ def build(
         "warnings": list(plan.warnings),
         "windows_empty": written.rows_empty,
         "rows_planned": rows,
-        "rows_written": written.rows_written,
-        "rows_failed": written.rows_failed,
-        "rows_with_failures": written.rows_failed + written.rows_partial,
-        "rows_retried": written.rows_retried,
-        "rows_retried_with_failures": written.rows_retried_with_failures,
-        "cells": {
-            "planned": written.cells_planned,
-            "written": sum(written.cells_written.values()),
-            "failed": sum(written.cells_failed.values()),
-        },
+        **_written_counts(written),
         "decoded": int(meters.get("decoded", 0)),
         "failures_by_kind": dict(sorted(written.failures_by_kind.items())),
         "failures_by_stage": dict(sorted(written.failures_by_stage.items())),
@@ -82,18 +75,34 @@ def build(
         "shards": len(written.shards),
         "peak_memory_bytes": peak_memory_bytes,
         "workers": workers,
-        "features": {feature.name: _feature(feature, written) for feature in prepared.features},
+        "features": {feature.name: _feature(feature, written) for feature in bound.features},
         "versions": versions,
     }
 
 
-def of_broken_run(prepared: BoundConfig, run_id: str, started: float, ended: float, cause: str) -> dict[str, Any]:
-    """The report of a run that broke off. What its tasks wrote is taken by the next run."""
-    return {**_header(prepared, run_id, "broken off", started, ended), "cause": cause, "versions": installed()}
+def _written_counts(written: Written) -> dict[str, Any]:
+    """Returns how many rows and cells were written or failed."""
+    return {
+        "rows_written": written.rows_written,
+        "rows_failed": written.rows_failed,
+        "rows_with_failures": written.rows_failed + written.rows_partial,
+        "rows_retried": written.rows_retried,
+        "rows_retried_with_failures": written.rows_retried_with_failures,
+        "cells": {
+            "planned": written.cells_planned,
+            "written": sum(written.cells_written.values()),
+            "failed": sum(written.cells_failed.values()),
+        },
+    }
 
 
-def _header(prepared: BoundConfig, run_id: str, status: str, started: float, ended: float) -> dict[str, Any]:
-    """What the reports of all runs have."""
+def of_broken_run(bound: BoundConfig, run_id: str, started: float, ended: float, cause: str) -> dict[str, Any]:
+    """Returns the report of a run that broke off. The next run reuses what its tasks wrote."""
+    return {**_header(bound, run_id, "broken off", started, ended), "cause": cause, "versions": installed()}
+
+
+def _header(bound: BoundConfig, run_id: str, status: str, started: float, ended: float) -> dict[str, Any]:
+    """Returns the keys that the reports of all runs have."""
     return {
         "run_id": run_id,
         "status": status,
@@ -101,12 +110,13 @@ def _header(prepared: BoundConfig, run_id: str, status: str, started: float, end
         "ended": _time(ended),
         "seconds": round(ended - started, 3),
         "host": platform.node(),
-        "output": prepared.config.output.path,
-        "version": prepared.config.output.version,
+        "output": bound.config.output.path,
+        "version": bound.config.output.version,
     }
 
 
 def _time(seconds: float) -> str:
+    """Returns seconds since the epoch as ISO 8601 in UTC."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
 
 
@@ -118,76 +128,9 @@ def _feature(feature: BoundFeature, written: Written) -> dict[str, Any]:
     }
 
 
-def show(report: dict[str, Any], console: Console) -> None:
-    """The report for a terminal."""
-    spaces: dict[str, list[str]] = {}
-    rows = []
-    for name, one in report["features"].items():
-        emitted = ", ".join(one["emit"])
-        dim = str(one["dim"] or "–")
-        model = one["model_type"] or "–"
-        rows.append([name, one["modality"], model, emitted, dim, str(one["written"]), str(one["failed"])])
-        spaces.setdefault(one["space"], []).append(name)
-    figures = ["dim", "written", "failed"]
-    print_table(console, ["feature", "modality", "model", "emits", *figures], rows, figures)
-    console.print()
-    for space, names in spaces.items():
-        print_wrapped(console, f"space {space}: {', '.join(names)}")
-    for line in _lines(report):
-        print_wrapped(console, line)
-
-
-def _lines(report: dict[str, Any]) -> list[str]:
-    cells = report["cells"]
-    lines = [
-        _classes(report["samples_by_class"]),
-        f"{count(report['samples'], 'sample')} · {count(report['rows_planned'], 'row')}: "
-        f"{report['rows_written']} written, {report['rows_failed']} failed · "
-        f"{count(cells['planned'], 'cell')}: {cells['written']} written, {cells['failed']} failed",
-        f"{report['seconds']:.1f} s, {report['startup_seconds'] or 0:.1f} of them to the first row · "
-        f"{_speed(report['rows_per_second'])} rows/s · read {size(report['bytes_read'])} · "
-        f"wrote {size(report['bytes_written'])} in {count(report['shards'], 'shard')} · "
-        f"peak memory {size(report['peak_memory_bytes'])}",
-        "seconds by stage, summed over workers: "
-        + ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["seconds_by_stage"].items()),
-    ]
-    if report["samples_unused"] or report["windows_empty"]:
-        lines.append(
-            "not extracted, since no feature reads what is in them: "
-            f"{count(report['samples_unused'], 'sample')}, {count(report['windows_empty'], 'window')}"
-        )
-    if report.get("files_left_out"):
-        lines.append(_left_out(report["files_left_out"]))
-    if report["failures_by_kind"]:
-        kinds = ", ".join(f"{number} {kind}" for kind, number in report["failures_by_kind"].items())
-        lines.append(f"failures: {kinds}")
-    return [*lines, *(f"warning: {one}" for one in report["warnings"])]
-
-
-def _speed(rows_per_second: float | None) -> str:
-    return "–" if rows_per_second is None else f"{rows_per_second:.1f}"
-
-
-def _classes(counts: dict[str, int]) -> str:
-    """``12 new, 3 changed...``: the classes that have any, and always what is unchanged."""
-    found = [f"{counts[name]} {name}" for name in CLASSES if counts[name] or name in ("new", "changed", "deleted")]
-    rows, outside = "", ""
-    if adopted := counts["rows_adopted"]:
-        rows = f" ({count(adopted, 'row of an interrupted run is', 'rows of an interrupted run are')} kept)"
-    if forbidden := counts["forbidden"]:
-        outside = f"; {count(forbidden, 'sample names', 'samples name')} files that the source does not allow"
-    return f"samples: {', '.join(found)}{rows}{outside}"
-
-
-def _left_out(counts: dict[str, int]) -> str:
-    """``3 listed files are left out: 2 with '.' in their path, 1 ...``."""
-    some = ", ".join(f"{number} {reason}" for reason, number in sorted(counts.items()))
-    return f"{count(sum(counts.values()), 'listed file is', 'listed files are')} left out: {some}"
-
-
-def plan_document(prepared: BoundConfig, plan: Plan, spec: PipelineSpec) -> dict[str, Any]:
-    """What a run would do, as plain values. Keys that a report has too have the same meaning."""
-    config = prepared.config
+def plan_document(bound: BoundConfig, plan: Plan, spec: PipelineSpec) -> dict[str, Any]:
+    """Returns what a run would do, as plain values. Keys that are also in a report have the same meaning."""
+    config = bound.config
     return {
         "output": config.output.path,
         "version": config.output.version,
@@ -205,59 +148,6 @@ def plan_document(prepared: BoundConfig, plan: Plan, spec: PipelineSpec) -> dict
                 "encoder": feature.config.encoder.kind,
                 "columns": {field.name: str(field.type) for field in feature.fields()},
             }
-            for feature in prepared.features
+            for feature in bound.features
         },
     }
-
-
-def show_plan(prepared: BoundConfig, plan: Plan, spec: PipelineSpec, console: Console) -> None:
-    """What a run would do, for a terminal."""
-    config = prepared.config
-    for feature in prepared.features:
-        print_wrapped(console, f"feature {feature.name}", style="bold")
-        for label, value in (
-            ("modality", feature.modality),
-            ("tokenizer", feature.config.tokenizer.kind),
-            ("encoder", f"{feature.config.encoder.kind} ({feature.spec.model_type})"),
-            ("head", feature.config.head.kind),
-            ("emits", ", ".join(feature.config.emit)),
-            ("space", feature.space),
-            ("columns", ", ".join(field.name for field in feature.fields())),
-        ):
-            print_wrapped(console, f"{label}: {value}", indent=2)
-    files = ", ".join(f"{number} {role}" for role, number in plan.samples_by_role.items() if number)
-    console.print()
-    print_wrapped(console, _classes(asdict(plan.difference.counts)))
-    print_wrapped(console, f"{count(plan.samples, 'sample')} to extract (files: {files or 'none'})")
-    if plan.unused:
-        unused = count(plan.unused, "listed sample holds", "listed samples hold")
-        print_wrapped(console, f"{unused} nothing that a feature reads")
-    if plan.left_out:
-        print_wrapped(console, _left_out(plan.left_out))
-    for one in plan.warnings:
-        print_wrapped(console, f"warning: {one}")
-    length = config.window.length_s
-    print_wrapped(console, f"windows: {'the whole sample' if length is None else f'{length:g} s'}")
-    console.print()
-    _show_spec(spec, console)
-    console.print(f"output: {config.output.path}", soft_wrap=True)
-
-
-def _show_spec(spec: PipelineSpec, console: Console) -> None:
-    """The pipeline as a table, a line for each stage."""
-    table = []
-    for row in spec.rows():
-        sizes = [row["min_workers"], row["max_workers"]]
-        pool = "" if sizes == [None, None] else f" {sizes[0] or 1} to {sizes[1] or 'auto'}"
-        table.append(
-            [
-                row["stage"],
-                f"{row['workers']} ({row['kind']}{pool})",
-                "auto" if row["cpus"] is None else f"{row['cpus']:g}",
-                "auto" if row["gpus"] is None and row["kind"] == "pool" else f"{row['gpus'] or 0:g}",
-                str(row["block_rows"]),
-                "yes" if row["sandbox"] else "no",
-            ]
-        )
-    figures = ["CPUs", "GPUs", "rows a block"]
-    print_table(console, ["stage", "workers", *figures, "sandbox"], table, figures)

@@ -1,15 +1,19 @@
-"""A stage in a supervised worker process: a crash, a hang or a runaway allocation costs one cell.
+"""Runs a stage in a supervised worker process: a crash, a hang or a runaway allocation costs one cell.
 
-stage.py             SandboxedStage: what is tried again after a death, and what is blamed
-process.py           the parent's side of a worker process: start, watch, end
-worker.py            the process itself: sets the stage up, then maps table after table
-tasks.py             what the process is working on, noted where its death does not reach
-shared_memory.py     tables in shared memory
-fork_server.py       a process that has imported the heavy libraries, and from which the others fork
-process_tree.py      ends a process with all that it started
-subprocess_stage.py  a stage in such a process, not for safety but for the imports that it spares
+stage.py                 SandboxedStage: retries after an exit of the worker, and decides which task is blamed
+process.py               WorkerProcess: the parent's side of a worker; starts, watches and ends it
+_spawned_process.py      SpawnedProcess: a worker that the parent starts as a new Python interpreter
+worker.py                the worker itself: sets the stage up, then maps one table after another
+tasks.py                 the task that a worker runs, recorded in shared memory that survives the worker
+_process_memory.py       the memory of a process, measured and limited
+shared_memory.py         tables in shared memory
+_table_format.py         how the columns of a table are written into such memory, and read again
+fork_server.py           ForkServer: a process with the heavy imports done, from which workers fork
+_fork_server_process.py  the fork server itself: imports, then forks one worker per connection
+process_tree.py          kills a process with all its descendants
+subprocess_stage.py      SubprocessStage: a stage in a worker process that spares its caller the imports
 
-It imports `decoders.limits`, `storage` and `core`.
+This package imports `decoders.limits`, `storage` and `core`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A process that runs a stage, from its parent's side: started, given tables, watched, ended."""
+"""The parent's side of a worker process: starts it, sends it tables, watches and ends it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pickle
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import weakref
@@ -15,252 +14,225 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import pyarrow as pa
-from fsspec.registry import known_implementations
 
 from pipeline.core.errors import FailureKind, StageName, TesseraError
 from pipeline.decoders.limits import LimitsConfig
-from pipeline.sandbox.fork_server import ONE_THREAD, ForkedProcess, last_line, readable
-from pipeline.sandbox.process_tree import kill_group, kill_tree
+from pipeline.sandbox._process_memory import ProcessMemory
+from pipeline.sandbox._spawned_process import SpawnedProcess
+from pipeline.sandbox.fork_server import ForkedProcess, last_line
 from pipeline.sandbox.shared_memory import BufferPool, SharedBuffer, shared_file
-from pipeline.sandbox.tasks import SLOT_BYTES, Memory, TaskPolicy, TaskRecord, TaskSlot
-from pipeline.sandbox.worker import MESSAGE_BYTES, Stage
+from pipeline.sandbox.tasks import SLOT_BYTES, TaskPolicy, TaskRecord, TaskSlot
+from pipeline.sandbox.worker import MESSAGE_BYTES, Stage, registered_schemes
 
-_LOOK_S, _FIRST_LOOK_S = 0.1, 0.3
-_END_S = 5.0
-_STARTS = 3
-_RUN = (
-    "import sys; sys.path[:] = sys.argv[4:]; from pipeline.sandbox.worker import main; main(*map(int, sys.argv[1:4]))"
-)
-_DOING: dict[StageName, str] = {"probe": "opening", "decode": "decoding", "tokenize": "tokenizing"}
+_CHECK_INTERVAL_S, _FIRST_CHECK_S = 0.1, 0.3
+_EXIT_TIMEOUT_S = 5.0
+_MAX_STARTS = 3
+_STEP_VERBS: dict[StageName, str] = {"probe": "opening", "decode": "decoding", "tokenize": "tokenizing"}
 
 
 @dataclass(frozen=True)
 class WorkerExit:
-    """How a process ended. ``noted``: at what, None: at nothing that a stage notes. ``ours``: it was over a limit."""
+    """How a worker process ended.
 
-    noted: TaskRecord | None
+    Args:
+        task: the task that it ran; None: it ran none.
+        kind: kind of the failure.
+        message: message of the failure.
+        over_limit: the parent killed it, because the task was over a limit.
+    """
+
+    task: TaskRecord | None
     kind: FailureKind
     message: str
-    ours: bool
+    over_limit: bool
 
 
 @dataclass(frozen=True)
-class Mapped:
-    """``survived``: those of the suspected files of which some work ended well."""
+class MapResult:
+    """A mapped table.
+
+    Args:
+        table: the table.
+        survived: the files among ``TaskPolicy.suspects`` of which some task succeeded.
+    """
 
     table: pa.Table
     survived: frozenset[bytes]
 
 
 class WorkerProcess:
-    """One process with one stage in it, set up.
+    """A worker process with one stage that is set up in it.
 
     Args:
-        template: address of the process that it forks from, if there is one.
+        stage: the stage.
+        limits: time and memory that one task may take.
+        pool: supplies the buffers for replies.
+        fork_server: address of the fork server from which it forks; None: it is a new Python interpreter.
 
     Raises:
-        TesseraError: it could not start; or what the stage's ``setup`` raised there.
+        TesseraError: it cannot start.
+        Exception: what ``stage.setup`` raises in it.
     """
 
-    def __init__(self, stage: Stage, limits: LimitsConfig, pool: BufferPool, template: str | None = None) -> None:
-        self.limits, self.pool, self.template, self.asked = limits, pool, template, SharedBuffer()
-        for attempt in range(_STARTS):
-            words = self._start(stage)
-            if words is None:
+    def __init__(self, stage: Stage, limits: LimitsConfig, pool: BufferPool, fork_server: str | None = None) -> None:
+        self.limits, self.pool, self.fork_server, self.request = limits, pool, fork_server, SharedBuffer()
+        for attempt in range(_MAX_STARTS):
+            reason = self._start(stage)
+            if reason is None:
                 return
-            if self.process.returncode != -signal.SIGKILL or attempt == _STARTS - 1:
-                raise TesseraError(f"the process of {type(stage).__name__} cannot start: {words}")
+            if self.process.returncode != -signal.SIGKILL or attempt == _MAX_STARTS - 1:
+                raise TesseraError(f"the process of {type(stage).__name__} cannot start: {reason}")
 
     def _start(self, stage: Stage) -> str | None:
-        """None once the stage is set up, or how the process ended."""
-        with tempfile.TemporaryFile() as told:
-            if self.template is None or not self._begun(told, self.template):
-                self._begun(told, None)
+        """Starts the process and sets the stage up. Returns None, or how the process ended."""
+        with tempfile.TemporaryFile() as stderr_file:
+            if self.fork_server is None or not self._create_process(stderr_file, self.fork_server):
+                self._create_process(stderr_file, None)
             self._end = weakref.finalize(self, _end, self.process, self.channel, self.memory)
-            answer = self._exchange(pickle.dumps((stage, self.limits.memory_bytes, _schemes()), 5), None)
-            if not isinstance(answer, WorkerExit):
+            reply = self._exchange(pickle.dumps((stage, self.limits.memory_bytes, registered_schemes()), 5), None)
+            if not isinstance(reply, WorkerExit):
                 return None
             self._end()
-            return last_line(told) or answer.message
+            return last_line(stderr_file) or reply.message
 
-    def _begun(self, told: Any, template: str | None) -> bool:
-        """Start the process, forked from ``template`` or by itself; False if there is no such template any more.
+    def _create_process(self, stderr_file: Any, fork_server: str | None) -> bool:
+        """Creates the process. Returns False if the fork server is gone.
 
-        Each attempt has a channel and a note of its own: of one that failed, a process may still listen.
+        Each attempt has its own channel and task slot: the process of a failed attempt may still read from them.
         """
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        note_fd = shared_file(SLOT_BYTES)
+        self.channel, worker_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        slot_fd = shared_file(SLOT_BYTES)
         try:
-            fds = (theirs.fileno(), note_fd)
-            if template is None:
-                self.process: SpawnedProcess | ForkedProcess = SpawnedProcess(*fds, told.fileno())
-                self.memory = Memory(self.process.pid)
+            fds = (worker_channel.fileno(), slot_fd)
+            if fork_server is None:
+                self.process: SpawnedProcess | ForkedProcess = SpawnedProcess(*fds, stderr_file.fileno())
+                self.memory = ProcessMemory(self.process.pid)
             else:
-                self.process = forked = ForkedProcess(template, *fds, told.fileno())
-                self.memory = Memory(fd=forked.statm)
-            self.note = TaskSlot(note_fd)
+                self.process = forked = ForkedProcess(fork_server, *fds, stderr_file.fileno())
+                self.memory = ProcessMemory(fd=forked.statm_fd)
+            self.slot = TaskSlot(slot_fd)
         except OSError:
             self.channel.close()
-            if template is None:
+            if fork_server is None:
                 raise
             return False
         finally:
-            theirs.close()
-            os.close(note_fd)
+            worker_channel.close()
+            os.close(slot_fd)
         return True
 
     @property
     def alive(self) -> bool:
+        """Whether the process runs."""
         return self.process.poll() is None
 
-    def map(self, table: pa.Table, orders: TaskPolicy) -> Mapped | WorkerExit:
-        """``table`` through the stage, or how the process ended at it. Raises what the stage raises."""
-        answer = self._exchange(None if orders == TaskPolicy() else orders, table)
-        if isinstance(answer, WorkerExit):
-            return answer
-        survived, done = answer
-        return Mapped(done, frozenset(survived))
+    def map(self, table: pa.Table, policy: TaskPolicy) -> MapResult | WorkerExit:
+        """Maps ``table`` with the stage. Raises what the stage raises.
+
+        Returns:
+            the mapped table, or how the process ended.
+        """
+        reply = self._exchange(None if policy == TaskPolicy() else policy, table)
+        if isinstance(reply, WorkerExit):
+            return reply
+        survived, mapped = reply
+        return MapResult(mapped, frozenset(survived))
 
     def close(self) -> None:
+        """Ends the process."""
         self._end()
 
     def _exchange(self, values: Any, table: pa.Table | None) -> tuple[Any, pa.Table] | WorkerExit:
-        answer = self.pool.take()
-        kept = False
+        """Sends a request and reads its reply. Raises the error of the stage, if that is the reply."""
+        buffer = self.pool.take()
+        read = False
         try:
-            message = self.asked.write(values, table)
+            message = self.request.write(values, table)
             try:
-                socket.send_fds(self.channel, [message], [self.asked.fd, answer.fd])
-                reply = self._awaited()
+                socket.send_fds(self.channel, [message], [self.request.fd, buffer.fd])
+                reply = self._wait_for_reply()
             except (BrokenPipeError, ConnectionResetError):
-                reply = self._death()
-            except BaseException:  # interrupted: what the process still answers is to nobody's question
+                reply = self._exit_reason()
+            except BaseException:  # interrupted: a later request must not get the reply to this one
                 self._end()
                 raise
             if isinstance(reply, WorkerExit):
                 return reply
-            kept = True
-            told, done = answer.read(reply, self.pool, table)
+            read = True
+            reply_values, mapped = buffer.read(reply, self.pool, table)
         finally:
-            if not kept:
-                self.pool.give(answer)
-        if isinstance(told, Exception):
-            raise told
-        return told, done
+            if not read:
+                self.pool.give(buffer)
+        if isinstance(reply_values, Exception):
+            raise reply_values
+        return reply_values, mapped
 
-    def _awaited(self) -> bytes | WorkerExit:
-        """The answer. Looks at the process from time to time and ends it if it is over a limit.
+    def _wait_for_reply(self) -> bytes | WorkerExit:
+        """Waits for a reply. Checks the process at intervals, and ends it if its task is over a limit.
 
-        The first look is later: most tables need none, and it finds its caches cold.
+        The first check comes later: most tables are done by then, and a check runs with cold CPU caches.
         """
-        self.channel.settimeout(_FIRST_LOOK_S)
-        number, spent_s, before = 0, 0.0, time.monotonic()
+        self.channel.settimeout(_FIRST_CHECK_S)
+        number, spent_s, last_s = 0, 0.0, time.monotonic()
         while True:
             with suppress(TimeoutError):
-                return self.channel.recv(MESSAGE_BYTES) or self._death()
-            self.channel.settimeout(_LOOK_S)
-            now, noted = time.monotonic(), self.note.read()
-            # time in which this process did not run either (a frozen machine) is not the work's
-            passed, before = min(now - before, 4 * _LOOK_S), now
-            if noted is None or noted.number != number:
-                number, spent_s = noted.number if noted else 0, 0.0
+                return self.channel.recv(MESSAGE_BYTES) or self._exit_reason()
+            self.channel.settimeout(_CHECK_INTERVAL_S)
+            now_s, task = time.monotonic(), self.slot.read()
+            # time in which this process did not run either (a suspended machine) does not count
+            passed_s, last_s = min(now_s - last_s, 4 * _CHECK_INTERVAL_S), now_s
+            if task is None or task.number != number:
+                number, spent_s = task.number if task else 0, 0.0
                 continue
-            spent_s += passed
-            doing = _DOING[noted.step]
+            spent_s += passed_s
+            verb = _STEP_VERBS[task.step]
             if spent_s > self.limits.row_seconds:
-                late = f"{doing} took longer than {self.limits.row_seconds:g} s"
-                if noted.waited:
-                    return self._killed(noted, "io", f"{late}: its storage failed and was asked again")
-                return self._killed(noted, "timeout", late)
-            if self.memory.anonymous_bytes() - noted.base_bytes > self.limits.memory_bytes:
-                most = f"{self.limits.memory_bytes / 2**30:.3g} GiB"
-                return self._killed(noted, "memory", f"{doing} took more than {most} of memory")
+                message = f"{verb} took longer than {self.limits.row_seconds:g} s"
+                if task.waited:
+                    return self._kill(task, "io", f"{message}: its storage failed and was asked again")
+                return self._kill(task, "timeout", message)
+            if self.memory.anonymous_bytes() - task.base_bytes > self.limits.memory_bytes:
+                limit = f"{self.limits.memory_bytes / 2**30:.3g} GiB"
+                return self._kill(task, "memory", f"{verb} took more than {limit} of memory")
 
-    def _killed(self, noted: TaskRecord, kind: FailureKind, message: str) -> WorkerExit:
+    def _kill(self, task: TaskRecord, kind: FailureKind, message: str) -> WorkerExit:
+        """Ends the process because ``task`` is over a limit."""
         self._end()
-        # it may have come to its end, or to another work, between the look and the kill
-        last = self.note.read()
-        return WorkerExit(noted if last and last.number == noted.number else None, kind, message, ours=True)
+        # the task may have ended, or another one begun, between the check and the kill
+        last = self.slot.read()
+        return WorkerExit(task if last and last.number == task.number else None, kind, message, over_limit=True)
 
-    def _death(self) -> WorkerExit:
+    def _exit_reason(self) -> WorkerExit:
+        """Returns how the process ended, after the other end of the channel was closed."""
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(_END_S)
+            self.process.wait(_EXIT_TIMEOUT_S)
         self._end()
-        code, noted = self.process.returncode, self.note.read()
-        doing = f" while {_DOING[noted.step]}" if noted else ""
+        code, task = self.process.returncode, self.slot.read()
+        while_step = f" while {_STEP_VERBS[task.step]}" if task else ""
+        kind: FailureKind = "crash"
         if code == -signal.SIGKILL:
-            return WorkerExit(noted, "memory", f"the decoder's process was killed{doing}: is memory short?", ours=False)
-        if code is not None and code >= 0:
-            return WorkerExit(
-                noted, "crash", f"the decoder's process ended itself{doing} (exit code {code})", ours=False
-            )
-        return WorkerExit(noted, "crash", f"the decoder's process died{doing} ({_signal_name(code)})", ours=False)
-
-
-class SpawnedProcess:
-    """A process that this one started: a ``subprocess.Popen`` that takes its descendants along."""
-
-    def __init__(self, channel_fd: int, note_fd: int, told_fd: int) -> None:
-        paths = [path or os.getcwd() for path in sys.path]
-        self._popen = subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(channel_fd), str(note_fd), str(os.getpid()), *paths],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=told_fd,
-            pass_fds=(channel_fd, note_fd),
-            env={**os.environ, **ONE_THREAD},
-        )
-        self.pid = self._popen.pid
-        self._handle = os.pidfd_open(self.pid)
-        self._close = weakref.finalize(self, os.close, self._handle)
-
-    @property
-    def returncode(self) -> int | None:
-        return self._popen.returncode
-
-    def poll(self) -> int | None:
-        with suppress(subprocess.TimeoutExpired):
-            self.wait(0.0)
-        return self.returncode
-
-    def wait(self, timeout: float) -> int:
-        """The exit code; negative: the signal."""
-        if self._popen.returncode is None:
-            if not readable([self._handle], timeout):
-                raise subprocess.TimeoutExpired(_RUN, timeout)
-            kill_group(self.pid)  # before it is reaped: then its number may become another's
-            self._popen.wait()
-            self._close()
-        return int(self._popen.returncode)
-
-    def kill(self) -> None:
-        if self.poll() is None:
-            kill_tree(self.pid, lambda number: signal.pidfd_send_signal(self._handle, number))
-
-
-def _schemes() -> dict[str, str]:
-    """The storage that this process knows by registration (Ray's worker hook, a program's own), by name: a fresh
-    process knows it only by what is installed."""
-    named = {scheme: f"{each.__module__}.{each.__qualname__}" for scheme, each in fsspec.registry.items()}
-    return {
-        scheme: name
-        for scheme, name in named.items()
-        if not name.startswith("__main__.") and known_implementations.get(scheme, {}).get("class") != name
-    }
+            kind, message = "memory", f"the decoder's process was killed{while_step}: is memory short?"
+        elif code is not None and code >= 0:
+            message = f"the decoder's process ended itself{while_step} (exit code {code})"
+        else:
+            message = f"the decoder's process died{while_step} ({_signal_name(code)})"
+        return WorkerExit(task, kind, message, over_limit=False)
 
 
 def _signal_name(code: int | None) -> str:
+    """Returns the name of the signal that an exit code means."""
     try:
         return signal.Signals(-(code or 0)).name
     except ValueError:
         return f"signal {-(code or 0)}"
 
 
-def _end(process: SpawnedProcess | ForkedProcess, channel: socket.socket, memory: Memory) -> None:
+def _end(process: SpawnedProcess | ForkedProcess, channel: socket.socket, memory: ProcessMemory) -> None:
+    """Kills the process and closes the parent's files for it."""
     channel.close()
     memory.close()
     process.kill()
-    with suppress(subprocess.TimeoutExpired):  # one that the kernel holds ends when it lets go
-        process.wait(_END_S)
+    # a process in an uninterruptible system call ends when the call returns
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_EXIT_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""A stage in a process of its own. After a death: which work is tried again, which is blamed, what is computed anew."""
+"""Runs a stage in a worker process. After an exit of the worker it retries, and blames a task if it must."""
 
 from __future__ import annotations
 
@@ -14,23 +14,30 @@ from pipeline.sandbox.shared_memory import BufferPool
 from pipeline.sandbox.tasks import WHOLE_FILE, Reason, TaskKey, TaskPolicy
 from pipeline.sandbox.worker import Stage
 
-_DEATHS = 2
-_DEATHS_AT_NOTHING = 3
+_EXITS_TO_BLAME = 2
+_EXITS_WITHOUT_TASK = 3
 _FILE_STRIKES = 3
-_REMEMBERED = 256
+_MAX_REMEMBERED = 256
 
 
 class SandboxedStage:
-    """Maps tables as ``stage`` does, row by row, in one long-lived child process.
+    """Maps tables as ``stage`` does, row by row, in one long-lived worker process.
 
-    A work that is over a limit, or at which the child died twice (the second time first in a fresh child), is a
-    ``SampleError`` inside the stage: ``timeout``, ``memory`` or ``crash``. Rows beside it are computed, those
-    before it twice. After three such works of one file, and none that ended well between, the others of that file fail
-    untried: a long video that hangs in every window must not cost a time limit each.
+    A task is blamed if it is over a limit, or if the worker exits at it twice (the second time with no other row
+    before it in a new worker). It then is a ``SampleError`` inside the stage: ``timeout``, ``memory`` or ``crash``. The
+    other rows of the table are computed; those before the row of an exit are computed twice.
+
+    After three blamed tasks of one file, without a successful one between them, the other tasks of that file fail
+    without a try: a long video that hangs in each window must not cost a time limit for each.
+
+    Args:
+        stage: the stage; it must pickle.
+        limits: time and memory that one task may take.
+        fork_server: address of the fork server from which the worker forks; None: it is a new Python interpreter.
     """
 
-    def __init__(self, stage: Stage, limits: LimitsConfig, template: str | None = None) -> None:
-        self.stage, self.limits, self.template = stage, limits, template
+    def __init__(self, stage: Stage, limits: LimitsConfig, fork_server: str | None = None) -> None:
+        self.stage, self.limits, self.fork_server = stage, limits, fork_server
         self.name = type(stage).__name__
         self.refused: dict[TaskKey, Reason] = {}
         self.strikes: dict[bytes, int] = {}
@@ -38,90 +45,99 @@ class SandboxedStage:
         self.pool: BufferPool | None = None
 
     def setup(self) -> None:
-        """Start the child, set the stage up there. Raises ``TesseraError``, and what the stage's ``setup`` raises."""
-        self._ready()
+        """Starts the worker and sets the stage up in it. Raises ``TesseraError``, and what ``stage.setup`` raises."""
+        self._worker()
 
     def close(self) -> None:
-        """End the child; a further call starts another."""
+        """Ends the worker; a later call starts another one."""
         if self.child is not None:
             self.child.close()
         self.child = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Raises what the stage raises as a whole; ``TesseraError`` if the child cannot start, or dies at nothing."""
-        todo, done = [(0, len(table))], dict[int, pa.Table]()
+        """Maps a table.
+
+        Raises:
+            TesseraError: the worker cannot start, or exits repeatedly while it runs no task.
+            Exception: what the stage raises outside of its rows.
+        """
+        todo, mapped = [(0, len(table))], dict[int, pa.Table]()
         while todo:
             start, stop = todo.pop()
-            result = self._try(table.slice(start, stop - start))
+            result = self._map(table.slice(start, stop - start))
             if not isinstance(result, WorkerExit):
-                done[start] = result
+                mapped[start] = result
             elif stop - start <= 1:
-                done[start] = self._alone(table.slice(start, 1), result)
-            elif result.noted is None:
+                mapped[start] = self._retry_row(table.slice(start, 1), result)
+            elif result.task is None:
                 middle = (start + stop) // 2
                 todo += [(middle, stop), (start, middle)]
             else:
-                row = start + result.noted.row
-                done[row] = self._alone(table.slice(row, 1), result)
+                row = start + result.task.row
+                mapped[row] = self._retry_row(table.slice(row, 1), result)
                 todo += [piece for piece in ((row + 1, stop), (start, row)) if piece[0] < piece[1]]
-        if len(done) == 1:
-            return done[0]
-        return pa.concat_tables([done[start] for start in sorted(done)], promote_options="default")
+        if len(mapped) == 1:
+            return mapped[0]
+        return pa.concat_tables([mapped[start] for start in sorted(mapped)], promote_options="default")
 
-    def _alone(self, row: pa.Table, death: WorkerExit) -> pa.Table:
-        """One row at which a child died, in fresh ones, until each of its works is done or blamed."""
-        deaths: Counter[TaskKey | None] = Counter()
-        nothing: Reason | None = None
+    def _retry_row(self, row: pa.Table, exit_: WorkerExit) -> pa.Table:
+        """Maps one row at which a worker exited, in new workers, until each of its tasks succeeds or is blamed."""
+        exits: Counter[TaskKey | None] = Counter()
+        refuse_all: Reason | None = None
         while True:
-            key = death.noted.key if death.noted else None
-            deaths[key] += 1
-            reason = (death.kind, death.message)
-            if nothing is not None:
-                raise TesseraError(f"{death.message}, {deaths[None]} times, with no file to blame")
+            key = exit_.task.key if exit_.task else None
+            exits[key] += 1
+            reason = (exit_.kind, exit_.message)
+            if refuse_all is not None:
+                raise TesseraError(f"{exit_.message}, {exits[None]} times, with no file to blame")
             if key is None:
-                nothing = reason if deaths[None] >= _DEATHS_AT_NOTHING else None
-            elif death.ours or deaths[key] >= _DEATHS:
-                self._blame(death, reason)
-            result = self._try(row, nothing)
+                refuse_all = reason if exits[None] >= _EXITS_WITHOUT_TASK else None
+            elif exit_.over_limit or exits[key] >= _EXITS_TO_BLAME:
+                self._blame(exit_, reason)
+            result = self._map(row, refuse_all)
             if not isinstance(result, WorkerExit):
                 return result
-            death = result
+            exit_ = result
 
-    def _blame(self, death: WorkerExit, reason: Reason) -> None:
-        assert death.noted is not None
-        self._refuse(death.noted.key, reason)
-        file, _ = death.noted.key
-        self.strikes[file] = self.strikes.pop(file, 0) + 1
-        _forget(self.strikes)
-        if self.strikes[file] >= _FILE_STRIKES:
+    def _blame(self, exit_: WorkerExit, reason: Reason) -> None:
+        """Refuses the task of an exit from now on; after several of one file, the whole file."""
+        assert exit_.task is not None
+        self._refuse(exit_.task.key, reason)
+        file_key, _ = exit_.task.key
+        self.strikes[file_key] = self.strikes.pop(file_key, 0) + 1
+        _limit_size(self.strikes)
+        if self.strikes[file_key] >= _FILE_STRIKES:
             kind, message = reason
-            self._refuse((file, WHOLE_FILE), (kind, f"{message}, as {_FILE_STRIKES} others of this file: not tried"))
+            self._refuse(
+                (file_key, WHOLE_FILE), (kind, f"{message}, as {_FILE_STRIKES} others of this file: not tried")
+            )
 
     def _refuse(self, key: TaskKey, reason: Reason) -> None:
         self.refused.pop(key, None)
         self.refused[key] = reason
-        _forget(self.refused)
+        _limit_size(self.refused)
 
-    def _try(self, table: pa.Table, nothing: Reason | None = None) -> pa.Table | WorkerExit:
-        orders = TaskPolicy(self.refused, frozenset(self.strikes), nothing)
-        result = self._ready().map(table, orders)
+    def _map(self, table: pa.Table, refuse_all: Reason | None = None) -> pa.Table | WorkerExit:
+        """Maps a table in the worker; returns how the worker exited if it did."""
+        policy = TaskPolicy(self.refused, frozenset(self.strikes), refuse_all)
+        result = self._worker().map(table, policy)
         if isinstance(result, WorkerExit):
             self.child = None
             return result
-        for file in result.survived:
-            self.strikes.pop(file, None)
+        for file_key in result.survived:
+            self.strikes.pop(file_key, None)
         return result.table
 
-    def _ready(self) -> WorkerProcess:
-        """The child; a fresh one if it died between two tables, which is nobody's fault."""
+    def _worker(self) -> WorkerProcess:
+        """Returns the worker; a new one if it exited between two tables, for which no task is blamed."""
         if self.child is None or not self.child.alive:
             self.close()
             self.pool = self.pool or BufferPool()
-            self.child = WorkerProcess(self.stage, self.limits, self.pool, self.template)
+            self.child = WorkerProcess(self.stage, self.limits, self.pool, self.fork_server)
         return self.child
 
 
-def _forget(memory: dict[Any, Any]) -> None:
-    """The oldest goes: what a child is told with every table stays small."""
-    if len(memory) > _REMEMBERED:
+def _limit_size(memory: dict[Any, Any]) -> None:
+    """Drops the oldest entry of a full dict: the policy that is sent with each table must stay small."""
+    if len(memory) > _MAX_REMEMBERED:
         del memory[next(iter(memory))]

@@ -1,4 +1,4 @@
-"""A stage in a process forked from a fork server, which spares the worker its imports. Not for safety."""
+"""Runs a stage in a process forked from a fork server, to spare the calling process its imports. Not for safety."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pipeline.sandbox.tasks import TaskPolicy
 
 
 class SubprocessStage:
-    """Maps tables as ``stage`` does. If the fork server is gone, the process is started afresh.
+    """Maps tables as ``stage`` does, in a worker process. If the fork server is gone, it is a new Python interpreter.
 
-    Tables with a journal are mapped in this process, whose deaths the engine counts; only one of the two processes
-    holds the models at a time.
+    Tables with a journal are mapped in the calling process, whose crashes the engine counts. Only one of the two
+    processes holds the models at a time.
 
     Args:
         stage: has ``setup``, ``close`` and, for tables with a journal, a second argument.
@@ -29,11 +29,20 @@ class SubprocessStage:
         self.child: WorkerProcess | None = None
 
     def setup(self) -> None:
-        """Starts the process and sets the stage up in it. Raises what the stage's ``setup`` raises."""
+        """Starts the process and sets the stage up in it. Raises what ``stage.setup`` raises."""
         self.child = WorkerProcess(self.stage, LimitsConfig(), BufferPool(), self.fork_server)
 
     def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
-        """Raises what the stage raises; ``ProcessDied`` if its process died."""
+        """Maps a table.
+
+        Args:
+            table: the table.
+            journal: passed to the stage; None: the table is mapped in the worker process.
+
+        Raises:
+            ProcessDied: the worker process died.
+            Exception: what the stage raises.
+        """
         if journal is not None:
             if self.child is not None:
                 self.close()
@@ -43,12 +52,13 @@ class SubprocessStage:
             self.stage.close()
             self.setup()
         assert self.child is not None
-        answer: Any = self.child.map(table, TaskPolicy())
-        if isinstance(answer, WorkerExit):
-            raise ProcessDied(answer.message)
-        return answer.table
+        result: Any = self.child.map(table, TaskPolicy())
+        if isinstance(result, WorkerExit):
+            raise ProcessDied(result.message)
+        return result.table
 
     def close(self) -> None:
+        """Ends the process; a later call starts another one."""
         if self.child is not None:
             self.child.close()
         self.child = None

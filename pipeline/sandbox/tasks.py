@@ -1,41 +1,42 @@
-"""What a process is at, noted in memory that its parent shares: the note survives whatever ends the process."""
+"""The task that a worker process runs, recorded in memory shared with its parent.
+
+The record survives whatever ends the worker, so the parent can see which file and which step ended it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import mmap
-import os
-import resource
 import struct
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipeline.core.errors import FailureKind, SampleError, StageName
+from pipeline.sandbox._process_memory import ProcessMemory
 
 SLOT_BYTES = mmap.PAGESIZE
-_SLOT = struct.Struct("<QqqQBHB")
-_WAITED_AT = _SLOT.size - 1
-_NOTHING_AT_WORK = bytes(8)
+"""Size of a `TaskSlot`, in bytes."""
+_HEADER = struct.Struct("<QqqQBHB")
+"""Task number, row, part, base bytes, step, length of the file key, whether the task waited for storage."""
+_WAITED_OFFSET = _HEADER.size - 1
+_NO_TASK = bytes(8)
 _NO_PART = -(1 << 63)
 _STEPS: tuple[StageName, ...] = ("probe", "decode", "tokenize")
-_NUMBERS: dict[StageName, int] = {step: number for number, step in enumerate(_STEPS)}
-_KEY_BYTES = 256
-_PAGE = mmap.PAGESIZE
-_READ_EACH_S = 0.02
+_STEP_NUMBERS: dict[StageName, int] = {step: number for number, step in enumerate(_STEPS)}
+_MAX_KEY_BYTES = 256
 
 
 class Task(NamedTuple):
-    """One thing that a stage is about to ask of native code.
+    """One call of native code that a stage is about to make.
 
     Args:
-        row: in the table that the stage was given.
-        step: of the stage.
-        feature: the feature, or the role of the file that is opened.
-        source: the file's uri, or the sample's id where there is none.
-        part: the window, where it decides what is done; None: the same work in every window.
+        row: index of the row in the table that the stage maps.
+        step: the step of the pipeline.
+        feature: name of the feature, or the role of the file that is opened.
+        source: the file's URI, or the sample's id if there is no file.
+        part: number of the window if the result depends on it; None if it is the same in all windows.
     """
 
     row: int
@@ -45,34 +46,37 @@ class Task(NamedTuple):
     part: int | None = None
 
     def file_key(self) -> bytes:
-        """The same for all parts of one file, in whatever row of whatever table."""
-        words = f"{self.step}\0{self.feature}\0{self.source}".encode(errors="surrogatepass")
-        return words if len(words) <= _KEY_BYTES else hashlib.blake2b(words).digest()
+        """Returns a key that is equal for all parts of one file, in any row of any table."""
+        text = f"{self.step}\0{self.feature}\0{self.source}".encode(errors="surrogatepass")
+        return text if len(text) <= _MAX_KEY_BYTES else hashlib.blake2b(text).digest()
 
 
 TaskKey = tuple[bytes, int | None]
-"""``Task.file_key`` and the part; a part of ``WHOLE_FILE`` stands for all of the file."""
+"""``Task.file_key`` and the part. The part ``WHOLE_FILE`` means all parts of the file."""
 WHOLE_FILE = -1
 
 Guard = Callable[[Task], AbstractContextManager[None]]
-"""What a stage enters around each work. Raises ``SampleError`` where the work is not to be tried again."""
+"""Returns the context that a stage enters around each task. Raises ``SampleError`` if the task must not be run."""
 
 
-def unguarded(work: Task) -> AbstractContextManager[None]:
-    """The watch of a stage that nobody watches."""
-    return _NOTHING
+def unguarded(task: Task) -> AbstractContextManager[None]:
+    """The guard of a stage outside a worker process: does nothing."""
+    return _NO_GUARD
 
 
-_NOTHING = nullcontext()
+_NO_GUARD = nullcontext()
 
 
 class TaskRecord(NamedTuple):
-    """A work as its process noted it.
+    """A task as its worker process recorded it.
 
     Args:
-        number: counts works.
-        base_bytes: memory that the process had before this one.
-        waited: the storage failed in this work, and is asked again.
+        number: counts the tasks of the process, from 1.
+        row: see `Task`.
+        step: see `Task`.
+        key: the file key and the part.
+        base_bytes: anonymous memory of the process before the task, in bytes.
+        waited: the storage failed during the task, and the read is tried again.
     """
 
     number: int
@@ -84,147 +88,116 @@ class TaskRecord(NamedTuple):
 
 
 class TaskSlot:
-    """One ``TaskRecord``, or none, in the shared file ``fd`` of ``SLOT_BYTES``: [numbers][key of the file]."""
+    """Shared memory with room for one `TaskRecord`: a header, then the file key.
+
+    Args:
+        fd: descriptor of the shared file, of ``SLOT_BYTES`` bytes.
+    """
 
     def __init__(self, fd: int) -> None:
         self.memory = mmap.mmap(fd, SLOT_BYTES)
 
     def write(self, number: int, row: int, step: StageName, key: TaskKey, base_bytes: int) -> None:
-        file, part = key
-        size = len(file)
-        self.memory[_SLOT.size : _SLOT.size + size] = file
+        """Records the task that starts now. The arguments are the fields of `TaskRecord`."""
+        file_key, part = key
+        size = len(file_key)
+        self.memory[_HEADER.size : _HEADER.size + size] = file_key
         part = _NO_PART if part is None else part
-        _SLOT.pack_into(self.memory, 0, number, row, part, base_bytes, _NUMBERS[step], size, 0)
+        _HEADER.pack_into(self.memory, 0, number, row, part, base_bytes, _STEP_NUMBERS[step], size, 0)
 
-    def wait(self) -> None:
-        """The work at hand waits for its storage."""
-        self.memory[_WAITED_AT] = 1
+    def mark_waiting(self) -> None:
+        """Records that the current task waits for its storage."""
+        self.memory[_WAITED_OFFSET] = 1
 
-    def rest(self) -> None:
-        """Nothing is at work."""
-        self.memory[:8] = _NOTHING_AT_WORK
+    def clear(self) -> None:
+        """Records that no task runs."""
+        self.memory[:8] = _NO_TASK
 
     def read(self) -> TaskRecord | None:
-        number, row, part, base_bytes, step, size, waited = _SLOT.unpack_from(self.memory)
-        key = (self.memory[_SLOT.size : _SLOT.size + size], None if part == _NO_PART else part)
+        """Returns the task that runs, or that ran when its process ended; None if there is none."""
+        number, row, part, base_bytes, step, size, waited = _HEADER.unpack_from(self.memory)
+        key = (self.memory[_HEADER.size : _HEADER.size + size], None if part == _NO_PART else part)
         return TaskRecord(number, row, _STEPS[step], key, base_bytes, bool(waited)) if number else None
 
 
-class Memory:
-    """A process's own memory: what it does not share with files or other processes."""
-
-    def __init__(self, pid: int | str = "self", fd: int | None = None) -> None:
-        """``fd``: its open ``/proc/<pid>/statm``, which is taken over."""
-        self.fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC) if fd is None else fd
-        self.hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        self.resident = 0
-        self.read_at = -_READ_EACH_S
-
-    def anonymous_bytes(self) -> int:
-        """Resident bytes. 0 of a process that is gone."""
-        return self._read()[0]
-
-    def _read(self) -> tuple[int, int]:
-        try:
-            fields = os.pread(self.fd, 256, 0).split(b" ", 6)
-        except ProcessLookupError:
-            return 0, 0
-        return (int(fields[1]) - int(fields[2])) * _PAGE, int(fields[5]) * _PAGE
-
-    def limit(self, more_bytes: int) -> int:
-        """From now on an allocation beyond ``more_bytes`` more fails. Returns ``anonymous_bytes``.
-
-        "More" than the process had up to 20 ms ago: to look each time would cost more than all else here.
-        """
-        now = time.monotonic()
-        if now - self.read_at >= _READ_EACH_S:
-            self.read_at = now
-            self.resident, data = self._read()
-            soft = data + more_bytes
-            resource.setrlimit(resource.RLIMIT_DATA, (soft if self.hard < 0 else min(soft, self.hard), self.hard))
-        return self.resident
-
-    def unlimit(self) -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (self.hard, self.hard))
-        self.read_at = -_READ_EACH_S
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-
 Reason = tuple[FailureKind, str]
+"""Why a task failed: the kind and the message of its ``SampleError``."""
 
 
 @dataclass(frozen=True)
 class TaskPolicy:
-    """What a process is told beside a table."""
+    """Which tasks of a table a worker process refuses, and about which files it reports."""
 
     refused: dict[TaskKey, Reason] = field(default_factory=dict)
-    """Works that are not to be tried."""
+    """Tasks that are not run."""
     suspects: frozenset[bytes] = frozenset()
-    """Files of which to tell whether any work ended well."""
-    nothing: Reason | None = None
-    """No work at all is to be tried."""
+    """Files (``Task.file_key``) for which the worker reports whether any task succeeded."""
+    refuse_all: Reason | None = None
+    """If set, no task is run."""
 
 
 class TaskGuard:
-    """The watch inside the process: notes each work, bounds its memory, refuses what has been blamed.
+    """The guard inside a worker process: records each task, limits its memory, refuses tasks that were blamed.
 
-    One work at a time. It is entered a few times a row, each time with caches that a decoder has emptied: it is one
-    object, makes none, and calls as little as can be.
+    One task at a time. It is called a few times per row, each time with CPU caches that a decoder has filled with
+    other data. Therefore the context is the guard itself, and entering it allocates and calls as little as possible.
+
+    Args:
+        slot: where tasks are recorded.
+        memory_bytes: memory that one task may take, in bytes.
     """
 
-    def __init__(self, note: TaskSlot, memory_bytes: int) -> None:
-        # The parent looks at what is really used and names the cause; this holds before and between its looks.
-        self.note, self.most_bytes = note, memory_bytes + memory_bytes // 4
-        self.memory = Memory()
+    def __init__(self, slot: TaskSlot, memory_bytes: int) -> None:
+        # The parent measures resident memory and names the cause; this limit holds between two measurements.
+        self.slot, self.limit_bytes = slot, memory_bytes + memory_bytes // 4
+        self.memory = ProcessMemory()
         self.number = 0
-        self.file = b""
+        self.file_key = b""
         self.step: StageName = "probe"
-        self.ordered = False
-        self.ending = False
+        self.exiting = False
         self.survived: set[bytes]
-        self.follow(TaskPolicy())
+        self.set_policy(TaskPolicy())
 
-    def follow(self, orders: TaskPolicy) -> None:
-        """What is ordered for the table at hand."""
-        self.orders, self.suspects, self.survived = orders, orders.suspects, set()
-        self.ordered = bool(orders.refused or orders.nothing)
+    def set_policy(self, policy: TaskPolicy) -> None:
+        """Sets the policy of the next table, and forgets which suspects survived the last one."""
+        self.policy, self.suspects, self.survived = policy, policy.suspects, set()
+        self.has_refusals = bool(policy.refused or policy.refuse_all)
 
-    def rest(self) -> None:
-        """What is taken from now on is no work's."""
+    def lift_limit(self) -> None:
+        """Removes the memory limit: what is allocated from now on belongs to no task."""
         self.memory.unlimit()
 
-    def __call__(self, work: Task) -> TaskGuard:
-        if self.ending:
+    def __call__(self, task: Task) -> TaskGuard:
+        """Records a task that starts. Raises ``SampleError`` if the policy refuses it."""
+        if self.exiting:
             return self
-        key = (work.file_key(), work.part)
-        if self.ordered:
+        key = (task.file_key(), task.part)
+        if self.has_refusals:
             self._check(*key)
         self.number += 1
-        self.file, self.step = key[0], work.step
-        self.note.write(self.number, work.row, work.step, key, self.memory.limit(self.most_bytes))
+        self.file_key, self.step = key[0], task.step
+        self.slot.write(self.number, task.row, task.step, key, self.memory.limit(self.limit_bytes))
         return self
 
-    def _check(self, file: bytes, part: int | None) -> None:
-        refused = self.orders.nothing
-        if refused is None:
-            refused = self.orders.refused.get((file, part)) or self.orders.refused.get((file, WHOLE_FILE))
-        if refused is not None:
-            raise SampleError(*refused)
+    def _check(self, file_key: bytes, part: int | None) -> None:
+        reason = self.policy.refuse_all
+        if reason is None:
+            reason = self.policy.refused.get((file_key, part)) or self.policy.refused.get((file_key, WHOLE_FILE))
+        if reason is not None:
+            raise SampleError(*reason)
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if kind is not None and not issubclass(kind, Exception):
-            self.ending = True  # SystemExit above all: it ends the process, and the note must stay
-        if self.ending:
+            self.exiting = True  # above all SystemExit: it ends the process, and the record must stay
+        if self.exiting:
             return
-        self.note.rest()
-        # Whoever hears of an error needs memory, and so does a probe's stage, for all windows of the file. Between the
-        # works of a row the limit stays: lifting it is dear, beside all else here.
+        self.slot.clear()
+        # To handle an error takes memory, and so does the code of ProbeStage that handles all windows of a file.
+        # Between the other tasks of a row the limit stays: to lift it takes long, compared to all else here.
         if kind is not None or self.step == "probe":
-            self.rest()
-        if self.suspects and kind is None and self.file in self.suspects:
-            self.survived.add(self.file)
+            self.lift_limit()
+        if self.suspects and kind is None and self.file_key in self.suspects:
+            self.survived.add(self.file_key)

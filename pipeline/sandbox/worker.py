@@ -1,4 +1,7 @@
-"""The process itself. Started by `pipeline.sandbox.process`; it ends when its parent ends, whatever it is doing."""
+"""The worker process: sets a stage up, then maps one table after another.
+
+`pipeline.sandbox.process` starts it. It ends when its parent ends, whatever it is doing.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from typing import Any, Protocol
 import fsspec
 import numpy as np
 import pyarrow as pa
+from fsspec.registry import known_implementations
 
 from pipeline.core import allocator, arrow
 from pipeline.core.errors import TesseraError, describe
@@ -24,10 +28,11 @@ from pipeline.storage import retry
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 MESSAGE_BYTES = 64
+"""Maximum size of a message on the channel, in bytes."""
 
 
 class Stage(Protocol):
-    """What can be isolated: maps tables to tables, row by row, and enters ``guard`` around each work."""
+    """A stage that can run in a worker: maps tables row by row, and enters ``guard`` around each task."""
 
     guard: Guard
 
@@ -36,89 +41,118 @@ class Stage(Protocol):
     def __call__(self, table: pa.Table) -> pa.Table: ...
 
 
-def main(channel_fd: int, note_fd: int, parent: int) -> None:
-    """Set the stage up that comes first through the channel, answer, then map every table that comes."""
+def main(channel_fd: int, slot_fd: int, parent: int) -> None:
+    """Runs the worker until its parent closes the channel.
+
+    The first message on the channel holds the stage to set up, each later one a table to map. A message comes with two
+    files: the buffer of the request, and the buffer into which the reply is written.
+
+    Args:
+        channel_fd: descriptor of the socket to the parent.
+        slot_fd: descriptor of the file of the `TaskSlot`.
+        parent: process id of the parent.
+    """
     die_with_parent(parent)
     start_session()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pa.set_cpu_count(1)
     allocator.keep_pages()
     channel = socket.socket(fileno=channel_fd)
-    known = BufferCache()
+    buffers = BufferCache()
     stage: Stage | None = None
-    watcher: TaskGuard | None = None
+    guard: TaskGuard | None = None
     while True:
         message, fds, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 2)
         if not message:
             return
-        asked, answer = map(known.segment, fds)
-        if stage is None or watcher is None:
+        request, reply = map(buffers.get, fds)
+        if stage is None or guard is None:
             try:
-                stage, memory_bytes, schemes = pickle.loads(asked.read(message)[0])
+                stage, memory_bytes, schemes = pickle.loads(request.read(message)[0])
                 set_process_name(f"tessera-{type(stage).__name__.removesuffix('Stage').lower()}")
                 for scheme, name in schemes.items():
                     fsspec.register_implementation(scheme, name, clobber=True)
-                note = TaskSlot(note_fd)
-                watcher = stage.guard = TaskGuard(note, memory_bytes)
-                retry.on_wait = note.wait
+                slot = TaskSlot(slot_fd)
+                guard = stage.guard = TaskGuard(slot, memory_bytes)
+                retry.on_wait = slot.mark_waiting
                 stage.setup()
                 gc.collect()
-                gc.freeze()  # what is here stays: a collection looks at what a row leaves, and copies no page of a fork
-                reply = answer.write(None)
-            except Exception as error:  # told by the parent, as an error of the run
-                reply = answer.write(portable(error))
+                gc.freeze()  # later collections skip what exists now, and do not copy pages shared with a fork server
+                reply_message = reply.write(None)
+            except Exception as error:  # the parent raises it, as an error of the run
+                reply_message = reply.write(portable(error))
             _silence()
         else:
-            reply = _map_table(stage, watcher, asked, answer, message)
-        del asked, answer
-        known.drop_large()
-        channel.send(reply)
+            reply_message = _map_table(stage, guard, request, reply, message)
+        del request, reply
+        buffers.drop_large()
+        channel.send(reply_message)
 
 
-def _map_table(stage: Stage, watcher: TaskGuard, asked: SharedBuffer, answer: SharedBuffer, message: bytes) -> bytes:
-    orders, table = asked.read(message)
-    watcher.follow(orders or TaskPolicy())
+def _map_table(stage: Stage, guard: TaskGuard, request: SharedBuffer, reply: SharedBuffer, message: bytes) -> bytes:
+    """Maps the table of a request, and writes the result or the error into ``reply``. Returns the message for it."""
+    policy, table = request.read(message)
+    guard.set_policy(policy or TaskPolicy())
 
     def empty(size: int, dtype: np.dtype[Any]) -> np.ndarray:
-        watcher.rest()
-        return answer.empty(size, dtype)
+        guard.lift_limit()
+        return reply.empty(size, dtype)
 
     arrow.empty = empty
     try:
-        done = stage(table)
-    except Exception as error:  # raised again by the parent: a defect of the stage is none of a row
-        watcher.rest()
-        return answer.write(portable(error))
+        result = stage(table)
+    except Exception as error:  # the parent raises it: a defect of the stage is not the failure of a row
+        guard.lift_limit()
+        return reply.write(portable(error))
     finally:
         arrow.empty = np.empty
-        watcher.rest()
-    return answer.write(watcher.survived, done, table)
+        guard.lift_limit()
+    return reply.write(guard.survived, result, table)
+
+
+def registered_schemes() -> dict[str, str]:
+    """Returns the file systems that are registered in this process only: scheme -> dotted name of the class.
+
+    Ray's worker hook registers some, and a program may register its own. A new process has only those of the installed
+    packages.
+    """
+    names = {scheme: f"{class_.__module__}.{class_.__qualname__}" for scheme, class_ in fsspec.registry.items()}
+    return {
+        scheme: name
+        for scheme, name in names.items()
+        if not name.startswith("__main__.") and known_implementations.get(scheme, {}).get("class") != name
+    }
 
 
 def portable(error: Exception) -> Exception:
-    """``error``, or its words if it does not pickle."""
+    """Returns ``error``, or a ``TesseraError`` with its description if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever its own pickling raises
+    except Exception:  # its own pickling code may raise anything
         return TesseraError(describe(error))
     return error
 
 
 def die_with_parent(parent: int) -> None:
+    """Lets the kernel kill this process when its parent ends.
+
+    Args:
+        parent: process id of the parent.
+    """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before that was set
+    if os.getppid() != parent:  # it ended before the call
         os._exit(1)
 
 
 def set_process_name(name: str) -> None:
-    """What `top` and `ps` show of this process: at most 15 letters."""
+    """Sets the name of this process in `top` and `ps`; at most 15 characters are shown."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def _silence() -> None:
-    """Decoders write to the terminal what they think of a file."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    """Discards all further output: decoders print messages about files."""
+    null_fd = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_fd, 1)
+    os.dup2(null_fd, 2)
+    os.close(null_fd)

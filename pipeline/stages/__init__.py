@@ -1,13 +1,18 @@
-"""Arrow table -> Arrow table: plain, re-entrant classes, which no engine is needed to run or test.
+"""The stages of a run: re-entrant classes that map Arrow tables to Arrow tables, without any engine.
 
-units.py            the work of a run, in units that a task takes as one block
-probe.py            samples -> rows: opens headers, cuts windows
-windows.py          how a sample that has times is cut
+units.py            the planned samples of a run, in units that one task takes as one block
+probe.py            samples -> rows: opens headers, cuts samples into windows
+_sample_media.py    what the files of one sample hold
+_sample_windows.py  the windows of one sample and their rows: cuts, merges and matches them with stored rows
+windows.py          cuts a duration into windows
 decode.py           rows -> model inputs: fetches, decodes, tokenizes
-encode.py           model inputs -> finished rows: encodes, projects into the space
-reuse.py            columns that an earlier version, or the row before a retry, has already
-rows.py             the columns of a row on its way, its failures and meters
-block_splitter.py   blocks that would take too much memory, in parts
+_media_cache.py     the open files and decoded media of one sample
+encode.py           model inputs -> finished rows: encodes, projects into the embedding space
+_encoded_columns.py what encoders return -> the columns that are stored
+reuse.py            columns taken from rows that a dataset has: of another version, or before a retry
+_row_checks.py      which rows may keep columns of their stored rows
+rows.py             the columns of rows between stages, their failures and meters
+block_splitter.py   splits blocks that would take too much memory
 
-It imports `sandbox`, `config` and everything below them.
+This package imports `sandbox`, `config` and everything below them.
 """

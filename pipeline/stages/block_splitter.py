@@ -17,30 +17,42 @@ import pyarrow as pa
 from pipeline.config.features import BoundFeature
 from pipeline.core.media import FramesRequest, Sampling, UniformSampling, WaveformRequest
 
-_SAMPLE_BYTES = 4
-_EDGE = 224
-"""Pixels per edge, if the processor's config names none."""
+_AUDIO_SAMPLE_BYTES = 4
+_DEFAULT_EDGE = 224
+"""Pixels per edge of an image, if the processor's config has none."""
 _PROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json", "processor_config.json")
-_TOKENS = 512
+_DEFAULT_TOKENS = 512
 """Maximum length of a text, if neither the config nor the model has one."""
 
 
 @dataclass(frozen=True)
 class _InputSize:
-    """Estimated bytes of one feature's inputs in a row: ``fixed`` plus ``each_second`` per second, up to ``most``."""
+    """Estimated size of one feature's inputs in a row.
+
+    Args:
+        column: column of the URI; a row without one has no inputs.
+        fixed_bytes: size of any row.
+        bytes_per_s: additional size per second of the window.
+        max_timed_bytes: maximum of this additional size.
+    """
 
     column: str
-    fixed: float = 0.0
-    each_second: float = 0.0
-    most: float = np.inf
+    fixed_bytes: float = 0.0
+    bytes_per_s: float = 0.0
+    max_timed_bytes: float = np.inf
 
 
 class BlockSplitter:
-    """Splits tables of `stages.rows.ROWS` into parts of at most ``max_bytes``, or of one row."""
+    """Splits tables of `stages.rows.ROWS` into parts of at most ``max_bytes``, or of one row.
+
+    Args:
+        features: the features that are decoded.
+        max_bytes: estimated size of the inputs of one part, in bytes.
+    """
 
     def __init__(self, features: Sequence[BoundFeature], max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._inputs = [_input_size(feature) for feature in features]
+        self._input_sizes = [_input_size(feature) for feature in features]
 
     def split(self, table: pa.Table) -> list[pa.Table]:
         """Returns consecutive slices of ``table``; ``table`` itself if it is small enough."""
@@ -56,15 +68,15 @@ class BlockSplitter:
         return [table.slice(start, end - start) for start, end in zip(starts, [*starts[1:], len(table)], strict=True)]
 
     def row_bytes(self, table: pa.Table) -> np.ndarray:
-        """Estimated bytes of each row's inputs, float64 [rows]."""
+        """Returns the estimated bytes of each row's inputs, float64 [rows]."""
         ends, starts = (table[name].to_numpy(zero_copy_only=False) for name in ("end_s", "start_s"))
         seconds = np.nan_to_num(np.asarray(ends - starts, np.float64), nan=0.0)
         sizes = np.zeros(len(table))
-        for size in self._inputs:
-            here = table[size.column].is_valid().to_numpy()
+        for size in self._input_sizes:
+            has_media = table[size.column].is_valid().to_numpy()
             if size.column == "text_uri":
-                here = here | table["inline_text"].is_valid().to_numpy()
-            sizes += here * (size.fixed + np.minimum(size.each_second * seconds, size.most))
+                has_media = has_media | table["inline_text"].is_valid().to_numpy()
+            sizes += has_media * (size.fixed_bytes + np.minimum(size.bytes_per_s * seconds, size.max_timed_bytes))
         return sizes
 
 
@@ -72,38 +84,41 @@ def _input_size(feature: BoundFeature) -> _InputSize:
     tokenizer, column = feature.tokenizer(), f"{feature.modality}_uri"
     request = tokenizer.request()
     if isinstance(request, WaveformRequest):
-        return _InputSize(column, each_second=request.sample_rate * _SAMPLE_BYTES)
+        return _InputSize(column, bytes_per_s=request.sample_rate * _AUDIO_SAMPLE_BYTES)
     if isinstance(request, FramesRequest):
-        return _frames(column, request.sampling, _picture_bytes(feature))
+        return _frames_size(column, request.sampling, _image_bytes(feature))
     if feature.modality == "text" and feature.emits("tokens"):
         (tokens,) = [field.type.value_type for field in feature.fields() if field.name == feature.column("tokens")]
         tokenizer.setup()  # reads the model's maximum length
-        length = getattr(tokenizer, "max_length", None) or _TOKENS
-        return _InputSize(column, fixed=length * tokens.list_size * tokens.value_type.bit_width / 8)
-    return _InputSize(column, fixed=_picture_bytes(feature) if feature.modality == "image" else 0.0)
+        length = getattr(tokenizer, "max_length", None) or _DEFAULT_TOKENS
+        return _InputSize(column, fixed_bytes=length * tokens.list_size * tokens.value_type.bit_width / 8)
+    return _InputSize(column, fixed_bytes=_image_bytes(feature) if feature.modality == "image" else 0.0)
 
 
-def _frames(column: str, sampling: Sampling, each: float) -> _InputSize:
+def _frames_size(column: str, sampling: Sampling, frame_bytes: float) -> _InputSize:
     if isinstance(sampling, UniformSampling):
-        return _InputSize(column, fixed=sampling.frames * each)
-    most = np.inf if sampling.max_frames is None else sampling.max_frames * each
-    return _InputSize(column, fixed=each, each_second=sampling.fps * each, most=most)
+        return _InputSize(column, fixed_bytes=sampling.frames * frame_bytes)
+    max_bytes = np.inf if sampling.max_frames is None else sampling.max_frames * frame_bytes
+    return _InputSize(
+        column, fixed_bytes=frame_bytes, bytes_per_s=sampling.fps * frame_bytes, max_timed_bytes=max_bytes
+    )
 
 
-def _picture_bytes(feature: BoundFeature) -> float:
+def _image_bytes(feature: BoundFeature) -> float:
+    """Returns the bytes of one image or frame as the model takes it, with one byte per channel."""
     edge = getattr(feature.config.tokenizer, "size", None)
     if edge is None and feature.checkpoint is not None:
-        edge = next(filter(None, map(_edge, map(feature.checkpoint.json, _PROCESSORS))), None)
-    return 3.0 * (edge or _EDGE) ** 2
+        edge = next(filter(None, map(_processor_edge, map(feature.checkpoint.json, _PROCESSORS))), None)
+    return 3.0 * (edge or _DEFAULT_EDGE) ** 2
 
 
-def _edge(processor: Any) -> int | None:
-    """The longest edge that a processor's JSON names for what it hands on."""
+def _processor_edge(processor: Any) -> int | None:
+    """Returns the longest edge of a processor's outputs, in pixels, from its JSON config; None if it has none."""
     if not isinstance(processor, dict):
         return None
-    own = processor.get("image_processor") or processor
+    image_processor = processor.get("image_processor") or processor
     for key in ("crop_size", "size"):
-        sides = own.get(key) if isinstance(own, dict) else None
+        sides = image_processor.get(key) if isinstance(image_processor, dict) else None
         if isinstance(sides, dict) and (edges := [side for side in sides.values() if type(side) is int and side > 0]):
             return max(edges)
     return None

@@ -1,4 +1,4 @@
-"""Rows as they flow between the stages: their columns, their failures, their meters."""
+"""The columns of rows between stages, their failures and their meters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from pipeline.core.schema import METERS
 FAILURE = pa.struct(
     [pa.field(name, pa.string()) for name in ("feature", "uri", "stage", "kind", "message")],
 )
+"""A `Failure` as an Arrow value."""
 
+STORED_WINDOWS = "stored/windows"
+"""Column of retried rows: how many rows the dataset has of the sample. No column of a manifest can have such a name."""
 ROWS = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -34,6 +37,7 @@ ROWS = pa.schema(
         pa.field("promised", pa.int32()),
         pa.field("replaces", pa.bool_()),
         pa.field("attempts", pa.list_(pa.struct([("feature", pa.string()), ("attempts", pa.int32())]))),
+        pa.field(STORED_WINDOWS, pa.int32()),
         pa.field("carry_file", pa.int32()),
         pa.field("carry_position", pa.int64()),
         pa.field("final", pa.bool_()),
@@ -42,22 +46,33 @@ ROWS = pa.schema(
         *(pa.field(f"meter_{name}", pa.float64()) for name in METERS),
     ]
 )
-"""Columns of a row after the cut; passthrough columns follow, then what tokenizers and encoders add.
+"""Columns of a row after `ProbeStage`. Passthrough columns follow, then what tokenizers and encoders add.
 
-``<modality>_uri`` is the file that holds the modality in this window, or null. ``text_from`` and
-``text_to`` bound a token window in characters. ``windows`` counts the windows that the sample was cut into.
-``final`` marks a sample's last row of this run, which also says how many rows were ``promised``. ``replaces``: the
-dataset holds the sample already; ``attempts``: how often a feature of this window has failed before, null where nothing
-of the sample is tried again. ``carry_file`` and ``carry_position`` say which row of another version has the columns of
-features that did not change; or which row of this version this one replaces after a failure. ``cells`` counts the
-features that this row should have. A row of window -1 is none: it accounts for a sample of which nothing was left to
-do.
+- ``<modality>_uri``: the file that holds the modality in this window, or null.
+- ``text_from``, ``text_to``: bounds of a window of tokens in its text, in characters.
+- ``windows``: number of windows of the sample.
+- ``final``: this is the sample's last row of the run. Its ``promised`` is the sample's number of rows in the run.
+- ``replaces``: the dataset already has the sample.
+- ``attempts``: how often each feature of this window has failed before; null if the sample is not a retry.
+- ``carry_file``, ``carry_position``: the stored row with columns to reuse. It is a row of another version, which has
+  the columns of unchanged features; or the row of this version that this one replaces after a failure.
+- ``cells``: number of features that this row should have.
+
+A row with window -1 is no row of the dataset: it accounts for a sample of which nothing is left to compute.
 """
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a feature of a row could not be produced. ``feature`` None: no feature could be named."""
+    """Why a feature of a row could not be computed.
+
+    Args:
+        feature: name of the feature; None if the failure belongs to no single feature.
+        uri: the file.
+        stage: the step of the pipeline.
+        kind: kind of the error.
+        message: text of the error.
+    """
 
     feature: str | None
     uri: str | None
@@ -67,18 +82,19 @@ class Failure:
 
 
 def failure(feature: str | None, uri: str | None, stage: StageName, error: Exception) -> Failure:
-    """The one place where an exception becomes data."""
+    """Makes the `Failure` of an exception. No other code does."""
     if isinstance(error, SampleError):
         return Failure(feature, uri, stage, error.kind, error.message)
     return Failure(feature, uri, stage, "memory" if out_of_memory(error) else "internal", describe(error))
 
 
 def failure_column(rows: Sequence[Sequence[Failure]]) -> pa.Array:
+    """Returns the ``failures`` column for the failures of each row."""
     return pa.array([[asdict(one) for one in row] for row in rows], pa.list_(FAILURE))
 
 
 def add_failures(table: pa.Table, more: Sequence[Sequence[Failure]]) -> pa.Table:
-    """``table`` with further failures behind those that each row has."""
+    """Returns ``table`` with ``more`` failures of each row, behind those that it has."""
     if not any(more):
         return table
     old: list[list[dict[str, Any]]] = table["failures"].to_pylist()
@@ -87,11 +103,12 @@ def add_failures(table: pa.Table, more: Sequence[Sequence[Failure]]) -> pa.Table
 
 
 def add_meter(table: pa.Table, name: str, values: Sequence[float] | np.ndarray) -> pa.Table:
+    """Returns ``table`` with ``values`` [rows] added to the meter ``name``."""
     meter = f"meter_{name}"
     return put(table, meter, pc.add(table[meter], pa.array(values, pa.float64())))
 
 
 def put(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """``table`` with column ``name`` set."""
+    """Returns ``table`` with the column ``name`` set to ``values``: replaced in its position, or appended."""
     index = table.schema.get_field_index(name)
     return table.append_column(name, values) if index < 0 else table.set_column(index, name, values)

@@ -1,4 +1,4 @@
-"""The work of a run, in units that a task takes as one block."""
+"""The planned samples of a run, in units that one task takes as one block."""
 
 from __future__ import annotations
 
@@ -8,32 +8,39 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.config.models import PipelineConfig
 
-_SMALL, _UNIT = 50_000, 256
-"""A partition of more samples than the first is cut into units of the second: units cost the driver memory."""
-_BLOCKS = 64
-"""A partition is cut into so many, if that makes none smaller than it is worth."""
+_LARGE_PARTITION = 50_000
+"""A partition of more samples has units of at least ``_LARGE_UNIT`` samples: each unit takes driver memory."""
+_LARGE_UNIT = 256
+_TARGET_UNITS = 64
+"""A smaller partition is divided into this number of units, unless they get smaller than ``least_rows``."""
 
 
 Unit = tuple[str, int, int]
-"""URL of a plan file, its row group, samples."""
+"""URL of a plan file, index of a row group in it, number of samples in the row group."""
 
 
 def unit_rows(config: PipelineConfig, samples: int, of: int | None = None) -> int:
-    """Samples of one unit of a partition of so many, the last of those that hold ``of`` together."""
-    if samples > _SMALL:
-        return max(config.block_rows, _UNIT)
-    return min(config.block_rows, max(config.least_rows, (of or samples) // _BLOCKS))
+    """Returns the number of samples in each unit of a partition.
+
+    Args:
+        config: supplies ``block_rows`` and ``least_rows``.
+        samples: number of samples in the partition.
+        of: number of samples in this partition and those before it; None: in this one only.
+    """
+    if samples > _LARGE_PARTITION:
+        return max(config.block_rows, _LARGE_UNIT)
+    return min(config.block_rows, max(config.least_rows, (of or samples) // _TARGET_UNITS))
 
 
 def unit_table(unit: tuple[str, int, int]) -> pa.Table:
-    """A unit as a block for the engine: where its work lies."""
+    """Returns a table of one row that names a unit: the block that an engine starts with."""
     return pa.table({"url": [unit[0]], "group": [unit[1]]})
 
 
 def read_unit(table: pa.Table) -> pa.Table:
-    """The work of the units that ``table`` names: listing + ``EXTRA``."""
-    found = []
+    """Reads the samples of the units that ``table`` names. Columns: the listing and ``EXTRA``."""
+    samples = []
     for unit in table.to_pylist():
         with storage.Blob(unit["url"]).open() as file:
-            found.append(pq.ParquetFile(file).read_row_group(unit["group"]))
-    return pa.concat_tables(found)
+            samples.append(pq.ParquetFile(file).read_row_group(unit["group"]))
+    return pa.concat_tables(samples)

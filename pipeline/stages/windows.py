@@ -1,4 +1,4 @@
-"""How a sample that has times is cut into windows."""
+"""Cuts a duration into windows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pipeline.core.media import at_least_a_tick
 
 
 def cut(end_s: float, window: WindowConfig, tick_s: float = 1e-6) -> list[tuple[float, float]]:
-    """Windows ``[start_s, end_s)`` that cover ``[0, end_s)``, the last one ending where the media ends.
+    """Returns windows ``[start_s, end_s)`` that cover ``[0, end_s)``; the last one ends where the media ends.
 
-    Boundaries are multiples of ``length_s - overlap_s``, computed by multiplication so that they do
-    not drift. What is left at the end makes no window if it is shorter than a tick.
+    Starts are multiples of ``length_s - overlap_s``, computed by multiplication so that they do not drift. A remainder
+    that is shorter than a tick makes no window.
 
     Args:
-        tick_s: of the clock of ``end_s``.
+        end_s: end of the media, in seconds.
+        window: length, overlap, tail and maximum number of the windows.
+        tick_s: resolution of the clock of ``end_s``, in seconds.
 
     Raises:
         SampleError: ``limit``, more than ``max_windows``.

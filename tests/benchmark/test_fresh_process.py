@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.benchmark.fresh_process import at_once, in_fresh_process, on_gpu, one_thread
+from pipeline.benchmark.fresh_process import in_fresh_process, in_fresh_processes, on_gpu, one_thread
 from pipeline.core.errors import ConfigError, SampleError, TesseraError
 from tests.benchmark.measured import picture
 from tests.stages.media_fixtures import IMAGE, config
@@ -57,14 +57,14 @@ def test_it_gives_the_value_of_another_process_with_one_thread() -> None:
 
 
 def test_several_begin_together() -> None:
-    found = at_once("a test", 3, alone_for_a_second)
+    found = in_fresh_processes("a test", 3, alone_for_a_second)
     assert len({pid for pid, _, _ in found}) == 3
     assert max(begun for _, begun, _ in found) < min(ended for _, _, ended in found)
 
 
 def test_one_of_several_that_dies_is_told() -> None:
     with pytest.raises(TesseraError, match=r"^the process of a test died: "):
-        at_once("a test", 2, kill_itself)
+        in_fresh_processes("a test", 2, kill_itself)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_process_that_dies_is_told() -> None:
 
 
 def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "_PATIENCE_S", 3.0)
+    monkeypatch.setattr(MODULE, "_TIMEOUT_S", 3.0)
     started = time.monotonic()
     with pytest.raises(TesseraError, match=r"^the process of a test did not end in 3 s"):
         in_fresh_process("a test", time.sleep, 100)

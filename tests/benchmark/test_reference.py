@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.benchmark import corpus, reference
+from pipeline.benchmark import _reference_media, corpus, reference
 from pipeline.config.features import BoundFeature, bind
 from pipeline.core.media import FpsSampling, Sampling, UniformSampling
 from pipeline.decoders import DecodersConfig, open_media
@@ -45,7 +45,7 @@ def _ours(path: Path, modality: Any) -> Any:
 @pytest.mark.parametrize("name", ["002.jpg", "004.jpg", "007.png", "009.png"])
 def test_pictures_are_ours_to_the_pixel(demo_corpus: Path, name: str) -> None:
     path = demo_corpus / "pictures" / name
-    made = np.asarray(reference._picture({"image_uri": str(path)}))
+    made = np.asarray(_reference_media.read_picture({"image_uri": str(path)}))
     np.testing.assert_array_equal(made, np.asarray(Image.open(path).convert("RGB")))
     with _ours(path, "image") as media:
         np.testing.assert_array_equal(made, media.image().pixels)
@@ -55,15 +55,15 @@ def test_real_pictures_are_ours_to_the_pixel(data: Path) -> None:
     for name in ("pillow__hopper.jpg", "mdn__bee.jpg", "pillow__hopper.webp", "torchcodec__gradient.png"):
         with _ours(data / "images" / name, "image") as media:
             ours = media.image().pixels
-        np.testing.assert_array_equal(reference._picture({"image_uri": str(data / "images" / name)}), ours)
+        np.testing.assert_array_equal(_reference_media.read_picture({"image_uri": str(data / "images" / name)}), ours)
 
 
 def test_texts_are_read_whole_or_as_the_part_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("drüben steht ein Kreis")
     file = {"inline_text": None, "text_uri": str(tmp_path / "a.txt"), "text_from": None, "text_to": None}
-    assert reference._text(file) == "drüben steht ein Kreis"
-    assert reference._text({**file, "text_from": 7, "text_to": 12}) == "steht"
-    assert reference._text({**file, "inline_text": "words", "text_uri": None}) == "words"
+    assert _reference_media.read_text(file) == "drüben steht ein Kreis"
+    assert _reference_media.read_text({**file, "text_from": 7, "text_to": 12}) == "steht"
+    assert _reference_media.read_text({**file, "inline_text": "words", "text_uri": None}) == "words"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,9 @@ def test_frames_are_as_many_as_ours_and_of_the_same_time(
 ) -> None:
     """The clip's grey tells the time: 10 + 2 for each tenth of a second."""
     write_clip(tmp_path / "x.mp4", 3.0)
-    frames = reference._frames({"video_uri": str(tmp_path / "x.mp4"), "start_s": start_s, "end_s": end_s}, sampling)
+    frames = _reference_media.read_frames(
+        {"video_uri": str(tmp_path / "x.mp4"), "start_s": start_s, "end_s": end_s}, sampling
+    )
     assert frames.shape == (count, 48, 64, 3)
     assert frames.dtype == np.uint8
     times = (frames.mean(axis=(1, 2, 3)) - 10) / 20
@@ -102,7 +104,7 @@ def test_real_frames_are_as_many_as_ours(data: Path, name: str) -> None:
     with _ours(path, "video") as media:
         end_s = media.info.spans["video"].end_s
         ours = media.frames(sampling, 0.0, end_s)
-    made = reference._frames({"video_uri": str(path), "start_s": 0.0, "end_s": end_s}, sampling)
+    made = _reference_media.read_frames({"video_uri": str(path), "start_s": 0.0, "end_s": end_s}, sampling)
     assert made.shape == ours.pixels.shape
     assert abs(float(made.mean()) - float(ours.pixels.mean())) < 8
 
@@ -125,7 +127,7 @@ def test_real_sounds_are_near_ours(data: Path, name: str) -> None:
     with _ours(path, "audio") as media:
         end_s = media.info.spans["audio"].end_s
         ours = media.waveform(16_000, 0.0, end_s).samples
-    _near(reference._sound({"audio_uri": str(path), "start_s": 0.0, "end_s": end_s}, 16_000), ours, 16)
+    _near(_reference_media.read_sound({"audio_uri": str(path), "start_s": 0.0, "end_s": end_s}, 16_000), ours, 16)
 
 
 def test_the_sound_of_a_clip_is_near_ours(tmp_path: Path) -> None:
@@ -133,8 +135,8 @@ def test_the_sound_of_a_clip_is_near_ours(tmp_path: Path) -> None:
     write_clip(path, 2.0, 2.0)
     with _ours(path, "audio") as media:
         ours = media.waveform(16_000, 0.0, 2.0).samples
-    _near(reference._sound({"audio_uri": str(path), "start_s": 0.0, "end_s": 2.0}, 16_000), ours, 1024)
-    later = reference._sound({"audio_uri": str(path), "start_s": 1.0, "end_s": 2.0}, 16_000)
+    _near(_reference_media.read_sound({"audio_uri": str(path), "start_s": 0.0, "end_s": 2.0}, 16_000), ours, 1024)
+    later = _reference_media.read_sound({"audio_uri": str(path), "start_s": 1.0, "end_s": 2.0}, 16_000)
     assert len(later) == 16_000  # of the packets that the container has there, no more than was asked for
     with _ours(path, "audio") as media:
         ours = media.waveform(16_000, 1.0, 2.0).samples

@@ -55,9 +55,9 @@ def test_mistakes_are_told_before_anything_is_measured(
 ) -> None:
     config, encode = write_config(tmp_path, demo_corpus, models), ["--stage", "encode"]
     for options, words in (
-        ([*encode, "--rows", "5"], "--stage: 'encode' beside --rows or --against"),
-        ([*encode, "--against", "reference"], "--stage: 'encode' beside --rows or --against"),
-        ([*encode, "--picture", str(tmp_path / "p.svg")], "--picture: beside --stage encode"),
+        ([*encode, "--rows", "5"], "--stage: 'encode' with --rows or --against"),
+        ([*encode, "--against", "reference"], "--stage: 'encode' with --rows or --against"),
+        ([*encode, "--picture", str(tmp_path / "p.svg")], "--picture: together with --stage encode"),
         (["--set", "compute.address=127.0.0.1:1"], "compute.address: a cluster"),
         (["--set", f"source.path={tmp_path / 'nowhere'}"], "source.path: "),
         (["--set", f"source.path={demo_corpus / 'notes'}"], "source: no sample holds what a feature reads"),

@@ -44,7 +44,7 @@ def test_a_good_config() -> None:
         ("features.picture.pool", "gpu", r"features\.picture\.pool: found 'gpu'; a pool of compute\.pools: default"),
         ("features.Picture", GOOD["features"]["picture"], r"features\.Picture: no name for columns; lower case"),
         ("window.length_s", -1, r"window\.length_s: found -1; input should be greater than 0"),
-        ("window", {"length_s": 5, "overlap_s": 5}, r"window\.overlap_s: 5\.0 beside length_s 5\.0; less than"),
+        ("window", {"length_s": 5, "overlap_s": 5}, r"window\.overlap_s: 5\.0 with length_s 5\.0; less than"),
         (
             "features.picture.encoder",
             {"checkpoint": "m"},
@@ -61,7 +61,7 @@ def test_a_good_config() -> None:
         (
             "compute.pools.default",
             {"min_actors": 3, "max_actors": 2},
-            r"compute\.pools\.default\.min_actors: 3 beside max_actors 2; at most as many",
+            r"compute\.pools\.default\.min_actors: 3 with max_actors 2; at most as many",
         ),
         ("failures.max_fraction", 1.5, r"failures\.max_fraction: found 1\.5; .*less than or equal to 1"),
         ("output.version", "../x", r"output\.version: found '\.\./x'"),
@@ -184,7 +184,7 @@ def test_load_anchors_paths_and_applies_overrides(tmp_path: Path) -> None:
         ("nothing", r"--set: 'nothing'; write dotted.key=value"),
         ("output.path.x=1", r"--set output\.path\.x: output\.path is 'out', not a section"),
         ("output={", r"--set output: is not YAML"),
-        ("output.path={a: 1, a: 2}", r"--set output\.path: is not YAML .*'a' stands there twice"),
+        ("output.path={a: 1, a: 2}", r"--set output\.path: is not YAML .*'a' appears twice"),
         ("output.pth=1", r"output\.pth: unknown key"),
     ],
 )

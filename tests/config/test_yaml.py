@@ -27,8 +27,8 @@ _LAUGHS = "a: &a [l, l, l, l, l, l, l, l, l, l]\n" + "\n".join(
     ("text", "expected"),
     [
         ("a: [", r"x\.yaml: is not YAML"),
-        ("a: 1\nb: 2\na: 3", r"x\.yaml: is not YAML \(.*'a' stands there twice.*line 3"),
-        ("a: {b: {c: 1, c: 1}}", r"'c' stands there twice"),
+        ("a: 1\nb: 2\na: 3", r"x\.yaml: is not YAML \(.*'a' appears twice.*line 3"),
+        ("a: {b: {c: 1, c: 1}}", r"'c' appears twice"),
         ("a: 2001-99-99", r"x\.yaml: is not YAML"),
         ("[" * 5000, r"x\.yaml: over 100000 values or 50 levels"),
         ("- " * 5000, r"x\.yaml: over 100000 values or 50 levels"),

@@ -223,7 +223,7 @@ def test_a_run_of_then_that_was_killed_is_continued(
     (announced,) = (root / "_running").iterdir()
     opened = json.loads(announced.read_text())
     work = {
-        **checks._identities_of_contract_1(prepared),
+        **checks.identities_of_contract_1(prepared),
         "forgotten": [],
         "allowed_roots": list(sources.build(prepared.config.source).allowed_roots().plain()),
     }

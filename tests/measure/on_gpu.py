@@ -53,10 +53,10 @@ def _clip(folder: Path, model: dict[str, Any]) -> None:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
     from pipeline.demo.checkpoints._seeded import save
-    from pipeline.demo.checkpoints.vision import _clip_tokenizer
+    from pipeline.demo.checkpoints._vision_tokenizers import clip_tokenizer
 
     save(CLIPModel, CLIPConfig(**model), str(folder / "clip"))
-    CLIPProcessor(CLIPImageProcessor(), _clip_tokenizer()).save_pretrained(folder / "clip")
+    CLIPProcessor(CLIPImageProcessor(), clip_tokenizer()).save_pretrained(folder / "clip")
 
 
 def _texts(folder: Path, **options: Any) -> dict[str, Any]:

@@ -53,9 +53,9 @@ def clip(folder: Path, **options: Any) -> dict[str, Any]:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
     from pipeline.demo.checkpoints._seeded import save
-    from pipeline.demo.checkpoints.vision import _clip_tokenizer
+    from pipeline.demo.checkpoints._vision_tokenizers import clip_tokenizer
 
-    tokenizer = _clip_tokenizer()
+    tokenizer = clip_tokenizer()
     save(CLIPModel, CLIPConfig(text_config={"num_hidden_layers": 2}), str(folder / "clip"))
     CLIPProcessor(CLIPImageProcessor(), tokenizer).save_pretrained(folder / "clip")
     encoder = {"kind": "clip", "checkpoint": "./clip"}

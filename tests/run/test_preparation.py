@@ -14,7 +14,7 @@ from tests.stages.media_fixtures import media_config
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("output.path=memory://out", r"output\.path: 'memory://out' lies in one process's memory"),
+        ("output.path=memory://out", r"output\.path: 'memory://out' is in one process's memory"),
         ("output.path=/proc/x", r"output\.path: cannot write to '/proc/x/v1'"),
         ("output.path=''", r"output\.path: found ''"),
         ("compute.pools.default.num_cpus=.inf", r"compute\.pools\.default\.num_cpus: found inf"),

@@ -20,8 +20,8 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-import pipeline.stages.decode
-import pipeline.stages.probe
+import pipeline.stages._media_cache
+import pipeline.stages._sample_media
 from pipeline.core import arrow
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Image
@@ -147,7 +147,7 @@ class FaultyMedia(OpenMedia):
 class FaultyDecode(DecodeStage):
     def setup(self) -> None:
         super().setup()
-        pipeline.stages.decode.open_media = lambda blob, *rest: FaultyMedia(open_media(blob, *rest), blob.uri)
+        pipeline.stages._media_cache.open_media = lambda blob, *rest: FaultyMedia(open_media(blob, *rest), blob.uri)
 
 
 class FaultyProbe(ProbeStage):
@@ -163,7 +163,7 @@ class FaultyProbe(ProbeStage):
                 fault()
             return open_media(blob, *rest)
 
-        pipeline.stages.probe.open_media = opened
+        pipeline.stages._sample_media.open_media = opened
 
 
 class FaultyOpening(FaultyProbe):

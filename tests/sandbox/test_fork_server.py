@@ -19,7 +19,7 @@ import pytest
 from pipeline.core.errors import ConfigError, TesseraError
 from pipeline.sandbox import ForkServer, LimitsConfig, SandboxedStage
 from pipeline.sandbox.fork_server import ForkedProcess
-from pipeline.sandbox.process import Mapped, WorkerExit, WorkerProcess
+from pipeline.sandbox.process import MapResult, WorkerExit, WorkerProcess
 from pipeline.sandbox.shared_memory import BufferPool
 from pipeline.sandbox.tasks import TaskPolicy
 from tests.sandbox import doubles
@@ -80,9 +80,9 @@ def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
 def test_how_it_ended_is_told(template: ForkServer) -> None:
     for what, words in (("abort", "died (SIGABRT)"), ("exit", "ended itself (exit code 3)")):
         child = WorkerProcess(Plain(), LimitsConfig(), BufferPool(), template.address)
-        assert isinstance(child.map(pa.table({"do": [""]}), TaskPolicy()), Mapped)
+        assert isinstance(child.map(pa.table({"do": [""]}), TaskPolicy()), MapResult)
         death = child.map(pa.table({"do": [what]}), TaskPolicy())
-        assert death == WorkerExit(None, "crash", f"the decoder's process {words}", ours=False)
+        assert death == WorkerExit(None, "crash", f"the decoder's process {words}", over_limit=False)
         assert not child.alive
 
 

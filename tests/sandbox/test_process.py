@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.errors import TesseraError
 from pipeline.sandbox import LimitsConfig, SandboxedStage
-from pipeline.sandbox.process import Mapped, WorkerExit, WorkerProcess
+from pipeline.sandbox.process import MapResult, WorkerExit, WorkerProcess
 from pipeline.sandbox.shared_memory import BufferPool
 from pipeline.sandbox.tasks import TaskPolicy
 from tests.sandbox.doubles import Plain
@@ -52,9 +52,9 @@ def test_a_start_that_is_killed_is_tried_again(monkeypatch: pytest.MonkeyPatch) 
 def test_how_it_ended_is_told() -> None:
     child = WorkerProcess(Plain(), LimitsConfig(), BufferPool())
     done = child.map(pa.table({"do": [""]}), TaskPolicy())
-    assert isinstance(done, Mapped)
+    assert isinstance(done, MapResult)
     death = child.map(pa.table({"do": ["abort"]}), TaskPolicy())
-    assert death == WorkerExit(None, "crash", "the decoder's process died (SIGABRT)", ours=False)
+    assert death == WorkerExit(None, "crash", "the decoder's process died (SIGABRT)", over_limit=False)
     assert not child.alive
 
 

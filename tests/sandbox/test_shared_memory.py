@@ -102,11 +102,11 @@ def test_a_pool_keeps_few_segments_and_no_large_ones(monkeypatch: pytest.MonkeyP
 
 def test_the_other_process_knows_a_segment_again() -> None:
     known, segments = BufferCache(), [SharedBuffer() for _ in range(9)]
-    first = known.segment(os.dup(segments[0].fd))
-    assert known.segment(os.dup(segments[0].fd)) is first
+    first = known.get(os.dup(segments[0].fd))
+    assert known.get(os.dup(segments[0].fd)) is first
     before = len(os.listdir("/proc/self/fd"))
     for segment in segments * 20:
-        known.segment(os.dup(segment.fd))
+        known.get(os.dup(segment.fd))
     assert len(os.listdir("/proc/self/fd")) <= before + 2 * shared_memory._KEEP
 
 
@@ -115,13 +115,13 @@ def test_the_other_process_keeps_no_large_segment_either(monkeypatch: pytest.Mon
     known, small, large = BufferCache(), SharedBuffer(), SharedBuffer()
     message = large.write(None, _table(8, 100_000))
     before = len(os.listdir("/proc/self/fd"))
-    mine, _ = known.segment(os.dup(large.fd)), known.segment(os.dup(small.fd))
+    mine, _ = known.get(os.dup(large.fd)), known.get(os.dup(small.fd))
     _, done = mine.read(message)
     assert done == _table(8, 100_000)
     del mine, done
     known.drop_large()
     gc.collect()
-    assert len(known.segments) == 1
+    assert len(known.buffers) == 1
     assert len(os.listdir("/proc/self/fd")) == before + 1
 
 
@@ -138,8 +138,8 @@ def test_a_segment_in_use_is_not_dropped_for_the_one_beside_it() -> None:
     known, asked = BufferCache(), SharedBuffer()
     for answer in [SharedBuffer() for _ in range(9)]:
         message = asked.write("told")
-        mine = known.segment(os.dup(asked.fd))
-        known.segment(os.dup(answer.fd))
+        mine = known.get(os.dup(asked.fd))
+        known.get(os.dup(answer.fd))
         assert mine.read(message) == ("told", None)
 
 

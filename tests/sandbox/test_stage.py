@@ -19,8 +19,8 @@ from PIL import Image
 from pipeline.core.arrow import unpack
 from pipeline.core.errors import TesseraError
 from pipeline.sandbox import LimitsConfig, SandboxedStage
+from pipeline.sandbox._process_memory import ProcessMemory
 from pipeline.sandbox.process import WorkerProcess
-from pipeline.sandbox.tasks import Memory
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from pipeline.stages.rows import put
@@ -261,7 +261,7 @@ def test_successes_between_keep_a_file_from_being_given_up() -> None:
 
     stage = SandboxedStage(Plain(), TIGHT)
     for part in (1, 2, 3, 4):
-        death = WorkerExit(TaskRecord(1, 0, "decode", (b"file", part), 0), "crash", "died", ours=False)
+        death = WorkerExit(TaskRecord(1, 0, "decode", (b"file", part), 0), "crash", "died", over_limit=False)
         stage._blame(death, ("crash", "died"))
         if part == 2:
             stage.strikes.pop(b"file")
@@ -311,7 +311,7 @@ def test_hundreds_of_tables_leave_nothing_behind(folder: Path) -> None:
     stage = SandboxedStage(DecodeStage(settings, features), TIGHT)
     stage.setup()
     assert stage.child is not None
-    child, ours = Memory(stage.child.process.pid), Memory()
+    child, ours = ProcessMemory(stage.child.process.pid), ProcessMemory()
 
     def held() -> tuple[int, int, int, int]:
         gc.collect()

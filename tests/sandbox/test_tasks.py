@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import SampleError
+from pipeline.sandbox._process_memory import ProcessMemory
 from pipeline.sandbox.shared_memory import shared_file
-from pipeline.sandbox.tasks import SLOT_BYTES, WHOLE_FILE, Memory, Task, TaskGuard, TaskPolicy, TaskSlot, unguarded
+from pipeline.sandbox.tasks import SLOT_BYTES, WHOLE_FILE, Task, TaskGuard, TaskPolicy, TaskSlot, unguarded
 
 WORK = Task(7, "decode", "picture", "s3://bucket/a.jpg", 2)
 
@@ -28,7 +29,7 @@ def test_a_note_tells_what_is_at_work_and_for_how_long_it_stands(note: TaskSlot)
         noted = note.read()
         assert noted is not None
         assert (noted.row, noted.step, noted.key) == (7, "decode", (WORK.file_key(), 2))
-        assert 0 < noted.base_bytes <= Memory().anonymous_bytes() + (1 << 20)
+        assert 0 < noted.base_bytes <= ProcessMemory().anonymous_bytes() + (1 << 20)
     assert note.read() is None
     with watcher(WORK._replace(part=None)):
         again = note.read()
@@ -75,13 +76,13 @@ def test_an_exception_is_an_end_and_an_exit_is_not(note: TaskSlot) -> None:
 @pytest.mark.parametrize("part", [2, WHOLE_FILE])
 def test_refused_work_is_not_tried(note: TaskSlot, part: int) -> None:
     watcher = TaskGuard(note, 1 << 30)
-    watcher.follow(TaskPolicy({(WORK.file_key(), part): ("crash", "it died")}))
+    watcher.set_policy(TaskPolicy({(WORK.file_key(), part): ("crash", "it died")}))
     with pytest.raises(SampleError, match="it died"), watcher(WORK):
         pytest.fail("tried")
     assert note.read() is None
     with watcher(WORK._replace(source="other")):
         pass
-    watcher.follow(TaskPolicy(nothing=("timeout", "all")))
+    watcher.set_policy(TaskPolicy(refuse_all=("timeout", "all")))
     with pytest.raises(SampleError, match="all"), watcher(WORK._replace(source="other")):
         pytest.fail("tried")
 
@@ -89,7 +90,7 @@ def test_refused_work_is_not_tried(note: TaskSlot, part: int) -> None:
 def test_of_suspects_it_tells_which_ended_well(note: TaskSlot) -> None:
     watcher = TaskGuard(note, 1 << 30)
     other = WORK._replace(source="other")
-    watcher.follow(TaskPolicy(suspects=frozenset({WORK.file_key()})))
+    watcher.set_policy(TaskPolicy(suspects=frozenset({WORK.file_key()})))
     with pytest.raises(ValueError, match="bad"), watcher(WORK):
         raise ValueError("bad")
     with watcher(other):
@@ -109,7 +110,7 @@ def test_memory_is_bounded_until_the_works_are_over(note: TaskSlot) -> None:
         pass
     with pytest.raises(MemoryError):
         np.empty(3 << 30, np.uint8)
-    watcher.rest()
+    watcher.lift_limit()
     assert len(np.empty(3 << 30, np.uint8)) == 3 << 30
     with watcher(WORK), pytest.raises(MemoryError):
         np.empty(3 << 30, np.uint8)
@@ -119,13 +120,13 @@ def test_memory_is_bounded_until_the_works_are_over(note: TaskSlot) -> None:
 
 
 def test_memory_counts_what_is_a_process_s_own() -> None:
-    memory = Memory(os.getpid())
+    memory = ProcessMemory(os.getpid())
     before = memory.anonymous_bytes()
     held = np.ones(64 << 20, np.uint8)
     assert (60 << 20) < memory.anonymous_bytes() - before < (80 << 20)
     del held
     process = subprocess.Popen(["true"])
-    gone = Memory(process.pid)
+    gone = ProcessMemory(process.pid)
     process.wait()
     assert gone.anonymous_bytes() == 0
 

@@ -18,8 +18,9 @@ from pipeline.core.errors import TesseraError
 from pipeline.encoders._shared.device import download
 from pipeline.encoders.base import Encoded
 from pipeline.encoders.raw import RawEncoder
+from pipeline.stages._encoded_columns import unstorable
 from pipeline.stages.decode import DecodeStage
-from pipeline.stages.encode import EncodeStage, unstorable
+from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
 from pipeline.tokenizers.base import ModelInputs
 from tests.stages.media_fixtures import IMAGE, VIDEO, bound, config, text, write_clip

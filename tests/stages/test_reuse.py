@@ -96,6 +96,7 @@ def _again(tmp_path: Path, failures: list[list[dict[str, Any]]], **changes: Any)
         "text_uri": pa.nulls(4, pa.string()),
         "inline_text": pa.nulls(4, pa.string()),
         "windows": pa.array([1, 1, 1, 1], pa.int32()),
+        "stored/windows": pa.array([2, 2, 2, 2], pa.int32()),
         "cells": pa.array([len(one) for one in failures], pa.int32()),
         "failures": pa.array(failures, pa.list_(FAILURE)),
         "f_tokens": pa.nulls(4, FIELDS[0].type),
@@ -132,6 +133,14 @@ def test_a_row_without_times_holds_what_belongs_to_every_window(tmp_path: Path) 
     assert done["f_tokens"].to_pylist() == [values(1), values(4), None, None]
 
 
+def test_a_sound_that_ended_before_is_the_same_in_a_longer_window(tmp_path: Path) -> None:
+    later = {"start_s": [0.0, 5.0, 10.0, 15.0], "end_s": [5.3, 9.0, 13.0, 20.0]}
+    done = _again(tmp_path, [[_failed()]] * 4, **later)
+    assert done["f_tokens"].to_pylist() == [values(1), None, None, None]
+    done = _again(tmp_path, [[_failed()]] * 4, **later, modality="video")
+    assert done["f_tokens"].to_pylist() == [None] * 4
+
+
 def test_a_part_of_a_text_is_not_taken_for_the_whole(tmp_path: Path) -> None:
     """Where a feature cuts texts, a row without times holds a part; the same one, unless the text is whole now."""
     old = {"start_s": pa.array([None, None, 10.0]), "end_s": pa.array([None, None, 12.0])}
@@ -142,6 +151,9 @@ def test_a_part_of_a_text_is_not_taken_for_the_whole(tmp_path: Path) -> None:
     assert done["f_tokens"].to_pylist() == [None, values(4), None, None], "whole now; not read; null; none"
     done = _again(tmp_path, [[_failed()]] * 4, **options, text_uri=uris, text_from=pa.array([0, 7, None, None]))
     assert done["f_tokens"].to_pylist() == [values(1), values(4), None, None], "cut again"
+    alone = pa.array([1, 1, 1, 1], pa.int32())
+    done = _again(tmp_path, [[_failed()]] * 4, **options, text_uri=uris, **{"stored/windows": alone})
+    assert done["f_tokens"].to_pylist() == [values(1), values(4), None, None], "the only row has all of the text"
     options["cuts_text"] = False
     done = _again(tmp_path, [[_failed()]] * 4, **options, text_uri=uris)
     assert done["f_tokens"].to_pylist() == [values(1), values(4), None, None]

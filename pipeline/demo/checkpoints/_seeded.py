@@ -1,4 +1,4 @@
-"""Weights drawn from a fixed seed, and tokenizers learnt from words drawn in code."""
+"""Weights from a fixed seed, and tokenizers trained on generated sentences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ square triangle star moves left right rises falls sound tone high low dog cat bi
 
 
 def sentences(count: int = 400) -> list[str]:
-    """Sentences of common words and of syllables, the same in every run."""
+    """Returns sentences of common words and of syllables, the same in every run."""
     dice = random.Random(_SEED)
     parts = [part.split() for part in (_ONSETS, _NUCLEI, _CODAS)]
     words = _COMMON.split() * 3 + ["".join(dice.choice(part) for part in parts) for _ in range(300)]
@@ -32,10 +32,13 @@ def save(
     keep: tuple[str, ...] = (),
     adjust: Callable[[Any], None] = lambda model: None,
 ) -> None:
-    """Write a model with weights from the seed, equal in every run.
+    """Writes a model with weights from the seed, equal in every run.
 
-    Larger than an untrained model's, so that different inputs give clearly different vectors. ``keep``:
-    parts of names of weights that stay as the class draws them. ``adjust``: sets what no seed should draw.
+    They are larger than those of an untrained model, so that different inputs give clearly different vectors.
+
+    Args:
+        keep: parts of names of weights that stay as the class initializes them.
+        adjust: sets values of the model that must not be random.
     """
     import torch
 
@@ -56,9 +59,10 @@ def save(
 
 
 def wordpieces(specials: list[str]) -> dict[str, int]:
-    """A WordPiece vocabulary, ``specials`` first; any word of printable ASCII can be spelt.
+    """Returns a WordPiece vocabulary, ``specials`` first, that covers every word of printable ASCII.
 
-    Common words, syllables' parts and letters, counted here: the library's own trainer breaks ties at random.
+    It has common words, parts of syllables and letters. It is not trained, since the library's trainer breaks ties at
+    random.
     """
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     parts = [part for group in (_ONSETS, _NUCLEI, _CODAS) for part in group.split()]
@@ -68,7 +72,7 @@ def wordpieces(specials: list[str]) -> dict[str, int]:
 
 
 def byte_pairs(specials: list[str], last: str | None = None) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a byte-level BPE: any text of any script can be spelt."""
+    """Returns vocabulary and merges of a byte-level BPE, which covers every text."""
     import json
 
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -84,7 +88,7 @@ def byte_pairs(specials: list[str], last: str | None = None) -> tuple[dict[str, 
 
 
 def roberta_tokenizer(model_max_length: int) -> Any:
-    """RoBERTa's own tokenizer class over ``byte_pairs``; CLAP's text tower has the same."""
+    """Returns a tokenizer of RoBERTa's class with the pieces of `byte_pairs`. CLAP's text tower uses the same class."""
     from transformers import RobertaTokenizer
 
     vocab, merges = byte_pairs(["<s>", "<pad>", "</s>", "<unk>"], last="<mask>")

@@ -1,6 +1,6 @@
-"""Small checkpoints of true audio architectures, weights drawn from a fixed seed, feature extractors included.
+"""Small checkpoints of real audio architectures, with weights from a fixed seed and their feature extractors.
 
-They know nothing; they run in milliseconds, and every code path of the large ones runs with them.
+They are untrained and run in milliseconds, through the same code as the large models.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _WAVES: dict[str, Any] = {
     "num_conv_pos_embeddings": 32,
     "num_conv_pos_embedding_groups": 4,
 }
-"""The convolutions keep the kernels and strides of the large models: one frame each 20 ms at 16 kHz."""
+"""The convolutions have the kernels and strides of the large models: one frame per 20 ms at 16 kHz."""
 _LAYER_NORM: dict[str, Any] = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 _TEXT_TOKENS = 512
 
 
 def write_wav2vec2(folder: str) -> None:
-    """Group norm, as the base models have it: its rows may not be padded."""
+    """Group norm, as in the base models. Its inputs must not be padded."""
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
     _write_waves(Wav2Vec2Model, Wav2Vec2Config(**_WAVES), folder, masked=False)
 
 
 def write_wav2vec2_layer(folder: str) -> None:
-    """Layer norm, as the large models have it."""
+    """Layer norm, as in the large models."""
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
     _write_waves(Wav2Vec2Model, Wav2Vec2Config(**_WAVES, **_LAYER_NORM), folder, masked=True)
@@ -87,7 +87,7 @@ def write_clap(folder: str) -> None:
 
 
 def write_clap_fused(folder: str) -> None:
-    """Each sound is seen as four spectrograms, which the model fuses."""
+    """The model takes four spectrograms of each sound, and fuses them."""
     from transformers import ClapFeatureExtractor
 
     extractor = ClapFeatureExtractor(truncation="fusion", padding="repeatpad")
@@ -104,7 +104,7 @@ WRITERS: dict[str, Callable[[str], None]] = {
     "clap": write_clap,
     "clap_fused": write_clap_fused,
 }
-"""Name of a checkpoint -> what writes it into a folder."""
+"""Name of a checkpoint -> the function that writes it into a folder."""
 
 
 def _write_waves(model_class: Any, config: Any, folder: str, masked: bool) -> None:
@@ -144,7 +144,7 @@ def _write_clap(folder: str, extractor: Any, **audio: Any) -> None:
 
 
 def _centre_decibels(model: Any) -> None:
-    """Statistics of the first batch norm as training leaves them, or all sounds would look nearly the same."""
+    """Sets the statistics of the first batch norm as after training. Without them all sounds give similar vectors."""
     norm = model.audio_model.audio_encoder.batch_norm
     norm.running_mean.fill_(-30.0)
     norm.running_var.fill_(400.0)

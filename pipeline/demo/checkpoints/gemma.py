@@ -1,6 +1,6 @@
 """A small EmbeddingGemma 2 with weights from a fixed seed: one model and one processor for all four modalities.
 
-It knows nothing; it runs in milliseconds, and every code path of the large one runs with it.
+It is untrained and runs in milliseconds, through the same code as the large model.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TOWER: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attent
 
 
 def write_embedding_gemma2(folder: str) -> None:
-    """Pictures of up to 140 soft tokens, frames of up to 70, sound at 16 kHz, 40 ms a token; vectors of 24 values."""
+    """Images of up to 140 soft tokens, frames of up to 70, sound at 16 kHz, 40 ms per token; vectors of 24 values."""
     from transformers import EmbeddingGemma2Config, EmbeddingGemma2Model
 
     tokenizer = _tokenizer()
@@ -35,7 +35,7 @@ def write_embedding_gemma2(folder: str) -> None:
             "hidden_size": 32,
             "intermediate_size": 64,
             "num_hidden_layers": 2,
-            "sliding_window_pattern": 2,  # the first layer slides, the second sees all, as in the large model
+            "sliding_window_pattern": 2,  # one sliding layer and one full layer, as in the large model
             "sliding_window": 16,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
@@ -70,16 +70,16 @@ def write_embedding_gemma2(folder: str) -> None:
 
 
 WRITERS = {"embedding_gemma2": write_embedding_gemma2}
-"""Name of a checkpoint -> what writes it into a folder."""
+"""Name of a checkpoint -> the function that writes it into a folder."""
 
 
 def _draw_positions(model: Any) -> None:
-    """The class begins with ones everywhere, which tell no place from another."""
+    """Draws the table of positions. The class initializes it with ones, which do not distinguish positions."""
     model.vision_tower.patch_embedder.position_embedding_table.normal_(std=0.3)
 
 
 def _tokenizer() -> Any:
-    """Words of the demo's sentences and single letters; anything else is spelt in bytes."""
+    """Returns a tokenizer of the words in `sentences`, of single letters, and of bytes for anything else."""
     from transformers import GemmaTokenizer
 
     words = sorted({f"▁{word.strip('.')}" for sentence in sentences() for word in sentence.split()})

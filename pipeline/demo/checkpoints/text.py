@@ -1,6 +1,6 @@
-"""Small checkpoints of true text architectures, weights drawn from a fixed seed, tokenizers included.
+"""Small checkpoints of real text architectures, with weights from a fixed seed and their tokenizers.
 
-They know nothing; they run in milliseconds, and every code path of the large ones runs with them.
+They are untrained and run in milliseconds, through the same code as the large models.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pipeline.demo.checkpoints._seeded import byte_pairs, roberta_tokenizer, sav
 
 _SIZES: dict[str, Any] = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
 _TOKENS = 512
-"""The longest sequence. Architectures that number positions after the padding's have two more rows."""
+"""Longest sequence. Architectures that number positions from the padding id have two more rows."""
 _BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -53,7 +53,7 @@ def write_roberta(folder: str) -> None:
 
 
 def write_xlm_roberta(folder: str) -> None:
-    """A unigram tokenizer: words, and the letters to spell others with."""
+    """A unigram tokenizer of words, and of letters for other words."""
     from transformers import XLMRobertaConfig, XLMRobertaModel, XLMRobertaTokenizer
 
     words = sorted({word.strip(".") for sentence in sentences() for word in sentence.split()})
@@ -77,7 +77,7 @@ def write_mpnet(folder: str) -> None:
 
 
 def write_modernbert(folder: str) -> None:
-    """Rotary positions, a byte-level tokenizer, and one layer that sees only 16 neighbours."""
+    """Rotary positions, a byte-level tokenizer, and one layer that attends to 16 neighbours only."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast
 
@@ -112,7 +112,7 @@ WRITERS: dict[str, Callable[[str], None]] = {
     "mpnet": write_mpnet,
     "modernbert": write_modernbert,
 }
-"""Name of a checkpoint -> what writes it into a folder."""
+"""Name of a checkpoint -> the function that writes it into a folder."""
 
 
 def _ids(tokenizer: Any) -> dict[str, int]:

@@ -1,20 +1,18 @@
-"""Small checkpoints of true vision architectures, weights drawn from a fixed seed, processors included.
+"""Small checkpoints of real vision architectures, with weights from a fixed seed and their processors.
 
-They know nothing; they run in milliseconds, and every code path of the large ones runs with them.
+They are untrained and run in milliseconds, through the same code as the large models.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
+from pipeline.demo.checkpoints._vision_tokenizers import LONGEST, clip_tokenizer, siglip2_tokenizer, siglip_tokenizer
 from pipeline.encoders import quiet
 
 _WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-_LONGEST = 32
-_WORDS = {**_WIDE, "intermediate_size": 64, "max_position_embeddings": _LONGEST}
+_WORDS = {**_WIDE, "intermediate_size": 64, "max_position_embeddings": LONGEST}
 _SEED = 20
 
 
@@ -51,7 +49,7 @@ def write_dinov3(folder: str) -> None:
 def write_clip(folder: str) -> None:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-    tokenizer = _clip_tokenizer()
+    tokenizer = clip_tokenizer()
     config = CLIPConfig(
         text_config={**_WORDS, **_ids(tokenizer)},
         vision_config={**_WIDE, "hidden_size": 48, "intermediate_size": 64, "image_size": 48, "patch_size": 16},
@@ -65,7 +63,7 @@ def write_clip(folder: str) -> None:
 def write_siglip(folder: str) -> None:
     from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
 
-    tokenizer = _siglip_tokenizer()
+    tokenizer = siglip_tokenizer()
     config = SiglipConfig(
         text_config={**_WORDS, **_ids(tokenizer), "projection_size": 48},
         vision_config={**_WIDE, "hidden_size": 48, "intermediate_size": 64, "image_size": 48, "patch_size": 16},
@@ -75,10 +73,10 @@ def write_siglip(folder: str) -> None:
 
 
 def write_siglip2(folder: str) -> None:
-    """NaFlex: a picture keeps its shape, at most 25 patches."""
+    """NaFlex: an image keeps its aspect ratio and has at most 25 patches."""
     from transformers import Siglip2Config, Siglip2ImageProcessor, Siglip2Model, Siglip2Processor
 
-    tokenizer = _siglip2_tokenizer()
+    tokenizer = siglip2_tokenizer()
     config = Siglip2Config(
         text_config={**_WORDS, **_ids(tokenizer), "projection_size": 48},
         vision_config={**_WIDE, "hidden_size": 48, "intermediate_size": 64, "num_patches": 16, "patch_size": 16},
@@ -135,11 +133,14 @@ WRITERS: dict[str, Callable[[str], None]] = {
     "videomae": write_videomae,
     "vjepa2": write_vjepa2,
 }
-"""Name of a checkpoint -> what writes it into a folder."""
+"""Name of a checkpoint -> the function that writes it into a folder."""
 
 
 def _save(model_class: Any, config: Any, folder: str) -> None:
-    """Weights larger than an untrained model's, so that different pictures give clearly different vectors."""
+    """Writes a model with weights from the seed.
+
+    They are larger than those of an untrained model, so that different images give clearly different vectors.
+    """
     import torch
 
     with quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -156,12 +157,13 @@ def _save(model_class: Any, config: Any, folder: str) -> None:
 
 
 def _ids(tokenizer: Any) -> dict[str, int | None]:
-    """What the text tower's config must know of its tokenizer."""
+    """Returns what the config of a text tower has of its tokenizer: special ids and the size of the vocabulary."""
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return {**special, "vocab_size": len(tokenizer)}
 
 
 def _bit_processor() -> Any:
+    """Returns the image processor of DINOv2."""
     from transformers import BitImageProcessor
 
     return BitImageProcessor(
@@ -170,105 +172,3 @@ def _bit_processor() -> Any:
         image_mean=[0.485, 0.456, 0.406],
         image_std=[0.229, 0.224, 0.225],
     )
-
-
-def _sentences() -> list[str]:
-    """What the demo corpus talks of, for tokenizers to learn their pieces from."""
-    shapes, colours = ("circle", "square", "triangle", "star"), ("red", "green", "blue", "yellow", "white", "black")
-    moves = ("moves left", "moves right", "rises", "falls", "stays", "turns")
-    return [f"a {colour} {shape} {move} on a plain ground." for colour in colours for shape in shapes for move in moves]
-
-
-def _merges(backend: Any, rounds: int, suffix: str = "") -> list[tuple[str, str]]:
-    """Byte-pair merges for the sentences as ``backend`` normalizes and splits them, the most frequent pair
-    first. The `tokenizers` trainer breaks ties at random; a checkpoint must come out the same every time."""
-    counts: Counter[tuple[str, ...]] = Counter()
-    for sentence in _sentences():
-        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(sentence)):
-            counts[(*word[:-1], word[-1] + suffix)] += 1
-    merges: list[tuple[str, str]] = []
-    for _ in range(rounds):
-        pairs: Counter[tuple[str, str]] = Counter()
-        for word, count in counts.items():
-            for pair in pairwise(word):
-                pairs[pair] += count
-        if not pairs:
-            break
-        merges.append(max(pairs, key=lambda pair: (pairs[pair], pair)))
-        counts = Counter({_merged(word, merges[-1]): count for word, count in counts.items()})
-    return merges
-
-
-def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
-    done: list[str] = []
-    for piece in word:
-        if done and (done[-1], piece) == pair:
-            done[-1] += piece
-        else:
-            done.append(piece)
-    return tuple(done)
-
-
-def _numbered(*pieces: str) -> dict[str, int]:
-    return {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-
-
-def _clip_tokenizer() -> Any:
-    from tokenizers import pre_tokenizers
-    from transformers import CLIPTokenizer
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = _merges(CLIPTokenizer().backend_tokenizer, 100, "</w>")
-    vocab = _numbered(
-        *letters,
-        *(f"{letter}</w>" for letter in letters),
-        *(left + right for left, right in merges),
-        "<|startoftext|>",
-        "<|endoftext|>",
-    )
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=_LONGEST)
-
-
-def _siglip_tokenizer() -> Any:
-    """A unigram model: every word and every letter of the sentences is a piece."""
-    import string
-
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    words = sorted({word for sentence in _sentences() for word in sentence.strip(".").split()})
-    pieces = [("</s>", 0.0), ("<unk>", -20.0), ("▁", -4.0)]
-    pieces += [(f"▁{word}", -3.0) for word in words if len(word) > 1]
-    pieces += [(letter, -6.0) for letter in string.ascii_lowercase + string.digits]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=1))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="</s>",
-        pad_token="</s>",
-        unk_token="<unk>",
-        model_max_length=_LONGEST,
-        model_input_names=["input_ids"],
-        padding_side="right",
-    )
-
-
-def _siglip2_tokenizer() -> Any:
-    from tokenizers import processors
-    from transformers import Siglip2Tokenizer
-
-    merges = _merges(Siglip2Tokenizer().backend_tokenizer, 150)
-    vocab = _numbered(
-        *("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"),
-        *(f"<0x{byte:02X}>" for byte in range(256)),
-        *sorted(set("".join(_sentences()).replace(" ", "▁"))),
-        *(left + right for left, right in merges),
-    )
-    tokenizer = Siglip2Tokenizer(vocab=vocab, merges=merges, model_max_length=_LONGEST)
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A <eos>", special_tokens=[("<eos>", vocab["<eos>"])]
-    )
-    return tokenizer

@@ -1,4 +1,4 @@
-"""The run's counter: one actor that all workers report to, and that the driver reads."""
+"""The counter of a run: an actor that all workers report to and the driver reads."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ANSWER_S = 5.0
 
 @ray.remote(num_cpus=0)
 class _CounterActor(CrashJournal):
-    """Counts finished rows, keeps the crash journal, and the first error of a worker, which Ray reports in its own
-    words only.
+    """Counts finished rows and keeps the crash journal, the workers' memory and the first error of a worker.
 
-    Losing it costs the display and blame, never a row.
+    Ray reports that error only inside messages of its own. If the actor is lost, so are progress and crash records, but
+    no rows.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class _CounterActor(CrashJournal):
         self.counts = [0, 0, 0]
         self.cause: TesseraError | None = None
         self.peaks: dict[str, int] = {}
-        """Worker -> peak of the memory of its processes, in bytes."""
+        """Worker -> peak memory of its processes, in bytes."""
 
     def add(self, samples: int, rows: int, failed: int) -> None:
         for i, more in enumerate((samples, rows, failed)):
@@ -41,13 +41,15 @@ class _CounterActor(CrashJournal):
         return self.counts
 
     def takes(self, worker: str, size: int) -> None:
-        """Records a worker's memory at this moment, in bytes."""
+        """Records the current memory of a worker, in bytes."""
         self.peaks[worker] = max(size, self.peaks.get(worker, 0))
 
     def memory(self) -> dict[str, int]:
+        """Returns the number of workers, and the sum of their peaks in bytes."""
         return {"processes": len(self.peaks), "peak_memory_bytes": sum(self.peaks.values())}
 
     def broke(self, cause: TesseraError) -> None:
+        """Records the error of a worker. Only the first one is kept."""
         self.cause = self.cause or cause
 
     def why(self) -> TesseraError | None:
@@ -55,14 +57,14 @@ class _CounterActor(CrashJournal):
 
 
 class RunCounter:
-    """The driver's handle of the counter. An actor that does not answer costs the display, never the run."""
+    """The driver's client of the counter. If the actor does not answer, progress is not shown, and the run goes on."""
 
     def __init__(self) -> None:
-        # on the driver's node: a node that is lost must not take the journal with it. Restarted, it is empty
+        # on the driver's node, so that a lost node does not take the journal with it. After a restart it is empty
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.actor: Any = _CounterActor.options(scheduling_strategy=here, max_restarts=-1).remote()  # type: ignore[attr-defined]
         self.workers: dict[str, int] | None = None
-        """After `close`: the worker processes of the whole cluster, and the sum of their peaks."""
+        """After `close`: number of worker processes in the cluster, and the sum of their memory peaks in bytes."""
 
     def read(self) -> list[int]:
         """Returns the sums of `progress.count_rows` over all workers."""
@@ -77,6 +79,7 @@ class RunCounter:
         return None
 
     def close(self) -> None:
+        """Reads the memory of the workers, and ends the actor."""
         with suppress(Exception):
             self.workers = ray.get(self.actor.memory.remote(), timeout=_ANSWER_S)
         ray.kill(self.actor)
@@ -91,7 +94,7 @@ class WorkerMemory:
         self._next = 0.0
 
     def report(self, others: Iterable[int] = ()) -> None:
-        """Called after each block. ``others``: process ids of the worker that are not its children."""
+        """Call it after each block. ``others``: ids of further processes of the worker that are not its children."""
         if (now := time.monotonic()) >= self._next:
             self._next = now + _MEMORY_EVERY_S
             self.counter.takes.remote(self.worker, memory_of_processes(others))

@@ -1,9 +1,10 @@
-"""What an encoder's process was at when it died: a block is then encoded row by row, and a row at which a process died
-twice, alone, is that row's failure.
+"""Records what an encoder's process was working on when it died.
 
-A decoder's process has a parent that watches it (`pipeline.sandbox`). An encoder's is replaced by Ray wherever there
-is room, so its notes lie in the run's counter, which stands on the driver's node. A lost node or a kill counts as one
-death at what was at work there, and a row is blamed for two.
+The next process encodes that block row by row. A row that kills a process twice, on its own, becomes a failure.
+
+A decoder's process has a parent that watches it (`pipeline.sandbox`). An encoder's process is replaced by Ray on any
+node, so the records are kept in the run's counter, an actor on the driver's node. A lost node or a kill from outside
+also counts as one death of the work that ran there; a row fails after two.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pipeline.core.errors import SampleError, TesseraError
 
 _ROW_DEATHS, _BLOCK_DEATHS, _SETUP_DEATHS = 2, 5, 3
 _DEVICE_FAILURES = 9
-"""Without a row or a block that ended well between them: four rows alone, and their block."""
+"""Most failures of a device without a finished row or block between them: two for each of four rows, one for their
+block."""
 _ANSWER_S = 10.0
 
 Work = tuple[str, ...]
@@ -28,37 +30,47 @@ Work = tuple[str, ...]
 
 
 class CrashJournal:
-    """The counter's side."""
+    """The records, kept by the run's counter. Its methods are called by `CrashJournalClient` in the workers."""
 
     def __init__(self) -> None:
         self.works: dict[str, dict[int, Work]] = {}
-        """What each thread of an actor's process is at."""
+        """Actor -> thread -> what it is working on."""
         self.deaths: Counter[Work] = Counter()
         self.causes: dict[Work, str] = {}
         self.failures = 0
         self.failing: dict[str, int] = {}
-        """The first thread of an actor's process that told of its device."""
+        """Actor -> the first thread of its process that reported a failure of the device."""
         self.progressed = False
 
     def at(self, actor: str, work: Work | None, thread: int = 0) -> None:
-        """``thread`` begins ``work``, or rests; what it was at has ended well, unless this is a row of that block."""
+        """Records that ``thread`` begins ``work``, or is idle for None.
+
+        Its previous work has then succeeded, unless it is the block that contains this row.
+        """
         works = self.works.setdefault(actor, {})
         before = works.pop(thread, None)
-        ended = {"row": True, "block": work is None or (work[0] == "block" and work != before)}
-        if before is not None and ended.get(before[0]):
+        has_ended = {"row": True, "block": work is None or (work[0] == "block" and work != before)}
+        if before is not None and has_ended.get(before[0]):
             self.failures, self.progressed = 0, True
         if work is not None:
             works[thread] = work
 
     def started(self, actor: str) -> tuple[dict[Work, int], dict[Work, str]]:
-        """How often a process died at each work, ``actor``'s last among them if it had any; and what a device said."""
+        """Records a new process of ``actor``. Work that its previous process had begun counts as a death.
+
+        Returns:
+            How often a process died at each work; and the error of the device, if there was one.
+        """
         self.deaths.update(self.works.pop(actor, {}).values())
         self.failing.pop(actor, None)
         return dict(self.deaths), dict(self.causes)
 
     def device_failed(self, actor: str, words: str, thread: int = 0) -> bool:
-        """Whether what ``thread`` is at may be to blame: not if nothing has ever ended well, or does any more."""
-        if self.failing.setdefault(actor, thread) == thread:  # other threads tell of the same failure
+        """Records a failure of the device, and returns whether the work of ``thread`` may be its cause.
+
+        It is not if no work has ever succeeded, or none does any more: then the device itself is broken.
+        """
+        if self.failing.setdefault(actor, thread) == thread:  # other threads report the same failure
             self.failures += 1
         if (work := self.works.get(actor, {}).get(thread)) is not None:
             self.causes[work] = words
@@ -66,37 +78,41 @@ class CrashJournal:
 
 
 class CrashJournalClient:
-    """The side of an encoder's process. A counter that does not answer costs blame, never a row."""
+    """The client in an encoder's process. If the counter does not answer, records are lost, but no rows.
+
+    Args:
+        counter: actor handle of the run's counter.
+    """
 
     def __init__(self, counter: Any) -> None:
         self.counter = counter
-        self.actor = ray.get_runtime_context().get_actor_id() or ""  # the same after a death
+        self.actor = ray.get_runtime_context().get_actor_id() or ""  # Ray keeps the id when it replaces the process
         self.deaths: dict[Work, int] = {}
         self.causes: dict[Work, str] = {}
-        self.own = threading.local()  # each thread's block
+        self.of_thread = threading.local()  # .block: the block that the thread works on
         with suppress(Exception):
             self.deaths, self.causes = ray.get(counter.started.remote(self.actor), timeout=_ANSWER_S)
 
     def set_up(self) -> None:
-        """Before models are loaded. Raises ``TesseraError`` where that has ended this actor's process too often."""
+        """Call it before models are loaded. Raises ``TesseraError`` if that has killed the process too often."""
         work = ("setup", self.actor)
         if self.deaths.get(work, 0) >= _SETUP_DEATHS:
             raise TesseraError(f"a process died {_SETUP_DEATHS} times while it loaded its models: is memory short?")
-        self._tell(work)
+        self._record(work)
 
     def suspects(self, table: pa.Table) -> bool:
-        """True if a process died at this block before: nothing else is to be at work beside it."""
-        return len(table) > 0 and self.deaths.get(_named(table), 0) > 0
+        """Returns whether a process died at this block before. No other block may then run in this process."""
+        return len(table) > 0 and self.deaths.get(_key_of(table), 0) > 0
 
     def begin(self, table: pa.Table) -> bool:
-        """Before a block. True if a process died at it before: then `enter` is to be called for each row too.
+        """Call it before a block. Returns whether a process died at it before: then call `enter` before each row.
 
         Raises:
-            TesseraError: processes died at it again and again, and at no row alone.
+            TesseraError: processes died at it too often, and at none of its rows on its own.
         """
         if not len(table):
             return False
-        self.own.block = block = _named(table)
+        self.of_thread.block = block = _key_of(table)
         deaths = self.deaths.get(block, 0)
         if deaths >= _BLOCK_DEATHS:
             raise TesseraError(
@@ -104,35 +120,41 @@ class CrashJournalClient:
                 "none of its rows alone: is memory short?"
             )
         if deaths:
-            self._tell(block)
+            self._record(block)
         else:
             self.counter.at.remote(self.actor, block, threading.get_ident())
         return deaths > 0
 
     def enter(self, feature: str, sample_id: str, window: int) -> None:
-        """Before a row is encoded by itself. Raises ``SampleError`` (``crash``) if that has ended a process twice."""
+        """Call it before a row is encoded on its own.
+
+        Raises:
+            SampleError: ``crash``, if the row has killed a process twice.
+        """
         work = ("row", feature, sample_id, str(window))
         if self.deaths.get(work, 0) >= _ROW_DEATHS:
             cause = f" ({self.causes[work]})" if work in self.causes else ""
             raise SampleError("crash", f"the encoder's process died {_ROW_DEATHS} times at it{cause}")
-        self._tell(work)
+        self._record(work)
 
     def rest(self) -> None:
-        """Nothing is at work that a row could be blamed for."""
-        self._tell(getattr(self.own, "block", None))
+        """Call it after a row or the set-up: a death from here on counts for no row."""
+        self._record(getattr(self.of_thread, "block", None))
 
     def device_failed(self, words: str) -> bool:
-        """True if this process is to end, so that Ray starts another, which has the device anew."""
+        """Returns whether this process must end. Ray then starts another one, which opens the device again."""
         with suppress(Exception):
             return bool(
                 ray.get(self.counter.device_failed.remote(self.actor, words, threading.get_ident()), timeout=_ANSWER_S)
             )
         return False
 
-    def _tell(self, work: Work | None) -> None:
+    def _record(self, work: Work | None) -> None:
+        """Records the work of this thread, and waits until the counter has received it."""
         with suppress(Exception):
             ray.get(self.counter.at.remote(self.actor, work, threading.get_ident()), timeout=_ANSWER_S)
 
 
-def _named(table: pa.Table) -> Work:
+def _key_of(table: pa.Table) -> Work:
+    """Returns the key of a block: sample and window of its first row."""
     return ("block", table["sample_id"][0].as_py(), str(table["window"][0].as_py()))

@@ -19,10 +19,10 @@ from pipeline.stages.units import Unit
 
 
 class RayEngine:
-    """Joins or starts a Ray cluster, and keeps it for further runs of this process.
+    """Joins or starts a Ray cluster, and keeps it for later runs of this process.
 
     Args:
-        fork_server: address of the fork server on this machine, from which the processes of stages fork.
+        fork_server: address of the fork server on this machine. None: there is none.
     """
 
     name = "ray"
@@ -43,7 +43,7 @@ class RayEngine:
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
         cluster.start(self.compute)
-        # decode tasks that take a whole CPU need one that no actor holds
+        # decode tasks that take a whole CPU need one that no actor has
         on_gpu = any(one.kind == "tasks" and (one.num_cpus or 0) >= 1 for one in spec.workers.values())
         pools = {step.name: step.workers for step in spec.steps if step.workers.kind == "pool"}
         found = sizes(pools, cluster.nodes(), on_gpu, len(work))
@@ -55,9 +55,9 @@ class RayEngine:
                 try:
                     graph.execute(spec, work, found, counter.actor, self.fork_server, sink)
                 except Exception as error:
-                    told = as_user_error(error, spec.sink.run_id, counter.cause())
+                    user_error = as_user_error(error, spec.sink.run_id, counter.cause())
                     cluster.release_actors(error)
-                    raise told from error
+                    raise user_error from error
         finally:
             counter.close()
         return Execution(sink.written, progress.first_row_at, counter.workers, cluster.devices())

@@ -1,8 +1,8 @@
-"""A `PipelineSpec` as a Ray Data graph. It knows nothing of what the stages do.
+"""Builds a Ray Data graph from a `PipelineSpec`, whatever its stages do.
 
     tasks -> ... -> actors, one pool for each step of kind ``pool`` -> write tasks
 
-Scheduling, streaming, backpressure and retries are Ray Data's.
+Ray Data schedules, streams, applies backpressure and retries.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def execute(
     """Maps ``work`` through ``spec`` into ``sink``. Raises what Ray raises.
 
     Args:
-        sizes: of the steps of kind ``pool``, by name.
-        counter: the actor of the run's counter.
-        fork_server: address of a fork server on this machine; None on a cluster.
+        sizes: sizes of the steps of kind ``pool``, by name.
+        counter: actor handle of the run's counter.
+        fork_server: address of the fork server on this machine. None on a cluster.
     """
     dataset = ray.data.from_blocks([unit_table(unit) for unit in work])
     for number, step in enumerate(spec.steps):
@@ -49,29 +49,32 @@ def execute(
 
 
 def _tasks(dataset: Any, step: Step, arguments: tuple[Any, ...]) -> Any:
-    """A step as tasks. Small ones, of less than a CPU, are bounded by number: a node would start dozens."""
+    """Adds a step that runs as tasks.
+
+    The number of tasks of less than a CPU is limited, since a node would start dozens.
+    """
     cpus = step.workers.num_cpus or TASK_CPUS
-    small = cpus < 1
+    is_small = cpus < 1
     # with arguments from a function Ray never fuses a task into a pool that asks for as much
-    options: dict[str, Any] = {} if small else {"ray_remote_args_fn": dict}
+    options: dict[str, Any] = {} if is_small else {"ray_remote_args_fn": dict}
     return dataset.map_batches(
         TaskWorker(step.stages[-1].name, *arguments),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
         num_cpus=cpus,
-        compute=TaskPoolStrategy(_tasks_at_a_time(2) if small else None),
+        compute=TaskPoolStrategy(_tasks_at_a_time(2) if is_small else None),
         **options,
     )
 
 
 def _actors(dataset: Any, step: Step, size: PoolSize, arguments: tuple[Any, ...], block_rows: int) -> Any:
-    """A step as a pool of actors. One that takes several blocks at a time has another block queued."""
+    """Adds a step that runs as a pool of actors. Each actor has one more block queued than it maps at a time."""
     blocks = step.workers.concurrent_blocks
     return dataset.map_batches(
         StageWorker,
         fn_constructor_args=arguments,
-        batch_size=block_rows if size.num_gpus else None,  # Ray insists on a number where there is a GPU
+        batch_size=block_rows if size.num_gpus else None,  # Ray requires a number if an actor has a GPU
         batch_format="pyarrow",
         zero_copy_batch=True,
         compute=ActorPoolStrategy(
@@ -87,20 +90,20 @@ def _actors(dataset: Any, step: Step, size: PoolSize, arguments: tuple[Any, ...]
 
 
 def _tasks_at_a_time(least: int) -> int:
-    """How many small tasks of one kind run at a time: half of the CPUs.
+    """Returns how many small tasks of one kind run at a time: half of the CPUs, at least ``least``.
 
-    ``least``: two probes, so that a file that hangs holds up one; one writer, since each further worker takes a core
-    four seconds to import Ray Data.
+    Two probes, so that a file that hangs blocks only one. One writer, since each further worker takes 4 s of a core to
+    import Ray Data.
     """
     return max(least, int(ray.cluster_resources().get("CPU", 1) / 2))
 
 
 def _in_blocks(dataset: Any, rows: int) -> Any:
-    """Blocks of at most ``rows``, cut by the task that makes them.
+    """Cuts blocks to at most ``rows``, in the task that makes them.
 
-    Ray's own step for it asks for a whole CPU, waits for ever where actors leave less, and has no option for it. So
-    this sets two fields of Ray's logical plan: asking for what the step before asks for, it becomes a part of that
-    step. `tests/engine/ray/test_graph.py` holds it against the pinned Ray.
+    Ray's own step for this asks for a whole CPU, waits for ever if actors leave less, and has no option for it. This
+    function sets two fields of Ray's logical plan: a step that asks for the same resources as the step before becomes a
+    part of that step. `tests/engine/ray/test_graph.py` checks this with the pinned Ray.
     """
     dataset = dataset.repartition(target_num_rows_per_block=rows)
     plan = dataset._logical_plan

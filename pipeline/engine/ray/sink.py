@@ -1,4 +1,4 @@
-"""The shard writer as a Ray Data sink. The only module here that imports Ray."""
+"""The shard writer as a Ray Data sink."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pipeline.dataset.shards.writer import ShardWriter
 
 
 class ShardSink(Datasink[Written]):  # type: ignore[misc]  # Ray has no types here
-    """Writes rows; ``written`` holds the sum of all tasks once the write is complete."""
+    """Writes rows as shards. ``written`` is the sum over all tasks once the write is complete."""
 
     def __init__(self, open_writer: Callable[[str], ShardWriter], run_id: str, min_rows: int) -> None:
         self.open_writer, self.run_id, self.min_rows = open_writer, run_id, min_rows
         self.written = Written()
 
     def write(self, blocks: Iterable[Any], ctx: Any) -> Written:
+        """Writes the blocks of one write task. Called by Ray in a worker."""
         started = time.perf_counter()
         writer = self.open_writer(f"{self.run_id}-{ctx.task_idx:06d}")
         try:

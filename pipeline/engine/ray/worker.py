@@ -1,4 +1,4 @@
-"""One step's stages as Ray calls them: set up once for each process, then block after block."""
+"""The stages of a step in a Ray worker: set up once for each process, then called block after block."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from pipeline.sandbox import SandboxedStage, SubprocessStage
 from pipeline.stages.rows import add_meter
 
 _REPORT_S = 10.0
-"""How long a worker waits until the counter has taken its error."""
+"""Longest wait until the counter has received the error of a worker."""
 
 
 class StageWorker:
     """The stages of a step in one worker process. An actor class for Ray Data, also used by `TaskWorker`.
 
     Args:
-        specs: stages of one step.
-        counter: the run's counter (`engine.ray.counter`).
-        fork_server: address of a fork server on this machine. None: processes are started afresh.
-        last: rows that leave this step are finished, and counted for the progress display.
+        specs: the stages of one step.
+        counter: actor handle of the run's counter (`engine.ray.counter`).
+        fork_server: address of the fork server on this machine. None: processes are started without one.
+        last: this is the last step, whose rows are finished and counted for the progress bar.
     """
 
     def __init__(self, specs: Sequence[StageSpec], counter: Any, fork_server: str | None, last: bool) -> None:
@@ -50,13 +50,13 @@ class StageWorker:
             if self.journal is not None:
                 self.journal.set_up()
             _set_up(self.stages)
-        except Exception as error:  # raised by the first call: Ray reports no cause of an actor that does not start
+        except Exception as error:  # raised by the first call, since Ray reports no cause if an actor does not start
             self.broken = error
         if self.journal is not None:
             self.journal.rest()
 
     def __call__(self, table: pa.Table) -> pa.Table | Generator[pa.Table]:
-        """Returns the mapped rows as one table, or a generator of tables if they need too much memory together."""
+        """Returns the mapped rows as one table, or as a generator of tables if they need too much memory together."""
         parts = [table] if self.splitter is None else self.splitter.split(table)
         if len(parts) > 1:
             return self._map_parts(parts)
@@ -66,24 +66,26 @@ class StageWorker:
         return done
 
     def _map_parts(self, parts: list[pa.Table]) -> Generator[pa.Table]:
+        """Maps the parts of a block one after another."""
         counts = []
         for part in parts:
             try:
                 done = [self._map(part)]
-            except Exception as error:  # Ray wraps errors of plain functions so, and then logs them without a traceback
+            except Exception as error:  # as Ray wraps errors of plain functions, which it logs without a traceback
                 raise UserCodeException("a part of a block failed") from error
             if self.last:
                 counts.append(count_rows(done[0]))
             yield done.pop()  # a local variable would keep the table in memory until the next part
-        if counts:  # only here: after a crash Ray repeats the whole block
+        if counts:  # only at the end: after a crash Ray repeats the whole block
             self.counter.add.remote(*map(sum, zip(*counts, strict=True)))
 
     def _map(self, table: pa.Table) -> pa.Table:
+        """Maps one table through all stages. Ends the process if it, or its device, cannot continue."""
         try:
             if self.broken is not None:
                 raise self.broken
-            suspected = self.journal is not None and self.journal.suspects(table)
-            with self.lock.write() if suspected else self.lock.read():
+            is_suspected = self.journal is not None and self.journal.suspects(table)
+            with self.lock.write() if is_suspected else self.lock.read():
                 journal = self.journal if self.journal is not None and self.journal.begin(table) else None
                 for spec, stage in zip(self.specs, self.stages, strict=True):
                     table = stage(table, journal) if spec.journaled else stage(table)
@@ -99,13 +101,13 @@ class StageWorker:
         return add_meter(table, "bytes_moved", np.full(len(table), table.nbytes / max(1, len(table))))
 
     def _processes(self) -> list[int]:
-        """The processes of sandboxed stages, which may be forked by another process."""
+        """Returns the ids of the stages' processes, which may be children of a fork server."""
         children = [stage.child for stage in self.stages if isinstance(stage, SandboxedStage | SubprocessStage)]
         return [child.process.pid for child in children if child is not None]
 
 
 class TaskWorker:
-    """A step as a plain function for Ray tasks; a worker process keeps its stages between tasks."""
+    """A step as a callable for Ray tasks. A worker process keeps its stages between tasks."""
 
     def __init__(self, name: str, *arguments: Any) -> None:
         self.__name__ = name
@@ -118,10 +120,11 @@ class TaskWorker:
 
 
 _READY: dict[bytes, StageWorker] = {}
+"""The stages of this process, by `TaskWorker.key`."""
 
 
 def _hosted(spec: StageSpec, fork_server: str | None) -> Any:
-    """The stage of a spec, in the process that the spec asks for."""
+    """Returns the stage, wrapped so that it runs in the process that the spec asks for."""
     if spec.limits is not None:
         return SandboxedStage(spec.stage, spec.limits, fork_server)
     if spec.own_process and fork_server is not None:
@@ -130,13 +133,13 @@ def _hosted(spec: StageSpec, fork_server: str | None) -> Any:
 
 
 def _set_up(stages: Sequence[Any]) -> None:
-    """Sets all stages up. One in a process of its own waits for it; the others import and load in the meantime.
+    """Sets all stages up: those in processes of their own in this thread, the others in parallel in another thread.
 
-    That process ends with the thread that started it, so it is this thread. Raises what a ``setup`` raises.
+    A process ends with the thread that started it, so this thread starts it. Raises what a ``setup`` raises.
     """
-    with ThreadPoolExecutor(1) as meanwhile:
+    with ThreadPoolExecutor(1) as other_thread:
         own = [stage for stage in stages if isinstance(stage, SandboxedStage | SubprocessStage)]
-        others = [meanwhile.submit(stage.setup) for stage in stages if stage not in own]
+        others = [other_thread.submit(stage.setup) for stage in stages if stage not in own]
         for stage in own:
             stage.setup()
         for other in others:

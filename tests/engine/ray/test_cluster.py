@@ -156,7 +156,7 @@ class Slow(EncodeStage):
     def __call__(self, table, journal=None):
         time.sleep(600)
 
-pipeline.EncodeStage, clusters._LOOK_S, clusters._ROOM_S = Slow, 0.5, 4.0
+pipeline.EncodeStage, clusters._CHECK_EVERY_S, clusters._NO_ROOM_S = Slow, 0.5, 4.0
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
 large = cluster.add_node(num_cpus=4)
 hook = {"env_vars": {"PYTHONPATH": "."}}

@@ -52,7 +52,7 @@ def test_what_the_cluster_cannot_hold(pools: Any, nodes: list[Node], expected: s
 
 
 def test_beside_a_gpu_a_node_of_one_cpu_has_no_room_for_decoding() -> None:
-    with pytest.raises(ConfigError, match=r"nodes of 1 CPU; beside a GPU decoding takes a whole CPU"):
+    with pytest.raises(ConfigError, match=r"nodes of 1 CPU; with a GPU decoding takes a whole CPU"):
         _sizes({"a": {}}, [Node(1, 1)] * 4, on_gpu=True)
 
 
