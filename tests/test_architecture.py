@@ -256,18 +256,10 @@ def test_the_language_is_plain() -> None:
     assert len(found) <= MOST_RIDDLES, "\n".join(found)
 
 
-LONG_FILES = {
-    "jobs/cli.py",
-    "pipeline/benchmark/reference.py",
-    "pipeline/demo/checkpoints/vision.py",
-}
-"""Files of more than 250 lines: a command each, a reference for each modality, a checkpoint for each architecture."""
-
-
 def test_files_and_functions_are_short() -> None:
     for path in _sources():
         text = path.read_text()
-        assert len(text.splitlines()) <= 250 or str(path.relative_to(ROOT)) in LONG_FILES, path
+        assert len(text.splitlines()) <= 250, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno is not None
