@@ -1,10 +1,15 @@
 """Bytes -> text, pixels, frames, waveform. One file per modality or decoding library.
 
-opening.py   open_media: detects what a file is by its content and opens it
-media.py     OpenMedia: an open file of any modality
-config.py    DecodersConfig: the options of all decoders
-limits.py    limits on the time and the memory that decoding takes
-_shared/     containers, format detection, sampling, resampling
+text.py           texts: plain, HTML, subtitles, JSON segments
+image.py          still images of every format
+audio.py          sounds, from sound files and containers
+video_pyav.py     videos by PyAV
+video_decord.py   videos by decord
+opening.py        open_media: detects what a file is by its content and opens it
+media.py          OpenMedia: an open file of any modality
+config.py         DecodersConfig: the options of all decoders
+limits.py         limits on the time and the memory that decoding takes
+_shared/          containers, format detection, sampling, resampling
 
 `open_media` detects the format by the file's content, not by its name. It returns an `OpenMedia`, which states the
 modalities in the file and the time span of each, and decodes windows of them. Only `SampleError` is raised.

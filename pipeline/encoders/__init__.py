@@ -1,7 +1,15 @@
 """Token sequences -> vectors. One file per family of models; a new family is a new file and a line in each table below.
 
-base.py    Encoder, EncoderSpec, Encoded: the interface of every encoder
-_shared/   loading of models, micro-batches, devices, and base classes of families
+bert.py                text models
+clip.py, siglip.py     pictures, frames and texts in one space
+vit.py                 pictures: ViT, DINOv2, DINOv3
+videomae.py, vjepa2.py   videos
+wav2vec2.py, whisper.py, ast.py   sounds
+clap.py                sounds and texts in one space
+embedding_gemma2.py    text, pictures, video and sound in one space
+raw.py                 no model: the tokens themselves
+base.py                Encoder, EncoderSpec, Encoded: the interface of every encoder
+_shared/               loading of models, micro-batches, devices, and base classes of families
 
 This package imports `tokenizers` and the packages below it.
 """

@@ -1,6 +1,10 @@
 """An encoder's output -> one vector of a named space. One file per head.
 
-base.py   Head: the interface of every head
+base.py     Head: the interface of every head
+native.py   the vector as the model returns it
+linear.py   a projection from a safetensors file
+
+A new head is a new file, a line in `HeadConfig` and a line in `_MEMBERS` below.
 
 This package imports `encoders`.
 """

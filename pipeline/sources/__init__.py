@@ -8,6 +8,8 @@ _manifest/   parts of the manifest source
 _tables/     manifests of every format as tables
 _shared/     ids and versions of samples; counts of refused rows
 
+A new kind of source is a new file, a line in `SourceConfig` and a line in `_MEMBERS` below.
+
 It imports `parquet`, `storage` and `core`.
 """
 

@@ -1,5 +1,10 @@
 """Decoded media -> token sequences. One file per tokenizer; a new one is a new file and a line in each table below.
 
+text.py              token ids of texts
+patch.py             pictures
+frame.py             frames of videos, one by one
+tubelet.py           blocks of frames
+audio_frame.py       samples of sounds
 base.py              Tokenizer: the interface, and ModelInputs: its output
 pixel_processor.py   a checkpoint's image or video processor; encoders use it too
 _shared/             sampling of frames, geometry of pictures, cutting of texts
