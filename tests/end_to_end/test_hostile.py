@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline import dataset, run
-from pipeline.engine.ray import graph
+from pipeline.run import pipeline
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
@@ -32,8 +32,8 @@ FEATURES = {"i": IMAGE, "v": VIDEO, "a": AUDIO}
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoders of this run do what a file's name says."""
-    monkeypatch.setattr(graph, "ProbeStage", FaultyOpening)
-    monkeypatch.setattr(graph, "DecodeStage", FaultyDecode)
+    monkeypatch.setattr(pipeline, "ProbeStage", FaultyOpening)
+    monkeypatch.setattr(pipeline, "DecodeStage", FaultyDecode)
 
 
 def _settings(corpus: Path) -> Any:

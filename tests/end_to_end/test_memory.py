@@ -24,7 +24,7 @@ WORK = """
 import json, sys
 from pipeline.core import allocator as malloc
 from pipeline.benchmark.baseline import rows_of
-from pipeline.config.models import load
+from pipeline.config import load
 from pipeline.config.features import bind
 from pipeline.benchmark import corpus
 from pipeline.stages.decode import DecodeStage
@@ -53,7 +53,7 @@ IN_PARTS = """
 import json, sys
 from pipeline.core import allocator as malloc
 from pipeline.benchmark import corpus
-from pipeline.config.models import load
+from pipeline.config import load
 from pipeline.config.features import bind
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.block_splitter import BlockSplitter
