@@ -216,7 +216,7 @@ def test_no_other_module_opens_a_parquet_file() -> None:
                 found.add((str(path.relative_to(ROOT)), node.func.attr))
     assert found == {
         ("pipeline/parquet/file.py", "ParquetFile"),
-        ("pipeline/parquet/bounded_file.py", "ParquetFile"),  # of a file that is open, with its footer
+        ("pipeline/parquet/decoded_size.py", "ParquetFile"),  # of a file that is open, with its footer
         ("pipeline/stages/units.py", "ParquetFile"),
         ("pipeline/dataset/shards/reader.py", "dataset"),  # of a table
         ("pipeline/dataset/reader.py", "dataset"),  # of a table
