@@ -50,6 +50,7 @@ fuzz: setup  ## hostile inputs of six kinds for ten minutes; what fails is kept 
 	$(BIN)/python -m tests.fuzz --seconds 600
 
 measure: setup  ## a program of tests/measure/README.md: make measure NAME=churn ARGS="..."
+	$(if $(NAME),,$(error give a NAME of tests/measure/README.md))
 	$(BIN)/python -m tests.measure.$(NAME) $(ARGS)
 
 checks: .venv/.ready  ## what CI checks before the tests

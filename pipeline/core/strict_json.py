@@ -10,6 +10,7 @@ import json
 import math
 import operator
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -154,8 +155,8 @@ def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Returns the members of an object. Raises ``ValueError`` for a duplicate name."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        duplicate = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        counts = Counter(name for name, _ in pairs)
+        duplicate = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"{duplicate[:60]!r} is there twice")
     return found
 

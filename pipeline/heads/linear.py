@@ -73,7 +73,7 @@ class LinearHead:
             raise ConfigError(where, f"{path!r} is nearly all hole", "copy it again")
         try:
             with safe_open(path, framework="np") as file:
-                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # the file has keys, and is not iterable
                 shapes = {name: list(one.get_shape()) for name, one in slices.items()}
                 dtypes = {name: str(slices[name].get_dtype()) for name in ("weight", "bias") if name in slices}
                 return shapes, dtypes, dict(file.metadata() or {})
@@ -86,7 +86,7 @@ class LinearHead:
         from safetensors import safe_open
 
         with safe_open(self.config.weights, framework="pt") as file:  # numpy has no bfloat16
-            names = [name for name in ("weight", "bias") if name in file.keys()]  # noqa: SIM118
+            names = [name for name in ("weight", "bias") if name in file.keys()]  # noqa: SIM118  # the file has keys, and is not iterable
             tensors = {name: file.get_tensor(name).float().numpy() for name in names}
         self.weight, self.bias = tensors["weight"], tensors.get("bias")
 

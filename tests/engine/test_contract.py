@@ -120,22 +120,25 @@ def test_a_second_run_has_nothing_to_do_and_a_new_version_copies(
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_defect_of_a_stage_ends_the_run_with_its_cause_and_no_commit(
-    prepare: Callable[..., Any], tmp_path: Path, name: EngineName, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (Broken, r"the run .* broke off: ArithmeticError: a defect of the stage"),
+        (Loses, r"the books of run .* do not balance: .* windows were cut, .* rows arrived"),
+    ],
+    ids=["a stage raises", "rows are lost"],
+)
+def test_a_defect_of_a_stage_ends_the_run_without_a_commit(
+    prepare: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: EngineName,
+    stage: type[EncodeStage],
+    message: str,
 ) -> None:
-    monkeypatch.setattr("pipeline.run.pipeline.EncodeStage", Broken)
+    monkeypatch.setattr("pipeline.run.pipeline.EncodeStage", stage)
     settings = _small(tmp_path / "in", tmp_path / "out")
-    with pytest.raises(TesseraError, match=r"the run .* broke off: ArithmeticError: a defect of the stage"):
+    with pytest.raises(TesseraError, match=message):
         run.extract(prepare(settings, False, None, name), show_progress=False, engine_name=name)
     assert not list((tmp_path / "out").glob("v1/_snapshots/*"))
     assert not list((tmp_path / "out").rglob("*.tmp"))
-
-
-@pytest.mark.parametrize("name", ENGINES)
-def test_a_lost_row_is_noticed(
-    prepare: Callable[..., Any], tmp_path: Path, name: EngineName, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.run.pipeline.EncodeStage", Loses)
-    settings = _small(tmp_path / "in", tmp_path / "out")
-    with pytest.raises(TesseraError, match=r"the books of run .* do not balance"):
-        run.extract(prepare(settings, False, None, name), show_progress=False, engine_name=name)

@@ -23,6 +23,7 @@ _ZIP_MEMBERS = {
 """Bytes in the first part of a ZIP, or in the list of members at its end, and what the ZIP then is."""
 _ZIP_END_BYTES = 1 << 16
 _CPIO = re.compile(rb"07070[127][0-9A-Fa-f]{32}")
+_CPIO_ORDERS: dict[bytes, Literal["little", "big"]] = {b"\xc7\x71": "little", b"\x71\xc7": "big"}
 _BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 _DISC_AT, _DISC = 32769, b"CD001"
 _MAGIC = {
@@ -91,7 +92,7 @@ def _is_old_tar(head: bytes) -> bool:
 
 def _is_old_cpio(head: bytes) -> bool:
     """True if the first bytes are a binary cpio header, of either byte order, followed by a name."""
-    order: Literal["little", "big"] | None = {b"\xc7\x71": "little", b"\x71\xc7": "big"}.get(head[:2])  # type: ignore[assignment]
+    order = _CPIO_ORDERS.get(head[:2])
     length = int.from_bytes(head[20:22], order) if order else 0
     return 1 < length <= 1024 and len(head) >= 26 + length and head[26 : 26 + length].find(0) == length - 1
 

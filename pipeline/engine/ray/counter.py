@@ -62,7 +62,7 @@ class RunCounter:
     def __init__(self) -> None:
         # on the driver's node, so that a lost node does not take the journal with it. After a restart it is empty
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self.actor: Any = _CounterActor.options(scheduling_strategy=here, max_restarts=-1).remote()  # type: ignore[attr-defined]
+        self.actor: Any = _CounterActor.options(scheduling_strategy=here, max_restarts=-1).remote()  # type: ignore[attr-defined]  # Ray has no types
         self.workers: dict[str, int] | None = None
         """After `close`: number of worker processes in the cluster, and the sum of their memory peaks in bytes."""
 
