@@ -229,8 +229,8 @@ def called(
         monkeypatch.setattr(sys, "argv", ["tessera", *args])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        told = capsys.readouterr()
-        return subprocess.CompletedProcess(args, ended.value.code or 0, told.out, told.err)  # type: ignore[arg-type]
+        reported = capsys.readouterr()
+        return subprocess.CompletedProcess(args, ended.value.code or 0, reported.out, reported.err)  # type: ignore[arg-type]
 
     yield call
     for number, handler in handlers.items():

@@ -62,7 +62,7 @@ def _tables() -> dict[str, dict[str, tuple[str, str]]]:
 SECTIONS, TABLES = _sections(), _tables()
 
 
-def _told(title: str) -> dict[str, tuple[str, str]]:
+def _documented(title: str) -> dict[str, tuple[str, str]]:
     own = TABLES[title]
     has_checkpoint = title.startswith("encoder: ") and "checkpoint" in SECTIONS[title].model_fields
     return {**TABLES[COMMON], **own} if has_checkpoint else own
@@ -77,7 +77,7 @@ def test_the_walk_found_the_sections() -> None:
 @pytest.mark.parametrize("title", sorted(SECTIONS))
 def test_every_key_is_explained_and_none_is_invented(title: str) -> None:
     assert title in TABLES, f"docs/config.md has no heading {title!r}"
-    assert set(_told(title)) == set(SECTIONS[title].model_fields) - {"kind"}
+    assert set(_documented(title)) == set(SECTIONS[title].model_fields) - {"kind"}
 
 
 @pytest.mark.parametrize("title", sorted(SECTIONS))
@@ -85,7 +85,7 @@ def test_defaults_and_choices_are_those_of_the_code(title: str) -> None:
     for key, field in SECTIONS[title].model_fields.items():
         if key == "kind":
             continue
-        default, meaning = _told(title)[key]
+        default, meaning = _documented(title)[key]
         assert _means(default, field), (
             f"{title}: {key}: the default is {field.get_default(call_default_factory=True)!r}, not {default}"
         )
@@ -118,17 +118,17 @@ def test_tokenizers_and_encoders_fit_as_the_table_says(models: Path) -> None:
     """Each pair of the table binds with the demo checkpoints; no pair that binds is missing."""
     text = (ROOT / "docs" / "config.md").read_text()
     rows = re.findall(r"^\| (text|image|video|audio) \| `(\w+)` \| (.*) \|$", text, flags=re.M)
-    told = {(modality, kind, name.strip(" `")) for modality, kind, names in rows for name in names.split(",")}
+    reported = {(modality, kind, name.strip(" `")) for modality, kind, names in rows for name in names.split(",")}
     encoders = [title.removeprefix("encoder: ") for title in SECTIONS if title.startswith("encoder: ")]
     fits = {
         (modality, kind, encoder)
-        for modality, kind in {(modality, kind) for modality, kind, _ in told}
+        for modality, kind in {(modality, kind) for modality, kind, _ in reported}
         for encoder in encoders
         if encoder != "raw" and _binds(models, modality, kind, encoder)
     }
-    assert ("text", "text", "bert") in told
-    assert {pair for pair in told if pair[2] != "raw"} == fits
-    assert {pair[:2] for pair in told if pair[2] == "raw"} == {pair[:2] for pair in told}
+    assert ("text", "text", "bert") in reported
+    assert {pair for pair in reported if pair[2] != "raw"} == fits
+    assert {pair[:2] for pair in reported if pair[2] == "raw"} == {pair[:2] for pair in reported}
 
 
 def _binds(models: Path, modality: str, tokenizer: str, encoder: str) -> bool:

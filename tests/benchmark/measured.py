@@ -65,8 +65,8 @@ def whole(**machine: Any) -> dict[str, Any]:
     run = result.of_walls(baseline["ideal_rows_per_second"], FEW, MANY)
     reference = result.of_reference(LOOPS, machine["cores"], machine["gpus"])
     ratio = round(run["rows_per_second"] / reference["rows_per_second"], 3)
-    told = {"machine": machine, "samples_drawn": 50, "bare": baseline, "reference": reference}
-    return {**told, "run": {**run, "against_reference": ratio}}
+    reported = {"machine": machine, "samples_drawn": 50, "bare": baseline, "reference": reference}
+    return {**reported, "run": {**run, "against_reference": ratio}}
 
 
 def encoding(**changes: Any) -> dict[str, Any]:

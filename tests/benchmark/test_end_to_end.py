@@ -1,4 +1,4 @@
-"""What a process does is told by its title; its CPU seconds count, at each look, for what it does then."""
+"""A process's title says what it does; its CPU seconds count, at each measurement, for what it does then."""
 
 from __future__ import annotations
 
@@ -185,14 +185,14 @@ def test_a_workers_seconds_count_for_what_it_does_then(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert line[0] == (0.0, {})
     assert len(line) >= 5
-    told = line[-1][1]
-    assert list(told) == ["driver", "encode", "idle"]
-    assert 0.2 < told["idle"] < 1.2
-    assert 0.9 < told["encode"] < 1.8  # what it did since the look before too
-    assert told["idle"] + told["encode"] == pytest.approx(2, abs=0.4)
+    reported = line[-1][1]
+    assert list(reported) == ["driver", "encode", "idle"]
+    assert 0.2 < reported["idle"] < 1.2
+    assert 0.9 < reported["encode"] < 1.8  # what it did since the look before too
+    assert reported["idle"] + reported["encode"] == pytest.approx(2, abs=0.4)
     times = [at for at, _ in line]
     assert times == sorted(times)
-    for kind in told:
+    for kind in reported:
         spent = [by_kind.get(kind, 0.0) for _, by_kind in line]
         assert spent == sorted(spent)
     assert first_shard_s is not None

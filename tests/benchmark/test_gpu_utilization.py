@@ -34,7 +34,7 @@ def test_the_mean_of_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_only_what_was_seen_inside_counts() -> None:
     gpu_utilization = Busy()
     gpu_utilization.seen = [(0.0, 1.0), (1.0, 0.2), (1.9, 0.4), (2.25, 0.8), (3.5, 0.9)]
-    assert gpu_utilization.within([(1.0, 2.5)]) == 0.8, "the look at 1.9 tells of the time before 1.0 too"
+    assert gpu_utilization.within([(1.0, 2.5)]) == 0.8, "the measurement at 1.9 covers time before 1.0 too"
     assert gpu_utilization.within([(1.0, 2.5), (2.4, 3.5)]) == pytest.approx(0.85)
 
 

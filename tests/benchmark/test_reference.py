@@ -81,7 +81,7 @@ def test_texts_are_read_whole_or_as_the_part_that_is_asked_for(tmp_path: Path) -
 def test_frames_are_as_many_as_ours_and_of_the_same_time(
     tmp_path: Path, start_s: float, end_s: float, sampling: Sampling, count: int
 ) -> None:
-    """The clip's grey tells the time: 10 + 2 for each tenth of a second."""
+    """The clip's grey encodes the time: 10 + 2 for each tenth of a second."""
     write_clip(tmp_path / "x.mp4", 3.0)
     frames = _reference_media.read_frames(
         {"video_uri": str(tmp_path / "x.mp4"), "start_s": start_s, "end_s": end_s}, sampling
@@ -228,12 +228,12 @@ def test_it_measures_what_has_a_model_and_says_why_not(demo_corpus: Path, models
     features = {"p": picture(models, "clip"), "c": caption(models), "patches": IMAGE, "frames": VIDEO}
     settings = config(demo_corpus, features)
     samples = corpus.draw(settings, 40)
-    told = reference.measure(settings, bind(settings), samples, 0.1)
-    assert list(told) == list(features)
-    assert told["patches"] == told["frames"] == "no model, so nothing to compare with"
+    reported = reference.measure(settings, bind(settings), samples, 0.1)
+    assert list(reported) == list(features)
+    assert reported["patches"] == reported["frames"] == "no model, so nothing to compare with"
     ids = samples["sample_id"].to_pylist()
     for name, folders in (("p", ("pictures", "drawings")), ("c", ("pictures", "clips", "tones", "speech", "notes"))):
-        one = told[name]
+        one = reported[name]
         assert not isinstance(one, str)
         assert one["rows"] > 0
         assert min(one["cpu_s"], one["wall_s"]) > 0
@@ -249,9 +249,9 @@ def test_a_row_has_a_share_by_what_it_holds(tmp_path: Path, models: Path) -> Non
     (folder / "words.txt").write_text("a red circle")
     features = {"p": picture(models), "c": caption(models), "s": sound(models)}
     settings, bound_features, samples = bound(config(folder, features))
-    told = reference.measure(settings, bound_features, samples, 0.0)
-    assert {name: one["share"] for name, one in told.items() if not isinstance(one, str)} == {"p": 0.75, "c": 0.25}
-    assert told["s"] == "the corpus holds none of its media"
+    reported = reference.measure(settings, bound_features, samples, 0.0)
+    assert {name: one["share"] for name, one in reported.items() if not isinstance(one, str)} == {"p": 0.75, "c": 0.25}
+    assert reported["s"] == "the corpus holds none of its media"
 
 
 def test_files_that_it_cannot_read_are_left_out(tmp_path: Path, models: Path) -> None:
@@ -262,9 +262,9 @@ def test_files_that_it_cannot_read_are_left_out(tmp_path: Path, models: Path) ->
     whole = (folder / "a.jpg").read_bytes()
     (folder / "b.jpg").write_bytes(whole[: len(whole) // 2])
     settings, features, samples = bound(config(folder, {"p": picture(models)}))
-    told = reference.measure(settings, features, samples, 0.0)["p"]
-    assert not isinstance(told, str)
-    assert told["rows"] == 1
+    reported = reference.measure(settings, features, samples, 0.0)["p"]
+    assert not isinstance(reported, str)
+    assert reported["rows"] == 1
     (folder / "a.jpg").write_bytes(whole[: len(whole) // 2])
     assert reference.measure(settings, features, samples, 0.0)["p"] == "it can read none of the files"
 
@@ -292,8 +292,8 @@ def test_what_has_no_times_is_read_once_a_sample(tmp_path: Path, models: Path) -
     read = {one.name: [reference._reads(one, row) for row in rows] for one in bound_features}
     once = [True, False, False]
     assert read == {"p": once, "c": once, "v": [True] * 3, "s": [True] * 3}
-    told = reference.measure(settings, bound_features, samples, 0.0)
-    shares = {name: one["share"] for name, one in told.items() if not isinstance(one, str)}
+    reported = reference.measure(settings, bound_features, samples, 0.0)
+    shares = {name: one["share"] for name, one in reported.items() if not isinstance(one, str)}
     assert shares == {"p": 1 / 3, "c": 1 / 3, "s": 1.0}
 
 
@@ -315,9 +315,9 @@ def test_rows_of_nothing_have_no_share(tmp_path: Path, models: Path) -> None:
     Image.new("RGB", (40, 40)).save(folder / "a.png")
     write_clip(folder / "x.mp4", 1.0)  # it may have a picture
     settings, features, samples = bound(config(folder, {"p": picture(models)}))
-    told = reference.measure(settings, features, samples, 0.0)["p"]
-    assert not isinstance(told, str)
-    assert told["share"] == 1.0
+    reported = reference.measure(settings, features, samples, 0.0)["p"]
+    assert not isinstance(reported, str)
+    assert reported["share"] == 1.0
 
 
 @pytest.mark.parametrize(("kind", "size"), [("vit", 32), ("videomae", 8)])
@@ -333,7 +333,7 @@ def test_batches_of_whole_videos_are_smaller(
     monkeypatch.setattr(reference, "_loader", lambda _: lambda row: row)
     monkeypatch.setattr(reference, "_forward", lambda *_: lambda media: sizes.append(len(media)))
     row = {"window": 0, "image_uri": "x", "video_uri": "x"}
-    told = reference._of(feature, [row] * 50, whole, 0.0)
+    reported = reference._of(feature, [row] * 50, whole, 0.0)
     assert sizes == [size, size]
-    assert not isinstance(told, str)
-    assert told["rows"] == size  # the first batch does not count
+    assert not isinstance(reported, str)
+    assert reported["rows"] == size  # the first batch does not count

@@ -44,8 +44,8 @@ def test_all_cores_at_work() -> None:
     ],
 )
 def test_the_ideal_beside_a_gpu_is_that_of_the_slower_side(cores: float, gpus: float, ideal: float, binds: str) -> None:
-    told = result.of_bare(replace(BARE, device_s=1.0), cores, gpus)
-    assert (told["device_ms"], told["ideal_rows_per_second"], told["binds"]) == (10.0, ideal, binds)
+    reported = result.of_bare(replace(BARE, device_s=1.0), cores, gpus)
+    assert (reported["device_ms"], reported["ideal_rows_per_second"], reported["binds"]) == (10.0, ideal, binds)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_what_binds_without_a_gpu(decode_s: float, encode_s: float, binds: str) 
 
 
 def test_a_further_row_costs_the_difference_of_the_two_runs() -> None:
-    told = result.of_walls(50.0, FEW, MANY)
+    reported = result.of_walls(50.0, FEW, MANY)
     for key, expected in {
         "rows": [100, 300],
         "rows_with_failures": [2, 6],
@@ -76,8 +76,8 @@ def test_a_further_row_costs_the_difference_of_the_two_runs() -> None:
         "object_store_bytes_per_row": 20_000,
         "peak_memory_bytes": [2_000_000_000, 2_200_000_000],
     }.items():
-        assert told[key] == expected, key
-    assert told["timeline"] == [[at, spent] for at, spent in MANY.line]
+        assert reported[key] == expected, key
+    assert reported["timeline"] == [[at, spent] for at, spent in MANY.line]
 
 
 def test_what_is_paid_once_is_what_no_row_explains() -> None:
@@ -91,10 +91,10 @@ def test_what_is_paid_once_is_what_no_row_explains() -> None:
 
 def test_a_kind_that_only_one_run_saw_counts_as_nothing_in_the_other() -> None:
     few = replace(FEW, cpu_s={"driver": 10.0}, first_shard_s=None)
-    told = result.of_walls(50.0, few, replace(MANY, cpu_s={"driver": 11.0, "idle": 4.0}))
-    assert told["cpu_ms_per_row"] == {"driver": 5.0, "idle": 20.0}
-    assert told["cores_busy"] == 1.0
-    assert told["startup"]["first_shard_s"] is None
+    reported = result.of_walls(50.0, few, replace(MANY, cpu_s={"driver": 11.0, "idle": 4.0}))
+    assert reported["cpu_ms_per_row"] == {"driver": 5.0, "idle": 20.0}
+    assert reported["cores_busy"] == 1.0
+    assert reported["startup"]["first_shard_s"] is None
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ def test_a_larger_run_that_took_no_longer_says_nothing(changes: dict[str, Any]) 
 
 
 def test_what_a_longer_start_costs_is_no_rows() -> None:
-    told = result.of_walls(50.0, FEW, replace(MANY, seconds=46.0, first_row_s=32.0))
-    assert (told["rows_per_second"], told["startup"]["once_s"]) == (40.0, 27.5)
+    reported = result.of_walls(50.0, FEW, replace(MANY, seconds=46.0, first_row_s=32.0))
+    assert (reported["rows_per_second"], reported["startup"]["once_s"]) == (40.0, 27.5)
 
 
 def test_writing_that_cannot_be_told_from_noise_has_no_figures() -> None:
-    told = result.of_walls(50.0, FEW, replace(MANY, write_s=0.4, cpu_s={"driver": 20.0}))
-    assert told["write"] == {"share_of_cpu": None, "mb_per_second": None, "bytes_per_row": 100_000}
+    reported = result.of_walls(50.0, FEW, replace(MANY, write_s=0.4, cpu_s={"driver": 20.0}))
+    assert reported["write"] == {"share_of_cpu": None, "mb_per_second": None, "bytes_per_row": 100_000}
 
 
 def test_a_features_loop_counts_by_how_many_rows_have_it() -> None:
@@ -130,14 +130,14 @@ def test_a_features_loop_counts_by_how_many_rows_have_it() -> None:
 
 
 def test_a_gpus_loop_counts_by_the_clock() -> None:
-    told = result.of_reference(LOOPS, cores=4, gpus=2)
-    assert told["ms_by_feature"] == {"picture": 5.0, "caption": 1.0}
-    assert told["rows_per_second"] == 333.333  # 2 GPUs / 6 ms
+    reported = result.of_reference(LOOPS, cores=4, gpus=2)
+    assert reported["ms_by_feature"] == {"picture": 5.0, "caption": 1.0}
+    assert reported["rows_per_second"] == 333.333  # 2 GPUs / 6 ms
 
 
 def test_a_reference_of_nothing_has_no_speed() -> None:
-    told = result.of_reference({"patches": "no model"}, cores=4)
-    assert (told["ms_by_feature"], told["rows_per_second"]) == ({}, None)
+    reported = result.of_reference({"patches": "no model"}, cores=4)
+    assert (reported["ms_by_feature"], reported["rows_per_second"]) == ({}, None)
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ def test_a_reference_of_nothing_has_no_speed() -> None:
     ],
 )
 def test_the_stage_against_its_models(pair: Pair, expected: tuple[Any, ...]) -> None:
-    told = result.of_stage(pair)
+    reported = result.of_stage(pair)
     keys = ("stage_rows_per_second", "model_rows_per_second", "ratio")
-    assert tuple(told[key] for key in keys) == expected
-    assert told["rows"] == 600
+    assert tuple(reported[key] for key in keys) == expected
+    assert reported["rows"] == 600
 
 
-@pytest.mark.parametrize("told", [whole(), whole(gpus=1.0, device="H"), encoding()])
-def test_it_survives_json(told: dict[str, Any]) -> None:
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
+@pytest.mark.parametrize("reported", [whole(), whole(gpus=1.0, device="H"), encoding()])
+def test_it_survives_json(reported: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(reported, allow_nan=False)) == reported

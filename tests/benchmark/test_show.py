@@ -1,4 +1,4 @@
-"""A terminal is told what binds, how efficient a run was, and how it stands against the reference."""
+"""A terminal shows what binds, how efficient a run was, and how it compares with the reference."""
 
 from __future__ import annotations
 
@@ -43,58 +43,58 @@ def test_it_tells_every_figure(words: str) -> None:
 
 
 def test_it_tells_of_a_gpu() -> None:
-    told = whole(gpus=1.0, device="NVIDIA H100")
-    told["bare"] |= {"device_ms": 10.0, "binds": "decode-bound: 6.0 CPU cores per GPU needed, 4.0 there"}
-    text = shown(told)
+    reported = whole(gpus=1.0, device="NVIDIA H100")
+    reported["bare"] |= {"device_ms": 10.0, "binds": "decode-bound: 6.0 CPU cores per GPU needed, 4.0 there"}
+    text = shown(reported)
     assert "4 cores, 1 x NVIDIA H100;" in text
     assert "(picture 15.0, caption 5.0), 10.00 ms of a GPU;" in text
     assert "decode-bound: 6.0 CPU cores per GPU needed, 4.0 there" in text
 
 
 def test_it_tells_how_busy_a_gpu_was() -> None:
-    told = whole(gpus=1.0, device="NVIDIA H100")
-    told["run"]["gpu_busy"] = 0.875
-    assert "2.00 cores busy at the margin, GPUs 88% of the larger run; writing" in shown(told)
+    reported = whole(gpus=1.0, device="NVIDIA H100")
+    reported["run"]["gpu_busy"] = 0.875
+    assert "2.00 cores busy at the margin, GPUs 88% of the larger run; writing" in shown(reported)
     assert "75.0% of them; the GPU" not in shown(encoding())
     assert "0.750 of them; the GPU computes 93% of the time" in shown(encoding(gpu_utilization=0.93))
 
 
 def test_it_tells_of_all_cores_at_work() -> None:
-    told = whole()
-    told["bare"] |= {"all_cores_ms": 100.0, "all_cores_rows_per_second": 40.0}
-    told["run"]["of_all_cores"] = 1.0
-    text = shown(told)
+    reported = whole()
+    reported["bare"] |= {"all_cores_ms": 100.0, "all_cores_rows_per_second": 40.0}
+    reported["run"]["of_all_cores"] = 1.0
+    text = shown(reported)
     assert "the same with all cores at work: 100.00 ms a row, 40.0 rows/s in all" in text
     assert "efficiency 0.800, 1.000 of the loops on all cores, 0.25 x the reference" in text
 
 
 def test_without_a_reference_it_tells_none() -> None:
-    told = whole()
-    del told["reference"], told["run"]["against_reference"]
-    text = shown(told)
+    reported = whole()
+    del reported["reference"], reported["run"]["against_reference"]
+    text = shown(reported)
     assert "efficiency 0.800" in text
     assert "reference" not in text
 
 
 def test_of_a_reference_without_a_loop_it_tells_why() -> None:
-    told = whole()
-    told["reference"] = {"ms_by_feature": {}, "left_out": {"patches": "no model"}, "rows_per_second": None}
-    del told["run"]["against_reference"]
-    text = shown(told)
+    reported = whole()
+    reported["reference"] = {"ms_by_feature": {}, "left_out": {"patches": "no model"}, "rows_per_second": None}
+    del reported["run"]["against_reference"]
+    text = shown(reported)
     assert "reference without patches: no model" in text
     assert "x the reference" not in text
 
 
 def test_a_run_without_a_shard_by_its_end() -> None:
-    told = whole()
-    told["run"]["startup"]["first_shard_s"] = None
-    assert "21.0 s to the first row; peak memory" in shown(told)
+    reported = whole()
+    reported["run"]["startup"]["first_shard_s"] = None
+    assert "21.0 s to the first row; peak memory" in shown(reported)
 
 
 def test_a_run_whose_writing_has_no_figures() -> None:
-    told = whole()
-    told["run"]["write"] |= {"share_of_cpu": None, "mb_per_second": None}
-    assert "at the margin; writing 100.0 kB a row; 20.0 kB a row through the object store" in shown(told)
+    reported = whole()
+    reported["run"]["write"] |= {"share_of_cpu": None, "mb_per_second": None}
+    assert "at the margin; writing 100.0 kB a row; 20.0 kB a row through the object store" in shown(reported)
 
 
 @pytest.mark.parametrize(
@@ -127,5 +127,5 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
 
 
 def test_a_name_in_brackets_is_shown_as_it_is() -> None:
-    told = whole(gpus=2.0, device="[bold]H100[/b]")
-    assert "2 x [bold]H100[/b];" in shown(told)
+    reported = whole(gpus=2.0, device="[bold]H100[/b]")
+    assert "2 x [bold]H100[/b];" in shown(reported)

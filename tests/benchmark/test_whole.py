@@ -37,9 +37,9 @@ def test_the_encoding_stage_alone(
     config, file = write_config(tmp_path, demo_corpus, models), tmp_path / "r.json"
     done = called("benchmark", config, "--stage", "encode", "--output", str(file), "--set", "compute.block_rows=16")
     assert (done.returncode, done.stderr) == (0, "")
-    told = json.loads(file.read_text())
-    stage = told["stage"]
-    assert set(told) == {"machine", "samples_drawn", "stage"}
+    reported = json.loads(file.read_text())
+    stage = reported["stage"]
+    assert set(reported) == {"machine", "samples_drawn", "stage"}
     assert stage["rows"] % 64 == 0
     assert stage["ratio"] == pytest.approx(stage["stage_rows_per_second"] / stage["model_rows_per_second"], rel=1e-2)
     assert 0.2 < stage["ratio"] < 1.2
@@ -88,8 +88,8 @@ def test_what_it_tells_adds_up(demo_corpus: Path, models: Path, tmp_path: Path) 
         check=False,
     )
     assert done.returncode == 0, done
-    told = json.loads((tmp_path / "r.json").read_text())
-    machine, baseline, reference, run = (told[name] for name in ("machine", "bare", "reference", "run"))
+    reported = json.loads((tmp_path / "r.json").read_text())
+    machine, baseline, reference, run = (reported[name] for name in ("machine", "bare", "reference", "run"))
 
     bare_ms = baseline["decode_ms"] + baseline["encode_ms"]
     assert baseline["encode_ms"] == pytest.approx(sum(baseline["encode_ms_by_feature"].values()), rel=1e-2)

@@ -111,7 +111,7 @@ def test_no_weights(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported_error"),
     [
         (b"{", "config.json cannot be read (JSONDecodeError"),
         (b"", "config.json cannot be read (JSONDecodeError"),
@@ -121,11 +121,11 @@ def test_no_weights(folder: Path) -> None:
         (b'"clip"', "config.json holds str"),
     ],
 )
-def test_a_broken_config(folder: Path, content: bytes, told: str) -> None:
+def test_a_broken_config(folder: Path, content: bytes, reported_error: str) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         found(folder).require("clip")
-    assert told in str(caught.value)
+    assert reported_error in str(caught.value)
     assert caught.value.where == WHERE
 
 

@@ -415,13 +415,13 @@ def test_a_checkpoint_runs_no_code_opens_nothing_else_and_connects_nowhere(folde
     done = subprocess.run(
         [sys.executable, "-c", AUDITED, str(folder), str(mark)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
-    told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    reported = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert done.returncode == 0, done.stderr
-    assert told["OUTSIDE"] == "[]"
-    assert told["CALLS"] == "[]"
-    assert told["CODE"] == "False"
-    assert "config.json" in told["INSIDE"]
-    assert not {".py", ".bin"} & {Path(name).suffix for name in told["INSIDE"].split("'")}
+    assert reported["OUTSIDE"] == "[]"
+    assert reported["CALLS"] == "[]"
+    assert reported["CODE"] == "False"
+    assert "config.json" in reported["INSIDE"]
+    assert not {".py", ".bin"} & {Path(name).suffix for name in reported["INSIDE"].split("'")}
 
 
 def test_json_is_read_as_json(tmp_path: Path) -> None:

@@ -335,8 +335,8 @@ def test_decord_is_asked_for_only_where_it_is_installed(monkeypatch: pytest.Monk
         "emit": ["tokens"],
     }
     monkeypatch.setitem(sys.modules, "decord", None)
-    told = refused(video, decoders={"video": {"kind": "decord"}})
-    assert told == (
+    reported = refused(video, decoders={"video": {"kind": "decord"}})
+    assert reported == (
         "decoders.video.kind: 'decord', which is not installed here: it has wheels for x86-64 only; "
         "pyav, which reads the same files"
     )

@@ -58,12 +58,12 @@ SIGNED = {
 def test_signed_urls(query: str, form: str) -> None:
     url = form.format(query.format(quote(SECRET)))
     assert has_secret(url)
-    told = without_secrets(f"cannot open '{url}': denied")
-    assert "hunter2" not in told
-    assert JWT not in told
-    assert "AIza" not in told
-    assert told.startswith("cannot open '")
-    assert told.endswith("denied")
+    reported = without_secrets(f"cannot open '{url}': denied")
+    assert "hunter2" not in reported
+    assert JWT not in reported
+    assert "AIza" not in reported
+    assert reported.startswith("cannot open '")
+    assert reported.endswith("denied")
     assert not has_secret(without_secrets(url))
 
 
@@ -94,9 +94,9 @@ def test_signed_urls(query: str, form: str) -> None:
 )
 def test_secrets_of_other_places_in_a_url(url: str) -> None:
     assert has_secret(url)
-    told = without_secrets(f"({url})")
-    assert not any(words in told for words in ("hunter2", "hun/ter2", JWT))
-    assert HIDDEN in told
+    reported = without_secrets(f"({url})")
+    assert not any(words in reported for words in ("hunter2", "hun/ter2", JWT))
+    assert HIDDEN in reported
 
 
 ORDINARY = [

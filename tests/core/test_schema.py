@@ -102,8 +102,8 @@ def test_parquet_readers_give_the_values_back(tmp_path: Path) -> None:
     assert pq.read_table(path).to_pylist() == rows
     assert polars.read_parquet(path).to_dicts() == rows
     columns, found = duck.query(f"select * from '{path}'")
-    told = [dict(zip(columns, row, strict=True)) for row in found]
-    assert [{name: _lists(value) for name, value in row.items()} for row in told] == rows
+    reported = [dict(zip(columns, row, strict=True)) for row in found]
+    assert [{name: _lists(value) for name, value in row.items()} for row in reported] == rows
 
 
 def _lists(value: object) -> object:

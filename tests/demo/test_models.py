@@ -13,7 +13,7 @@ from pipeline.demo.models import CHECKPOINTS, build
 
 
 def test_every_family_of_encoders_has_one() -> None:
-    """A member of `pipeline/encoders` that the demo cannot show is a member that nobody can try."""
+    """A member of `pipeline/encoders` without a demo checkpoint cannot be tried."""
     from pipeline.encoders import _MEMBERS
 
     kinds = {config.model_fields["kind"].annotation.__args__[0] for config in _MEMBERS}

@@ -79,7 +79,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "compact": lambda out: maintenance.compact(str(out)),
     "rollback": lambda out: maintenance.rollback(str(out), 2),
     "rollback to the first": lambda out: maintenance.rollback(str(out), 1),
-    "forget": lambda out: maintenance.forget(str(out), ["nobody"]),
+    "forget": lambda out: maintenance.forget(str(out), ["unknown"]),
 }
 AFTER = {
     "extract": (["a", "b", "d", "new"], ["c"]),

@@ -61,9 +61,9 @@ def _runs(corpus: Path, out: Path, plans: list[dict[str, dict[str, list[dict[str
     """What each of some runs says, one after the other in one Ray."""
     command = [sys.executable, "-c", _RUNS, str(corpus), str(out), json.dumps(plans)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)
-    told = [json.loads(line.removeprefix("TOLD ")) for line in done.stdout.splitlines() if line.startswith("TOLD ")]
-    assert len(told) == len(plans), done.stdout + done.stderr
-    return told
+    reported = [json.loads(line.removeprefix("TOLD ")) for line in done.stdout.splitlines() if line.startswith("TOLD ")]
+    assert len(reported) == len(plans), done.stdout + done.stderr
+    return reported
 
 
 def _ids(out: Path, folder: str) -> list[str]:
@@ -91,7 +91,7 @@ def test_runs_over_a_storage_that_fails(tmp_path: Path) -> None:
     stutters = {"*": [vars(Fault(op, "slow_down", times=2)) for op in _OPS]}
     full = {"v1/data/*": [vars(Fault("write", "full", after=100))]}
     denied = {"v1/data/*": [vars(Fault("write", "denied_s3"))]}
-    told = _runs(
+    reported = _runs(
         corpus,
         out,
         [
@@ -101,11 +101,11 @@ def test_runs_over_a_storage_that_fails(tmp_path: Path) -> None:
             {"corpus": {}, "out": {}},
         ],
     )
-    for ended, why in zip(told[:2], ("it is full", "access is denied"), strict=True):
+    for ended, why in zip(reported[:2], ("it is full", "access is denied"), strict=True):
         assert f"cannot write 'faulty://{out}/v1/data/" in ended["error"]
         assert why in ended["error"]
         assert "Failed to apply" not in ended["error"], "advice of Ray's, which is none for a user of ours"
-    third, last = told[2]["report"], told[3]["report"]
+    third, last = reported[2]["report"], reported[3]["report"]
     assert third["snapshot"] == 1  # the first two committed nothing
     assert last["snapshot"] == 2
     assert json.dumps(third).count('"io": 2') >= 1

@@ -61,8 +61,8 @@ def _check(corpus: Path, kinds: dict[str, str]) -> None:
     """Every row of good media with the values that the stages give in this process; every double one failure."""
     found = dataset.open(str(corpus.parent / "out"))
     failures = found.failures().to_pylist()
-    told = [(row["sample_id"], row["feature"], row["kind"]) for row in failures if row["sample_id"] in kinds]
-    assert sorted(told) == sorted((name, "i", kind) for name, kind in kinds.items())
+    reported = [(row["sample_id"], row["feature"], row["kind"]) for row in failures if row["sample_id"] in kinds]
+    assert sorted(reported) == sorted((name, "i", kind) for name, kind in kinds.items())
     steps = {row["sample_id"]: row["stage"] for row in failures}
     assert all(steps[name] == ("probe" if "opening" in name else "decode") for name in kinds)
     late = {row["message"] for row in failures if row["kind"] == "timeout"}

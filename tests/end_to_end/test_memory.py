@@ -35,7 +35,7 @@ def peak():
     return int(line.split()[1]) * 1024
 
 malloc.keep_pages()
-told = []
+reported = []
 for path in sys.argv[1:]:
     settings = load(path)
     features = bind(settings)
@@ -45,8 +45,8 @@ for path in sys.argv[1:]:
     rows = rows_of(probe(corpus.draw(settings, 8)), features)
     done = list(decode.each(rows))
     assert rows and not any(one.failures for one in done), [one.failures for one in done]
-    told.append([len(rows), peak()])
-print(json.dumps(told))
+    reported.append([len(rows), peak()])
+print(json.dumps(reported))
 """
 
 IN_PARTS = """

@@ -349,7 +349,7 @@ def test_a_pinned_reader_sees_its_snapshot_during_and_after_later_runs(ray_sessi
     assert plain(tmp_path) == sorted(f"{name}.png" for name in expected)
     assert shown(tmp_path) == expected
     stop.touch()
-    told, errors = reader.communicate(timeout=60)
+    reported, errors = reader.communicate(timeout=60)
     assert reader.returncode == 0, errors
-    assert int(told.split()[-2]) >= 5
+    assert int(reported.split()[-2]) >= 5
     assert shown(tmp_path, snapshot=1) == {f"s{i:02}": i for i in range(24)}

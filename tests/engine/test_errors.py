@@ -24,8 +24,8 @@ def test_a_mistake_of_the_config_is_returned_as_it_is() -> None:
 
 
 def test_the_cause_that_a_worker_reported_comes_first() -> None:
-    told = as_user_error(Wrapped("in its own words", ValueError("v")), "r1", TesseraError("the disk is full"))
-    assert str(told) == "the run r1 broke off: the disk is full"
+    reported = as_user_error(Wrapped("in its own words", ValueError("v")), "r1", TesseraError("the disk is full"))
+    assert str(reported) == "the run r1 broke off: the disk is full"
 
 
 def test_the_innermost_error_that_is_not_of_ray() -> None:

@@ -38,17 +38,17 @@ class Case:
             if _remove(folder / path):
                 os.mkfifo(folder / path)
 
-    def save(self, path: Path, kind: str, told: str = "") -> None:
+    def save(self, path: Path, kind: str, reported: str = "") -> None:
         values = asdict(self)
         values["files"] = {name: base64.b64encode(data).decode() for name, data in self.files.items()}
-        path.write_text(json.dumps({"kind": kind, "told": told, **values}, indent=1))
+        path.write_text(json.dumps({"kind": kind, "reported": reported, **values}, indent=1))
 
     @classmethod
     def load(cls, path: Path) -> tuple[str, Case]:
         """(kind, the case)"""
         values = json.loads(path.read_text())
         kind = values.pop("kind")
-        values.pop("told")
+        values.pop("reported")
         files = {name: base64.b64decode(data) for name, data in values.pop("files").items()}
         return kind, cls(files=files, **values)
 

@@ -110,11 +110,11 @@ class Media:
         rows = self.probe(pa.concat_tables(source.list()))
         done = self.decode(rows)
         assert len(done) <= len(rows), "rows came from nowhere"
-        told = [one for table in (rows, done) for row in table["failures"].to_pylist() for one in row]
-        kinds = Counter(one["kind"] for one in told)
+        reported = [one for table in (rows, done) for row in table["failures"].to_pylist() for one in row]
+        kinds = Counter(one["kind"] for one in reported)
         assert set(kinds) <= set(FAILURE_KINDS), kinds
-        defects = {f"{one['uri']}: {one['message']}" for one in told if one["kind"] == "internal"}
+        defects = {f"{one['uri']}: {one['message']}" for one in reported if one["kind"] == "internal"}
         assert not defects, sorted(defects)
-        lines = [one["message"] for one in told if "\n" in one["message"] or not one["message"].isprintable()]
+        lines = [one["message"] for one in reported if "\n" in one["message"] or not one["message"].isprintable()]
         assert not lines, f"not one visible line: {lines[0]!r:.300}"
-        return [one["message"] for one in told]
+        return [one["message"] for one in reported]

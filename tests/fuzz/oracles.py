@@ -63,14 +63,14 @@ class Oracles:
         used = int(soft.ru_utime + soft.ru_stime)
         resource.setrlimit(resource.RLIMIT_CPU, (used + int(self.seconds) + 1, resource.RLIM_INFINITY))
         faulthandler.dump_traceback_later(self.seconds * 6, exit=True)
-        told, outcome = "", "accepted"
+        reported, outcome = "", "accepted"
         self.at_work = True
         try:
-            told = repr(work())
+            reported = repr(work())
         except TesseraError as error:
-            told, outcome = str(error), "refused"
-            if "\n" in told or not told.isprintable():
-                problems.append(f"not one visible line: {type(error).__name__} from {_place(error)}: {told!r:.300}")
+            reported, outcome = str(error), "refused"
+            if "\n" in reported or not reported.isprintable():
+                problems.append(f"not one visible line: {type(error).__name__} from {_place(error)}: {reported!r:.300}")
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -82,8 +82,8 @@ class Oracles:
         grown = _peak_mb() - start
         if grown > self.memory_mb:
             problems.append(f"memory grew by more than {self.memory_mb} MB: {grown} MB")
-        if SECRET in told:
-            problems.append(f"it read a file outside: {told!r:.200}")
+        if SECRET in reported:
+            problems.append(f"it read a file outside: {reported!r:.200}")
         problems += dict.fromkeys(self.seen)
         if (after := _tree(self.outside)) != self.before:
             names = sorted({name for name, _ in {*after.items()} ^ {*self.before.items()}})

@@ -33,7 +33,7 @@ def line(error: BaseException) -> str:
     return text
 
 
-def told(call: Callable[[], object], *words: str) -> None:
+def assert_reported(call: Callable[[], object], *words: str) -> None:
     with pytest.raises(TesseraError) as caught:
         call()
     assert all(word in line(caught.value) for word in words), caught.value

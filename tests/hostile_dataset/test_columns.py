@@ -22,11 +22,11 @@ from pipeline.stages.reuse import ReuseColumnsStage
 from tests.dataset.shards.test_writer import FIELDS
 from tests.hostile_dataset.helpers import (
     FEATURE,
+    assert_reported,
     change_footer,
     console,
     newest,
     rewrite,
-    told,
 )
 from tests.support.dataset_fixtures import RUNS, night
 
@@ -57,18 +57,18 @@ pytestmark = pytest.mark.timeout(120)
 def test_a_footer_that_no_writer_makes(out: Path, footer: str | bytes, why: str) -> None:
     path = change_footer(out, footer)
     found = dataset.open(str(out))
-    told(lambda: found.to_torch(), path.name, why)
-    told(lambda: found.collate, path.name, why)
-    told(lambda: describe.show(str(out), 1, console()), why)
+    assert_reported(lambda: found.to_torch(), path.name, why)
+    assert_reported(lambda: found.collate, path.name, why)
+    assert_reported(lambda: describe.show(str(out), 1, console()), why)
     if "is not JSON" in why:
         night(out / "v1", RUNS[5], ["y"])  # two shards, to be compacted
-        told(lambda: maintenance.compact(str(out), shard_bytes=1 << 30), path.name, why)
+        assert_reported(lambda: maintenance.compact(str(out), shard_bytes=1 << 30), path.name, why)
 
 
 @pytest.mark.parametrize("dim", [10**6, 20_000])
 def test_a_width_is_believed_once_a_vector_has_it(out: Path, dim: int) -> None:
     change_footer(out, json.dumps({"features": {"f": {**FEATURE, "dim": dim}}}))
-    told(lambda: dataset.open(str(out)).collate, f"says {dim} values in 'f_embedding', no row has them")
+    assert_reported(lambda: dataset.open(str(out)).collate, f"says {dim} values in 'f_embedding', no row has them")
 
 
 def test_a_wide_vector_that_is_there_is_good(out: Path) -> None:
@@ -88,8 +88,8 @@ def test_a_row_that_cannot_be_shown(out: Path) -> None:
     rewrite(
         out, lambda table: table.append_column("odd", pa.array([b"\xff"] * len(table), pa.binary()).view(pa.string()))
     )
-    told(lambda: describe.show(str(out), 3, console()), "a row cannot be shown", "give --rows 0")
-    told(lambda: describe.document(str(out), 3), "a row cannot be shown", "give --rows 0")
+    assert_reported(lambda: describe.show(str(out), 3, console()), "a row cannot be shown", "give --rows 0")
+    assert_reported(lambda: describe.document(str(out), 3), "a row cannot be shown", "give --rows 0")
     describe.show(str(out), 0, console())
     describe.show(str(out), 3, console(), ["sample_id"])
 
@@ -110,7 +110,9 @@ def test_a_window_that_begins_and_does_not_end(out: Path) -> None:
 
 def test_vectors_of_another_length_than_the_footer_says(out: Path) -> None:
     change_footer(out, json.dumps({"features": {"f": {**FEATURE, "dim": 7}}}))
-    told(lambda: list(dataset.open(str(out)).to_torch(batch_size=2)), "'f_embedding' holds 3 values where 7 belong")
+    assert_reported(
+        lambda: list(dataset.open(str(out)).to_torch(batch_size=2)), "'f_embedding' holds 3 values where 7 belong"
+    )
 
 
 def _set(name: str, values: Callable[[int], pa.Array]) -> Callable[[pa.Table], pa.Table]:
@@ -156,12 +158,14 @@ def test_columns_that_no_writer_makes(out: Path, kind: str, what: str) -> None:
     if (what, kind) in good:
         calls[what]()  # columns that are only copied, or that are not read
     else:
-        told(calls[what], ".parquet")
+        assert_reported(calls[what], ".parquet")
 
 
 def test_a_null_in_a_vector(out: Path) -> None:
     rewrite(out, _set("f_embedding", lambda n: pa.array([[1.0, None, 2.0]] * n, pa.list_(pa.float32()))))
-    told(lambda: list(dataset.open(str(out)).to_torch(["f_embedding"])), "column 'f_embedding' cannot be read")
+    assert_reported(
+        lambda: list(dataset.open(str(out)).to_torch(["f_embedding"])), "column 'f_embedding' cannot be read"
+    )
     describe.show(str(out), 3, Console(file=io.StringIO()))
 
 
@@ -170,8 +174,8 @@ def test_a_shard_that_lacks_a_column_of_the_others(out: Path) -> None:
     first = out / "v1" / json.loads(newest(out).read_text())["shards"][0]["path"]
     pq.write_table(pq.read_table(first).drop_columns("f_embedding"), first)
     found = dataset.open(str(out))
-    told(lambda: list(found.to_torch()), first.name, "0 columns 'f_embedding'")
-    told(
+    assert_reported(lambda: list(found.to_torch()), first.name, "0 columns 'f_embedding'")
+    assert_reported(
         lambda: ReuseColumnsStage(str(out / "v1"), found.shards, ())._rows(0, np.array([0]), ["f_embedding"]),
         first.name,
     )
@@ -181,7 +185,9 @@ def test_ids_that_are_null(out: Path) -> None:
     path = rewrite(out, _set("sample_id", lambda n: pa.nulls(n, pa.string())))
     base = snapshots.newest(str(out / "v1"))
     assert base is not None
-    told(lambda: list(index.of_snapshot(str(out / "v1"), base, RetryPolicy())), path.name, "a null in one of sample_id")
+    assert_reported(
+        lambda: list(index.of_snapshot(str(out / "v1"), base, RetryPolicy())), path.name, "a null in one of sample_id"
+    )
 
 
 @pytest.mark.parametrize("attempts", [-1, -(2**31), 2**31 - 1, None])
@@ -193,7 +199,7 @@ def test_attempts_that_nobody_made(out: Path, attempts: int | None) -> None:
     pq.write_table(table.set_column(at, "attempts", pa.array([attempts] * len(table), pa.int32())), failure)
     base = snapshots.newest(str(out / "v1"))
     assert base is not None
-    told(
+    assert_reported(
         lambda: list(index.of_snapshot(str(out / "v1"), base, RetryPolicy())),
         failure.name,
         "a number of attempts that no run writes",
@@ -207,7 +213,7 @@ def test_nulls_where_none_may_be(out: Path) -> None:
     nullable = table.schema.field(at).with_nullable(True)
     pq.write_table(table.set_column(at, nullable, pa.nulls(len(table), pa.string())), failure)
     night(out / "v1", RUNS[5], ["z"], {0: "corrupt"})  # two files, to be compacted
-    told(lambda: maintenance.compact(str(out)), failure.name)
+    assert_reported(lambda: maintenance.compact(str(out)), failure.name)
 
 
 @pytest.mark.parametrize("what", ["read", "compact", "state", "show"])
@@ -223,7 +229,7 @@ def test_a_name_that_is_not_utf_8(out: Path, what: str) -> None:
         "state": lambda: list(index.of_snapshot(str(out / "v1"), base, RetryPolicy())),
         "show": lambda: describe.show(str(out), 3, console()),
     }
-    told(calls[what], path.name, "'utf-8' codec can't decode")
+    assert_reported(calls[what], path.name, "'utf-8' codec can't decode")
 
 
 @pytest.mark.parametrize("what", ["read", "batches", "torch", "compact", "state", "show", "failures"])
@@ -258,10 +264,10 @@ def test_a_few_bytes_that_claim_gigabytes(out: Path, what: str) -> None:
     if what == "show":
         calls[what]()  # it does not read this column
     else:
-        told(calls[what], path.name, "column 'source_version' of row group 1 claims ")
+        assert_reported(calls[what], path.name, "column 'source_version' of row group 1 claims ")
     assert pa.total_allocated_bytes() - before < 100 << 20
 
 
 def test_a_column_that_cannot_be_filtered(out: Path) -> None:
     rewrite(out, lambda table: table.append_column("odd", pa.array(["x"] * len(table), pa.string_view())))
-    told(lambda: maintenance.forget(str(out), ["a"]), ".parquet", "cannot be read")
+    assert_reported(lambda: maintenance.forget(str(out), ["a"]), ".parquet", "cannot be read")

@@ -107,10 +107,10 @@ def test_pickled_columns_run_nothing(out: Path, tmp_path: Path) -> None:
     _poisoned(flag, *(one for pair in zip(WHERE, copies, strict=True) for one in pair))
     done = bounded.run(RAN + READS, "", flag, *copies)
     assert not flag.exists()
-    told = done.out.split("END")[:-1]
-    assert len(told) == len(WHERE)
-    assert all("DONE" in one for one in told)
-    assert "DONE ['bytes']" in told[0], "values as they are stored"
+    reported = done.out.split("END")[:-1]
+    assert len(reported) == len(WHERE)
+    assert all("DONE" in one for one in reported)
+    assert "DONE ['bytes']" in reported[0], "values as they are stored"
 
 
 @pytest.mark.parametrize("where", ["top", "list"])

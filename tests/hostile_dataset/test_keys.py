@@ -90,7 +90,7 @@ def test_a_file_that_grew_since_it_was_listed_is_not_read(s3: Any) -> None:
 def test_a_file_that_is_replaced_while_it_is_read_is_whole(
     place: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lease is written anew at every heartbeat, and may have a digit more."""
+    """A lease is written again at every heartbeat, and may have a digit more."""
     fs, url = place
     path = _put(fs, f"{url}/lease.json", b"short")
     whole = fs.info

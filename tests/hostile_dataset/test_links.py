@@ -18,10 +18,10 @@ from pipeline.dataset.diff import index
 from pipeline.dataset.diff.index import RetryPolicy
 from tests.hostile_dataset.helpers import (
     DOES,
+    assert_reported,
     extract,
     interrupt,
     newest,
-    told,
     tree,
 )
 from tests.storage.test_local_files import deep
@@ -81,7 +81,7 @@ def test_a_shard_that_is_a_link_is_not_read(out: Path, tmp_path: Path, what: str
     if what in ("vacuum", "extract"):  # they do not look into it
         DOES[what](out)
     else:
-        told(lambda: DOES[what](out), str(shard), "is a symbolic link")
+        assert_reported(lambda: DOES[what](out), str(shard), "is a symbolic link")
     assert tree(tmp_path / "home") == before
 
 
@@ -94,12 +94,14 @@ def test_a_shard_that_is_a_pipe_is_one_line(out: Path, what: str) -> None:
     if what in ("vacuum", "extract"):
         DOES[what](out)
     else:
-        told(lambda: DOES[what](out), str(shard), "is not a regular file")
+        assert_reported(lambda: DOES[what](out), str(shard), "is not a regular file")
     if what == "rollback":
         return
     (found,) = list(snapshots.numbers(str(out / "v1")))[-1:]
     base = snapshots.read(str(out / "v1"), found)
-    told(lambda: list(index.of_snapshot(str(out / "v1"), base, RetryPolicy())), str(shard), "is not a regular file")
+    assert_reported(
+        lambda: list(index.of_snapshot(str(out / "v1"), base, RetryPolicy())), str(shard), "is not a regular file"
+    )
 
 
 def test_a_version_that_is_a_link_is_none(out: Path, tmp_path: Path) -> None:
@@ -108,9 +110,9 @@ def test_a_version_that_is_a_link_is_none(out: Path, tmp_path: Path) -> None:
     (out / "v1").symlink_to(other)
     before = tree(other)
     for what in ("compact", "rollback", "forget", "read", "vacuum"):
-        told(lambda what=what: DOES[what](out), "holds no dataset but 'v1', a symbolic link")  # type: ignore[misc]
-    told(lambda: maintenance.vacuum(str(out), 0, "v1"), f"{out}/v1' is a symbolic link")
-    told(lambda: dataset.open(str(out), "v1"), f"{out}/v1' is a symbolic link")
+        assert_reported(lambda what=what: DOES[what](out), "holds no dataset but 'v1', a symbolic link")  # type: ignore[misc]
+    assert_reported(lambda: maintenance.vacuum(str(out), 0, "v1"), f"{out}/v1' is a symbolic link")
+    assert_reported(lambda: dataset.open(str(out), "v1"), f"{out}/v1' is a symbolic link")
     assert tree(other) == before
     assert ids(other) == ids(out / "v1") == ["a", "b", "c", "e"], "who names the link means it"
 
@@ -154,7 +156,9 @@ def test_one_broken_version_keeps_no_other_from_forgetting(tmp_path: Path, kind:
     begun.write_text("{")
     shutil.rmtree(out / "v1" / "_snapshots")
     (out / "v1" / "_snapshots").symlink_to(tmp_path)
-    told(lambda: maintenance.forget(str(out), ["c"]), "forgotten in v2, not yet in v1, a0 (v1: ", "is a symbolic link")
+    assert_reported(
+        lambda: maintenance.forget(str(out), ["c"]), "forgotten in v2, not yet in v1, a0 (v1: ", "is a symbolic link"
+    )
     assert ids(out, version="v2") == []
 
 
@@ -176,6 +180,6 @@ def test_a_file_where_a_folder_is_expected(out: Path, name: str, what: str) -> N
     if name == "_superseded" and what in ("compact", "extract"):  # these move nothing here
         DOES[what](out)
     else:
-        told(lambda: DOES[what](out), name)
+        assert_reported(lambda: DOES[what](out), name)
     kept = {"b", "c", "e"} if (name, what) == ("_superseded", "forget") else {"a", "b", "c", "e"}
     assert set(ids(out)) - {"new"} == kept

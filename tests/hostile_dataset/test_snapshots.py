@@ -19,12 +19,12 @@ from pipeline.dataset.diff import index
 from tests.hostile_dataset.helpers import (
     DOES,
     Change,
+    assert_reported,
     change,
     extract,
     interrupt,
     line,
     newest,
-    told,
     tree,
 )
 from tests.support import bounded
@@ -66,7 +66,7 @@ NAMES: dict[str, Change] = {
 def test_a_name_that_no_writer_makes_is_refused(out: Path, tmp_path: Path, name: str, what: str) -> None:
     change(newest(out), NAMES[name])
     before = tree(tmp_path / "home"), {k: v for k, v in tree(out).items() if "_leases" not in k}
-    told(lambda: DOES[what](out), str(newest(out)), "restore the file")
+    assert_reported(lambda: DOES[what](out), str(newest(out)), "restore the file")
     assert (tree(tmp_path / "home"), {k: v for k, v in tree(out).items() if "_leases" not in k}) == before
 
 
@@ -80,7 +80,7 @@ def test_an_old_snapshot_is_no_way_out_either(out: Path, tmp_path: Path, name: s
         lambda: maintenance.vacuum(str(out), 0),
         lambda: dataset.open(str(out), snapshot=3).to_arrow(),
     ):
-        told(call, str(first))
+        assert_reported(call, str(first))
     assert tree(tmp_path / "home") == before
     assert ids(out) == ["a", "b", "c", "e"]
 
@@ -117,7 +117,7 @@ NUMBERS: dict[str, Change] = {
 def test_a_number_that_cannot_be_is_refused(out: Path, name: str) -> None:
     change(newest(out), NUMBERS[name])
     for what in DOES:
-        told(lambda what=what: DOES[what](out), str(newest(out)))  # type: ignore[misc]
+        assert_reported(lambda what=what: DOES[what](out), str(newest(out)))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("rows", [10**9, 3])
@@ -153,7 +153,7 @@ def test_a_footer_that_claims_rows(out: Path) -> None:
     shard = json.loads(newest(out).read_text())["shards"][0]
     (out / "v1" / shard["path"]).write_bytes(thrift.file(columns, 10**9, []))
     change(newest(out), lambda s: s["shards"][0].update(rows=10**9, deleted=[0]))
-    told(lambda: dataset.open(str(out)).to_arrow(), shard["path"], "1000000000 rows")
+    assert_reported(lambda: dataset.open(str(out)).to_arrow(), shard["path"], "1000000000 rows")
 
 
 BROKEN = {
@@ -198,7 +198,7 @@ def test_a_file_that_is_not_what_its_name_says_is_one_line(out: Path, file: str,
     for what in _uses(file):
         if (file, what) == ("current", "vacuum"):
             continue  # of all versions
-        told(lambda what=what: DOES[what](out), str(path))  # type: ignore[misc]
+        assert_reported(lambda what=what: DOES[what](out), str(path))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -218,7 +218,7 @@ def test_a_file_that_is_none_is_one_line_and_no_hang(out: Path, tmp_path: Path, 
     for what in _uses(file):
         if (file, what) == ("current", "vacuum") or kind == "folder":
             continue
-        told(lambda what=what: DOES[what](out), str(path))  # type: ignore[misc]
+        assert_reported(lambda what=what: DOES[what](out), str(path))  # type: ignore[misc]
     assert tree(tmp_path / "home") == before
 
 
@@ -257,7 +257,7 @@ def test_a_record_names_only_what_its_run_wrote(out: Path, tmp_path: Path, recor
         record = json.dumps(named).encode()
     pq.write_table(table.replace_schema_metadata(None if record is None else {index.RECORD: record}), path)
     before = tree(tmp_path / "home")
-    told(lambda: extract(out), str(path), why)
+    assert_reported(lambda: extract(out), str(path), why)
     assert tree(tmp_path / "home") == before
 
 
@@ -266,7 +266,7 @@ def test_a_record_that_is_no_parquet(out: Path, content: bytes) -> None:
     interrupt(out)
     (path,) = (out / "v1" / "_runs" / RUNS[7] / "tasks").iterdir()
     path.write_bytes(content)
-    told(lambda: extract(out), str(path), "cannot read")
+    assert_reported(lambda: extract(out), str(path), "cannot read")
 
 
 def test_a_run_that_is_none_names_no_folder(out: Path, tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_files_that_only_look_like_snapshots_do_not_count(out: Path) -> None:
         (folder / name).write_text("{")
     assert sorted(snapshots.numbers(str(out / "v1"))) == [1, 2, 3, 4]
     (folder / "999999999999999.json").write_text(newest(out).read_text())
-    told(lambda: dataset.open(str(out)), "999999999999999.json")
+    assert_reported(lambda: dataset.open(str(out)), "999999999999999.json")
 
 
 @pytest.mark.parametrize(

@@ -277,10 +277,10 @@ def test_a_stopped_run_ends_with_4_and_leaves_no_dataset(
     while time.monotonic() - started < 100 and not _processes(when) - before:
         time.sleep(0.1)
     run.send_signal(number)
-    _, told = run.communicate(timeout=100)
-    assert run.returncode == 4, told
-    assert told.strip().endswith("tessera: interrupted")
-    assert "Traceback" not in told
+    _, reported = run.communicate(timeout=100)
+    assert run.returncode == 4, reported
+    assert reported.strip().endswith("tessera: interrupted")
+    assert "Traceback" not in reported
     assert called("inspect", str(tmp_path / "out")).returncode == 2
     os.rmdir(place)  # nothing is left in it
 
@@ -396,10 +396,10 @@ def test_nothing_from_outside_reaches_a_terminal_raw(tmp_path: Path, shared_ray:
         ["inspect", out, "--rows", name],
         [name],
     ]
-    told = _in_terminal(calls, tmp_path, shared_ray)
-    assert told.count("-- exit ") == len(calls), told
-    assert "\x1b[35;7m" not in told
-    left = EXPECTED.sub("", told)
+    reported = _in_terminal(calls, tmp_path, shared_ray)
+    assert reported.count("-- exit ") == len(calls), reported
+    assert "\x1b[35;7m" not in reported
+    left = EXPECTED.sub("", reported)
     assert {one for one in left if not one.isprintable()} == {"\n"}
     assert "Traceback" not in left
     escaped = r"\x1b]0;pwned\x07\x1b[35;7mx\x9b31m\u202e\u2066\u200b\u2028\x7f\r\n[red]:smile:"

@@ -8,7 +8,7 @@ run: a core that idles between two tables finds its caches cold. Told for decodi
 every run does beside it, at the least: making the columns of raw tokens.
 
 Where a process's buffers happen to lie is worth 3 % of decoding, one way or the other, and is the same in every round.
-So the process that decodes by itself is the child too: told so, it takes tables that it has already, with nobody to
+So the process that decodes by itself is the child too: for ``ALONE`` it takes tables that it has already, with none to
 watch it, and encodes them there. And something of random size is allocated before each table, which moves the buffers
 about. Each pair is fresh workers with fresh children, and the interval is over those. malloc is set and numeric
 libraries have one thread, as in every worker of a run.
@@ -84,16 +84,17 @@ def main() -> None:
         if len(sys.argv) > 2 and not name.startswith(sys.argv[2]):
             continue
         found = [_pair(name) for _ in range(pairs)]
-        told = {key: float(np.median([pair[key] for pair in found])) for key in found[0]}
+        reported = {key: float(np.median([pair[key] for pair in found])) for key in found[0]}
         for part, of in (("decoding", "decoding and tokenizing alone"), ("all", "with raw columns")):
             costs = [pair[f"isolated_{part}_s"] / pair[f"plain_{part}_s"] - 1 for pair in found]
             mean, half = float(np.mean(costs)), STUDENT * float(np.std(costs, ddof=1)) / math.sqrt(pairs)
             print(
-                f"{name}, {of}: {1000 * told[f'plain_{part}_s'] / told['rows']:.2f} ms a row; isolation {mean:+.1%}, "
+                f"{name}, {of}: {1000 * reported[f'plain_{part}_s'] / reported['rows']:.2f} ms a row; "
+                f"isolation {mean:+.1%}, "
                 f"95 % interval {mean - half:+.1%} to {mean + half:+.1%} over {pairs} pairs",
                 flush=True,
             )
-        start_s, own_mb = told["start_s"] / told["workers"], told["own_bytes"] / told["workers"] / 1e6
+        start_s, own_mb = reported["start_s"] / reported["workers"], reported["own_bytes"] / reported["workers"] / 1e6
         print(f"{name}: a child starts in {start_s:.1f} s and takes {own_mb:.0f} MB", flush=True)
 
 
@@ -108,7 +109,7 @@ def _pair(name: str) -> dict[str, float]:
 
 
 class Either(DecodeStage):
-    """Decodes what it is given; given ``ALONE``, decodes and encodes tables of its own and tells the seconds."""
+    """Decodes what it is given; given ``ALONE``, decodes and encodes tables of its own and returns the seconds."""
 
     def __init__(self, settings: PipelineConfig, features: tuple[BoundFeature, ...], tables: list[pa.Table]) -> None:
         super().__init__(settings, features)

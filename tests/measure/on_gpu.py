@@ -105,8 +105,8 @@ def main() -> None:
         config = configs.here(configs.load(str(path)))
         features = bind(config)
         samples = corpus.draw(config, 1024)
-        told = of_stage(stage.measure(config, features, samples, _BUDGET_S))
-        print(f"{name}: {told}, {time.perf_counter() - started:.0f} s in all", flush=True)
+        reported = of_stage(stage.measure(config, features, samples, _BUDGET_S))
+        print(f"{name}: {reported}, {time.perf_counter() - started:.0f} s in all", flush=True)
         torch.cuda.empty_cache()
         vectors[name] = _vectors(config, features, samples.slice(0, 128))
     for size in ("base", "large"):

@@ -74,8 +74,8 @@ def main() -> None:
             windows[kind] += len(done["whole"])
         differing += sum(one != other for one, other in zip(done["whole"], done["as it is"], strict=True))
     for kind, count in windows.most_common():
-        told = ", ".join(f"{way} {1e3 * spent[kind][way] / count:.1f}" for way in WAYS)
-        print(f"{kind}: {count} windows; ms a window: {told}")
+        reported = ", ".join(f"{way} {1e3 * spent[kind][way] / count:.1f}" for way in WAYS)
+        print(f"{kind}: {count} windows; ms a window: {reported}")
     print(f"{differing} windows differ between the last two")
     sys.exit(differing > 0)
 

@@ -44,7 +44,7 @@ class Clock:
         self.spent[step] += time.process_time() - started
         return done
 
-    def told(self, title: str, count: float) -> None:
+    def assert_reported(self, title: str, count: float) -> None:
         """Milliseconds of each step, for one of ``count``."""
         print(f"{title}: {sum(self.spent.values()) / count * 1e3:.2f} ms")
         for step, seconds in self.spent.items():
@@ -87,7 +87,7 @@ def pictures(folder: Path) -> None:
                 rows.append(clock("resize, crop", tokenizer.tokenize, picture))
                 media.close()
         encoded(clock, encoder, rows)
-        clock.told(title, len(rows))
+        clock.assert_reported(title, len(rows))
 
 
 def clips(folder: Path) -> None:
@@ -113,7 +113,7 @@ def clips(folder: Path) -> None:
             upright(frame, None, reformatter)
             convert_s += (time.process_time() - started) * 8 * len(np.arange(0.0, span.end_s, 2.0))
     encoded(clock, encoder, rows)
-    clock.told("a clip", len(rows))
+    clock.assert_reported("a clip", len(rows))
     print(f"    {convert_s / len(rows) * 1e3:8.3f}  of decoding: 8 pictures to RGB")
 
 
@@ -143,7 +143,7 @@ def sounds(folder: Path) -> None:
         clock("log-mel", extractor, row.inputs["waveform"], sampling_rate=16_000, return_tensors="np")
     encoded(clock, encoder, rows)
     clock.spent[MODEL] -= clock.spent["log-mel"]
-    clock.told("a minute of sound", seconds / 60)
+    clock.assert_reported("a minute of sound", seconds / 60)
 
 
 def texts(folder: Path) -> None:
@@ -155,7 +155,7 @@ def texts(folder: Path) -> None:
     rows = [clock("tokenize", tokenizer.tokenize, Text(string)) for string in strings]
     tokens = sum(len(row.inputs["input_ids"]) for row in rows)
     clock("model, 256 texts at once", encoder.encode, rows, False)
-    clock.told(f"a text of {tokens / len(rows):.0f} tokens", len(rows))
+    clock.assert_reported(f"a text of {tokens / len(rows):.0f} tokens", len(rows))
     weights = sum(p.numel() for name, p in encoder.model.named_parameters() if ".layer." in name and p.dim() == 2)
     rate = 2 * weights * tokens / clock.spent["model, 256 texts at once"]
     print(f"    the model's matrix products alone, padding not counted: {rate / 1e9:.0f} billion operations a second")

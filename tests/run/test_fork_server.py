@@ -54,7 +54,7 @@ def test_a_run_on_a_cluster_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_it_imports_what_the_stages_take_and_has_one_thread() -> None:
-    """A process with threads forks into one whose locks nobody may ever let go. jemalloc takes care of its own."""
+    """A process with threads forks into one whose locks may stay locked for ever. jemalloc takes care of its own."""
     script = (
         "import glob, sys; from pipeline import config; from pipeline.run import fork_server as template\n"
         "template.check(config.load('configs/media.yaml'))\n"

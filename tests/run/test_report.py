@@ -230,7 +230,7 @@ def test_a_terminal_shows_every_figure_whole(built: dict[str, Any], width: int) 
         assert figure in words, figure
     assert words.count("123456789") == words.count("987654321") == 2
     flat = " ".join(text.split())
-    for told in (
+    for reported in (
         "40 rows: 34 written, 6 failed",
         "50 cells: 39 written, 11 failed",
         "read 5.0 MB",
@@ -243,7 +243,7 @@ def test_a_terminal_shows_every_figure_whole(built: dict[str, Any], width: int) 
         "3 listed files are left out: 2 with '.' in their path, 1 with '/' at the end of their name",
         "space embedding_gemma2:0123456789ab: a_picture_with_a_long_name, sound",
     ):
-        assert told in flat, told
+        assert reported in flat, reported
 
 
 def test_one_of_a_kind_is_singular(built: dict[str, Any], prepared: BoundConfig) -> None:

@@ -104,7 +104,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
 
 
 def fault_of(uri: str) -> Callable[[], Any] | None:
-    """``bad-abort.png`` aborts; ``bad-abort-once.png`` only the first time, which a file beside it tells."""
+    """``bad-abort.png`` aborts; ``bad-abort-once.png`` only the first time, which a file next to it records."""
     words = Path(uri).stem.split("-")
     if words[0] != "bad" or words[1] not in FAULTS:
         return None
@@ -186,7 +186,7 @@ def prepare(what: str) -> tuple[str, int]:
 
 
 class Plain:
-    """A stage of no media: what it does is told by the table's ``do`` column, once a table."""
+    """A stage of no media: the table's ``do`` column says what it does, once for each table."""
 
     def __init__(self, setup: str = "") -> None:
         self.guard: Guard = unguarded
@@ -208,12 +208,12 @@ class Plain:
             if value == "pid":
                 table = table.append_column("pid", pa.array([os.getpid()] * len(table)))
             elif value == "modules":
-                told = {
+                reported = {
                     "colorsys": "colorsys" in sys.modules,
                     "environment": os.environ.get("TESSERA_TEST"),
                     "folder": os.getcwd(),
                 }
-                for name, one in told.items():
+                for name, one in reported.items():
                     table = table.append_column(name, pa.array([one] * len(table)))
             elif value == "storage":
                 table = table.append_column("is", pa.array([fsspec.get_filesystem_class("faulty").__name__]))
@@ -225,14 +225,16 @@ class Plain:
 
 
 class Starter:
-    """Starts a program as the table's ``do`` column says, under its watch: its pid goes into the file ``told``; then
-    hangs, or dies, as the column ``then`` says."""
+    """Starts a program as the table's ``do`` column says, under its guard, and writes its pid into ``reported``.
+
+    Then it hangs, or dies, as the column ``then`` says.
+    """
 
     PROGRAM = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
 
-    def __init__(self, told: str) -> None:
+    def __init__(self, reported: str) -> None:
         self.guard: Guard = unguarded
-        self.told = told
+        self.reported = reported
 
     def setup(self) -> None:
         """Nothing to load."""
@@ -247,13 +249,13 @@ class Starter:
         return table
 
     def _start(self, how: str) -> None:
-        program = [sys.executable, "-c", self.PROGRAM, self.told]
+        program = [sys.executable, "-c", self.PROGRAM, self.reported]
         if how == "orphan":  # of a session of its own, and its parent is gone
             middle = f"import subprocess; subprocess.Popen({program!r}, start_new_session=True)"
             subprocess.run([sys.executable, "-c", middle], check=True)
         else:
             subprocess.Popen(program)
-        while not (os.path.exists(self.told) and os.path.getsize(self.told)):
+        while not (os.path.exists(self.reported) and os.path.getsize(self.reported)):
             time.sleep(0.01)
 
 

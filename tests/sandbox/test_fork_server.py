@@ -1,4 +1,4 @@
-"""Processes fork from one that has done their imports; they are started, told and ended as those that have not."""
+"""Processes fork from one that has done their imports; they are started, given work and ended like spawned ones."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
     stage = SandboxedStage(Plain(), LimitsConfig(), template.address)
     asked = pa.table({"do": ["pid", "modules"]})  # the first one of a process imports pandas
     started = time.monotonic()
-    told = stage(asked)
+    reported = stage(asked)
     assert time.monotonic() - started < 4.0
     assert stage.child is not None
     assert isinstance(stage.child.process, ForkedProcess)
-    pid = told["pid"][0].as_py()
+    pid = reported["pid"][0].as_py()
     assert psutil.Process(pid).ppid() == template.process.pid
     assert psutil.Process(pid).name() == "tessera-plain"
-    assert told["colorsys"][0].as_py()
-    assert told["environment"][0].as_py() == "asker's"
-    assert told["folder"][0].as_py() == str(tmp_path)
+    assert reported["colorsys"][0].as_py()
+    assert reported["environment"][0].as_py() == "asker's"
+    assert reported["folder"][0].as_py() == str(tmp_path)
     stage.close()
     assert not psutil.pid_exists(pid)
     assert not template.process.poll()

@@ -1,4 +1,4 @@
-"""A child is started, watched and ended: what it cannot do is told in its own words."""
+"""A worker process is started, watched and ended; its errors are raised in its own words."""
 
 from __future__ import annotations
 
@@ -85,5 +85,5 @@ def test_time_in_which_the_machine_stood_still_is_nobody_s() -> None:
     both = f"-{parent.pid} -{int(parent.stdout.readline())}"  # the child leads a group of its own
     freeze = f"kill -STOP -- {both}; sleep 7; kill -CONT -- {both}"
     subprocess.run(["bash", "-c", f"sleep 0.3; {freeze}"], check=True)
-    told, _ = parent.communicate(timeout=60)
-    assert told == "[1] {}\n"
+    reported, _ = parent.communicate(timeout=60)
+    assert reported == "[1] {}\n"

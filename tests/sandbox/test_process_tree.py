@@ -55,7 +55,7 @@ def _ends(pid: int, seconds: float = 5.0) -> bool:
     return False
 
 
-def _told(path: Path) -> int:
+def _assert_reported(path: Path) -> int:
     end = time.monotonic() + 20
     while time.monotonic() < end:
         if path.exists() and path.read_text():
@@ -71,7 +71,7 @@ def test_a_timeout_ends_what_the_decoder_started(tmp_path: Path, address: str | 
     done = stage(pa.table({"do": [how, ""], "then": ["spin", ""]}))
     assert len(done) == 2
     assert [kind for kind, _ in stage.refused.values()] == ["timeout"]
-    assert _ends(_told(tmp_path / "pid"))
+    assert _ends(_assert_reported(tmp_path / "pid"))
     stage.close()
 
 
@@ -79,19 +79,19 @@ def test_a_timeout_ends_what_the_decoder_started(tmp_path: Path, address: str | 
 def test_so_does_its_end(tmp_path: Path, address: str | None, how: str) -> None:
     stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), address)
     stage(pa.table({"do": [how], "then": [""]}))
-    assert _runs(_told(tmp_path / "pid"))
+    assert _runs(_assert_reported(tmp_path / "pid"))
     stage.close()
-    assert _ends(_told(tmp_path / "pid"))
+    assert _ends(_assert_reported(tmp_path / "pid"))
 
 
 def test_so_does_a_crash(tmp_path: Path, address: str | None) -> None:
     """Of an orphan in a session of its own only a template learns, which becomes its parent."""
     for how in ("child", "orphan") if address else ("child",):
-        told = tmp_path / how
-        stage = SandboxedStage(Starter(str(told)), LimitsConfig(), address)
+        reported = tmp_path / how
+        stage = SandboxedStage(Starter(str(reported)), LimitsConfig(), address)
         stage(pa.table({"do": [how], "then": ["abort"]}))
         assert [kind for kind, _ in stage.refused.values()] == ["crash"]
-        assert _ends(_told(told))
+        assert _ends(_assert_reported(reported))
         stage.close()
 
 
@@ -100,7 +100,7 @@ def test_a_template_ends_it_where_who_asked_was_killed(tmp_path: Path, how: str)
     with ForkServer(doubles.prepare, "colorsys") as template:
         template.prepared()
         asker = subprocess.Popen([sys.executable, "-c", ASKER, str(tmp_path / "pid"), template.address, how], cwd=ROOT)
-        pid = _told(tmp_path / "pid")
+        pid = _assert_reported(tmp_path / "pid")
         asker.kill()
         asker.wait()
         assert _ends(pid)
@@ -111,7 +111,7 @@ def test_a_template_takes_all_of_it_along(tmp_path: Path) -> None:
     stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), template.address)
     stage(pa.table({"do": ["orphan"], "then": [""]}))
     template.close()
-    assert _ends(_told(tmp_path / "pid"))
+    assert _ends(_assert_reported(tmp_path / "pid"))
 
 
 def test_a_child_has_no_terminal_and_a_group_of_its_own(tmp_path: Path, address: str | None) -> None:
@@ -120,7 +120,7 @@ def test_a_child_has_no_terminal_and_a_group_of_its_own(tmp_path: Path, address:
     assert stage.child is not None
     pid = stage.child.process.pid
     assert os.getsid(pid) == os.getpgid(pid) == pid
-    assert descendants(pid) == {_told(tmp_path / "pid")}
+    assert descendants(pid) == {_assert_reported(tmp_path / "pid")}
     stage.close()
 
 

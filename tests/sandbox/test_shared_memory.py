@@ -19,7 +19,7 @@ from pipeline.stages.rows import FAILURE
 
 def _table(rows: int, width: int) -> pa.Table:
     arrays = [np.random.default_rng(i).integers(0, 255, (width, 3), np.uint8) for i in range(rows)]
-    schema = pa.schema([pa.field("id", pa.string(), nullable=False)], {b"told": b"yes"})
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False)], {b"key": b"yes"})
     table = pa.table({"id": [str(i) for i in range(rows)]}, schema=schema)
     table = table.append_column("pixels", pack([*arrays[:-1], None]))
     table = table.append_column("failures", pa.array([[] for _ in range(rows)], pa.list_(FAILURE)))
@@ -32,16 +32,16 @@ def _sent(table: pa.Table, values: Any = None) -> tuple[Any, pa.Table]:
     ours = SharedBuffer()
     message = ours.write(values, table)
     theirs = SharedBuffer(os.dup(ours.fd))
-    told, done = theirs.read(message)
+    reported, done = theirs.read(message)
     assert done is not None
-    return told, done
+    return reported, done
 
 
 @pytest.mark.parametrize("width", [1, 10, 100_000])
 def test_a_table_arrives_as_it_was(width: int) -> None:
     table = _table(8, width)
-    told, done = _sent(table, {"x": 1})
-    assert told == {"x": 1}
+    reported, done = _sent(table, {"x": 1})
+    assert reported == {"x": 1}
     assert done.equals(table)
     assert done.schema.equals(table.schema, check_metadata=True)
 
@@ -137,10 +137,10 @@ def test_a_segment_in_use_is_not_dropped_for_the_one_beside_it() -> None:
     """A process is given two at a time: one to read, the same with every table, and one to answer in."""
     known, asked = BufferCache(), SharedBuffer()
     for answer in [SharedBuffer() for _ in range(9)]:
-        message = asked.write("told")
+        message = asked.write("reported")
         mine = known.get(os.dup(asked.fd))
         known.get(os.dup(answer.fd))
-        assert mine.read(message) == ("told", None)
+        assert mine.read(message) == ("reported", None)
 
 
 def _filled(segment: SharedBuffer, width: int, rows: int = 8) -> pa.Table:
@@ -158,10 +158,10 @@ def test_what_was_filled_in_the_segment_is_not_copied(width: int) -> None:
         table = _filled(segment, width)
         there, before = segment.filled, os.fstat(segment.fd).st_size
         assert (there > width) == (width > 10)
-        message = segment.write("told", table)
+        message = segment.write("reported", table)
         assert os.fstat(segment.fd).st_size == before or width == 10, "nothing was copied behind it"
-        told, done = SharedBuffer(os.dup(segment.fd)).read(message)
-        assert (told, done) == ("told", _table(8, width))
+        reported, done = SharedBuffer(os.dup(segment.fd)).read(message)
+        assert (reported, done) == ("reported", _table(8, width))
 
 
 def test_a_segment_that_grows_while_it_is_filled_mixes_nothing_up() -> None:
@@ -227,13 +227,13 @@ def test_slices_of_what_was_filled_arrive() -> None:
     segment = SharedBuffer()
     for part in (slice(2, 5), slice(0, 3), slice(7, 8), slice(3, 3)):
         table = _filled(segment, 30_000)[part]
-        told, done = SharedBuffer(os.dup(segment.fd)).read(segment.write("told", table))
-        assert told == "told"
+        reported, done = SharedBuffer(os.dup(segment.fd)).read(segment.write("reported", table))
+        assert reported == "reported"
         assert done == _table(8, 30_000)[part]
 
 
 def test_schemas_that_differ_in_little_are_not_taken_for_each_other() -> None:
-    """What both ends remember of them is told apart by their metadata and the names in them too."""
+    """The caches of both ends distinguish schemas by their metadata and nested names too."""
     values = [[1, None], None, [], [2]]
     item = pa.field("item", pa.int32(), metadata={"a": "b"})
     types = [

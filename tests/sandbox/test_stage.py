@@ -128,13 +128,13 @@ def test_every_fault_costs_its_feature_of_its_row(folder: Path, isolated: Isolat
     settings, features, rows = _probed(config(folder, {"i": IMAGE}))
     done = _run(isolated(FaultyDecode(settings, features), TIGHT), rows)
     reference = _run(DecodeStage(settings, features), rows)
-    told = _failures(done)
+    reported = _failures(done)
     for name in faults:
         kind, message = EXPECTED[name]
-        failed = told.pop(f"bad-{name}.png")
+        failed = reported.pop(f"bad-{name}.png")
         assert [one[:3] for one in failed] == [("i", "decode", kind)], name
         assert message is None or {one[3] for one in failed} == {message}
-    assert told == {f"{letter}.png": [] for letter in "bcde"}
+    assert reported == {f"{letter}.png": [] for letter in "bcde"}
     assert done["cells"].to_pylist() == [1] * len(rows)
     assert done["sample_id"].to_pylist() == rows["sample_id"].to_pylist()
     good = pa.array([not name.startswith("bad") for name in rows["sample_id"].to_pylist()])
@@ -156,10 +156,10 @@ def test_a_fault_while_a_file_is_closed_is_its_own(folder: Path, isolated: Isola
     shutil.copy(folder / "b.png", folder / "bad-abort-closing.png")
     write_clip(folder / "bad-segfault-closing.mp4", 1.0)
     settings, features, rows = _probed(config(folder, {"i": IMAGE, "v": VIDEO}))
-    told = _failures(_run(isolated(FaultyDecode(settings, features), TIGHT), rows))
-    assert [one[2] for one in told.pop("bad-abort-closing.png")] == ["crash"]
-    assert [one[2] for one in told.pop("bad-segfault-closing.mp4")] == ["crash"]
-    assert set(map(len, told.values())) == {0}
+    reported = _failures(_run(isolated(FaultyDecode(settings, features), TIGHT), rows))
+    assert [one[2] for one in reported.pop("bad-abort-closing.png")] == ["crash"]
+    assert [one[2] for one in reported.pop("bad-segfault-closing.mp4")] == ["crash"]
+    assert set(map(len, reported.values())) == {0}
 
 
 def test_memory_that_a_stage_keeps_or_takes_for_itself_is_no_work_s() -> None:
@@ -183,7 +183,7 @@ def test_probes_are_isolated_too(folder: Path, isolated: Isolate) -> None:
     rows = _run(isolated(FaultyProbe(settings, features), TIGHT), listed)
     reference = _run(ProbeStage(settings, features), listed)
     assert rows.schema.equals(reference.schema)
-    told = _failures(rows)
+    reported = _failures(rows)
     died, late = "the decoder's process died while opening", "opening took longer than 5 s"
     for name, kind, message in (
         ("abort", "crash", f"{died} (SIGABRT)"),
@@ -191,8 +191,8 @@ def test_probes_are_isolated_too(folder: Path, isolated: Isolate) -> None:
         ("gil", "timeout", late),
     ):
         failed = [(feature, "probe", kind, message) for feature in ("i", "j")]
-        assert told.pop(f"bad-{name}.png") == failed
-    assert set(map(len, told.values())) == {0}
+        assert reported.pop(f"bad-{name}.png") == failed
+    assert set(map(len, reported.values())) == {0}
     good = pa.array([not name.startswith("bad") for name in reference["sample_id"].to_pylist()])
     _same(rows.filter(good), reference.filter(good))
     assert rows["final"].to_pylist() == [True] * len(reference)
@@ -206,10 +206,10 @@ def test_time_that_a_storage_takes_is_not_the_file_s(folder: Path, tmp_path: Pat
     settings, features, listed = bound(config(folder, {"i": IMAGE}, source=source))
     limits = LimitsConfig(row_seconds=1.0)
     rows = _run(SandboxedStage(ProbeStage(settings, features), limits), listed)
-    told = _failures(rows)
+    reported = _failures(rows)
     late = "opening took longer than 1 s: its storage failed and was asked again"
-    assert told.pop("c.png") == [("i", "probe", "io", late)]
-    assert set(map(len, told.values())) == {0}
+    assert reported.pop("c.png") == [("i", "probe", "io", late)]
+    assert set(map(len, reported.values())) == {0}
 
 
 def test_a_healthy_run_gives_the_same_tables(data: Path, tmp_path: Path, starts: list[float]) -> None:
@@ -279,8 +279,8 @@ def test_what_belongs_to_every_window_fails_once(tmp_path: Path, starts: list[fl
     )
     assert len(rows) == 6
     rows = put(rows, "video_uri", pa.nulls(6, pa.string()))
-    told = _run(isolated(FaultyDecode(settings, features), TIGHT), rows)["failures"].to_pylist()
-    assert [[one["kind"] for one in row] for row in told] == [["timeout"]] * 6
+    reported = _run(isolated(FaultyDecode(settings, features), TIGHT), rows)["failures"].to_pylist()
+    assert [[one["kind"] for one in row] for row in reported] == [["timeout"]] * 6
     assert len(starts) == 2
 
 

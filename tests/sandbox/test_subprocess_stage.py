@@ -1,4 +1,4 @@
-"""A stage in another process for the imports that it spares: what it raises is raised, its death is told."""
+"""A stage in another process for the imports that it spares: its errors are raised, and so is its death."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def address() -> Iterator[str]:
 def test_it_maps_what_its_stage_maps(address: str) -> None:
     stage = SubprocessStage(Plain(), address)
     stage.setup()
-    told = stage(pa.table({"do": ["pid"]}))["pid"].to_pylist()
-    assert told != [os.getpid()]
-    assert stage(pa.table({"do": ["pid"]}))["pid"].to_pylist() == told
+    reported = stage(pa.table({"do": ["pid"]}))["pid"].to_pylist()
+    assert reported != [os.getpid()]
+    assert stage(pa.table({"do": ["pid"]}))["pid"].to_pylist() == reported
     with pytest.raises(ValueError, match="a defect"):
         stage(pa.table({"do": ["raise"]}))
     stage.close()

@@ -1,4 +1,4 @@
-"""The process itself: it ends with its parent, says nothing on the terminal, and tells what its stage raises."""
+"""The process itself: it ends with its parent, prints nothing, and returns what its stage raises."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def test_errors_that_do_not_pickle_are_told_in_words() -> None:
     class Odd(Exception):
         pass
 
-    told = portable(Odd("why"))
-    assert isinstance(told, TesseraError)
-    assert str(told) == "Odd: why"
+    reported = portable(Odd("why"))
+    assert isinstance(reported, TesseraError)
+    assert str(reported) == "Odd: why"
     error = ConfigError("a", "b", "c")
     assert portable(error) is error

@@ -287,8 +287,8 @@ def test_an_id_that_is_listed_twice(tmp_path: Path, form: str, places: tuple[str
     path = write(tmp_path, form, [{"k": "a", "p": "1"}, {"k": "b", "p": "2"}, {"k": "a", "p": "3"}])
     if form == "jsonl":
         path.write_text(path.read_text().replace("\n", "\n\n", 1))
-    told = str(source(path, {"id": "k", "image": "p"}).twice("a"))
-    assert told.startswith(f"source.columns.id: id 'a' is in {places[0]} and in {places[1]};")
+    reported_error = str(source(path, {"id": "k", "image": "p"}).twice("a"))
+    assert reported_error.startswith(f"source.columns.id: id 'a' is in {places[0]} and in {places[1]};")
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "tsv", "jsonl"])
@@ -321,7 +321,7 @@ def test_columns_that_do_not_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "reported_error"),
     [
         ("m.jsonl", b"[" * 100_000, r"no line of .* is an object of JSON, of 1; line 1 is not JSON"),
         ("m.jsonl", b'[\n{"p": "a"},\n{"p": "b"},\n]\n', r"no line of .* of 4; line 1 is not JSON"),
@@ -335,9 +335,9 @@ def test_columns_that_do_not_fit(tmp_path: Path) -> None:
         ("m.xlsx", b"", r"names no format; one of .*source\.format"),
     ],
 )
-def test_manifests_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+def test_manifests_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, reported_error: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ConfigError, match=rf"source\.path: .*{told}"):
+    with pytest.raises(ConfigError, match=rf"source\.path: .*{reported_error}"):
         source(tmp_path / name, {"image": "p"})
 
 

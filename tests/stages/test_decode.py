@@ -150,8 +150,8 @@ def test_an_inline_text_over_the_bound_is_a_failure(tmp_path: Path, models: Path
         decoders={"text": {"max_characters": 10}},
     )
     table = _decode(settings)
-    told = [[(one["kind"], one["message"]) for one in failures] for failures in table["failures"].to_pylist()]
-    assert told == [[], [("limit", "14 characters of text, over max_characters 10")]]
+    reported = [[(one["kind"], one["message"]) for one in failures] for failures in table["failures"].to_pylist()]
+    assert reported == [[], [("limit", "14 characters of text, over max_characters 10")]]
 
 
 @pytest.mark.parametrize("overflow", ["truncate", "windows"])
@@ -180,7 +180,10 @@ def test_a_text_of_white_space_alone_is_empty_wherever_it_comes_from(
         )
         table = _decode(settings)
         assert table["window"].to_pylist() == [0, 0]
-        assert [[one["kind"] for one in told] for told in table["failures"].to_pylist()] == [["empty"], ["empty"]]
+        assert [[one["kind"] for one in reported] for reported in table["failures"].to_pylist()] == [
+            ["empty"],
+            ["empty"],
+        ]
 
 
 _FIRST_ROWS = """

@@ -176,8 +176,8 @@ def test_a_row_that_is_nan_shares_a_batch_and_fails_alone(tmp_path: Path, models
     for value in (np.nan, np.inf):
         embeddings.weight.data[only[0]] = value
         got = encode(table)
-        told = [[(f["stage"], f["kind"]) for f in row] for row in got["failures"].to_pylist()]
-        assert told == [[], [("encode", "nan")], [], [("encode", "nan")], []]
+        reported = [[(f["stage"], f["kind"]) for f in row] for row in got["failures"].to_pylist()]
+        assert reported == [[], [("encode", "nan")], [], [("encode", "nan")], []]
         for column in ("t_embedding", "t_tokens"):
             assert got[column].is_valid().to_pylist() == [True, False, True, False, True]
             for i in (0, 2, 4):

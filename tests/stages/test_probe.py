@@ -97,11 +97,11 @@ def test_windows_that_are_done_are_not_computed_again(tmp_path: Path) -> None:
     assert probed([0, 2]) == [
         ("a.wav", 1, 4, 0, False, 0),
         ("a.wav", 3, 4, 2, True, 0),
-        ("bad.wav", 0, 1, 1, True, 1),  # nothing else tells why the window that was asked for is not there
+        ("bad.wav", 0, 1, 1, True, 1),  # else no record would say why the window is missing
     ]
     assert probed([0, 1, 2, 3])[0] == ("a.wav", -1, 4, 0, True, 0)
     (folder / "a.wav").unlink()
-    assert probed([0, 2])[0] == ("a.wav", 0, 1, 1, True, 1)  # gone since: told now
+    assert probed([0, 2])[0] == ("a.wav", 0, 1, 1, True, 1)  # gone since: reported now
 
 
 def test_files_are_what_they_hold_not_what_they_are_called(tmp_path: Path) -> None:

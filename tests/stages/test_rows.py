@@ -53,9 +53,9 @@ def test_a_sample_error_keeps_its_kind_and_words() -> None:
     ],
 )
 def test_any_other_error_is_told_with_its_type(error: Exception, kind: str, message: str) -> None:
-    told = failure(None, None, "encode", error)
-    assert (told.feature, told.uri, told.stage, told.kind) == (None, None, "encode", kind)
-    assert told.message.startswith(message)
+    reported = failure(None, None, "encode", error)
+    assert (reported.feature, reported.uri, reported.stage, reported.kind) == (None, None, "encode", kind)
+    assert reported.message.startswith(message)
     assert kind in FAILURE_KINDS
 
 

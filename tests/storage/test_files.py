@@ -118,8 +118,8 @@ def test_s3_as_a_dataset_s_place(proxied: FaultyProxy, fault: str) -> None:
 
 @pytest.mark.usefixtures("hasty")
 def test_a_bucket_that_is_denied_or_not_there(proxied: FaultyProxy) -> None:
-    with pytest.raises(StorageError, match=r"cannot write 's3://nobody/x': it failed .*bucket does not exist"):
-        storage.publish("s3://nobody/x", b"1")
+    with pytest.raises(StorageError, match=r"cannot write 's3://no-such-bucket/x': it failed .*bucket does not exist"):
+        storage.publish("s3://no-such-bucket/x", b"1")
     proxied.plan("PUT", "403", 10**6)
     for write in WRITES.values():
         with pytest.raises(StorageError, match="cannot write 's3://corpus/x': access is denied"):

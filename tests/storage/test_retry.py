@@ -97,7 +97,7 @@ STAYING: list[Exception] = [
     OSError("of no number"),
     from_cause(OSError("x"), ssl.SSLCertVerificationError("self-signed")),
     ValueError("a defect"),
-    SampleError("io", "told already"),
+    SampleError("io", "reported already"),
 ]
 
 

@@ -87,14 +87,14 @@ def test_nobody_else_may_enter_a_local_ray_and_it_leaves_nothing(tmp_path: Path,
             text=True,
         )
         assert run.stdout is not None
-        *told, token, tokens = json.loads(run.stdout.readline())
-        (folder, mode), *_ = reversed(told)
+        *reported, token, tokens = json.loads(run.stdout.readline())
+        (folder, mode), *_ = reversed(reported)
         assert (token[1], tokens[1]) == (0o600, 0o700)
         assert not (tmp_path / ".ray").exists()  # Ray's own token, which others may read
         assert mode == 0o700
         assert os.path.dirname(folder) == place
         assert os.listdir(place) == [os.path.basename(folder)]
-        assert os.path.exists(os.path.join(told[0][0], "sockets"))
+        assert os.path.exists(os.path.join(reported[0][0], "sockets"))
         if end is None:
             run.communicate("\n", timeout=60)
             assert run.returncode == 0
@@ -178,8 +178,8 @@ def test_a_pool_whose_only_node_is_lost_ends_the_run(tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "in" / "0.png")
     command = [sys.executable, "-c", _LOST, str(tmp_path / "in")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=150)
-    told = [json.loads(line.removeprefix("TOLD ")) for line in done.stdout.splitlines() if line.startswith("TOLD ")]
-    assert len(told) == 1, done.stdout + done.stderr
+    reported = [json.loads(line.removeprefix("TOLD ")) for line in done.stdout.splitlines() if line.startswith("TOLD ")]
+    assert len(reported) == 1, done.stdout + done.stderr
     words = "compute.pools.default: the nodes that are left have no room for an actor of 3 CPUs and 0 GPUs"
-    assert words in told[0]["error"]
-    assert 12 < told[0]["seconds"] < 60
+    assert words in reported[0]["error"]
+    assert 12 < reported[0]["seconds"] < 60

@@ -96,7 +96,7 @@ def _extracted(
 def test_rows_that_kill_the_encoder_cost_themselves(
     ray_session: Any, fork_server: str, tmp_path: Path, forked: bool, block_bytes: int
 ) -> None:
-    """Each death is a process that starts anew: every day one of a kind."""
+    """Each death costs the start of a process, so the daily run has one of each kind."""
     bad = {3: ABORT, 9: DEVICE, 14: ONCE} | ({} if forked else {4: SEGFAULT})
     reds = [bad.get(i, i) for i in range(20)]
     report = _extracted(
@@ -104,10 +104,10 @@ def test_rows_that_kill_the_encoder_cost_themselves(
     )
     assert report["failures_by_kind"] == {"crash": len(bad) - 1}
     found = dataset.open(str(tmp_path / "out"))
-    told = {row["sample_id"]: (row["stage"], row["message"]) for row in found.failures().to_pylist()}
+    reported = {row["sample_id"]: (row["stage"], row["message"]) for row in found.failures().to_pylist()}
     words = "the encoder's process died 2 times at it"
     device = f"{words} (RuntimeError: CUDA error: device-side assert triggered)"
-    assert told == {f"{i:02d}.png": ("encode", device if i == 9 else words) for i in bad if i != 14}
+    assert reported == {f"{i:02d}.png": ("encode", device if i == 9 else words) for i in bad if i != 14}
     rows = {row["sample_id"]: np.array(row["i_tokens"])[0, 0] for row in found.to_arrow().to_pylist()}
     assert {name: round(float(red) * 255) for name, red in rows.items()} == {
         f"{i:02d}.png": ONCE if i == 14 else i for i in range(20) if i == 14 or i not in bad

@@ -1,4 +1,4 @@
-"""Sizes of pools: what cannot stand is told, and no node can be filled."""
+"""Sizes of pools: what fits no node is refused, and actors never fill a node."""
 
 from __future__ import annotations
 
