@@ -48,23 +48,14 @@ def test_a_twentieth_of_a_cpu_is_enough_for_the_tasks(
 
 
 def test_blocks_are_cut_by_the_task_that_makes_them(ray_session: Any) -> None:
-    """With the resources of that task: Ray's own step would ask for a whole CPU, which another holds here."""
-
-    class Holder:
-        def ready(self) -> None: ...
-
-    holder = ray_session.remote(num_cpus=1.5)(Holder).remote()
-    ray_session.get(holder.ready.remote())
-    try:
-        made = ray_session.data.from_arrow([pa.table({"n": range(10)}), pa.table({"n": range(10, 17)})])
-        made = made.map_batches(lambda table: table, batch_format="pyarrow", batch_size=None, num_cpus=0.05)
-        cut = graph._in_blocks(made, 4)
-        before = cut._logical_plan.dag.input_dependencies[0]
-        assert cut._logical_plan.dag.ray_remote_args == before.ray_remote_args
-        assert before.ray_remote_args["num_cpus"] == 0.05
-        blocks = [ray_session.get(ref) for bundle in cut.iter_internal_ref_bundles() for ref in bundle.block_refs]
-    finally:
-        ray_session.kill(holder)
+    """With the resources of that task: Ray's own step would ask for a whole CPU, which actors may hold."""
+    made = ray_session.data.from_arrow([pa.table({"n": range(10)}), pa.table({"n": range(10, 17)})])
+    made = made.map_batches(lambda table: table, batch_format="pyarrow", batch_size=None, num_cpus=0.05)
+    cut = graph._in_blocks(made, 4)
+    before = cut._logical_plan.dag.input_dependencies[0]
+    assert cut._logical_plan.dag.ray_remote_args == before.ray_remote_args
+    assert before.ray_remote_args["num_cpus"] == 0.05
+    blocks = [ray_session.get(ref) for bundle in cut.iter_internal_ref_bundles() for ref in bundle.block_refs]
     assert max(map(len, blocks)) <= 4
     assert sorted(n for block in blocks for n in block["n"].to_pylist()) == list(range(17))
 
