@@ -32,8 +32,9 @@ from pipeline.benchmark import baseline, corpus, end_to_end, reference, result, 
 from pipeline.benchmark.fresh_process import in_fresh_process, in_fresh_processes, on_gpu
 from pipeline.config import features as binding
 from pipeline.config.models import PipelineConfig
-from pipeline.core import private_folder, versions
+from pipeline.core import versions
 from pipeline.core.errors import ConfigError
+from pipeline.core.system import private_folder
 from pipeline.stages import units
 
 Stage = Literal["all", "encode"]

@@ -15,8 +15,8 @@ import pyarrow as pa
 from pipeline.benchmark.fresh_process import on_gpu, one_thread
 from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
-from pipeline.core import allocator
 from pipeline.core.errors import TesseraError
+from pipeline.core.system import allocator
 from pipeline.stages.decode import Decoded, DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage

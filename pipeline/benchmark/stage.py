@@ -21,7 +21,7 @@ from pipeline.benchmark.fresh_process import on_gpu, one_thread
 from pipeline.benchmark.gpu_utilization import Busy
 from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
-from pipeline.core import allocator
+from pipeline.core.system import allocator
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage

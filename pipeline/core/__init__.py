@@ -9,11 +9,9 @@ _secret_names.py    names of parameters and variables that hold secrets
 escaping.py         control and invisible characters as visible escapes
 terminal.py         tables and wrapped lines on a terminal
 strict_json.py      parses untrusted JSON
-private_folder.py   temporary folders that only this user can enter
-read_write_lock.py  a lock for many readers or one writer
 section.py          base class of the sections of a config
 versions.py         versions of the libraries that compute the values
-allocator.py        makes glibc keep freed memory
+system/             memory, threads and private files of a process
 
 It imports nothing of the package.
 """

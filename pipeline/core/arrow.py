@@ -13,19 +13,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-empty: Callable[[int, np.dtype[Any]], np.ndarray] = np.empty
-"""Allocates the values of a packed column. A process that passes columns to another one sets it to an allocator of
-shared memory."""
+Allocate = Callable[[int, np.dtype[Any]], np.ndarray]
+"""Returns an array [n] of a dtype, whose values are not set: ``np.empty``, or an allocator of shared memory."""
 
 
-def pack(arrays: Sequence[np.ndarray | None]) -> pa.StructArray:
-    """Returns a tensor column with one row per array; None becomes null. All arrays must have the same dtype."""
+def pack(arrays: Sequence[np.ndarray | None], allocate: Allocate = np.empty) -> pa.StructArray:
+    """Returns a tensor column with one row per array; None becomes null.
+
+    Args:
+        arrays: arrays of any shapes and of one dtype.
+        allocate: allocates the values of the column.
+    """
     present = [a for a in arrays if a is not None]
     dtype = present[0].dtype if present else np.dtype(np.uint8)
     assert all(a.dtype == dtype for a in present), "a tensor column holds one dtype"
     offsets = np.zeros(len(arrays) + 1, np.int64)
     np.cumsum([0 if a is None else a.size for a in arrays], out=offsets[1:])
-    values = empty(offsets[-1], dtype)
+    values = allocate(offsets[-1], dtype)
     if present:
         np.concatenate([np.ascontiguousarray(a).reshape(-1) for a in present], out=values)
     data = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))

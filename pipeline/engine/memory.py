@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable
 from contextlib import suppress
 
 import psutil
+
+from pipeline.core.system.periodic_task import PeriodicTask
 
 
 class MemoryMeter:
@@ -21,23 +22,18 @@ class MemoryMeter:
     """
 
     def __init__(self, every_s: float = 0.5) -> None:
-        self.every_s, self.peak = every_s, 0
-        self._stop = threading.Event()
+        self.peak = 0
+        self._task = PeriodicTask(self._measure, every_s, "tessera-memory", at_once=True)
 
     def __enter__(self) -> MemoryMeter:
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
+        self._task.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=10)
+        self._task.close()
 
-    def _watch(self) -> None:
-        while True:
-            self.peak = max(self.peak, self._now())
-            if self._stop.wait(self.every_s):
-                return
+    def _measure(self) -> None:
+        self.peak = max(self.peak, self._now())
 
     def _now(self) -> int:
         return memory_of_processes()

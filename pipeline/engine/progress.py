@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +21,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from pipeline.core.system.periodic_task import PeriodicTask
 from pipeline.core.terminal import Console, count
 
 _WIDE = 120
@@ -69,41 +69,45 @@ class Progress:
         self.first_row_at: float | None = None
         """When the first row was finished, in seconds since the epoch."""
         self.rows = 0
-        self._stop = threading.Event()
+        self._first_row_s = 0.0
         self._started = time.perf_counter()
+        self._bar = _bar(terminal)
+        self._reader = PeriodicTask(self._update, _EVERY_S, "tessera-progress", at_once=True)
 
     def __enter__(self) -> Progress:
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
+        self._bar.start()
+        noun = "sample" if self.samples == 1 else "samples"
+        fields: dict[str, Any] = {"noun": noun, "rows": count(0, "row"), "failed": 0, "speed": "–"}
+        self._line = self._bar.add_task("extract", total=self.samples, **fields)
+        self._reader.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=10)
+        self._reader.close()
+        self._update()
+        self._bar.stop()
 
-    def _watch(self) -> None:
-        console = Console(file=self.terminal)
-        text = "{task.fields[noun]} · {task.fields[rows]} · {task.fields[failed]} failed · {task.fields[speed]} rows/s"
-        columns: list[ProgressColumn] = [
-            MofNCompleteColumn(),
-            TextColumn(text),
-            TextColumn("· left"),
-            TimeRemainingColumn(),
-        ]
-        if console.width >= _WIDE:
-            columns = [TextColumn("extract"), BarColumn(), *columns[:2], TimeElapsedColumn(), *columns[2:]]
-        with Bar(*columns, console=console, disable=self.terminal is None or not console.is_terminal) as bar:
-            noun = "sample" if self.samples == 1 else "samples"
-            task = bar.add_task("extract", total=self.samples, noun=noun, rows=count(0, "row"), failed=0, speed="–")
-            is_last, first_row_s = False, 0.0
-            while True:
-                samples, rows, failed = self.read()
-                self.rows = max(self.rows, rows)
-                now = time.perf_counter() - self._started
-                if rows and self.first_row_at is None:
-                    self.first_row_at, first_row_s = time.time(), now
-                speed = f"{rows / (now - first_row_s):.0f}" if rows and now - first_row_s >= 1 else "–"
-                bar.update(task, completed=samples, rows=count(rows, "row"), failed=failed, speed=speed)
-                if is_last:
-                    return
-                is_last = self._stop.wait(_EVERY_S)
+    def _update(self) -> None:
+        samples, rows, failed = self.read()
+        self.rows = max(self.rows, rows)
+        now = time.perf_counter() - self._started
+        if rows and self.first_row_at is None:
+            self.first_row_at, self._first_row_s = time.time(), now
+        seconds = now - self._first_row_s
+        speed = f"{rows / seconds:.0f}" if rows and seconds >= 1 else "–"
+        self._bar.update(self._line, completed=samples, rows=count(rows, "row"), failed=failed, speed=speed)
+
+
+def _bar(terminal: TextIO | None) -> Bar:
+    """Returns the bar of the terminal; it shows nothing if there is none."""
+    console = Console(file=terminal)
+    text = "{task.fields[noun]} · {task.fields[rows]} · {task.fields[failed]} failed · {task.fields[speed]} rows/s"
+    columns: list[ProgressColumn] = [
+        MofNCompleteColumn(),
+        TextColumn(text),
+        TextColumn("· left"),
+        TimeRemainingColumn(),
+    ]
+    if console.width >= _WIDE:
+        columns = [TextColumn("extract"), BarColumn(), *columns[:2], TimeElapsedColumn(), *columns[2:]]
+    return Bar(*columns, console=console, disable=terminal is None or not console.is_terminal)

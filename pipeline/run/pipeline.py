@@ -79,7 +79,7 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
             asked.num_gpus,
             asked.min_actors,
             asked.max_actors,
-            concurrent_blocks=CALLS_ON_GPU if on_gpu else 1,
+            concurrent_blocks=CALLS_ON_GPU if on_gpu and asked.num_gpus != 0 else 1,
         )
         hosted = tuple(feature for feature in features if feature.config.pool == pool)
         encode = EncodeStage(config, hosted, threads=max(1, int(asked.num_cpus or 1)))

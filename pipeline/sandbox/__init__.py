@@ -22,6 +22,15 @@ from pipeline.decoders.limits import LimitsConfig
 from pipeline.sandbox.fork_server import ForkServer
 from pipeline.sandbox.stage import SandboxedStage
 from pipeline.sandbox.subprocess_stage import SubprocessStage
-from pipeline.sandbox.tasks import Guard, Task, unguarded
+from pipeline.sandbox.tasks import Guard, StageContext, Task, unguarded
 
-__all__ = ["ForkServer", "Guard", "LimitsConfig", "SandboxedStage", "SubprocessStage", "Task", "unguarded"]
+__all__ = [
+    "ForkServer",
+    "Guard",
+    "LimitsConfig",
+    "SandboxedStage",
+    "StageContext",
+    "SubprocessStage",
+    "Task",
+    "unguarded",
+]

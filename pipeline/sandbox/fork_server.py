@@ -22,8 +22,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from pipeline.core import private_folder
 from pipeline.core.errors import TesseraError, describe, one_line
+from pipeline.core.system import private_folder
 from pipeline.sandbox.process_tree import kill_tree
 
 _RUN = (

@@ -13,8 +13,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
+from pipeline.core.arrow import Allocate
 from pipeline.core.errors import FailureKind, SampleError, StageName
 from pipeline.sandbox._process_memory import ProcessMemory
+from pipeline.storage.retry import ignore_wait
 
 SLOT_BYTES = mmap.PAGESIZE
 """Size of a `TaskSlot`, in bytes."""
@@ -65,6 +69,18 @@ def unguarded(task: Task) -> AbstractContextManager[None]:
 
 
 _NO_GUARD = nullcontext()
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage uses of the process that it runs in. The defaults are those of a process that nothing supervises."""
+
+    guard: Guard = unguarded
+    """Entered around each task."""
+    allocate: Allocate = np.empty
+    """Allocates the values of large columns. In a worker they lie in memory that its parent reads."""
+    on_wait: Callable[[], None] = ignore_wait
+    """Called before each wait for storage."""
 
 
 class TaskRecord(NamedTuple):

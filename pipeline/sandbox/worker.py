@@ -12,6 +12,7 @@ import pickle
 import resource
 import signal
 import socket
+from dataclasses import replace
 from typing import Any, Protocol
 
 import fsspec
@@ -19,12 +20,11 @@ import numpy as np
 import pyarrow as pa
 from fsspec.registry import known_implementations
 
-from pipeline.core import allocator, arrow
 from pipeline.core.errors import TesseraError, describe
+from pipeline.core.system import allocator
 from pipeline.sandbox.process_tree import start_session
 from pipeline.sandbox.shared_memory import BufferCache, SharedBuffer
-from pipeline.sandbox.tasks import Guard, TaskGuard, TaskPolicy, TaskSlot
-from pipeline.storage import retry
+from pipeline.sandbox.tasks import StageContext, TaskGuard, TaskPolicy, TaskSlot
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 MESSAGE_BYTES = 64
@@ -32,9 +32,9 @@ MESSAGE_BYTES = 64
 
 
 class Stage(Protocol):
-    """A stage that can run in a worker: maps tables row by row, and enters ``guard`` around each task."""
+    """A stage that can run in a worker: maps tables row by row, and enters ``context.guard`` around each task."""
 
-    guard: Guard
+    context: StageContext
 
     def setup(self) -> None: ...
 
@@ -74,8 +74,8 @@ def main(channel_fd: int, slot_fd: int, parent: int) -> None:
                 for scheme, name in schemes.items():
                     fsspec.register_implementation(scheme, name, clobber=True)
                 slot = TaskSlot(slot_fd)
-                guard = stage.guard = TaskGuard(slot, memory_bytes)
-                retry.on_wait = slot.mark_waiting
+                guard = TaskGuard(slot, memory_bytes)
+                stage.context = StageContext(guard, on_wait=slot.mark_waiting)
                 stage.setup()
                 gc.collect()
                 gc.freeze()  # later collections skip what exists now, and do not copy pages shared with a fork server
@@ -95,18 +95,18 @@ def _map_table(stage: Stage, guard: TaskGuard, request: SharedBuffer, reply: Sha
     policy, table = request.read(message)
     guard.set_policy(policy or TaskPolicy())
 
-    def empty(size: int, dtype: np.dtype[Any]) -> np.ndarray:
+    def allocate(size: int, dtype: np.dtype[Any]) -> np.ndarray:
         guard.lift_limit()
         return reply.empty(size, dtype)
 
-    arrow.empty = empty
+    stage.context = replace(stage.context, allocate=allocate)
     try:
         result = stage(table)
     except Exception as error:  # the parent raises it: a defect of the stage is not the failure of a row
         guard.lift_limit()
         return reply.write(portable(error))
     finally:
-        arrow.empty = np.empty
+        stage.context = replace(stage.context, allocate=np.empty)
         guard.lift_limit()
     return reply.write(guard.survived, result, table)
 

@@ -12,7 +12,7 @@ from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import SampleError, StageName
 from pipeline.core.media import FramesRequest, Media, Request, Text, WaveformRequest
 from pipeline.decoders import OpenMedia, open_media
-from pipeline.sandbox import Guard, Task
+from pipeline.sandbox import StageContext, Task
 from pipeline.storage.blob import Blob
 from pipeline.storage.roots import AllowedRoots
 
@@ -46,11 +46,11 @@ class MediaCache:
     Args:
         config: the checked config.
         allowed_roots: folders from which files may be read.
-        guard: entered around each task.
+        context: supplies the guard that is entered around each task.
     """
 
-    def __init__(self, config: PipelineConfig, allowed_roots: AllowedRoots, guard: Guard) -> None:
-        self.config, self.allowed_roots, self.guard = config, allowed_roots, guard
+    def __init__(self, config: PipelineConfig, allowed_roots: AllowedRoots, context: StageContext) -> None:
+        self.config, self.allowed_roots, self.context = config, allowed_roots, context
         self.row_number = 0
         self.sample: str | None = None
         self.window: int | None = None
@@ -92,7 +92,7 @@ class MediaCache:
         """Returns the cached value of ``key``, or computes it under the guard. A cached error is raised again."""
         if key not in self.values:
             try:
-                with self.guard(task):
+                with self.context.guard(task):
                     self.values[key] = compute()
             except Exception as error:  # cached, so that the next feature with this key fails in the same way
                 self.values[key] = error
@@ -131,14 +131,14 @@ class MediaCache:
 
     def _open_file(self, uri: str, feature: BoundFeature, task: Task) -> OpenMedia:
         if uri not in self.open:
-            blob = Blob(uri, self.allowed_roots)
+            blob = Blob(uri, self.allowed_roots, self.context.on_wait)
             self.cost.bytes_read += blob.size()
             self.open[uri] = task, open_media(blob, feature.modality, self.config.decoders)
         return self.open[uri][1]
 
     def _close(self) -> None:
         for task, media in self.open.values():
-            with self.guard(task):  # closing runs native code too: an exit is blamed on the task that opened the file
+            with self.context.guard(task):  # native code: an exit is blamed on the task that opened the file
                 media.close()
         self.open.clear()
         self.values.clear()

@@ -16,7 +16,7 @@ from pipeline.core.errors import SampleError
 from pipeline.core.media import MediaInfo, Modality, Span
 from pipeline.core.schema import ROLES
 from pipeline.decoders import open_media
-from pipeline.sandbox import Guard, Task
+from pipeline.sandbox import StageContext, Task
 from pipeline.stages.rows import Failure, failure
 from pipeline.storage.blob import Blob
 
@@ -90,13 +90,13 @@ class MediaProber:
         self.modalities = bound.wanted(config)
         self.roles = bound.roles_to_open(self.modalities)
 
-    def probe(self, number: int, sample: dict[str, Any], guard: Guard) -> SampleMedia:
+    def probe(self, number: int, sample: dict[str, Any], context: StageContext) -> SampleMedia:
         """Opens the files of a sample. Returns what they hold, with a failure for each feature that they lack.
 
         Args:
             number: index of the sample in its table.
             sample: a row of the listing.
-            guard: entered around each task.
+            context: supplies the guard that is entered around each task.
         """
         media = SampleMedia()
         if sample["refused"] is not None:
@@ -105,7 +105,7 @@ class MediaProber:
         has_inline_text = sample["inline_text"] is not None and "text" in self.modalities
         if has_inline_text:
             media.uris["text"], media.spans["text"] = None, None
-        opened, broken = self._open_files(number, sample, has_inline_text, guard)
+        opened, broken = self._open_files(number, sample, has_inline_text, context)
         failed = {modality for modality in self.modalities if modality in {role for role, _, _ in broken}}
         for by_role in (True, False):  # a file named for a modality takes precedence over others that also have it
             for role, uri, info in opened:
@@ -125,7 +125,7 @@ class MediaProber:
         return media
 
     def _open_files(
-        self, number: int, sample: dict[str, Any], has_inline_text: bool, guard: Guard
+        self, number: int, sample: dict[str, Any], has_inline_text: bool, context: StageContext
     ) -> tuple[list[_File], list[tuple[str, str, Exception]]]:
         """Opens each file of a sample and reads its header. Returns the files; and role, URI and error of the others.
 
@@ -140,9 +140,10 @@ class MediaProber:
                 continue
             hint = None if role == "other" else role
             try:
+                blob = Blob(uri, self.allowed_roots, context.on_wait)
                 with (
-                    guard(Task(number, "probe", role, uri)),
-                    open_media(Blob(uri, self.allowed_roots), hint, self.config.decoders) as file,  # type: ignore[arg-type]
+                    context.guard(Task(number, "probe", role, uri)),
+                    open_media(blob, hint, self.config.decoders) as file,  # type: ignore[arg-type]
                 ):
                     if not is_only_file:  # without the check, a broken image would fail in each window of other media
                         file.check()
@@ -151,13 +152,16 @@ class MediaProber:
                 broken.append((role, uri, error))
         return opened, broken
 
-    def text_windows(self, media: SampleMedia, sample: dict[str, Any], cutter: Any) -> list[tuple[int, int]]:
+    def text_windows(
+        self, media: SampleMedia, sample: dict[str, Any], cutter: Any, context: StageContext
+    ) -> list[tuple[int, int]]:
         """Cuts the text of a sample into windows of tokens.
 
         Args:
             media: the media of the sample.
             sample: a row of the listing.
             cutter: a tokenizer.
+            context: of the process that this runs in.
 
         Returns:
             start and end of each window, in characters.
@@ -171,7 +175,7 @@ class MediaProber:
             self.config.decoders.text.check_length(sample["inline_text"])
             cuts = list(cutter.cut(sample["inline_text"]))
         else:
-            with open_media(Blob(uri, self.allowed_roots), "text", self.config.decoders) as file:
+            with open_media(Blob(uri, self.allowed_roots, context.on_wait), "text", self.config.decoders) as file:
                 cuts = list(cutter.cut(file.text(None, None).text))
         if len(cuts) > (limit := self.config.window.max_windows):
             raise SampleError("limit", f"its text makes {len(cuts)} windows, more than {limit}: see window.max_windows")

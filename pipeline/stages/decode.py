@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from pipeline import decoders, sources
 from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
-from pipeline.core.arrow import pack
+from pipeline.core.arrow import Allocate, pack
 from pipeline.core.media import MODALITIES
-from pipeline.sandbox import Guard, unguarded
+from pipeline.sandbox import StageContext
 from pipeline.stages._media_cache import Cost, MediaCache, NoWords, part_of
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
 from pipeline.tokenizers.base import ModelInputs, Tokenizer
@@ -67,7 +67,7 @@ class DecodeStage:
         self.features = features
         self.reused = reused
         self.tokenizers: dict[str, Tokenizer] = {}
-        self.guard: Guard = unguarded
+        self.context = StageContext()
 
     def setup(self) -> None:
         """Loads the decoders and the tokenizers. Raises what they raise."""
@@ -84,7 +84,7 @@ class DecodeStage:
         expected = [sum(inputs is not None for inputs in row.inputs.values()) + len(row.failures) for row in rows]
         table = put(table, "cells", pa.array(np.add(earlier, expected), pa.int32()))
         for feature in self.features:
-            table = _with_inputs(table, feature.name, [row.inputs[feature.name] for row in rows])
+            table = _with_inputs(table, feature.name, [row.inputs[feature.name] for row in rows], self.context.allocate)
         for name in ("decode_s", "tokenize_s", "bytes_read", "decoded"):
             table = add_meter(table, name, [getattr(row.cost, name) for row in rows])
         return add_failures(table, [row.failures for row in rows])
@@ -95,7 +95,7 @@ class DecodeStage:
         Args:
             rows: rows of `stages.rows.ROWS` as Python values; those of one sample follow each other.
         """
-        with MediaCache(self.config, self.allowed_roots, self.guard) as cache:
+        with MediaCache(self.config, self.allowed_roots, self.context) as cache:
             for cache.row_number, row in enumerate(rows):
                 decoded = Decoded()
                 cache.cost = decoded.cost
@@ -147,13 +147,13 @@ class DecodeStage:
             cache.cost.tokenize_s += time.perf_counter() - started
 
 
-def _with_inputs(table: pa.Table, feature: str, rows: list[ModelInputs | None]) -> pa.Table:
+def _with_inputs(table: pa.Table, feature: str, rows: list[ModelInputs | None], allocate: Allocate) -> pa.Table:
     """Returns ``table`` with one column per input array of a feature, and with the times of its tokens if any."""
     names = sorted({name for row in rows if row is not None for name in row.inputs})
     for name in names:
         arrays = [None if row is None else row.inputs.get(name) for row in rows]
-        table = put(table, input_column(feature, name), pack(arrays))
+        table = put(table, input_column(feature, name), pack(arrays, allocate))
     if any(row is not None and row.times_s is not None for row in rows):
         times = [None if row is None or row.times_s is None else np.asarray(row.times_s, np.float64) for row in rows]
-        table = put(table, input_column(feature, TIMES), pack(times))
+        table = put(table, input_column(feature, TIMES), pack(times, allocate))
     return table

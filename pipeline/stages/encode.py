@@ -15,7 +15,7 @@ from pipeline.core.arrow import unpack
 from pipeline.core.errors import DeviceFailed, SampleError, describe, device_failed
 from pipeline.encoders.base import Encoded, Encoder
 from pipeline.heads.base import Head
-from pipeline.sandbox import Guard, unguarded
+from pipeline.sandbox import StageContext
 from pipeline.stages._encoded_columns import stored_columns
 from pipeline.stages.decode import TIMES, input_column
 from pipeline.stages.rows import Failure, add_failures, add_meter, failure, put
@@ -51,8 +51,8 @@ class EncodeStage:
         threads: CPU threads of torch.
     """
 
-    guard: Guard = unguarded
-    """Set by the worker process that maps tables; no task of encoding is guarded."""
+    context = StageContext()
+    """Set by a worker process; no task of encoding is guarded."""
 
     def __init__(self, config: PipelineConfig, features: tuple[BoundFeature, ...], threads: int = 1) -> None:
         self.config = config

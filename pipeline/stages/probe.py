@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -11,11 +12,11 @@ from pipeline import decoders
 from pipeline.config import bound
 from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
-from pipeline.core.errors import TRANSIENT_KINDS, SampleError
+from pipeline.core.errors import TRANSIENT_KINDS, ConfigError, SampleError
 from pipeline.core.media import Modality
 from pipeline.core.schema import LISTING
 from pipeline.dataset.diff.columns import EXTRA
-from pipeline.sandbox import Guard, Task, unguarded
+from pipeline.sandbox import StageContext, Task
 from pipeline.stages import units
 from pipeline.stages._sample_media import MediaProber, SampleMedia, Times
 from pipeline.stages._sample_windows import (
@@ -79,7 +80,7 @@ class ProbeStage:
         self.stored_times, self.own_times = stored_times, own_times
         self.text_cutter: Any = None
         """The tokenizer that cuts texts into windows, if any."""
-        self.guard: Guard = unguarded
+        self.context = StageContext()
 
     def setup(self) -> None:
         """Loads the decoders, and the tokenizer that cuts texts. Raises what they raise."""
@@ -120,7 +121,7 @@ class ProbeStage:
             copied_bytes: size of its passthrough columns, which each row copies.
         """
         started = time.perf_counter()
-        media = self.prober.probe(number, sample, self.guard)
+        media = self.prober.probe(number, sample, self.context)
         base = base_row(sample, media)  # before the cut, which may drop media
         found = media.windows_with_media(self._bounded_windows(number, media, sample, copied_bytes))
         done = frozenset(sample.get("windows_done") or ())
@@ -128,11 +129,12 @@ class ProbeStage:
         numbers, reused = list(range(len(found))), stored
         is_retry = bool(sample.get("attempts"))
         if base["replaces"] and stored and self.own_times is not None:
-            if media.failures:
-                cuts_text = self.text_cutter is not None
-                found, numbers, reused = merge_stored(media, found, stored, done, self.own_times, cuts_text)
-            else:
-                reused = match_by_start(found, stored, self.own_times)
+            with suppress(ConfigError):  # a shard that cannot be read: KeepColumnsStage keeps nothing of it either
+                if media.failures:
+                    cuts_text = self.text_cutter is not None
+                    found, numbers, reused = merge_stored(media, found, stored, done, self.own_times, cuts_text)
+                else:
+                    reused = match_by_start(found, stored, self.own_times)
         rows = [
             window_row(base, sample, media, window, times, present)
             for window, (times, present) in zip(numbers, found, strict=True)
@@ -191,8 +193,8 @@ class ProbeStage:
                 return [WHOLE_SAMPLE]
         if self.text_cutter is not None and set(media.spans) == {"text"}:
             try:
-                with self.guard(Task(number, "probe", "text", media.uris["text"] or sample["sample_id"])):
-                    text_cuts = self.prober.text_windows(media, sample, self.text_cutter)
+                with self.context.guard(Task(number, "probe", "text", media.uris["text"] or sample["sample_id"])):
+                    text_cuts = self.prober.text_windows(media, sample, self.text_cutter, self.context)
                 return [{**WHOLE_SAMPLE, "text_from": start, "text_to": end} for start, end in text_cuts] or [
                     WHOLE_SAMPLE
                 ]

@@ -19,8 +19,9 @@ FAILURE = pa.struct(
 )
 """A `Failure` as an Arrow value."""
 
-STORED_WINDOWS = "stored/windows"
-"""Column of retried rows: how many rows the dataset has of the sample. No column of a manifest can have such a name."""
+STORED_WINDOWS = "/stored_windows"
+"""Column of retried rows: how many rows the dataset has of the sample. Neither a column of a manifest nor an input of a
+feature (``<feature>/<input>``) can have such a name."""
 ROWS = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),

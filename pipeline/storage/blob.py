@@ -6,6 +6,7 @@ import io
 import os
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, BinaryIO, cast
@@ -15,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.core.errors import SampleError
 from pipeline.storage.ranges import RangedFile, read_whole, source_errors
-from pipeline.storage.retry import retried
+from pipeline.storage.retry import ignore_wait, retried
 from pipeline.storage.roots import AllowedRoots
 from pipeline.storage.urls import split
 
@@ -34,10 +35,12 @@ class Blob:
     Args:
         uri: a local path or an fsspec URL.
         allowed: where the file must lie; None: anywhere.
+        on_wait: called before each wait (`pipeline.storage.retry.retried`).
     """
 
     uri: str
     allowed: AllowedRoots | None = None
+    on_wait: Callable[[], None] = ignore_wait
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in fields(self)}  # the open file cannot be pickled
@@ -61,7 +64,7 @@ class Blob:
             return os.fstat(self._descriptor.fd).st_size
         fs, path = self._remote()
         with source_errors(self.uri):
-            return retried(lambda: int(fs.size(path) or 0))
+            return retried(lambda: int(fs.size(path) or 0), self.on_wait)
 
     def read(self, limit: int | None = None) -> bytes:
         """Returns all bytes, or the first ``limit``.
@@ -79,7 +82,7 @@ class Blob:
                 return read_whole(file, limit)
 
         with source_errors(self.uri):
-            return retried(read)
+            return retried(read, self.on_wait)
 
     def open(self) -> BinaryIO:
         """Opens the file as a seekable binary file; a remote file is read in ranges.
@@ -97,7 +100,7 @@ class Blob:
             return io.BufferedReader(raw)
         fs, path = self._remote()
         with source_errors(self.uri):
-            file = RangedFile(self.uri, retried(lambda: fs.open(path, "rb")))
+            file = RangedFile(self.uri, retried(lambda: fs.open(path, "rb"), self.on_wait), self.on_wait)
         file.name = self._hint()
         return cast(BinaryIO, file)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.core.errors import SampleError, describe
-from pipeline.storage.retry import Truncated, of_storage, retried
+from pipeline.storage.retry import Truncated, ignore_wait, of_storage, retried
 from pipeline.storage.seekable import Seekable
 
 
@@ -42,11 +43,16 @@ class RangedFile(Seekable):
 
     Reading raises ``SampleError`` (``io``, ``missing``) after the last attempt: a decoder must not mistake a broken
     connection for the end of the file.
+
+    Args:
+        uri: names the file in errors.
+        file: the file of fsspec.
+        on_wait: called before each wait (`pipeline.storage.retry.retried`).
     """
 
-    def __init__(self, uri: str, file: Any) -> None:
+    def __init__(self, uri: str, file: Any, on_wait: Callable[[], None] = ignore_wait) -> None:
         super().__init__(_size(file))
-        self.uri, self.file = uri, file
+        self.uri, self.file, self.on_wait = uri, file, on_wait
         self.name = "media"
 
     def read(self, size: int | None = -1) -> bytes:
@@ -73,7 +79,7 @@ class RangedFile(Seekable):
             if self.size is not None and got < wanted:
                 raise Truncated(got, wanted)
 
-        retried(read_rest)
+        retried(read_rest, self.on_wait)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def readinto(self, buffer: Any) -> int:

@@ -96,12 +96,8 @@ _LIBRARIES = frozenset(
 T = TypeVar("T")
 
 
-def _ignore_wait() -> None:
-    """The default of `on_wait`."""
-
-
-on_wait: Callable[[], None] = _ignore_wait
-"""Called before each wait. A process under a time limit sets it, so that waiting for storage is recorded as such."""
+def ignore_wait() -> None:
+    """The default of ``on_wait``: does nothing."""
 
 
 class Truncated(OSError):
@@ -120,8 +116,13 @@ class Truncated(OSError):
         return type(self), (self.got, self.size)
 
 
-def retried(call: Callable[[], T]) -> T:
-    """Returns the result of ``call``, which is repeated after transient errors. Raises the last error."""
+def retried(call: Callable[[], T], on_wait: Callable[[], None] = ignore_wait) -> T:
+    """Returns the result of ``call``, which is repeated after transient errors. Raises the last error.
+
+    Args:
+        call: what is tried.
+        on_wait: called before each wait, so that a process under a time limit can record that it waits for its storage.
+    """
     started = time.monotonic()
     for attempt in itertools.count():
         wait_s = random.uniform(0, min(MAX_S, BASE_S * 2**attempt))

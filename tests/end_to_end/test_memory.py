@@ -22,7 +22,7 @@ from tests.support import bounded
 MB = 1 << 20
 WORK = """
 import json, sys
-from pipeline.core import allocator as malloc
+from pipeline.core.system import allocator as malloc
 from pipeline.benchmark.baseline import rows_of
 from pipeline.config import load
 from pipeline.config.features import bind
@@ -51,7 +51,7 @@ print(json.dumps(reported))
 
 IN_PARTS = """
 import json, sys
-from pipeline.core import allocator as malloc
+from pipeline.core.system import allocator as malloc
 from pipeline.benchmark import corpus
 from pipeline.config import load
 from pipeline.config.features import bind

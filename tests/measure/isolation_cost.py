@@ -35,8 +35,8 @@ from pipeline import config as configs
 from pipeline import sources
 from pipeline.config.features import BoundFeature, bind
 from pipeline.config.models import PipelineConfig
-from pipeline.core import allocator, arrow
-from pipeline.sandbox import LimitsConfig, SandboxedStage, unguarded
+from pipeline.core.system import allocator
+from pipeline.sandbox import LimitsConfig, SandboxedStage, StageContext
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
@@ -123,12 +123,12 @@ class Either(DecodeStage):
     def __call__(self, table: pa.Table) -> pa.Table:
         if table.schema != ALONE.schema:
             return self._shaken(table)
-        guard, empty = self.guard, arrow.empty
-        self.guard, arrow.empty = unguarded, np.empty
+        context = self.context
+        self.context = StageContext()
         try:
             return pa.table([*np.transpose([self._alone(one) for one in self.tables])], names=["decoding", "all"])
         finally:
-            self.guard, arrow.empty = guard, empty
+            self.context = context
 
     def _shaken(self, table: pa.Table) -> pa.Table:
         self.before = [bytearray(random.randrange(1 << 12, 1 << 18)) for _ in range(4)]

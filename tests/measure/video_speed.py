@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core import allocator
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Frames, Span, UniformSampling
+from pipeline.core.system import allocator
 from pipeline.decoders import video_decord, video_pyav
 from pipeline.decoders._shared.container import Container
 from pipeline.storage.blob import Blob

@@ -19,9 +19,9 @@ import numpy as np
 from pipeline.benchmark.fresh_process import one_thread
 from pipeline.config.features import bind
 from pipeline.config.loading import load
-from pipeline.core import allocator
 from pipeline.core.errors import TesseraError
 from pipeline.core.media import Modality, Text, UniformSampling, Waveform
+from pipeline.core.system import allocator
 from pipeline.decoders import DecodersConfig, OpenMedia, open_media
 from pipeline.decoders._shared.rotation import upright
 from pipeline.storage.blob import Blob

@@ -46,6 +46,11 @@ def test_with_a_gpu_decoding_has_workers_of_its_own(tmp_path: Path) -> None:
     spec = pipeline_spec(one, None, "r", "out", True)
     assert (spec.workers["decode"].num_cpus, spec.workers["b"].num_gpus, spec.workers["b"].max_workers) == (1, 0.25, 2)
     assert {spec.workers[name].concurrent_blocks for name in ("default", "b")} == {3}
+    beside = bound(
+        tmp_path, features={"i": IMAGE, "j": {**IMAGE, "pool": "b"}}, compute={"pools": {**pools, "b": {"num_gpus": 0}}}
+    )
+    spec = pipeline_spec(beside, None, "r", "out", True)
+    assert [spec.workers[name].concurrent_blocks for name in ("default", "b")] == [3, 1]
     assert wants_gpu(one)
     assert not wants_gpu(bound(tmp_path))
 

@@ -22,11 +22,10 @@ import pyarrow as pa
 
 import pipeline.stages._media_cache
 import pipeline.stages._sample_media
-from pipeline.core import arrow
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Image
 from pipeline.decoders import OpenMedia, open_media
-from pipeline.sandbox import Guard, Task, unguarded
+from pipeline.sandbox import StageContext, Task
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
 
@@ -189,7 +188,7 @@ class Plain:
     """A stage of no media: the table's ``do`` column says what it does, once for each table."""
 
     def __init__(self, setup: str = "") -> None:
-        self.guard: Guard = unguarded
+        self.context = StageContext()
         self.broken = setup
 
     def setup(self) -> None:
@@ -233,7 +232,7 @@ class Starter:
     PROGRAM = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
 
     def __init__(self, reported: str) -> None:
-        self.guard: Guard = unguarded
+        self.context = StageContext()
         self.reported = reported
 
     def setup(self) -> None:
@@ -241,7 +240,7 @@ class Starter:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         for number, (do, then) in enumerate(zip(table["do"].to_pylist(), table["then"].to_pylist(), strict=True)):
-            with suppress(SampleError), self.guard(Task(number, "decode", "x", str(number))):
+            with suppress(SampleError), self.context.guard(Task(number, "decode", "x", str(number))):
                 if do:
                     self._start(do)
                 if then:
@@ -264,7 +263,7 @@ class Greedy:
     "column" one that is handed over, "wait" a while."""
 
     def __init__(self) -> None:
-        self.guard: Guard = unguarded
+        self.context = StageContext()
         self.kept: list[Any] = []
 
     def setup(self) -> None:
@@ -273,12 +272,12 @@ class Greedy:
     def __call__(self, table: pa.Table) -> pa.Table:
         for number, (what, *size) in enumerate(map(str.split, table["do"].to_pylist())):
             if what == "keep":
-                with self.guard(Task(number, "decode", "x", str(number))):
+                with self.context.guard(Task(number, "decode", "x", str(number))):
                     self.kept.append(np.ones(int(size[0]) << 20, np.uint8))
             elif what == "take":
                 np.ones(int(size[0]) << 20, np.uint8)
             elif what == "column":
-                arrow.empty(1 << 20, np.dtype(np.uint8))
+                self.context.allocate(1 << 20, np.dtype(np.uint8))
             else:
                 time.sleep(0.05)
         return table
@@ -288,7 +287,7 @@ class Busy:
     """Uses ``seconds`` of CPU time for each row, under its watch."""
 
     def __init__(self, seconds: float) -> None:
-        self.guard: Guard = unguarded
+        self.context = StageContext()
         self.seconds = seconds
 
     def setup(self) -> None:
@@ -296,7 +295,7 @@ class Busy:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         for number in range(len(table)):
-            with self.guard(Task(number, "decode", "x", str(number))):
+            with self.context.guard(Task(number, "decode", "x", str(number))):
                 end = time.process_time() + self.seconds
                 while time.process_time() < end:
                     pass

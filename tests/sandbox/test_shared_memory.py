@@ -10,20 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.core import arrow
-from pipeline.core.arrow import pack, unpack
+from pipeline.core.arrow import Allocate, pack, unpack
 from pipeline.sandbox import shared_memory
 from pipeline.sandbox.shared_memory import BufferCache, BufferPool, SharedBuffer
 from pipeline.stages.rows import FAILURE
 
 
-def _table(rows: int, width: int) -> pa.Table:
+def _table(rows: int, width: int, allocate: Allocate = np.empty) -> pa.Table:
     arrays = [np.random.default_rng(i).integers(0, 255, (width, 3), np.uint8) for i in range(rows)]
     schema = pa.schema([pa.field("id", pa.string(), nullable=False)], {b"key": b"yes"})
     table = pa.table({"id": [str(i) for i in range(rows)]}, schema=schema)
-    table = table.append_column("pixels", pack([*arrays[:-1], None]))
+    table = table.append_column("pixels", pack([*arrays[:-1], None], allocate))
     table = table.append_column("failures", pa.array([[] for _ in range(rows)], pa.list_(FAILURE)))
-    table = table.append_column("sound", pack([a.astype(np.float32) for a in arrays]))
+    table = table.append_column("sound", pack([a.astype(np.float32) for a in arrays], allocate))
     return table.append_column("words", pa.array(["a", "b"] * (rows // 2)).dictionary_encode())
 
 
@@ -145,9 +144,7 @@ def test_a_segment_in_use_is_not_dropped_for_the_one_beside_it() -> None:
 
 def _filled(segment: SharedBuffer, width: int, rows: int = 8) -> pa.Table:
     """As a stage in the other process makes it: a column of arrays that lie in the segment, beside others."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arrow, "empty", segment.empty)
-        return _table(rows, width)
+    return _table(rows, width, segment.empty)
 
 
 @pytest.mark.parametrize("width", [10, 30_000, 1_000_000])
@@ -170,19 +167,17 @@ def test_a_segment_that_grows_while_it_is_filled_mixes_nothing_up() -> None:
     theirs = SharedBuffer(os.dup(ours.fd))
     random = np.random.default_rng(0)
     most = 300_000
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arrow, "empty", ours.empty)
-        for _ in range(60):
-            sizes = random.integers(70_000, 70_000 + most, (3, 2))
-            arrays = {str(i): [random.integers(0, 255, n, np.uint8) for n in pair] for i, pair in enumerate(sizes)}
-            table = pa.table({name: pack(values) for name, values in arrays.items()})
-            message = ours.write(None, table)
-            del table
-            _, done = theirs.read(message)
-            assert done is not None
-            for name, values in arrays.items():
-                assert all(np.array_equal(a, b) for a, b in zip(values, unpack(done[name]), strict=True))
-            most = int(most * 1.08)
+    for _ in range(60):
+        sizes = random.integers(70_000, 70_000 + most, (3, 2))
+        arrays = {str(i): [random.integers(0, 255, n, np.uint8) for n in pair] for i, pair in enumerate(sizes)}
+        table = pa.table({name: pack(values, ours.empty) for name, values in arrays.items()})
+        message = ours.write(None, table)
+        del table
+        _, done = theirs.read(message)
+        assert done is not None
+        for name, values in arrays.items():
+            assert all(np.array_equal(a, b) for a, b in zip(values, unpack(done[name]), strict=True))
+        most = int(most * 1.08)
 
 
 def test_slices_and_mixtures_of_what_was_filled_arrive() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.core.arrow import unpack
 from pipeline.decoders import opening
-from pipeline.sandbox import LimitsConfig, SandboxedStage
+from pipeline.sandbox import LimitsConfig, SandboxedStage, StageContext
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from tests.encoders import sound_fixtures
@@ -75,7 +75,9 @@ def test_each_work_on_a_picture_is_watched_once_and_then_it_is_closed(tmp_path: 
     probe.setup()
     stage.setup()
     works: list[tuple[int, str, str]] = []
-    stage.guard = lambda work: works.append((work.row, work.step, work.feature)) or nullcontext()  # type: ignore[func-returns-value]
+    stage.context = StageContext(
+        lambda task: works.append((task.row, task.step, task.feature)) or nullcontext()  # type: ignore[func-returns-value]
+    )
     stage(probe(table))
     each = [("decode", "i"), ("tokenize", "i"), ("tokenize", "j")]
     assert works == [(row, *work) for row in (0, 1) for work in each]

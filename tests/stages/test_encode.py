@@ -41,17 +41,18 @@ def _pictures(folder: Path, count: int) -> None:
         Image.new("RGB", (32, 32), (10 * i, 0, 255)).save(folder / f"{i}.png")
 
 
-def test_columns_have_the_stored_types_and_inputs_are_gone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["i", "stored"])
+def test_columns_have_the_stored_types_and_inputs_are_gone(tmp_path: Path, name: str) -> None:
     _pictures(tmp_path / "in", 3)
-    table, (feature,) = _encode(config(tmp_path / "in", {"i": IMAGE}))
+    table, (feature,) = _encode(config(tmp_path / "in", {name: IMAGE}))
     for field in feature.fields():
         assert table.schema.field(field.name).type == field.type
-    assert [name for name in table.schema.names if "/" in name] == [STORED_WINDOWS]
-    tokens = np.array(table["i_tokens"].to_pylist())
+    assert [column for column in table.schema.names if "/" in column] == [STORED_WINDOWS]
+    tokens = np.array(table[f"{name}_tokens"].to_pylist())
     assert tokens.shape == (3, 16, 192)
     expected = np.stack([[10 * i, 0, 255] for i in range(3)]) / 255
     np.testing.assert_allclose(tokens.reshape(3, -1, 3), np.broadcast_to(expected[:, None], (3, 1024, 3)), atol=1e-3)
-    assert table["i_grid"].to_pylist() == [[1, 4, 4]] * 3
+    assert table[f"{name}_grid"].to_pylist() == [[1, 4, 4]] * 3
     assert all(seconds > 0 for seconds in table["meter_encode_s"].to_pylist())
 
 

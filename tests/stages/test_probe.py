@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.core.errors import ConfigError
 from pipeline.core.media import MediaInfo, Span
 from pipeline.dataset.diff.columns import EXTRA
 from pipeline.decoders import opening
 from pipeline.stages.probe import ProbeStage
+from pipeline.stages.reuse import StoredTimes
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip, write_tone
 
 
@@ -68,6 +70,24 @@ def test_columns_are_taken_from_windows_of_the_same_times(tmp_path: Path, models
 
     assert positions(frozenset({"text"})) == [(0.0, 10), (2.0, None), (4.0, 11)]
     assert positions(frozenset({"text", "video"})) == [(0.0, 10), (2.0, 11), (4.0, None)], "by number: the same cut"
+
+
+def test_stored_rows_that_cannot_be_read_end_no_retry(tmp_path: Path) -> None:
+    class Unreadable(StoredTimes):
+        def of(self, number: int, position: int) -> tuple[float | None, float | None]:
+            raise ConfigError("path", "a shard", "its own bytes")
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_tone(folder / "a.wav", 1.5)
+    settings, features, table = bound(config(folder, {"a": AUDIO}, window={"length_s": 1}))
+    carry = [{"window": 0, "file": 0, "position": 0}, {"window": 1, "file": 0, "position": 1}]
+    tried = [{"window": 1, "feature": "a", "attempts": 1}]
+    work = table.append_column(EXTRA.field("replaces"), pa.array([True]))
+    work = work.append_column(EXTRA.field("carry"), pa.array([carry], EXTRA.field("carry").type))
+    work = work.append_column(EXTRA.field("attempts"), pa.array([tried], EXTRA.field("attempts").type))
+    rows = ProbeStage(settings, features, own_times=Unreadable("out", ()))(work).to_pylist()
+    assert [(row["window"], row["start_s"], row["failures"]) for row in rows] == [(0, 0.0, []), (1, 1.0, [])]
 
 
 def test_windows_that_are_done_are_not_computed_again(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.commit.data_files import File
 from pipeline.stages.reuse import KeepColumnsStage, ReuseColumnsStage, StoredTimes
-from pipeline.stages.rows import FAILURE
+from pipeline.stages.rows import FAILURE, STORED_WINDOWS
 
 FIELDS = [pa.field("f_tokens", pa.list_(pa.list_(pa.float16(), 2))), pa.field("f_grid", pa.list_(pa.int32()))]
 
@@ -96,7 +96,7 @@ def _again(tmp_path: Path, failures: list[list[dict[str, Any]]], **changes: Any)
         "text_uri": pa.nulls(4, pa.string()),
         "inline_text": pa.nulls(4, pa.string()),
         "windows": pa.array([1, 1, 1, 1], pa.int32()),
-        "stored/windows": pa.array([2, 2, 2, 2], pa.int32()),
+        STORED_WINDOWS: pa.array([2, 2, 2, 2], pa.int32()),
         "cells": pa.array([len(one) for one in failures], pa.int32()),
         "failures": pa.array(failures, pa.list_(FAILURE)),
         "f_tokens": pa.nulls(4, FIELDS[0].type),
@@ -152,7 +152,7 @@ def test_a_part_of_a_text_is_not_taken_for_the_whole(tmp_path: Path) -> None:
     done = _again(tmp_path, [[_failed()]] * 4, **options, text_uri=uris, text_from=pa.array([0, 7, None, None]))
     assert done["f_tokens"].to_pylist() == [values(1), values(4), None, None], "cut again"
     alone = pa.array([1, 1, 1, 1], pa.int32())
-    done = _again(tmp_path, [[_failed()]] * 4, **options, text_uri=uris, **{"stored/windows": alone})
+    done = _again(tmp_path, [[_failed()]] * 4, **options, text_uri=uris, **{STORED_WINDOWS: alone})
     assert done["f_tokens"].to_pylist() == [values(1), values(4), None, None], "the only row has all of the text"
     options["cuts_text"] = False
     done = _again(tmp_path, [[_failed()]] * 4, **options, text_uri=uris)

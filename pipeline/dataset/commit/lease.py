@@ -8,12 +8,12 @@ exclusive creation of snapshots.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +26,7 @@ import psutil
 from pipeline.core import strict_json
 from pipeline.core.errors import ConfigError, StorageError, TesseraError, one_line
 from pipeline.core.strict_json import Value
+from pipeline.core.system.periodic_task import PeriodicTask
 from pipeline.dataset.commit.folder import DatasetFolder
 
 TTL_S = 30.0
@@ -102,7 +103,7 @@ class Lease:
         self.lost = False
         self.on_lost: Callable[[], object] = lambda: None
         """Called by the heartbeat thread after another process has taken the lease over."""
-        self._stop = threading.Event()
+        self._heartbeat = PeriodicTask(self._renew, ttl_s / 4, "tessera-lease", patience_s=ttl_s)
 
     def __enter__(self) -> Self:
         start = last_change = time.monotonic()
@@ -115,19 +116,17 @@ class Lease:
             elif time.monotonic() - start >= self.ttl_s:
                 raise TesseraError(f"{self.folder.root!r} is in use by {holder}: wait for it, or stop it")
             else:
-                self._stop.wait(min(_POLL_S, self.ttl_s / 10))
+                time.sleep(min(_POLL_S, self.ttl_s / 10))
             found = self._newest()
             if found != seen:
                 seen, last_change = found, time.monotonic()
-        self._thread = threading.Thread(target=self._renew, daemon=True, name="tessera-lease")
-        self._thread.start()
+        self._heartbeat.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join(timeout=self.ttl_s)
+        self._heartbeat.close()
         if not self.lost:
             self._write(replace(self.me, released=True))
 
@@ -150,17 +149,15 @@ class Lease:
                 self.folder.remove(_path(old))
         return True
 
-    def _renew(self) -> None:
-        """Renews the lease until the block ends or the lease is lost. The target of the heartbeat thread."""
-        while not self._stop.wait(self.ttl_s / 4):
-            try:
-                if self._newest()[0] != self.number:
-                    self.lost = True
-                    self.on_lost()
-                    return
-                self._write(replace(self.me, renewed=time.time()))
-            except (OSError, TesseraError):  # may be temporary: the next heartbeat or the commit tries again
-                continue
+    def _renew(self) -> bool:
+        """Renews the lease, or returns True if it is lost. One heartbeat."""
+        with contextlib.suppress(OSError, TesseraError):  # maybe temporary: a later heartbeat tries again
+            if self._newest()[0] != self.number:
+                self.lost = True
+                self.on_lost()
+                return True
+            self._write(replace(self.me, renewed=time.time()))
+        return False
 
     def _write(self, holder: Holder) -> None:
         self.folder.publish(_path(self.number), json.dumps(asdict(holder)).encode())

@@ -12,8 +12,8 @@ import stat
 
 import torch
 
-from pipeline.core import private_folder
 from pipeline.core.errors import ConfigError, describe
+from pipeline.core.system import private_folder
 
 
 def compile_layers(model: torch.nn.Module, device: torch.device, where: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import SampleError, describe, out_of_memory
-from pipeline.core.read_write_lock import ReadWriteLock
+from pipeline.core.system.read_write_lock import ReadWriteLock
 from pipeline.encoders._shared.adaptive_batch import AdaptiveBatchSize
 from pipeline.encoders._shared.microbatches import limit_padding, next_group
 from pipeline.tokenizers.base import ModelInputs

@@ -8,7 +8,7 @@ import secrets
 
 import ray
 
-from pipeline.core import private_folder
+from pipeline.core.system import private_folder
 
 _TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE")
 _SOCKET_CHARACTERS = len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")

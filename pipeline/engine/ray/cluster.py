@@ -19,6 +19,7 @@ from ray.data import DataContext
 
 from pipeline.config.models import ComputeConfig
 from pipeline.core.errors import ConfigError, TesseraError, describe
+from pipeline.core.system.periodic_task import PeriodicTask
 from pipeline.engine.progress import Progress
 from pipeline.engine.ray._session import make_session_folder, make_token
 from pipeline.engine.ray.pools import Node, PoolSize, without_room
@@ -89,26 +90,25 @@ def capacity_watchdog(pools: dict[str, PoolSize], on_gpu: bool, progress: Progre
         TesseraError: for ``_NO_ROOM_S`` seconds no row was finished, and one actor of each pool did not fit.
     """
     lost: list[str] = []
-    over = threading.Event()
+    since: float | None = None
+    before = 0
 
-    def watch() -> None:
-        since: float | None = None
-        before = 0
-        while not over.wait(_CHECK_EVERY_S):
-            with contextlib.suppress(Exception):  # if the cluster does not answer, the run itself raises
-                name, rows = without_room(pools, nodes(), on_gpu), progress.rows
-                since = (since or time.monotonic()) if name and rows == before else None
-                before = rows
-                if name and since and time.monotonic() - since > _NO_ROOM_S:
-                    lost.append(name)
-                    _thread.interrupt_main()
-                    return
+    def check_room() -> bool:
+        nonlocal since, before
+        with contextlib.suppress(Exception):  # if the cluster does not answer, the run itself raises
+            name, rows = without_room(pools, nodes(), on_gpu), progress.rows
+            since = (since or time.monotonic()) if name and rows == before else None
+            before = rows
+            if name and since and time.monotonic() - since > _NO_ROOM_S:
+                lost.append(name)
+                _thread.interrupt_main()
+        return bool(lost)
 
-    watching = threading.Thread(target=watch, daemon=True, name="tessera-room")
-    if threading.current_thread() is threading.main_thread():
-        watching.start()
+    watching = PeriodicTask(check_room, _CHECK_EVERY_S, "tessera-room")
+    can_interrupt = threading.current_thread() is threading.main_thread()
     try:
-        yield
+        with watching if can_interrupt else contextlib.nullcontext():
+            yield
     except BaseException:
         if lost:
             one = pools[lost[0]]
@@ -117,8 +117,6 @@ def capacity_watchdog(pools: dict[str, PoolSize], on_gpu: bool, progress: Progre
                 f"and {one.num_gpus:g} GPUs next to the other pools: bring one back, then run again to continue"
             ) from None
         raise
-    finally:
-        over.set()
 
 
 def release_actors(error: BaseException | None) -> None:

@@ -13,9 +13,9 @@ import pyarrow as pa
 import ray
 from ray.exceptions import UserCodeException
 
-from pipeline.core import allocator
 from pipeline.core.errors import DeviceFailed, ProcessDied, TesseraError, describe
-from pipeline.core.read_write_lock import ReadWriteLock
+from pipeline.core.system import allocator
+from pipeline.core.system.read_write_lock import ReadWriteLock
 from pipeline.engine.progress import count_rows
 from pipeline.engine.ray.counter import WorkerMemory
 from pipeline.engine.ray.crash_journal import CrashJournalClient

@@ -9,7 +9,7 @@ from tests.support import ROOT
 
 FAULTS = """
 import resource, sys
-from pipeline.core.allocator import keep_pages
+from pipeline.core.system.allocator import keep_pages
 if sys.argv[1] == "keep":
     keep_pages()
 held = bytearray(b"x") * (24 << 20)  # glibc raises its own bound to what is freed once, but keeps a fixed one

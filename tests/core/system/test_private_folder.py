@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import private_folder
+from pipeline.core.system import private_folder
 from tests.support import ROOT
 
 HOLDER = """
 import sys
-from pipeline.core import private_folder
+from pipeline.core.system import private_folder
 print(private_folder.make("x", sys.argv[1]), flush=True)
 sys.stdin.read()
 """

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.core.read_write_lock import ReadWriteLock
+from pipeline.core.system.read_write_lock import ReadWriteLock
 
 
 def test_sharing_threads_meet() -> None:

@@ -64,7 +64,7 @@ def test_killed_before_each_step_of_a_commit(tmp_path: Path) -> None:
         newest = snapshots.newest(str(root))
         assert newest is not None
         assert newest.number == (2 if committed else 1)
-        transaction.lease._stop.set()
+        transaction.lease._heartbeat.close()
         transaction.lease.me = transaction.lease.me.__class__(**{**vars(transaction.lease.me), "pid": 2**22 + 1})
         transaction.lease._write(transaction.lease.me)
         with Transaction(str(root), "extract", RUNS[3]) as after:
@@ -108,8 +108,7 @@ def test_a_suspended_run_that_commits_first_keeps_its_files(tmp_path: Path) -> N
         written = write(tmp_path, RUNS[2], ["b"])
         next_snapshot = slow.next_snapshot({}, {}, added(written))
         slow.lease.check()
-        slow.lease._stop.set()  # suspended between the last check and the creation of the snapshot
-        slow.lease._thread.join()
+        slow.lease._heartbeat.close()  # suspended between the last check and the creation of the snapshot
         with Transaction(str(tmp_path), "extract", RUNS[3], ttl_s=0.5) as other:
             other.resume_interrupted("identity")
             assert other.discarded == [RUNS[2]]
@@ -155,13 +154,13 @@ def test_a_writer_suspended_while_others_commit_deletes_none_of_their_files(tmp_
     slow, committed = (Transaction(str(root), "extract", run, ttl_s=0.5) for run in (RUNS[3], RUNS[4]))
     slow.__enter__()
     slow.resume_interrupted("identity")
-    slow.lease._stop.set()
+    slow.lease._heartbeat.close()
     with committed, pytest.MonkeyPatch.context() as patch:
         committed.resume_interrupted("identity")
         next_snapshot = committed.next_snapshot({}, {}, added(write(root, RUNS[4], ["c"])))
 
         def slept(*_: object) -> None:
-            committed.lease._stop.set()
+            committed.lease._heartbeat.close()
             patch.undo()
             if how == "night":
                 with Transaction(str(root), "extract", RUNS[5], ttl_s=0.5) as other:

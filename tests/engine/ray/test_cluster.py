@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from pipeline import run
-from pipeline.core import private_folder
 from pipeline.core.errors import ConfigError
+from pipeline.core.system import private_folder
 from pipeline.engine.ray import cluster
 from tests.stages.media_fixtures import IMAGE, config
 from tests.support import ROOT
