@@ -101,6 +101,8 @@ class PipelineSpec:
     sink: SinkSpec
     block_rows: int
     """Most rows of a block that enters a pool."""
+    shares_gpus: bool = False
+    """Whether pools that declare no GPUs share those of the engine."""
 
     def __post_init__(self) -> None:
         names = [name for name, _ in groupby(stage.workers for stage in self.stages)]

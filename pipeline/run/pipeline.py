@@ -90,7 +90,7 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
         cuts_text = config.text_windows() is not None
         stage: Any = KeepColumnsStage(*source, cuts_text) if reuse.own else ReuseColumnsStage(*source)
         stages.append(StageSpec("reuse", stage, pools[-1]))
-    return PipelineSpec(tuple(stages), workers, _sink(bound, run_id, root), config.block_rows)
+    return PipelineSpec(tuple(stages), workers, _sink(bound, run_id, root), config.block_rows, on_gpu)
 
 
 def _shards(reuse: ReuseSource) -> list[File]:

@@ -83,7 +83,7 @@ def start(compute: ComputeConfig) -> None:
 
 
 @contextlib.contextmanager
-def capacity_watchdog(pools: dict[str, PoolSize], on_gpu: bool, progress: Progress) -> Iterator[None]:
+def capacity_watchdog(pools: dict[str, PoolSize], task_cpus: float, progress: Progress) -> Iterator[None]:
     """Ends the body if a pool has no room for an actor any more. Ray would wait for ever.
 
     Raises:
@@ -96,7 +96,7 @@ def capacity_watchdog(pools: dict[str, PoolSize], on_gpu: bool, progress: Progre
     def check_room() -> bool:
         nonlocal since, before
         with contextlib.suppress(Exception):  # if the cluster does not answer, the run itself raises
-            name, rows = without_room(pools, nodes(), on_gpu), progress.rows
+            name, rows = without_room(pools, nodes(), task_cpus), progress.rows
             since = (since or time.monotonic()) if name and rows == before else None
             before = rows
             if name and since and time.monotonic() - since > _NO_ROOM_S:

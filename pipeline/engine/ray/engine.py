@@ -43,15 +43,14 @@ class RayEngine:
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
         cluster.start(self.compute)
-        # decode tasks that take a whole CPU need one that no actor has
-        on_gpu = any(one.kind == "tasks" and (one.num_cpus or 0) >= 1 for one in spec.workers.values())
+        task_cpus = max((one.num_cpus or 0.0 for one in spec.workers.values() if one.kind == "tasks"), default=0.0)
         pools = {step.name: step.workers for step in spec.steps if step.workers.kind == "pool"}
-        found = sizes(pools, cluster.nodes(), on_gpu, len(work))
+        found = sizes(pools, cluster.nodes(), spec.shares_gpus, task_cpus, len(work))
         sink = ShardSink(spec.sink.open_writer, spec.sink.run_id, spec.sink.min_rows)
         counter = RunCounter()
         progress = Progress(samples, terminal, counter.read)
         try:
-            with progress, cluster.capacity_watchdog(found, on_gpu, progress):
+            with progress, cluster.capacity_watchdog(found, task_cpus, progress):
                 try:
                     graph.execute(spec, work, found, counter.actor, self.fork_server, sink)
                 except Exception as error:

@@ -33,13 +33,16 @@ class PoolSize:
     num_gpus: float
 
 
-def sizes(pools: Mapping[str, WorkersSpec], nodes: Sequence[Node], on_gpu: bool, blocks: int) -> dict[str, PoolSize]:
+def sizes(
+    pools: Mapping[str, WorkersSpec], nodes: Sequence[Node], shares_gpus: bool, task_cpus: float, blocks: int
+) -> dict[str, PoolSize]:
     """Returns the size of each pool: one actor per GPU, or per core on hosts without. Pools share GPUs by default.
 
     Args:
         pools: the pools as configured.
         nodes: the nodes of the cluster.
-        on_gpu: decoding runs in tasks of a whole CPU. The largest nodes keep one free for them.
+        shares_gpus: pools that declare no GPUs share those of the nodes.
+        task_cpus: CPUs of the largest task. The largest nodes keep as many free of actors.
         blocks: number of blocks of samples. A pool starts with at most as many actors.
 
     Raises:
@@ -47,16 +50,17 @@ def sizes(pools: Mapping[str, WorkersSpec], nodes: Sequence[Node], on_gpu: bool,
             one actor of each pool.
     """
     cpus = sum(node.cpus for node in nodes)
-    gpus = _gpus(pools, nodes, on_gpu)
+    gpus = _gpus(pools, nodes, shares_gpus)
     counts = _counts(pools, nodes, gpus, blocks)
     largest = max(node.cpus for node in nodes)
-    if on_gpu and largest < 2:
+    if task_cpus >= largest:
         raise ConfigError(
             "compute.pools",
             f"nodes of {largest:g} CPU",
-            "with a GPU decoding takes a whole CPU: nodes of 2 or more, or num_gpus: 0 and encoders with device: cpu",
+            f"tasks take {task_cpus:g} CPU, next to actors on GPUs: larger nodes, or num_gpus: 0 and device: cpu",
         )
-    keeps = {node: 100 if on_gpu and node.cpus == largest else _TASK for node in nodes}
+    needed = max(_TASK, round(100 * task_cpus))
+    keeps = {node: needed if node.cpus == largest else _TASK for node in nodes}
     spare = sum(max(_SPARE, keeps[node]) for node in nodes)
     declared = sum(counts[name][1] * pool.num_cpus for name, pool in pools.items() if pool.num_cpus is not None)
     undeclared = sum(counts[name][1] for name, pool in pools.items() if pool.num_cpus is None)
@@ -149,24 +153,28 @@ def _check_fits(name: str, pool: WorkersSpec, gpus: float, nodes: Sequence[Node]
         )
 
 
-def without_room(pools: Mapping[str, PoolSize], nodes: Sequence[Node], on_gpu: bool) -> str | None:
-    """Returns the name of a pool without room for an actor, if one actor of each pool does not fit on empty nodes."""
+def without_room(pools: Mapping[str, PoolSize], nodes: Sequence[Node], task_cpus: float) -> str | None:
+    """Returns the name of a pool without room for an actor, if one actor of each pool does not fit on empty nodes.
+
+    Args:
+        task_cpus: CPUs of the largest task. One of a whole CPU or more must fit too.
+    """
     demands = {name: Demand(one.num_cpus, one.num_gpus, 1) for name, one in pools.items()}
-    decoding = {"": Demand(1.0, 0.0, 1)} if on_gpu else {}
-    if fits_once({**demands, **decoding}, nodes):
+    task = {"": Demand(task_cpus, 0.0, 1)} if task_cpus >= 1 else {}
+    if fits_once({**demands, **task}, nodes):
         return None
-    misfits = (name for name, one in demands.items() if not fits_once({name: one, **decoding}, nodes))
+    misfits = (name for name, one in demands.items() if not fits_once({name: one, **task}, nodes))
     return next(misfits, max(demands, key=lambda name: (demands[name].gpus, demands[name].cpus)))
 
 
-def _gpus(pools: Mapping[str, WorkersSpec], nodes: Sequence[Node], on_gpu: bool) -> dict[str, float]:
+def _gpus(pools: Mapping[str, WorkersSpec], nodes: Sequence[Node], shares_gpus: bool) -> dict[str, float]:
     """Returns the GPUs of an actor of each pool: as declared, else 1, or the largest part with which all pools fit."""
     for parts in range(1, _PARTS + 1):
-        share = float(on_gpu) / parts
+        share = float(shares_gpus) / parts
         found = {name: share if pool.num_gpus is None else pool.num_gpus for name, pool in pools.items()}
         demands = {
             name: Demand(pool.num_cpus or 0.0, found[name], pool.max_workers or 1) for name, pool in pools.items()
         }
-        if not on_gpu or (fits_once(demands, nodes) and always_fits(demands, nodes)):
+        if not shares_gpus or (fits_once(demands, nodes) and always_fits(demands, nodes)):
             return found
-    return {name: float(on_gpu) if pool.num_gpus is None else pool.num_gpus for name, pool in pools.items()}
+    return {name: float(shares_gpus) if pool.num_gpus is None else pool.num_gpus for name, pool in pools.items()}

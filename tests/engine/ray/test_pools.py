@@ -13,7 +13,9 @@ from pipeline.engine.spec import WorkersSpec
 
 
 def _sizes(pools: dict[str, Any], nodes: list[Node], on_gpu: bool = False, blocks: int = 10_000) -> dict[str, PoolSize]:
-    return sizes({name: WorkersSpec("pool", **asked) for name, asked in pools.items()}, nodes, on_gpu, blocks)
+    """The sizes of pools; beside GPUs, decoding takes tasks of a whole CPU."""
+    workers = {name: WorkersSpec("pool", **asked) for name, asked in pools.items()}
+    return sizes(workers, nodes, on_gpu, 1.0 if on_gpu else TASK_CPUS, blocks)
 
 
 def _fullest(found: dict[str, PoolSize], node: Node) -> float:
@@ -52,7 +54,7 @@ def test_what_the_cluster_cannot_hold(pools: Any, nodes: list[Node], expected: s
 
 
 def test_beside_a_gpu_a_node_of_one_cpu_has_no_room_for_decoding() -> None:
-    with pytest.raises(ConfigError, match=r"nodes of 1 CPU; with a GPU decoding takes a whole CPU"):
+    with pytest.raises(ConfigError, match=r"nodes of 1 CPU; tasks take 1 CPU, next to actors on GPUs: larger nodes"):
         _sizes({"a": {}}, [Node(1, 1)] * 4, on_gpu=True)
 
 
@@ -93,14 +95,14 @@ def test_pools_of_which_not_one_actor_each_finds_room(pools: Any, nodes: list[No
 
 def test_a_pool_for_which_no_node_is_left() -> None:
     pools = {"a": PoolSize(1, 1, 0.5, 0.0), "b": PoolSize(1, 1, 0.5, 1.0)}
-    assert without_room(pools, [Node(2), Node(2, 1)], on_gpu=True) is None
-    assert without_room(pools, [Node(2), Node(2)], on_gpu=True) == "b"
-    assert without_room(pools, [Node(1, 1)], on_gpu=False) is None
-    assert without_room(pools, [Node(1, 1)], on_gpu=True) == "a", "no CPU is left for decoding"
-    assert without_room(pools, [], on_gpu=False) == "a"
+    assert without_room(pools, [Node(2), Node(2, 1)], 1.0) is None
+    assert without_room(pools, [Node(2), Node(2)], 1.0) == "b"
+    assert without_room(pools, [Node(1, 1)], TASK_CPUS) is None
+    assert without_room(pools, [Node(1, 1)], 1.0) == "a", "no CPU is left for decoding"
+    assert without_room(pools, [], TASK_CPUS) == "a"
     both = {"a": PoolSize(1, 1, 0.5, 1.0), "b": PoolSize(1, 1, 0.4, 1.0)}
-    assert without_room(both, [Node(8, 2)], on_gpu=True) is None
-    assert without_room(both, [Node(8, 1)], on_gpu=True) == "a", "one GPU for two"
+    assert without_room(both, [Node(8, 2)], 1.0) is None
+    assert without_room(both, [Node(8, 1)], 1.0) == "a", "one GPU for two"
 
 
 def test_one_actor_per_gpu_or_core() -> None:
