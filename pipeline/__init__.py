@@ -4,7 +4,7 @@ The folders, from the top down; imports go down this list, never up. Each begins
 
     benchmark/     how fast a config goes on this machine, and against what
     demo/          the corpus and the checkpoints of `make demo`
-    run/           one extraction: prepare and check -> plan -> execute -> commit -> report
+    run/           one extraction: prepare and check -> plan -> execute -> report -> check the budget -> commit
     engine/        PipelineSpec, and the engines that run it: inline.py, ray/
     stages/        Arrow table -> Arrow table: probe and cut, decode and tokenize, encode and project, reuse columns
     sandbox/       a stage in a supervised worker process: crashes, hangs and memory cost one cell

@@ -1,4 +1,7 @@
-"""One extraction: prepare and check -> plan -> execute -> report -> commit.
+"""One extraction: prepare and check -> plan -> execute -> report -> check the failure budget -> commit.
+
+After the commit the budget of the last run is checked, if that run was stopped before its own check was recorded. Only
+then is an exceeded budget raised.
 
 preparation.py   checks a config: output, features and cluster
 checks.py        the checks before anything is computed

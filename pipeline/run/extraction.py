@@ -1,4 +1,8 @@
-"""One extraction: open and compare, compute, report, commit, check the failure budget."""
+"""One extraction: open and compare, compute, report, check the failure budget, commit.
+
+After the commit the budget of the last run is checked, if that run was stopped before its own check was recorded. Only
+then is an exceeded budget raised, so what was written is committed in any case.
+"""
 
 from __future__ import annotations
 
