@@ -1,4 +1,7 @@
-"""The engine on Ray Data. Only this folder imports Ray.
+"""The engine on Ray Data.
+
+Modules outside of this folder do not import Ray at their top level: `dataset` imports it inside of `to_ray` and
+`ray_collate`.
 
 engine.py          RayEngine: runs a spec on a cluster
 graph.py           the spec as a Ray Data graph
