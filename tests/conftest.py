@@ -128,11 +128,11 @@ def fork_server(models: Path) -> Iterator[str]:
     `tessera extract` has one for each run, and none where it joins a Ray that is there, as tests do: each process of
     such a run imports for itself, which takes most of the run's time.
     """
-    from pipeline.run import fork_server as template
+    from pipeline.run import fork_server as fork_servers
     from pipeline.sandbox import ForkServer
     from tests.stages.media_fixtures import media_config
 
-    with ForkServer(template.check, media_config(models, "in", "out")) as started:
+    with ForkServer(fork_servers.check, media_config(models, "in", "out")) as started:
         yield started.address
 
 
@@ -243,10 +243,10 @@ def extracting(
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """``called``, for commands that extract: on the session's Ray, and their processes fork from ``fork_server``."""
     from pipeline.config import features
-    from pipeline.run import fork_server as template
+    from pipeline.run import fork_server as fork_servers
 
     def started(config: Any) -> Any:
         return nullcontext(SimpleNamespace(address=fork_server, prepared=lambda: features.bind(config)))
 
-    monkeypatch.setattr(template, "started", started)
+    monkeypatch.setattr(fork_servers, "started", started)
     return called

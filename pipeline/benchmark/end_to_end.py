@@ -25,7 +25,7 @@ _TITLES = {
     "tessera-probe": "probe",
     "tessera-decode": "decode",
     "tessera-encode": "encode",
-    "tessera-templat": "template",
+    "tessera-forks": "fork server",
     "pipeline.sandbox": "other",
     "ray::MapWorker": "encode",
     "ray::MapBatches": "probe",
@@ -38,7 +38,7 @@ _TITLES = {
     "ray/_private": "Ray",
     "ray/autoscaler": "Ray",
 }
-KINDS = ("driver", "template", "Ray", "probe", "decode", "encode", "write", "idle", "other")
+KINDS = ("driver", "fork server", "Ray", "probe", "decode", "encode", "write", "idle", "other")
 """What a process does, by its name or the title that Ray gives it. ``encode``: the encoders' processes and the actors
 that run them. ``probe``: workers of tasks and their decoders; with a GPU also those that decode. ``idle``: workers that
 wait, for example one that probes and later writes."""

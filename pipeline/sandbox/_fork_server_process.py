@@ -34,7 +34,7 @@ def serve(listener_fd: int, parent: int) -> None:
     """
     die_with_parent(parent)
     adopt_orphans()
-    set_process_name("tessera-template")
+    set_process_name("tessera-forks")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     result_fd = os.dup(1)  # standard output without what imports print
     null_fd = os.open(os.devnull, os.O_RDWR)

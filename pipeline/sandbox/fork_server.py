@@ -53,8 +53,8 @@ class ForkServer:
     """
 
     def __init__(self, prepare: Callable[..., Any], *arguments: Any) -> None:
-        self.folder = private_folder.make("template", longest=len("/template"))
-        self.address = os.path.join(self.folder, "template")
+        self.folder = private_folder.make("forks", longest=len("/socket"))
+        self.address = os.path.join(self.folder, "socket")
         paths = [path or os.getcwd() for path in sys.path]
         self.stderr_file = tempfile.TemporaryFile()  # noqa: SIM115
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
@@ -132,7 +132,7 @@ class ForkedProcess:
                 socket.send_fds(self.connection, [b"?"], [channel_fd, slot_fd, stderr_fd, request.fileno()])
                 reply, fds, _, _ = socket.recv_fds(self.connection, 64, 2)
             if len(fds) != 2:
-                raise ConnectionResetError("the template cannot fork")
+                raise ConnectionResetError("the fork server cannot fork")
         except BaseException:
             self.connection.close()
             raise
@@ -160,7 +160,7 @@ class ForkedProcess:
         """
         if self.returncode is None:
             if not readable([self.connection], timeout):
-                raise subprocess.TimeoutExpired("template", timeout or 0.0)
+                raise subprocess.TimeoutExpired("a forked process", timeout or 0.0)
             exit_code = b""
             with suppress(OSError):
                 exit_code = self.connection.recv(64)

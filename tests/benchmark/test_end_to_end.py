@@ -25,7 +25,7 @@ from tests.stages.media_fixtures import IMAGE, config
 
 SITE = "/venv/lib/python3.11/site-packages"
 ISOLATED = "/venv/bin/python -c import sys; from pipeline.sandbox.worker import main; main()"
-TEMPLATE = "/venv/bin/python -c import sys; from pipeline.sandbox.fork_server import serve; serve()"
+FORK_SERVER = "/venv/bin/python -c import sys; from pipeline.sandbox._fork_server_process import serve; serve()"
 
 
 class Process:
@@ -64,19 +64,19 @@ def test_what_a_process_does_by_its_title(command: str, kind: str) -> None:
     assert _kind(Process(command)) == kind  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("command", [ISOLATED, TEMPLATE])
+@pytest.mark.parametrize("command", [ISOLATED, FORK_SERVER])
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
         ("tessera-probe", "probe"),
         ("tessera-decode", "decode"),
         ("tessera-encode", "encode"),
-        ("tessera-templat", "template"),
+        ("tessera-forks", "fork server"),
         ("python", "other"),  # not yet
     ],
 )
 def test_what_a_stages_own_process_does_by_its_name(command: str, name: str, kind: str) -> None:
-    """Those that a template forked have its command."""
+    """Processes that a fork server forked have its command line."""
     assert _kind(Process(command, name)) == kind  # type: ignore[arg-type]
 
 

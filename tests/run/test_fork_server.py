@@ -1,4 +1,4 @@
-"""The template of a run checks its features and has the imports of all that forks from it."""
+"""The fork server of a run checks its features and has the imports of all that forks from it."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_a_run_on_a_cluster_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_it_imports_what_the_stages_take_and_has_one_thread() -> None:
     """A process with threads forks into one whose locks may stay locked for ever. jemalloc takes care of its own."""
     script = (
-        "import glob, sys; from pipeline import config; from pipeline.run import fork_server as template\n"
-        "template.check(config.load('configs/media.yaml'))\n"
+        "import glob, sys; from pipeline import config; from pipeline.run import fork_server\n"
+        "fork_server.check(config.load('configs/media.yaml'))\n"
         "threads = [open(one).read().strip() for one in glob.glob('/proc/self/task/*/comm')]\n"
         "print(threads.count('python'), 'transformers.models.videomae.modeling_videomae' in sys.modules)\n"
     )

@@ -172,7 +172,7 @@ class FaultyOpening(FaultyProbe):
 
 
 def prepare(what: str) -> tuple[str, int]:
-    """What a template does first: imports a module, or fails."""
+    """What a fork server does first: imports a module, or fails."""
     if what == "wrong":
         raise ConfigError("a.b", "found wrong", "right")
     if what in FAULTS:

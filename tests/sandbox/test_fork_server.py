@@ -39,7 +39,7 @@ stage(pa.table({"do": ["gil"]}))
 
 
 @pytest.fixture
-def template() -> Iterator[ForkServer]:
+def server() -> Iterator[ForkServer]:
     with ForkServer(doubles.prepare, "colorsys") as started:
         yield started
 
@@ -54,12 +54,12 @@ def test_it_tells_what_was_prepared_or_what_was_wrong() -> None:
 
 
 def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
-    template: ForkServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: ForkServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    template.prepared()
+    server.prepared()
     monkeypatch.setenv("TESSERA_TEST", "asker's")
     monkeypatch.chdir(tmp_path)
-    stage = SandboxedStage(Plain(), LimitsConfig(), template.address)
+    stage = SandboxedStage(Plain(), LimitsConfig(), server.address)
     asked = pa.table({"do": ["pid", "modules"]})  # the first one of a process imports pandas
     started = time.monotonic()
     reported = stage(asked)
@@ -67,35 +67,35 @@ def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
     assert stage.child is not None
     assert isinstance(stage.child.process, ForkedProcess)
     pid = reported["pid"][0].as_py()
-    assert psutil.Process(pid).ppid() == template.process.pid
+    assert psutil.Process(pid).ppid() == server.process.pid
     assert psutil.Process(pid).name() == "tessera-plain"
     assert reported["colorsys"][0].as_py()
     assert reported["environment"][0].as_py() == "asker's"
     assert reported["folder"][0].as_py() == str(tmp_path)
     stage.close()
     assert not psutil.pid_exists(pid)
-    assert not template.process.poll()
+    assert not server.process.poll()
 
 
-def test_how_it_ended_is_told(template: ForkServer) -> None:
+def test_how_it_ended_is_told(server: ForkServer) -> None:
     for what, words in (("abort", "died (SIGABRT)"), ("exit", "ended itself (exit code 3)")):
-        child = WorkerProcess(Plain(), LimitsConfig(), BufferPool(), template.address)
+        child = WorkerProcess(Plain(), LimitsConfig(), BufferPool(), server.address)
         assert isinstance(child.map(pa.table({"do": [""]}), TaskPolicy()), MapResult)
         death = child.map(pa.table({"do": [what]}), TaskPolicy())
         assert death == WorkerExit(None, "crash", f"the decoder's process {words}", over_limit=False)
         assert not child.alive
 
 
-def test_one_that_cannot_start_is_an_error_in_its_own_words(template: ForkServer) -> None:
+def test_one_that_cannot_start_is_an_error_in_its_own_words(server: ForkServer) -> None:
     with pytest.raises(TesseraError, match=r"cannot start: libcodec.so.9: cannot open shared object file$"):
-        WorkerProcess(Plain("abort"), LimitsConfig(), BufferPool(), template.address)
+        WorkerProcess(Plain("abort"), LimitsConfig(), BufferPool(), server.address)
     with pytest.raises(ImportError, match="no module named 'codec'"):
-        WorkerProcess(Plain("raise"), LimitsConfig(), BufferPool(), template.address)
+        WorkerProcess(Plain("raise"), LimitsConfig(), BufferPool(), server.address)
 
 
-def test_many_at_once_do_not_hold_one_another(template: ForkServer) -> None:
+def test_many_at_once_do_not_hold_one_another(server: ForkServer) -> None:
     """Each has a channel of its own: the first to be closed ends alone."""
-    stages = [SandboxedStage(Plain(), LimitsConfig(), template.address) for _ in range(3)]
+    stages = [SandboxedStage(Plain(), LimitsConfig(), server.address) for _ in range(3)]
     pids = [stage(pa.table({"do": ["pid"]}))["pid"][0].as_py() for stage in stages]
     assert len(set(pids)) == 3
     stages[0].close()
@@ -103,8 +103,8 @@ def test_many_at_once_do_not_hold_one_another(template: ForkServer) -> None:
     assert stages[1](pa.table({"do": ["pid"]}))["pid"][0].as_py() == pids[1]
 
 
-def test_it_ends_with_who_asked_for_it_even_while_it_hangs(template: ForkServer) -> None:
-    asker = subprocess.Popen([sys.executable, "-c", ASKER, template.address], cwd=ROOT, stdout=subprocess.PIPE)
+def test_it_ends_with_who_asked_for_it_even_while_it_hangs(server: ForkServer) -> None:
+    asker = subprocess.Popen([sys.executable, "-c", ASKER, server.address], cwd=ROOT, stdout=subprocess.PIPE)
     assert asker.stdout is not None
     pid = int(asker.stdout.readline())
     time.sleep(0.3)
@@ -114,11 +114,11 @@ def test_it_ends_with_who_asked_for_it_even_while_it_hangs(template: ForkServer)
     assert _ends(pid)
 
 
-def test_without_a_template_a_process_starts_by_itself(template: ForkServer) -> None:
-    stage = SandboxedStage(Plain(), LimitsConfig(), template.address)
+def test_without_a_fork_server_a_process_starts_by_itself(server: ForkServer) -> None:
+    stage = SandboxedStage(Plain(), LimitsConfig(), server.address)
     pid = stage(pa.table({"do": ["pid"]}))["pid"][0].as_py()
-    os.kill(template.process.pid, signal.SIGKILL)
-    template.process.wait()
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait()
     assert _ends(pid)
     again = stage(pa.table({"do": ["pid"]}))["pid"][0].as_py()
     assert psutil.Process(again).ppid() == os.getpid()
@@ -126,7 +126,7 @@ def test_without_a_template_a_process_starts_by_itself(template: ForkServer) -> 
 
 
 def test_a_large_environment_and_the_asker_s_standing_go_with_it(
-    template: ForkServer, monkeypatch: pytest.MonkeyPatch
+    server: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel is to end a decoder before the actor that it decodes for."""
     monkeypatch.setenv("TESSERA_LARGE", "x" * 120_000)
@@ -139,17 +139,17 @@ def test_a_large_environment_and_the_asker_s_standing_go_with_it(
         "print(type(stage.child.process).__name__)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, template.address], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, server.address], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["700", "5", "ForkedProcess"]
 
 
-def test_who_asks_for_nothing_gets_nothing_and_holds_nobody_up(template: ForkServer) -> None:
+def test_who_asks_for_nothing_gets_nothing_and_holds_nobody_up(server: ForkServer) -> None:
     silent, empty = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
     for one in (silent, empty):
-        one.connect(template.address)
+        one.connect(server.address)
     empty.send(b"?")
-    stage = SandboxedStage(Plain(), LimitsConfig(), template.address)
+    stage = SandboxedStage(Plain(), LimitsConfig(), server.address)
     stage.setup()
     assert stage.child is not None
     assert isinstance(stage.child.process, ForkedProcess)
@@ -174,10 +174,10 @@ def test_a_process_with_threads_does_not_fork() -> None:
         stage.close()
 
 
-def test_nobody_else_can_ask_it(template: ForkServer) -> None:
-    folder = Path(template.folder)
+def test_nobody_else_can_ask_it(server: ForkServer) -> None:
+    folder = Path(server.folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    template.close()
+    server.close()
     assert not folder.exists()
 
 

@@ -30,13 +30,13 @@ stage(pa.table({"do": [sys.argv[3]], "then": ["spin"]}))
 
 @pytest.fixture(params=["subprocess", "fork"])
 def address(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    """Of a template, or None: both ways to start a child."""
+    """Of a fork server, or None: both ways to start a child."""
     if request.param == "subprocess":
         yield None
         return
-    with ForkServer(doubles.prepare, "colorsys") as template:
-        template.prepared()
-        yield template.address
+    with ForkServer(doubles.prepare, "colorsys") as server:
+        server.prepared()
+        yield server.address
 
 
 def _runs(pid: int) -> bool:
@@ -85,7 +85,7 @@ def test_so_does_its_end(tmp_path: Path, address: str | None, how: str) -> None:
 
 
 def test_so_does_a_crash(tmp_path: Path, address: str | None) -> None:
-    """Of an orphan in a session of its own only a template learns, which becomes its parent."""
+    """Of an orphan in a session of its own only a fork server learns, which becomes its parent."""
     for how in ("child", "orphan") if address else ("child",):
         reported = tmp_path / how
         stage = SandboxedStage(Starter(str(reported)), LimitsConfig(), address)
@@ -96,21 +96,21 @@ def test_so_does_a_crash(tmp_path: Path, address: str | None) -> None:
 
 
 @pytest.mark.parametrize("how", ["child", "orphan"])
-def test_a_template_ends_it_where_who_asked_was_killed(tmp_path: Path, how: str) -> None:
-    with ForkServer(doubles.prepare, "colorsys") as template:
-        template.prepared()
-        asker = subprocess.Popen([sys.executable, "-c", ASKER, str(tmp_path / "pid"), template.address, how], cwd=ROOT)
+def test_a_fork_server_ends_it_where_who_asked_was_killed(tmp_path: Path, how: str) -> None:
+    with ForkServer(doubles.prepare, "colorsys") as server:
+        server.prepared()
+        asker = subprocess.Popen([sys.executable, "-c", ASKER, str(tmp_path / "pid"), server.address, how], cwd=ROOT)
         pid = _assert_reported(tmp_path / "pid")
         asker.kill()
         asker.wait()
         assert _ends(pid)
 
 
-def test_a_template_takes_all_of_it_along(tmp_path: Path) -> None:
-    template = ForkServer(doubles.prepare, "colorsys")
-    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), template.address)
+def test_a_fork_server_takes_all_of_it_along(tmp_path: Path) -> None:
+    server = ForkServer(doubles.prepare, "colorsys")
+    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), server.address)
     stage(pa.table({"do": ["orphan"], "then": [""]}))
-    template.close()
+    server.close()
     assert _ends(_assert_reported(tmp_path / "pid"))
 
 
