@@ -101,7 +101,7 @@ def make(
             are_refused=partial(_link_out_of_roots, source.allowed_roots()),
         )
     except DuplicateIdError as error:
-        raise source.twice(error.args[0]) from error
+        raise source.duplicate_id_error(error.args[0]) from error
     plan.left_out = dict(source.left_out)
     return plan
 

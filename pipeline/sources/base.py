@@ -51,10 +51,10 @@ class Source(Protocol):
     def list(self) -> Iterator[pa.Table]:
         """Yields tables of schema ``LISTING`` + ``passthrough()``, each ordered by sample_id.
 
-        The listing may contain an id twice. The caller, which compares all ids, raises `twice` then.
+        The listing may contain an id twice. The caller, which compares all ids, raises `duplicate_id_error` then.
         """
         ...
 
-    def twice(self, sample_id: str) -> ConfigError:
+    def duplicate_id_error(self, sample_id: str) -> ConfigError:
         """Returns the error for an id that is listed twice, with both places."""
         ...

@@ -105,7 +105,7 @@ class FilesSource:
         if rows:
             yield _table(rows)
 
-    def twice(self, sample_id: str) -> ConfigError:
+    def duplicate_id_error(self, sample_id: str) -> ConfigError:
         """Returns the error for an id that is listed twice: the folder changed while it was listed, since each path has
         an id of its own."""
         return ConfigError(f"{self.where}.path", f"two files have the sample_id {sample_id!r}", "list it again")

@@ -98,7 +98,7 @@ class ManifestSource:
             yield self._with_passthrough(table.take(order), order, part.table, passthrough)
         self._check_tally(tally)
 
-    def twice(self, sample_id: str) -> ConfigError:
+    def duplicate_id_error(self, sample_id: str) -> ConfigError:
         """Returns the error for an id that is listed twice. Reads the manifest again to find both places."""
         found: list[str] = []
         listing = self._listing()

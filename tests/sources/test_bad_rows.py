@@ -284,7 +284,7 @@ def test_if_all_rows_are_bad_the_run_ends_with_the_first_reason(tmp_path: Path) 
 
 def test_an_id_that_is_the_place_of_a_bad_row_is_there_twice(tmp_path: Path) -> None:
     path = write(tmp_path, "csv", [{"id": None, "pic": "x"}, {"id": "m.csv#row 1", "pic": "y"}])
-    assert str(source(path, COLUMNS).twice("m.csv#row 1")).startswith(
+    assert str(source(path, COLUMNS).duplicate_id_error("m.csv#row 1")).startswith(
         "source.columns.id: id 'm.csv#row 1' is in row 1 and in row 2;"
     )
 

@@ -287,7 +287,7 @@ def test_an_id_that_is_listed_twice(tmp_path: Path, form: str, places: tuple[str
     path = write(tmp_path, form, [{"k": "a", "p": "1"}, {"k": "b", "p": "2"}, {"k": "a", "p": "3"}])
     if form == "jsonl":
         path.write_text(path.read_text().replace("\n", "\n\n", 1))
-    reported_error = str(source(path, {"id": "k", "image": "p"}).twice("a"))
+    reported_error = str(source(path, {"id": "k", "image": "p"}).duplicate_id_error("a"))
     assert reported_error.startswith(f"source.columns.id: id 'a' is in {places[0]} and in {places[1]};")
 
 

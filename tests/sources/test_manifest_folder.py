@@ -279,7 +279,7 @@ def test_a_bad_row_is_named_by_its_file(tmp_path: Path) -> None:
 def test_an_id_in_two_files(tmp_path: Path) -> None:
     part(tmp_path, "p0.parquet", ["a", "b"])
     part(tmp_path, "p1.parquet", ["c", "b"])
-    message = str(source(str(tmp_path), COLUMNS).twice("b"))
+    message = str(source(str(tmp_path), COLUMNS).duplicate_id_error("b"))
     assert message.startswith("source.columns.id: id 'b' is in row 2 of p0.parquet and in row 2 of p1.parquet;")
 
 
