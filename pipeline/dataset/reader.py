@@ -38,7 +38,7 @@ from pipeline.dataset.shards.reader import (
     live_slice,
     needed,
     open_shard,
-    whole,
+    read_shard,
 )
 from pipeline.dataset.torch_rows import torch_rows
 
@@ -151,7 +151,7 @@ class Dataset:
         self._check_filter(names, filter)
         tables = [self.schema.empty_table().select(names)]
         columns = needed(self.schema, names, filter)
-        tables += [whole(self.root, shard, self.schema, names, filter, columns) for shard in self.shards]
+        tables += [read_shard(self.root, shard, self.schema, names, filter, columns) for shard in self.shards]
         return pa.concat_tables(tables)
 
     def batches(
@@ -165,7 +165,7 @@ class Dataset:
     def failures(self) -> pa.Table:
         """Reads all failures: one row for each (row, feature) that failed, with stage, kind and message."""
         names = FAILURES.names
-        tables = [whole(self.root, shard, FAILURES, names, None, names) for shard in self.failure_shards]
+        tables = [read_shard(self.root, shard, FAILURES, names, None, names) for shard in self.failure_shards]
         return pa.concat_tables([FAILURES.empty_table(), *tables])
 
     def failure_batches(self) -> Iterator[pa.RecordBatch]:

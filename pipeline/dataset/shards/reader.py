@@ -188,10 +188,10 @@ def needed(schema: pa.Schema, names: list[str], filter: ds.Expression | None) ->
     return [*names, *(name for name in schema.names if name not in names and not binds(name))]
 
 
-def whole(
+def read_shard(
     root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None, columns: list[str]
 ) -> pa.Table:
-    """Returns the rows of one file that are not deleted and that ``filter`` keeps. Columns that it lacks are null.
+    """Reads the rows of one shard that are not deleted and that ``filter`` keeps. Columns that it lacks are null.
 
     Args:
         root: the version's folder.

@@ -48,7 +48,7 @@ def test_every_range_of_live_rows(tmp_path: Path, deleted: tuple[int, ...]) -> N
 def test_a_filter_on_a_column_that_is_not_selected(tmp_path: Path, deleted: tuple[int, ...]) -> None:
     file, live = _shard(tmp_path, deleted)
     columns = reader.needed(SCHEMA, ["words"], pc.field("n") > 9)
-    found = reader.whole(str(tmp_path), file, SCHEMA, ["words"], pc.field("n") > 9, columns)
+    found = reader.read_shard(str(tmp_path), file, SCHEMA, ["words"], pc.field("n") > 9, columns)
     assert found == live.filter(pc.field("n") > 9).select(["words"])
 
 
@@ -56,4 +56,4 @@ def test_a_missing_file(tmp_path: Path) -> None:
     file, _ = _shard(tmp_path, ())
     (tmp_path / file.path).unlink()
     with pytest.raises(ConfigError, match=r"path: a shard of .* is gone .*: .*open another snapshot"):
-        reader.whole(str(tmp_path), file, SCHEMA, ["n"], None, ["n"])
+        reader.read_shard(str(tmp_path), file, SCHEMA, ["n"], None, ["n"])
