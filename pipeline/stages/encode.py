@@ -32,12 +32,13 @@ of 5 ms, most of the call's time goes into getting it back."""
 class RowJournal(Protocol):
     """Records each row before it is encoded by itself.
 
-    ``enter`` raises ``SampleError`` for a row that must not be tried; ``rest`` records that no row is being encoded.
+    ``begin_row`` raises ``SampleError`` for a row that must not be tried; ``end_work`` records that no row is being
+    encoded.
     """
 
-    def enter(self, feature: str, sample_id: str, window: int) -> None: ...
+    def begin_row(self, feature: str, sample_id: str, window: int) -> None: ...
 
-    def rest(self) -> None: ...
+    def end_work(self) -> None: ...
 
 
 class EncodeStage:
@@ -118,7 +119,7 @@ class EncodeStage:
             ids, windows = table["sample_id"].to_pylist(), table["window"].to_pylist()
             for i in todo:
                 results[i] = self._encode_journaled(journal, feature, inputs[i], want_tokens, ids[i], windows[i])
-            journal.rest()
+            journal.end_work()
             return [results[i] if i >= 0 else None for i in first_rows]
         try:
             results = dict(zip(todo, self.encoders[feature.name].encode(rows, want_tokens), strict=True))
@@ -149,7 +150,7 @@ class EncodeStage:
         window: int,
     ) -> Encoded | SampleError | Exception:
         try:
-            journal.enter(feature.name, sample_id, window)
+            journal.begin_row(feature.name, sample_id, window)
         except SampleError as error:
             return error
         return self._encode_one(feature, row, want_tokens)

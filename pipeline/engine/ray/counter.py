@@ -40,7 +40,7 @@ class _CounterActor(CrashJournal):
     def read(self) -> list[int]:
         return self.counts
 
-    def takes(self, worker: str, size: int) -> None:
+    def record_memory(self, worker: str, size: int) -> None:
         """Records the current memory of a worker, in bytes."""
         self.peaks[worker] = max(size, self.peaks.get(worker, 0))
 
@@ -48,11 +48,11 @@ class _CounterActor(CrashJournal):
         """Returns the number of workers, and the sum of their peaks in bytes."""
         return {"processes": len(self.peaks), "peak_memory_bytes": sum(self.peaks.values())}
 
-    def broke(self, cause: TesseraError) -> None:
+    def record_error(self, cause: TesseraError) -> None:
         """Records the error of a worker. Only the first one is kept."""
         self.cause = self.cause or cause
 
-    def why(self) -> TesseraError | None:
+    def first_error(self) -> TesseraError | None:
         return self.cause
 
 
@@ -75,7 +75,7 @@ class RunCounter:
     def cause(self) -> TesseraError | None:
         """Returns the first error that a worker reported."""
         with suppress(Exception):
-            return cast("TesseraError | None", ray.get(self.actor.why.remote(), timeout=_ANSWER_S))
+            return cast("TesseraError | None", ray.get(self.actor.first_error.remote(), timeout=_ANSWER_S))
         return None
 
     def close(self) -> None:
@@ -97,4 +97,4 @@ class WorkerMemory:
         """Call it after each block. ``others``: ids of further processes of the worker that are not its children."""
         if (now := time.monotonic()) >= self._next:
             self._next = now + _MEMORY_EVERY_S
-            self.counter.takes.remote(self.worker, memory_of_processes(others))
+            self.counter.record_memory.remote(self.worker, memory_of_processes(others))

@@ -42,7 +42,7 @@ class CrashJournal:
         """Actor -> the first thread of its process that reported a failure of the device."""
         self.progressed = False
 
-    def at(self, actor: str, work: Work | None, thread: int = 0) -> None:
+    def record_work(self, actor: str, work: Work | None, thread: int = 0) -> None:
         """Records that ``thread`` begins ``work``, or is idle for None.
 
         Its previous work has then succeeded, unless it is the block that contains this row.
@@ -55,7 +55,7 @@ class CrashJournal:
         if work is not None:
             works[thread] = work
 
-    def started(self, actor: str) -> tuple[dict[Work, int], dict[Work, str]]:
+    def record_start(self, actor: str) -> tuple[dict[Work, int], dict[Work, str]]:
         """Records a new process of ``actor``. Work that its previous process had begun counts as a death.
 
         Returns:
@@ -65,7 +65,7 @@ class CrashJournal:
         self.failing.pop(actor, None)
         return dict(self.deaths), dict(self.causes)
 
-    def device_failed(self, actor: str, words: str, thread: int = 0) -> bool:
+    def record_device_failure(self, actor: str, words: str, thread: int = 0) -> bool:
         """Records a failure of the device, and returns whether the work of ``thread`` may be its cause.
 
         It is not if no work has ever succeeded, or none does any more: then the device itself is broken.
@@ -91,21 +91,21 @@ class CrashJournalClient:
         self.causes: dict[Work, str] = {}
         self.of_thread = threading.local()  # .block: the block that the thread works on
         with suppress(Exception):
-            self.deaths, self.causes = ray.get(counter.started.remote(self.actor), timeout=_ANSWER_S)
+            self.deaths, self.causes = ray.get(counter.record_start.remote(self.actor), timeout=_ANSWER_S)
 
-    def set_up(self) -> None:
+    def begin_setup(self) -> None:
         """Call it before models are loaded. Raises ``TesseraError`` if that has killed the process too often."""
         work = ("setup", self.actor)
         if self.deaths.get(work, 0) >= _SETUP_DEATHS:
             raise TesseraError(f"a process died {_SETUP_DEATHS} times while it loaded its models: is memory short?")
-        self._record(work)
+        self._record_work(work)
 
-    def suspects(self, table: pa.Table) -> bool:
+    def is_suspect(self, table: pa.Table) -> bool:
         """Returns whether a process died at this block before. No other block may then run in this process."""
         return len(table) > 0 and self.deaths.get(_key_of(table), 0) > 0
 
-    def begin(self, table: pa.Table) -> bool:
-        """Call it before a block. Returns whether a process died at it before: then call `enter` before each row.
+    def begin_block(self, table: pa.Table) -> bool:
+        """Call it before a block. Returns whether a process died at it before: then call `begin_row` before each row.
 
         Raises:
             TesseraError: processes died at it too often, and at none of its rows on its own.
@@ -120,12 +120,12 @@ class CrashJournalClient:
                 "none of its rows alone: is memory short?"
             )
         if deaths:
-            self._record(block)
+            self._record_work(block)
         else:
-            self.counter.at.remote(self.actor, block, threading.get_ident())
+            self.counter.record_work.remote(self.actor, block, threading.get_ident())
         return deaths > 0
 
-    def enter(self, feature: str, sample_id: str, window: int) -> None:
+    def begin_row(self, feature: str, sample_id: str, window: int) -> None:
         """Call it before a row is encoded on its own.
 
         Raises:
@@ -135,24 +135,30 @@ class CrashJournalClient:
         if self.deaths.get(work, 0) >= _ROW_DEATHS:
             cause = f" ({self.causes[work]})" if work in self.causes else ""
             raise SampleError("crash", f"the encoder's process died {_ROW_DEATHS} times at it{cause}")
-        self._record(work)
+        self._record_work(work)
 
-    def rest(self) -> None:
-        """Call it after a row or the set-up: a death from here on counts for no row."""
-        self._record(getattr(self.of_thread, "block", None))
+    def end_work(self) -> None:
+        """Call it after the set-up, or after the rows of a block: a death from here on counts for no row."""
+        self._record_work(getattr(self.of_thread, "block", None))
 
-    def device_failed(self, words: str) -> bool:
-        """Returns whether this process must end. Ray then starts another one, which opens the device again."""
+    def report_device_failure(self, words: str) -> bool:
+        """Reports a failure of the device, and returns whether this process must end.
+
+        Ray then starts another one, which opens the device again.
+        """
         with suppress(Exception):
             return bool(
-                ray.get(self.counter.device_failed.remote(self.actor, words, threading.get_ident()), timeout=_ANSWER_S)
+                ray.get(
+                    self.counter.record_device_failure.remote(self.actor, words, threading.get_ident()),
+                    timeout=_ANSWER_S,
+                )
             )
         return False
 
-    def _record(self, work: Work | None) -> None:
+    def _record_work(self, work: Work | None) -> None:
         """Records the work of this thread, and waits until the counter has received it."""
         with suppress(Exception):
-            ray.get(self.counter.at.remote(self.actor, work, threading.get_ident()), timeout=_ANSWER_S)
+            ray.get(self.counter.record_work.remote(self.actor, work, threading.get_ident()), timeout=_ANSWER_S)
 
 
 def _key_of(table: pa.Table) -> Work:

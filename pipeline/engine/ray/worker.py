@@ -48,12 +48,12 @@ class StageWorker:
         self.lock = ReadWriteLock()
         try:
             if self.journal is not None:
-                self.journal.set_up()
+                self.journal.begin_setup()
             _set_up(self.stages)
         except Exception as error:  # raised by the first call, since Ray reports no cause if an actor does not start
             self.broken = error
         if self.journal is not None:
-            self.journal.rest()
+            self.journal.end_work()
 
     def __call__(self, table: pa.Table) -> pa.Table | Generator[pa.Table]:
         """Returns the mapped rows as one table, or as a generator of tables if they need too much memory together."""
@@ -84,18 +84,22 @@ class StageWorker:
         try:
             if self.broken is not None:
                 raise self.broken
-            is_suspected = self.journal is not None and self.journal.suspects(table)
+            is_suspected = self.journal is not None and self.journal.is_suspect(table)
             with self.lock.write() if is_suspected else self.lock.read():
-                journal = self.journal if self.journal is not None and self.journal.begin(table) else None
+                journal = self.journal if self.journal is not None and self.journal.begin_block(table) else None
                 for spec, stage in zip(self.specs, self.stages, strict=True):
                     table = stage(table, journal) if spec.journaled else stage(table)
         except ProcessDied:
             os._exit(1)
         except Exception as error:
-            if isinstance(error, DeviceFailed) and self.journal is not None and self.journal.device_failed(error.words):
+            if (
+                isinstance(error, DeviceFailed)
+                and self.journal is not None
+                and self.journal.report_device_failure(error.words)
+            ):
                 os._exit(1)
             cause = error if isinstance(error, TesseraError) else TesseraError(describe(error))
-            ray.wait([self.counter.broke.remote(cause)], timeout=_REPORT_S)
+            ray.wait([self.counter.record_error.remote(cause)], timeout=_REPORT_S)
             raise
         self.memory.report(self._processes())
         return add_meter(table, "bytes_moved", np.full(len(table), table.nbytes / max(1, len(table))))

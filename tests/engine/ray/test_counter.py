@@ -12,10 +12,10 @@ def test_it_sums_over_all_workers(ray_session: Any) -> None:
     counter = RunCounter()
     ray_session.get([counter.actor.add.remote(1, 5, 2) for _ in range(3)])
     assert counter.read() == [3, 15, 6]
-    ray_session.get([counter.actor.takes.remote("a", size) for size in (5, 9, 7)])
-    ray_session.get(counter.actor.takes.remote("b", 1))
+    ray_session.get([counter.actor.record_memory.remote("a", size) for size in (5, 9, 7)])
+    ray_session.get(counter.actor.record_memory.remote("b", 1))
     assert counter.cause() is None
-    ray_session.get([counter.actor.broke.remote(TesseraError(words)) for words in ("first", "second")])
+    ray_session.get([counter.actor.record_error.remote(TesseraError(words)) for words in ("first", "second")])
     assert str(counter.cause()) == "first"
     counter.close()
     assert counter.workers == {"processes": 2, "peak_memory_bytes": 10}

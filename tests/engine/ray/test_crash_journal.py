@@ -131,82 +131,83 @@ def test_models_that_kill_their_process_end_the_run(ray_session: Any, tmp_path: 
         _extracted(tmp_path, [1], Unloadable)
 
 
-def test_notes_count_deaths_by_what_was_at_work() -> None:
-    notes = CrashJournal()
-    assert notes.started("one") == ({}, {})
-    notes.at("one", ("row", "i", "a", "0"))
-    notes.at("two", ("block", "a", "0"))
-    assert notes.started("one")[0] == {("row", "i", "a", "0"): 1}
-    assert notes.started("one")[0] == {("row", "i", "a", "0"): 1}, "a death at nothing"
-    notes.at("one", ("row", "i", "a", "0"))
-    notes.at("two", None)
-    assert notes.started("two")[0] == {("row", "i", "a", "0"): 1}, "it rested"
-    assert notes.started("one")[0] == {("row", "i", "a", "0"): 2}
+def test_deaths_are_counted_by_the_work_that_ran() -> None:
+    journal = CrashJournal()
+    assert journal.record_start("one") == ({}, {})
+    journal.record_work("one", ("row", "i", "a", "0"))
+    journal.record_work("two", ("block", "a", "0"))
+    assert journal.record_start("one")[0] == {("row", "i", "a", "0"): 1}
+    assert journal.record_start("one")[0] == {("row", "i", "a", "0"): 1}, "a death at nothing"
+    journal.record_work("one", ("row", "i", "a", "0"))
+    journal.record_work("two", None)
+    assert journal.record_start("two")[0] == {("row", "i", "a", "0"): 1}, "it was idle"
+    assert journal.record_start("one")[0] == {("row", "i", "a", "0"): 2}
 
 
 def test_each_thread_of_a_process_has_its_own_work() -> None:
     """All that were at work when it died are suspected, and a failure that all of them tell of counts once."""
-    notes = CrashJournal()
-    notes.at("one", ("block", "a", "0"), 1)
-    notes.at("one", ("block", "b", "0"), 2)
-    notes.at("one", ("block", "c", "0"), 1)
-    assert notes.started("one")[0] == {("block", "b", "0"): 1, ("block", "c", "0"): 1}
-    notes.at("one", ("block", "b", "0"), 1)
-    notes.at("one", ("block", "c", "0"), 2)
-    assert notes.device_failed("one", "w", 1)
-    assert notes.device_failed("one", "w", 2)
-    assert notes.failures == 1
-    assert notes.started("one")[1] == {("block", "b", "0"): "w", ("block", "c", "0"): "w"}
-    assert notes.device_failed("one", "w", 2)
-    assert notes.failures == 2
+    journal = CrashJournal()
+    journal.record_work("one", ("block", "a", "0"), 1)
+    journal.record_work("one", ("block", "b", "0"), 2)
+    journal.record_work("one", ("block", "c", "0"), 1)
+    assert journal.record_start("one")[0] == {("block", "b", "0"): 1, ("block", "c", "0"): 1}
+    journal.record_work("one", ("block", "b", "0"), 1)
+    journal.record_work("one", ("block", "c", "0"), 2)
+    assert journal.record_device_failure("one", "w", 1)
+    assert journal.record_device_failure("one", "w", 2)
+    assert journal.failures == 1
+    assert journal.record_start("one")[1] == {("block", "b", "0"): "w", ("block", "c", "0"): "w"}
+    assert journal.record_device_failure("one", "w", 2)
+    assert journal.failures == 2
 
 
 def test_a_device_is_given_up_where_nothing_ends_well() -> None:
-    notes = CrashJournal()
-    notes.at("one", ("setup", "one"))
-    notes.at("one", None)
-    assert [notes.device_failed("one", "w") for _ in range(3)] == [True, True, False], "nothing ever has"
-    notes.at("one", ("block", "a", "0"))
-    notes.at("one", ("block", "b", "0"))
-    assert [notes.device_failed("one", "w") for _ in range(_DEVICE_FAILURES + 1)] == [True] * _DEVICE_FAILURES + [False]
-    notes.at("one", ("row", "i", "b", "0"))
-    assert not notes.device_failed("one", "other words"), "a row of that block"
-    notes.at("one", ("block", "b", "0"))
-    assert notes.device_failed("one", "w"), "the row ended well"
-    assert notes.started("one")[1][("row", "i", "b", "0")] == "other words"
+    journal = CrashJournal()
+    journal.record_work("one", ("setup", "one"))
+    journal.record_work("one", None)
+    assert [journal.record_device_failure("one", "w") for _ in range(3)] == [True, True, False], "nothing ever has"
+    journal.record_work("one", ("block", "a", "0"))
+    journal.record_work("one", ("block", "b", "0"))
+    answers = [journal.record_device_failure("one", "w") for _ in range(_DEVICE_FAILURES + 1)]
+    assert answers == [True] * _DEVICE_FAILURES + [False]
+    journal.record_work("one", ("row", "i", "b", "0"))
+    assert not journal.record_device_failure("one", "other words"), "a row of that block"
+    journal.record_work("one", ("block", "b", "0"))
+    assert journal.record_device_failure("one", "w"), "the row ended well"
+    assert journal.record_start("one")[1][("row", "i", "b", "0")] == "other words"
 
 
 def test_a_row_is_refused_after_the_second_death_alone(ray_session: Any) -> None:
     block = pa.table({"sample_id": ["a", "b"], "window": [0, 0]})
     counter = RunCounter()
-    trail = CrashJournalClient(counter.actor)
-    assert not trail.begin(block)
-    assert not trail.begin(block.slice(0, 0))
+    client = CrashJournalClient(counter.actor)
+    assert not client.begin_block(block)
+    assert not client.begin_block(block.slice(0, 0))
     for deaths in range(2):
-        trail = CrashJournalClient(counter.actor)
-        assert trail.suspects(block)
-        assert not trail.suspects(block.slice(1))
-        assert not trail.suspects(block.slice(0, 0))
-        assert trail.begin(block)
-        assert not trail.begin(block.slice(1))
-        trail.enter("i", "a", 0)
-        assert trail.deaths.get(("row", "i", "a", "0"), 0) == deaths
-    trail = CrashJournalClient(counter.actor)
+        client = CrashJournalClient(counter.actor)
+        assert client.is_suspect(block)
+        assert not client.is_suspect(block.slice(1))
+        assert not client.is_suspect(block.slice(0, 0))
+        assert client.begin_block(block)
+        assert not client.begin_block(block.slice(1))
+        client.begin_row("i", "a", 0)
+        assert client.deaths.get(("row", "i", "a", "0"), 0) == deaths
+    client = CrashJournalClient(counter.actor)
     with pytest.raises(SampleError, match="crash: the encoder's process died 2 times at it"):
-        trail.enter("i", "a", 0)
-    trail.enter("i", "a", 1)
-    trail.enter("j", "a", 0)
-    trail.rest()
-    trail = CrashJournalClient(counter.actor)
-    assert ("row", "j", "a", "0") not in trail.deaths
-    for _ in range(_BLOCK_DEATHS - trail.deaths["block", "a", "0"]):
-        assert trail.begin(block)
-        trail = CrashJournalClient(counter.actor)
+        client.begin_row("i", "a", 0)
+    client.begin_row("i", "a", 1)
+    client.begin_row("j", "a", 0)
+    client.end_work()
+    client = CrashJournalClient(counter.actor)
+    assert ("row", "j", "a", "0") not in client.deaths
+    for _ in range(_BLOCK_DEATHS - client.deaths["block", "a", "0"]):
+        assert client.begin_block(block)
+        client = CrashJournalClient(counter.actor)
     with pytest.raises(TesseraError, match="died 5 times at the block that begins with 'a', window 0, and at none"):
-        trail.begin(block)
+        client.begin_block(block)
     counter.close()
     with suppress(ray.exceptions.RayActorError):  # it was killed, not waited for
         while True:
             ray.get(counter.actor.read.remote())
-    assert not trail.device_failed("w"), "a counter that is gone answers nothing"
+    assert not client.report_device_failure("w"), "a counter that is gone answers nothing"
     assert issubclass(DeviceFailed, TesseraError)
