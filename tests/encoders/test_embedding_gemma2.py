@@ -22,9 +22,7 @@ from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from tests.encoders.sound_fixtures import assert_close, orders, sounds, texts, token_inputs, waveform_inputs
-from tests.encoders.vision_fixtures import assert_distinct, make_clips, make_pictures, tokenized
-
-__all__ = ["make_clips", "make_pictures"]
+from tests.encoders.vision_fixtures import assert_distinct, tokenized
 
 TOKENIZERS: dict[Modality, Any] = {
     "image": PatchConfig(),

@@ -19,9 +19,6 @@ from pipeline.tokenizers.patch import PatchConfig
 from pipeline.tokenizers.text import TextTokenizerConfig
 from pipeline.tokenizers.tubelet import TubeletConfig
 from tests.encoders.sound_fixtures import checkpoint, sound
-from tests.encoders.vision_fixtures import make_clips, make_pictures
-
-__all__ = ["make_clips", "make_pictures"]
 
 SIZE, PATCH = 48, 16
 

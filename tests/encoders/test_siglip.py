@@ -21,9 +21,6 @@ from pipeline.tokenizers.text import TextTokenizer, TextTokenizerConfig
 from tests.encoders.vision_fixtures import (
     TEXTS,
     assert_distinct,
-    make_checkpoints,  # noqa: F401
-    make_clips,  # noqa: F401
-    make_pictures,  # noqa: F401
     reference_image_inputs,
     reference_model,
     runs,

@@ -19,9 +19,6 @@ from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from pipeline.tokenizers.tubelet import TubeletConfig
 from tests.encoders.vision_fixtures import (
     assert_distinct,
-    make_checkpoints,  # noqa: F401
-    make_clips,  # noqa: F401
-    make_pictures,  # noqa: F401
     reference_image_inputs,
     reference_model,
     runs,

@@ -17,15 +17,7 @@ from pipeline.encoders.vjepa2 import VJepa2Config, VJepa2Encoder
 from pipeline.tokenizers._shared.frame_sampling import UniformConfig
 from pipeline.tokenizers.frame import FrameConfig
 from pipeline.tokenizers.tubelet import TubeletConfig, TubeletTokenizer
-from tests.encoders.vision_fixtures import (
-    assert_distinct,
-    make_checkpoints,  # noqa: F401
-    make_clips,  # noqa: F401
-    reference_model,
-    runs,
-    same,
-    tokenized,
-)
+from tests.encoders.vision_fixtures import assert_distinct, reference_model, runs, same, tokenized
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Fixtures of visual tokenizers and encoders: checkpoints, real pictures and clips, comparisons.
+"""Media, checkpoints and comparisons for the tests of visual tokenizers and encoders.
 
 Pictures and clips are decoded with Pillow and PyAV, so that the reference does not depend on the package's decoders.
 """
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import SampleError
@@ -37,10 +36,8 @@ TEXTS = (
 )
 
 
-@pytest.fixture(scope="session", name="checkpoints")
-def make_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
+def write_checkpoints(root: Path) -> dict[str, Checkpoint]:
     """One small checkpoint of every visual architecture, by name."""
-    root = tmp_path_factory.mktemp("vision")
     made = {}
     for name, write in WRITERS.items():
         folder = root / name
@@ -50,9 +47,8 @@ def make_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Chec
     return made
 
 
-@pytest.fixture(scope="session", name="pictures")
-def make_pictures(data: Path) -> list[np.ndarray]:
-    """Real photographs, and noise of sizes that break careless code: one pixel, 3 pixels high, a ribbon."""
+def read_pictures(data: Path) -> list[np.ndarray]:
+    """Real photographs, and noise of extreme sizes: one pixel, 3 pixels high, 3 pixels wide, very wide."""
     import PIL.Image
 
     real = [np.asarray(PIL.Image.open(data / "images" / name).convert("RGB")) for name in IMAGES]
@@ -61,9 +57,8 @@ def make_pictures(data: Path) -> list[np.ndarray]:
     return real + [noise.integers(0, 256, (h, w, 3), np.uint8) for h, w in sizes]
 
 
-@pytest.fixture(scope="session", name="clips")
-def make_clips(data: Path) -> list[Frames]:
-    """Eight frames, three apart, of real videos, with their own times."""
+def read_clips(data: Path) -> list[Frames]:
+    """Eight frames of each real video, every third one, with their presentation times."""
     return [read_clip(data / "videos" / name, 8) for name in VIDEOS]
 
 

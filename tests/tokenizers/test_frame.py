@@ -14,12 +14,7 @@ from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import FpsSampling, Frames, UniformSampling
 from pipeline.demo.checkpoints.gemma import write_embedding_gemma2
 from pipeline.tokenizers.frame import FrameConfig, FrameTokenizer
-from tests.encoders.vision_fixtures import (
-    make_checkpoints,  # noqa: F401
-    make_clips,  # noqa: F401
-    reference_image_inputs,
-    tokenized,
-)
+from tests.encoders.vision_fixtures import reference_image_inputs, tokenized
 
 
 @pytest.mark.parametrize("name", ["vit", "dinov2", "dinov3", "clip", "siglip", "siglip2"])

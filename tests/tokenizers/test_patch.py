@@ -10,12 +10,7 @@ from pipeline.checkpoint.checkpoint import Checkpoint
 from pipeline.core.errors import ConfigError
 from pipeline.core.media import Image, ImageRequest
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
-from tests.encoders.vision_fixtures import (
-    make_checkpoints,  # noqa: F401
-    make_pictures,  # noqa: F401
-    reference_image_inputs,
-    tokenized,
-)
+from tests.encoders.vision_fixtures import reference_image_inputs, tokenized
 
 DTYPES = {"vit": "uint8", "dinov2": "uint8", "dinov2_with_registers": "uint8", "dinov3": "float32", "clip": "uint8"}
 DTYPES |= {"siglip": "uint8", "siglip2": "uint8"}

@@ -16,12 +16,7 @@ from pipeline.demo.checkpoints.gemma import write_embedding_gemma2
 from pipeline.tokenizers import pixel_processor
 from pipeline.tokenizers._shared.geometry import PixelTokenizerConfig, check_geometry
 from pipeline.tokenizers.pixel_processor import load_frame_processor, load_processor
-from tests.encoders.vision_fixtures import (
-    make_checkpoints,  # noqa: F401
-    make_clips,  # noqa: F401
-    make_pictures,  # noqa: F401
-    reference_image_inputs,
-)
+from tests.encoders.vision_fixtures import reference_image_inputs
 
 GEOMETRY_FIRST = {"vit": True, "dinov2": True, "dinov3": False, "clip": True, "siglip": True, "siglip2": True}
 

@@ -11,11 +11,7 @@ from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Frames, UniformSampling
 from pipeline.tokenizers._shared.frame_sampling import UniformConfig
 from pipeline.tokenizers.tubelet import TubeletConfig, TubeletTokenizer
-from tests.encoders.vision_fixtures import (
-    make_checkpoints,  # noqa: F401
-    make_clips,  # noqa: F401
-    tokenized,
-)
+from tests.encoders.vision_fixtures import tokenized
 
 
 @pytest.mark.parametrize("name", ["videomae", "vjepa2"])

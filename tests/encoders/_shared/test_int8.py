@@ -27,11 +27,7 @@ from pipeline.encoders.vit import VitConfig, VitEncoder
 from pipeline.tokenizers.base import ModelInputs
 from pipeline.tokenizers.patch import PatchConfig, PatchTokenizer
 from tests.benchmark.measured import caption
-from tests.encoders.vision_fixtures import (
-    make_checkpoints,  # noqa: F401
-    make_pictures,  # noqa: F401
-    tokenized,
-)
+from tests.encoders.vision_fixtures import tokenized
 from tests.stages.media_fixtures import bound, config
 from tests.support import ROOT
 
