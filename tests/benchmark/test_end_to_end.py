@@ -22,6 +22,7 @@ from pipeline.sandbox import SandboxedStage
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
 from tests.stages.media_fixtures import IMAGE, config
+from tests.support import ROOT
 
 SITE = "/venv/lib/python3.11/site-packages"
 ISOLATED = "/venv/bin/python -c import sys; from pipeline.sandbox.worker import main; main()"
@@ -151,36 +152,13 @@ def test_a_run_is_what_its_report_says_and_what_was_seen(
     assert written["output"]["path"] == str(tmp_path / "dataset")
 
 
-_WORKER = """
-import os, sys, time
-def spin(seconds):
-    end = time.process_time() + seconds
-    while time.process_time() < end:
-        pass
-spin(1)
-if sys.argv[1] == "default_worker.py":
-    os.execv(sys.executable, [sys.executable, __file__, "ray::MapWorker(MapBatches(_Stage))"])
-time.sleep(1.5)
-"""
-_DRIVER = """
-import subprocess, sys, time
-from pathlib import Path
-worker = subprocess.Popen([sys.executable, sys.argv[1], "default_worker.py"])
-time.sleep(1)
-Path(sys.argv[2], "a.parquet.tmp").touch()
-time.sleep(1)
-Path(sys.argv[2], "a.parquet").touch()
-worker.wait()
-time.sleep(1)
-"""
-
-
 def test_a_workers_seconds_count_for_what_it_does_then(tmp_path: Path) -> None:
-    (tmp_path / "worker.py").write_text(_WORKER)
     data = tmp_path / "data"
     data.mkdir()
     started = time.time()
-    process = subprocess.Popen([sys.executable, "-c", _DRIVER, str(tmp_path / "worker.py"), str(data)])
+    command = [sys.executable, "-m", "tests.benchmark.programs.run_worker_and_write_shard"]
+    worker = ROOT / "tests" / "benchmark" / "programs" / "become_map_worker.py"
+    process = subprocess.Popen([*command, str(worker), str(data)], cwd=ROOT)
     line, first_shard_s = end_to_end._watch(process, str(data), started)
     assert process.returncode == 0
     assert line[0] == (0.0, {})

@@ -153,8 +153,7 @@ def test_a_config_of_millions_of_values(folder: Path) -> None:
     assert "config.json has 3000052 values; at most 2500000" in refused(folder)
     values = "[" * 50 + "1," * 2_000_000 + "1" + "]" * 50
     (folder / "config.json").write_text('{"model_type": "clip", "x": ' + values + "}")
-    code = "import sys\nfrom pipeline.checkpoint.files import check\ncheck(sys.argv[1], 'x')"
-    assert bounded.run(code, folder, timeout=60).peak_mb < 250
+    assert bounded.run("tests.checkpoint.programs.check_files", folder, timeout=60).peak_mb < 250
 
 
 DEEP = 100_000
@@ -352,43 +351,6 @@ def test_memory_is_bounded_while_a_checkpoint_is_read_and_free_again_after() -> 
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-AUDITED = """
-import os, sys
-from pathlib import Path
-folder, mark = sys.argv[1:]
-seen = []
-def hook(event, arguments):
-    if event == "open" and isinstance(arguments[0], (str, bytes)):
-        seen.append(os.path.realpath(os.fsdecode(arguments[0])))
-    elif event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn",
-                   "pickle.find_class", "os.remove", "os.rename", "os.mkdir"):
-        calls.append((event, str(arguments)[:200]))
-calls = []
-from pipeline.checkpoint.checkpoint import resolve
-from pipeline.encoders.clip import ClipConfig, ClipEncoder
-from pipeline.tokenizers.patch import PatchConfig
-from pipeline.tokenizers.text import TextTokenizerConfig, TextTokenizer
-def all_of_it():
-    checkpoint = resolve(folder, None, "x")
-    for modality, tokenizer in (("image", PatchConfig(kind="patch")), ("text", TextTokenizerConfig(kind="text"))):
-        encoder = ClipEncoder(ClipConfig(kind="clip", checkpoint=folder), checkpoint, modality, tokenizer)
-        encoder.check("features.x")
-        encoder.spec()
-        encoder.setup()
-    tokenizer = TextTokenizer(TextTokenizerConfig(kind="text"), checkpoint)
-    tokenizer.check("features.x.tokenizer")
-    tokenizer.setup()
-all_of_it()  # what is imported on the way is none of the checkpoint's
-sys.addaudithook(hook)
-all_of_it()
-own = (*map(os.path.realpath, (folder, sys.prefix, sys.base_prefix)), "/proc/", "/sys/", "/dev/")
-print("OUTSIDE", sorted({one for one in seen if not one.startswith(own)}))
-print("INSIDE", sorted({os.path.basename(one) for one in seen if one.startswith(os.path.realpath(folder))}))
-print("CALLS", calls)
-print("CODE", os.path.exists(mark))
-"""
-
-
 def test_a_checkpoint_runs_no_code_opens_nothing_else_and_connects_nowhere(folder: Path, tmp_path: Path) -> None:
     """Modules next to it that its configs name, templates, files elsewhere: none of them is used."""
     mark, secret = tmp_path / "ran", tmp_path / "secret.txt"
@@ -413,7 +375,11 @@ def test_a_checkpoint_runs_no_code_opens_nothing_else_and_connects_nowhere(folde
     files = dict.fromkeys(("vocab_file", "merges_file", "tokenizer_file", "added_tokens_file"), str(secret))
     changed(folder, "tokenizer_config.json", auto_map=everywhere, name_or_path="x/y", **files)
     done = subprocess.run(
-        [sys.executable, "-c", AUDITED, str(folder), str(mark)], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "tests.checkpoint.programs.audit_loading", str(folder), str(mark)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     reported = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert done.returncode == 0, done.stderr

@@ -175,23 +175,9 @@ def test_json_is_strict_and_of_visible_characters() -> None:
     }
 
 
-STDOUT = """
-import os, subprocess, sys
-from pipeline.core.terminal import stdout_to_stderr
-print("before")
-try:
-    with stdout_to_stderr():
-        print("python")
-        os.write(1, b"native\\n")
-        subprocess.run(["echo", "child"])
-        raise ValueError
-except ValueError:
-    print("after")
-"""
-
-
 def test_standard_output_is_free_for_a_document() -> None:
-    done = subprocess.run([sys.executable, "-c", STDOUT], capture_output=True, text=True, cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "tests.core.programs.print_within_stdout_to_stderr"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "before\nafter\n"
     assert sorted(done.stderr.split()) == ["child", "native", "python"]
 

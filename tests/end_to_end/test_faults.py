@@ -17,37 +17,6 @@ from tests.support.faulty import Fault
 
 _OPS = ("info", "open", "read", "write", "create", "list", "remove", "copy")
 
-_RUNS = """
-import json, os, sys
-import ray
-from tests.support import faulty
-from tests.support.faulty import Fault
-from tests.stages.media_fixtures import IMAGE
-from pipeline import config as configs, run
-from pipeline.storage import retry as retrying
-from pipeline.core.errors import TesseraError
-
-corpus, out, plans = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-hook = {"worker_process_setup_hook": "tests.end_to_end.test_faults.in_worker", "env_vars": {"PYTHONPATH": os.getcwd()}}
-ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=hook)
-retrying.BASE_S, retrying.MAX_S = 0.01, 0.02
-for plan in plans:
-    for folder, faults in ((corpus, plan["corpus"]), (out, plan["out"])):
-        faulty.plan(folder, {glob: [Fault(**one) for one in each] for glob, each in faults.items()})
-    config = configs.parse({
-        "source": {"kind": "files", "path": f"faulty://{corpus}", "schemes": ["faulty"]},
-        "output": {"path": f"faulty://{out}"},
-        "features": {"i": IMAGE},
-        "failures": {"max_fraction": 1.0},
-        "compute": {"block_rows": 4},
-    })
-    try:
-        report = run.extract(run.prepare(config))
-        print("TOLD", json.dumps({"report": report}, default=str))
-    except TesseraError as error:
-        print("TOLD", json.dumps({"error": str(error), "type": type(error).__name__}))
-"""
-
 
 def in_worker() -> None:
     """Ray's setup hook: the scheme, and short waits."""
@@ -59,9 +28,11 @@ def in_worker() -> None:
 
 def _runs(corpus: Path, out: Path, plans: list[dict[str, dict[str, list[dict[str, Any]]]]]) -> list[dict[str, Any]]:
     """What each of some runs says, one after the other in one Ray."""
-    command = [sys.executable, "-c", _RUNS, str(corpus), str(out), json.dumps(plans)]
+    program = "tests.end_to_end.programs.extract_over_faulty_storage"
+    command = [sys.executable, "-m", program, str(corpus), str(out), json.dumps(plans)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)
-    reported = [json.loads(line.removeprefix("TOLD ")) for line in done.stdout.splitlines() if line.startswith("TOLD ")]
+    lines = done.stdout.splitlines()
+    reported = [json.loads(line.removeprefix("RESULT ")) for line in lines if line.startswith("RESULT ")]
     assert len(reported) == len(plans), done.stdout + done.stderr
     return reported
 

@@ -17,58 +17,9 @@ import soundfile
 import yaml
 
 from tests.stages.media_fixtures import AUDIO, config
-from tests.support import bounded
+from tests.support import ROOT, bounded
 
 MB = 1 << 20
-WORK = """
-import json, sys
-from pipeline.core.system import allocator as malloc
-from pipeline.benchmark.baseline import rows_of
-from pipeline.config import load
-from pipeline.config.features import bind
-from pipeline.benchmark import corpus
-from pipeline.stages.decode import DecodeStage
-from pipeline.stages.probe import ProbeStage
-
-def peak():
-    (line,) = [one for one in open("/proc/self/status") if one.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
-
-malloc.keep_pages()
-reported = []
-for path in sys.argv[1:]:
-    settings = load(path)
-    features = bind(settings)
-    probe, decode = ProbeStage(settings, features), DecodeStage(settings, features)
-    probe.setup()
-    decode.setup()
-    rows = rows_of(probe(corpus.draw(settings, 8)), features)
-    done = list(decode.each(rows))
-    assert rows and not any(one.failures for one in done), [one.failures for one in done]
-    reported.append([len(rows), peak()])
-print(json.dumps(reported))
-"""
-
-IN_PARTS = """
-import json, sys
-from pipeline.core.system import allocator as malloc
-from pipeline.benchmark import corpus
-from pipeline.config import load
-from pipeline.config.features import bind
-from pipeline.stages.decode import DecodeStage
-from pipeline.stages.block_splitter import BlockSplitter
-from pipeline.stages.probe import ProbeStage
-
-malloc.keep_pages()
-settings = load(sys.argv[1])
-features = bind(settings)
-probe, decode = ProbeStage(settings, features), DecodeStage(settings, features)
-probe.setup()
-decode.setup()
-rows = probe(corpus.draw(settings, 8))
-splitter = BlockSplitter(features, settings.decoders.limits.block_bytes)
-print(json.dumps([len(decode(part)) for part in splitter.split(rows)]))
-"""
 
 
 def _clip(path: Path, width: int, height: int, frames: int) -> None:
@@ -120,7 +71,8 @@ def test_a_core_decodes_the_largest_within_its_bound(kind: str, most: int, tmp_p
     configs = [
         _written(tmp_path, media.name, media, models, feature, window={"length_s": 2.0}) for media in (small, large)
     ]
-    done = subprocess.run([sys.executable, "-c", WORK, *map(str, configs)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.end_to_end.programs.decode_and_print_peak", *map(str, configs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     (rows, before), (_, after) = json.loads(done.stdout.splitlines()[-1])
     assert rows == 2
@@ -141,7 +93,7 @@ def test_sounds_of_hours_are_decoded_a_few_at_a_time(tmp_path: Path) -> None:
     for name, most in (("whole", 1 << 34), ("parts", 256 * MB)):
         written = config(media, {"a": feature}, decoders={"limits": {"block_bytes": most}})
         (tmp_path / f"{name}.yaml").write_text(written.model_dump_json())
-        done = bounded.run(IN_PARTS, tmp_path / f"{name}.yaml")
+        done = bounded.run("tests.end_to_end.programs.decode_in_blocks", tmp_path / f"{name}.yaml")
         parts = json.loads(done.out)
         assert sum(parts) == 8
         peaks[name] = done.peak_mb

@@ -300,26 +300,6 @@ def test_a_new_version_copies_what_did_not_change(ray_session: Any, tmp_path: Pa
     assert (report["version"], report["cells"]["written"], report["decoded"]) == ("v3", 6, 0)
 
 
-_READER = """
-import sys
-from pathlib import Path
-import pyarrow as pa
-from pipeline import dataset
-out, stop = sys.argv[1], Path(sys.argv[2])
-pinned = dataset.open(out, snapshot=1)
-first, reads = pinned.to_arrow(), 0
-while True:
-    last = stop.exists()
-    assert dataset.open(out, snapshot=1).to_arrow().equals(first), "a fresh reader"
-    assert pinned.to_arrow().equals(first), "the reader that was there before"
-    assert pa.Table.from_batches(pinned.batches()).equals(first), "batch by batch"
-    reads += 1
-    print(reads, len(first), flush=True)
-    if last:
-        break
-"""
-
-
 @pytest.mark.slow
 def test_a_pinned_reader_sees_its_snapshot_during_and_after_later_runs(ray_session: Any, tmp_path: Path) -> None:
     """In a process of its own, again and again, while three nights and a compaction replace and delete its rows."""
@@ -328,7 +308,8 @@ def test_a_pinned_reader_sees_its_snapshot_during_and_after_later_runs(ray_sessi
     more = {"compute": {"block_rows": 1}}  # 16 rows a shard
     night(tmp_path, **more)
     stop = tmp_path / "stop"
-    command = [sys.executable, "-c", _READER, str(tmp_path / "out"), str(stop)]
+    program = "tests.end_to_end.programs.read_pinned_snapshot"
+    command = [sys.executable, "-m", program, str(tmp_path / "out"), str(stop)]
     reader = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert reader.stdout is not None
     reader.stdout.readline()  # it reads

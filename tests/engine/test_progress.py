@@ -92,19 +92,8 @@ def _terminal() -> Iterator[tuple[TextIO, list[str]]]:
 
 
 def test_what_native_code_prints_is_hidden_and_comes_back() -> None:
-    code = """
-import ctypes, sys
-from pipeline.engine.progress import quiet
-libc = ctypes.CDLL(None)
-libc.dprintf(2, b"before\\n")
-with quiet() as terminal:
-    libc.dprintf(2, b"native noise\\n")
-    sys.stderr.write("half a line from Python")
-    print("the bar", file=terminal)
-libc.dprintf(2, b"after\\n")
-print("Python again", file=sys.stderr)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "tests.engine.programs.write_from_native_code"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stderr == "before\nthe bar\nafter\nPython again\n"
 
 

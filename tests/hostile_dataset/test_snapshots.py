@@ -123,24 +123,7 @@ def test_a_number_that_cannot_be_is_refused(out: Path, name: str) -> None:
 @pytest.mark.parametrize("rows", [10**9, 3])
 def test_rows_are_those_of_the_file_before_room_is_made_for_them(out: Path, rows: int) -> None:
     change(newest(out), lambda s: s["shards"][0].update(rows=rows, deleted=[0]))
-    code = """
-import sys
-from pipeline import dataset
-from pipeline.dataset import maintenance as upkeep
-from pipeline.core.errors import TesseraError
-for call in (
-    lambda: dataset.open(sys.argv[1]).to_arrow(),
-    lambda: list(dataset.open(sys.argv[1]).batches(["sample_id"])),
-    lambda: list(dataset.open(sys.argv[1]).rows_between(0, 5, ["sample_id"], 4)),
-    lambda: upkeep.compact(sys.argv[1]),
-    lambda: upkeep.forget(sys.argv[1], ["a"]),
-):
-    try:
-        call()
-    except TesseraError as error:
-        print(error)
-"""
-    done = bounded.run(code, out)
+    done = bounded.run("tests.hostile_dataset.programs.print_errors_of_readers", out)
     assert done.peak_mb < 600
     assert [f"the snapshot says {rows} rows, the file 4" in one for one in done.out.splitlines()] == [True] * 5
 

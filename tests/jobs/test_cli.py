@@ -321,16 +321,6 @@ HOSTILE = "\x1b]0;pwned\x07\x1b[35;7mx\x9b31m\u202e\u2066\u200b\u2028\x7f\r\n[re
 """A title, colours in both forms, a reversal, hidden characters and line breaks; and `rich`'s own markup."""
 EXPECTED = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[2K|\x1b\[1A|\r")
 """What `rich` writes: colours, and a bar that is drawn over itself."""
-EACH = """
-import json, sys
-from jobs import cli
-for args in json.load(open(sys.argv[1])):
-    sys.argv = ["tessera", *args]
-    try:
-        cli.main()
-    except SystemExit as stop:
-        print(f"-- exit {stop.code}", flush=True)
-"""
 
 
 def _in_terminal(calls: list[list[str]], folder: Path, env: dict[str, str], width: int = 400) -> str:
@@ -339,7 +329,7 @@ def _in_terminal(calls: list[list[str]], folder: Path, env: dict[str, str], widt
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (50, width))
     process = subprocess.Popen(
-        [sys.executable, "-c", EACH, str(folder / "calls.json")],
+        [sys.executable, "-m", "tests.jobs.programs.run_commands", str(folder / "calls.json")],
         cwd=ROOT,
         env={**env, "TERM": "xterm-256color", "COLUMNS": str(width), "PYTHONIOENCODING": "utf-8:surrogateescape"},
         stdin=slave,

@@ -15,34 +15,15 @@ from contextlib import suppress
 
 import psutil
 
-SCRIPT = """
-import logging, sys
-import ray
-ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-logging.getLogger("ray.data").setLevel(logging.ERROR)
-context = ray.data.DataContext.get_current()
-context.enable_progress_bars = False
-context.print_on_execution_start = False
-
-class Encoder:
-    def __init__(self):
-        import torch
-        from transformers import AutoImageProcessor, CLIPModel
-
-    def __call__(self, batch):
-        return batch
-
-rows = ray.data.range(64, override_num_blocks=4)
-pool = ray.data.ActorPoolStrategy(size=2)
-rows.map_batches(Encoder, compute=pool, num_cpus=0.4, batch_size=None).write_parquet(sys.argv[1])
-"""
+from tests.support import ROOT
 
 
 def main() -> None:
     started = time.time()
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, folder],
+            [sys.executable, "-m", "tests.measure.programs.write_with_ray", folder],
+            cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -280,12 +280,7 @@ def test_the_whole_of_it_takes_no_memory(tmp_path: Path) -> None:
     """4 kB that claim 100 GB, with the default limits."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"a": BOMBS["a long value of a dictionary"]}), path, compression="zstd", store_schema=False)
-    done = bounded.run(
-        "import io, sys\nfrom pipeline import parquet\nfrom pipeline.parquet.bounded_file import BoundedFile\n"
-        "try: parquet.open_parquet(BoundedFile(io.FileIO(sys.argv[1]))).read()\n"
-        "except ValueError as error: print(error)",
-        path,
-    )
+    done = bounded.run("tests.parquet.programs.read_bounded_file", path)
     assert "column 'a' of row group 1 claims 68" in done.out
     assert done.peak_mb < 400
 
@@ -344,11 +339,7 @@ def test_levels_take_no_time_and_no_memory(tmp_path: Path, page: bytes, values: 
 def test_a_packed_run_is_unpacked_as_far_as_the_page_has_values(tmp_path: Path) -> None:
     page = _page_of_levels(thrift.varint((20 << 20) << 1 | 1) + bytes(60 << 20))
     path = _vectors(tmp_path, page, 1)
-    done = bounded.run(
-        "import io, sys\nfrom pipeline import parquet\nfrom pipeline.parquet.bounded_file import BoundedFile\n"
-        "print(parquet.open_parquet(BoundedFile(io.FileIO(sys.argv[1]))).read()['a'].to_pylist())",
-        path,
-    )
+    done = bounded.run("tests.parquet.programs.read_bounded_file", path)
     assert done.out == "[None]"
     assert done.peak_mb < 350
 

@@ -190,16 +190,7 @@ def test_a_list_that_claims_millions_takes_no_memory_for_them(tmp_path: Path, cl
     }[claim] + b"\0" * 16
     path = tmp_path / "x.parquet"
     path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
-    code = """
-import sys, resource
-from pipeline import parquet
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    parquet.open_parquet(open(sys.argv[1], "rb"))
-except OSError as error:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before >> 10)
-"""
-    assert int(bounded.run(code, path).out) < 100
+    assert int(bounded.run("tests.parquet.programs.print_memory_of_refusal", path).out) < 100
 
 
 def test_no_other_module_opens_a_parquet_file() -> None:

@@ -55,14 +55,8 @@ def test_a_run_on_a_cluster_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_it_imports_what_the_stages_take_and_has_one_thread() -> None:
     """A process with threads forks into one whose locks may stay locked for ever. jemalloc takes care of its own."""
-    script = (
-        "import glob, sys; from pipeline import config; from pipeline.run import fork_server\n"
-        "fork_server.check(config.load('configs/media.yaml'))\n"
-        "threads = [open(one).read().strip() for one in glob.glob('/proc/self/task/*/comm')]\n"
-        "print(threads.count('python'), 'transformers.models.videomae.modeling_videomae' in sys.modules)\n"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-m", "tests.run.programs.print_fork_server_state"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -250,8 +250,8 @@ class Starter:
     def _start(self, how: str) -> None:
         program = [sys.executable, "-c", self.PROGRAM, self.reported]
         if how == "orphan":  # of a session of its own, and its parent is gone
-            middle = f"import subprocess; subprocess.Popen({program!r}, start_new_session=True)"
-            subprocess.run([sys.executable, "-c", middle], check=True)
+            middle = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
+            subprocess.run([sys.executable, "-c", middle, *program], check=True)
         else:
             subprocess.Popen(program)
         while not (os.path.exists(self.reported) and os.path.getsize(self.reported)):

@@ -26,17 +26,6 @@ from tests.sandbox import doubles
 from tests.sandbox.doubles import Plain
 from tests.support import ROOT
 
-ASKER = """
-import sys
-import pyarrow as pa
-from pipeline.sandbox import SandboxedStage, LimitsConfig
-from tests.sandbox.doubles import Plain
-stage = SandboxedStage(Plain(), LimitsConfig(), sys.argv[1])
-stage.setup()
-print(stage.child.process.pid, flush=True)
-stage(pa.table({"do": ["gil"]}))
-"""
-
 
 @pytest.fixture
 def server() -> Iterator[ForkServer]:
@@ -104,7 +93,8 @@ def test_many_at_once_do_not_hold_one_another(server: ForkServer) -> None:
 
 
 def test_it_ends_with_who_asked_for_it_even_while_it_hangs(server: ForkServer) -> None:
-    asker = subprocess.Popen([sys.executable, "-c", ASKER, server.address], cwd=ROOT, stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "tests.sandbox.programs.start_worker", "gil", server.address]
+    asker = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     assert asker.stdout is not None
     pid = int(asker.stdout.readline())
     time.sleep(0.3)
@@ -130,18 +120,10 @@ def test_a_large_environment_and_the_asker_s_standing_go_with_it(
 ) -> None:
     """The kernel is to end a decoder before the actor that it decodes for."""
     monkeypatch.setenv("TESSERA_LARGE", "x" * 120_000)
-    script = (
-        "import os, sys, pyarrow as pa; open('/proc/self/oom_score_adj', 'w').write('700'); os.nice(5)\n"
-        "from pipeline.sandbox import SandboxedStage, LimitsConfig\n"
-        "from tests.sandbox.doubles import Plain\n"
-        "stage = SandboxedStage(Plain(), LimitsConfig(), sys.argv[1]); stage.setup(); pid = stage.child.process.pid\n"
-        "print(open(f'/proc/{pid}/oom_score_adj').read().strip(), os.getpriority(os.PRIO_PROCESS, pid))\n"
-        "print(type(stage.child.process).__name__)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, server.address], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["700", "5", "ForkedProcess"]
+    command = [sys.executable, "-m", "tests.sandbox.programs.print_inherited_priority", server.address]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lowered = os.getpriority(os.PRIO_PROCESS, 0) + 5
+    assert done.stdout.split() == ["700", str(lowered), "ForkedProcess"]
 
 
 def test_who_asks_for_nothing_gets_nothing_and_holds_nobody_up(server: ForkServer) -> None:

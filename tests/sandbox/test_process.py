@@ -17,16 +17,6 @@ from pipeline.sandbox.tasks import TaskPolicy
 from tests.sandbox.doubles import Plain
 from tests.support import ROOT
 
-FROZEN = """
-import pyarrow as pa
-from pipeline.sandbox import SandboxedStage, LimitsConfig
-from tests.sandbox.doubles import Busy
-stage = SandboxedStage(Busy(0.6), LimitsConfig(row_seconds=5.0))
-stage.setup()
-print(stage.child.process.pid, flush=True)
-print(stage(pa.table({"x": [1]}))["x"].to_pylist(), stage.refused)
-"""
-
 
 def test_a_child_that_cannot_start_is_an_error_in_its_own_words() -> None:
     with pytest.raises(TesseraError, match=r"cannot start: libcodec.so.9: cannot open shared object file$"):
@@ -79,7 +69,11 @@ def test_after_an_interruption_no_answer_is_taken_for_another(monkeypatch: pytes
 def test_time_in_which_the_machine_stood_still_is_nobody_s() -> None:
     """Parent and child are stopped for longer than the limit while the child works."""
     parent = subprocess.Popen(
-        [sys.executable, "-c", FROZEN], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", "tests.sandbox.programs.run_busy_row"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert parent.stdout is not None
     both = f"-{parent.pid} -{int(parent.stdout.readline())}"  # the child leads a group of its own

@@ -18,15 +18,6 @@ from tests.sandbox import doubles
 from tests.sandbox.doubles import Starter
 from tests.support import ROOT
 
-ASKER = """
-import sys
-import pyarrow as pa
-from pipeline.sandbox import SandboxedStage, LimitsConfig
-from tests.sandbox.doubles import Starter
-stage = SandboxedStage(Starter(sys.argv[1]), LimitsConfig(), sys.argv[2])
-stage(pa.table({"do": [sys.argv[3]], "then": ["spin"]}))
-"""
-
 
 @pytest.fixture(params=["subprocess", "fork"])
 def address(request: pytest.FixtureRequest) -> Iterator[str | None]:
@@ -99,7 +90,8 @@ def test_so_does_a_crash(tmp_path: Path, address: str | None) -> None:
 def test_a_fork_server_ends_it_where_who_asked_was_killed(tmp_path: Path, how: str) -> None:
     with ForkServer(doubles.prepare, "colorsys") as server:
         server.prepared()
-        asker = subprocess.Popen([sys.executable, "-c", ASKER, str(tmp_path / "pid"), server.address, how], cwd=ROOT)
+        program = [sys.executable, "-m", "tests.sandbox.programs.start_descendants"]
+        asker = subprocess.Popen([*program, str(tmp_path / "pid"), server.address, how], cwd=ROOT)
         pid = _assert_reported(tmp_path / "pid")
         asker.kill()
         asker.wait()

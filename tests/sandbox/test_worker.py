@@ -18,19 +18,6 @@ from pipeline.sandbox.worker import portable
 from tests.sandbox.doubles import Plain
 from tests.support import ROOT, faulty
 
-PARENT = """
-import sys
-import pyarrow as pa
-from pipeline.sandbox import SandboxedStage, LimitsConfig
-from tests.sandbox.doubles import Plain
-stage = SandboxedStage(Plain(), LimitsConfig())
-stage.setup()
-print(stage.child.process.pid, flush=True)
-if sys.argv[1]:
-    stage(pa.table({"do": [sys.argv[1]]}))
-sys.stdin.read()
-"""
-
 
 def _gone(pid: int) -> bool:
     for _ in range(100):
@@ -49,7 +36,11 @@ def _gone(pid: int) -> bool:
 )
 def test_it_ends_with_its_parent(at_work: str, end: signal.Signals | None) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, at_work], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.sandbox.programs.start_worker", at_work],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert parent.stdout is not None
     assert parent.stdin is not None

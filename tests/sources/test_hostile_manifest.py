@@ -29,26 +29,10 @@ from tests.support import bounded, thrift
 
 pytestmark = pytest.mark.timeout(300)
 MB = 1 << 20
-READ = """
-import json, sys
-from pipeline.core.errors import ConfigError
-from pipeline.sources.manifest import Config, ManifestSource
-
-rows = 0
-try:
-    options = {"columns": {"id": "id", "inline_text": "t"}, **json.loads(sys.argv[2])}
-    made = ManifestSource(Config(path=sys.argv[1], **options))
-    made.check("source")
-    for table in made.list():
-        rows += len(table)
-    print("LISTED", rows)
-except ConfigError as error:
-    print("TOLD", rows, error)
-"""
 
 
 def read(path: Path, **options: Any) -> bounded.Done:
-    done = bounded.run(READ, path, json.dumps(options), timeout=280)
+    done = bounded.run("tests.sources.programs.list_manifest", path, json.dumps(options), timeout=280)
     assert len(done.out.splitlines()) == 1
     return done
 
@@ -217,7 +201,7 @@ def test_few_bytes_of_parquet_take_no_memory(tmp_path: Path, name: str) -> None:
     if options:
         options = {**options, "columns": {"id": "id", "image": "id"}}
     done = read(path, **options)
-    assert done.out.startswith("TOLD"), done.out
+    assert done.out.startswith("ERROR"), done.out
     assert why in done.out
     assert str(path) in done.out or "source.passthrough: column 't'" in done.out
     assert done.peak_mb < 1400
@@ -344,7 +328,7 @@ def test_few_bytes_of_text_take_no_memory(tmp_path: Path, name: str) -> None:
     path.write_bytes(make())
     assert path.stat().st_size < 16 * MB
     done = read(path)
-    assert done.out.startswith("TOLD"), done.out
+    assert done.out.startswith("ERROR"), done.out
     assert re.search(why, done.out), done.out
     assert done.peak_mb < 3500  # three times the limit
 
@@ -354,12 +338,8 @@ def test_lines_of_json_are_not_all_held_as_objects(tmp_path: Path) -> None:
     with path.open("w") as file:
         for i in range(1_500_000):
             file.write(f'{{"id":"{i}","t":"x"}}\n')
-    done = bounded.run(
-        READ.replace("for table in made.list():\n        rows += len(table)", "rows = len(made._manifest.table)"),
-        path,
-        "{}",
-    )
-    assert done.out == "LISTED 1500000"
+    done = bounded.run("tests.sources.programs.count_manifest_rows", path)
+    assert done.out == "1500000"
     assert done.peak_mb < 350
 
 
@@ -402,28 +382,11 @@ def test_the_names_of_a_csv_are_those_that_arrow_reads(names: list[str], tail: l
 
 # -- code, and values that Python cannot hold -----------------------------------------------------
 
-PICKLED = """
-import os, sys
-import pyarrow as pa
-import pyarrow.parquet as pq
-import ray.data
-from ray.data._internal.object_extensions.arrow import ArrowPythonObjectArray
-
-class Evil:
-    def __reduce__(self):
-        return (os.mkdir, (sys.argv[2],))
-
-ext = ArrowPythonObjectArray.from_objects([Evil(), Evil()])
-columns = {"top": ext, "list": pa.ListArray.from_arrays([0, 1, 2], ext)}
-columns["struct"] = pa.StructArray.from_arrays([ext], names=["in"])
-pq.write_table(pa.table({"pic": ["a.png", "b.png"], **columns}), sys.argv[1])
-"""
-
 
 def test_a_pickled_column_runs_nothing(tmp_path: Path) -> None:
     """With the types that Ray registers, as in a command that has started Ray."""
     path, flag = tmp_path / "m.parquet", tmp_path / "ran"
-    bounded.run(PICKLED, path, flag)
+    bounded.run("tests.sources.programs.write_pickled_columns", path, flag)
     config = {
         "source": {"kind": "manifest", "path": str(path), "columns": {"image": "pic"}, "passthrough": ["top", "list"]},
         "output": {"path": str(tmp_path / "out")},
@@ -437,17 +400,7 @@ def test_a_pickled_column_runs_nothing(tmp_path: Path) -> None:
         },
     }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
-    code = """
-import sys
-import ray.data
-from jobs import cli
-sys.argv = ["tessera", "extract", sys.argv[1], "--plan"]
-try:
-    cli.main()
-except SystemExit as end:
-    print("END", end.code)
-"""
-    done = bounded.run(code, tmp_path / "c.yaml")
+    done = bounded.run("tests.sources.programs.plan_with_ray_types", tmp_path / "c.yaml")
     assert not flag.exists()
     assert "END 0" in done.out
     assert "2" in done.out
@@ -459,7 +412,7 @@ except SystemExit as end:
 
 def test_a_column_that_nobody_reads_may_be_of_any_type(tmp_path: Path) -> None:
     path, flag = tmp_path / "m.parquet", tmp_path / "ran"
-    bounded.run(PICKLED, path, flag)
+    bounded.run("tests.sources.programs.write_pickled_columns", path, flag)
     assert sorted(listed(path, {"image": "pic"})) == ["a.png", "b.png"]
 
 

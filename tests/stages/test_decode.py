@@ -188,37 +188,12 @@ def test_a_text_of_white_space_alone_is_empty_wherever_it_comes_from(
         ]
 
 
-_FIRST_ROWS = """
-import sys
-import subprocess
-import sys
-from pathlib import Path
-from PIL import Image
-from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, text, write_clip
-from pipeline.stages.decode import DecodeStage
-from pipeline.stages.probe import ProbeStage
-folder = Path(sys.argv[1])
-write_clip(folder / "clip.mp4", 1.0, 1.0)
-Image.new("CMYK", (20, 20)).save(folder / "b.jpg")
-words = "Der schöne Frühling kommt früh über die grünen Hügel, und die Vögel singen wieder. "
-(folder / "c.txt").write_bytes((words * 9).encode("latin-1"))
-features = {"i": IMAGE, "v": VIDEO, "a": {**AUDIO, "tokenizer": {"kind": "audio_frame", "sample_rate": 11025}}}
-settings, features, table = bound(config(folder, {**features, "t": text(Path(sys.argv[2]))}))
-for stage in (ProbeStage(settings, features), DecodeStage(settings, features)):
-    stage.setup()
-    before = {name.split(".")[0] for name in sys.modules}
-    table = stage(table)
-    print(sorted({name.split(".")[0] for name in sys.modules} - before))
-print([failed for row in table["failures"].to_pylist() for failed in row])
-"""
-
-
 def test_setting_up_imports_what_the_first_row_needs(tmp_path: Path, models: Path) -> None:
     """Imports take seconds and hundreds of megabytes: within a row they would count against its limits."""
     (tmp_path / "in").mkdir()
-    command = [sys.executable, "-c", _FIRST_ROWS, str(tmp_path / "in"), str(models / "bert")]
-    root = ROOT
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    program = [sys.executable, "-m", "tests.stages.programs.print_late_imports"]
+    command = [*program, str(tmp_path / "in"), str(models / "bert")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "[]", "[]"]
 
 

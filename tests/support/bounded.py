@@ -1,4 +1,4 @@
-"""Python code in a process of its own, whose memory is measured."""
+"""Runs a program in a subprocess whose memory is bounded and measured."""
 
 from __future__ import annotations
 
@@ -9,11 +9,6 @@ from dataclasses import dataclass
 
 from tests.support import ROOT
 
-_TAIL = """
-with open("/proc/self/status") as status:  # getrusage would count what this process had before it was another
-    print("PEAK", *(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM")))
-"""
-
 
 @dataclass(frozen=True)
 class Done:
@@ -23,15 +18,14 @@ class Done:
     """Of its resident memory."""
 
 
-def run(code: str, *args: object, timeout: float = 120, address_space: int = 24 << 30) -> Done:
-    """Run ``code``, with ``args`` as ``sys.argv[1:]``. Fails if the code does.
+def run(module: str, *args: object, timeout: float = 120, address_space: int = 24 << 30) -> Done:
+    """Runs ``module`` as a program with ``args``. Fails if the program does.
 
     Args:
         address_space: what the process may map, so that a defect does not take the machine's memory.
     """
-    limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({address_space}, {address_space}))\n"
     done = subprocess.run(
-        [sys.executable, "-c", limit + code + _TAIL, *map(str, args)],
+        [sys.executable, "-m", "tests.support.programs.run_bounded", str(address_space), module, *map(str, args)],
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -7,17 +7,12 @@ import subprocess
 import sys
 from typing import Any
 
-_CODE = """
-import pickle, sys
-import duckdb
-with duckdb.connect() as connection:
-    found = connection.sql(sys.argv[1])
-    sys.stdout.buffer.write(pickle.dumps((found.columns, found.fetchall())))
-"""
+from tests.support import ROOT
 
 
 def query(sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Names of the columns, and rows."""
-    done = subprocess.run([sys.executable, "-c", _CODE, sql], capture_output=True, check=True, timeout=120)
+    command = [sys.executable, "-m", "tests.support.programs.query_duckdb", sql]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=120, cwd=ROOT)
     columns, rows = pickle.loads(done.stdout)
     return columns, rows

@@ -7,27 +7,10 @@ import sys
 
 from tests.support import ROOT
 
-FAULTS = """
-import resource, sys
-from pipeline.core.system.allocator import keep_pages
-if sys.argv[1] == "keep":
-    keep_pages()
-held = bytearray(b"x") * (24 << 20)  # glibc raises its own bound to what is freed once, but keeps a fixed one
-del held
-def pages():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-before = pages()
-for _ in range(20):
-    buffers = [bytearray(b"x") * (10 << 20) for _ in range(8)]
-    del buffers
-print(pages() - before)
-"""
-
 
 def _faults(how: str) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
-    )
+    command = [sys.executable, "-m", "tests.core.system.programs.count_page_faults", how]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
     return int(done.stdout)
 
 

@@ -13,13 +13,6 @@ import pytest
 from pipeline.core.system import private_folder
 from tests.support import ROOT
 
-HOLDER = """
-import sys
-from pipeline.core.system import private_folder
-print(private_folder.make("x", sys.argv[1]), flush=True)
-sys.stdin.read()
-"""
-
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
@@ -51,7 +44,7 @@ def test_only_this_user_may_enter_it(place: Path) -> None:
 def test_what_a_killed_process_left_is_removed_and_no_other(place: Path, tmp_path: Path) -> None:
     held, left = (
         subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(place)],
+            [sys.executable, "-m", "tests.core.system.programs.hold_private_folder", str(place)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

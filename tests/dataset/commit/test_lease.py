@@ -22,19 +22,10 @@ from pipeline.dataset.commit.lease import Lease
 from pipeline.run._guards import interrupt_if_lease_lost
 from tests.support import ROOT
 
-HOLD = """
-import sys, time
-from pipeline.dataset.commit.lease import Lease
-with Lease(sys.argv[1], "extract x", float(sys.argv[2])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
 
 def hold(root: str, ttl: float = 2.0) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, root, str(ttl)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
+    command = [sys.executable, "-m", "tests.dataset.commit.programs.hold_lease", root, str(ttl)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process

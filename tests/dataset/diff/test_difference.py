@@ -267,11 +267,7 @@ def test_samples_in_folders_that_were_not_listed_are_not_deleted(folders: int) -
 
 def test_long_ids_are_partitioned_in_little_memory() -> None:
     ids = pa.chunked_array([pa.array([f"{i:05}" + "x" * 20_000 for i in range(3000)])])
-    done = bounded.run(
-        "import pyarrow as pa\nfrom pipeline.dataset.diff import _partitioner\n"
-        "ids = pa.chunked_array([pa.array([f'{i:05}' + 'x' * 20_000 for i in range(3000)])])\n"
-        "print(len(_partitioner.partition_of(ids)))"
-    )
+    done = bounded.run("tests.dataset.diff.programs.partition_long_ids")
     assert done.out == "3000"
     assert done.peak_mb < 600  # hashing all ids in one step takes 1.4 GB
     parts = _partitioner.partition_of(ids)

@@ -198,61 +198,10 @@ def test_another_error_is_none_of_memory() -> None:
     assert encoder.adaptive_batch.share == 1
 
 
-_HOST = """
-import resource, sys
-import numpy as np, psutil, torch
-from transformers import BertConfig as ModelConfig, BertModel
-from pipeline.checkpoint.checkpoint import Checkpoint
-from pipeline.encoders.bert import BertConfig, BertEncoder
-from pipeline.core.errors import SampleError
-from pipeline.tokenizers.base import ModelInputs
-from pipeline.tokenizers.text import TextTokenizerConfig
-
-torch.set_num_threads(1)
-torch.manual_seed(0)
-folder = sys.argv[1]
-size = ModelConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16384)
-BertModel(size).save_pretrained(folder)
-where = Checkpoint(folder, "bert", None, "x")
-config = BertConfig(kind="bert", checkpoint=folder, batch_size=32)
-encoder = BertEncoder(config, where, "text", TextTokenizerConfig(kind="text"))
-encoder.pad_id = 0
-super(BertEncoder, encoder).setup()
-draw = np.random.default_rng(0)
-
-def row(length):
-    return ModelInputs({"input_ids": draw.integers(1, 50, length), "special_mask": np.zeros(length, np.uint8)}, None)
-
-short, long = [row(16) for _ in range(48)], row(512)   # 1 MiB and 32 MiB of activations, several times over
-alone = [encoder.encode([one], True)[0] for one in short]
-encoder.encode(short[:4], True)
-
-def room(megabytes):
-    most = psutil.Process().memory_info().vms + (megabytes << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
-
-room(24)
-got = encoder.encode([*short[:32], long, *short[32:]], True)
-failed = [i for i, one in enumerate(got) if isinstance(one, SampleError)]
-assert failed == [32] and got[32].kind == "memory" and "DefaultCPUAllocator" in got[32].message, (failed, got[32])
-for one, other in zip([*got[:32], *got[33:]], alone):
-    np.testing.assert_allclose(one.pooled, other.pooled, atol=1e-5)
-    np.testing.assert_allclose(one.tokens, other.tokens, atol=1e-5)
-assert encoder.batch_size < 32, encoder.batch_size
-small = encoder.batch_size
-room(4096)
-assert not isinstance(encoder.encode([long], True)[0], SampleError)
-for _ in range(40):
-    encoder.encode(short[:2], False)
-assert encoder.batch_size == 32
-print("halved to", small, "and back")
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
 def test_the_host_s_memory_runs_out_for_real(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _HOST, str(tmp_path)],
+        [sys.executable, "-m", "tests.encoders._shared.programs.run_out_of_host_memory", str(tmp_path)],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -182,18 +182,9 @@ def test_a_cpu_without_the_instructions_is_refused(
 
 def test_instructions_that_onednn_may_not_use_count_as_absent(checkpoints: dict[str, Checkpoint]) -> None:
     """In a process of its own: oneDNN reads the variable once."""
-    code = """
-import pickle, sys
-from pipeline.core.errors import ConfigError
-encoder = pickle.loads(sys.stdin.buffer.read())
-try:
-    encoder.setup()
-except ConfigError as error:
-    print(error)
-"""
     others = {name: value for name, value in os.environ.items() if not name.endswith("_MAX_CPU_ISA")}
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-m", "tests.encoders._shared.programs.set_up_pickled_encoder"],
         input=pickle.dumps(_vit(checkpoints)),
         env={**others, "ONEDNN_MAX_CPU_ISA": "AVX2"},
         cwd=ROOT,

@@ -56,29 +56,12 @@ def test_ray_does_not_start_or_is_not_there(tmp_path: Path, name: str, value: st
     assert done.stderr.count("\n") == 1
 
 
-_LOCAL = """
-import json, os, stat, sys, time
-from pathlib import Path
-import ray
-from pipeline.engine.ray import cluster
-from tests.stages.media_fixtures import IMAGE, config
-cluster.start(config(Path(sys.argv[1]), {"i": IMAGE}, compute={"num_cpus": 1}).compute)
-ray.get(ray.remote(lambda: 1).remote())
-session = ray._private.worker._global_node.get_session_dir_path()
-above = [session, os.path.dirname(session), os.path.dirname(os.path.dirname(session))]
-token = os.environ["RAY_AUTH_TOKEN_PATH"]
-above += [token, os.path.dirname(token)]
-print(json.dumps([(path, stat.S_IMODE(os.stat(path).st_mode)) for path in above]), flush=True)
-sys.stdin.readline()
-"""
-
-
 @pytest.mark.parametrize("end", [None, signal.SIGKILL])
 def test_nobody_else_may_enter_a_local_ray_and_it_leaves_nothing(tmp_path: Path, end: signal.Signals | None) -> None:
     """Ray makes its own folders writable for all: another user could take the raylet's socket away."""
     with tempfile.TemporaryDirectory(prefix="t-") as place:  # pytest's own has too long a name for sockets
         run = subprocess.Popen(
-            [sys.executable, "-c", _LOCAL, str(tmp_path)],
+            [sys.executable, "-m", "tests.engine.ray.programs.start_local_ray", str(tmp_path)],
             cwd=ROOT,
             env={key: old for key, old in os.environ.items() if not key.startswith(("RAY_ADDRESS", "RAY_AUTH"))}
             | {"RAY_TMPDIR": place, "HOME": str(tmp_path)},
@@ -140,45 +123,15 @@ def test_what_an_errors_traceback_holds_is_let_go(link: str) -> None:
     assert [one() for one in seen] == [None, None]
 
 
-_LOST = """
-import json, sys, threading, time
-import ray
-from ray.cluster_utils import Cluster
-from tests.stages.media_fixtures import IMAGE, config
-from pathlib import Path
-from pipeline import run
-from pipeline.engine.ray import cluster as clusters
-from pipeline.run import pipeline
-from pipeline.core.errors import TesseraError
-from pipeline.stages.encode import EncodeStage
-
-class Slow(EncodeStage):
-    def __call__(self, table, journal=None):
-        time.sleep(600)
-
-pipeline.EncodeStage, clusters._CHECK_EVERY_S, clusters._NO_ROOM_S = Slow, 0.5, 4.0
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-large = cluster.add_node(num_cpus=4)
-hook = {"env_vars": {"PYTHONPATH": "."}}
-ray.init(address=cluster.address, log_to_driver=False, runtime_env=hook)
-settings = config(Path(sys.argv[1]), {"i": IMAGE}, compute={"pools": {"default": {"num_cpus": 3, "max_actors": 1}}})
-threading.Timer(12, lambda: cluster.remove_node(large)).start()
-started = time.time()
-try:
-    run.extract(run.prepare(settings), show_progress=False)
-except TesseraError as error:
-    print("TOLD", json.dumps({"error": str(error), "seconds": time.time() - started}), flush=True)
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_pool_whose_only_node_is_lost_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "in" / "0.png")
-    command = [sys.executable, "-c", _LOST, str(tmp_path / "in")]
+    command = [sys.executable, "-m", "tests.engine.ray.programs.lose_a_node", str(tmp_path / "in")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=150)
-    reported = [json.loads(line.removeprefix("TOLD ")) for line in done.stdout.splitlines() if line.startswith("TOLD ")]
+    lines = done.stdout.splitlines()
+    reported = [json.loads(line.removeprefix("ERROR ")) for line in lines if line.startswith("ERROR ")]
     assert len(reported) == 1, done.stdout + done.stderr
     words = "compute.pools.default: the nodes that are left have no room for an actor of 3 CPUs and 0 GPUs"
     assert words in reported[0]["error"]

@@ -72,29 +72,9 @@ def test_beside_a_gpu_the_stages_stand_apart(tmp_path: Path) -> None:
     features = {"raw": IMAGE, "other": {**IMAGE, "pool": "b"}}
     asked = config(corpus, features, compute={"block_rows": 7, "pools": pools})
     (tmp_path / "c.yaml").write_text(asked.model_dump_json())
-    script = (
-        "import logging, ray; ray.init(address='local', num_cpus=3, num_gpus=1, include_dashboard=False, "
-        "log_to_driver=False, logging_level=logging.ERROR)\n"
-        "import threading, time\n"
-        "from pipeline import config, run\n"
-        "from pipeline.run import pipeline\n"
-        "class Slow(pipeline.EncodeStage):\n"
-        "    def setup(self):\n"
-        "        super().setup(); self.inside, self.most, self.lock = 0, 0, threading.Lock()\n"
-        "    def __getstate__(self): return {k: v for k, v in self.__dict__.items() if k != 'lock'}\n"
-        "    def __call__(self, table, journal=None):\n"
-        "        with self.lock: self.inside += 1; self.most = max(self.most, self.inside)\n"
-        "        time.sleep(1); done = super().__call__(table, journal)\n"
-        "        with self.lock: self.inside -= 1\n"
-        f"        open({str(tmp_path)!r} + '/most-' + self.features[0].name, 'w').write(str(self.most))\n"
-        "        return done\n"
-        "pipeline.EncodeStage = Slow\n"
-        f"run.extract(run.prepare(config.load({str(tmp_path / 'c.yaml')!r})), show_progress=False)\n"
-        "ray.shutdown()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
-    )
+    program = [sys.executable, "-m", "tests.engine.ray.programs.count_concurrent_encodes"]
+    command = [*program, str(tmp_path / "c.yaml"), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     table = dataset.open(str(tmp_path / "out")).to_arrow()
     assert len(table) == 20

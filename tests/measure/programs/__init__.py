@@ -1,0 +1,1 @@
+"""Programs that the measurements of this folder run as separate processes."""

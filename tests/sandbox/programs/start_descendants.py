@@ -1,0 +1,12 @@
+"""Lets a forked worker process start a descendant, then hang: PID_FILE FORK_SERVER_ADDRESS child|orphan."""
+
+import sys
+
+import pyarrow as pa
+
+from pipeline.sandbox import LimitsConfig, SandboxedStage
+from tests.sandbox.doubles import Starter
+
+pid_file, address, how = sys.argv[1:]
+stage = SandboxedStage(Starter(pid_file), LimitsConfig(), address)
+stage(pa.table({"do": [how], "then": ["spin"]}))

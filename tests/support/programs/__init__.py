@@ -1,0 +1,1 @@
+"""Programs that the helpers of this folder run as separate processes."""
