@@ -1,13 +1,19 @@
-"""The contract that every kind of encoder keeps: shapes, order, independence of the batch, ``want_tokens``."""
+"""The contract of every kind of encoder; a new kind is tested by one line in ``CASES``.
+
+Tested are shapes, order, independence of the batch, ``want_tokens``, an empty call, memory that runs out, and a CUDA
+device where there is one. The values themselves are compared with the `transformers` model by the test of each family
+(``test_bert.py`` etc.): families differ in preprocessing, in the method that is called and in the tokens that are kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline import encoders, tokenizers
 from pipeline.checkpoint.checkpoint import Checkpoint
@@ -70,6 +76,8 @@ CASES = [
     Case("raw", "video", FrameConfig(size=16, patch_size=8, tokens="patch"), None),
     Case("raw", "audio", AudioFrameConfig(kind="audio_frame", sample_rate=16_000), None),
 ]
+MODEL_CASES = [case for case in CASES if case.checkpoint is not None]
+"""Cases with a model. ``raw`` has none: no forward pass and no device."""
 
 
 def test_every_kind_has_a_case() -> None:
@@ -92,24 +100,43 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], C
 
 
 @pytest.fixture(params=CASES, ids=str)
-def encoder_and_rows(
-    request: pytest.FixtureRequest, checkpoint_of: Callable[[str], Checkpoint]
-) -> tuple[Encoder, list[ModelInputs]]:
-    case: Case = request.param
+def case(request: pytest.FixtureRequest) -> Case:
+    made: Case = request.param
+    return made
+
+
+@pytest.fixture
+def build(case: Case, checkpoint_of: Callable[[str], Checkpoint]) -> Callable[[str], Encoder]:
+    """A function that builds the encoder of the case on a device."""
     checkpoint = None if case.checkpoint is None else checkpoint_of(case.checkpoint)
-    options = {} if checkpoint is None else {"checkpoint": checkpoint.path, "batch_size": 3, "device": "cpu"}
     config_class = next(
         one
         for one in get_args(get_args(EncoderConfig)[0])
         if get_args(one.model_fields["kind"].annotation) == (case.kind,)
     )
-    encoder = encoders.build(config_class(kind=case.kind, **options), checkpoint, case.modality, case.tokenizer)
-    encoder.check("features.x")
-    encoder.setup()
-    tokenizer = tokenizers.build(case.tokenizer, checkpoint)
+
+    def build(device: str) -> Encoder:
+        options = {} if checkpoint is None else {"checkpoint": checkpoint.path, "batch_size": 3, "device": device}
+        encoder = encoders.build(config_class(kind=case.kind, **options), checkpoint, case.modality, case.tokenizer)
+        encoder.check("features.x")
+        encoder.setup()
+        return encoder
+
+    return build
+
+
+@pytest.fixture
+def rows(case: Case, checkpoint_of: Callable[[str], Checkpoint]) -> list[ModelInputs]:
+    """Inputs of four media of different sizes."""
+    tokenizer = tokenizers.build(case.tokenizer, None if case.checkpoint is None else checkpoint_of(case.checkpoint))
     tokenizer.check("features.x.tokenizer")
     tokenizer.setup()
-    return encoder, [tokenizer.tokenize(one) for one in _media(case.modality, tokenizer)]
+    return [tokenizer.tokenize(one) for one in _media(case.modality, tokenizer)]
+
+
+@pytest.fixture
+def encoder(build: Callable[[str], Encoder]) -> Encoder:
+    return build("cpu")
 
 
 def _media(modality: Modality, tokenizer: Any) -> list[Media]:
@@ -138,6 +165,13 @@ def _encode(encoder: Encoder, rows: list[ModelInputs], want_tokens: bool = True)
     return [one for one in done if isinstance(one, Encoded)]
 
 
+def _assert_equal(results: Sequence[Encoded], references: Sequence[Encoded]) -> None:
+    for one, reference in zip(results, references, strict=True):
+        assert one.grid == reference.grid
+        for name in ("pooled", "tokens", "prefix_tokens", "token_ids", "times_s"):
+            _assert_close(getattr(one, name), getattr(reference, name))
+
+
 def _assert_close(ours: np.ndarray | None, reference: np.ndarray | None) -> None:
     assert (ours is None) == (reference is None)
     if ours is not None and reference is not None:
@@ -145,8 +179,7 @@ def _assert_close(ours: np.ndarray | None, reference: np.ndarray | None) -> None
         assert np.abs(ours - reference).max(initial=0) <= 1e-4 * max(1.0, np.abs(reference).max(initial=0))
 
 
-def test_shapes_match_the_spec_and_the_grid(encoder_and_rows: tuple[Encoder, list[ModelInputs]]) -> None:
-    encoder, rows = encoder_and_rows
+def test_shapes_match_the_spec_and_the_grid(encoder: Encoder, rows: list[ModelInputs]) -> None:
     spec, done = encoder.spec(), _encode(encoder, rows)
     assert len(done) == len(rows)
     for row, one in zip(rows, done, strict=True):
@@ -162,28 +195,48 @@ def test_shapes_match_the_spec_and_the_grid(encoder_and_rows: tuple[Encoder, lis
         assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
 
 
-def test_a_row_does_not_depend_on_its_batch_or_position(
-    encoder_and_rows: tuple[Encoder, list[ModelInputs]],
-) -> None:
-    encoder, rows = encoder_and_rows
+def test_a_row_does_not_depend_on_its_batch_or_position(encoder: Encoder, rows: list[ModelInputs]) -> None:
     separate = [_encode(encoder, [row])[0] for row in rows]
-    together, reverse = _encode(encoder, rows), _encode(encoder, rows[::-1])[::-1]
-    for expected, *others in zip(separate, together, reverse, strict=True):
-        for one in others:
-            assert one.grid == expected.grid
-            for name in ("pooled", "tokens", "prefix_tokens", "token_ids", "times_s"):
-                _assert_close(getattr(one, name), getattr(expected, name))
+    _assert_equal(_encode(encoder, rows), separate)
+    _assert_equal(_encode(encoder, rows[::-1])[::-1], separate)
     vectors = [one.tokens.mean(0) for one in separate if one.tokens is not None]
     assert all(np.abs(vectors[0] - other).max() > 1e-3 for other in vectors[1:]), "the comparison cannot fail"
 
 
-def test_without_tokens_the_pooled_vector_is_the_same(encoder_and_rows: tuple[Encoder, list[ModelInputs]]) -> None:
-    encoder, rows = encoder_and_rows
+def test_without_tokens_the_pooled_vector_is_the_same(encoder: Encoder, rows: list[ModelInputs]) -> None:
     for one, expected in zip(_encode(encoder, rows, False), _encode(encoder, rows), strict=True):
         _assert_close(one.pooled, expected.pooled)
         assert one.tokens is None or one.pooled is None
 
 
-def test_no_rows_give_no_results(encoder_and_rows: tuple[Encoder, list[ModelInputs]]) -> None:
-    encoder, _ = encoder_and_rows
+def test_no_rows_give_no_results(encoder: Encoder) -> None:
     assert encoder.encode([], True) == []
+
+
+@pytest.mark.parametrize("case", MODEL_CASES, ids=str)
+def test_values_are_the_same_where_memory_runs_out(
+    encoder: Any, rows: list[ModelInputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is enough for forward passes of one row only."""
+    rows = [*rows, *rows]  # each encoder batches rows of equal size
+    expected = _encode(encoder, rows)
+    forward, refused = encoder.forward, list[int]()
+
+    def forward_of_one_row(batch: Sequence[ModelInputs], want_tokens: bool) -> Any:
+        if len(batch) > 1:
+            refused.append(len(batch))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(batch, want_tokens)
+
+    monkeypatch.setattr(encoder, "forward", forward_of_one_row)
+    _assert_equal(_encode(encoder, rows), expected)
+    assert refused, "no forward pass had several rows"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("case", MODEL_CASES, ids=str)
+def test_values_on_a_cuda_device_are_those_of_the_cpu(
+    build: Callable[[str], Encoder], encoder: Encoder, rows: list[ModelInputs]
+) -> None:
+    _assert_equal(_encode(build("cuda"), rows), _encode(encoder, rows))
