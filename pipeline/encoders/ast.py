@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict
@@ -13,10 +13,8 @@ from pipeline.core.errors import SampleError
 from pipeline.encoders._shared import audio
 from pipeline.encoders._shared.audio import EncodedPart, Part
 from pipeline.encoders._shared.device import download, upload
-from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
-from pipeline.encoders._shared.weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers.base import ModelInputs
+from pipeline.encoders._shared.sounds import SpanEncoder
+from pipeline.encoders._shared.transformers_encoder import TransformersEncoderConfig
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +35,7 @@ class AstConfig(TransformersEncoderConfig):
     pooled vector is the mean of theirs."""
 
 
-class AstEncoder(TransformersEncoder):
+class AstEncoder(SpanEncoder):
     """Tokens: spectrogram patches, grid (T, F, 1), time-major; prefix: class and distillation token.
 
     The extractor pads every spectrogram to the model's span, and the model attends to the padding, so the pooled
@@ -45,28 +43,17 @@ class AstEncoder(TransformersEncoder):
     """
 
     model_types = ("audio-spectrogram-transformer",)
-    modalities = ("audio",)
-    tokenizer_kinds = ("audio_frame",)
     config: AstConfig
+    pooled_by = "pooler"
 
     def check(self, where: str) -> None:
         super().check(where)
-        audio.check_sound(self.checkpoint, self.tokenizer, where)
         extractor, config = audio.load_extractor(self.checkpoint), self.model_config()
         audio.check_equal(self.checkpoint, "frames", extractor.max_length, config.max_length)
         audio.check_equal(self.checkpoint, "mel bins", extractor.num_mel_bins, config.num_mel_bins)
 
-    def spec(self) -> EncoderSpec:
-        config = self.model_config()
-        return EncoderSpec(
-            dim=config.hidden_size,
-            token_dim=config.hidden_size,
-            space=space_id(self.checkpoint, "pooler"),
-            normalized=False,
-            native_dtype=native_dtype(self.checkpoint),
-            model_type=self.checkpoint.model_type,
-            processor=type(audio.load_extractor(self.checkpoint)).__name__,
-        )
+    def width(self, config: Any) -> int:
+        return int(config.hidden_size)
 
     def load(self) -> torch.nn.Module:
         from transformers import ASTModel
@@ -76,25 +63,12 @@ class AstEncoder(TransformersEncoder):
 
     def setup(self) -> None:
         super().setup()
-        self.extractor = audio.load_extractor(self.checkpoint)
         rate = self.extractor.sampling_rate
         self.shift, self.frame = round(rate * _SHIFT_S), round(rate * _FRAME_S)
         self.bands, self.steps = self.model.embeddings.get_shape(self.model.config)
+        self.step_s = self.model.config.time_stride * _SHIFT_S
 
-    def bucket(self, row: ModelInputs) -> tuple[()]:
-        return ()
-
-    @property
-    def splits_rows(self) -> bool:
-        return True
-
-    def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
-        parts, errors = audio.split_rows(rows, self.extractor.sampling_rate, self._divide)
-        encoded = audio.encode_in_batches(parts, self.batch_size, lambda batch: self._encode(batch, want_tokens))
-        step_s = self.model.config.time_stride * _SHIFT_S
-        return audio.join_parts(len(rows), parts, encoded, errors, step_s, self.bands)
-
-    def _divide(self, samples: np.ndarray) -> list[np.ndarray]:
+    def divide(self, samples: np.ndarray) -> list[np.ndarray]:
         if len(samples) < self.frame:
             raise SampleError("empty", f"{len(samples)} samples are shorter than one frame of {self.frame}")
         span = self.extractor.max_length * self.shift
@@ -104,7 +78,7 @@ class AstEncoder(TransformersEncoder):
         # A remainder shorter than one frame gives no frame, as at the end of a longer chunk.
         return [chunk for chunk in chunks if len(chunk) >= self.frame]
 
-    def _encode(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
+    def encode_parts(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
         mel = np.concatenate([audio.extract(self.extractor, part.samples)["input_values"] for part in parts])
         output = self.model(upload(mel, self.device, self.dtype))
         pooled = download(output.pooler_output)

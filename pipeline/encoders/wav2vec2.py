@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -13,9 +13,9 @@ from pydantic import ConfigDict, Field
 from pipeline.core.errors import SampleError
 from pipeline.encoders._shared import audio
 from pipeline.encoders._shared.device import download, upload
-from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
-from pipeline.encoders._shared.weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec
+from pipeline.encoders._shared.sounds import SoundEncoder
+from pipeline.encoders._shared.transformers_encoder import TransformersEncoderConfig
+from pipeline.encoders.base import Encoded
 from pipeline.tokenizers.base import ModelInputs
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Wav2Vec2Config(TransformersEncoderConfig):
     memory grows with its length. null: 300 s; for WavLM 100 s. Both take about 5 GB with a base model."""
 
 
-class Wav2Vec2Encoder(TransformersEncoder):
+class Wav2Vec2Encoder(SoundEncoder):
     """Tokens: the last hidden states, one per frame of the model's convolutions (49 for 1 s). Pooled: their mean.
 
     The checkpoint's feature extractor normalises the waveform. In models with group norm, the result depends on the
@@ -47,26 +47,10 @@ class Wav2Vec2Encoder(TransformersEncoder):
     """
 
     model_types = ("wav2vec2", "hubert", "wavlm")
-    modalities = ("audio",)
-    tokenizer_kinds = ("audio_frame",)
     config: Wav2Vec2Config
 
-    def check(self, where: str) -> None:
-        super().check(where)
-        audio.check_sound(self.checkpoint, self.tokenizer, where)
-
-    def spec(self) -> EncoderSpec:
-        config = self.model_config()
-        dim = config.output_hidden_size if getattr(config, "add_adapter", False) else config.hidden_size
-        return EncoderSpec(
-            dim=dim,
-            token_dim=dim,
-            space=space_id(self.checkpoint, "mean"),
-            normalized=False,
-            native_dtype=native_dtype(self.checkpoint),
-            model_type=self.checkpoint.model_type,
-            processor=type(audio.load_extractor(self.checkpoint)).__name__,
-        )
+    def width(self, config: Any) -> int:
+        return int(config.output_hidden_size if getattr(config, "add_adapter", False) else config.hidden_size)
 
     def load(self) -> torch.nn.Module:
         from transformers import AutoModel
@@ -78,7 +62,6 @@ class Wav2Vec2Encoder(TransformersEncoder):
         super().setup()
         # WavLM passes torch a mask of another dtype than its position bias, of which torch warns once per process.
         warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
-        self.extractor = audio.load_extractor(self.checkpoint)
         config = self.model.config
         self.max_s = self.config.max_s or _MAX_S.get(self.checkpoint.model_type, _DEFAULT_MAX_S)
         adapted = getattr(config, "add_adapter", False)

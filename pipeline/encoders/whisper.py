@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict
 
-from pipeline.core.errors import SampleError
 from pipeline.encoders._shared import audio
 from pipeline.encoders._shared.audio import EncodedPart, Part
 from pipeline.encoders._shared.device import download, upload
-from pipeline.encoders._shared.transformers_encoder import TransformersEncoder, TransformersEncoderConfig
-from pipeline.encoders._shared.weights import native_dtype, space_id
-from pipeline.encoders.base import Encoded, EncoderSpec
-from pipeline.tokenizers.base import ModelInputs
+from pipeline.encoders._shared.sounds import SpanEncoder
+from pipeline.encoders._shared.transformers_encoder import TransformersEncoderConfig
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +31,7 @@ class WhisperConfig(TransformersEncoderConfig):
     ``truncate``: only its first span."""
 
 
-class WhisperEncoder(TransformersEncoder):
+class WhisperEncoder(SpanEncoder):
     """Tokens: the encoder's hidden states, one per 20 ms. Pooled: their mean.
 
     The input is always padded with silence to the model's span. Only the states that cover sound are kept:
@@ -42,28 +39,16 @@ class WhisperEncoder(TransformersEncoder):
     """
 
     model_types = ("whisper",)
-    modalities = ("audio",)
-    tokenizer_kinds = ("audio_frame",)
     config: WhisperConfig
 
     def check(self, where: str) -> None:
         super().check(where)
-        audio.check_sound(self.checkpoint, self.tokenizer, where)
         extractor, config = audio.load_extractor(self.checkpoint), self.model_config()
         audio.check_equal(self.checkpoint, "frames", extractor.nb_max_frames, config.max_source_positions * _STRIDE)
         audio.check_equal(self.checkpoint, "mel bins", extractor.feature_size, config.num_mel_bins)
 
-    def spec(self) -> EncoderSpec:
-        config = self.model_config()
-        return EncoderSpec(
-            dim=config.d_model,
-            token_dim=config.d_model,
-            space=space_id(self.checkpoint, "mean"),
-            normalized=False,
-            native_dtype=native_dtype(self.checkpoint),
-            model_type=self.checkpoint.model_type,
-            processor=type(audio.load_extractor(self.checkpoint)).__name__,
-        )
+    def width(self, config: Any) -> int:
+        return int(config.d_model)
 
     def load(self) -> torch.nn.Module:
         from transformers import WhisperModel
@@ -74,28 +59,15 @@ class WhisperEncoder(TransformersEncoder):
 
     def setup(self) -> None:
         super().setup()
-        self.extractor = audio.load_extractor(self.checkpoint)
         self.samples_per_token = self.extractor.hop_length * _STRIDE
+        self.step_s = self.samples_per_token / self.extractor.sampling_rate
 
-    def bucket(self, row: ModelInputs) -> tuple[()]:
-        return ()
-
-    @property
-    def splits_rows(self) -> bool:
-        return True
-
-    def forward(self, rows: Sequence[ModelInputs], want_tokens: bool) -> list[Encoded | SampleError]:
-        rate = self.extractor.sampling_rate
-        parts, errors = audio.split_rows(rows, rate, self._divide)
-        encoded = audio.encode_in_batches(parts, self.batch_size, lambda batch: self._encode(batch, want_tokens))
-        return audio.join_parts(len(rows), parts, encoded, errors, self.samples_per_token / rate)
-
-    def _divide(self, samples: np.ndarray) -> list[np.ndarray]:
+    def divide(self, samples: np.ndarray) -> list[np.ndarray]:
         span = self.extractor.n_samples
         chunks = [samples[i : i + span] for i in range(0, len(samples), span)]
         return chunks[:1] if self.config.long == "truncate" else chunks
 
-    def _encode(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
+    def encode_parts(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
         import torch
 
         mel = np.concatenate([audio.extract(self.extractor, part.samples)["input_features"] for part in parts])

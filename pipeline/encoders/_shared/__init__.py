@@ -14,6 +14,7 @@ pictures.py               base class of encoders of images and of single video f
 tubelets.py               base class of encoders of video clips
 two_towers.py             base class of encoders of images and texts into one space
 text.py                   pads token ids into batches and splits the output into rows
+sounds.py                 base classes of encoders of sound
 audio.py                  splits waveforms into parts that a model takes and joins their outputs
 gemma.py                  processor and forward passes of EmbeddingGemma 2
 """
