@@ -37,7 +37,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.system import private_folder
 from pipeline.stages import units
 
-Stage = Literal["all", "encode"]
+Measured = Literal["all", "encode"]
 
 _DRAWN = 256
 _BARE_S, _REFERENCE_S, _STAGE_S = 15.0, 10.0, 15.0
@@ -49,7 +49,7 @@ def measure(
     config: PipelineConfig,
     rows: int | None = None,
     against: Literal["reference"] | None = None,
-    only: Stage = "all",
+    only: Measured = "all",
     log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measures ``config`` with samples drawn from its corpus. Writes nothing to its output.

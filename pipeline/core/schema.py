@@ -63,7 +63,7 @@ FAILURES = pa.schema(
 )
 """Failures of a run. ``feature`` is null if the file could not be identified, so that no feature applied."""
 
-EMPTY = pa.schema(
+EMPTY_WINDOWS = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("window", pa.int32(), nullable=False),

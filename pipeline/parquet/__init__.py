@@ -12,6 +12,6 @@ It imports `storage` and `core`.
 
 from __future__ import annotations
 
-from pipeline.parquet.file import MAX_FOOTER_BYTES, MAX_LIST, STORED_EXTENSION, File, Footer, open_parquet
+from pipeline.parquet.file import MAX_FOOTER_BYTES, MAX_LIST, STORED_EXTENSION, Footer, ParquetFile, open_parquet
 
-__all__ = ["MAX_FOOTER_BYTES", "MAX_LIST", "STORED_EXTENSION", "File", "Footer", "open_parquet"]
+__all__ = ["MAX_FOOTER_BYTES", "MAX_LIST", "STORED_EXTENSION", "Footer", "ParquetFile", "open_parquet"]

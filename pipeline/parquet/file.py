@@ -42,7 +42,7 @@ class Footer:
     """Whether the file names extension types, which other readers of it would load."""
 
 
-class File(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
+class ParquetFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     """An open Parquet file that can request several row groups together."""
 
     def __init__(self, source: Any, **options: Any) -> None:
@@ -61,7 +61,7 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
             left = left[count:]
 
 
-def open_parquet(source: Any) -> File:
+def open_parquet(source: Any) -> ParquetFile:
     """Opens the Parquet file in ``source``, a seekable binary file or a file of Arrow.
 
     Columns of extension types, also nested ones, have their storage types. The columns of a `BoundedFile` are read
@@ -72,7 +72,7 @@ def open_parquet(source: Any) -> File:
         pa.ArrowException, OSError: pyarrow cannot read the file.
     """
     metadata = read_footer(source).metadata
-    return File(source, metadata=metadata, pre_buffer=False, arrow_extensions_enabled=False)
+    return ParquetFile(source, metadata=metadata, pre_buffer=False, arrow_extensions_enabled=False)
 
 
 def read_footer(source: Any) -> Footer:

@@ -32,7 +32,7 @@ from pipeline.stages._sample_windows import (
     window_row,
 )
 from pipeline.stages.reuse import StoredTimes
-from pipeline.stages.rows import FAILURE, ROWS, STORED_WINDOWS, Failure, failure_column
+from pipeline.stages.rows import FAILURE_TYPE, ROWS, STORED_WINDOWS, Failure, failure_column
 
 _MAX_COPIED_BYTES = 128 << 20
 """Limit for the texts, ids and passthrough columns of one sample, summed over its windows: each row has a copy."""
@@ -103,7 +103,7 @@ class ProbeStage:
                 failures.append(row_failures)
                 samples.append(number)
         probed = pa.Table.from_pylist(rows, schema=pa.schema([f for f in ROWS if f.name != "failures"]))
-        probed = probed.append_column(pa.field("failures", pa.list_(FAILURE)), failure_column(failures))
+        probed = probed.append_column(pa.field("failures", pa.list_(FAILURE_TYPE)), failure_column(failures))
         probed = probed.select(ROWS.names)
         passthrough = copied.take(pa.array(samples, pa.int64()))
         return pa.Table.from_arrays(

@@ -14,7 +14,7 @@ from pipeline.core.errors import SampleError, StageName, describe, out_of_memory
 from pipeline.core.media import MODALITIES
 from pipeline.core.schema import METERS
 
-FAILURE = pa.struct(
+FAILURE_TYPE = pa.struct(
     [pa.field(name, pa.string()) for name in ("feature", "uri", "stage", "kind", "message")],
 )
 """A `Failure` as an Arrow value."""
@@ -43,7 +43,7 @@ ROWS = pa.schema(
         pa.field("carry_position", pa.int64()),
         pa.field("final", pa.bool_()),
         pa.field("cells", pa.int32()),
-        pa.field("failures", pa.list_(FAILURE)),
+        pa.field("failures", pa.list_(FAILURE_TYPE)),
         *(pa.field(f"meter_{name}", pa.float64()) for name in METERS),
     ]
 )
@@ -91,7 +91,7 @@ def failure(feature: str | None, uri: str | None, stage: StageName, error: Excep
 
 def failure_column(rows: Sequence[Sequence[Failure]]) -> pa.Array:
     """Returns the ``failures`` column for the failures of each row."""
-    return pa.array([[asdict(one) for one in row] for row in rows], pa.list_(FAILURE))
+    return pa.array([[asdict(one) for one in row] for row in rows], pa.list_(FAILURE_TYPE))
 
 
 def add_failures(table: pa.Table, more: Sequence[Sequence[Failure]]) -> pa.Table:
@@ -100,7 +100,7 @@ def add_failures(table: pa.Table, more: Sequence[Sequence[Failure]]) -> pa.Table
         return table
     old: list[list[dict[str, Any]]] = table["failures"].to_pylist()
     joined = [[*(before or []), *(asdict(one) for one in new)] for before, new in zip(old, more, strict=True)]
-    return put(table, "failures", pa.array(joined, pa.list_(FAILURE)))
+    return put(table, "failures", pa.array(joined, pa.list_(FAILURE_TYPE)))
 
 
 def add_meter(table: pa.Table, name: str, values: Sequence[float] | np.ndarray) -> pa.Table:

@@ -13,7 +13,7 @@ import pytest
 from pipeline.core.arrow import Allocate, pack, unpack
 from pipeline.sandbox import shared_memory
 from pipeline.sandbox.shared_memory import BufferCache, BufferPool, SharedBuffer
-from pipeline.stages.rows import FAILURE
+from pipeline.stages.rows import FAILURE_TYPE
 
 
 def _table(rows: int, width: int, allocate: Allocate = np.empty) -> pa.Table:
@@ -21,7 +21,7 @@ def _table(rows: int, width: int, allocate: Allocate = np.empty) -> pa.Table:
     schema = pa.schema([pa.field("id", pa.string(), nullable=False)], {b"key": b"yes"})
     table = pa.table({"id": [str(i) for i in range(rows)]}, schema=schema)
     table = table.append_column("pixels", pack([*arrays[:-1], None], allocate))
-    table = table.append_column("failures", pa.array([[] for _ in range(rows)], pa.list_(FAILURE)))
+    table = table.append_column("failures", pa.array([[] for _ in range(rows)], pa.list_(FAILURE_TYPE)))
     table = table.append_column("sound", pack([a.astype(np.float32) for a in arrays], allocate))
     return table.append_column("words", pa.array(["a", "b"] * (rows // 2)).dictionary_encode())
 
@@ -199,7 +199,7 @@ def test_what_was_filled_for_nothing_is_gone_with_the_next_parcel() -> None:
 
 def test_columns_that_the_reader_has_do_not_travel() -> None:
     known = _table(8, 100_000)
-    table = known.set_column(2, "failures", pa.array([[]] * 7 + [None], pa.list_(FAILURE)))
+    table = known.set_column(2, "failures", pa.array([[]] * 7 + [None], pa.list_(FAILURE_TYPE)))
     table = table.append_column("more", pa.array(range(8))).drop_columns("words")
     segment = SharedBuffer()
     message = segment.write(None, table, known)

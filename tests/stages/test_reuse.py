@@ -13,7 +13,7 @@ import pytest
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.commit.data_files import File
 from pipeline.stages.reuse import KeepColumnsStage, ReuseColumnsStage, StoredTimes
-from pipeline.stages.rows import FAILURE, STORED_WINDOWS
+from pipeline.stages.rows import FAILURE_TYPE, STORED_WINDOWS
 
 FIELDS = [pa.field("f_tokens", pa.list_(pa.list_(pa.float16(), 2))), pa.field("f_grid", pa.list_(pa.int32()))]
 
@@ -98,7 +98,7 @@ def _again(tmp_path: Path, failures: list[list[dict[str, Any]]], **changes: Any)
         "windows": pa.array([1, 1, 1, 1], pa.int32()),
         STORED_WINDOWS: pa.array([2, 2, 2, 2], pa.int32()),
         "cells": pa.array([len(one) for one in failures], pa.int32()),
-        "failures": pa.array(failures, pa.list_(FAILURE)),
+        "failures": pa.array(failures, pa.list_(FAILURE_TYPE)),
         "f_tokens": pa.nulls(4, FIELDS[0].type),
         "f_grid": pa.nulls(4, FIELDS[1].type),
         **changes,
@@ -187,7 +187,7 @@ def test_an_old_row_that_is_gone(tmp_path: Path, uri: str | None) -> None:
             **{f"{one}_uri": pa.nulls(1, pa.string()) for one in ("text", "image", "video")},
             "audio_uri": pa.array([uri], pa.string()),
             "inline_text": pa.nulls(1, pa.string()),
-            "failures": pa.array([[_failed()]], pa.list_(FAILURE)),
+            "failures": pa.array([[_failed()]], pa.list_(FAILURE_TYPE)),
             "f_tokens": pa.nulls(1, FIELDS[0].type),
             "f_grid": pa.nulls(1, FIELDS[1].type),
         }

@@ -10,7 +10,7 @@ from pipeline.core.errors import FAILURE_KINDS, SampleError
 from pipeline.core.media import MODALITIES
 from pipeline.core.schema import METERS
 from pipeline.stages.rows import (
-    FAILURE,
+    FAILURE_TYPE,
     ROWS,
     Failure,
     add_failures,
@@ -61,7 +61,7 @@ def test_any_other_error_is_told_with_its_type(error: Exception, kind: str, mess
 
 def test_failures_are_stored_as_structs() -> None:
     column = failure_column([[], [Failure(None, None, "probe", "missing", "gone"), _one("io")]])
-    assert column.type == pa.list_(FAILURE)
+    assert column.type == pa.list_(FAILURE_TYPE)
     assert column.to_pylist() == [
         [],
         [
@@ -81,7 +81,7 @@ def test_further_failures_stand_behind_those_before() -> None:
 
 
 def test_a_row_whose_failures_are_null_takes_more() -> None:
-    table = put(_table([], []), "failures", pa.nulls(2, pa.list_(FAILURE)))
+    table = put(_table([], []), "failures", pa.nulls(2, pa.list_(FAILURE_TYPE)))
     more = add_failures(table, [[_one("nan")], []])
     assert [[one["kind"] for one in row] for row in more["failures"].to_pylist()] == [["nan"], []]
 

@@ -23,7 +23,7 @@ from pipeline.dataset.shards.row_files import RowFiles
 
 _MERGED_FRACTION = 0.25
 """A shard of less than this fraction of ``shard_bytes`` is merged with others."""
-_SCHEMAS = {FileKind.ROW: schemas.FIXED, FileKind.FAILURE: schemas.FAILURES, FileKind.EMPTY: schemas.EMPTY}
+_SCHEMAS = {FileKind.ROW: schemas.FIXED, FileKind.FAILURE: schemas.FAILURES, FileKind.EMPTY: schemas.EMPTY_WINDOWS}
 """The columns that every file of a kind has."""
 
 

@@ -128,13 +128,13 @@ def state_table(keys: Sequence[pa.ChunkedArray], kind: int, run: int, file: int,
     return pa.Table.from_arrays(columns, names=STATE.names).cast(STATE)
 
 
-def open_parquet(root: str, path: str) -> parquet.File:
+def open_parquet(root: str, path: str) -> parquet.ParquetFile:
     """Opens a Parquet file below ``root``."""
-    file: parquet.File = DatasetFolder(root).open(path, _open)
+    file: parquet.ParquetFile = DatasetFolder(root).open(path, _open)
     return file
 
 
-def _open(fs: Any, path: str) -> parquet.File:
+def _open(fs: Any, path: str) -> parquet.ParquetFile:
     file = io.FileIO(path) if isinstance(fs, LocalFileSystem) else RemoteFile(lambda: (fs, path))
     return parquet.open_parquet(BoundedFile(file))
 

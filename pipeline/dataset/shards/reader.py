@@ -64,7 +64,7 @@ def _unreadable(root: str, shard: File | None, reason: str) -> ConfigError:
     return ConfigError("path", f"{name} cannot be read ({reason})", "restore it, or open another snapshot")
 
 
-def open_shard(root: str, shard: File) -> parquet.File:
+def open_shard(root: str, shard: File) -> parquet.ParquetFile:
     """Opens one file of a snapshot. Raises ``ConfigError`` if its number of rows is not that of the snapshot."""
     file = parquet.open_parquet(open_file(root, shard))
     check_rows(root, shard, file.metadata)
@@ -115,7 +115,7 @@ def live_rows(
 
 
 def live_slice(
-    file: parquet.File,
+    file: parquet.ParquetFile,
     shard: File,
     start: int,
     end: int,
@@ -151,7 +151,7 @@ def live_slice(
 
 
 def _row_group_batches(
-    file: parquet.File, start: int, end: int, rows: int, columns: list[str]
+    file: parquet.ParquetFile, start: int, end: int, rows: int, columns: list[str]
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yields (position of the first row, batch) for the row groups that contain rows ``[start, end)`` of the file.
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.core.schema import EMPTY, FAILURES, METERS
+from pipeline.core.schema import EMPTY_WINDOWS, FAILURES, METERS
 from pipeline.dataset.commit.folder import DatasetFolder
 from pipeline.dataset.diff.index import RECORD, TASK
 from pipeline.dataset.output import OutputConfig
@@ -112,10 +112,10 @@ class ShardWriter:
     def _collect_samples(self, table: pa.Table, written: pa.Array) -> None:
         """Keeps the windows without content, and the samples of the table, for `close`."""
         has_no_content = pc.and_(pc.invert(written), pc.equal(pc.list_value_length(table["failures"]), 0))
-        empty = table.filter(pc.and_(has_no_content, pc.greater_equal(table["window"], 0))).select(EMPTY.names)
+        empty = table.filter(pc.and_(has_no_content, pc.greater_equal(table["window"], 0))).select(EMPTY_WINDOWS.names)
         self.result.rows_empty += len(empty)
         if len(empty):
-            self.empty.append(empty.cast(EMPTY))
+            self.empty.append(empty.cast(EMPTY_WINDOWS))
         samples = table.filter(pc.greater_equal(table["window"], 0)).select(TASK.names)
         self.samples.append(samples.group_by(TASK.names).aggregate([]).select(TASK.names).cast(TASK))
 
