@@ -11,7 +11,7 @@ terminal.py         tables and wrapped lines on a terminal
 strict_json.py      parses untrusted JSON
 section.py          base class of the sections of a config
 versions.py         versions of the libraries that compute the values
-system/             memory, threads and private files of a process
+system/             memory, threads, cores and private files of a process
 
 It imports nothing of the package.
 """

@@ -1,7 +1,9 @@
-"""Memory, threads and private files of a process.
+"""Memory, threads, cores, devices and private files of a process.
 
 allocator.py        makes glibc keep freed memory
+cpus.py             the CPU cores that this process may use
+devices.py          the GPUs that this process may use
 periodic_task.py    calls a function every few seconds, in a thread of its own
-private_folder.py   temporary folders that only this user can enter
+private_folder.py   folders that only this user can enter
 read_write_lock.py  a lock for many readers or one writer
 """

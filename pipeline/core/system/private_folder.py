@@ -46,6 +46,21 @@ def make(kind: str, place: str | None = None, longest: int = 0) -> str:
     return folder
 
 
+def of_user_cache(name: str) -> str | None:
+    """Returns the folder ``tessera/<name>`` in the user's cache folder, created with mode 0700 if it is missing.
+
+    None: it cannot be created, or other users can write to it and could have put files there.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.path.join(home, "tessera", name)
+    with suppress(OSError):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        found = os.stat(folder)
+        if found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.access(folder, 7):
+            return folder
+    return None
+
+
 def remove(folder: str) -> None:
     """Removes a folder that `make` created, with its contents. Retries while processes that are ending write to it."""
     for _ in range(5):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import stat
 
 import torch
 
@@ -47,15 +46,9 @@ def _cache_folder() -> str:
     PyTorch's default is a folder with a predictable name in the system's temporary folder. Another user could create it
     first and put code into it.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = os.path.join(home, "tessera", "torchinductor")
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        found = os.stat(folder)
-        if found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.access(folder, 7):
-            return folder
-    except OSError:
-        pass
+    folder = private_folder.of_user_cache("torchinductor")
+    if folder is not None:
+        return folder
     folder = private_folder.make("compiled")
     atexit.register(private_folder.remove, folder)
     return folder
