@@ -28,7 +28,12 @@ from pipeline.sandbox.worker import MESSAGE_BYTES, Stage, registered_schemes
 _CHECK_INTERVAL_S, _FIRST_CHECK_S = 0.1, 0.3
 _EXIT_TIMEOUT_S = 5.0
 _MAX_STARTS = 3
-_STEP_VERBS: dict[StageName, str] = {"probe": "opening", "decode": "decoding", "tokenize": "tokenizing"}
+_STEP_VERBS: dict[StageName, str] = {
+    "probe": "opening",
+    "decode": "decoding",
+    "tokenize": "tokenizing",
+    "encode": "encoding",
+}
 
 
 @dataclass(frozen=True)
@@ -210,13 +215,14 @@ class WorkerProcess:
         self._end()
         code, task = self.process.returncode, self.slot.read()
         while_step = f" while {_STEP_VERBS[task.step]}" if task else ""
+        whose = "encoder's" if task and task.step == "encode" else "decoder's"
         kind: FailureKind = "crash"
         if code == -signal.SIGKILL:
-            kind, message = "memory", f"the decoder's process was killed{while_step}: is memory short?"
+            kind, message = "memory", f"the {whose} process was killed{while_step}: is memory short?"
         elif code is not None and code >= 0:
-            message = f"the decoder's process ended itself{while_step} (exit code {code})"
+            message = f"the {whose} process ended itself{while_step} (exit code {code})"
         else:
-            message = f"the decoder's process died{while_step} ({_signal_name(code)})"
+            message = f"the {whose} process died{while_step} ({_signal_name(code)})"
         return WorkerExit(task, kind, message, over_limit=False)
 
 

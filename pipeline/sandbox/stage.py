@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.core.errors import TesseraError
+from pipeline.core.errors import DeviceFailed, TesseraError
 from pipeline.decoders.limits import LimitsConfig
 from pipeline.sandbox.process import WorkerExit, WorkerProcess
 from pipeline.sandbox.shared_memory import BufferPool
@@ -18,6 +18,11 @@ _EXITS_TO_BLAME = 2
 _EXITS_WITHOUT_TASK = 3
 _FILE_STRIKES = 3
 _MAX_REMEMBERED = 256
+_DEVICE_FAILURES, _DEVICE_FAILURES_AT_FIRST = 9, 2
+"""Most failures of a device without a success between them: two for each of four rows, one for their block; and before
+any success."""
+NO_LIMITS = LimitsConfig(row_seconds=1e9, memory_bytes=1 << 50)
+"""Limits that nothing exceeds: only what ends the process by itself costs a row."""
 
 
 class SandboxedStage:
@@ -30,15 +35,22 @@ class SandboxedStage:
     After three blamed tasks of one file, without a successful one between them, the other tasks of that file fail
     without a try: a long video that hangs in each window must not cost a time limit for each.
 
+    A journaled stage maps a table at once, and records no tasks. If the worker exits, it maps the table again row by
+    row, each as a task. A failure of its device ends the worker too: a later process opens the device again.
+
     Args:
         stage: the stage; it must pickle.
         limits: time and memory that one task may take.
         fork_server: address of the fork server from which the worker forks; None: it is a new Python interpreter.
+        journaled: the stage takes a `RowJournal` as its second argument.
     """
 
-    def __init__(self, stage: Stage, limits: LimitsConfig, fork_server: str | None = None) -> None:
-        self.stage, self.limits, self.fork_server = stage, limits, fork_server
-        self.name = type(stage).__name__
+    def __init__(
+        self, stage: Stage, limits: LimitsConfig, fork_server: str | None = None, journaled: bool = False
+    ) -> None:
+        self.stage, self.limits, self.fork_server, self.journaled = stage, limits, fork_server, journaled
+        self.stopped = False
+        self.device_failures, self.has_succeeded = 0, False
         self.refused: dict[TaskKey, Reason] = {}
         self.strikes: dict[bytes, int] = {}
         self.child: WorkerProcess | None = None
@@ -54,28 +66,37 @@ class SandboxedStage:
             self.child.close()
         self.child = None
 
+    def stop(self) -> None:
+        """Ends the worker from another thread. The call that waits for it raises ``TesseraError``, and so do others."""
+        self.stopped = True
+        if (child := self.child) is not None:
+            child.process.kill()
+
     def __call__(self, table: pa.Table) -> pa.Table:
         """Maps a table.
 
         Raises:
             TesseraError: the worker cannot start, or exits repeatedly while it runs no task.
+            DeviceFailed: the device fails at every row.
             Exception: what the stage raises outside of its rows.
         """
-        todo, mapped = [(0, len(table))], dict[int, pa.Table]()
+        todo, mapped = [(0, len(table), False)], dict[int, pa.Table]()
         while todo:
-            start, stop = todo.pop()
-            result = self._map(table.slice(start, stop - start))
+            start, stop, row_by_row = todo.pop()
+            result = self._map(table.slice(start, stop - start), row_by_row=row_by_row)
             if not isinstance(result, WorkerExit):
                 mapped[start] = result
+            elif self.journaled and not row_by_row:
+                todo.append((start, stop, True))
             elif stop - start <= 1:
                 mapped[start] = self._retry_row(table.slice(start, 1), result)
             elif result.task is None:
                 middle = (start + stop) // 2
-                todo += [(middle, stop), (start, middle)]
+                todo += [(middle, stop, row_by_row), (start, middle, row_by_row)]
             else:
                 row = start + result.task.row
                 mapped[row] = self._retry_row(table.slice(row, 1), result)
-                todo += [piece for piece in ((row + 1, stop), (start, row)) if piece[0] < piece[1]]
+                todo += [(first, end, False) for first, end in ((row + 1, stop), (start, row)) if first < end]
         if len(mapped) == 1:
             return mapped[0]
         return pa.concat_tables([mapped[start] for start in sorted(mapped)], promote_options="default")
@@ -94,7 +115,7 @@ class SandboxedStage:
                 refuse_all = reason if exits[None] >= _EXITS_WITHOUT_TASK else None
             elif exit_.over_limit or exits[key] >= _EXITS_TO_BLAME:
                 self._blame(exit_, reason)
-            result = self._map(row, refuse_all)
+            result = self._map(row, refuse_all, self.journaled)
             if not isinstance(result, WorkerExit):
                 return result
             exit_ = result
@@ -117,24 +138,49 @@ class SandboxedStage:
         self.refused[key] = reason
         _limit_size(self.refused)
 
-    def _map(self, table: pa.Table, refuse_all: Reason | None = None) -> pa.Table | WorkerExit:
+    def _map(
+        self, table: pa.Table, refuse_all: Reason | None = None, row_by_row: bool = False
+    ) -> pa.Table | WorkerExit:
         """Maps a table in the worker; returns how the worker exited if it did."""
-        policy = TaskPolicy(self.refused, frozenset(self.strikes), refuse_all)
-        result = self._worker().map(table, policy)
+        policy, worker = TaskPolicy(self.refused, frozenset(self.strikes), refuse_all, row_by_row), self._worker()
+        try:
+            result = worker.map(table, policy)
+        except DeviceFailed as error:
+            result = self._end_with_its_device(worker, error)
         if isinstance(result, WorkerExit):
             self.child = None
             return result
+        self.device_failures, self.has_succeeded = 0, True
         for file_key in result.survived:
             self.strikes.pop(file_key, None)
         return result.table
+
+    def _end_with_its_device(self, worker: WorkerProcess, error: DeviceFailed) -> WorkerExit:
+        """Ends a worker whose device failed, as if it had exited. Raises ``error`` if the device does nothing else."""
+        task = worker.slot.read()
+        if task is not None and task.number > 1:  # rows before it succeeded
+            self.device_failures, self.has_succeeded = 0, True
+        self.device_failures += 1
+        if self.device_failures > (_DEVICE_FAILURES if self.has_succeeded else _DEVICE_FAILURES_AT_FIRST):
+            raise error
+        worker.close()
+        return WorkerExit(task, "crash", f"the device failed while encoding ({error.words})", over_limit=False)
 
     def _worker(self) -> WorkerProcess:
         """Returns the worker; a new one if it exited between two tables, for which no task is blamed."""
         if self.child is None or not self.child.alive:
             self.close()
+            self._check_not_stopped()
             self.pool = self.pool or BufferPool()
             self.child = WorkerProcess(self.stage, self.limits, self.pool, self.fork_server)
+            self._check_not_stopped()  # before, `stop` could not see it
         return self.child
+
+    def _check_not_stopped(self) -> None:
+        """Raises ``TesseraError``, and ends the worker, if the stage was stopped."""
+        if self.stopped:
+            self.close()
+            raise TesseraError(f"{type(self.stage).__name__} was stopped")
 
 
 def _limit_size(memory: dict[Any, Any]) -> None:

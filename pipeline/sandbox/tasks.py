@@ -27,7 +27,7 @@ _HEADER = struct.Struct("<QqqQBHB")
 _WAITED_OFFSET = _HEADER.size - 1
 _NO_TASK = bytes(8)
 _NO_PART = -(1 << 63)
-_STEPS: tuple[StageName, ...] = ("probe", "decode", "tokenize")
+_STEPS: tuple[StageName, ...] = ("probe", "decode", "tokenize", "encode")
 _STEP_NUMBERS: dict[StageName, int] = {step: number for number, step in enumerate(_STEPS)}
 _MAX_KEY_BYTES = 256
 
@@ -150,6 +150,8 @@ class TaskPolicy:
     """Files (``Task.file_key``) for which the worker reports whether any task succeeded."""
     refuse_all: Reason | None = None
     """If set, no task is run."""
+    row_by_row: bool = False
+    """Whether a journaled stage records each row, and maps it by itself."""
 
 
 class TaskGuard:
@@ -217,3 +219,22 @@ class TaskGuard:
             self.lift_limit()
         if self.suspects and kind is None and self.file_key in self.suspects:
             self.survived.add(self.file_key)
+
+
+class GuardJournal:
+    """The `RowJournal` of a stage in a worker process: records rows as tasks of a guard.
+
+    Args:
+        guard: the guard of the process.
+    """
+
+    def __init__(self, guard: TaskGuard) -> None:
+        self.guard = guard
+
+    def begin_row(self, row: int, feature: str, sample_id: str, window: int) -> None:
+        """Records a row that is encoded next. Raises ``SampleError`` if it was blamed."""
+        self.guard(Task(row, "encode", feature, sample_id, window))
+
+    def end_work(self) -> None:
+        """Records that no row is being encoded."""
+        self.guard.slot.clear()

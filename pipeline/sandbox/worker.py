@@ -24,7 +24,7 @@ from pipeline.core.errors import TesseraError, describe
 from pipeline.core.system import allocator
 from pipeline.sandbox.process_tree import start_session
 from pipeline.sandbox.shared_memory import BufferCache, SharedBuffer
-from pipeline.sandbox.tasks import StageContext, TaskGuard, TaskPolicy, TaskSlot
+from pipeline.sandbox.tasks import GuardJournal, StageContext, TaskGuard, TaskPolicy, TaskSlot
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 MESSAGE_BYTES = 64
@@ -32,13 +32,16 @@ MESSAGE_BYTES = 64
 
 
 class Stage(Protocol):
-    """A stage that can run in a worker: maps tables row by row, and enters ``context.guard`` around each task."""
+    """A stage that can run in a worker: maps tables row by row, and enters ``context.guard`` around each task.
+
+    A journaled stage maps tables at once. Given a `RowJournal` as a second argument, it maps row by row.
+    """
 
     context: StageContext
 
     def setup(self) -> None: ...
 
-    def __call__(self, table: pa.Table) -> pa.Table: ...
+    def __call__(self, table: pa.Table, *journal: Any) -> pa.Table: ...
 
 
 def main(channel_fd: int, slot_fd: int, parent: int) -> None:
@@ -94,6 +97,7 @@ def _map_table(stage: Stage, guard: TaskGuard, request: SharedBuffer, reply: Sha
     """Maps the table of a request, and writes the result or the error into ``reply``. Returns the message for it."""
     policy, table = request.read(message)
     guard.set_policy(policy or TaskPolicy())
+    journal = (GuardJournal(guard),) if guard.policy.row_by_row else ()
 
     def allocate(size: int, dtype: np.dtype[Any]) -> np.ndarray:
         guard.lift_limit()
@@ -101,7 +105,7 @@ def _map_table(stage: Stage, guard: TaskGuard, request: SharedBuffer, reply: Sha
 
     stage.context = replace(stage.context, allocate=allocate)
     try:
-        result = stage(table)
+        result = stage(table, *journal)
     except Exception as error:  # the parent raises it: a defect of the stage is not the failure of a row
         guard.lift_limit()
         return reply.write(portable(error))

@@ -36,7 +36,7 @@ class RowJournal(Protocol):
     encoded.
     """
 
-    def begin_row(self, feature: str, sample_id: str, window: int) -> None: ...
+    def begin_row(self, row: int, feature: str, sample_id: str, window: int) -> None: ...
 
     def end_work(self) -> None: ...
 
@@ -118,7 +118,7 @@ class EncodeStage:
         if journal is not None:
             ids, windows = table["sample_id"].to_pylist(), table["window"].to_pylist()
             for i in todo:
-                results[i] = self._encode_journaled(journal, feature, inputs[i], want_tokens, ids[i], windows[i])
+                results[i] = self._encode_journaled(journal, feature, inputs[i], want_tokens, i, ids[i], windows[i])
             journal.end_work()
             return [results[i] if i >= 0 else None for i in first_rows]
         try:
@@ -146,11 +146,12 @@ class EncodeStage:
         feature: BoundFeature,
         row: ModelInputs,
         want_tokens: bool,
+        number: int,
         sample_id: str,
         window: int,
     ) -> Encoded | SampleError | Exception:
         try:
-            journal.begin_row(feature.name, sample_id, window)
+            journal.begin_row(number, feature.name, sample_id, window)
         except SampleError as error:
             return error
         return self._encode_one(feature, row, want_tokens)

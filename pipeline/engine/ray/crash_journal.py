@@ -25,7 +25,7 @@ _DEVICE_FAILURES = 9
 block."""
 _ANSWER_S = 10.0
 
-Work = tuple[str, ...]
+WorkItem = tuple[str, ...]
 """``("setup", actor)``, ``("block", sample, window)`` or ``("row", feature, sample, window)``."""
 
 
@@ -33,16 +33,16 @@ class CrashJournal:
     """The records, kept by the run's counter. Its methods are called by `CrashJournalClient` in the workers."""
 
     def __init__(self) -> None:
-        self.works: dict[str, dict[int, Work]] = {}
+        self.works: dict[str, dict[int, WorkItem]] = {}
         """Actor -> thread -> what it is working on."""
-        self.deaths: Counter[Work] = Counter()
-        self.causes: dict[Work, str] = {}
+        self.deaths: Counter[WorkItem] = Counter()
+        self.causes: dict[WorkItem, str] = {}
         self.failures = 0
         self.failing: dict[str, int] = {}
         """Actor -> the first thread of its process that reported a failure of the device."""
         self.progressed = False
 
-    def record_work(self, actor: str, work: Work | None, thread: int = 0) -> None:
+    def record_work(self, actor: str, work: WorkItem | None, thread: int = 0) -> None:
         """Records that ``thread`` begins ``work``, or is idle for None.
 
         Its previous work has then succeeded, unless it is the block that contains this row.
@@ -55,7 +55,7 @@ class CrashJournal:
         if work is not None:
             works[thread] = work
 
-    def record_start(self, actor: str) -> tuple[dict[Work, int], dict[Work, str]]:
+    def record_start(self, actor: str) -> tuple[dict[WorkItem, int], dict[WorkItem, str]]:
         """Records a new process of ``actor``. Work that its previous process had begun counts as a death.
 
         Returns:
@@ -87,8 +87,8 @@ class CrashJournalClient:
     def __init__(self, counter: Any) -> None:
         self.counter = counter
         self.actor = ray.get_runtime_context().get_actor_id() or ""  # Ray keeps the id when it replaces the process
-        self.deaths: dict[Work, int] = {}
-        self.causes: dict[Work, str] = {}
+        self.deaths: dict[WorkItem, int] = {}
+        self.causes: dict[WorkItem, str] = {}
         self.of_thread = threading.local()  # .block: the block that the thread works on
         with suppress(Exception):
             self.deaths, self.causes = ray.get(counter.record_start.remote(self.actor), timeout=_ANSWER_S)
@@ -125,8 +125,8 @@ class CrashJournalClient:
             self.counter.record_work.remote(self.actor, block, threading.get_ident())
         return deaths > 0
 
-    def begin_row(self, feature: str, sample_id: str, window: int) -> None:
-        """Call it before a row is encoded on its own.
+    def begin_row(self, row: int, feature: str, sample_id: str, window: int) -> None:
+        """Call it before a row is encoded on its own. ``row`` is its index in the block.
 
         Raises:
             SampleError: ``crash``, if the row has killed a process twice.
@@ -155,12 +155,12 @@ class CrashJournalClient:
             )
         return False
 
-    def _record_work(self, work: Work | None) -> None:
+    def _record_work(self, work: WorkItem | None) -> None:
         """Records the work of this thread, and waits until the counter has received it."""
         with suppress(Exception):
             ray.get(self.counter.record_work.remote(self.actor, work, threading.get_ident()), timeout=_ANSWER_S)
 
 
-def _key_of(table: pa.Table) -> Work:
+def _key_of(table: pa.Table) -> WorkItem:
     """Returns the key of a block: sample and window of its first row."""
     return ("block", table["sample_id"][0].as_py(), str(table["window"][0].as_py()))
