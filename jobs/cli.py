@@ -35,9 +35,9 @@ def extract(
         typer.Option("--new-version", help="Extract into a new version; columns that do not change are copied."),
     ] = False,
     engine: Annotated[
-        Literal["ray", "inline"],
-        typer.Option(help="What runs the pipeline; inline: one block after another in this process, for debugging."),
-    ] = "ray",
+        Literal["local", "ray", "inline"] | None,
+        typer.Option(help="What runs the pipeline, instead of engine.kind of the config."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Bring a dataset up to date with its corpus (or, with --plan, only say what that takes)."""
@@ -52,17 +52,20 @@ def extract(
     exceeded = None
     with (
         reserved_stdout(as_json),
-        nullcontext() if plan or engine == "inline" else fork_servers.started(loaded) as fork_server,
+        nullcontext()
+        if plan or "inline" in (engine, loaded.engine.kind)
+        else fork_servers.started(loaded) as fork_server,
     ):
         from pipeline import run
         from pipeline.run import report
 
         bound = run.prepare(loaded, new_version, fork_server, engine)
         if plan:
-            planned, spec = run.plan(bound, retry_failures), run.planned_spec(bound)
+            planned = run.plan(bound, retry_failures)
+            spec = run.planned_spec(bound, planned)
         else:
             try:
-                done = run.extract(bound, retry_failures=retry_failures, started=started, engine_name=engine)
+                done = run.extract(bound, retry_failures=retry_failures, started=started)
             except BudgetExceeded as error:
                 done, exceeded = error.report, error
     if as_json:

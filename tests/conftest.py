@@ -9,7 +9,6 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,6 +98,14 @@ def data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of the session: tests neither read nor fill the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[Any]:
     """One local Ray of two CPUs for the whole session, whatever the machine has. Its workers are kept between runs, as
@@ -122,26 +129,19 @@ def ray_session() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def fork_server(models: Path) -> Iterator[str]:
-    """Address of one process with the imports of all stages, from which those of this session's runs fork.
+def fork_server() -> Any:
+    """One process with the imports of all stages, from which those of this session's runs fork."""
+    from tests.support import local_runs
 
-    `tessera extract` has one for each run, and none where it joins a Ray that is there, as tests do: each process of
-    such a run imports for itself, which takes most of the run's time.
-    """
-    from pipeline.run import fork_server as fork_servers
-    from pipeline.sandbox import ForkServer
-    from tests.stages.media_fixtures import media_config
-
-    with ForkServer(fork_servers.check, media_config(models, "in", "out")) as started:
-        yield started.address
+    return local_runs.fork_server()
 
 
 @pytest.fixture(scope="session")
-def prepare(ray_session: Any, fork_server: str) -> Callable[..., Any]:
-    """`run.prepare` for a run on the session's Ray whose processes fork from ``fork_server``."""
-    from pipeline import run
+def prepare() -> Callable[..., Any]:
+    """`run.prepare` for a run whose processes fork from ``fork_server``."""
+    from tests.support import local_runs
 
-    return lambda config, *rest: replace(run.prepare(config, *rest), template=fork_server)
+    return local_runs.prepare
 
 
 @pytest.fixture
@@ -239,14 +239,14 @@ def called(
 
 @pytest.fixture
 def extracting(
-    called: Callable[..., Any], prepare: Callable[..., Any], fork_server: str, monkeypatch: pytest.MonkeyPatch
+    called: Callable[..., Any], fork_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``called``, for commands that extract: on the session's Ray, and their processes fork from ``fork_server``."""
+    """``called``, for commands that extract: their processes fork from ``fork_server``."""
     from pipeline.config import features
-    from pipeline.run import fork_server as fork_servers
+    from pipeline.run import fork_server as run_fork_server
 
     def started(config: Any) -> Any:
-        return nullcontext(SimpleNamespace(address=fork_server, prepared=lambda: features.bind(config)))
+        return nullcontext(SimpleNamespace(address=fork_server.address, features=lambda: features.bind(config)))
 
-    monkeypatch.setattr(fork_servers, "started", started)
+    monkeypatch.setattr(run_fork_server, "started", started)
     return called

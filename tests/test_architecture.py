@@ -141,7 +141,7 @@ def test_ray_stays_in_its_room(path: Path) -> None:
         assert not {n for n in _imports(path, top_level_only=True) if n.split(".")[0] == "ray"}
 
 
-@pytest.mark.parametrize("module", ["pipeline", "pipeline.config", "pipeline.dataset"])
+@pytest.mark.parametrize("module", ["pipeline", "pipeline.config", "pipeline.dataset", "pipeline.run"])
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

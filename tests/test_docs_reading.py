@@ -18,7 +18,7 @@ import pytest
 from pipeline import config as configs
 from pipeline import dataset, run
 from tests.end_to_end.test_nights import draw
-from tests.support import ROOT, duck
+from tests.support import ROOT, duck, local_runs
 
 PAGE = (ROOT / "docs" / "reading.md").read_text()
 SNIPPETS = dict(re.findall(r"^## (.+?)\n.*?```python\n(.*?)```", PAGE, flags=re.M | re.S))
@@ -43,7 +43,7 @@ def made(ray_session: Any, models: Path, tmp_path_factory: pytest.TempPathFactor
         "features": {"picture": picture},
         "failures": {"max_fraction": 1.0},
     }
-    run.extract(run.prepare(configs.parse(raw)), show_progress=False)
+    run.extract(local_runs.prepare(configs.parse(raw)), show_progress=False)
     return folder
 
 

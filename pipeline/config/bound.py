@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from pipeline.config.features import BoundFeature
-from pipeline.config.models import PipelineConfig
+from pipeline.config.models import EngineName, PipelineConfig
 from pipeline.core.media import Modality
 from pipeline.core.schema import ROLES
+
+
+class HasAddress(Protocol):
+    """A fork server (`pipeline.sandbox.fork_server`), which may start when its address is asked for."""
+
+    @property
+    def address(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -16,8 +24,12 @@ class BoundConfig:
 
     config: PipelineConfig
     features: tuple[BoundFeature, ...]
-    template: str | None = None
-    """Address of the fork server on this machine (`pipeline.sandbox.fork_server`). None: there is none."""
+    engine: EngineName = "local"
+    """Name of the engine (`pipeline.engine`)."""
+    engine_reason: str = "by name"
+    """Why it is this engine."""
+    fork_server: HasAddress | None = None
+    """The fork server on this machine. None: there is none."""
 
 
 def wanted(config: PipelineConfig) -> set[Modality]:

@@ -23,6 +23,7 @@ from pipeline.heads import HeadConfig, NativeConfig
 from pipeline.sources import SourceConfig
 from pipeline.tokenizers import TokenizerConfig
 
+EngineName = Literal["local", "ray", "inline"]
 _NAME = r"^[a-z][a-z0-9_]*$"
 _ROWS = {"text": (256, 512), "image": (32, 128), "audio": (8, 128), "video": (8, 32)}
 """Fewest and most rows of a block, by its largest medium: a row of text is a kilobyte, and batches are sorted within a
@@ -118,13 +119,22 @@ class PoolConfig(Section):
         return self
 
 
+class EngineConfig(Section):
+    """What runs the pipeline."""
+
+    kind: Literal["auto", "local", "ray", "inline"] = "auto"
+    """``local``: processes of this machine. ``ray``: Ray Data, on a cluster or on a local one. ``inline``: one block
+    after another in this process, for debugging. ``auto``: ``ray`` if an address is given (``compute.address`` or
+    ``RAY_ADDRESS``) or if this machine has GPUs that a pool may use, else ``local``."""
+
+
 class ComputeConfig(Section):
-    """Where a run computes: the Ray cluster, the size of blocks, the pools of actors."""
+    """Where a run computes: cores, the Ray cluster, the size of blocks, the pools of actors."""
 
     address: str | None = None
     """Address of a Ray cluster. null: ``RAY_ADDRESS`` if set, else a local cluster is started."""
     num_cpus: int | None = Field(default=None, ge=1)
-    """CPUs of a local cluster. null: all cores."""
+    """CPU cores that a run uses on this machine. null: all that its affinity and its cgroup allow."""
     block_rows: int | None = Field(default=None, ge=1)
     """Rows of a block from decoding to encoding. null: 32 if a feature reads video, 128 if one reads images or windows
     of sound of up to 10 s (fewer for longer ones, down to 32), 512 for text only. A small corpus has smaller blocks, so
@@ -145,6 +155,7 @@ class PipelineConfig(Section):
     window: WindowConfig = WindowConfig()
     decoders: DecodersConfig = DecodersConfig()
     failures: FailureConfig = FailureConfig()
+    engine: EngineConfig = EngineConfig()
     compute: ComputeConfig = ComputeConfig()
 
     @model_validator(mode="after")

@@ -1,36 +1,59 @@
 """Engines run a spec of stages. They decide where and when a block runs, never what comes out.
 
-spec.py       PipelineSpec and StageSpec: what runs, in which order, in which workers; and what an engine returns
-inline.py     the engine for tests and debugging: block after block, in this process
-ray/          the engine on Ray Data, for clusters and pools of GPU actors
-progress.py   the progress bar of a run
-memory.py     the memory of this process and its children
-errors.py     errors of an engine as the error that a user reads
+spec.py          PipelineSpec and StageSpec: what runs, in which order, in which workers; what an engine returns
+local.py         the engine for one machine: forked worker processes, no Ray
+_block_queue.py  the blocks that wait for a phase of a run on one machine
+_shard_pool.py   writes the finished rows of several threads
+inline.py        the engine for tests and debugging: block after block, in this process
+_hosting.py      puts stages into the processes that their specs ask for
+ray/             the engine on Ray Data, for clusters and pools of GPU actors
+progress.py      the progress bar of a run
+memory.py        the memory of this process and its children
+errors.py        errors of an engine as the error that a user reads
 
 It may import `stages`, `sandbox` and everything below them.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pipeline.config.models import ComputeConfig
+from pipeline.config.bound import HasAddress
+from pipeline.config.models import ComputeConfig, EngineConfig, EngineName
+from pipeline.core.system.devices import visible_gpus
 from pipeline.engine.spec import Engine
 
-EngineName = Literal["ray", "inline"]
-ENGINES: tuple[EngineName, ...] = ("ray", "inline")
+ENGINES: tuple[EngineName, ...] = ("local", "ray", "inline")
 
 
-def build(name: EngineName, compute: ComputeConfig, fork_server: str | None = None) -> Engine:
+def choose(config: EngineConfig, compute: ComputeConfig, wants_gpu: bool) -> tuple[EngineName, str]:
+    """Returns the engine that a config asks for, and why. Imports neither Ray nor torch.
+
+    Args:
+        wants_gpu: whether a pool may use GPUs.
+    """
+    address, where = compute.cluster()
+    if config.kind != "auto":
+        return config.kind, "by name"
+    if address:
+        return "ray", f"{where} is set"
+    if wants_gpu and (gpus := visible_gpus()):
+        return "ray", f"{gpus} GPUs are visible" if gpus > 1 else "a GPU is visible"
+    return "local", "one machine without GPUs"
+
+
+def build(name: EngineName, compute: ComputeConfig, fork_server: HasAddress | None = None) -> Engine:
     """Returns the engine of that name. Imports Ray only for ``ray``.
 
     Args:
-        fork_server: address of the fork server on this machine. None: there is none.
+        fork_server: the fork server on this machine. None: there is none.
     """
     if name == "inline":
         from pipeline.engine.inline import InlineEngine
 
         return InlineEngine()
+    if name == "local":
+        from pipeline.engine.local import LocalEngine
+
+        return LocalEngine(compute, fork_server)
     from pipeline.engine.ray.engine import RayEngine
 
     return RayEngine(compute, fork_server)

@@ -59,3 +59,11 @@ def memory_of_processes(others: Iterable[int] = ()) -> int:
         own += info.rss - info.shared
         shared = max(shared, info.shared)
     return own + shared
+
+
+def peak_memory(pid: int) -> int | None:
+    """Returns the most resident memory that a process has had, in bytes; None if it has ended."""
+    with suppress(OSError, ValueError, StopIteration), open(f"/proc/{pid}/status", encoding="ascii") as file:
+        kibibytes = next(line for line in file if line.startswith("VmHWM:")).split()[1]
+        return int(kibibytes) << 10
+    return None

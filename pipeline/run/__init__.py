@@ -13,7 +13,8 @@ _guards.py       what happens if a run breaks off or loses its lease
 report.py        the report and the plan as plain values
 _show.py         the report and the plan on a terminal
 budget.py        the failure budget
-fork_server.py   the process that checks a local run's features, and from which its workers fork
+fork_server.py   the process that binds the features, and from which the workers of this machine fork
+_binding_cache.py  what binding found, kept in the user's cache folder
 
 It may import every package except `benchmark` and `demo`.
 """

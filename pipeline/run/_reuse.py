@@ -1,4 +1,4 @@
-"""Which columns of the current version a new version can take over."""
+"""Where a run takes stored columns from: another version for a new one, or the version itself for what is retried."""
 
 from __future__ import annotations
 
@@ -9,7 +9,27 @@ from pipeline.config import identity
 from pipeline.config.bound import BoundConfig, wanted
 from pipeline.config.features import BoundFeature
 from pipeline.dataset.commit import catalog, snapshots
+from pipeline.dataset.commit.snapshots import Snapshot
+from pipeline.run.planning import Plan
+from pipeline.run.preparation import version_root
 from pipeline.stages.reuse import ReuseSource
+
+
+def source_of(bound: BoundConfig, base: Snapshot | None) -> ReuseSource | None:
+    """Returns where columns are taken from. None: everything is computed.
+
+    Args:
+        base: the version's newest snapshot. None: this is its first run.
+    """
+    if base is None:
+        return reuse_source(bound)
+    return ReuseSource(version_root(bound.config), base, bound.features, frozenset(), own=True)
+
+
+def needed(reuse: ReuseSource | None, plan: Plan) -> ReuseSource | None:
+    """Returns ``reuse``, or None if no sample of the plan needs it: the list of a large dataset's shards is costly to
+    send, and a version takes columns from itself only where it tries something again."""
+    return None if reuse is not None and reuse.own and not plan.difference.counts.retried else reuse
 
 
 def reuse_source(bound: BoundConfig) -> ReuseSource | None:

@@ -45,6 +45,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         f"{_speed(report['rows_per_second'])} rows/s · read {size(report['bytes_read'])} · "
         f"wrote {size(report['bytes_written'])} in {count(report['shards'], 'shard')} · "
         f"peak memory {size(report['peak_memory_bytes'])}",
+        f"engine: {report['engine']['kind']} ({report['engine']['reason']})",
         "seconds by stage, summed over workers: "
         + ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["seconds_by_stage"].items()),
     ]
@@ -110,6 +111,7 @@ def show_plan(bound: BoundConfig, plan: Plan, spec: PipelineSpec, console: Conso
         print_wrapped(console, f"warning: {one}")
     length = config.window.length_s
     print_wrapped(console, f"windows: {'the whole sample' if length is None else f'{length:g} s'}")
+    print_wrapped(console, f"engine: {bound.engine} ({bound.engine_reason})")
     console.print()
     _show_spec(spec, console)
     console.print(f"output: {config.output.path}", soft_wrap=True)

@@ -7,7 +7,6 @@ then is an exceeded budget raised, so what was written is committed in any case.
 from __future__ import annotations
 
 import datetime
-import glob
 import json
 import secrets
 import time
@@ -23,20 +22,20 @@ from pipeline.config.models import PipelineConfig
 from pipeline.core import versions
 from pipeline.core.errors import BudgetExceeded, TesseraError
 from pipeline.core.schema import CONTRACT
+from pipeline.core.system.devices import visible_gpus
 from pipeline.dataset.commit import catalog, snapshots
 from pipeline.dataset.commit.data_files import FileSet
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.commit.transaction import Transaction
 from pipeline.dataset.diff import index
 from pipeline.dataset.shards.write_result import Written
-from pipeline.engine import EngineName
 from pipeline.engine.memory import MemoryMeter
 from pipeline.engine.progress import quiet
 from pipeline.engine.spec import Engine, Execution, PipelineSpec
 from pipeline.run import budget, planning
 from pipeline.run import report as reporting
 from pipeline.run._guards import interrupt_if_lease_lost, report_if_broken
-from pipeline.run._reuse import reuse_source
+from pipeline.run._reuse import needed, source_of
 from pipeline.run.checks import check_identities, identities, identities_of_contract_1, revision_warnings
 from pipeline.run.pipeline import pipeline_spec, wants_gpu
 from pipeline.run.planning import Plan
@@ -59,13 +58,15 @@ def plan(bound: BoundConfig, retry_failures: bool = False) -> Plan:
     return plan
 
 
-def planned_spec(bound: BoundConfig) -> PipelineSpec:
+def planned_spec(bound: BoundConfig, plan: Plan) -> PipelineSpec:
     """Returns the pipeline that `extract` would run here, without starting an engine.
 
     The GPUs of a cluster are not known before a run, so its spec is that of a host with GPUs if a pool asks for them.
     """
-    gpus = bound.config.compute.cluster()[0] is not None or any(glob.iglob("/dev/nvidia[0-9]*"))
-    return pipeline_spec(bound, None, "plan", version_root(bound.config), wants_gpu(bound) and gpus)
+    gpus = bound.engine == "ray" and (bound.config.compute.cluster()[0] is not None or visible_gpus() > 0)
+    root = version_root(bound.config)
+    reuse = needed(source_of(bound, snapshots.newest(root)), plan)
+    return pipeline_spec(bound, reuse, "plan", root, wants_gpu(bound.config) and gpus)
 
 
 def extract(
@@ -73,14 +74,12 @@ def extract(
     show_progress: bool = True,
     retry_failures: bool = False,
     started: float | None = None,
-    engine_name: EngineName = "ray",
 ) -> dict[str, Any]:
     """Brings the dataset up to date with the corpus and returns the report.
 
     Args:
         retry_failures: also try again what failed for good.
         started: when the command began, in seconds since the epoch. None: now.
-        engine_name: what runs the pipeline (`pipeline.engine`).
 
     Raises:
         BudgetExceeded: more rows failed than the config allows. The dataset is committed all the same.
@@ -89,7 +88,7 @@ def extract(
     """
     config, root = bound.config, version_root(bound.config)
     started = time.time() if started is None else started
-    engine = engines.build(engine_name, config.compute, bound.template)
+    engine = engines.build(bound.engine, config.compute, bound.fork_server)
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     with (
         quiet() as terminal,
@@ -146,9 +145,7 @@ def _open(bound: BoundConfig, transaction: Transaction, retry_failures: bool) ->
     stored = (base.identities if base else None) or (in_contract_1 if digest_of_contract_1 in fitting else ours)
     if base is None:
         warnings = revision_warnings(bound.features, stored["features"])
-        reuse = reuse_source(bound)
-    else:
-        reuse = ReuseSource(root, base, bound.features, frozenset(), own=True)
+    reuse = source_of(bound, base)
     state = chain(
         index.of_snapshot(root, base, retry_policy(bound, base, retry_failures)) if base else (),
         index.of_killed(root, transaction.killed, len(base.files()) if base else 0),
@@ -171,10 +168,8 @@ def _compute(
     """
     if not plan.units:
         return Execution()
-    if reuse is not None and reuse.own and not plan.difference.counts.retried:
-        reuse = None  # no row needs it, and the list of a large dataset's shards is costly to send
-    on_gpu = wants_gpu(bound) and engine.gpus() > 0
-    spec = pipeline_spec(bound, reuse, run_id, version_root(bound.config), on_gpu)
+    on_gpu = wants_gpu(bound.config) and engine.gpus() > 0
+    spec = pipeline_spec(bound, needed(reuse, plan), run_id, version_root(bound.config), on_gpu)
     done = engine.execute(spec, plan.units, plan.samples, terminal)
     problems = done.written.problems()
     if done.written.samples != plan.samples:

@@ -1,9 +1,10 @@
-"""The fork server of a local run: a process that checks the features, and from which the processes of the run fork."""
+"""The fork server of a run on this machine: a process that binds the features, and from which workers fork."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 
 from pipeline import config as configs
@@ -11,12 +12,56 @@ from pipeline import decoders
 from pipeline.config import features as binding
 from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
+from pipeline.run import _binding_cache
 from pipeline.sandbox import ForkServer
 
 
+class RunForkServer:
+    """Starts a fork server at once if the features must be bound, else when its address is first asked for.
+
+    Args:
+        config: the config of the run, with absolute paths.
+    """
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self._server: ForkServer | None = None
+        self._started = time.time()
+        self._features = _binding_cache.load(config)
+        if self._features is None:
+            self._start()
+
+    @property
+    def address(self) -> str:
+        """The address from which workers fork."""
+        return self._start().address
+
+    def features(self) -> tuple[BoundFeature, ...]:
+        """Returns the bound features. Waits for the fork server unless they are known from an earlier run.
+
+        Raises:
+            ConfigError: see `pipeline.config.features.bind`.
+            TesseraError: the fork server ended.
+        """
+        if self._features is None:
+            self._features = self._start().prepared()
+            _binding_cache.store(self.config, self._features, self._started)
+        return self._features
+
+    def close(self) -> None:
+        """Ends the fork server, if there is one, and all that forked from it."""
+        if self._server is not None:
+            self._server.close()
+
+    def _start(self) -> ForkServer:
+        if self._server is None:
+            self._server = ForkServer(prepare, self.config)
+        return self._server
+
+
 @contextlib.contextmanager
-def started(config: PipelineConfig) -> Iterator[ForkServer | None]:
-    """Starts the fork server for the body, and stops it afterwards.
+def started(config: PipelineConfig) -> Iterator[RunForkServer | None]:
+    """Supplies the fork server for the body, and ends it afterwards.
 
     Yields:
         The server, or None if the run joins a cluster, or Ray is initialized in this process.
@@ -25,11 +70,11 @@ def started(config: PipelineConfig) -> Iterator[ForkServer | None]:
     if config.compute.cluster()[0] or (ray is not None and ray.is_initialized()):
         yield None
         return
-    with ForkServer(check, configs.here(config)) as server:
+    with contextlib.closing(RunForkServer(configs.here(config))) as server:
         yield server
 
 
-def check(config: PipelineConfig) -> tuple[BoundFeature, ...]:
+def prepare(config: PipelineConfig) -> tuple[BoundFeature, ...]:
     """Binds the features, and imports everything that decodes, tokenizes and encodes them. Runs in the fork server.
 
     Raises:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline import sources
 from pipeline.config.bound import BoundConfig
+from pipeline.config.models import PipelineConfig
 from pipeline.core.schema import CONTRACT, FIXED
 from pipeline.core.versions import installed
 from pipeline.dataset.commit.data_files import File
@@ -32,10 +33,10 @@ _PROBE_CPUS = 0.05
 _SINK_ROWS = 32
 
 
-def wants_gpu(bound: BoundConfig) -> bool:
+def wants_gpu(config: PipelineConfig) -> bool:
     """Returns whether to use GPUs if there are any: a pool asks for one, or an encoder's device is not ``cpu``."""
-    pools = (bound.config.compute.pools[feature.config.pool] for feature in bound.features)
-    devices = (getattr(feature.config.encoder, "device", "cpu") for feature in bound.features)
+    pools = (config.compute.pools[feature.pool] for feature in config.features.values())
+    devices = (getattr(feature.encoder, "device", "cpu") for feature in config.features.values())
     return any(pool.num_gpus for pool in pools) or any(device != "cpu" for device in devices)
 
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import time
+
 from pipeline import config as configs
 from pipeline import engine as engines
 from pipeline import sources, storage
 from pipeline.config import features as binding
 from pipeline.config.bound import BoundConfig
-from pipeline.config.models import PipelineConfig
+from pipeline.config.features import BoundFeature
+from pipeline.config.models import EngineConfig, EngineName, PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.commit import catalog, snapshots
 from pipeline.dataset.commit.folder import check_version
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.diff.index import RetryPolicy
-from pipeline.engine import EngineName
+from pipeline.run import _binding_cache
 from pipeline.run.checks import check_output, check_passthrough
-from pipeline.sandbox import ForkServer
+from pipeline.run.fork_server import RunForkServer
+from pipeline.run.pipeline import wants_gpu
 
 
 def prepare(
     config: PipelineConfig,
     new_version: bool = False,
-    fork_server: ForkServer | None = None,
-    engine_name: EngineName = "ray",
+    fork_server: RunForkServer | None = None,
+    engine_name: EngineName | None = None,
 ) -> BoundConfig:
     """Checks everything that can be checked without computing, and binds the features to their checkpoints.
 
@@ -30,27 +34,39 @@ def prepare(
         new_version: extract into a version of its own: ``output.version`` where that is given, else the next ``v<n>``.
         fork_server: see `pipeline.run.fork_server`. The engine starts while it checks the features. None: they are
             checked in this process.
-        engine_name: what runs the pipeline (`pipeline.engine`).
+        engine_name: what runs the pipeline (`pipeline.engine`), instead of ``engine.kind``.
 
     Raises:
         ConfigError: any mistake; or, with ``new_version``, a version that exists already.
     """
     config = configs.here(config)
-    engine = engines.build(engine_name, config.compute)
+    if engine_name is not None:
+        config = config.model_copy(update={"engine": EngineConfig(kind=engine_name)})
+    name, reason = engines.choose(config.engine, config.compute, wants_gpu(config))
+    engine = engines.build(name, config.compute)
     engine.check()
     check_output(config)
     version = _version(config, new_version)
     check_version(config.output.path, version)
     config = config.model_copy(update={"output": config.output.model_copy(update={"version": version})})
     if fork_server is None:
-        features, address = binding.bind(config), None
+        features = _bind(config)
     else:
         if snapshots.newest(version_root(config)) is None:  # later runs may find nothing to compute
             engine.start_early()
-        features, address = fork_server.prepared(), fork_server.address
+        features = fork_server.features()
     check_passthrough(config, features)
     storage.check_writable(version_root(config), "output.path")
-    return BoundConfig(config, features, address)
+    return BoundConfig(config, features, name, reason, fork_server)
+
+
+def _bind(config: PipelineConfig) -> tuple[BoundFeature, ...]:
+    """Returns the bound features, as an earlier run recorded them or by binding them in this process."""
+    started, found = time.time(), _binding_cache.load(config)
+    if found is None:
+        found = binding.bind(config)
+        _binding_cache.store(config, found, started)
+    return found
 
 
 def _version(config: PipelineConfig, new: bool) -> str:

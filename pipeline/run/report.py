@@ -110,6 +110,7 @@ def _header(bound: BoundConfig, run_id: str, status: str, started: float, ended:
         "ended": _time(ended),
         "seconds": round(ended - started, 3),
         "host": platform.node(),
+        "engine": {"kind": bound.engine, "reason": bound.engine_reason},
         "output": bound.config.output.path,
         "version": bound.config.output.version,
     }
@@ -132,6 +133,7 @@ def plan_document(bound: BoundConfig, plan: Plan, spec: PipelineSpec) -> dict[st
     """Returns what a run would do, as plain values. Keys that are also in a report have the same meaning."""
     config = bound.config
     return {
+        "engine": {"kind": bound.engine, "reason": bound.engine_reason},
         "output": config.output.path,
         "version": config.output.version,
         "samples_by_class": asdict(plan.difference.counts),

@@ -16,6 +16,7 @@ from pipeline.core.schema import LISTING
 from pipeline.stages.probe import ProbeStage
 from tests.end_to_end.test_forbidden import PICTURE, draw, kinds, night, shown
 from tests.stages.media_fixtures import IMAGE, bound, config
+from tests.support import local_runs
 
 COLUMNS = {"id": "id", "image": "pic"}
 
@@ -100,7 +101,7 @@ def test_bad_rows_count_in_the_budget_of_failures(ray_session: Any, tmp_path: Pa
         "decoders": {"limits": {"isolate": False}},
     }
     with pytest.raises(BudgetExceeded, match="1 of 2 rows failed"):
-        run.extract(run.prepare(configs.parse(raw)), show_progress=False)
+        run.extract(local_runs.prepare(configs.parse(raw)), show_progress=False)
 
 
 def test_a_manifest_of_nothing_but_bad_rows_changes_nothing(ray_session: Any, tmp_path: Path) -> None:

@@ -46,12 +46,19 @@ KILLED = {
     "driver": ("driver",),
     "worker": ("ray::", chaos.DECODER),
     "actor": ("ray::MapWorker",),
+    "encoder": (f"{chaos.DECODER} tessera-encode",),
+    "server": (f"{chaos.DECODER} tessera-forks",),
 }
-SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("kind", ["driver", pytest.param("worker", marks=SLOW), pytest.param("actor", marks=SLOW)])
-def test_a_kill_costs_nothing(
+@pytest.mark.parametrize("kind", ["driver", "worker", "encoder", "server"])
+def test_a_kill_costs_nothing(kind: str, calm: Path, prepare: Callable[..., Any]) -> None:
+    _attack("local", kind, calm, prepare, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["driver", "worker", "actor"])
+def test_a_kill_on_ray_costs_nothing(
     kind: str,
     calm: Path,
     shared_ray: dict[str, str],
@@ -59,13 +66,23 @@ def test_a_kill_costs_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", shared_ray["RAY_ADDRESS"])
-    config = chaos.write_config(calm, calm / "in", FEATURES, kind)
-    process = chaos.start(config)
+    _attack("ray", kind, calm, prepare, os.getpid())
+
+
+def _attack(engine: str, kind: str, calm: Path, prepare: Callable[..., Any], above: int | None) -> None:
+    """Kills a part of a run, continues the run if that ended it, and compares the datasets.
+
+    Args:
+        above: id of the process whose descendants the run's processes are. None: the driver.
+    """
+    name = f"{engine}-{kind}"
+    config = chaos.write_config(calm, calm / "in", FEATURES, name)
+    process = chaos.start(config, "--engine", engine)
     try:
-        assert chaos.shards_are_out(calm / kind, process), config.with_suffix(".log").read_text()
-        while not any((calm / kind / "v1" / "_runs").glob("*/tasks/*.parquet")) and process.poll() is None:
+        assert chaos.shards_are_out(calm / name, process), config.with_suffix(".log").read_text()
+        while not any((calm / name / "v1" / "_runs").glob("*/tasks/*.parquet")) and process.poll() is None:
             time.sleep(0.02)  # a shard counts once its task's record is there
-        killed = chaos.kill(kind, process, random.Random(0), above=os.getpid())
+        killed = chaos.kill(kind, process, random.Random(0), above)
         assert killed.startswith(KILLED[kind])
         code = process.wait(timeout=200)
     finally:
@@ -73,9 +90,9 @@ def test_a_kill_costs_nothing(
     assert code == (-9 if kind == "driver" else 0)
     if code:
         with pytest.raises(ConfigError):
-            dataset.open(str(calm / kind))
-        report = run.extract(prepare(configs.load(str(config))), show_progress=False)
+            dataset.open(str(calm / name))
+        report = run.extract(prepare(configs.load(str(config)), False, None, engine), show_progress=False)
         assert report["samples_by_class"]["rows_adopted"] > 0
-    verdict = chaos.compare(kind, calm / kind, calm / "calm")
+    verdict = chaos.compare(kind, calm / name, calm / "calm")
     assert verdict.good, verdict
-    assert dataset.open(str(calm / kind)).num_rows > 60
+    assert dataset.open(str(calm / name)).num_rows > 60

@@ -27,6 +27,7 @@ from pipeline.dataset.commit.folder import DatasetFolder
 from pipeline.run import checks
 from tests.end_to_end.test_nights import config, counts, draw, shown
 from tests.end_to_end.test_nights import night as extract
+from tests.support import local_runs
 from tests.support.contract_1 import downgrade
 from tests.support.dataset_fixtures import RUNS, night
 
@@ -176,7 +177,7 @@ def test_a_run_of_today_continues_it(ray_session: Any, tmp_path: Path) -> None:
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
     extract(tmp_path)
     root = tmp_path / "out" / "v1"
-    prepared = run.prepare(config(tmp_path))
+    prepared = local_runs.prepare(config(tmp_path))
     downgrade(root, prepared)
     assert snapshots.newest(str(root)).contract == 1  # type: ignore[union-attr]
 
@@ -218,7 +219,7 @@ def test_a_run_of_then_that_was_killed_is_continued(
         with pytest.raises(Dead):
             extract(tmp_path)
     root = tmp_path / "out" / "v1"
-    prepared = run.prepare(config(tmp_path))
+    prepared = local_runs.prepare(config(tmp_path))
     downgrade(root, prepared)
     (announced,) = (root / "_running").iterdir()
     opened = json.loads(announced.read_text())
@@ -267,16 +268,16 @@ def test_a_dataset_of_an_older_revision_goes_on_with_a_warning(ray_session: Any,
     write_numbered(tmp_path / "in" / "a.mp4", range(0, 800, 40))
     extract(tmp_path, **more)
     root = tmp_path / "out" / "v1"
-    downgrade(root, run.prepare(config(tmp_path, **more)))
+    downgrade(root, local_runs.prepare(config(tmp_path, **more)))
     write_numbered(tmp_path / "in" / "b.mp4", range(0, 800, 40))
-    preview = run.plan(run.prepare(config(tmp_path, **more)))
+    preview = run.plan(local_runs.prepare(config(tmp_path, **more)))
     again = extract(tmp_path, **more)
     assert counts(again) == {"new": 1, "unchanged": 2}
     for warnings in (preview.warnings, again["warnings"], extract(tmp_path, **more)["warnings"]):
         assert len(warnings) == 1
         assert warnings[0].startswith("f_tokens, f_grid, f_times: rows that are there were made by revision 1 of")
         assert "--new-version" in warnings[0]
-    newer = run.extract(run.prepare(config(tmp_path, **more), new_version=True), show_progress=False)
+    newer = run.extract(local_runs.prepare(config(tmp_path, **more), new_version=True), show_progress=False)
     assert newer["warnings"] == []
     assert newer["decoded"] == 2, "the videos; the picture's column is copied"
     found = dataset.open(str(tmp_path / "out")).to_arrow(["sample_id", "p_tokens"]).to_pylist()
@@ -302,7 +303,7 @@ def test_only_rows_of_todays_windows_are_copied(ray_session: Any, tmp_path: Path
     extract(tmp_path, **more)
     root = tmp_path / "out" / "v1"
     before = dataset.open(str(tmp_path / "out")).to_arrow()
-    downgrade(root, run.prepare(config(tmp_path, **more)))
+    downgrade(root, local_runs.prepare(config(tmp_path, **more)))
     newest = snapshots.newest(str(root))
     assert newest is not None
     (shard,) = newest.shards
@@ -313,7 +314,7 @@ def test_only_rows_of_todays_windows_are_copied(ray_session: Any, tmp_path: Path
         if row["window"] == 1 and row["end_s"] is not None:
             row["end_s"] += 0.05
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), root / shard.path)
-    run.extract(run.prepare(config(tmp_path, **more), new_version=True), show_progress=False)
+    run.extract(local_runs.prepare(config(tmp_path, **more), new_version=True), show_progress=False)
     after = {
         (row["sample_id"], row["window"]): row for row in dataset.open(str(tmp_path / "out")).to_arrow().to_pylist()
     }

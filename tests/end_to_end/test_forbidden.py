@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline import config as configs
 from pipeline import dataset, run
 from pipeline.core.errors import ConfigError
+from tests.support import local_runs
 
 PICTURE = {
     "modality": "image",
@@ -37,7 +38,7 @@ def night(folder: Path, features: dict[str, Any], new_version: bool = False, **s
         "failures": {"max_fraction": 1.0},
         "decoders": {"limits": {"isolate": False}},
     }
-    return run.extract(run.prepare(configs.parse(raw), new_version), show_progress=False)
+    return run.extract(local_runs.prepare(configs.parse(raw), new_version), show_progress=False)
 
 
 def kinds(folder: Path) -> dict[str, str]:

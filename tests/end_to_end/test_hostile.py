@@ -19,6 +19,7 @@ from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
 from tests.sandbox.doubles import FAULTS, FaultyDecode, FaultyOpening
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config
+from tests.support import local_runs
 
 KINDS = {
     **dict.fromkeys(("abort", "segfault", "exit", "sysexit"), "crash"),
@@ -93,7 +94,7 @@ def test_doubles_and_all_the_bad_media_among_good(ray_session: Any, data: Path, 
     with (data / "bad" / "manifest.csv").open(encoding="utf-8") as file:
         bad = [row["path"] for row in csv.DictReader(file)]
     shutil.copytree(data / "bad", corpus / "all")
-    run.extract(run.prepare(_settings(corpus)), show_progress=False)
+    run.extract(local_runs.prepare(_settings(corpus)), show_progress=False)
     _check(corpus, kinds)
     found = dataset.open(str(corpus.parent / "out"))
     failures = found.failures()

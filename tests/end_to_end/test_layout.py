@@ -19,7 +19,7 @@ from pipeline import dataset, run
 from pipeline.core.errors import ConfigError
 from pipeline.dataset import maintenance
 from tests.end_to_end.test_nights import draw
-from tests.support import duck
+from tests.support import duck, local_runs
 
 STORES: dict[str, dict[str, str]] = {
     "plain": {},
@@ -42,7 +42,7 @@ def extract(folder: Path, models: Path, **stores: dict[str, str]) -> dict[str, A
         "output": {"path": str(folder / "out")},
         "features": {name: {**feature, "store": store} for name, store in {**STORES, **stores}.items()},
     }
-    return run.extract(run.prepare(configs.parse(raw)), show_progress=False)
+    return run.extract(local_runs.prepare(configs.parse(raw)), show_progress=False)
 
 
 def vectors(table: pa.Table, name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pipeline import dataset, run
 from pipeline.core.errors import BudgetExceeded, ConfigError
 from pipeline.dataset import maintenance
 from pipeline.dataset.commit.transaction import Transaction
-from tests.support import ROOT
+from tests.support import ROOT, local_runs
 
 PICTURE = {
     "modality": "image",
@@ -41,7 +41,7 @@ def config(folder: Path, **more: Any) -> configs.PipelineConfig:
 
 
 def night(folder: Path, retry_failures: bool = False, **more: Any) -> dict[str, Any]:
-    return run.extract(run.prepare(config(folder, **more)), show_progress=False, retry_failures=retry_failures)
+    return run.extract(local_runs.prepare(config(folder, **more)), show_progress=False, retry_failures=retry_failures)
 
 
 def draw(folder: Path, name: str, colour: int) -> None:
@@ -71,7 +71,7 @@ def test_nights(ray_session: Any, tmp_path: Path) -> None:
     for i in range(12):
         draw(tmp_path, f"s{i:02}", i)
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
-    plan = run.plan(run.prepare(config(tmp_path)))
+    plan = run.plan(local_runs.prepare(config(tmp_path)))
     assert (plan.samples, plan.difference.counts.new) == (13, 13)
     assert not (tmp_path / "out").exists()
     first = night(tmp_path)
@@ -88,7 +88,7 @@ def test_nights(ray_session: Any, tmp_path: Path) -> None:
     draw(tmp_path, "new", 200)
     os.unlink(tmp_path / "in" / "s05.png")
     before = sorted(tmp_path.rglob("*"))
-    assert run.plan(run.prepare(config(tmp_path))).difference.counts.changed == 1
+    assert run.plan(local_runs.prepare(config(tmp_path))).difference.counts.changed == 1
     assert sorted(tmp_path.rglob("*")) == before
     third = night(tmp_path)
     assert counts(third) == {"new": 1, "changed": 1, "deleted": 1, "unchanged": 11}
@@ -112,9 +112,9 @@ def test_nights(ray_session: Any, tmp_path: Path) -> None:
         with pytest.raises(
             ConfigError, match=r"features\.p\.feature\.tokenizer\.size is 16 there, 24 here.*--new-version"
         ):
-            call(run.prepare(config(tmp_path, features=other)))
+            call(local_runs.prepare(config(tmp_path, features=other)))
     with pytest.raises(ConfigError, match=r"features\.q is not in the dataset"):
-        run.plan(run.prepare(config(tmp_path, features={"p": PICTURE, "q": PICTURE})))
+        run.plan(local_runs.prepare(config(tmp_path, features={"p": PICTURE, "q": PICTURE})))
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ def test_a_new_version_copies_what_did_not_change(ray_session: Any, tmp_path: Pa
     more = {"features": {"p": PICTURE, "q": wide}}
     with pytest.raises(ConfigError, match=r"features\.q is not in the dataset"):
         night(tmp_path, **more)
-    report = run.extract(run.prepare(config(tmp_path, **more), new_version=True), show_progress=False)
+    report = run.extract(local_runs.prepare(config(tmp_path, **more), new_version=True), show_progress=False)
     assert (report["version"], counts(report)) == ("v2", {"new": 7})
     assert report["cells"] == {"planned": 14, "written": 12, "failed": 2}
     rows = {row["sample_id"]: row for row in dataset.open(str(tmp_path / "out")).to_arrow().to_pylist()}
@@ -286,7 +286,7 @@ def test_a_new_version_copies_what_did_not_change(ray_session: Any, tmp_path: Pa
     assert counts(night(tmp_path, **more)) == {"unchanged": 7}, "the new version is the current one"
     assert counts(night(tmp_path, output={"path": str(tmp_path / "out"), "version": "v1"}))["changed"] == 1
     with pytest.raises(ConfigError, match=r"output\.version: there is a version 'v1' already"):
-        run.prepare(config(tmp_path, output={"path": str(tmp_path / "out"), "version": "v1"}), new_version=True)
+        local_runs.prepare(config(tmp_path, output={"path": str(tmp_path / "out"), "version": "v1"}), new_version=True)
     # a modality more: pictures are where they were
     sound = {
         "modality": "audio",
@@ -295,7 +295,7 @@ def test_a_new_version_copies_what_did_not_change(ray_session: Any, tmp_path: Pa
         "emit": ["tokens"],
     }
     report = run.extract(
-        run.prepare(config(tmp_path, features={"q": wide, "s": sound}), new_version=True), show_progress=False
+        local_runs.prepare(config(tmp_path, features={"q": wide, "s": sound}), new_version=True), show_progress=False
     )
     assert (report["version"], report["cells"]["written"], report["decoded"]) == ("v3", 6, 0)
 

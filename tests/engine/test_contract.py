@@ -12,8 +12,9 @@ import pytest
 
 from pipeline import dataset, run
 from pipeline.config import PipelineConfig
+from pipeline.config.models import EngineName
 from pipeline.core.errors import TesseraError
-from pipeline.engine import ENGINES, EngineName
+from pipeline.engine import ENGINES
 from pipeline.stages.encode import EncodeStage
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, config, media_config, write_clip, write_tone
 
@@ -24,14 +25,18 @@ ORDER = [("sample_id", "ascending"), ("window", "ascending")]
 
 @pytest.fixture(scope="module")
 def extracted(
-    prepare: Callable[..., Any], demo_corpus: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
+    ray_session: Any,
+    prepare: Callable[..., Any],
+    demo_corpus: Path,
+    models: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[EngineName, tuple[Path, dict[str, Any]]]:
     """Engine -> the demo's dataset that it made, and its report."""
     found = {}
     for name in ENGINES:
         out = tmp_path_factory.mktemp(name) / "out"
         bound = prepare(media_config(models, demo_corpus, out), False, None, name)
-        found[name] = out, run.extract(bound, show_progress=False, engine_name=name)
+        found[name] = out, run.extract(bound, show_progress=False)
     return found
 
 
@@ -103,14 +108,14 @@ def _small(folder: Path, out: Path, **more: Any) -> PipelineConfig:
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_second_run_has_nothing_to_do_and_a_new_version_copies(
-    prepare: Callable[..., Any], tmp_path: Path, name: EngineName
+    ray_session: Any, prepare: Callable[..., Any], tmp_path: Path, name: EngineName
 ) -> None:
     settings = _small(tmp_path / "in", tmp_path / "out")
-    first = run.extract(prepare(settings, False, None, name), show_progress=False, engine_name=name)
+    first = run.extract(prepare(settings, False, None, name), show_progress=False)
     assert (first["rows_written"], first["rows_failed"]) == (7, 1)
-    again = run.extract(prepare(settings, False, None, name), show_progress=False, engine_name=name)
+    again = run.extract(prepare(settings, False, None, name), show_progress=False)
     assert (again["decoded"], again["samples_by_class"]["unchanged"]) == (0, 3)
-    newer = run.extract(prepare(settings, True, None, name), show_progress=False, engine_name=name)
+    newer = run.extract(prepare(settings, True, None, name), show_progress=False)
     assert newer["rows_written"] == 7
     assert newer["decoded"] <= 1, "but for the file that fails"
     versions = [
@@ -129,6 +134,7 @@ def test_a_second_run_has_nothing_to_do_and_a_new_version_copies(
     ids=["a stage raises", "rows are lost"],
 )
 def test_a_defect_of_a_stage_ends_the_run_without_a_commit(
+    ray_session: Any,
     prepare: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -139,6 +145,6 @@ def test_a_defect_of_a_stage_ends_the_run_without_a_commit(
     monkeypatch.setattr("pipeline.run.pipeline.EncodeStage", stage)
     settings = _small(tmp_path / "in", tmp_path / "out")
     with pytest.raises(TesseraError, match=message):
-        run.extract(prepare(settings, False, None, name), show_progress=False, engine_name=name)
+        run.extract(prepare(settings, False, None, name), show_progress=False)
     assert not list((tmp_path / "out").glob("v1/_snapshots/*"))
     assert not list((tmp_path / "out").rglob("*.tmp"))

@@ -255,20 +255,29 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
     assert "compute.address: no Ray cluster answers at" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "when"), [(signal.SIGTERM, "raylet"), (signal.SIGINT, "MapWorker")])
+@pytest.mark.parametrize(
+    ("number", "when"),
+    [
+        (signal.SIGTERM, "raylet"),
+        (signal.SIGINT, "MapWorker"),
+        (signal.SIGINT, "tessera-forks"),
+        (signal.SIGTERM, "tessera-encode"),
+    ],
+)
 def test_a_stopped_run_ends_with_4_and_leaves_no_dataset(
     tmp_path: Path, shared_ray: dict[str, str], called: Callable[..., Any], number: signal.Signals, when: str
 ) -> None:
-    """While it starts a Ray of its own, whose folder goes with it, and while it computes in another."""
+    """While it starts a Ray of its own, whose folder goes with it; while it computes in another; and without Ray."""
     place = tempfile.mkdtemp(prefix="t-")  # pytest's own has too long a name for sockets
     config = write_config(tmp_path)
     for i in range(600):
         shutil.copy(tmp_path / "in" / "a.png", tmp_path / "in" / f"{i}.png")
     before = _processes(when)
+    engine = "local" if when.startswith("tessera") else "ray"
     run = psutil.Popen(
-        [sys.executable, "-m", "jobs.cli", "extract", str(config), "--set", "compute.block_rows=1"],
+        [sys.executable, "-m", "jobs.cli", "extract", str(config), "--set", "compute.block_rows=1", "--engine", engine],
         cwd=ROOT,
-        env={**os.environ, "RAY_TMPDIR": place} if when == "raylet" else shared_ray,
+        env=shared_ray if when == "MapWorker" else {**os.environ, "RAY_TMPDIR": place},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -286,11 +295,11 @@ def test_a_stopped_run_ends_with_4_and_leaves_no_dataset(
 
 
 def _processes(name: str) -> set[int]:
-    """Those below this one with ``name`` in their command."""
+    """Those below this one with ``name`` in their name or command."""
     found = set()
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if name in " ".join(child.cmdline()):
+            if name in " ".join([child.name(), *child.cmdline()]):
                 found.add(child.pid)
     return found
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from pipeline import config as configs
 from pipeline import dataset, run
+from tests.support import local_runs
 
 SHARE = 0.01
 FEATURE: dict[str, Any] = {
@@ -79,7 +80,7 @@ def _night(folder: Path) -> tuple[float, dict[str, Any]]:
         "compute": {"block_rows": 5},  # 80 rows a shard at least
     }
     started = time.monotonic()
-    report = run.extract(run.prepare(configs.parse(raw)), show_progress=False)
+    report = run.extract(local_runs.prepare(configs.parse(raw)), show_progress=False)
     return time.monotonic() - started, report
 
 

@@ -31,7 +31,7 @@ def test_its_features_are_those_that_are_bound_here(models: Path, tmp_path: Path
     settings = config(tmp_path, {"i": IMAGE, "c": clip})
     with fork_server.started(settings) as started:
         assert started is not None
-        assert started.prepared() == features.bind(settings)
+        assert started.features() == features.bind(settings)
 
 
 def test_a_mistake_is_told_as_it_is_without_one(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_mistake_is_told_as_it_is_without_one(tmp_path: Path) -> None:
     with fork_server.started(settings) as started:
         assert started is not None
         with pytest.raises(ConfigError) as there:
-            started.prepared()
+            started.features()
     assert str(there.value) == str(here.value)
 
 

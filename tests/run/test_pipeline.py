@@ -51,8 +51,8 @@ def test_with_a_gpu_decoding_has_workers_of_its_own(tmp_path: Path) -> None:
     )
     spec = pipeline_spec(beside, None, "r", "out", True)
     assert [spec.workers[name].concurrent_blocks for name in ("default", "b")] == [3, 1]
-    assert wants_gpu(one)
-    assert not wants_gpu(bound(tmp_path))
+    assert wants_gpu(one.config)
+    assert not wants_gpu(bound(tmp_path).config)
 
 
 def test_stages_are_sandboxed_unless_the_config_says_no(tmp_path: Path) -> None:
@@ -70,4 +70,6 @@ def test_the_plan_has_it_without_starting_an_engine(tmp_path: Path, monkeypatch:
     one = BoundConfig(
         one.config.model_copy(update={"output": one.config.output.model_copy(update={"version": "v1"})}), one.features
     )
-    assert [row["stage"] for row in run.planned_spec(one).rows()] == ["read", "probe", "decode", "encode"]
+    (tmp_path / "in" / "a.txt").write_text("a")
+    stages = [row["stage"] for row in run.planned_spec(one, run.plan(one)).rows()]
+    assert stages == ["read", "probe", "decode", "encode"]

@@ -30,7 +30,7 @@ PROMISED = {
 FURTHER = {
     *("run_id", "output", "version", "samples_by_class", "samples_unused", "windows_empty", "rows_with_failures"),
     *("status", "started", "ended", "host", "devices", "workers", "rows_retried", "rows_retried_with_failures"),
-    *("failures_by_stage", "seconds", "shards", "warnings", "files_left_out"),
+    *("failures_by_stage", "seconds", "shards", "warnings", "files_left_out", "engine"),
 }
 RAW = {"kind": "raw"}
 FEATURES: dict[str, Any] = {

@@ -79,7 +79,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture(params=["forked", "alone"])
 def isolated(request: pytest.FixtureRequest) -> Isolate:
     """A stage whose processes fork from the session's fork server, or import for themselves, as on a cluster."""
-    address = request.getfixturevalue("fork_server") if request.param == "forked" else None
+    address = request.getfixturevalue("fork_server").address if request.param == "forked" else None
     return lambda stage, limits: SandboxedStage(stage, limits, address)
 
 

@@ -19,6 +19,7 @@ from ray.data import DataContext
 
 from pipeline.config.models import ComputeConfig
 from pipeline.core.errors import ConfigError, TesseraError, describe
+from pipeline.core.system.cpus import available_cpus
 from pipeline.core.system.periodic_task import PeriodicTask
 from pipeline.engine.progress import Progress
 from pipeline.engine.ray._session import make_session_folder, make_token
@@ -55,7 +56,7 @@ def start(compute: ComputeConfig) -> None:
         # Ray ends a worker that is idle for a second; the next one takes 4 s of a core to import Ray Data
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")
         address, where = compute.cluster()
-        cores = compute.num_cpus or max(2, os.cpu_count() or 1)
+        cores = compute.num_cpus or max(2, available_cpus())
         # without "local" Ray joins a cluster that `ray start` left on this machine
         local = {"address": "local", "num_cpus": cores, "include_dashboard": False}
         on_term = signal.getsignal(signal.SIGTERM)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
+from pipeline.config.bound import HasAddress
 from pipeline.config.models import ComputeConfig
 from pipeline.core.errors import TesseraError
 from pipeline.engine.errors import as_user_error
@@ -22,12 +23,12 @@ class RayEngine:
     """Joins or starts a Ray cluster, and keeps it for later runs of this process.
 
     Args:
-        fork_server: address of the fork server on this machine. None: there is none.
+        fork_server: the fork server on this machine. None: there is none.
     """
 
     name = "ray"
 
-    def __init__(self, compute: ComputeConfig, fork_server: str | None) -> None:
+    def __init__(self, compute: ComputeConfig, fork_server: HasAddress | None) -> None:
         self.compute, self.fork_server = compute, fork_server
 
     def check(self) -> None:
@@ -48,11 +49,12 @@ class RayEngine:
         found = sizes(pools, cluster.nodes(), spec.shares_gpus, task_cpus, len(work))
         sink = ShardSink(spec.sink.open_writer, spec.sink.run_id, spec.sink.min_rows)
         counter = RunCounter()
+        address = None if self.fork_server is None else self.fork_server.address
         progress = Progress(samples, terminal, counter.read)
         try:
             with progress, cluster.capacity_watchdog(found, task_cpus, progress):
                 try:
-                    graph.execute(spec, work, found, counter.actor, self.fork_server, sink)
+                    graph.execute(spec, work, found, counter.actor, address, sink)
                 except Exception as error:
                     user_error = as_user_error(error, spec.sink.run_id, counter.cause())
                     cluster.release_actors(error)

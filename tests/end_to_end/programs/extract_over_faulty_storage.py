@@ -31,7 +31,7 @@ for plan in plans:
         }
     )
     try:
-        report = run.extract(run.prepare(config))
+        report = run.extract(run.prepare(config, False, None, "ray"))
         print("RESULT", json.dumps({"report": report}, default=str))
     except TesseraError as error:
         print("RESULT", json.dumps({"error": str(error), "type": type(error).__name__}))

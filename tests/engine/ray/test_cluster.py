@@ -49,7 +49,7 @@ def test_ray_does_not_start_or_is_not_there(tmp_path: Path, name: str, value: st
     Image.new("RGB", (20, 20)).save(tmp_path / "in" / "a.png")
     (tmp_path / "c.yaml").write_text(config(tmp_path / "in", {"i": IMAGE}).model_dump_json())
     environment = {key: old for key, old in os.environ.items() if key != "RAY_ADDRESS"} | {name: value}
-    command = [sys.executable, "-m", "jobs.cli", "extract", str(tmp_path / "c.yaml")]
+    command = [sys.executable, "-m", "jobs.cli", "extract", str(tmp_path / "c.yaml"), "--engine", "ray"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith(f"tessera: {words}")
@@ -96,7 +96,7 @@ def test_pools_that_the_cluster_cannot_hold_are_a_mistake_of_the_config(ray_sess
     Image.new("RGB", (20, 20)).save(tmp_path / "in" / "a.png")
     asked = config(tmp_path / "in", {"i": IMAGE}, compute={"pools": {"default": {"num_gpus": 1}}})
     with pytest.raises(ConfigError, match=r"compute\.pools\.default\.num_gpus: 1; no node has more than 0 GPUs"):
-        run.extract(run.prepare(asked), show_progress=False)
+        run.extract(run.prepare(asked, False, None, "ray"), show_progress=False)
 
 
 @pytest.mark.parametrize("link", ["__cause__", "__context__", "cause"])

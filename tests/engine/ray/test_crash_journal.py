@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,44 +20,11 @@ from pipeline.engine.ray.counter import RunCounter
 from pipeline.engine.ray.crash_journal import _BLOCK_DEATHS, _DEVICE_FAILURES, CrashJournal, CrashJournalClient
 from pipeline.run import pipeline
 from pipeline.stages.encode import EncodeStage
-from pipeline.tokenizers.base import ModelInputs
+from tests.engine.fragile_encoder import ABORT, DEVICE, ONCE, SEGFAULT, FragileEncode
 from tests.stages.media_fixtures import IMAGE, config
 
-ABORT, SEGFAULT, DEVICE, ONCE = 250, 251, 252, 253
-"""Reds of pictures at which the double below does something."""
 OUTPUT_BYTES = 16_000
 """Ray passes on a block of so many bytes at once: before a process dies, parts of its block have been consumed."""
-
-
-class FragileEncode(EncodeStage):
-    """An encoder that certain pictures kill, and one of them its device, which then fails at whatever it is given."""
-
-    broken = False
-
-    def setup(self) -> None:
-        super().setup()
-        encoder: Any = self.encoders["i"]
-        whole = encoder.encode
-
-        def encode(rows: Sequence[ModelInputs], want_tokens: bool) -> Any:
-            for row in rows:
-                self._at(int(row.inputs["pixels"][0, 0, 0]))
-            return whole(rows, want_tokens)
-
-        encoder.encode = encode
-
-    def _at(self, red: int) -> None:
-        once = Path(self.config.output.path) / "once"
-        if red == DEVICE or self.broken:
-            self.broken = True
-            raise RuntimeError("CUDA error: device-side assert triggered")
-        if red == ABORT:
-            os.abort()
-        if red == SEGFAULT:
-            ctypes.string_at(1)
-        if red == ONCE and not once.exists():
-            once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _extracted(
@@ -69,7 +33,7 @@ def _extracted(
     encode: type[EncodeStage],
     block_rows: int = 5,
     block_bytes: int = 1 << 20,
-    forks_from: str | None = None,
+    forks_from: Any = None,
 ) -> dict[str, Any]:
     """The report of a run over pictures of these reds, named by their number. Only encoding is what dies here."""
     (folder / "in").mkdir()
@@ -84,7 +48,9 @@ def _extracted(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "EncodeStage", encode)
         patch.setattr(ray.data.DataContext.get_current(), "target_max_block_size", OUTPUT_BYTES)
-        return run.extract(replace(run.prepare(settings), template=forks_from), show_progress=False)
+        return run.extract(
+            replace(run.prepare(settings, False, None, "ray"), fork_server=forks_from), show_progress=False
+        )
 
 
 @pytest.mark.timeout(240)
@@ -94,7 +60,7 @@ def _extracted(
     ids=["whole blocks", "forked, three rows of a block at once"],
 )
 def test_rows_that_kill_the_encoder_cost_themselves(
-    ray_session: Any, fork_server: str, tmp_path: Path, forked: bool, block_bytes: int
+    ray_session: Any, fork_server: Any, tmp_path: Path, forked: bool, block_bytes: int
 ) -> None:
     """Each death costs the start of a process, so the daily run has one of each kind."""
     bad = {3: ABORT, 9: DEVICE, 14: ONCE} | ({} if forked else {4: SEGFAULT})
@@ -190,13 +156,13 @@ def test_a_row_is_refused_after_the_second_death_alone(ray_session: Any) -> None
         assert not client.is_suspect(block.slice(0, 0))
         assert client.begin_block(block)
         assert not client.begin_block(block.slice(1))
-        client.begin_row("i", "a", 0)
+        client.begin_row(0, "i", "a", 0)
         assert client.deaths.get(("row", "i", "a", "0"), 0) == deaths
     client = CrashJournalClient(counter.actor)
     with pytest.raises(SampleError, match="crash: the encoder's process died 2 times at it"):
-        client.begin_row("i", "a", 0)
-    client.begin_row("i", "a", 1)
-    client.begin_row("j", "a", 0)
+        client.begin_row(0, "i", "a", 0)
+    client.begin_row(0, "i", "a", 1)
+    client.begin_row(0, "j", "a", 0)
     client.end_work()
     client = CrashJournalClient(counter.actor)
     assert ("row", "j", "a", "0") not in client.deaths

@@ -41,7 +41,7 @@ def test_a_twentieth_of_a_cpu_is_enough_for_the_tasks(
         compute={"block_rows": 4, "pools": {"default": {"max_actors": 1, "num_cpus": 0.5}}},
     )
     try:
-        run.extract(prepare(asked), show_progress=False)
+        run.extract(prepare(asked, False, None, "ray"), show_progress=False)
     finally:
         ray_session.kill(holder)
     assert dataset.open(str(tmp_path / "out")).num_rows == 9
@@ -94,7 +94,7 @@ def test_a_broken_setup_in_a_worker_says_its_own_words(ray_session: Any, models:
         "tokenizer": {"kind": "text"},
         "encoder": {"kind": "bert", "checkpoint": str(checkpoints / "bert")},
     }
-    prepared = run.prepare(config(corpus, {"words": words}))
+    prepared = run.prepare(config(corpus, {"words": words}), False, None, "ray")
     shutil.rmtree(checkpoints)
     with pytest.raises(TesseraError, match=str(checkpoints)) as caught:
         run.extract(prepared, show_progress=False)

@@ -6,6 +6,6 @@ from pathlib import Path
 from pipeline import config
 from pipeline.run import fork_server
 
-fork_server.check(config.load("configs/media.yaml"))
+fork_server.prepare(config.load("configs/media.yaml"))
 threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 print(threads.count("python"), "transformers.models.videomae.modeling_videomae" in sys.modules)

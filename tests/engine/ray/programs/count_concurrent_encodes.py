@@ -47,5 +47,5 @@ class Slow(EncodeStage):
 
 
 pipeline.EncodeStage = Slow
-run.extract(run.prepare(config.load(path)), show_progress=False)
+run.extract(run.prepare(config.load(path), False, None, "ray"), show_progress=False)
 ray.shutdown()

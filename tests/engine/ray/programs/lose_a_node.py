@@ -34,6 +34,6 @@ settings = config(Path(sys.argv[1]), {"i": IMAGE}, compute={"pools": {"default":
 threading.Timer(12, lambda: cluster.remove_node(large)).start()
 started = time.time()
 try:
-    run.extract(run.prepare(settings), show_progress=False)
+    run.extract(run.prepare(settings, False, None, "ray"), show_progress=False)
 except TesseraError as error:
     print("ERROR", json.dumps({"error": str(error), "seconds": time.time() - started}), flush=True)

@@ -1,0 +1,47 @@
+"""Puts stages into the processes that their specs ask for, and maps blocks through them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.engine.spec import StageSpec
+from pipeline.sandbox import SandboxedStage
+from pipeline.sandbox.stage import NO_LIMITS
+
+
+def hosted(spec: StageSpec, fork_server: str | None = None) -> Any:
+    """Returns the stage, in a supervised worker process if the spec has limits, or if a crash may cost one row only.
+
+    Args:
+        fork_server: address of the fork server from which the process forks. None: it is a new Python interpreter, and
+            stages without limits stay in this process.
+    """
+    if spec.limits is not None:
+        return SandboxedStage(spec.stage, spec.limits, fork_server)
+    if spec.journaled and fork_server is not None:
+        return SandboxedStage(spec.stage, NO_LIMITS, fork_server, journaled=True)
+    return spec.stage
+
+
+def map_blocks(specs: Sequence[StageSpec], stages: Sequence[Any], tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Maps ``tables`` through all stages, and yields the tables of the last one. Nothing is computed ahead.
+
+    Args:
+        specs: the specs of the stages, in order.
+        stages: the stages as `hosted` returned them, set up.
+    """
+    for spec, stage in zip(specs, stages, strict=True):
+        tables = _map(spec, stage, tables)
+    yield from tables
+
+
+def _map(spec: StageSpec, stage: Any, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Maps ``tables`` through one stage, and yields blocks of at most ``spec.block_rows``."""
+    for table in tables:
+        for part in [table] if spec.splitter is None else spec.splitter.split(table):
+            done = stage(part)
+            rows = spec.block_rows or max(1, len(done))
+            yield from (done.slice(start, rows) for start in range(0, len(done), rows))

@@ -1,0 +1,77 @@
+"""Writes the finished rows of several threads into as few shards as possible."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline.dataset.shards.write_result import Written
+from pipeline.dataset.shards.writer import ShardWriter
+from pipeline.engine.progress import count_rows
+from pipeline.engine.spec import SinkSpec
+
+
+class ShardPool:
+    """Writes finished rows. As many shards are open as blocks were finished at the same time."""
+
+    def __init__(self, sink: SinkSpec) -> None:
+        self.sink = sink
+        self.idle: list[_OpenShard] = []
+        self.opened = 0
+        self.written = Written()
+        self.rows = [0, 0, 0]
+        self.lock = threading.Lock()
+
+    def counts(self) -> list[int]:
+        """Returns the sums of `progress.count_rows` so far."""
+        return self.rows
+
+    def add(self, table: pa.Table) -> None:
+        """Writes a table. After ``min_rows`` rows a shard is published."""
+        started = time.perf_counter()
+        with self.lock:
+            shard = self.idle.pop() if self.idle else self._open()
+        try:
+            shard.writer.add(table)
+            shard.rows += len(table)
+            result = shard.writer.close() if shard.rows >= self.sink.min_rows else None
+        except BaseException:
+            shard.writer.abort()
+            raise
+        with self.lock:
+            for i, number in enumerate(count_rows(table)):
+                self.rows[i] += number
+            if result is None:
+                self.idle.append(shard)
+            else:
+                self.written.add(result)
+            self.written.write_s += time.perf_counter() - started
+
+    def _open(self) -> _OpenShard:
+        self.opened += 1
+        return _OpenShard(self.sink.open_writer(f"{self.sink.run_id}-{self.opened - 1:06d}"))
+
+    def close(self) -> Written:
+        """Publishes the open shards, and returns the sum of all."""
+        started = time.perf_counter()
+        while self.idle:
+            self.written.add(self.idle[-1].writer.close())
+            self.idle.pop()
+        self.written.write_s += time.perf_counter() - started
+        return self.written
+
+    def abort(self) -> None:
+        """Deletes the files that are being written."""
+        for shard in self.idle:
+            shard.writer.abort()
+
+
+@dataclass
+class _OpenShard:
+    """A writer, and the rows that it has taken."""
+
+    writer: ShardWriter
+    rows: int = 0

@@ -1,0 +1,178 @@
+"""The engine for one machine: a death costs one row, and nothing outlives a run. See also `test_contract`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pipeline import dataset, run
+from pipeline.core.errors import TesseraError
+from pipeline.run import pipeline
+from pipeline.stages.decode import DecodeStage
+from pipeline.stages.encode import EncodeStage
+from tests.engine.fragile_encoder import ABORT, DEVICE, ONCE, SEGFAULT, FragileEncode
+from tests.stages.media_fixtures import IMAGE, config
+from tests.support import ROOT
+
+Prepare = Callable[..., Any]
+
+
+def _settings(folder: Path, reds: list[int], **more: Any) -> Any:
+    """A config that extracts pictures of these reds, which are named by their number."""
+    (folder / "in").mkdir()
+    for i, red in enumerate(reds):
+        Image.new("RGB", (32, 32), (red, 0, 255)).save(folder / "in" / f"{i:03d}.png")
+    return config(folder / "in", {"i": IMAGE}, **{"compute": {"block_rows": 5, "num_cpus": 2}, **more})
+
+
+def _extracted(prepare: Prepare, settings: Any, monkeypatch: pytest.MonkeyPatch, **stages: type) -> dict[str, Any]:
+    for name, stage in stages.items():
+        monkeypatch.setattr(pipeline, name, stage)
+    return run.extract(prepare(settings, False, None, "local"), show_progress=False)
+
+
+def test_rows_that_kill_the_encoder_cost_themselves(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = {3: ABORT, 4: SEGFAULT, 9: DEVICE, 14: ONCE}
+    settings = _settings(tmp_path, [bad.get(i, i) for i in range(20)])
+    report = _extracted(prepare, settings, monkeypatch, EncodeStage=FragileEncode)
+    assert report["failures_by_kind"] == {"crash": 3}
+    found = dataset.open(str(tmp_path / "out"))
+    reported = {row["sample_id"]: (row["stage"], row["message"]) for row in found.failures().to_pylist()}
+    assert reported == {
+        "003.png": ("encode", "the encoder's process died while encoding (SIGABRT)"),
+        "004.png": ("encode", "the encoder's process died while encoding (SIGSEGV)"),
+        "009.png": (
+            "encode",
+            "the device failed while encoding (RuntimeError: CUDA error: device-side assert triggered)",
+        ),
+    }
+    rows = {row["sample_id"]: np.array(row["i_tokens"])[0, 0] for row in found.to_arrow().to_pylist()}
+    assert {name: round(float(red) * 255) for name, red in rows.items()} == {
+        f"{i:03d}.png": ONCE if i == 14 else i for i in range(20) if i == 14 or i not in bad
+    }
+
+
+def test_a_device_that_fails_at_everything_ends_the_run(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _settings(tmp_path, [DEVICE] * 12)
+    with pytest.raises(TesseraError, match=r"features.i: the device failed \(RuntimeError: CUDA error: device-side"):
+        _extracted(prepare, settings, monkeypatch, EncodeStage=FragileEncode)
+
+
+class Unloadable(EncodeStage):
+    def setup(self) -> None:
+        os.abort()
+
+
+def test_models_that_kill_their_process_end_the_run(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TesseraError, match=r"the run .* broke off: the process of Unloadable cannot start"):
+        _extracted(prepare, _settings(tmp_path, [1]), monkeypatch, EncodeStage=Unloadable)
+
+
+class SlowDecode(DecodeStage):
+    def __call__(self, table: pa.Table) -> pa.Table:
+        time.sleep(0.1)
+        return super().__call__(table)
+
+
+def test_kills_from_outside_lose_nothing_and_blame_nobody(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random processes of the run are killed, ten times."""
+    over, killed = threading.Event(), list[str]()
+
+    def kill() -> None:
+        while not over.wait(0.3) and len(killed) < 10:
+            names = {"tessera-decode", "tessera-encode", "tessera-probe", "tessera-slowdec"}
+            found = [one for one in psutil.Process().children(recursive=True) if one.name() in names]
+            if found:
+                victim = found[len(killed) % len(found)]
+                killed.append(victim.name())
+                victim.send_signal(signal.SIGKILL)
+
+    settings = _settings(tmp_path, [i % 200 for i in range(200)])
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        report = _extracted(prepare, settings, monkeypatch, DecodeStage=SlowDecode)
+    finally:
+        over.set()
+        killer.join()
+    assert len(killed) >= 3
+    assert (report["rows_written"], report["rows_failed"]) == (200, 0)
+    ids = dataset.open(str(tmp_path / "out")).to_arrow(columns=["sample_id"])["sample_id"].to_pylist()
+    assert sorted(ids) == [f"{i:03d}.png" for i in range(200)]
+
+
+def _processes_of(marker: str) -> list[psutil.Process]:
+    """The processes whose environment holds ``marker``."""
+    found = []
+    for one in psutil.process_iter():
+        try:
+            if marker in one.environ().values() and one.status() != psutil.STATUS_ZOMBIE:
+                found.append(one)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_process_outlives_the_driver(tmp_path: Path, number: signal.Signals) -> None:
+    """And the next run continues."""
+    settings = _settings(tmp_path, [i % 200 for i in range(300)])
+    path = tmp_path / "c.yaml"
+    path.write_text(settings.model_dump_json())
+    environment = {**os.environ, "TESSERA_TEST_RUN": str(tmp_path)}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-m", "jobs.cli", "extract", str(path), "--engine", "local"]
+    driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while len(_processes_of(str(tmp_path))) < 5 and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert driver.poll() is None, driver.communicate()
+    driver.send_signal(number)
+    driver.communicate(timeout=60)
+    deadline = time.monotonic() + (1.0 if number == signal.SIGKILL else 0.1)
+    while (left := _processes_of(str(tmp_path))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not left
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert dataset.open(str(tmp_path / "out")).num_rows == 300
+
+
+def test_as_many_workers_as_cores(prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _settings(tmp_path, [1] * 40, compute={"block_rows": 2, "num_cpus": 3})
+    seen = set[int]()
+
+    def look() -> None:
+        while not over.wait(0.05):
+            children = psutil.Process().children(recursive=True)
+            seen.update(one.pid for one in children if one.name() == "tessera-encode")
+
+    over = threading.Event()
+    looker = threading.Thread(target=look)
+    looker.start()
+    report = _extracted(prepare, settings, monkeypatch)
+    over.set()
+    looker.join()
+    assert report["devices"] == {"nodes": 1, "cpus": 3, "gpus": 0}
+    assert len(seen) == 3
