@@ -43,8 +43,9 @@ test-long: setup  ## the long ones: whole runs over all real media, nights, host
 
 test-all: test test-long  ## both
 
-chaos: setup  ## kill extractions in five ways and compare with an undisturbed one
-	$(BIN)/python -m tests.measure.chaos --kills 30
+chaos: setup  ## kill extractions in five ways on each engine, and compare with an undisturbed one
+	$(BIN)/python -m tests.measure.chaos --engine local --kills 30
+	$(BIN)/python -m tests.measure.chaos --engine ray --kills 30
 
 fuzz: setup  ## hostile inputs of six kinds for ten minutes; what fails is kept as a file
 	$(BIN)/python -m tests.fuzz --seconds 600

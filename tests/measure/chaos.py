@@ -1,11 +1,12 @@
 """Kill an extraction in five ways, run it again, and compare with an undisturbed run: `make chaos`, or
 
-    python -m tests.measure.chaos --kills 30 --seed 0
+    python -m tests.measure.chaos --engine local --kills 30 --seed 0
 
-Nothing is mocked: a driver, a worker (a decoder's process or a task's), an actor, a node's daemon get SIGKILL once the
-first shards are out, of a number of them that the dice say; a commit dies between two of its steps. Prints a line a
-kill and a sum, and ends with 1 if a row was lost, doubled, changed or blamed. ``--models``: with two true encoders;
-without, the media's own values are the tokens, and a run is shorter. ``--twice``: the run that continues is killed too.
+Nothing is mocked. A driver, a worker (the process of a decoder, or of a task), an encoder (its process, or its actor),
+a node's daemon or the fork server get SIGKILL after a random number of shards; a commit dies between two of its steps.
+Prints a line for each kill and a sum, and ends with 1 if a row was lost, doubled, changed or blamed. ``--models``: with
+two true encoders; without, the media's own values are the tokens, and a run is shorter. ``--twice``: the run that
+continues is killed too.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ import yaml
 from pipeline import dataset
 from tests.support import ROOT
 
-KINDS = ("driver", "worker", "actor", "node", "commit")
+KINDS = {
+    "local": ("driver", "worker", "encoder", "server", "commit"),
+    "ray": ("driver", "worker", "actor", "node", "commit"),
+}
+"""What is killed, by engine."""
 _TASKS, _ACTOR = ("ray::MapBatches(_Task)", "ray::Write"), "ray::MapWorker"
 DECODER = "a process of the stages at work:"
-_FORKED = ("tessera-probe", "tessera-decode", "tessera-encode")
+_FORKED = ("tessera-probe", "tessera-decode", "tessera-encode", "tessera-forks")
 """A title that idle workers have not is that of one at work; a decoder's process has none of its own."""
 _NOTHING = "nothing"
 _WAIT_S = 400.0
@@ -131,6 +136,8 @@ def kill(kind: str, process: subprocess.Popen[bytes], dice: random.Random, above
     wanted = {
         "worker": (*_TASKS, DECODER),
         "actor": (_ACTOR,),
+        "encoder": (f"{DECODER} tessera-encode",),
+        "server": (f"{DECODER} tessera-forks",),
     }
     for _ in range(200):
         found = []
@@ -139,7 +146,8 @@ def kill(kind: str, process: subprocess.Popen[bytes], dice: random.Random, above
             try:
                 line = " ".join(one.cmdline())
                 if one.name() in _FORKED:
-                    line = f"{DECODER} {one.name()}" if one.status() == psutil.STATUS_RUNNING else ""
+                    at_work = one.status() == psutil.STATUS_RUNNING or kind in ("encoder", "server")
+                    line = f"{DECODER} {one.name()}" if at_work else ""
             except (psutil.Error, AttributeError):
                 continue
             if kind == "node" and "raylet/raylet" in line:
@@ -203,16 +211,18 @@ def attack(
     features: dict[str, Any],
     expected: Path,
     dice: random.Random,
+    engine: str,
     twice: bool = False,
 ) -> Verdict:
     """One kill, and the runs that make good for it. ``twice``: the driver of the first of those is killed too."""
     name = f"{kind}-{dice.randrange(10**6)}"
     config, out = write_config(folder, corpus, features, name), folder / name
+    by_engine = ["--engine", engine]
     options = {"node": ["--nodes", "2"], "commit": ["--die-at", str(dice.randrange(_COMMIT_STEPS))]}.get(kind, [])
     # the last two may come too late for a kill to meet anything
     wait_for = dice.randint(1, max(1, len(dataset.open(str(expected)).shards) - 2))
     started = started_again = time.monotonic()
-    process = start(config, *options)
+    process = start(config, *by_engine, *options)
     killed = "at a step of the commit"
     if kind != "commit" and shards_are_out(out, process, wait_for):
         time.sleep(dice.random())
@@ -227,7 +237,7 @@ def attack(
         killed = f"{_NOTHING}: the run was over"
     runs = 0
     if twice and code != 0:
-        again = start(config)
+        again = start(config, *by_engine)
         if shards_are_out(out, again):
             time.sleep(dice.random())
             killed += f", then {kill('driver', again, dice)}"
@@ -235,7 +245,7 @@ def attack(
         sweep(again)
     while code != 0 and runs < 3:
         runs += 1
-        code = run(config)
+        code = run(config, *by_engine)
     verdict = compare(kind, out, expected)
     verdict.runs, verdict.first_s = runs, started_again - started
     verdict.again_s = time.monotonic() - started_again
@@ -248,11 +258,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--engine", choices=[*KINDS], default="local")
+    parser.add_argument("--kinds", help="as in KINDS, with commas between them; all if it is left out")
     parser.add_argument("--models", action="store_true")
     parser.add_argument("--twice", action="store_true", help="kill the run that continues, too")
     asked = parser.parse_args()
-    dice, kinds = random.Random(asked.seed), asked.kinds.split(",")
+    dice = random.Random(asked.seed)
+    kinds = asked.kinds.split(",") if asked.kinds else KINDS[asked.engine]
     data = Path(os.environ.get("TESSERA_DATA", ROOT.parent / "shared" / "data"))
     with tempfile.TemporaryDirectory(prefix="tessera-chaos-") as name:
         folder = Path(name)
@@ -261,13 +273,15 @@ def main() -> None:
             real_features(ROOT / ".demo" / "models" if asked.models else None),
         )
         started = time.monotonic()
-        assert run(write_config(folder, corpus, features, "calm")) == 0, (folder / "calm.log").read_text()
+        calm = write_config(folder, corpus, features, "calm")
+        assert run(calm, "--engine", asked.engine) == 0, (folder / "calm.log").read_text()
         fresh_s = time.monotonic() - started
         rows = dataset.open(str(folder / "calm")).num_rows
         print(f"undisturbed: {rows} rows, {fresh_s:.0f} s", flush=True)
         verdicts = []
         for number in range(asked.kills):
-            one = attack(kinds[number % len(kinds)], folder, corpus, features, folder / "calm", dice, asked.twice)
+            kind = kinds[number % len(kinds)]
+            one = attack(kind, folder, corpus, features, folder / "calm", dice, asked.engine, asked.twice)
             verdicts.append(one)
             print(
                 f"{number + 1:3} {one.kind:7} killed {one.notes[0]} after {one.first_s:.0f} s; {one.runs} more runs, "

@@ -1,4 +1,4 @@
-"""A driver that is killed: `python -m tests.measure.chaos_run CONFIG [--nodes 2] [--die-at STEP]`.
+"""A driver that is killed: `python -m tests.measure.chaos_run CONFIG --engine ENGINE [--nodes 2] [--die-at STEP]`.
 
 Its exit codes are those of `tessera`.
 
@@ -12,16 +12,17 @@ import logging
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from typing import Any
-
-import ray
 
 from pipeline import config, run, storage
 from pipeline.core.errors import ConfigError, TesseraError
+from pipeline.run import fork_server as fork_servers
 
 
 def two_nodes() -> None:
     """A local cluster of two nodes; this process drives it."""
+    import ray
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
@@ -52,17 +53,21 @@ def die_at(step: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("config")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--die-at", type=int)
     asked = parser.parse_args()
     if asked.die_at is not None:
         die_at(asked.die_at)
     try:
-        prepared = run.prepare(config.load(asked.config))
-        if asked.nodes == 2:
-            two_nodes()
-        run.extract(prepared, show_progress=False)
-        ray.shutdown()  # before the cluster's own end, which would take this process with it
+        loaded = config.load(asked.config)
+        with fork_servers.started(loaded) if asked.engine == "local" else nullcontext() as server:
+            prepared = run.prepare(loaded, False, server, asked.engine)
+            if asked.nodes == 2:
+                two_nodes()
+            run.extract(prepared, show_progress=False)
+        if ray := sys.modules.get("ray"):
+            ray.shutdown()  # before the cluster's own end, which would take this process with it
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
