@@ -52,9 +52,7 @@ def extract(
     exceeded = None
     with (
         reserved_stdout(as_json),
-        nullcontext()
-        if plan or "inline" in (engine, loaded.engine.kind)
-        else fork_servers.started(loaded) as fork_server,
+        nullcontext() if plan else fork_servers.started(loaded, engine) as fork_server,
     ):
         from pipeline import run
         from pipeline.run import report

@@ -245,7 +245,7 @@ def extracting(
     from pipeline.config import features
     from pipeline.run import fork_server as run_fork_server
 
-    def started(config: Any) -> Any:
+    def started(config: Any, engine: Any = None) -> Any:
         return nullcontext(SimpleNamespace(address=fork_server.address, features=lambda: features.bind(config)))
 
     monkeypatch.setattr(run_fork_server, "started", started)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from pipeline.stages.units import Unit, unit_table
+
 _WAKE_S = 0.5
 """How often the driver looks for signals while it waits for the workers."""
 
@@ -16,12 +18,14 @@ class BlockQueue:
     """The blocks that wait for a phase, latest phase first.
 
     Args:
-        units: the blocks of the first phase.
+        units: the work of the first phase.
         phases: number of phases.
     """
 
-    def __init__(self, units: Sequence[pa.Table], phases: int) -> None:
-        self.waiting = [deque(units), *(deque[pa.Table]() for _ in range(phases - 1))]
+    def __init__(self, units: Sequence[Unit], phases: int) -> None:
+        self.units = deque(units)
+        self.waiting = [deque[pa.Table]() for _ in range(phases)]
+        """Blocks by phase. Those of the first phase are made when they are taken."""
         self.busy = 0
         """Number of blocks that are being mapped."""
         self.error: BaseException | None = None
@@ -36,6 +40,9 @@ class BlockQueue:
                     if self.waiting[phase]:
                         self.busy += 1
                         return phase, self.waiting[phase].popleft()
+                if self.units:
+                    self.busy += 1
+                    return 0, unit_table(self.units.popleft())
                 if not self.busy:
                     return None
                 self.changed.wait()
@@ -45,7 +52,7 @@ class BlockQueue:
         """Adds a block that waits for ``phase``."""
         with self.changed:
             self.waiting[phase].append(table)
-            self.changed.notify()
+            self.changed.notify_all()
 
     def finish(self, error: BaseException | None = None) -> None:
         """Records that a block is done, or why it cannot be."""
@@ -53,16 +60,19 @@ class BlockQueue:
             self.busy -= 1
             if error is not None:
                 self.error, self.closed = self.error or error, True
-            if self.closed or not (self.busy or any(self.waiting)):
+            if self.closed or not self._has_work():
                 self.changed.notify_all()
 
     def wait(self) -> None:
         """Waits until all blocks are done. Raises the first error of a worker."""
         with self.changed:
-            while not self.closed and (self.busy or any(self.waiting)):
+            while not self.closed and self._has_work():
                 self.changed.wait(_WAKE_S)
         if self.error is not None:
             raise self.error
+
+    def _has_work(self) -> bool:
+        return bool(self.busy or self.units or any(self.waiting))
 
     def close(self) -> None:
         """Ends all workers after their blocks."""

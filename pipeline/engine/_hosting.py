@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,18 +13,23 @@ from pipeline.sandbox import SandboxedStage
 from pipeline.sandbox.stage import NO_LIMITS
 
 
-def hosted(spec: StageSpec, fork_server: str | None = None) -> Any:
-    """Returns the stage, in a supervised worker process if the spec has limits, or if a crash may cost one row only.
+def hosted(spec: StageSpec) -> Any:
+    """Returns the stage, in a supervised worker process if the spec has limits."""
+    return spec.stage if spec.limits is None else SandboxedStage(spec.stage, spec.limits)
+
+
+def hosted_for_thread(spec: StageSpec, fork_server: str | None) -> Any:
+    """Returns the stage for one thread: in a supervised worker process if the spec has limits, or if a crash may cost
+    one row only; else a copy, since other threads have the stage too.
 
     Args:
-        fork_server: address of the fork server from which the process forks. None: it is a new Python interpreter, and
-            stages without limits stay in this process.
+        fork_server: address of the fork server from which the process forks. None: it is a new Python interpreter.
     """
     if spec.limits is not None:
         return SandboxedStage(spec.stage, spec.limits, fork_server)
-    if spec.journaled and fork_server is not None:
+    if spec.journaled:
         return SandboxedStage(spec.stage, NO_LIMITS, fork_server, journaled=True)
-    return spec.stage
+    return pickle.loads(pickle.dumps(spec.stage))
 
 
 def map_blocks(specs: Sequence[StageSpec], stages: Sequence[Any], tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

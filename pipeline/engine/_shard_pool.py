@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipeline.core.errors import TesseraError
 from pipeline.dataset.shards.write_result import Written
 from pipeline.dataset.shards.writer import ShardWriter
 from pipeline.engine.progress import count_rows
@@ -21,6 +22,7 @@ class ShardPool:
         self.sink = sink
         self.idle: list[_OpenShard] = []
         self.opened = 0
+        self.closed = False
         self.written = Written()
         self.rows = [0, 0, 0]
         self.lock = threading.Lock()
@@ -33,10 +35,12 @@ class ShardPool:
         """Writes a table. After ``min_rows`` rows a shard is published."""
         started = time.perf_counter()
         with self.lock:
+            self._check_open()
             shard = self.idle.pop() if self.idle else self._open()
         try:
             shard.writer.add(table)
             shard.rows += len(table)
+            self._check_open()
             result = shard.writer.close() if shard.rows >= self.sink.min_rows else None
         except BaseException:
             shard.writer.abort()
@@ -50,6 +54,11 @@ class ShardPool:
                 self.written.add(result)
             self.written.write_s += time.perf_counter() - started
 
+    def _check_open(self) -> None:
+        """Raises ``TesseraError`` if the run is over: a thread that was stopped late must not publish anything."""
+        if self.closed:
+            raise TesseraError("the run is over")
+
     def _open(self) -> _OpenShard:
         self.opened += 1
         return _OpenShard(self.sink.open_writer(f"{self.sink.run_id}-{self.opened - 1:06d}"))
@@ -57,6 +66,7 @@ class ShardPool:
     def close(self) -> Written:
         """Publishes the open shards, and returns the sum of all."""
         started = time.perf_counter()
+        self.closed = True
         while self.idle:
             self.written.add(self.idle[-1].writer.close())
             self.idle.pop()
@@ -65,6 +75,7 @@ class ShardPool:
 
     def abort(self) -> None:
         """Deletes the files that are being written."""
+        self.closed = True
         for shard in self.idle:
             shard.writer.abort()
 

@@ -10,6 +10,7 @@ block is left, so that few blocks wait, whatever the corpus, and the windows of 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -19,25 +20,24 @@ from pipeline.config.bound import HasAddress
 from pipeline.config.models import ComputeConfig
 from pipeline.core.system.cpus import available_cpus
 from pipeline.engine._block_queue import BlockQueue
-from pipeline.engine._hosting import hosted, map_blocks
+from pipeline.engine._hosting import hosted_for_thread, map_blocks
 from pipeline.engine._shard_pool import ShardPool
 from pipeline.engine.errors import as_user_error
 from pipeline.engine.memory import peak_memory
 from pipeline.engine.progress import Progress
 from pipeline.engine.spec import Execution, PipelineSpec, StageSpec
 from pipeline.sandbox import SandboxedStage
-from pipeline.stages.units import Unit, unit_table
+from pipeline.stages.units import Unit
 
 _PATIENCE_S = 10.0
-"""Longest wait for a worker whose processes were ended."""
+"""Longest wait for the workers, once their processes were ended."""
 
 
 class LocalEngine:
     """Runs a spec on the cores of this machine.
 
     Args:
-        fork_server: the fork server of this run. None: each process is a new Python interpreter, and
-            encoders run in this process.
+        fork_server: the fork server of this run. None: each process is a new Python interpreter.
     """
 
     name = "local"
@@ -59,7 +59,7 @@ class LocalEngine:
         cpus = available_cpus() if self.compute.num_cpus is None else self.compute.num_cpus
         phases = _phases(spec)
         writers = ShardPool(spec.sink)
-        queue = BlockQueue([unit_table(unit) for unit in work], len(phases))
+        queue = BlockQueue(work, len(phases))
         address = None if self.fork_server is None else self.fork_server.address
         workers = [_Worker(phases, queue, writers, address) for _ in range(_worker_count(spec, cpus))]
         done = Execution(devices={"nodes": 1.0, "cpus": float(cpus), "gpus": 0.0})
@@ -73,8 +73,7 @@ class LocalEngine:
                     done.workers = {"processes": len(peaks), "peak_memory_bytes": sum(peaks)}
                 finally:
                     queue.close()
-                    for worker in workers:
-                        worker.stop()
+                    _stop(workers)
                 done.written = writers.close()
             done.first_row_at = progress.first_row_at
         except BaseException as error:
@@ -85,12 +84,24 @@ class LocalEngine:
         return done
 
 
+def _stop(workers: Sequence[_Worker]) -> None:
+    """Ends the processes of all workers, then their threads."""
+    for worker in workers:
+        worker.end_processes()
+    deadline = time.monotonic() + _PATIENCE_S
+    for worker in workers:
+        if worker.thread.is_alive():
+            worker.thread.join(max(0.0, deadline - time.monotonic()))
+    for worker in workers:
+        worker.close()
+
+
 def _worker_count(spec: PipelineSpec, cpus: int) -> int:
     """Returns the number of workers: one for each core, or for as many cores as a pool asks for; at most a pool's
     limit."""
     pools = [step.workers for step in spec.steps if step.workers.kind == "pool"]
     cores_of_one = max([1, *(int(pool.num_cpus or 1) for pool in pools)])
-    return max(1, min(cpus // cores_of_one, *(pool.max_workers or cpus for pool in pools)))
+    return max(1, min([cpus // cores_of_one, *(pool.max_workers or cpus for pool in pools)]))
 
 
 def _phases(spec: PipelineSpec) -> list[tuple[StageSpec, ...]]:
@@ -107,7 +118,7 @@ class _Worker:
         self, phases: Sequence[tuple[StageSpec, ...]], queue: BlockQueue, writers: ShardPool, fork_server: str | None
     ) -> None:
         self.phases, self.queue, self.writers = phases, queue, writers
-        self.stages = [[hosted(spec, fork_server) for spec in phase] for phase in phases]
+        self.stages = [[hosted_for_thread(spec, fork_server) for spec in phase] for phase in phases]
         self.is_set_up = [False] * len(phases)
         self.thread = threading.Thread(target=self._run, daemon=True, name="tessera-worker")
 
@@ -137,14 +148,16 @@ class _Worker:
         children = [stage.child for stage in self._sandboxed() if stage.child is not None]
         return [peak for child in children if (peak := peak_memory(child.process.pid)) is not None]
 
-    def stop(self) -> None:
-        """Ends the processes, and the thread with them."""
+    def end_processes(self) -> None:
+        """Ends the processes. The thread then ends too, with an error that nobody sees if it was at work."""
         for stage in self._sandboxed():
             stage.stop()
-        if self.thread.is_alive():
-            self.thread.join(_PATIENCE_S)
-        for stage in self._sandboxed():
-            stage.close()
+
+    def close(self) -> None:
+        """Closes the files of the processes."""
+        if not self.thread.is_alive():
+            for stage in self._sandboxed():
+                stage.close()
 
     def _sandboxed(self) -> list[SandboxedStage]:
         return [stage for stages in self.stages for stage in stages if isinstance(stage, SandboxedStage)]

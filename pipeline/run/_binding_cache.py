@@ -11,6 +11,7 @@ import pickle
 import stat
 import tempfile
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ _NOT_READ = ("source", "output", "failures", "engine")
 _SETTLED_S = 2.0
 """Age of a file from which on a later change alters its times. Files are not recorded before."""
 _MAX_FILES, _MAX_BYTES, _MAX_RECORDS = 10_000, 16 << 20, 100
+
+_ALSO = ("tokenizers", "safetensors", "huggingface_hub", "pydantic")
+"""Packages that binding uses, and that a dataset does not record."""
 
 FileState = tuple[str, int, int, int, int]
 """Path, size, mtime and ctime in nanoseconds, inode."""
@@ -65,7 +69,8 @@ def store(config: PipelineConfig, features: tuple[BoundFeature, ...], started: f
     folder = private_folder.of_user_cache("bindings")
     if folder is None:
         return
-    with suppress(OSError, ValueError):
+    path = None
+    try:
         states = _file_states(_folders(features))
         newest_s = max((max(mtime, ctime) / 1e9 for _, _, mtime, ctime, _ in states), default=0.0)
         if newest_s > started - _SETTLED_S:
@@ -75,12 +80,17 @@ def store(config: PipelineConfig, features: tuple[BoundFeature, ...], started: f
             file.write(pickle.dumps((states, features), 5))
         os.replace(path, os.path.join(folder, _key(config)))
         _drop_oldest(folder)
+    except Exception:  # a full disk, a file that has just gone: the next run binds again
+        if path is not None:
+            with suppress(OSError):
+                os.unlink(path)
 
 
 def _key(config: PipelineConfig) -> str:
     """Returns the name of the record of a config on this machine."""
     read = {key: value for key, value in config.model_dump(mode="json").items() if key not in _NOT_READ}
-    return digest([_FORMAT, read, os.getcwd(), visible_gpus(), config.compute.cluster()[0], installed(), _own_code()])
+    machine = [os.getcwd(), visible_gpus(), config.compute.cluster()[0]]
+    return digest([_FORMAT, read, machine, installed(), [version(name) for name in _ALSO], _own_code()])
 
 
 def _own_code() -> list[Any]:

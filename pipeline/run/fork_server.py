@@ -9,10 +9,12 @@ from collections.abc import Iterator
 
 from pipeline import config as configs
 from pipeline import decoders
+from pipeline import engine as engines
 from pipeline.config import features as binding
 from pipeline.config.features import BoundFeature
-from pipeline.config.models import PipelineConfig
+from pipeline.config.models import EngineName, PipelineConfig
 from pipeline.run import _binding_cache
+from pipeline.run.pipeline import wants_gpu
 from pipeline.sandbox import ForkServer
 
 
@@ -33,7 +35,15 @@ class RunForkServer:
 
     @property
     def address(self) -> str:
-        """The address from which workers fork."""
+        """The address from which workers fork. Waits until the server has imported what they need.
+
+        Raises:
+            ConfigError: see `pipeline.config.features.bind`.
+            TesseraError: the fork server ended.
+        """
+        self.features()
+        if self._server is None:
+            self._start().prepared()
         return self._start().address
 
     def features(self) -> tuple[BoundFeature, ...]:
@@ -55,23 +65,33 @@ class RunForkServer:
 
     def _start(self) -> ForkServer:
         if self._server is None:
-            self._server = ForkServer(prepare, self.config)
+            self._server = ForkServer(prepare if self._features is None else warm_up, self.config)
         return self._server
 
 
 @contextlib.contextmanager
-def started(config: PipelineConfig) -> Iterator[RunForkServer | None]:
+def started(config: PipelineConfig, engine: EngineName | None = None) -> Iterator[RunForkServer | None]:
     """Supplies the fork server for the body, and ends it afterwards.
 
+    Args:
+        engine: what runs the pipeline, instead of ``engine.kind``.
+
     Yields:
-        The server, or None if the run joins a cluster, or Ray is initialized in this process.
+        The server, or None if the run needs none: it is on a Ray cluster, on the Ray of this process, or inline.
     """
+    name = engine or engines.choose(config.engine, config.compute, wants_gpu(config))[0]
     ray = sys.modules.get("ray")
-    if config.compute.cluster()[0] or (ray is not None and ray.is_initialized()):
+    joins_ray = config.compute.cluster()[0] or (ray is not None and ray.is_initialized())
+    if name == "inline" or (name == "ray" and joins_ray):
         yield None
         return
     with contextlib.closing(RunForkServer(configs.here(config))) as server:
         yield server
+
+
+def warm_up(config: PipelineConfig) -> None:
+    """`prepare`, for features that are known. Runs in the fork server."""
+    prepare(config)
 
 
 def prepare(config: PipelineConfig) -> tuple[BoundFeature, ...]:

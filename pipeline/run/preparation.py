@@ -12,6 +12,7 @@ from pipeline.config.bound import BoundConfig
 from pipeline.config.features import BoundFeature
 from pipeline.config.models import EngineConfig, EngineName, PipelineConfig
 from pipeline.core.errors import ConfigError
+from pipeline.core.system.devices import visible_gpus
 from pipeline.dataset.commit import catalog, snapshots
 from pipeline.dataset.commit.folder import check_version
 from pipeline.dataset.commit.snapshots import Snapshot
@@ -43,6 +44,12 @@ def prepare(
     if engine_name is not None:
         config = config.model_copy(update={"engine": EngineConfig(kind=engine_name)})
     name, reason = engines.choose(config.engine, config.compute, wants_gpu(config))
+    if name == "local" and wants_gpu(config) and visible_gpus():
+        raise ConfigError(
+            "engine.kind",
+            "'local', and encoders may use a GPU, which it does not divide among its workers",
+            "'ray'; or encoder.device: cpu; or an empty CUDA_VISIBLE_DEVICES",
+        )
     engine = engines.build(name, config.compute)
     engine.check()
     check_output(config)

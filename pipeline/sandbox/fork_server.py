@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -124,6 +125,8 @@ class ForkedProcess:
 
     def __init__(self, address: str, channel_fd: int, slot_fd: int, stderr_fd: int) -> None:
         self.returncode: int | None = None
+        self._ending = threading.Lock()
+        """Held while the process is killed, or its descriptors are closed."""
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self.connection.settimeout(_REPLY_TIMEOUT_S)
@@ -164,14 +167,16 @@ class ForkedProcess:
             exit_code = b""
             with suppress(OSError):
                 exit_code = self.connection.recv(64)
-            self.returncode = int(exit_code) if exit_code else -signal.SIGKILL
-            self._close()
+            with self._ending:
+                self.returncode = int(exit_code) if exit_code else -signal.SIGKILL
+                self._close()
         return self.returncode
 
     def kill(self) -> None:
         """Kills the process and its descendants."""
-        if self.returncode is None:
-            kill_tree(self.pid, lambda number: signal.pidfd_send_signal(self.pidfd, number))
+        with self._ending:
+            if self.returncode is None:
+                kill_tree(self.pid, lambda number: signal.pidfd_send_signal(self.pidfd, number))
 
 
 def _close(connection: socket.socket, pidfd: int) -> None:
@@ -181,8 +186,8 @@ def _close(connection: socket.socket, pidfd: int) -> None:
 
 def _process_state() -> tuple[dict[str, str], str, int, int, set[int], int]:
     """Returns what a started process inherits: environment, folder, OOM score, niceness, CPU cores, umask."""
-    umask = os.umask(0o077)
-    os.umask(umask)
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:  # os.umask would change it for a moment
+        umask = int(next(line for line in file if line.startswith("Umask:")).split()[1], 8)
     with open("/proc/self/oom_score_adj", encoding="ascii") as file:
         oom_score = int(file.read())
     nice = os.getpriority(os.PRIO_PROCESS, 0)

@@ -218,7 +218,8 @@ class WorkerProcess:
         whose = "encoder's" if task and task.step == "encode" else "decoder's"
         kind: FailureKind = "crash"
         if code == -signal.SIGKILL:
-            kind, message = "memory", f"the {whose} process was killed{while_step}: is memory short?"
+            kind = "crash" if whose == "encoder's" else "memory"
+            message = f"the {whose} process was killed{while_step}: is memory short?"
         elif code is not None and code >= 0:
             message = f"the {whose} process ended itself{while_step} (exit code {code})"
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -70,7 +71,8 @@ class SandboxedStage:
         """Ends the worker from another thread. The call that waits for it raises ``TesseraError``, and so do others."""
         self.stopped = True
         if (child := self.child) is not None:
-            child.process.kill()
+            with suppress(OSError):  # it has just ended by itself
+                child.process.kill()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Maps a table.
@@ -124,6 +126,8 @@ class SandboxedStage:
         """Refuses the task of an exit from now on; after several of one file, the whole file."""
         assert exit_.task is not None
         self._refuse(exit_.task.key, reason)
+        if self.journaled:  # each row is judged alone: rows of one sample may be good
+            return
         file_key, _ = exit_.task.key
         self.strikes[file_key] = self.strikes.pop(file_key, 0) + 1
         _limit_size(self.strikes)
@@ -150,7 +154,8 @@ class SandboxedStage:
         if isinstance(result, WorkerExit):
             self.child = None
             return result
-        self.device_failures, self.has_succeeded = 0, True
+        if not (row_by_row and len(table) == 1):  # such a row may have been refused
+            self.device_failures, self.has_succeeded = 0, True
         for file_key in result.survived:
             self.strikes.pop(file_key, None)
         return result.table

@@ -61,7 +61,7 @@ def main() -> None:
         die_at(asked.die_at)
     try:
         loaded = config.load(asked.config)
-        with fork_servers.started(loaded) if asked.engine == "local" else nullcontext() as server:
+        with fork_servers.started(loaded, asked.engine) if asked.engine == "local" else nullcontext() as server:
             prepared = run.prepare(loaded, False, server, asked.engine)
             if asked.nodes == 2:
                 two_nodes()
