@@ -20,9 +20,13 @@ from PIL import Image
 
 from pipeline import dataset, run
 from pipeline.core.errors import TesseraError
+from pipeline.engine._block_queue import BlockQueue
+from pipeline.engine._shard_pool import ShardPool
+from pipeline.engine.spec import SinkSpec
 from pipeline.run import pipeline
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
+from pipeline.stages.units import unit_table
 from tests.engine.fragile_encoder import ABORT, DEVICE, ONCE, SEGFAULT, FragileEncode
 from tests.stages.media_fixtures import IMAGE, config
 from tests.support import ROOT
@@ -176,3 +180,49 @@ def test_as_many_workers_as_cores(prepare: Prepare, tmp_path: Path, monkeypatch:
     looker.join()
     assert report["devices"] == {"nodes": 1, "cpus": 3, "gpus": 0}
     assert len(seen) == 3
+
+
+def test_the_block_nearest_to_its_end_is_taken_first() -> None:
+    queue = BlockQueue([("u", 0, 1), ("u", 1, 1)], 2)
+    block = pa.table({"n": [1]})
+    assert queue.take() == (0, unit_table(("u", 0, 1)))
+    queue.put(1, block)
+    assert queue.take() == (1, block)
+    assert queue.take() == (0, unit_table(("u", 1, 1)))
+    for _ in range(3):
+        queue.finish()
+    assert queue.take() is None
+    queue.wait()
+
+
+def test_the_first_error_of_a_worker_ends_the_others() -> None:
+    queue = BlockQueue([("u", i, 1) for i in range(3)], 2)
+    assert queue.take() is not None
+    queue.finish(ValueError("first"))
+    assert queue.take() is None
+    with pytest.raises(ValueError, match="first"):
+        queue.wait()
+
+
+def test_a_thread_that_is_late_publishes_nothing() -> None:
+    class Writer:
+        tables, closed, aborted = 0, False, False
+
+        def add(self, table: pa.Table) -> None:
+            self.tables += 1
+            pool.abort()  # the run ends while this thread writes
+
+        def close(self) -> None:
+            self.closed = True
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    writer: Any = Writer()
+    pool = ShardPool(SinkSpec(lambda name: writer, "r", 1))
+    with pytest.raises(TesseraError, match="the run is over"):
+        pool.add(pa.table({"n": [1]}))
+    assert (writer.tables, writer.closed, writer.aborted) == (1, False, True)
+    with pytest.raises(TesseraError, match="the run is over"):
+        pool.add(pa.table({"n": [1]}))
+    assert writer.tables == 1

@@ -12,7 +12,9 @@ import pytest
 from pipeline.config import features
 from pipeline.core.errors import ConfigError
 from pipeline.run import fork_server
-from pipeline.sandbox.fork_server import ONE_THREAD
+from pipeline.sandbox import LimitsConfig, SandboxedStage
+from pipeline.sandbox.fork_server import ONE_THREAD, ForkedProcess
+from tests.sandbox.doubles import Plain
 from tests.stages.media_fixtures import IMAGE, config
 from tests.support import ROOT
 
@@ -51,6 +53,31 @@ def test_a_run_on_a_cluster_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     with fork_server.started(config(tmp_path, {"i": IMAGE})) as started:
         assert started is None
+
+
+def test_a_run_without_ray_has_one_wherever_ray_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    settings = config(tmp_path, {"i": IMAGE})
+    with fork_server.started(settings, "local") as started:
+        assert started is not None
+        assert started.features() == features.bind(settings)
+    with fork_server.started(settings, "inline") as started:
+        assert started is None
+
+
+def test_known_features_start_it_with_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(tmp_path, {"i": IMAGE})
+    known = features.bind(settings)
+    monkeypatch.setattr("pipeline.run._binding_cache.load", lambda config: known)
+    with fork_server.started(settings, "local") as started:
+        assert started is not None
+        assert started.features() is known
+        assert started._server is None
+        stage = SandboxedStage(Plain(), LimitsConfig(), started.address)
+        stage.setup()
+        assert stage.child is not None
+        assert isinstance(stage.child.process, ForkedProcess)
+        stage.close()
 
 
 def test_it_imports_what_the_stages_take_and_has_one_thread() -> None:

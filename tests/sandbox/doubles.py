@@ -300,3 +300,26 @@ class Busy:
                 while time.process_time() < end:
                     pass
         return table
+
+
+class Journaled:
+    """Maps tables at once, or row by row with a journal. Rows with ``abort`` in their ``do`` column end the process."""
+
+    context = StageContext()
+
+    def setup(self) -> None: ...
+
+    def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
+        results = []
+        for number, row in enumerate(table.to_pylist()):
+            try:
+                if journal is not None:
+                    journal.begin_row(number, "f", row["sample_id"], row["window"])
+                if row["do"] == "abort":
+                    os.abort()
+                results.append("done")
+            except SampleError as error:
+                results.append(error.kind)
+        if journal is not None:
+            journal.end_work()
+        return table.append_column("result", pa.array(results))

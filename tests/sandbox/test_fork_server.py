@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.core.errors import ConfigError, TesseraError
 from pipeline.sandbox import ForkServer, LimitsConfig, SandboxedStage
-from pipeline.sandbox.fork_server import ForkedProcess
+from pipeline.sandbox.fork_server import ForkedProcess, _process_state
 from pipeline.sandbox.process import MapResult, WorkerExit, WorkerProcess
 from pipeline.sandbox.shared_memory import BufferPool
 from pipeline.sandbox.tasks import TaskPolicy
@@ -169,3 +169,11 @@ def _ends(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_the_state_that_a_process_inherits_has_the_umask() -> None:
+    before = os.umask(0o027)
+    try:
+        assert _process_state()[-1] == 0o027
+    finally:
+        assert os.umask(before) == 0o027

@@ -21,10 +21,11 @@ from pipeline.core.errors import TesseraError
 from pipeline.sandbox import LimitsConfig, SandboxedStage
 from pipeline.sandbox._process_memory import ProcessMemory
 from pipeline.sandbox.process import WorkerProcess
+from pipeline.sandbox.stage import NO_LIMITS
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from pipeline.stages.rows import put
-from tests.sandbox.doubles import FaultyDecode, FaultyProbe, Greedy, Plain
+from tests.sandbox.doubles import FaultyDecode, FaultyProbe, Greedy, Journaled, Plain
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, write_clip
 from tests.support import faulty
 from tests.support.faulty import Fault
@@ -342,3 +343,24 @@ def test_deaths_leave_nothing_behind(isolated: Isolate) -> None:
         gc.collect()
         counts.append(len(os.listdir("/proc/self/fd")))
     assert counts[-1] == counts[0]
+
+
+def test_rows_of_a_journaled_stage_are_judged_alone() -> None:
+    """Three windows of one sample kill their process; its other windows, before and after them, are good."""
+    stage = SandboxedStage(Journaled(), NO_LIMITS, journaled=True)
+    do = ["", "abort", "abort", "", "abort", ""]
+    table = pa.table({"sample_id": ["a"] * 6, "window": range(6), "do": do})
+    expected = ["crash" if one else "done" for one in do]
+    assert stage(table)["result"].to_pylist() == expected
+    assert stage(table.slice(3))["result"].to_pylist() == expected[3:]
+    stage.close()
+
+
+def test_a_stage_that_was_stopped_starts_nothing_more() -> None:
+    stage = SandboxedStage(Journaled(), NO_LIMITS, journaled=True)
+    stage.setup()
+    assert stage.child is not None
+    stage.stop()
+    with pytest.raises(TesseraError, match="Journaled was stopped"):
+        stage(pa.table({"sample_id": ["a"], "window": [0], "do": [""]}))
+    assert stage.child is None
