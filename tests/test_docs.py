@@ -48,7 +48,7 @@ def _sections(model: type[BaseModel] = configs.PipelineConfig, title: str = "con
 
 
 def _kind(model: type[BaseModel]) -> str | None:
-    """The kind that tells a member of a family from the others; None: the model belongs to no family."""
+    """Returns the only kind of a member of a family. None: the model belongs to no family."""
     kind = model.model_fields.get("kind")
     names = get_args(kind.annotation) if kind else ()
     return names[0] if len(names) == 1 else None

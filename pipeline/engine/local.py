@@ -149,7 +149,7 @@ class _Worker:
         return [peak for child in children if (peak := peak_memory(child.process.pid)) is not None]
 
     def end_processes(self) -> None:
-        """Ends the processes. The thread then ends too, with an error that nobody sees if it was at work."""
+        """Ends the processes. A thread that waits for one ends with an error, which is discarded."""
         for stage in self._sandboxed():
             stage.stop()
 

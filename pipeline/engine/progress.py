@@ -84,8 +84,10 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         self._reader.close()
-        self._update()
-        self._bar.stop()
+        try:
+            self._update()
+        finally:
+            self._bar.stop()
 
     def _update(self) -> None:
         samples, rows, failed = self.read()

@@ -53,7 +53,7 @@ def sizes(
     gpus = _gpus(pools, nodes, shares_gpus)
     counts = _counts(pools, nodes, gpus, blocks)
     largest = max(node.cpus for node in nodes)
-    if task_cpus >= largest:
+    if task_cpus >= 1 and largest < task_cpus + 1:  # one for the task, one for actors
         raise ConfigError(
             "compute.pools",
             f"nodes of {largest:g} CPU",

@@ -1,4 +1,4 @@
-"""A function that is called every few seconds, until it says that it is done or is told to stop."""
+"""A function is called every few seconds, until it returns True or the task is closed."""
 
 from __future__ import annotations
 

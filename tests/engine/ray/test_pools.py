@@ -53,9 +53,10 @@ def test_what_the_cluster_cannot_hold(pools: Any, nodes: list[Node], expected: s
         _sizes(pools, nodes, on_gpu=False)
 
 
-def test_beside_a_gpu_a_node_of_one_cpu_has_no_room_for_decoding() -> None:
-    with pytest.raises(ConfigError, match=r"nodes of 1 CPU; tasks take 1 CPU, next to actors on GPUs: larger nodes"):
-        _sizes({"a": {}}, [Node(1, 1)] * 4, on_gpu=True)
+@pytest.mark.parametrize("cpus", [1, 1.5])
+def test_beside_a_gpu_a_small_node_has_no_room_for_decoding(cpus: float) -> None:
+    with pytest.raises(ConfigError, match=rf"nodes of {cpus:g} CPU; tasks take 1 CPU, next to actors on GPUs: larger"):
+        _sizes({"a": {}}, [Node(cpus, 1)] * 4, on_gpu=True)
 
 
 def test_pools_share_the_gpus() -> None:
