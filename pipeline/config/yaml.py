@@ -65,7 +65,7 @@ class _Loader(yaml.SafeLoader):
         self.depth += 1
         if self.nodes > _MAX_VALUES or self.depth > _MAX_DEPTH + 1:
             raise _TooLarge
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML has no types
         if getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(None, None, f"found the tag {event.tag!r}", event.start_mark)
         node = super().compose_node(parent, index)

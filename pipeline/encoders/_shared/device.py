@@ -76,7 +76,7 @@ def _copy_to_host(*values: torch.Tensor) -> list[np.ndarray]:
     with torch.cuda.stream(down):
         for host, one in zip(hosts, values, strict=True):
             host.copy_(one, non_blocking=True)
-        copied = down.record_event(torch.cuda.Event(blocking=True))  # type: ignore[no-untyped-call]
+        copied = down.record_event(torch.cuda.Event(blocking=True))  # type: ignore[no-untyped-call]  # untyped in torch
     copied.synchronize()
     return [host.numpy() for host in hosts]
 
@@ -98,4 +98,4 @@ def _copy_streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.S
     """One stream for copies to the device and one for copies from it, which can run at the same time."""
     import torch
 
-    return torch.cuda.Stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # untyped in torch
