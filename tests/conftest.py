@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 LONG = (
-    "engine/ray/test_crash_journal",
+    "engine/test_encoder_deaths",
     "sandbox/test_stage",
     "decoders/test_video_pyav",
     "jobs/test_cli",

@@ -45,10 +45,6 @@ class TesseraError(Exception):
         return one_line(super().__str__(), _MAX_MESSAGE)
 
 
-class ProcessDied(TesseraError):
-    """A worker process ended unexpectedly."""
-
-
 class ConfigError(TesseraError):
     """A mistake in a config or in a file that it names; raised before any computation starts.
 

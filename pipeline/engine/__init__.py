@@ -2,10 +2,14 @@
 
 spec.py          PipelineSpec and StageSpec: what runs, in which order, in which workers; what an engine returns
 local.py         the engine for one machine: forked worker processes, no Ray
+_local_layout.py  which workers a run on one machine has, and the GPUs of each
+_local_worker.py  one of these workers: threads, and the processes of its stages
 _block_queue.py  the blocks that wait for a phase of a run on one machine
 _shard_pool.py   writes the finished rows of several threads
 inline.py        the engine for tests and debugging: block after block, in this process
 _hosting.py      puts stages into the processes that their specs ask for
+pools.py         how many workers a pool has, and their CPUs and GPUs
+_placement.py    whether workers fit on the nodes, wherever they are placed
 ray/             the engine on Ray Data, for clusters and pools of GPU actors
 progress.py      the progress bar of a run
 memory.py        the memory of this process and its children
@@ -35,7 +39,7 @@ def choose(config: EngineConfig, compute: ComputeConfig, wants_gpu: bool) -> tup
         return config.kind, "by name"
     if address:
         return "ray", f"{where} is set"
-    if wants_gpu and (gpus := visible_gpus()):
+    if wants_gpu and (gpus := len(visible_gpus())):
         return "ray", f"{gpus} GPUs are visible" if gpus > 1 else "a GPU is visible"
     return "local", "one machine without GPUs"
 
@@ -44,7 +48,7 @@ def build(name: EngineName, compute: ComputeConfig, fork_server: HasAddress | No
     """Returns the engine of that name. Imports Ray only for ``ray``.
 
     Args:
-        fork_server: the fork server on this machine. None: there is none.
+        fork_server: the fork server on this machine, which only ``local`` needs. None: there is none.
     """
     if name == "inline":
         from pipeline.engine.inline import InlineEngine
@@ -56,4 +60,4 @@ def build(name: EngineName, compute: ComputeConfig, fork_server: HasAddress | No
         return LocalEngine(compute, fork_server)
     from pipeline.engine.ray.engine import RayEngine
 
-    return RayEngine(compute, fork_server)
+    return RayEngine(compute)

@@ -19,12 +19,13 @@ class BlockQueue:
 
     Args:
         units: the work of the first phase.
-        phases: number of phases.
+        limits: for each phase how many blocks may wait for it before no more are made. None: any number, since those
+            who make them take them first.
     """
 
-    def __init__(self, units: Sequence[Unit], phases: int) -> None:
-        self.units = deque(units)
-        self.waiting = [deque[pa.Table]() for _ in range(phases)]
+    def __init__(self, units: Sequence[Unit], limits: Sequence[int | None]) -> None:
+        self.units, self.limits = deque(units), limits
+        self.waiting = [deque[pa.Table]() for _ in limits]
         """Blocks by phase. Those of the first phase are made when they are taken."""
         self.busy = 0
         """Number of blocks that are being mapped."""
@@ -32,21 +33,31 @@ class BlockQueue:
         self.closed = False
         self.changed = threading.Condition()
 
-    def take(self) -> tuple[int, pa.Table] | None:
-        """Returns the next block and its phase, or waits for one. None: there will be no more."""
+    def take(self, phases: range) -> tuple[int, pa.Table] | None:
+        """Returns the next block of one of ``phases`` and its phase, or waits for one. None: there will be no more."""
         with self.changed:
-            while not self.closed:
-                for phase in reversed(range(len(self.waiting))):
-                    if self.waiting[phase]:
-                        self.busy += 1
-                        return phase, self.waiting[phase].popleft()
-                if self.units:
+            while not self.closed and self._has_work():
+                last = next((phase for phase in reversed(phases) if self._waits(phase)), None)
+                if last is not None and self._has_room(last + 1):
                     self.busy += 1
-                    return 0, unit_table(self.units.popleft())
-                if not self.busy:
-                    return None
+                    return last, self._pop(last)
                 self.changed.wait()
         return None
+
+    def _waits(self, phase: int) -> bool:
+        """Returns whether a block waits for ``phase``."""
+        return bool(self.waiting[phase] or (phase == 0 and self.units))
+
+    def _has_room(self, phase: int) -> bool:
+        """Returns whether a block for ``phase`` may be made."""
+        limit = self.limits[phase] if phase < len(self.limits) else None
+        return limit is None or len(self.waiting[phase]) < limit
+
+    def _pop(self, phase: int) -> pa.Table:
+        """Takes a block that waits for ``phase``."""
+        if self.limits[phase] is not None:
+            self.changed.notify_all()  # there is room for another one
+        return self.waiting[phase].popleft() if self.waiting[phase] else unit_table(self.units.popleft())
 
     def put(self, phase: int, table: pa.Table) -> None:
         """Adds a block that waits for ``phase``."""
@@ -62,6 +73,12 @@ class BlockQueue:
                 self.error, self.closed = self.error or error, True
             if self.closed or not self._has_work():
                 self.changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """Records an error of a worker that maps no block. All workers end after their blocks."""
+        with self.changed:
+            self.error, self.closed = self.error or error, True
+            self.changed.notify_all()
 
     def wait(self) -> None:
         """Waits until all blocks are done. Raises the first error of a worker."""

@@ -10,26 +10,27 @@ import pyarrow as pa
 
 from pipeline.engine.spec import StageSpec
 from pipeline.sandbox import SandboxedStage
+from pipeline.sandbox.process import ProcessOptions
 from pipeline.sandbox.stage import NO_LIMITS
 
 
-def hosted(spec: StageSpec) -> Any:
-    """Returns the stage, in a supervised worker process if the spec has limits."""
-    return spec.stage if spec.limits is None else SandboxedStage(spec.stage, spec.limits)
-
-
-def hosted_for_thread(spec: StageSpec, fork_server: str | None) -> Any:
-    """Returns the stage for one thread: in a supervised worker process if the spec has limits, or if a crash may cost
-    one row only; else a copy, since other threads have the stage too.
+def hosted(spec: StageSpec, options: ProcessOptions | None = None) -> Any:
+    """Returns the stage, in a supervised worker process if the spec has limits, or if a crash may cost one row only.
 
     Args:
-        fork_server: address of the fork server from which the process forks. None: it is a new Python interpreter.
+        options: how worker processes are started. None: as new Python interpreters.
     """
     if spec.limits is not None:
-        return SandboxedStage(spec.stage, spec.limits, fork_server)
+        return SandboxedStage(spec.stage, spec.limits, options)
     if spec.journaled:
-        return SandboxedStage(spec.stage, NO_LIMITS, fork_server, journaled=True)
-    return pickle.loads(pickle.dumps(spec.stage))
+        return SandboxedStage(spec.stage, NO_LIMITS, options, journaled=True)
+    return spec.stage
+
+
+def hosted_for_thread(spec: StageSpec, options: ProcessOptions) -> Any:
+    """`hosted`, but with a copy of a stage that runs in this process, since other threads have the stage too."""
+    found = hosted(spec, options)
+    return pickle.loads(pickle.dumps(found)) if found is spec.stage else found
 
 
 def map_blocks(specs: Sequence[StageSpec], stages: Sequence[Any], tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -26,9 +26,6 @@ class InlineEngine:
     def check(self) -> None:
         """Does nothing: nothing can fail before a stage is set up."""
 
-    def start_early(self) -> None:
-        """Does nothing: there is nothing to start."""
-
     def gpus(self) -> float:
         """Returns 0."""
         return 0.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from contextlib import suppress
 
 import psutil
@@ -33,25 +31,14 @@ class MemoryMeter:
         self._task.close()
 
     def _measure(self) -> None:
-        self.peak = max(self.peak, self._now())
-
-    def _now(self) -> int:
-        return memory_of_processes()
+        self.peak = max(self.peak, memory_of_processes())
 
 
-def memory_of_processes(others: Iterable[int] = ()) -> int:
-    """Returns the bytes of memory of this process and its children. Shared memory counts once.
-
-    Args:
-        others: ids of further processes, measured with their children.
-    """
+def memory_of_processes() -> int:
+    """Returns the bytes of memory of this process and its children. Shared memory counts once."""
     own, shared = 0, 0
-    found: dict[int, psutil.Process] = {}
-    for pid in (os.getpid(), *others):
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            found |= {one.pid: one for one in (process, *process.children(recursive=True))}
-    for process in found.values():
+    this = psutil.Process()
+    for process in (this, *this.children(recursive=True)):
         try:
             info = process.memory_info()
         except psutil.Error:

@@ -49,8 +49,6 @@ class StageSpec:
         splitter: splits a block that would take too much memory. None: blocks are not split.
         journaled: if a worker dies, only the row that killed it fails. The stage takes a `RowJournal` as its second
             argument; with one, it maps row by row.
-        own_process: if the engine has a fork server, the stage runs in a process forked from it, so that the worker
-            need not import its libraries.
     """
 
     name: str
@@ -60,7 +58,6 @@ class StageSpec:
     block_rows: int | None = None
     splitter: BlockSplitter | None = None
     journaled: bool = False
-    own_process: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,16 +147,12 @@ class Execution:
 
 
 class Engine(Protocol):
-    """Runs a `PipelineSpec`: ``ray`` on clusters and pools of GPU actors, ``inline`` in this process."""
+    """Runs a `PipelineSpec`: ``local`` on one machine, ``ray`` on a cluster, ``inline`` in this process."""
 
     name: str
 
     def check(self) -> None:
         """Raises ``ConfigError`` if the engine cannot work. Starts nothing."""
-        ...
-
-    def start_early(self) -> None:
-        """Starts the engine while other checks run. A failure here is raised by `execute`."""
         ...
 
     def gpus(self) -> float:

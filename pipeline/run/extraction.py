@@ -63,7 +63,8 @@ def planned_spec(bound: BoundConfig, plan: Plan) -> PipelineSpec:
 
     The GPUs of a cluster are not known before a run, so its spec is that of a host with GPUs if a pool asks for them.
     """
-    gpus = bound.engine == "ray" and (bound.config.compute.cluster()[0] is not None or visible_gpus() > 0)
+    on_cluster = bound.engine == "ray" and bound.config.compute.cluster()[0] is not None
+    gpus = on_cluster or (bound.engine != "inline" and bool(visible_gpus()))
     root = version_root(bound.config)
     reuse = needed(source_of(bound, snapshots.newest(root)), plan)
     return pipeline_spec(bound, reuse, "plan", root, wants_gpu(bound.config) and gpus)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 
@@ -62,6 +61,7 @@ class RunForkServer:
         """Ends the fork server, if there is one, and all that forked from it."""
         if self._server is not None:
             self._server.close()
+            self._server = None
 
     def _start(self) -> ForkServer:
         if self._server is None:
@@ -77,12 +77,11 @@ def started(config: PipelineConfig, engine: EngineName | None = None) -> Iterato
         engine: what runs the pipeline, instead of ``engine.kind``.
 
     Yields:
-        The server, or None if the run needs none: it is on a Ray cluster, on the Ray of this process, or inline.
+        The server. Stages fork from it on the engine ``local``; elsewhere it only binds the features. None: the run is
+        inline, in this process.
     """
     name = engine or engines.choose(config.engine, config.compute, wants_gpu(config))[0]
-    ray = sys.modules.get("ray")
-    joins_ray = config.compute.cluster()[0] or (ray is not None and ray.is_initialized())
-    if name == "inline" or (name == "ray" and joins_ray):
+    if name == "inline":
         yield None
         return
     with contextlib.closing(RunForkServer(configs.here(config))) as server:

@@ -85,7 +85,7 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
         hosted = tuple(feature for feature in features if feature.config.pool == pool)
         encode = EncodeStage(config, hosted, threads=max(1, int(asked.num_cpus or 1)))
         name = "encode" if len(pools) == 1 else f"encode {pool}"
-        stages.append(StageSpec(name, encode, pool, splitter=splitter, journaled=True, own_process=not on_gpu))
+        stages.append(StageSpec(name, encode, pool, splitter=splitter, journaled=True))
     if reuse is not None:
         source = reuse.root, _shards(reuse), reuse.features
         cuts_text = config.text_windows() is not None

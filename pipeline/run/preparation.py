@@ -12,8 +12,7 @@ from pipeline.config.bound import BoundConfig
 from pipeline.config.features import BoundFeature
 from pipeline.config.models import EngineConfig, EngineName, PipelineConfig
 from pipeline.core.errors import ConfigError
-from pipeline.core.system.devices import visible_gpus
-from pipeline.dataset.commit import catalog, snapshots
+from pipeline.dataset.commit import catalog
 from pipeline.dataset.commit.folder import check_version
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.diff.index import RetryPolicy
@@ -33,8 +32,7 @@ def prepare(
 
     Args:
         new_version: extract into a version of its own: ``output.version`` where that is given, else the next ``v<n>``.
-        fork_server: see `pipeline.run.fork_server`. The engine starts while it checks the features. None: they are
-            checked in this process.
+        fork_server: see `pipeline.run.fork_server`. It checks the features. None: they are checked in this process.
         engine_name: what runs the pipeline (`pipeline.engine`), instead of ``engine.kind``.
 
     Raises:
@@ -44,24 +42,14 @@ def prepare(
     if engine_name is not None:
         config = config.model_copy(update={"engine": EngineConfig(kind=engine_name)})
     name, reason = engines.choose(config.engine, config.compute, wants_gpu(config))
-    if name == "local" and wants_gpu(config) and visible_gpus():
-        raise ConfigError(
-            "engine.kind",
-            "'local', and encoders may use a GPU, which it does not divide among its workers",
-            "'ray'; or encoder.device: cpu; or an empty CUDA_VISIBLE_DEVICES",
-        )
-    engine = engines.build(name, config.compute)
-    engine.check()
+    engines.build(name, config.compute).check()
     check_output(config)
     version = _version(config, new_version)
     check_version(config.output.path, version)
     config = config.model_copy(update={"output": config.output.model_copy(update={"version": version})})
-    if fork_server is None:
-        features = _bind(config)
-    else:
-        if snapshots.newest(version_root(config)) is None:  # later runs may find nothing to compute
-            engine.start_early()
-        features = fork_server.features()
+    features = _bind(config) if fork_server is None else fork_server.features()
+    if fork_server is not None and name != "local":
+        fork_server.close()
     check_passthrough(config, features)
     storage.check_writable(version_root(config), "output.path")
     return BoundConfig(config, features, name, reason, fork_server)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import weakref
+from collections.abc import Mapping
 from contextlib import suppress
 
 from pipeline.sandbox.fork_server import ONE_THREAD, readable
@@ -24,12 +25,13 @@ class SpawnedProcess:
         channel_fd: see `worker.main`.
         slot_fd: see `worker.main`.
         stderr_fd: descriptor of the file for the worker's standard error.
+        variables: what its environment has besides that of this process.
 
     Raises:
         OSError: the process cannot be started.
     """
 
-    def __init__(self, channel_fd: int, slot_fd: int, stderr_fd: int) -> None:
+    def __init__(self, channel_fd: int, slot_fd: int, stderr_fd: int, variables: Mapping[str, str]) -> None:
         paths = [path or os.getcwd() for path in sys.path]
         self._popen = subprocess.Popen(
             [sys.executable, "-c", _RUN, str(channel_fd), str(slot_fd), str(os.getpid()), *paths],
@@ -37,7 +39,7 @@ class SpawnedProcess:
             stdout=subprocess.DEVNULL,
             stderr=stderr_fd,
             pass_fds=(channel_fd, slot_fd),
-            env={**os.environ, **ONE_THREAD},
+            env={**os.environ, **variables, **ONE_THREAD},
         )
         self.pid = self._popen.pid
         self._pidfd = os.pidfd_open(self.pid)

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -118,12 +118,15 @@ class ForkedProcess:
         channel_fd: see `worker.main`.
         slot_fd: see `worker.main`.
         stderr_fd: descriptor of the file for the worker's standard error.
+        variables: what its environment has besides that of this process.
 
     Raises:
         OSError: there is no fork server at ``address``, or it cannot fork.
     """
 
-    def __init__(self, address: str, channel_fd: int, slot_fd: int, stderr_fd: int) -> None:
+    def __init__(
+        self, address: str, channel_fd: int, slot_fd: int, stderr_fd: int, variables: Mapping[str, str]
+    ) -> None:
         self.returncode: int | None = None
         self._ending = threading.Lock()
         """Held while the process is killed, or its descriptors are closed."""
@@ -131,7 +134,7 @@ class ForkedProcess:
         try:
             self.connection.settimeout(_REPLY_TIMEOUT_S)
             self.connection.connect(address)
-            with _memory_file(pickle.dumps(_process_state(), 5)) as request:
+            with _memory_file(pickle.dumps(_process_state(variables), 5)) as request:
                 socket.send_fds(self.connection, [b"?"], [channel_fd, slot_fd, stderr_fd, request.fileno()])
                 reply, fds, _, _ = socket.recv_fds(self.connection, 64, 2)
             if len(fds) != 2:
@@ -184,14 +187,18 @@ def _close(connection: socket.socket, pidfd: int) -> None:
     os.close(pidfd)
 
 
-def _process_state() -> tuple[dict[str, str], str, int, int, set[int], int]:
-    """Returns what a started process inherits: environment, folder, OOM score, niceness, CPU cores, umask."""
+def _process_state(variables: Mapping[str, str]) -> tuple[dict[str, str], str, int, int, set[int], int]:
+    """Returns what a started process inherits: environment, folder, OOM score, niceness, CPU cores, umask.
+
+    Args:
+        variables: added to the environment.
+    """
     with open("/proc/self/status", encoding="utf-8", errors="replace") as file:  # os.umask would change it for a moment
         umask = int(next(line for line in file if line.startswith("Umask:")).split()[1], 8)
     with open("/proc/self/oom_score_adj", encoding="ascii") as file:
         oom_score = int(file.read())
     nice = os.getpriority(os.PRIO_PROCESS, 0)
-    return dict(os.environ), os.getcwd(), oom_score, nice, os.sched_getaffinity(0), umask
+    return {**os.environ, **variables}, os.getcwd(), oom_score, nice, os.sched_getaffinity(0), umask
 
 
 def _memory_file(data: bytes) -> BinaryIO:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.core.errors import DeviceFailed, TesseraError
+from pipeline.core.errors import TesseraError
+from pipeline.core.system.read_write_lock import ReadWriteLock
 from pipeline.decoders.limits import LimitsConfig
-from pipeline.sandbox.process import WorkerExit, WorkerProcess
+from pipeline.sandbox.process import ProcessOptions, WorkerProcess
 from pipeline.sandbox.shared_memory import BufferPool
 from pipeline.sandbox.tasks import WHOLE_FILE, Reason, TaskKey, TaskPolicy
 from pipeline.sandbox.worker import Stage
+from pipeline.sandbox.worker_exit import WorkerExit
 
 _EXITS_TO_BLAME = 2
 _EXITS_WITHOUT_TASK = 3
@@ -37,35 +40,45 @@ class SandboxedStage:
     without a try: a long video that hangs in each window must not cost a time limit for each.
 
     A journaled stage maps a table at once, and records no tasks. If the worker exits, it maps the table again row by
-    row, each as a task. A failure of its device ends the worker too: a later process opens the device again.
+    row, each as a task, while nothing else runs in the worker. A failure of its device ends the worker too: a later
+    process opens the device again.
+
+    Several threads may call a journaled stage, as many at a time as ``options.concurrency``.
 
     Args:
         stage: the stage; it must pickle.
         limits: time and memory that one task may take.
-        fork_server: address of the fork server from which the worker forks; None: it is a new Python interpreter.
+        options: how the worker is started.
         journaled: the stage takes a `RowJournal` as its second argument.
     """
 
     def __init__(
-        self, stage: Stage, limits: LimitsConfig, fork_server: str | None = None, journaled: bool = False
+        self, stage: Stage, limits: LimitsConfig, options: ProcessOptions | None = None, journaled: bool = False
     ) -> None:
-        self.stage, self.limits, self.fork_server, self.journaled = stage, limits, fork_server, journaled
+        self.stage, self.limits, self.journaled = stage, limits, journaled
+        self.options = options or ProcessOptions()
         self.stopped = False
         self.device_failures, self.has_succeeded = 0, False
         self.refused: dict[TaskKey, Reason] = {}
         self.strikes: dict[bytes, int] = {}
         self.child: WorkerProcess | None = None
-        self.pool: BufferPool | None = None
+        self.pool = BufferPool()
+        self._lock = threading.RLock()
+        """Held while the state of this object changes."""
+        self._tables = ReadWriteLock()
+        """Held while the worker maps a table: exclusively, if that goes row by row."""
 
     def setup(self) -> None:
         """Starts the worker and sets the stage up in it. Raises ``TesseraError``, and what ``stage.setup`` raises."""
-        self._worker()
+        with self._lock:
+            self._worker()
 
     def close(self) -> None:
         """Ends the worker; a later call starts another one."""
-        if self.child is not None:
-            self.child.close()
-        self.child = None
+        with self._lock:
+            if self.child is not None:
+                self.child.close()
+            self.child = None
 
     def stop(self) -> None:
         """Ends the worker from another thread. The call that waits for it raises ``TesseraError``, and so do others."""
@@ -125,17 +138,18 @@ class SandboxedStage:
     def _blame(self, exit_: WorkerExit, reason: Reason) -> None:
         """Refuses the task of an exit from now on; after several of one file, the whole file."""
         assert exit_.task is not None
-        self._refuse(exit_.task.key, reason)
-        if self.journaled:  # each row is judged alone: rows of one sample may be good
-            return
         file_key, _ = exit_.task.key
-        self.strikes[file_key] = self.strikes.pop(file_key, 0) + 1
-        _limit_size(self.strikes)
-        if self.strikes[file_key] >= _FILE_STRIKES:
-            kind, message = reason
-            self._refuse(
-                (file_key, WHOLE_FILE), (kind, f"{message}, as {_FILE_STRIKES} others of this file: not tried")
-            )
+        with self._lock:
+            self._refuse(exit_.task.key, reason)
+            if self.journaled:  # each row is judged alone: rows of one sample may be good
+                return
+            self.strikes[file_key] = self.strikes.pop(file_key, 0) + 1
+            _limit_size(self.strikes)
+            if self.strikes[file_key] >= _FILE_STRIKES:
+                kind, message = reason
+                self._refuse(
+                    (file_key, WHOLE_FILE), (kind, f"{message}, as {_FILE_STRIKES} others of this file: not tried")
+                )
 
     def _refuse(self, key: TaskKey, reason: Reason) -> None:
         self.refused.pop(key, None)
@@ -146,38 +160,41 @@ class SandboxedStage:
         self, table: pa.Table, refuse_all: Reason | None = None, row_by_row: bool = False
     ) -> pa.Table | WorkerExit:
         """Maps a table in the worker; returns how the worker exited if it did."""
-        policy, worker = TaskPolicy(self.refused, frozenset(self.strikes), refuse_all, row_by_row), self._worker()
-        try:
+        with self._tables.write() if row_by_row else self._tables.read():
+            with self._lock:
+                worker = self._worker()
+                policy = TaskPolicy({**self.refused}, frozenset(self.strikes), refuse_all, row_by_row)
             result = worker.map(table, policy)
-        except DeviceFailed as error:
-            result = self._end_with_its_device(worker, error)
-        if isinstance(result, WorkerExit):
-            self.child = None
-            return result
-        if not (row_by_row and len(table) == 1):  # such a row may have been refused
-            self.device_failures, self.has_succeeded = 0, True
-        for file_key in result.survived:
-            self.strikes.pop(file_key, None)
+            with self._lock:
+                if isinstance(result, WorkerExit):
+                    self._drop(worker, result)
+                    return result
+                if not (row_by_row and len(table) == 1):  # such a row may have been refused
+                    self.device_failures, self.has_succeeded = 0, True
+                for file_key in result.survived:
+                    self.strikes.pop(file_key, None)
         return result.table
 
-    def _end_with_its_device(self, worker: WorkerProcess, error: DeviceFailed) -> WorkerExit:
-        """Ends a worker whose device failed, as if it had exited. Raises ``error`` if the device does nothing else."""
-        task = worker.slot.read()
-        if task is not None and task.number > 1:  # rows before it succeeded
+    def _drop(self, worker: WorkerProcess, exit_: WorkerExit) -> None:
+        """Forgets a worker that exited, and ends one whose device failed. Raises if the device does nothing else."""
+        if self.child is not worker:  # another thread has noticed
+            return
+        self.child = None
+        if exit_.device is None:
+            return
+        worker.close()
+        if exit_.task is not None and exit_.task.number > 1:  # rows before it succeeded
             self.device_failures, self.has_succeeded = 0, True
         self.device_failures += 1
         if self.device_failures > (_DEVICE_FAILURES if self.has_succeeded else _DEVICE_FAILURES_AT_FIRST):
-            raise error
-        worker.close()
-        return WorkerExit(task, "crash", f"the device failed while encoding ({error.words})", over_limit=False)
+            raise exit_.device
 
     def _worker(self) -> WorkerProcess:
         """Returns the worker; a new one if it exited between two tables, for which no task is blamed."""
         if self.child is None or not self.child.alive:
             self.close()
             self._check_not_stopped()
-            self.pool = self.pool or BufferPool()
-            self.child = WorkerProcess(self.stage, self.limits, self.pool, self.fork_server)
+            self.child = WorkerProcess(self.stage, self.limits, self.pool, self.options)
             self._check_not_stopped()  # before, `stop` could not see it
         return self.child
 

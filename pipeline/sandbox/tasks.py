@@ -167,7 +167,7 @@ class TaskGuard:
 
     def __init__(self, slot: TaskSlot, memory_bytes: int) -> None:
         # The parent measures resident memory and names the cause; this limit holds between two measurements.
-        self.slot, self.limit_bytes = slot, memory_bytes + memory_bytes // 4
+        self.slot, self.memory_bytes, self.limit_bytes = slot, memory_bytes, memory_bytes + memory_bytes // 4
         self.memory = ProcessMemory()
         self.number = 0
         self.file_key = b""
@@ -175,6 +175,10 @@ class TaskGuard:
         self.exiting = False
         self.survived: set[bytes]
         self.set_policy(TaskPolicy())
+
+    def for_slot(self, slot: TaskSlot) -> TaskGuard:
+        """Returns a guard with the same limit that records its tasks in another slot."""
+        return TaskGuard(slot, self.memory_bytes)
 
     def set_policy(self, policy: TaskPolicy) -> None:
         """Sets the policy of the next table, and forgets which suspects survived the last one."""

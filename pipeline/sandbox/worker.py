@@ -12,7 +12,7 @@ import pickle
 import resource
 import signal
 import socket
-from dataclasses import replace
+import threading
 from typing import Any, Protocol
 
 import fsspec
@@ -29,12 +29,15 @@ from pipeline.sandbox.tasks import GuardJournal, StageContext, TaskGuard, TaskPo
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 MESSAGE_BYTES = 64
 """Maximum size of a message on the channel, in bytes."""
+ANOTHER_CHANNEL = b"channel"
+"""Message that opens a further channel."""
 
 
 class Stage(Protocol):
     """A stage that can run in a worker: maps tables row by row, and enters ``context.guard`` around each task.
 
-    A journaled stage maps tables at once. Given a `RowJournal` as a second argument, it maps row by row.
+    A journaled stage maps tables at once, some of them in parallel. Given a `RowJournal` as a second argument, it maps
+    row by row, and then nothing else runs in the process.
     """
 
     context: StageContext
@@ -47,8 +50,9 @@ class Stage(Protocol):
 def main(channel_fd: int, slot_fd: int, parent: int) -> None:
     """Runs the worker until its parent closes the channel.
 
-    The first message on the channel holds the stage to set up, each later one a table to map. A message comes with two
-    files: the buffer of the request, and the buffer into which the reply is written.
+    The first message on the channel holds the stage to set up, each later one a table to map. Such a message comes with
+    two files: the buffer of the request, and the buffer into which the reply is written. The message `ANOTHER_CHANNEL`
+    comes with the files of a further channel, which is served by a thread of its own.
 
     Args:
         channel_fd: descriptor of the socket to the parent.
@@ -61,36 +65,77 @@ def main(channel_fd: int, slot_fd: int, parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pa.set_cpu_count(1)
     allocator.keep_pages()
-    channel = socket.socket(fileno=channel_fd)
-    buffers = BufferCache()
-    stage: Stage | None = None
-    guard: TaskGuard | None = None
+    channel, slot, buffers = socket.socket(fileno=channel_fd), TaskSlot(slot_fd), BufferCache()
+    message, fds, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 2)
+    if not message:
+        return
+    request, reply = map(buffers.get, fds)
+    try:
+        stage, guard = _set_up(request.read(message)[0], slot)
+    except Exception as error:  # the parent raises it, as an error of the run
+        channel.send(reply.write(portable(error)))
+        return
+    reply_message = reply.write(None)
+    _silence()
+    del request, reply
+    buffers.drop_large()
+    channel.send(reply_message)
+    _serve(channel, buffers, stage, guard)
+
+
+def _set_up(data: bytes, slot: TaskSlot) -> tuple[Stage, TaskGuard]:
+    """Returns the stage of the first message, set up, and the guard of the first channel."""
+    stage, memory_bytes, schemes = pickle.loads(data)
+    set_process_name(f"tessera-{type(stage).__name__.removesuffix('Stage').lower()}")
+    for scheme, name in schemes.items():
+        fsspec.register_implementation(scheme, name, clobber=True)
+    guard = TaskGuard(slot, memory_bytes)
+    stage.context = StageContext(guard, _allocate, on_wait=slot.mark_waiting)
+    stage.setup()
+    gc.collect()
+    gc.freeze()  # later collections skip what exists now, and do not copy pages shared with a fork server
+    return stage, guard
+
+
+def _serve(channel: socket.socket, buffers: BufferCache, stage: Stage, guard: TaskGuard) -> None:
+    """Maps one table after another until the parent closes the channel."""
     while True:
         message, fds, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 2)
         if not message:
             return
+        if message == ANOTHER_CHANNEL:
+            further = socket.socket(fileno=fds[0]), BufferCache(), stage, guard.for_slot(TaskSlot(fds[1]))
+            threading.Thread(target=_serve_in_thread, args=further, daemon=True).start()
+            os.close(fds[1])
+            continue
         request, reply = map(buffers.get, fds)
-        if stage is None or guard is None:
-            try:
-                stage, memory_bytes, schemes = pickle.loads(request.read(message)[0])
-                set_process_name(f"tessera-{type(stage).__name__.removesuffix('Stage').lower()}")
-                for scheme, name in schemes.items():
-                    fsspec.register_implementation(scheme, name, clobber=True)
-                slot = TaskSlot(slot_fd)
-                guard = TaskGuard(slot, memory_bytes)
-                stage.context = StageContext(guard, on_wait=slot.mark_waiting)
-                stage.setup()
-                gc.collect()
-                gc.freeze()  # later collections skip what exists now, and do not copy pages shared with a fork server
-                reply_message = reply.write(None)
-            except Exception as error:  # the parent raises it, as an error of the run
-                reply_message = reply.write(portable(error))
-            _silence()
-        else:
-            reply_message = _map_table(stage, guard, request, reply, message)
+        reply_message = _map_table(stage, guard, request, reply, message)
         del request, reply
         buffers.drop_large()
         channel.send(reply_message)
+
+
+def _serve_in_thread(*arguments: Any) -> None:
+    """`_serve`. What would end the process in its main thread ends it here too."""
+    try:
+        _serve(*arguments)
+    except SystemExit as stop:
+        os._exit(stop.code if isinstance(stop.code, int) else 1)
+    except BaseException:
+        os._exit(1)
+
+
+_current = threading.local()
+"""``reply``: the buffer of the reply that this thread prepares, and the guard of its channel."""
+
+
+def _allocate(size: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """Returns an uninitialized array [size], in the reply if this thread maps a table."""
+    if getattr(_current, "reply", None) is None:
+        return np.empty(size, dtype)
+    reply, guard = _current.reply
+    guard.lift_limit()
+    return reply.empty(size, dtype)  # type: ignore[no-any-return]
 
 
 def _map_table(stage: Stage, guard: TaskGuard, request: SharedBuffer, reply: SharedBuffer, message: bytes) -> bytes:
@@ -98,19 +143,14 @@ def _map_table(stage: Stage, guard: TaskGuard, request: SharedBuffer, reply: Sha
     policy, table = request.read(message)
     guard.set_policy(policy or TaskPolicy())
     journal = (GuardJournal(guard),) if guard.policy.row_by_row else ()
-
-    def allocate(size: int, dtype: np.dtype[Any]) -> np.ndarray:
-        guard.lift_limit()
-        return reply.empty(size, dtype)
-
-    stage.context = replace(stage.context, allocate=allocate)
+    _current.reply = reply, guard
     try:
         result = stage(table, *journal)
     except Exception as error:  # the parent raises it: a defect of the stage is not the failure of a row
         guard.lift_limit()
         return reply.write(portable(error))
     finally:
-        stage.context = replace(stage.context, allocate=np.empty)
+        _current.reply = None
         guard.lift_limit()
     return reply.write(guard.survived, result, table)
 

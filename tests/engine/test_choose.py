@@ -36,5 +36,5 @@ def test_the_engine_of_a_config(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if variable is not None:
         monkeypatch.setenv("RAY_ADDRESS", variable)
-    monkeypatch.setattr(engines, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(engines, "visible_gpus", lambda: [str(number) for number in range(gpus)])
     assert engines.choose(EngineConfig(kind=kind), ComputeConfig(address=address), wants_gpu) == expected

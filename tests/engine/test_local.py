@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
@@ -25,9 +24,7 @@ from pipeline.engine._shard_pool import ShardPool
 from pipeline.engine.spec import SinkSpec
 from pipeline.run import pipeline
 from pipeline.stages.decode import DecodeStage
-from pipeline.stages.encode import EncodeStage
 from pipeline.stages.units import unit_table
-from tests.engine.fragile_encoder import ABORT, DEVICE, ONCE, SEGFAULT, FragileEncode
 from tests.stages.media_fixtures import IMAGE, config
 from tests.support import ROOT
 
@@ -46,49 +43,6 @@ def _extracted(prepare: Prepare, settings: Any, monkeypatch: pytest.MonkeyPatch,
     for name, stage in stages.items():
         monkeypatch.setattr(pipeline, name, stage)
     return run.extract(prepare(settings, False, None, "local"), show_progress=False)
-
-
-def test_rows_that_kill_the_encoder_cost_themselves(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bad = {3: ABORT, 4: SEGFAULT, 9: DEVICE, 14: ONCE}
-    settings = _settings(tmp_path, [bad.get(i, i) for i in range(20)])
-    report = _extracted(prepare, settings, monkeypatch, EncodeStage=FragileEncode)
-    assert report["failures_by_kind"] == {"crash": 3}
-    found = dataset.open(str(tmp_path / "out"))
-    reported = {row["sample_id"]: (row["stage"], row["message"]) for row in found.failures().to_pylist()}
-    assert reported == {
-        "003.png": ("encode", "the encoder's process died while encoding (SIGABRT)"),
-        "004.png": ("encode", "the encoder's process died while encoding (SIGSEGV)"),
-        "009.png": (
-            "encode",
-            "the device failed while encoding (RuntimeError: CUDA error: device-side assert triggered)",
-        ),
-    }
-    rows = {row["sample_id"]: np.array(row["i_tokens"])[0, 0] for row in found.to_arrow().to_pylist()}
-    assert {name: round(float(red) * 255) for name, red in rows.items()} == {
-        f"{i:03d}.png": ONCE if i == 14 else i for i in range(20) if i == 14 or i not in bad
-    }
-
-
-def test_a_device_that_fails_at_everything_ends_the_run(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = _settings(tmp_path, [DEVICE] * 12)
-    with pytest.raises(TesseraError, match=r"features.i: the device failed \(RuntimeError: CUDA error: device-side"):
-        _extracted(prepare, settings, monkeypatch, EncodeStage=FragileEncode)
-
-
-class Unloadable(EncodeStage):
-    def setup(self) -> None:
-        os.abort()
-
-
-def test_models_that_kill_their_process_end_the_run(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(TesseraError, match=r"the run .* broke off: the process of Unloadable cannot start"):
-        _extracted(prepare, _settings(tmp_path, [1]), monkeypatch, EncodeStage=Unloadable)
 
 
 class SlowDecode(DecodeStage):
@@ -183,23 +137,23 @@ def test_as_many_workers_as_cores(prepare: Prepare, tmp_path: Path, monkeypatch:
 
 
 def test_the_block_nearest_to_its_end_is_taken_first() -> None:
-    queue = BlockQueue([("u", 0, 1), ("u", 1, 1)], 2)
+    queue = BlockQueue([("u", 0, 1), ("u", 1, 1)], [None, None])
     block = pa.table({"n": [1]})
-    assert queue.take() == (0, unit_table(("u", 0, 1)))
+    assert queue.take(range(2)) == (0, unit_table(("u", 0, 1)))
     queue.put(1, block)
-    assert queue.take() == (1, block)
-    assert queue.take() == (0, unit_table(("u", 1, 1)))
+    assert queue.take(range(2)) == (1, block)
+    assert queue.take(range(2)) == (0, unit_table(("u", 1, 1)))
     for _ in range(3):
         queue.finish()
-    assert queue.take() is None
+    assert queue.take(range(2)) is None
     queue.wait()
 
 
 def test_the_first_error_of_a_worker_ends_the_others() -> None:
-    queue = BlockQueue([("u", i, 1) for i in range(3)], 2)
-    assert queue.take() is not None
+    queue = BlockQueue([("u", i, 1) for i in range(3)], [None, None])
+    assert queue.take(range(2)) is not None
     queue.finish(ValueError("first"))
-    assert queue.take() is None
+    assert queue.take(range(2)) is None
     with pytest.raises(ValueError, match="first"):
         queue.wait()
 

@@ -16,6 +16,7 @@ from pipeline.config.features import bind
 from pipeline.core.errors import FAILURE_KINDS
 from pipeline.demo import corpus, models
 from pipeline.sandbox import ForkServer, LimitsConfig, SandboxedStage
+from pipeline.sandbox.process import ProcessOptions
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.probe import ProbeStage
 from tests.fuzz import mutation
@@ -68,7 +69,9 @@ class Media:
         features = {"i": IMAGE, "v": VIDEO, "a": AUDIO, "t": text(work / "models" / "bert")}
         settings = config(work / "empty", features, window={"length_s": 2})
         stages = [stage(settings, bind(settings)) for stage in (ProbeStage, DecodeStage)]
-        self.probe, self.decode = (SandboxedStage(stage, LIMITS, self.forks.address) for stage in stages)
+        self.probe, self.decode = (
+            SandboxedStage(stage, LIMITS, ProcessOptions(self.forks.address)) for stage in stages
+        )
         self.probe.setup()
         self.decode.setup()
 

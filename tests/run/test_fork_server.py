@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.config import features
 from pipeline.core.errors import ConfigError
-from pipeline.run import fork_server
+from pipeline.run import fork_server, prepare
 from pipeline.sandbox import LimitsConfig, SandboxedStage
 from pipeline.sandbox.fork_server import ONE_THREAD, ForkedProcess
+from pipeline.sandbox.process import ProcessOptions
 from tests.sandbox.doubles import Plain
 from tests.stages.media_fixtures import IMAGE, config
 from tests.support import ROOT
@@ -21,10 +22,7 @@ from tests.support import ROOT
 
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor the Ray of other tests of this session."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    if "ray" in sys.modules:
-        monkeypatch.setattr(sys.modules["ray"], "is_initialized", lambda: False)
 
 
 def test_its_features_are_those_that_are_bound_here(models: Path, tmp_path: Path) -> None:
@@ -47,12 +45,17 @@ def test_a_mistake_is_told_as_it_is_without_one(tmp_path: Path) -> None:
     assert str(there.value) == str(here.value)
 
 
-def test_a_run_on_a_cluster_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with fork_server.started(config(tmp_path, {"i": IMAGE}, compute={"address": "10.0.0.1:6379"})) as started:
-        assert started is None
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with fork_server.started(config(tmp_path, {"i": IMAGE})) as started:
-        assert started is None
+def test_a_run_on_a_cluster_only_binds_in_one(tmp_path: Path) -> None:
+    settings = config(tmp_path / "in", {"i": IMAGE}, engine={"kind": "ray"})
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    with fork_server.started(settings) as started:
+        assert started is not None
+        server = started._server
+        assert server is not None
+        bound = prepare(settings, fork_server=started)
+        assert bound.features == features.bind(settings)
+        assert server.process.poll() is not None, "its memory is free before Ray starts"
 
 
 def test_a_run_without_ray_has_one_wherever_ray_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +76,7 @@ def test_known_features_start_it_with_its_address(tmp_path: Path, monkeypatch: p
         assert started is not None
         assert started.features() is known
         assert started._server is None
-        stage = SandboxedStage(Plain(), LimitsConfig(), started.address)
+        stage = SandboxedStage(Plain(), LimitsConfig(), ProcessOptions(started.address))
         stage.setup()
         assert stage.child is not None
         assert isinstance(stage.child.process, ForkedProcess)

@@ -27,15 +27,3 @@ def test_what_cannot_work_is_told_before_compute(models: Path, tmp_path: Path, o
     (tmp_path / "in" / "a.txt").write_text("words")
     with pytest.raises(ConfigError, match=expected):
         run.prepare(media_config(models, tmp_path / "in", tmp_path / "out", override))
-
-
-def test_local_is_refused_where_an_encoder_may_use_a_gpu(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would load the models once per core onto one device."""
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.txt").write_text("words")
-    settings = media_config(models, tmp_path / "in", tmp_path / "out")
-    monkeypatch.setattr("pipeline.run.preparation.visible_gpus", lambda: 1)
-    with pytest.raises(ConfigError, match=r"engine\.kind: 'local', and encoders may use a GPU"):
-        run.prepare(settings, False, None, "local")

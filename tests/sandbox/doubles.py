@@ -22,7 +22,7 @@ import pyarrow as pa
 
 import pipeline.stages._media_cache
 import pipeline.stages._sample_media
-from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.errors import ConfigError, DeviceFailed, SampleError
 from pipeline.core.media import Image
 from pipeline.decoders import OpenMedia, open_media
 from pipeline.sandbox import StageContext, Task
@@ -323,3 +323,55 @@ class Journaled:
         if journal is not None:
             journal.end_work()
         return table.append_column("result", pa.array(results))
+
+
+class Concurrent:
+    """Maps tables in several threads. What it does with a table is in the first row's ``do``.
+
+    - ``meet``: waits until another thread does so too.
+    - ``alone``: given a journal, takes a while and records how many calls there were meanwhile.
+    - ``once``: ends the process, unless its file exists.
+    - ``device``: fails as a broken device does, together with another thread; not with a journal.
+    - ``exit``: ends the thread as ``sys.exit`` does.
+    """
+
+    context = StageContext()
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def setup(self) -> None:
+        self.both, self.calls = threading.Barrier(2, timeout=20), 0
+
+    def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
+        self.calls += 1
+        seen = self.calls
+        try:
+            do = table["do"][0].as_py()
+            if journal is not None:
+                journal.begin_row(0, "f", table["sample_id"][0].as_py(), 0)
+            if do == "meet" and journal is None:
+                self.both.wait()
+            if do == "alone" and journal is not None:
+                time.sleep(0.5)
+                seen = self.calls
+            if do in ("once", "alone") and not self.marker.exists():
+                self.both.wait()
+                self.marker.touch()
+                os.abort()
+            if do == "device" and journal is None:
+                self.both.wait()
+                raise DeviceFailed("the device failed", "CUDA error")
+            if do == "exit":
+                sys.exit(3)
+            if journal is not None:
+                journal.end_work()
+            values = self.context.allocate(1 << 18, np.dtype(np.float32))
+            values[:] = float(table["sample_id"][0].as_py())
+            return (
+                table.append_column("thread", pa.array([threading.get_ident()]))
+                .append_column("seen", pa.array([seen]))
+                .append_column("values", pa.FixedSizeListArray.from_arrays(pa.array(values), len(values)))
+            )
+        finally:
+            self.calls -= 1

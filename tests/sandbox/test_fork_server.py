@@ -19,7 +19,7 @@ import pytest
 from pipeline.core.errors import ConfigError, TesseraError
 from pipeline.sandbox import ForkServer, LimitsConfig, SandboxedStage
 from pipeline.sandbox.fork_server import ForkedProcess, _process_state
-from pipeline.sandbox.process import MapResult, WorkerExit, WorkerProcess
+from pipeline.sandbox.process import MapResult, ProcessOptions, WorkerExit, WorkerProcess
 from pipeline.sandbox.shared_memory import BufferPool
 from pipeline.sandbox.tasks import TaskPolicy
 from tests.sandbox import doubles
@@ -48,7 +48,7 @@ def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
     server.prepared()
     monkeypatch.setenv("TESSERA_TEST", "asker's")
     monkeypatch.chdir(tmp_path)
-    stage = SandboxedStage(Plain(), LimitsConfig(), server.address)
+    stage = SandboxedStage(Plain(), LimitsConfig(), ProcessOptions(server.address))
     asked = pa.table({"do": ["pid", "modules"]})  # the first one of a process imports pandas
     started = time.monotonic()
     reported = stage(asked)
@@ -68,7 +68,7 @@ def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
 
 def test_how_it_ended_is_told(server: ForkServer) -> None:
     for what, words in (("abort", "died (SIGABRT)"), ("exit", "ended itself (exit code 3)")):
-        child = WorkerProcess(Plain(), LimitsConfig(), BufferPool(), server.address)
+        child = WorkerProcess(Plain(), LimitsConfig(), BufferPool(), ProcessOptions(server.address))
         assert isinstance(child.map(pa.table({"do": [""]}), TaskPolicy()), MapResult)
         death = child.map(pa.table({"do": [what]}), TaskPolicy())
         assert death == WorkerExit(None, "crash", f"the decoder's process {words}", over_limit=False)
@@ -77,14 +77,14 @@ def test_how_it_ended_is_told(server: ForkServer) -> None:
 
 def test_one_that_cannot_start_is_an_error_in_its_own_words(server: ForkServer) -> None:
     with pytest.raises(TesseraError, match=r"cannot start: libcodec.so.9: cannot open shared object file$"):
-        WorkerProcess(Plain("abort"), LimitsConfig(), BufferPool(), server.address)
+        WorkerProcess(Plain("abort"), LimitsConfig(), BufferPool(), ProcessOptions(server.address))
     with pytest.raises(ImportError, match="no module named 'codec'"):
-        WorkerProcess(Plain("raise"), LimitsConfig(), BufferPool(), server.address)
+        WorkerProcess(Plain("raise"), LimitsConfig(), BufferPool(), ProcessOptions(server.address))
 
 
 def test_many_at_once_do_not_hold_one_another(server: ForkServer) -> None:
     """Each has a channel of its own: the first to be closed ends alone."""
-    stages = [SandboxedStage(Plain(), LimitsConfig(), server.address) for _ in range(3)]
+    stages = [SandboxedStage(Plain(), LimitsConfig(), ProcessOptions(server.address)) for _ in range(3)]
     pids = [stage(pa.table({"do": ["pid"]}))["pid"][0].as_py() for stage in stages]
     assert len(set(pids)) == 3
     stages[0].close()
@@ -105,7 +105,7 @@ def test_it_ends_with_who_asked_for_it_even_while_it_hangs(server: ForkServer) -
 
 
 def test_without_a_fork_server_a_process_starts_by_itself(server: ForkServer) -> None:
-    stage = SandboxedStage(Plain(), LimitsConfig(), server.address)
+    stage = SandboxedStage(Plain(), LimitsConfig(), ProcessOptions(server.address))
     pid = stage(pa.table({"do": ["pid"]}))["pid"][0].as_py()
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.wait()
@@ -131,7 +131,7 @@ def test_who_asks_for_nothing_gets_nothing_and_holds_nobody_up(server: ForkServe
     for one in (silent, empty):
         one.connect(server.address)
     empty.send(b"?")
-    stage = SandboxedStage(Plain(), LimitsConfig(), server.address)
+    stage = SandboxedStage(Plain(), LimitsConfig(), ProcessOptions(server.address))
     stage.setup()
     assert stage.child is not None
     assert isinstance(stage.child.process, ForkedProcess)
@@ -149,7 +149,7 @@ def test_what_an_import_prints_is_no_part_of_the_answer() -> None:
 def test_a_process_with_threads_does_not_fork() -> None:
     with ForkServer(doubles.prepare, "threads") as started:
         started.prepared()
-        stage = SandboxedStage(Plain(), LimitsConfig(), started.address)
+        stage = SandboxedStage(Plain(), LimitsConfig(), ProcessOptions(started.address))
         stage.setup()
         assert stage.child is not None
         assert not isinstance(stage.child.process, ForkedProcess)
@@ -174,6 +174,6 @@ def _ends(pid: int) -> bool:
 def test_the_state_that_a_process_inherits_has_the_umask() -> None:
     before = os.umask(0o027)
     try:
-        assert _process_state()[-1] == 0o027
+        assert _process_state({})[-1] == 0o027
     finally:
         assert os.umask(before) == 0o027

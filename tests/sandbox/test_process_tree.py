@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.sandbox import ForkServer, LimitsConfig, SandboxedStage
+from pipeline.sandbox.process import ProcessOptions
 from pipeline.sandbox.process_tree import descendants, kill_group, kill_tree
 from tests.sandbox import doubles
 from tests.sandbox.doubles import Starter
@@ -57,7 +58,7 @@ def _assert_reported(path: Path) -> int:
 
 @pytest.mark.parametrize("how", ["child", "orphan"])
 def test_a_timeout_ends_what_the_decoder_started(tmp_path: Path, address: str | None, how: str) -> None:
-    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(row_seconds=1.0), address)
+    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(row_seconds=1.0), ProcessOptions(address))
     stage.setup()
     done = stage(pa.table({"do": [how, ""], "then": ["spin", ""]}))
     assert len(done) == 2
@@ -68,7 +69,7 @@ def test_a_timeout_ends_what_the_decoder_started(tmp_path: Path, address: str | 
 
 @pytest.mark.parametrize("how", ["child", "orphan"])
 def test_so_does_its_end(tmp_path: Path, address: str | None, how: str) -> None:
-    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), address)
+    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), ProcessOptions(address))
     stage(pa.table({"do": [how], "then": [""]}))
     assert _runs(_assert_reported(tmp_path / "pid"))
     stage.close()
@@ -79,7 +80,7 @@ def test_so_does_a_crash(tmp_path: Path, address: str | None) -> None:
     """Of an orphan in a session of its own only a fork server learns, which becomes its parent."""
     for how in ("child", "orphan") if address else ("child",):
         reported = tmp_path / how
-        stage = SandboxedStage(Starter(str(reported)), LimitsConfig(), address)
+        stage = SandboxedStage(Starter(str(reported)), LimitsConfig(), ProcessOptions(address))
         stage(pa.table({"do": [how], "then": ["abort"]}))
         assert [kind for kind, _ in stage.refused.values()] == ["crash"]
         assert _ends(_assert_reported(reported))
@@ -100,14 +101,14 @@ def test_a_fork_server_ends_it_where_who_asked_was_killed(tmp_path: Path, how: s
 
 def test_a_fork_server_takes_all_of_it_along(tmp_path: Path) -> None:
     server = ForkServer(doubles.prepare, "colorsys")
-    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), server.address)
+    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), ProcessOptions(server.address))
     stage(pa.table({"do": ["orphan"], "then": [""]}))
     server.close()
     assert _ends(_assert_reported(tmp_path / "pid"))
 
 
 def test_a_child_has_no_terminal_and_a_group_of_its_own(tmp_path: Path, address: str | None) -> None:
-    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), address)
+    stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), ProcessOptions(address))
     stage(pa.table({"do": ["child"], "then": [""]}))
     assert stage.child is not None
     pid = stage.child.process.pid

@@ -20,7 +20,7 @@ from pipeline.core.arrow import unpack
 from pipeline.core.errors import TesseraError
 from pipeline.sandbox import LimitsConfig, SandboxedStage
 from pipeline.sandbox._process_memory import ProcessMemory
-from pipeline.sandbox.process import WorkerProcess
+from pipeline.sandbox.process import ProcessOptions, WorkerProcess
 from pipeline.sandbox.stage import NO_LIMITS
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
@@ -81,7 +81,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def isolated(request: pytest.FixtureRequest) -> Isolate:
     """A stage whose processes fork from the session's fork server, or import for themselves, as on a cluster."""
     address = request.getfixturevalue("fork_server").address if request.param == "forked" else None
-    return lambda stage, limits: SandboxedStage(stage, limits, address)
+    return lambda stage, limits: SandboxedStage(stage, limits, ProcessOptions(address))
 
 
 def _probed(settings: Any) -> tuple[Any, Any, pa.Table]:

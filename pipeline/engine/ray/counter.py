@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections import Counter
 from contextlib import suppress
 from typing import Any, cast
 
@@ -12,24 +12,26 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.errors import TesseraError
 from pipeline.engine.memory import memory_of_processes
-from pipeline.engine.ray.crash_journal import CrashJournal
 
 _MEMORY_EVERY_S = 5.0
-_ANSWER_S = 5.0
+_ANSWER_S, _ERROR_ANSWER_S = 5.0, 10.0
+"""Longest waits for an answer of the counter; for one that has the error of a worker."""
+_MAX_DEATHS = 5
+"""Most processes of an actor in a row that may die without having mapped a block."""
 
 
 @ray.remote(num_cpus=0)
-class _CounterActor(CrashJournal):
-    """Counts finished rows and keeps the crash journal, the workers' memory and the first error of a worker.
+class _CounterActor:
+    """Counts finished rows, and keeps the workers' deaths and memory and the first error of a worker.
 
-    Ray reports that error only inside messages of its own. If the actor is lost, so are progress and crash records, but
-    no rows.
+    Ray reports that error only inside messages of its own. If the actor is lost, so is the progress, but no rows.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.counts = [0, 0, 0]
         self.cause: TesseraError | None = None
+        self.starts = Counter[str]()
+        """Actor -> processes that it has had since it last mapped a block."""
         self.peaks: dict[str, int] = {}
         """Worker -> peak memory of its processes, in bytes."""
 
@@ -39,6 +41,15 @@ class _CounterActor(CrashJournal):
 
     def read(self) -> list[int]:
         return self.counts
+
+    def record_start(self, actor: str) -> int:
+        """Records a new process of an actor. Returns how many have died since one of them has mapped a block."""
+        self.starts[actor] += 1
+        return self.starts[actor] - 1
+
+    def record_block(self, actor: str) -> None:
+        """Records that an actor has mapped a block."""
+        self.starts[actor] = 1
 
     def record_memory(self, worker: str, size: int) -> None:
         """Records the current memory of a worker, in bytes."""
@@ -60,7 +71,7 @@ class RunCounter:
     """The driver's client of the counter. If the actor does not answer, progress is not shown, and the run goes on."""
 
     def __init__(self) -> None:
-        # on the driver's node, so that a lost node does not take the journal with it. After a restart it is empty
+        # on the driver's node, so that a lost node does not take it along. After a restart it is empty
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.actor: Any = _CounterActor.options(scheduling_strategy=here, max_restarts=-1).remote()  # type: ignore[attr-defined]  # Ray has no types
         self.workers: dict[str, int] | None = None
@@ -85,16 +96,42 @@ class RunCounter:
         ray.kill(self.actor)
 
 
-class WorkerMemory:
-    """Reports the memory of a worker process and its children to the run's counter, every few seconds of work."""
+class WorkerReports:
+    """A worker's client of the counter. If the actor does not answer, reports are lost, but no rows.
+
+    Args:
+        counter: actor handle of the run's counter.
+    """
 
     def __init__(self, counter: Any) -> None:
         self.counter = counter
-        self.worker = ray.get_runtime_context().get_worker_id()
+        context = ray.get_runtime_context()
+        self.worker = context.get_worker_id()
+        self.actor = context.get_actor_id()  # Ray keeps the id when it replaces the process. None: in a task
         self._next = 0.0
 
-    def report(self, others: Iterable[int] = ()) -> None:
-        """Call it after each block. ``others``: ids of further processes of the worker that are not its children."""
+    def start(self) -> None:
+        """Call it before stages are set up. Raises ``TesseraError`` if one process of the actor after another died:
+        Ray would start more of them for ever, for example if memory is short."""
+        deaths = 0
+        if self.actor is not None:
+            with suppress(Exception):
+                deaths = ray.get(self.counter.record_start.remote(self.actor), timeout=_ERROR_ANSWER_S)
+        if deaths > _MAX_DEATHS:
+            raise TesseraError(f"{deaths} processes of an actor died, and none mapped a block: is memory short?")
+
+    def add(self, samples: int, rows: int, failed: int) -> None:
+        """Reports finished rows."""
+        self.counter.add.remote(samples, rows, failed)
+
+    def block_done(self) -> None:
+        """Call it after each block. Reports the memory of this process and its children every few seconds."""
+        if self.actor is not None:
+            self.counter.record_block.remote(self.actor)
         if (now := time.monotonic()) >= self._next:
             self._next = now + _MEMORY_EVERY_S
-            self.counter.record_memory.remote(self.worker, memory_of_processes(others))
+            self.counter.record_memory.remote(self.worker, memory_of_processes())
+
+    def record_error(self, cause: TesseraError) -> None:
+        """Reports the error of a worker, and waits until the counter has it."""
+        ray.wait([self.counter.record_error.remote(cause)], timeout=_ERROR_ANSWER_S)

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TextIO
 
-from pipeline.config.bound import HasAddress
 from pipeline.config.models import ComputeConfig
-from pipeline.core.errors import TesseraError
 from pipeline.engine.errors import as_user_error
-from pipeline.engine.progress import Progress, quiet
+from pipeline.engine.pools import sizes
+from pipeline.engine.progress import Progress
 from pipeline.engine.ray import cluster, graph
 from pipeline.engine.ray.counter import RunCounter
-from pipeline.engine.ray.pools import sizes
 from pipeline.engine.ray.sink import ShardSink
 from pipeline.engine.spec import Execution, PipelineSpec
 from pipeline.stages.units import Unit
 
 
 class RayEngine:
-    """Joins or starts a Ray cluster, and keeps it for later runs of this process.
-
-    Args:
-        fork_server: the fork server on this machine. None: there is none.
-    """
+    """Joins or starts a Ray cluster, and keeps it for later runs of this process."""
 
     name = "ray"
 
-    def __init__(self, compute: ComputeConfig, fork_server: HasAddress | None) -> None:
-        self.compute, self.fork_server = compute, fork_server
+    def __init__(self, compute: ComputeConfig) -> None:
+        self.compute = compute
 
     def check(self) -> None:
         cluster.check(self.compute)
-
-    def start_early(self) -> None:
-        with quiet(), suppress(TesseraError):
-            cluster.start(self.compute)
 
     def gpus(self) -> float:
         cluster.start(self.compute)
@@ -49,12 +38,11 @@ class RayEngine:
         found = sizes(pools, cluster.nodes(), spec.shares_gpus, task_cpus, len(work))
         sink = ShardSink(spec.sink.open_writer, spec.sink.run_id, spec.sink.min_rows)
         counter = RunCounter()
-        address = None if self.fork_server is None else self.fork_server.address
         progress = Progress(samples, terminal, counter.read)
         try:
             with progress, cluster.capacity_watchdog(found, task_cpus, progress):
                 try:
-                    graph.execute(spec, work, found, counter.actor, address, sink)
+                    graph.execute(spec, work, found, counter.actor, sink)
                 except Exception as error:
                     user_error = as_user_error(error, spec.sink.run_id, counter.cause())
                     cluster.release_actors(error)

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-from pipeline.engine.ray.pools import TASK_CPUS, PoolSize
+from pipeline.engine.pools import TASK_CPUS, PoolSize
 from pipeline.engine.ray.sink import ShardSink
 from pipeline.engine.ray.worker import StageWorker, TaskWorker
 from pipeline.engine.spec import PipelineSpec, Step
@@ -26,7 +26,6 @@ def execute(
     work: Sequence[Unit],
     sizes: Mapping[str, PoolSize],
     counter: Any,
-    fork_server: str | None,
     sink: ShardSink,
 ) -> None:
     """Maps ``work`` through ``spec`` into ``sink``. Raises what Ray raises.
@@ -34,11 +33,10 @@ def execute(
     Args:
         sizes: sizes of the steps of kind ``pool``, by name.
         counter: actor handle of the run's counter.
-        fork_server: address of the fork server on this machine. None on a cluster.
     """
     dataset = ray.data.from_blocks([unit_table(unit) for unit in work])
     for number, step in enumerate(spec.steps):
-        arguments = (step.stages, counter, fork_server, number == len(spec.steps) - 1)
+        arguments = (step.stages, step.workers.concurrent_blocks, counter, number == len(spec.steps) - 1)
         if step.workers.kind == "tasks":
             dataset = _tasks(dataset, step, arguments)
         else:

@@ -21,6 +21,16 @@ def test_it_sums_over_all_workers(ray_session: Any) -> None:
     assert counter.workers == {"processes": 2, "peak_memory_bytes": 10}
 
 
+def test_deaths_of_an_actor_count_until_it_maps_a_block(ray_session: Any) -> None:
+    counter = RunCounter()
+    starts = [ray_session.get(counter.actor.record_start.remote("a")) for _ in range(3)]
+    assert starts == [0, 1, 2]
+    assert ray_session.get(counter.actor.record_start.remote("b")) == 0
+    ray_session.get(counter.actor.record_block.remote("a"))
+    assert ray_session.get(counter.actor.record_start.remote("a")) == 1
+    counter.close()
+
+
 def test_a_counter_that_is_gone_answers_nothing(ray_session: Any) -> None:
     counter = RunCounter()
     ray_session.kill(counter.actor)

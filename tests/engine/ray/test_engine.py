@@ -14,7 +14,6 @@ from pipeline.engine import build
 def test_it_joins_the_ray_of_this_process(ray_session: Any) -> None:
     engine = build("ray", ComputeConfig())
     engine.check()
-    engine.start_early()
     assert engine.gpus() == 0
     assert engine.name == "ray"
 

@@ -58,7 +58,7 @@ def _run(ray_session: Any, counter: RunCounter, specs: tuple[StageSpec, ...], la
     made, actor = rows(3), counter.actor
 
     def work() -> tuple[list[Any], int, int]:
-        worker = StageWorker(specs, actor, None, last)
+        worker = StageWorker(specs, 1, actor, last)
         done = [worker(made), worker(made)]
         return done, specs[0].stage.set_up, os.getpid()
 
@@ -90,7 +90,7 @@ def test_a_setup_that_fails_is_raised_by_the_first_block_and_reported(ray_sessio
 
 
 def test_a_task_keeps_its_stages(ray_session: Any, counter: RunCounter) -> None:
-    task, made = TaskWorker("probe", (StageSpec("a", Adds("a"), "w"),), counter.actor, None, False), rows(2)
+    task, made = TaskWorker("probe", (StageSpec("a", Adds("a"), "w"),), 1, counter.actor, False), rows(2)
 
     def work() -> tuple[Any, Any]:
         task(made)

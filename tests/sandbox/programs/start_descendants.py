@@ -5,8 +5,9 @@ import sys
 import pyarrow as pa
 
 from pipeline.sandbox import LimitsConfig, SandboxedStage
+from pipeline.sandbox.process import ProcessOptions
 from tests.sandbox.doubles import Starter
 
 pid_file, address, how = sys.argv[1:]
-stage = SandboxedStage(Starter(pid_file), LimitsConfig(), address)
+stage = SandboxedStage(Starter(pid_file), LimitsConfig(), ProcessOptions(address))
 stage(pa.table({"do": [how], "then": ["spin"]}))

@@ -8,10 +8,11 @@ import sys
 import pyarrow as pa
 
 from pipeline.sandbox import LimitsConfig, SandboxedStage
+from pipeline.sandbox.process import ProcessOptions
 from tests.sandbox.doubles import Plain
 
 action, *address = sys.argv[1:]
-stage = SandboxedStage(Plain(), LimitsConfig(), *address)
+stage = SandboxedStage(Plain(), LimitsConfig(), ProcessOptions(*address))
 stage.setup()
 print(stage.child.process.pid, flush=True)
 if action:

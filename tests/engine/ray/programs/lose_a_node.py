@@ -16,16 +16,10 @@ from pipeline import run
 from pipeline.core.errors import TesseraError
 from pipeline.engine.ray import cluster as clusters
 from pipeline.run import pipeline
-from pipeline.stages.encode import EncodeStage
+from tests.engine.slow_encoder import Stuck
 from tests.stages.media_fixtures import IMAGE, config
 
-
-class Slow(EncodeStage):
-    def __call__(self, table, journal=None):
-        time.sleep(600)
-
-
-pipeline.EncodeStage, clusters._CHECK_EVERY_S, clusters._NO_ROOM_S = Slow, 0.5, 4.0
+pipeline.EncodeStage, clusters._CHECK_EVERY_S, clusters._NO_ROOM_S = Stuck, 0.5, 4.0
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
 large = cluster.add_node(num_cpus=4)
 hook = {"env_vars": {"PYTHONPATH": "."}}

@@ -1,0 +1,120 @@
+"""The engine for one machine beside GPUs: each pool has its own workers, and the other cores decode for them.
+
+The GPUs are so in name only; what a real one computes is tested by `pytest -m gpu`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pipeline import dataset, run
+from pipeline.core.errors import ConfigError
+from pipeline.core.system import devices
+from pipeline.engine._block_queue import BlockQueue
+from pipeline.engine._local_layout import Layout, layout
+from pipeline.engine.spec import PipelineSpec, SinkSpec, StageSpec, WorkersSpec
+from pipeline.run import pipeline
+from tests.engine.slow_encoder import SlowEncode, seen
+from tests.stages.media_fixtures import IMAGE, config
+
+
+@dataclass
+class Stage:
+    name: str
+
+    def setup(self) -> None: ...
+
+
+def _layout(cpus: int, gpus: Sequence[str], pools: dict[str, dict[str, Any]], shares_gpus: bool = True) -> Layout:
+    workers = {"probe": WorkersSpec("tasks", num_cpus=0.05), "decode": WorkersSpec("tasks", num_cpus=1.0)}
+    workers |= {name: WorkersSpec("pool", **options) for name, options in pools.items()}
+    stages = tuple(StageSpec(name, Stage(name), name) for name in workers)
+    sink = SinkSpec(lambda name: None, "r", 1)  # type: ignore[arg-type, return-value]
+    return layout(PipelineSpec(stages, workers, sink, 32, shares_gpus), cpus, gpus, 100)
+
+
+def _groups(found: Layout) -> list[tuple[list[str], list[str], int]]:
+    """For each group the names of its stages, the GPUs of its workers, and how many blocks each maps at a time."""
+    return [
+        (
+            [stage.name for phase in group.phases for stage in found.phases[phase]],
+            [one.get("CUDA_VISIBLE_DEVICES", "all") for one in group.environments],
+            group.concurrency,
+        )
+        for group in found.groups
+    ]
+
+
+def test_each_gpu_has_a_worker_of_the_pool_and_the_other_cores_decode() -> None:
+    found = _groups(_layout(8, ["0", "1"], {"a": {"concurrent_blocks": 3}}))
+    assert found == [(["probe", "decode"], ["all"] * 6, 1), (["a"], ["0", "1"], 3)]
+
+
+def test_pools_share_a_gpu_unless_they_say_otherwise() -> None:
+    found = _groups(_layout(8, ["GPU-x"], {"a": {}, "b": {}}))
+    assert [gpus for _, gpus, _ in found[1:]] == [["GPU-x"], ["GPU-x"]]
+    found = _groups(_layout(8, ["0", "1", "2"], {"a": {"num_gpus": 2, "max_workers": 1}, "b": {"num_gpus": 0.5}}))
+    assert [gpus for _, gpus, _ in found[1:]] == [["0,1"], ["2", "2"]]
+
+
+def test_a_pool_without_gpus_sees_none() -> None:
+    found = _groups(_layout(4, ["0"], {"a": {}, "b": {"num_gpus": 0, "max_workers": 2}}))
+    assert [gpus for _, gpus, _ in found[1:]] == [["0"], ["", ""]]
+
+
+def test_more_gpus_than_there_are_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"compute\.pools\.a\.num_gpus: 2; no node has more than 1 GPUs"):
+        _layout(4, ["0"], {"a": {"num_gpus": 2}})
+    with pytest.raises(ConfigError, match=r"compute\.pools\.a\.num_gpus: 1; this machine has no GPU"):
+        _layout(4, [], {"a": {"num_gpus": 1}})
+
+
+def test_without_gpus_each_core_maps_everything() -> None:
+    found = _groups(_layout(3, [], {"a": {}, "b": {"max_workers": 2}}, shares_gpus=False))
+    assert found == [(["probe", "decode", "a", "b"], ["all"] * 2, 1)]
+
+
+def test_who_makes_blocks_waits_while_enough_wait() -> None:
+    block = pa.table({"n": [1]})
+    queue = BlockQueue([("u", i, 1) for i in range(9)], [None, None, 1])
+    assert queue.take(range(2)) is not None
+    queue.put(1, block)
+    assert queue.take(range(2)) == (1, block)
+    queue.put(1, block)
+    queue.put(2, block)
+    assert not queue._has_room(2), "now `take(range(2))` would wait, though there are units"
+    assert queue.take(range(2, 3)) == (2, block)
+    assert queue.take(range(2)) == (1, block)
+
+
+def test_a_run_beside_gpus_in_name_only(
+    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(pipeline, "EncodeStage", SlowEncode)
+    (tmp_path / "in").mkdir()
+    for i in range(60):
+        Image.new("RGB", (40, 30), (i, 0, 0)).save(tmp_path / "in" / f"{i:02d}.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    pools = {"default": {}, "b": {"num_gpus": 0.5, "max_actors": 1}}
+    features = {"one": IMAGE, "other": {**IMAGE, "pool": "b"}}
+    asked = config(tmp_path / "in", features, compute={"block_rows": 5, "num_cpus": 2, "pools": pools})
+    report = run.extract(prepare(asked, False, None, "local"), show_progress=False)
+    assert (report["rows_written"], report["rows_failed"]) == (60, 1)
+    assert report["devices"] == {"nodes": 1, "cpus": 2, "gpus": 2}
+    table = dataset.open(str(tmp_path / "out")).to_arrow().sort_by("sample_id")
+    assert table["one_tokens"].null_count == table["other_tokens"].null_count == 0
+    assert [row[0][0] for row in table["one_tokens"].to_pylist()] == pytest.approx(
+        [i / 255 for i in range(60)], abs=1e-3
+    )
+    of_one, of_other = sorted(seen(tmp_path, "one")), sorted(seen(tmp_path, "other"))
+    assert {gpus for _, gpus in of_one} <= {"0", "1"}
+    assert len(of_other) == 1
+    assert max(most for most, _ in [*of_one, *of_other]) in (2, 3), "several blocks are in flight in a process"
