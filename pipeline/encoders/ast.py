@@ -13,14 +13,15 @@ from pipeline.core.errors import SampleError
 from pipeline.encoders._shared import audio
 from pipeline.encoders._shared.audio import EncodedPart, Part
 from pipeline.encoders._shared.device import download, upload
+from pipeline.encoders._shared.kaldi import frame_samples, log_mel
 from pipeline.encoders._shared.sounds import SpanEncoder
 from pipeline.encoders._shared.transformers_encoder import TransformersEncoderConfig
 
 if TYPE_CHECKING:
     import torch
 
-_SHIFT_S, _FRAME_S = 0.010, 0.025
-"""Frame shift and length of Kaldi's features, which the feature extractor uses without an option for them."""
+_SHIFT_S = 0.010
+"""Frame shift of Kaldi's features, which the feature extractor uses without an option for it."""
 _PREFIX = 2
 """The class and the distillation token."""
 
@@ -64,7 +65,7 @@ class AstEncoder(SpanEncoder):
     def setup(self) -> None:
         super().setup()
         rate = self.extractor.sampling_rate
-        self.shift, self.frame = round(rate * _SHIFT_S), round(rate * _FRAME_S)
+        self.shift, self.frame = frame_samples(rate)
         self.bands, self.steps = self.model.embeddings.get_shape(self.model.config)
         self.step_s = self.model.config.time_stride * _SHIFT_S
 
@@ -78,9 +79,18 @@ class AstEncoder(SpanEncoder):
         # A remainder shorter than one frame gives no frame, as at the end of a longer chunk.
         return [chunk for chunk in chunks if len(chunk) >= self.frame]
 
+    def _features(self, sounds: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns what the extractor makes of each sound, [B, frames, mel bins]."""
+        extractor = self.extractor
+        if type(extractor).__name__ != "ASTFeatureExtractor":  # another one, which the checkpoint names
+            return np.concatenate([audio.extract(extractor, sound)["input_values"] for sound in sounds])
+        features = np.zeros((len(sounds), extractor.max_length, extractor.num_mel_bins), np.float32)
+        for i, found in enumerate(log_mel(sounds, extractor.sampling_rate, extractor.num_mel_bins)):
+            features[i, : len(found)] = found[: extractor.max_length]
+        return extractor.normalize(features) if extractor.do_normalize else features
+
     def encode_parts(self, parts: Sequence[Part], want_tokens: bool) -> list[EncodedPart]:
-        mel = np.concatenate([audio.extract(self.extractor, part.samples)["input_values"] for part in parts])
-        output = self.model(upload(mel, self.device, self.dtype))
+        output = self.model(upload(self._features([part.samples for part in parts]), self.device, self.dtype))
         pooled = download(output.pooler_output)
         states = download(output.last_hidden_state) if want_tokens else None
         done = []

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import ConfigError, SampleError
+from pipeline.encoders import ast
 from pipeline.encoders._shared import audio
+from pipeline.encoders._shared.kaldi import log_mel
 from pipeline.encoders.ast import AstConfig, AstEncoder
 from pipeline.encoders.base import Encoded
 from pipeline.tokenizers.audio_frame import AudioFrameConfig
@@ -123,16 +125,28 @@ def test_of_a_long_sound_only_what_is_kept_is_made_into_a_spectrogram(
 ) -> None:
     """Seconds and gigabytes for hours of sound; the values are the same bits."""
     heard_of: list[np.ndarray] = []
-    whole = audio.extract
-    monkeypatch.setattr(audio, "extract", lambda made, samples: heard_of.append(samples) or whole(made, samples))
+    monkeypatch.setattr(ast, "log_mel", lambda sounds, *args: heard_of.extend(sounds) or log_mel(sounds, *args))
     wave = sound(data, "ljspeech__LJ001-0003.flac", RATE)
     encoder = build_encoder(AstEncoder, AstConfig, checkpoint("ast"), "audio")
     encoder.encode(waveform_inputs([wave], RATE), True)
     (cut,) = heard_of
     assert len(cut) < 257 * 160 + 400 < len(wave)
     extractor, _ = _loaded()
-    kept, reference = (whole(extractor, samples)["input_values"] for samples in (cut, wave))
+    kept, reference = (audio.extract(extractor, samples)["input_values"] for samples in (cut, wave))
     np.testing.assert_array_equal(kept, reference)
+
+
+def test_features_are_those_of_the_extractor_bit_for_bit(data: Path) -> None:
+    """Of sounds shorter and longer than the model's span; also where the checkpoint names another extractor."""
+    names = ("fsdd__1_theo_0.wav", "ljspeech__LJ001-0003.flac")
+    waves = [wave for name in names if len(wave := sound(data, name, RATE)) >= 400]
+    encoder = build_encoder(AstEncoder, AstConfig, checkpoint("ast"), "audio")
+    encoder.setup()
+    extractor, _ = _loaded()
+    expected = np.concatenate([audio.extract(extractor, wave)["input_values"] for wave in waves])
+    np.testing.assert_array_equal(encoder._features(waves), expected)
+    encoder.extractor = type("Other", (type(extractor),), {})(**extractor.to_dict())
+    np.testing.assert_array_equal(encoder._features(waves), expected)
 
 
 def test_too_short_a_sound_fails_alone(data: Path) -> None:

@@ -16,5 +16,6 @@ two_towers.py             base class of encoders of images and texts into one sp
 text.py                   pads token ids into batches and splits the output into rows
 sounds.py                 base classes of encoders of sound
 audio.py                  splits waveforms into parts that a model takes and joins their outputs
+kaldi.py                  log-mel features of many waveforms at once
 gemma.py                  processor and forward passes of EmbeddingGemma 2
 """
