@@ -1,7 +1,7 @@
 """CPU milliseconds to resample ten seconds of sound: `python -m tests.measure.resample_speed`.
 
 torchaudio, Tessera, and soxr if it is installed (it is no dependency), in turn, one thread; the least of several
-rounds. Also the largest difference of Tessera's samples from torchaudio's, whose filters are computed in double precision.
+rounds. Also the largest difference of Tessera's samples from torchaudio's, with filters computed in double precision.
 """
 
 from __future__ import annotations
