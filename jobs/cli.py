@@ -61,15 +61,16 @@ def extract(
         if plan:
             planned = run.plan(bound, retry_failures)
             spec = run.planned_spec(bound, planned)
+            machine = run.planned_machine(bound, spec)
         else:
             try:
                 done = run.extract(bound, retry_failures=retry_failures, started=started)
             except BudgetExceeded as error:
                 done, exceeded = error.report, error
     if as_json:
-        print(json_text(report.plan_document(bound, planned, spec) if plan else done))
+        print(json_text(report.plan_document(bound, planned, spec, machine) if plan else done))
     elif plan:
-        report.show_plan(bound, planned, spec, Console())
+        report.show_plan(bound, planned, spec, machine, Console())
     else:
         report.show(done, console := Console())
         if exceeded is None:

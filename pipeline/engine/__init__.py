@@ -2,7 +2,7 @@
 
 spec.py          PipelineSpec and StageSpec: what runs, in which order, in which workers; what an engine returns
 local.py         the engine for one machine: forked worker processes, no Ray
-_local_layout.py  which workers a run on one machine has, and the GPUs of each
+local_layout.py  which workers a run on one machine has, and the GPUs of each
 _local_worker.py  one of these workers: threads, and the processes of its stages
 _block_queue.py  the blocks that wait for a phase of a run on one machine
 _shard_pool.py   writes the finished rows of several threads

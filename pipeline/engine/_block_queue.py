@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ import pyarrow as pa
 
 from pipeline.stages.units import Unit, unit_table
 
+_LEAST_ROWS = 8
+"""Smallest part of a block: for fewer rows a model's pass, or opening a file again, costs too much."""
 _WAKE_S = 0.5
 """How often the driver looks for signals while it waits for the workers."""
 
@@ -21,10 +24,11 @@ class BlockQueue:
         units: the work of the first phase.
         limits: for each phase how many blocks may wait for it before no more are made. None: any number, since those
             who make them take them first.
+        workers: number of workers. The last blocks are divided among them.
     """
 
-    def __init__(self, units: Sequence[Unit], limits: Sequence[int | None]) -> None:
-        self.units, self.limits = deque(units), limits
+    def __init__(self, units: Sequence[Unit], limits: Sequence[int | None], workers: int = 1) -> None:
+        self.units, self.limits, self.workers = deque(units), limits, workers
         self.waiting = [deque[pa.Table]() for _ in limits]
         """Blocks by phase. Those of the first phase are made when they are taken."""
         self.busy = 0
@@ -54,10 +58,21 @@ class BlockQueue:
         return limit is None or len(self.waiting[phase]) < limit
 
     def _pop(self, phase: int) -> pa.Table:
-        """Takes a block that waits for ``phase``."""
+        """Takes a block that waits for ``phase``; of the last blocks of a run a part, so that all workers end together:
+        each takes its share of what is left then."""
         if self.limits[phase] is not None:
             self.changed.notify_all()  # there is room for another one
-        return self.waiting[phase].popleft() if self.waiting[phase] else unit_table(self.units.popleft())
+        waiting = self.waiting[phase]
+        if not waiting:
+            return unit_table(self.units.popleft())
+        table = waiting.popleft()
+        if phase and not self.units:
+            share = max(_LEAST_ROWS, math.ceil((len(table) + sum(map(len, waiting))) / self.workers))
+            if len(table) >= share + _LEAST_ROWS:
+                waiting.appendleft(table.slice(share))
+                table = table.slice(0, share)
+                self.changed.notify_all()
+        return table
 
     def put(self, phase: int, table: pa.Table) -> None:
         """Adds a block that waits for ``phase``."""

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from pipeline.engine._block_queue import BlockQueue
 from pipeline.engine._hosting import hosted_for_thread, map_blocks
-from pipeline.engine._local_layout import Layout, WorkerGroup
 from pipeline.engine._shard_pool import ShardPool
+from pipeline.engine.local_layout import Layout, WorkerGroup
 from pipeline.engine.memory import peak_memory
 from pipeline.sandbox import SandboxedStage
 from pipeline.sandbox.process import ProcessOptions

@@ -19,12 +19,11 @@ from typing import TextIO
 from pipeline.config.bound import HasAddress
 from pipeline.config.models import ComputeConfig
 from pipeline.core.system import devices
-from pipeline.core.system.cpus import available_cpus
 from pipeline.engine._block_queue import BlockQueue
-from pipeline.engine._local_layout import WorkerGroup, layout
 from pipeline.engine._local_worker import LocalWorker, stop
 from pipeline.engine._shard_pool import ShardPool
 from pipeline.engine.errors import as_user_error
+from pipeline.engine.local_layout import Machine, WorkerGroup, layout
 from pipeline.engine.progress import Progress
 from pipeline.engine.spec import Execution, PipelineSpec
 from pipeline.stages.units import Unit
@@ -50,18 +49,18 @@ class LocalEngine:
         return float(len(devices.visible_gpus()))
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
-        cpus = available_cpus() if self.compute.num_cpus is None else self.compute.num_cpus
-        gpus = devices.visible_gpus() if spec.shares_gpus else []
-        found = layout(spec, cpus, gpus, len(work))
+        machine = Machine.here(self.compute)
+        found = layout(spec, machine, len(work))
         writers = ShardPool(spec.sink)
-        queue = BlockQueue(work, _limits(found.groups, len(found.phases)))
+        queue = BlockQueue(work, _limits(found.groups, len(found.phases)), found.workers)
         address = None if self.fork_server is None else self.fork_server.address
         workers = [
             LocalWorker(found, group, environment, queue, writers, address)
             for group in found.groups
             for environment in group.environments
         ]
-        done = Execution(devices={"nodes": 1.0, "cpus": float(cpus), "gpus": float(len(gpus))})
+        gpus = len(machine.gpus) if spec.shares_gpus else 0
+        done = Execution(devices={"nodes": 1.0, "cpus": float(machine.cpus), "gpus": float(gpus)})
         try:
             with Progress(samples, terminal, writers.counts) as progress:
                 try:

@@ -100,6 +100,8 @@ class PipelineSpec:
     """Most rows of a block that enters a pool."""
     shares_gpus: bool = False
     """Whether pools that declare no GPUs share those of the engine."""
+    worker_bytes: int = 0
+    """Estimated memory of a worker that runs all stages, in bytes."""
 
     def __post_init__(self) -> None:
         names = [name for name, _ in groupby(stage.workers for stage in self.stages)]

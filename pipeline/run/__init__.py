@@ -7,6 +7,7 @@ preparation.py   checks a config: output, features and cluster
 checks.py        the checks before anything is computed
 planning.py      compares the listing with the dataset; the work, in units
 pipeline.py      the spec of what an engine runs
+preview.py       what a run would do
 extraction.py    the run itself, from the lease to the commit
 _reuse.py        which columns a new version takes from the current one
 _guards.py       what happens if a run breaks off or loses its lease
@@ -21,7 +22,8 @@ It may import every package except `benchmark` and `demo`.
 
 from __future__ import annotations
 
-from pipeline.run.extraction import extract, plan, planned_spec
+from pipeline.run.extraction import extract
 from pipeline.run.preparation import prepare
+from pipeline.run.preview import plan, planned_machine, planned_spec
 
-__all__ = ["extract", "plan", "planned_spec", "prepare"]
+__all__ = ["extract", "plan", "planned_machine", "planned_spec", "prepare"]

@@ -83,7 +83,9 @@ def _left_out(counts: dict[str, int]) -> str:
     return f"{count(sum(counts.values()), 'listed file is', 'listed files are')} left out: {some}"
 
 
-def show_plan(bound: BoundConfig, plan: Plan, spec: PipelineSpec, console: Console) -> None:
+def show_plan(
+    bound: BoundConfig, plan: Plan, spec: PipelineSpec, machine: dict[str, int] | None, console: Console
+) -> None:
     """Prints what a run would do: features, samples, windows and the pipeline."""
     config = bound.config
     for feature in bound.features:
@@ -112,6 +114,13 @@ def show_plan(bound: BoundConfig, plan: Plan, spec: PipelineSpec, console: Conso
     length = config.window.length_s
     print_wrapped(console, f"windows: {'the whole sample' if length is None else f'{length:g} s'}")
     print_wrapped(console, f"engine: {bound.engine} ({bound.engine_reason})")
+    if machine is not None:
+        gpus = f", {count(machine['gpus'], 'GPU')}" if machine["gpus"] else ""
+        print_wrapped(
+            console,
+            f"{count(machine['workers'], 'worker')} on {count(machine['cpus'], 'core')}{gpus} "
+            f"and {size(machine['memory_bytes'])} of memory (about {size(spec.worker_bytes)} for each)",
+        )
     console.print()
     _show_spec(spec, console)
     console.print(f"output: {config.output.path}", soft_wrap=True)

@@ -22,8 +22,7 @@ from pipeline.config.models import PipelineConfig
 from pipeline.core import versions
 from pipeline.core.errors import BudgetExceeded, TesseraError
 from pipeline.core.schema import CONTRACT
-from pipeline.core.system.devices import visible_gpus
-from pipeline.dataset.commit import catalog, snapshots
+from pipeline.dataset.commit import catalog
 from pipeline.dataset.commit.data_files import FileSet
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.commit.transaction import Transaction
@@ -31,7 +30,7 @@ from pipeline.dataset.diff import index
 from pipeline.dataset.shards.write_result import Written
 from pipeline.engine.memory import MemoryMeter
 from pipeline.engine.progress import quiet
-from pipeline.engine.spec import Engine, Execution, PipelineSpec
+from pipeline.engine.spec import Engine, Execution
 from pipeline.run import budget, planning
 from pipeline.run import report as reporting
 from pipeline.run._guards import interrupt_if_lease_lost, report_if_broken
@@ -41,33 +40,6 @@ from pipeline.run.pipeline import pipeline_spec, wants_gpu
 from pipeline.run.planning import Plan
 from pipeline.run.preparation import forgotten_ids, retry_policy, version_root
 from pipeline.stages.reuse import ReuseSource
-
-
-def plan(bound: BoundConfig, retry_failures: bool = False) -> Plan:
-    """Returns what `extract` would do: how many samples of each class. Opens no media and writes nothing.
-
-    Raises:
-        ConfigError: nothing to list, duplicate ids, or features that the dataset has with other values.
-    """
-    config, root = bound.config, version_root(bound.config)
-    base = snapshots.newest(root)
-    warnings = check_identities(bound, base)
-    stored = index.of_snapshot(root, base, retry_policy(bound, base, retry_failures)) if base else iter(())
-    plan = planning.make(config, stored, forgotten_ids(config, base), None)
-    plan.warnings.extend(warnings)
-    return plan
-
-
-def planned_spec(bound: BoundConfig, plan: Plan) -> PipelineSpec:
-    """Returns the pipeline that `extract` would run here, without starting an engine.
-
-    The GPUs of a cluster are not known before a run, so its spec is that of a host with GPUs if a pool asks for them.
-    """
-    on_cluster = bound.engine == "ray" and bound.config.compute.cluster()[0] is not None
-    gpus = on_cluster or (bound.engine != "inline" and bool(visible_gpus()))
-    root = version_root(bound.config)
-    reuse = needed(source_of(bound, snapshots.newest(root)), plan)
-    return pipeline_spec(bound, reuse, "plan", root, wants_gpu(bound.config) and gpus)
 
 
 def extract(
@@ -84,7 +56,7 @@ def extract(
 
     Raises:
         BudgetExceeded: more rows failed than the config allows. The dataset is committed all the same.
-        ConfigError: see `plan`.
+        ConfigError: see `pipeline.run.preview.plan`.
         TesseraError: another run holds the dataset; rows or cells are unaccounted for (a defect); or the engine failed.
     """
     config, root = bound.config, version_root(bound.config)

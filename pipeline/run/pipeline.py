@@ -9,12 +9,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import sources
 from pipeline.config.bound import BoundConfig
+from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
 from pipeline.core.schema import CONTRACT, FIXED
 from pipeline.core.versions import installed
@@ -31,6 +33,8 @@ from pipeline.stages.reuse import KeepColumnsStage, ReuseColumnsStage, ReuseSour
 _PROBE_CPUS = 0.05
 """CPUs of a probe task. Small, so that several fit into what actors leave of a CPU."""
 _SINK_ROWS = 32
+_LIBRARIES_BYTES = 512 << 20
+"""Memory of a worker's processes without data and models, in bytes."""
 
 
 def wants_gpu(config: PipelineConfig) -> bool:
@@ -91,7 +95,16 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
         cuts_text = config.text_windows() is not None
         stage: Any = KeepColumnsStage(*source, cuts_text) if reuse.own else ReuseColumnsStage(*source)
         stages.append(StageSpec("reuse", stage, pools[-1]))
-    return PipelineSpec(tuple(stages), workers, _sink(bound, run_id, root), config.block_rows, on_gpu)
+    sink, needed = _sink(bound, run_id, root), _worker_bytes(config, features)
+    return PipelineSpec(tuple(stages), workers, sink, config.block_rows, on_gpu, needed)
+
+
+def _worker_bytes(config: PipelineConfig, features: tuple[BoundFeature, ...]) -> int:
+    """Returns the estimated memory of a worker: libraries, a block, and each model once, in twice its files' bytes,
+    since it may be computed in a wider dtype than it is stored in."""
+    checkpoints = {feature.checkpoint.path: feature.checkpoint for feature in features if feature.checkpoint}
+    here = (one for path, one in checkpoints.items() if os.path.isdir(path))
+    return _LIBRARIES_BYTES + config.decoders.limits.block_bytes + 2 * sum(one.weights_bytes() for one in here)
 
 
 def _shards(reuse: ReuseSource) -> list[File]:

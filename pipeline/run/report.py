@@ -129,8 +129,12 @@ def _feature(feature: BoundFeature, written: Written) -> dict[str, Any]:
     }
 
 
-def plan_document(bound: BoundConfig, plan: Plan, spec: PipelineSpec) -> dict[str, Any]:
-    """Returns what a run would do, as plain values. Keys that are also in a report have the same meaning."""
+def plan_document(bound: BoundConfig, plan: Plan, spec: PipelineSpec, machine: dict[str, int] | None) -> dict[str, Any]:
+    """Returns what a run would do, as plain values. Keys that are also in a report have the same meaning.
+
+    Args:
+        machine: what it would use of this machine. None: that is not known.
+    """
     config = bound.config
     return {
         "engine": {"kind": bound.engine, "reason": bound.engine_reason},
@@ -144,6 +148,7 @@ def plan_document(bound: BoundConfig, plan: Plan, spec: PipelineSpec) -> dict[st
         "warnings": list(plan.warnings),
         "windows": config.window.model_dump(mode="json"),
         "pipeline": spec.rows(),
+        "machine": machine,
         "features": {
             feature.name: {
                 **feature.lineage(),

@@ -268,7 +268,7 @@ def test_one_of_a_kind_is_singular(built: dict[str, Any], prepared: BoundConfig)
 
 def test_the_plan_as_plain_values(prepared: BoundConfig, plan: Plan) -> None:
     plan.left_out, plan.warnings = {"too long": 2}, ["careful"]
-    found = json.loads(json_text(report.plan_document(prepared, plan, _spec(prepared))))
+    found = json.loads(json_text(report.plan_document(prepared, plan, _spec(prepared), MACHINE)))
     assert list(found["features"]) == list(FEATURES)
     picture = found["features"]["a_picture_with_a_long_name"]
     assert (picture["modality"], picture["encoder"], picture["space"], picture["token_dim"]) == (
@@ -284,11 +284,15 @@ def test_the_plan_as_plain_values(prepared: BoundConfig, plan: Plan) -> None:
         "files_left_out": {"too long": 2},
         "warnings": ["careful"],
         "output": prepared.config.output.path,
+        "machine": MACHINE,
     }.items():
         assert found[key] == expected
     assert found["windows"]["length_s"] == 2.5
     assert [row["stage"] for row in found["pipeline"]] == ["read", "probe", "decode", "encode"]
     assert found["pipeline"][2]["sandbox"]["memory_bytes"] > 0
+
+
+MACHINE = {"cpus": 8, "gpus": 1, "memory_bytes": 16 * 10**9, "workers": 3}
 
 
 def _spec(prepared: BoundConfig) -> PipelineSpec:
@@ -297,7 +301,7 @@ def _spec(prepared: BoundConfig) -> PipelineSpec:
 
 def planned(prepared: BoundConfig, plan: Plan, width: int) -> str:
     console = Console(width=width, file=io.StringIO())
-    report.show_plan(prepared, plan, _spec(prepared), console)
+    report.show_plan(prepared, plan, _spec(prepared), MACHINE, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -316,17 +320,18 @@ def test_the_plan_names_every_column(prepared: BoundConfig, plan: Plan, width: i
     assert "3 listed files are left out: 2 with '.' in their path, 1 with '/' at the end of their name\n" in text
     assert "samples: 1234000 new, 560 changed, 9 unchanged, 0 deleted, 7 retried\n" in text
     assert "\nwindows: 2.5 s\n" in text
+    assert "\n3 workers on 8 cores, 1 GPU and 16.0 GB of memory (about 1.1 GB for each)\n" in text
     assert text.endswith(f"\noutput: {prepared.config.output.path}\n")
 
 
 def test_nothing_is_said_of_files_where_none_is_left_out(prepared: BoundConfig, plan: Plan) -> None:
     plan.left_out = {}
     console = Console(width=200, file=io.StringIO())
-    report.show_plan(prepared, plan, _spec(prepared), console)
+    report.show_plan(prepared, plan, _spec(prepared), None, console)
     assert isinstance(console.file, io.StringIO)
     assert "left out" not in console.file.getvalue()
     plan.left_out = {"with '.' in their path": 1}
-    report.show_plan(prepared, plan, _spec(prepared), console)
+    report.show_plan(prepared, plan, _spec(prepared), None, console)
     assert "1 listed file is left out: 1 with '.' in their path\n" in console.file.getvalue()
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 from contextlib import suppress
-from pathlib import Path
 
-_CGROUPS = Path("/sys/fs/cgroup")
+from pipeline.core.system import cgroups
 
 
 def available_cpus() -> int:
@@ -18,7 +17,7 @@ def available_cpus() -> int:
 def _quotas() -> list[float]:
     """Returns the CPU quotas, in cores, of the cgroup of this process and of those above it."""
     found = []
-    for folder in _folders():
+    for folder in cgroups.folders("cpu"):
         with suppress(OSError, ValueError):  # cgroup v2: "max 100000" or "150000 100000"
             quota, period = (folder / "cpu.max").read_text().split()
             if quota != "max":
@@ -28,17 +27,3 @@ def _quotas() -> list[float]:
             if quota_us > 0:
                 found.append(quota_us / int((folder / "cpu.cfs_period_us").read_text()))
     return found
-
-
-def _folders() -> list[Path]:
-    """Returns the folders of the cgroups of this process, in versions 1 and 2; in a container they may be the root."""
-    folders = []
-    with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, name = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            root = _CGROUPS / controllers if controllers else _CGROUPS
-            here = root / name.lstrip("/")
-            folders += [folder for folder in (here, *here.parents) if folder == root or root in folder.parents]
-    return folders or [_CGROUPS]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.system import cpus
+from pipeline.core.system import cgroups, cpus
 from tests.support import ROOT
 
 
@@ -42,10 +42,6 @@ def test_quotas_of_cgroups(
     folder.mkdir(parents=True)
     for name, text in files.items():
         (folder / name).write_text(text)
-    monkeypatch.setattr(cpus, "_folders", lambda: [folder, folder.parent])
+    monkeypatch.setattr(cgroups, "folders", lambda controller: [folder, folder.parent])
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     assert cpus.available_cpus() == expected
-
-
-def test_the_folders_are_those_of_this_process() -> None:
-    assert all(folder.is_relative_to("/sys/fs/cgroup") for folder in cpus._folders())

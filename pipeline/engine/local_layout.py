@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.config.models import ComputeConfig
 from pipeline.core.errors import ConfigError
+from pipeline.core.system import devices
+from pipeline.core.system.cpus import available_cpus
+from pipeline.core.system.memory import available_memory
 from pipeline.engine._placement import Demand, FreeGpus
 from pipeline.engine.pools import Node, PoolSize, sizes
 from pipeline.engine.spec import PipelineSpec, StageSpec, Step, WorkersSpec
@@ -36,16 +40,40 @@ class Layout:
     phases: tuple[Phase, ...]
     groups: tuple[WorkerGroup, ...]
 
+    @property
+    def workers(self) -> int:
+        """The number of workers."""
+        return sum(len(group.environments) for group in self.groups)
 
-def layout(spec: PipelineSpec, cpus: int, gpus: Sequence[str], blocks: int) -> Layout:
-    """Returns the workers for a spec.
 
-    Without GPUs each worker maps all phases. With GPUs each pool has workers of its own, and the cores that they leave
-    decode for them.
+@dataclass(frozen=True)
+class Machine:
+    """What a run may use of this machine.
 
     Args:
         cpus: number of cores.
+        memory_bytes: memory.
         gpus: the GPUs, as ``CUDA_VISIBLE_DEVICES`` names them.
+    """
+
+    cpus: int
+    memory_bytes: int
+    gpus: tuple[str, ...] = ()
+
+    @classmethod
+    def here(cls, compute: ComputeConfig) -> Machine:
+        """Returns this machine, as far as its affinity mask, its cgroups and the config allow."""
+        cpus = available_cpus() if compute.num_cpus is None else compute.num_cpus
+        return cls(cpus, available_memory(), tuple(devices.visible_gpus()))
+
+
+def layout(spec: PipelineSpec, machine: Machine, blocks: int) -> Layout:
+    """Returns the workers for a spec.
+
+    Without GPUs each worker maps all phases. With GPUs each pool has workers of its own, and the cores that they leave
+    decode for them. There are never more workers than the memory has room for.
+
+    Args:
         blocks: number of blocks of samples.
 
     Raises:
@@ -53,18 +81,20 @@ def layout(spec: PipelineSpec, cpus: int, gpus: Sequence[str], blocks: int) -> L
     """
     steps = spec.steps
     tasks, pools = [[step for step in steps if step.workers.kind == kind] for kind in ("tasks", "pool")]
+    cpus, gpus = machine.cpus, machine.gpus
+    have_room = max(1, machine.memory_bytes // max(1, spec.worker_bytes))
     if any(pool.workers.num_gpus for pool in pools) and not gpus:
         asking = next(pool for pool in pools if pool.workers.num_gpus)
         where = f"compute.pools.{asking.name}.num_gpus"
         raise ConfigError(where, f"{asking.workers.num_gpus:g}", "this machine has no GPU that CUDA shows: 0, or none")
     if not gpus or not spec.shares_gpus:
         phases = (*(step.stages for step in tasks), tuple(stage for step in pools for stage in step.stages))
-        return Layout(phases, (WorkerGroup(range(len(phases)), ({},) * _worker_count(pools, cpus)),))
+        return Layout(phases, (WorkerGroup(range(len(phases)), ({},) * min(have_room, _worker_count(pools, cpus))),))
     named = {pool.name: pool.workers for pool in pools}
     found = sizes(named, [Node(float(cpus), float(len(gpus)))], spec.shares_gpus, 0.0, blocks)
     environments = _environments(found, named, gpus)
     on_gpus = sum(len(environments[name]) for name, size in found.items() if size.num_gpus)
-    groups = [WorkerGroup(range(len(tasks)), ({},) * max(1, cpus - on_gpus))]
+    groups = [WorkerGroup(range(len(tasks)), ({},) * min(have_room, max(1, cpus - on_gpus)))]
     for number, pool in enumerate(pools, start=len(tasks)):
         groups.append(WorkerGroup(range(number, number + 1), environments[pool.name], pool.workers.concurrent_blocks))
     return Layout(tuple(step.stages for step in steps), tuple(groups))

@@ -15,10 +15,13 @@ import pytest
 from PIL import Image
 
 from pipeline import dataset, run
+from pipeline.config.models import ComputeConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.system import devices
+from pipeline.core.system.cpus import available_cpus
+from pipeline.core.system.memory import available_memory
 from pipeline.engine._block_queue import BlockQueue
-from pipeline.engine._local_layout import Layout, layout
+from pipeline.engine.local_layout import Layout, Machine, layout
 from pipeline.engine.spec import PipelineSpec, SinkSpec, StageSpec, WorkersSpec
 from pipeline.run import pipeline
 from tests.engine.slow_encoder import SlowEncode, seen
@@ -32,12 +35,15 @@ class Stage:
     def setup(self) -> None: ...
 
 
-def _layout(cpus: int, gpus: Sequence[str], pools: dict[str, dict[str, Any]], shares_gpus: bool = True) -> Layout:
+def _layout(
+    cpus: int, gpus: Sequence[str], pools: dict[str, dict[str, Any]], shares_gpus: bool = True, memory: int = 1 << 40
+) -> Layout:
     workers = {"probe": WorkersSpec("tasks", num_cpus=0.05), "decode": WorkersSpec("tasks", num_cpus=1.0)}
     workers |= {name: WorkersSpec("pool", **options) for name, options in pools.items()}
     stages = tuple(StageSpec(name, Stage(name), name) for name in workers)
     sink = SinkSpec(lambda name: None, "r", 1)  # type: ignore[arg-type, return-value]
-    return layout(PipelineSpec(stages, workers, sink, 32, shares_gpus), cpus, gpus, 100)
+    spec = PipelineSpec(stages, workers, sink, 32, shares_gpus, worker_bytes=1 << 30)
+    return layout(spec, Machine(cpus, memory, tuple(gpus)), 100)
 
 
 def _groups(found: Layout) -> list[tuple[list[str], list[str], int]]:
@@ -79,6 +85,46 @@ def test_more_gpus_than_there_are_is_refused() -> None:
 def test_without_gpus_each_core_maps_everything() -> None:
     found = _groups(_layout(3, [], {"a": {}, "b": {"max_workers": 2}}, shares_gpus=False))
     assert found == [(["probe", "decode", "a", "b"], ["all"] * 2, 1)]
+
+
+def test_there_are_no_more_workers_than_memory_has_room_for() -> None:
+    assert _layout(64, [], {"a": {}}, shares_gpus=False, memory=5 << 30).workers == 5
+    assert _layout(64, [], {"a": {}}, shares_gpus=False, memory=1 << 20).workers == 1
+    assert [len(gpus) for _, gpus, _ in _groups(_layout(64, ["0"], {"a": {}}, memory=5 << 30))] == [5, 1]
+
+
+def test_this_machine_is_what_its_config_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "visible_gpus", lambda: ["3"])
+    assert Machine.here(ComputeConfig(num_cpus=5)).cpus == 5
+    found = Machine.here(ComputeConfig())
+    assert (found.cpus, found.gpus) == (available_cpus(), ("3",))
+    assert found.memory_bytes == available_memory()
+
+
+def test_the_last_blocks_are_divided_among_the_workers() -> None:
+    """Each gets its share of what is left: of 100 rows for three workers 34 at first, and never less than eight."""
+    queue = BlockQueue([("u", 0, 1)], [None, None], workers=3)
+    assert queue.take(range(2)) is not None
+    queue.put(1, pa.table({"n": range(60)}))
+    queue.put(1, pa.table({"n": range(60, 100)}))
+    taken = []
+    while any(queue.waiting):
+        found = queue.take(range(2))
+        assert found is not None
+        taken.append(found[1]["n"].to_pylist())
+    assert len(taken[0]) == 34
+    assert len(taken) > 4
+    assert all(8 <= len(rows) <= 34 for rows in taken)
+    assert sorted(n for rows in taken for n in rows) == list(range(100))
+
+
+def test_a_block_is_whole_while_there_are_more() -> None:
+    queue = BlockQueue([("u", 0, 1), ("u", 1, 1)], [None, None], workers=3)
+    assert queue.take(range(2)) is not None
+    queue.put(1, pa.table({"n": range(60)}))
+    found = queue.take(range(2))
+    assert found is not None
+    assert len(found[1]) == 60
 
 
 def test_who_makes_blocks_waits_while_enough_wait() -> None:
