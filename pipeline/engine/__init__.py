@@ -8,8 +8,6 @@ _block_queue.py  the blocks that wait for a phase of a run on one machine
 _shard_pool.py   writes the finished rows of several threads
 inline.py        the engine for tests and debugging: block after block, in this process
 _hosting.py      puts stages into the processes that their specs ask for
-pools.py         how many workers a pool has, and their CPUs and GPUs
-_placement.py    whether workers fit on the nodes, wherever they are placed
 ray/             the engine on Ray Data, for clusters and pools of GPU actors
 progress.py      the progress bar of a run
 memory.py        the memory of this process and its children

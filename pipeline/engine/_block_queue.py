@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from pipeline.core.errors import TesseraError
 from pipeline.stages.units import Unit, unit_table
 
 _LEAST_ROWS = 8
@@ -24,7 +25,8 @@ class BlockQueue:
         units: the work of the first phase.
         limits: for each phase how many blocks may wait for it before no more are made. None: any number, since those
             who make them take them first.
-        workers: number of workers. The last blocks are divided among them.
+        workers: number of workers that map the first phase. The last blocks of phases without a limit, which they map
+            too, are divided among them.
     """
 
     def __init__(self, units: Sequence[Unit], limits: Sequence[int | None], workers: int = 1) -> None:
@@ -43,8 +45,9 @@ class BlockQueue:
             while not self.closed and self._has_work():
                 last = next((phase for phase in reversed(phases) if self._waits(phase)), None)
                 if last is not None and self._has_room(last + 1):
+                    table = self._pop(last)
                     self.busy += 1
-                    return last, self._pop(last)
+                    return last, table
                 self.changed.wait()
         return None
 
@@ -66,7 +69,7 @@ class BlockQueue:
         if not waiting:
             return unit_table(self.units.popleft())
         table = waiting.popleft()
-        if phase and not self.units:
+        if phase and not self.units and self.limits[phase] is None:
             share = max(_LEAST_ROWS, math.ceil((len(table) + sum(map(len, waiting))) / self.workers))
             if len(table) >= share + _LEAST_ROWS:
                 waiting.appendleft(table.slice(share))
@@ -75,8 +78,16 @@ class BlockQueue:
         return table
 
     def put(self, phase: int, table: pa.Table) -> None:
-        """Adds a block that waits for ``phase``."""
+        """Adds a block that waits for ``phase``; waits first while there is no room for it.
+
+        Raises:
+            TesseraError: the run is over.
+        """
         with self.changed:
+            while not self._has_room(phase) and not self.closed:
+                self.changed.wait()
+            if self.closed:
+                raise TesseraError("the run is over")
             self.waiting[phase].append(table)
             self.changed.notify_all()
 

@@ -47,6 +47,8 @@ class LocalWorker:
             phase: [hosted_for_thread(spec, options) for spec in layout.phases[phase]] for phase in group.phases
         }
         self.is_set_up = dict.fromkeys(group.phases, False)
+        self.error: BaseException | None = None
+        """Why a stage cannot be set up."""
         self.lock = threading.Lock()
         """Held while stages are set up."""
         self.threads = [
@@ -60,15 +62,17 @@ class LocalWorker:
 
     def _run(self) -> None:
         """Maps blocks until there are no more. Models are loaded at once, other stages are set up when needed."""
-        error: BaseException | None = None
-        if 0 not in self.group.phases:
-            try:
+        try:
+            if 0 not in self.group.phases:
                 for phase in self.group.phases:
                     self._set_up(phase)
-            except BaseException as raised:  # the driver raises it
-                self.queue.fail(raised)
+            self._map_blocks()
+        except BaseException as error:  # the driver raises it
+            self.queue.fail(error)
+
+    def _map_blocks(self) -> None:
         while (block := self.queue.take(self.group.phases)) is not None:
-            error = None
+            error: BaseException | None = None
             try:
                 self._map(*block)
             except BaseException as raised:  # the driver raises it
@@ -77,10 +81,17 @@ class LocalWorker:
 
     def _set_up(self, phase: int) -> None:
         with self.lock:
-            if not self.is_set_up[phase]:
+            if self.error is not None:  # of another thread: it would only take time again
+                raise self.error
+            if self.is_set_up[phase]:
+                return
+            try:
                 for stage in self.stages[phase]:
                     stage.setup()
-                self.is_set_up[phase] = True
+            except BaseException as error:
+                self.error = error
+                raise
+            self.is_set_up[phase] = True
 
     def _map(self, phase: int, table: pa.Table) -> None:
         self._set_up(phase)

@@ -1,13 +1,14 @@
 """The engine for tests and debugging: runs a spec in this process, block after block. Nothing runs in parallel.
 
-Sandboxed stages run in a worker process, as in every engine. With ``decoders.limits.isolate: false`` they run in this
-process, where a debugger can reach them.
+Decoders run in a worker process, as in every engine. With ``decoders.limits.isolate: false`` they run in this process,
+as encoders do, where a debugger can reach them.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TextIO
 
 from pipeline.engine._hosting import hosted, map_blocks
@@ -31,7 +32,7 @@ class InlineEngine:
         return 0.0
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
-        counts, stages = [0, 0, 0], [hosted(stage) for stage in spec.stages]
+        counts, stages = [0, 0, 0], [hosted(replace(stage, journaled=False)) for stage in spec.stages]
         done = Execution(devices={"nodes": 1.0, "cpus": 1.0, "gpus": 0.0})
         writer = spec.sink.open_writer(f"{spec.sink.run_id}-000000")
         try:

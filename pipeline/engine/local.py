@@ -50,9 +50,9 @@ class LocalEngine:
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
         machine = Machine.here(self.compute)
-        found = layout(spec, machine, len(work))
+        found = layout(spec, machine)
         writers = ShardPool(spec.sink)
-        queue = BlockQueue(work, _limits(found.groups, len(found.phases)), found.workers)
+        queue = BlockQueue(work, _limits(found.groups, len(found.phases)), len(found.groups[0].environments))
         address = None if self.fork_server is None else self.fork_server.address
         workers = [
             LocalWorker(found, group, environment, queue, writers, address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,12 +11,15 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.system import devices
 from pipeline.core.system.cpus import available_cpus
 from pipeline.core.system.memory import available_memory
-from pipeline.engine._placement import Demand, FreeGpus
-from pipeline.engine.pools import Node, PoolSize, sizes
-from pipeline.engine.spec import PipelineSpec, StageSpec, Step, WorkersSpec
+from pipeline.engine.spec import PipelineSpec, StageSpec, Step
 
 Phase = tuple[StageSpec, ...]
 """Stages that a block passes without waiting."""
+Environment = Mapping[str, str]
+_PARTS = 8
+"""Most parts that pools divide a GPU into by default."""
+_EPSILON = 1e-9
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class WorkerGroup:
     """
 
     phases: range
-    environments: tuple[Mapping[str, str], ...]
+    environments: tuple[Environment, ...]
     concurrency: int = 1
 
 
@@ -67,67 +71,108 @@ class Machine:
         return cls(cpus, available_memory(), tuple(devices.visible_gpus()))
 
 
-def layout(spec: PipelineSpec, machine: Machine, blocks: int) -> Layout:
+def layout(spec: PipelineSpec, machine: Machine) -> Layout:
     """Returns the workers for a spec.
 
     Without GPUs each worker maps all phases. With GPUs each pool has workers of its own, and the cores that they leave
-    decode for them. There are never more workers than the memory has room for.
-
-    Args:
-        blocks: number of blocks of samples.
+    decode for them. There are no more workers than memory has room for, but one of each kind.
 
     Raises:
-        ConfigError: a pool asks for more GPUs or CPUs than there are.
+        ConfigError: a pool asks for more GPUs than there are.
     """
     steps = spec.steps
     tasks, pools = [[step for step in steps if step.workers.kind == kind] for kind in ("tasks", "pool")]
-    cpus, gpus = machine.cpus, machine.gpus
-    have_room = max(1, machine.memory_bytes // max(1, spec.worker_bytes))
-    if any(pool.workers.num_gpus for pool in pools) and not gpus:
-        asking = next(pool for pool in pools if pool.workers.num_gpus)
+    asking = next((pool for pool in pools if pool.workers.num_gpus), None)
+    if asking is not None and not machine.gpus:
         where = f"compute.pools.{asking.name}.num_gpus"
         raise ConfigError(where, f"{asking.workers.num_gpus:g}", "this machine has no GPU that CUDA shows: 0, or none")
-    if not gpus or not spec.shares_gpus:
+    use_gpus = spec.shares_gpus and any(pool.workers.num_gpus != 0 for pool in pools)
+    if not machine.gpus or not use_gpus:
         phases = (*(step.stages for step in tasks), tuple(stage for step in pools for stage in step.stages))
-        return Layout(phases, (WorkerGroup(range(len(phases)), ({},) * min(have_room, _worker_count(pools, cpus))),))
-    named = {pool.name: pool.workers for pool in pools}
-    found = sizes(named, [Node(float(cpus), float(len(gpus)))], spec.shares_gpus, 0.0, blocks)
-    environments = _environments(found, named, gpus)
-    on_gpus = sum(len(environments[name]) for name, size in found.items() if size.num_gpus)
-    groups = [WorkerGroup(range(len(tasks)), ({},) * min(have_room, max(1, cpus - on_gpus)))]
-    for number, pool in enumerate(pools, start=len(tasks)):
-        groups.append(WorkerGroup(range(number, number + 1), environments[pool.name], pool.workers.concurrent_blocks))
-    return Layout(tuple(step.stages for step in steps), tuple(groups))
+        count = min(_cpu_workers(pools, machine.cpus), _room(machine.memory_bytes, spec.task_bytes + spec.model_bytes))
+        environment = _NO_GPU if machine.gpus and spec.shares_gpus else {}
+        return Layout(phases, (WorkerGroup(range(len(phases)), (environment,) * count),))
+    environments = _on_gpus([pool for pool in pools if pool.workers.num_gpus != 0], machine.gpus)
+    cores = machine.cpus - sum(map(len, environments.values()))
+    memory = machine.memory_bytes - sum(map(len, environments.values())) * (spec.task_bytes + spec.model_bytes)
+    on_cpus = [pool for pool in pools if pool.workers.num_gpus == 0]
+    for pool in on_cpus:  # half of the cores that are left encode, and half decode
+        share = max(1, cores // (2 * len(on_cpus)))
+        count = min(_cpu_workers([pool], share), _room(memory // 2, spec.task_bytes + spec.model_bytes))
+        environments[pool.name] = (_NO_GPU,) * count
+    cores -= sum(len(environments[pool.name]) * math.ceil(pool.workers.num_cpus or 1) for pool in on_cpus)
+    memory -= sum(len(environments[pool.name]) for pool in on_cpus) * (spec.task_bytes + spec.model_bytes)
+    decoders = WorkerGroup(range(len(tasks)), ({},) * min(max(1, cores), _room(memory, spec.task_bytes)))
+    return Layout(
+        tuple(step.stages for step in steps),
+        (
+            decoders,
+            *(
+                WorkerGroup(range(number, number + 1), environments[pool.name], pool.workers.concurrent_blocks)
+                for number, pool in enumerate(pools, start=len(tasks))
+            ),
+        ),
+    )
 
 
-def _worker_count(pools: Sequence[Step], cpus: int) -> int:
+def _room(memory_bytes: int, worker_bytes: int) -> int:
+    """Returns how many workers there is memory for, at least one."""
+    return max(1, memory_bytes // max(1, worker_bytes))
+
+
+def _cpu_workers(pools: Sequence[Step], cpus: int) -> int:
     """Returns the number of workers on CPUs: one for each core, or for as many cores as a pool asks for; at most a
     pool's limit."""
     cores_of_one = max([1, *(int(pool.workers.num_cpus or 1) for pool in pools)])
     return max(1, min([cpus // cores_of_one, *(pool.workers.max_workers or cpus for pool in pools)]))
 
 
-def _environments(
-    found: Mapping[str, PoolSize], pools: Mapping[str, WorkersSpec], gpus: Sequence[str]
-) -> dict[str, tuple[dict[str, str], ...]]:
+def _on_gpus(pools: Sequence[Step], gpus: Sequence[str]) -> dict[str, tuple[Environment, ...]]:
     """Returns for each worker of each pool which GPUs its processes see.
 
-    The workers of ``found`` are placed first, largest shares first. On a cluster they must fit wherever Ray places
-    them; here they are placed side by side, and pools without a limit get what is left, in turn.
+    A pool that does not say how many GPUs a worker has gets the largest part of one with which all pools fit side by
+    side. Then pools get one more worker in turn, as long as it fits and the pool has no limit that is reached.
+
+    Raises:
+        ConfigError: there is no room for one worker of each pool.
     """
-    free = FreeGpus([Node(0.0, float(len(gpus)))])
-    order = sorted(found, key=lambda name: found[name].num_gpus, reverse=True)
-    demands = {name: Demand(0.0, found[name].num_gpus, 1) for name in order}
-    taken = {name: [free.take(0, demands[name]) or [] for _ in range(found[name].most)] for name in order}
-    growing = [name for name in order if found[name].num_gpus and pools[name].max_workers is None]
+    for parts in range(1, _PARTS + 1):
+        shares = {pool.name: pool.workers.num_gpus or 1 / parts for pool in pools}
+        free = _FreeGpus(len(gpus))
+        order = sorted(pools, key=lambda pool: shares[pool.name], reverse=True)
+        taken = {pool.name: [free.take(shares[pool.name])] for pool in order}
+        if all(first for (first,) in taken.values()):
+            break
+    else:
+        listed = ", ".join(f"{pool.name}: {pool.workers.num_gpus or 1 / _PARTS:g} GPUs" for pool in pools)
+        raise ConfigError("compute.pools", f"{listed} for a worker", f"this machine has {len(gpus)} for all together")
+    growing = order
     while growing:
-        for name in list(growing):
-            more = free.take(0, demands[name])
-            if more is None:
-                growing.remove(name)
+        growing = [pool for pool in growing if len(taken[pool.name]) < (pool.workers.max_workers or math.inf)]
+        for pool in list(growing):
+            if found := free.take(shares[pool.name]):
+                taken[pool.name].append(found)
             else:
-                taken[name].append(more)
+                growing.remove(pool)
     return {
-        name: tuple({"CUDA_VISIBLE_DEVICES": ",".join(gpus[i] for i in indices)} for indices in of_pool)
-        for name, of_pool in taken.items()
+        name: tuple({"CUDA_VISIBLE_DEVICES": ",".join(gpus[i] for i in indices)} for indices in workers)
+        for name, workers in taken.items()
     }
+
+
+class _FreeGpus:
+    """The part of each GPU that no worker has."""
+
+    def __init__(self, count: int) -> None:
+        self.free = [1.0] * count
+
+    def take(self, share: float) -> list[int]:
+        """Takes a part of the GPU that is used most, or several whole ones. Returns these; none if there is no room."""
+        whole, part = math.ceil(share - _EPSILON), min(share, 1.0)
+        fullest_first = sorted(range(len(self.free)), key=self.free.__getitem__)
+        fitting = [i for i in fullest_first if self.free[i] >= part - _EPSILON]
+        if len(fitting) < whole:
+            return []
+        for i in fitting[:whole]:
+            self.free[i] -= part
+        return sorted(fitting[:whole])

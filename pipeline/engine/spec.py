@@ -100,8 +100,10 @@ class PipelineSpec:
     """Most rows of a block that enters a pool."""
     shares_gpus: bool = False
     """Whether pools that declare no GPUs share those of the engine."""
-    worker_bytes: int = 0
-    """Estimated memory of a worker that runs all stages, in bytes."""
+    task_bytes: int = 0
+    """Estimated memory of a worker that decodes, in bytes."""
+    model_bytes: int = 0
+    """Estimated memory of all models, in bytes: what a worker that encodes takes besides."""
 
     def __post_init__(self) -> None:
         names = [name for name, _ in groupby(stage.workers for stage in self.stages)]

@@ -116,10 +116,11 @@ def show_plan(
     print_wrapped(console, f"engine: {bound.engine} ({bound.engine_reason})")
     if machine is not None:
         gpus = f", {count(machine['gpus'], 'GPU')}" if machine["gpus"] else ""
+        needed = size(spec.task_bytes + spec.model_bytes)
         print_wrapped(
             console,
             f"{count(machine['workers'], 'worker')} on {count(machine['cpus'], 'core')}{gpus} "
-            f"and {size(machine['memory_bytes'])} of memory (about {size(spec.worker_bytes)} for each)",
+            f"and {size(machine['memory_bytes'])} of memory (about {needed} for each)",
         )
     console.print()
     _show_spec(spec, console)

@@ -95,16 +95,17 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
         cuts_text = config.text_windows() is not None
         stage: Any = KeepColumnsStage(*source, cuts_text) if reuse.own else ReuseColumnsStage(*source)
         stages.append(StageSpec("reuse", stage, pools[-1]))
-    sink, needed = _sink(bound, run_id, root), _worker_bytes(config, features)
-    return PipelineSpec(tuple(stages), workers, sink, config.block_rows, on_gpu, needed)
+    sink, task_bytes = _sink(bound, run_id, root), _LIBRARIES_BYTES + config.decoders.limits.block_bytes
+    return PipelineSpec(
+        tuple(stages), workers, sink, config.block_rows, on_gpu, task_bytes, model_bytes=_model_bytes(features)
+    )
 
 
-def _worker_bytes(config: PipelineConfig, features: tuple[BoundFeature, ...]) -> int:
-    """Returns the estimated memory of a worker: libraries, a block, and each model once, in twice its files' bytes,
-    since it may be computed in a wider dtype than it is stored in."""
+def _model_bytes(features: tuple[BoundFeature, ...]) -> int:
+    """Returns the estimated memory of each model once: twice its files' bytes, since it may be computed in a wider
+    dtype than it is stored in."""
     checkpoints = {feature.checkpoint.path: feature.checkpoint for feature in features if feature.checkpoint}
-    here = (one for path, one in checkpoints.items() if os.path.isdir(path))
-    return _LIBRARIES_BYTES + config.decoders.limits.block_bytes + 2 * sum(one.weights_bytes() for one in here)
+    return 2 * sum(one.weights_bytes() for path, one in checkpoints.items() if os.path.isdir(path))
 
 
 def _shards(reuse: ReuseSource) -> list[File]:

@@ -53,5 +53,5 @@ def planned_machine(bound: BoundConfig, spec: PipelineSpec) -> dict[str, int] | 
         return None
     machine = Machine.here(bound.config.compute)
     gpus = len(machine.gpus) if spec.shares_gpus else 0
-    workers = layout(spec, machine, 1).workers
+    workers = layout(spec, machine).workers
     return {"cpus": machine.cpus, "gpus": gpus, "memory_bytes": machine.memory_bytes, "workers": workers}

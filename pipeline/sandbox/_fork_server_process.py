@@ -26,7 +26,7 @@ def serve(listener_fd: int, parent: int) -> None:
     """Runs the fork server until it is killed.
 
     Reads ``prepare`` and its arguments from standard input, and writes the pickled (result, error) to standard output.
-    Returns after that if this process has several threads, so that it cannot fork safely.
+    Returns after that if this process has several threads, or has started CUDA, so that it cannot fork safely.
 
     Args:
         listener_fd: descriptor of the listening socket.
@@ -48,7 +48,8 @@ def serve(listener_fd: int, parent: int) -> None:
     with os.fdopen(result_fd, "wb") as output:  # closed here: the parent reads to its end
         output.write(result)
     pa.array([0])  # the first array of a process imports pandas, if it is installed
-    if count_threads() > 1:
+    torch = sys.modules.get("torch")
+    if count_threads() > 1 or (torch is not None and torch.cuda.is_initialized()):
         return  # a process that then cannot connect starts its workers as new interpreters
     gc.collect()
     gc.freeze()  # otherwise a collection in a forked process would copy all pages

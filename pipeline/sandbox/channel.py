@@ -5,16 +5,37 @@ from __future__ import annotations
 import os
 import socket
 import weakref
+from dataclasses import dataclass
 from types import TracebackType
 
-from pipeline.sandbox.shared_memory import SharedBuffer, shared_file
+import pyarrow as pa
+
+from pipeline.sandbox.shared_memory import BufferPool, SharedBuffer, shared_file
 from pipeline.sandbox.tasks import SLOT_BYTES, TaskSlot
 
 
-class Channel:
-    """The parent's end of a channel. As a context manager it supplies the worker's end, and closes that end after."""
+@dataclass(frozen=True)
+class MapResult:
+    """A mapped table.
 
-    def __init__(self) -> None:
+    Args:
+        table: the table.
+        survived: the files among ``TaskPolicy.suspects`` of which some task succeeded.
+    """
+
+    table: pa.Table
+    survived: frozenset[bytes]
+
+
+class Channel:
+    """The parent's end of a channel. As a context manager it supplies the worker's end, and closes that end after.
+
+    Args:
+        pool: supplies the buffers for replies. The worker keeps the same few mapped for this channel.
+    """
+
+    def __init__(self, pool: BufferPool) -> None:
+        self.pool = pool
         self.socket, self._worker_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._slot_fd = shared_file(SLOT_BYTES)
         self.slot = TaskSlot(self._slot_fd)

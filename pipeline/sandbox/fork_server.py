@@ -1,9 +1,8 @@
 """A process that imports the heavy libraries once, and from which the worker processes of a run fork in milliseconds.
 
 Importing torch and `transformers` takes ten seconds of a core, and each process of a run needs them. One process does
-it while the driver starts Ray: it checks the features of the config, which takes the same imports and which the driver
-needs anyway. It returns the result to the driver, and then forks a worker for each process of this machine that
-connects.
+it while the driver lists the corpus: it checks the features of the config, which takes the same imports and which the
+driver needs anyway. It returns the result to the driver, and then forks a worker for each request of the driver.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -22,7 +22,7 @@ from pipeline.core.errors import DeviceFailed, FailureKind, TesseraError
 from pipeline.decoders.limits import LimitsConfig
 from pipeline.sandbox._process_memory import ProcessMemory
 from pipeline.sandbox._spawned_process import SpawnedProcess
-from pipeline.sandbox.channel import Channel
+from pipeline.sandbox.channel import Channel, MapResult
 from pipeline.sandbox.fork_server import ForkedProcess, last_line
 from pipeline.sandbox.shared_memory import BufferPool
 from pipeline.sandbox.tasks import TaskPolicy, TaskRecord
@@ -32,19 +32,7 @@ from pipeline.sandbox.worker_exit import STEP_VERBS, WorkerExit, of_device, of_e
 _CHECK_INTERVAL_S, _FIRST_CHECK_S = 0.1, 0.3
 _EXIT_TIMEOUT_S = 5.0
 _MAX_STARTS = 3
-
-
-@dataclass(frozen=True)
-class MapResult:
-    """A mapped table.
-
-    Args:
-        table: the table.
-        survived: the files among ``TaskPolicy.suspects`` of which some task succeeded.
-    """
-
-    table: pa.Table
-    survived: frozenset[bytes]
+AnyProcess = SpawnedProcess | ForkedProcess
 
 
 @dataclass(frozen=True)
@@ -55,11 +43,13 @@ class ProcessOptions:
         fork_server: address of the fork server from which they fork; None: each is a new Python interpreter.
         environment: variables that they have besides those of this process.
         concurrency: number of tables that a process maps at a time, in threads that share the stage.
+        encodes: they are the processes of an encoder. Only messages differ.
     """
 
     fork_server: str | None = None
     environment: Mapping[str, str] | None = None
     concurrency: int = 1
+    encodes: bool = False
 
 
 class WorkerProcess:
@@ -68,8 +58,9 @@ class WorkerProcess:
     Args:
         stage: the stage.
         limits: time and memory that one task may take.
-        pool: supplies the buffers for replies.
+        pool: supplies the buffers for replies on the first channel.
         options: how it is started.
+        on_start: called with each process that is started, before the stage is set up in it. May raise, which ends it.
 
     Raises:
         TesseraError: it cannot start.
@@ -77,9 +68,15 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, stage: Stage, limits: LimitsConfig, pool: BufferPool, options: ProcessOptions | None = None
+        self,
+        stage: Stage,
+        limits: LimitsConfig,
+        pool: BufferPool,
+        options: ProcessOptions | None = None,
+        on_start: Callable[[AnyProcess], None] | None = None,
     ) -> None:
         self.limits, self.pool, self.options = limits, pool, options or ProcessOptions()
+        self._on_start = on_start
         self._exit_lock = threading.Lock()
         for attempt in range(_MAX_STARTS):
             reason = self._start(stage)
@@ -98,6 +95,8 @@ class WorkerProcess:
             if self.options.fork_server is None or not self._create_process(stderr_file, self.options.fork_server):
                 self._create_process(stderr_file, None)
             self._end = weakref.finalize(self, _end, self.process, self.memory)
+            if self._on_start is not None:
+                self._on_start(self.process)
             values = pickle.dumps((stage, self.limits.memory_bytes, registered_schemes()), 5)
             reply = self._exchange(self.channel, values, None)
             if not isinstance(reply, WorkerExit):
@@ -110,12 +109,12 @@ class WorkerProcess:
 
         Each attempt has its own channel: the process of a failed attempt may still read from it.
         """
-        self.channel = Channel()
+        self.channel = Channel(self.pool)
         variables = self.options.environment or {}
         with self.channel as fds:
             try:
                 if fork_server is None:
-                    self.process: SpawnedProcess | ForkedProcess = SpawnedProcess(*fds, stderr_file.fileno(), variables)
+                    self.process: AnyProcess = SpawnedProcess(*fds, stderr_file.fileno(), variables)
                     self.memory = ProcessMemory(self.process.pid)
                 else:
                     self.process = forked = ForkedProcess(fork_server, *fds, stderr_file.fileno(), variables)
@@ -128,7 +127,7 @@ class WorkerProcess:
 
     def _another_channel(self) -> Channel:
         """Returns a further channel of the process, which has a thread of its own there."""
-        made = Channel()
+        made = Channel(BufferPool())
         with made as fds, suppress(BrokenPipeError, ConnectionResetError):  # the first table notices
             socket.send_fds(self.channel.socket, [ANOTHER_CHANNEL], list(fds))
         return made
@@ -166,7 +165,7 @@ class WorkerProcess:
 
     def _exchange(self, channel: Channel, values: Any, table: pa.Table | None) -> tuple[Any, pa.Table] | WorkerExit:
         """Sends a request and reads its reply. Raises the error of the stage, if that is the reply."""
-        buffer = self.pool.take()
+        buffer = channel.pool.take()
         read = False
         try:
             message = channel.request.write(values, table)
@@ -181,10 +180,10 @@ class WorkerProcess:
             if isinstance(reply, WorkerExit):
                 return reply
             read = True
-            reply_values, mapped = buffer.read(reply, self.pool, table)
+            reply_values, mapped = buffer.read(reply, channel.pool, table)
         finally:
             if not read:
-                self.pool.give(buffer)
+                channel.pool.give(buffer)
         if isinstance(reply_values, Exception):
             raise reply_values
         return reply_values, mapped
@@ -230,10 +229,10 @@ class WorkerProcess:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(_EXIT_TIMEOUT_S)
             self._end()
-        return of_exit_code(self.process.returncode, channel.slot.read())
+        return of_exit_code(self.process.returncode, channel.slot.read(), self.options.encodes)
 
 
-def _end(process: SpawnedProcess | ForkedProcess, memory: ProcessMemory) -> None:
+def _end(process: AnyProcess, memory: ProcessMemory) -> None:
     """Kills the process and closes the parent's files for it, but for its channels, which other threads may read."""
     memory.close()
     process.kill()

@@ -204,7 +204,10 @@ class BufferPool:
 
     def take(self) -> SharedBuffer:
         """Returns a free buffer, or a new one."""
-        return self.free.pop() if self.free else SharedBuffer()
+        try:
+            return self.free.pop()
+        except IndexError:
+            return SharedBuffer()
 
     def give(self, buffer: SharedBuffer) -> None:
         """Takes a buffer back; closes it if the pool has enough, or if it is very large."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow as pa
 from pipeline.core.errors import TesseraError
 from pipeline.core.system.read_write_lock import ReadWriteLock
 from pipeline.decoders.limits import LimitsConfig
-from pipeline.sandbox.process import ProcessOptions, WorkerProcess
+from pipeline.sandbox.process import AnyProcess, ProcessOptions, WorkerProcess
 from pipeline.sandbox.shared_memory import BufferPool
 from pipeline.sandbox.tasks import WHOLE_FILE, Reason, TaskKey, TaskPolicy
 from pipeline.sandbox.worker import Stage
@@ -56,12 +57,14 @@ class SandboxedStage:
         self, stage: Stage, limits: LimitsConfig, options: ProcessOptions | None = None, journaled: bool = False
     ) -> None:
         self.stage, self.limits, self.journaled = stage, limits, journaled
-        self.options = options or ProcessOptions()
+        self.options = replace(options or ProcessOptions(), encodes=journaled)
         self.stopped = False
         self.device_failures, self.has_succeeded = 0, False
         self.refused: dict[TaskKey, Reason] = {}
         self.strikes: dict[bytes, int] = {}
         self.child: WorkerProcess | None = None
+        self._started: AnyProcess | None = None
+        """The process that was started last."""
         self.pool = BufferPool()
         self._lock = threading.RLock()
         """Held while the state of this object changes."""
@@ -83,9 +86,13 @@ class SandboxedStage:
     def stop(self) -> None:
         """Ends the worker from another thread. The call that waits for it raises ``TesseraError``, and so do others."""
         self.stopped = True
-        if (child := self.child) is not None:
+        if (process := self._started) is not None:
             with suppress(OSError):  # it has just ended by itself
-                child.process.kill()
+                process.kill()
+
+    def _note_started(self, process: AnyProcess) -> None:
+        self._started = process
+        self._check_not_stopped()  # before, `stop` could not see it
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Maps a table.
@@ -125,7 +132,7 @@ class SandboxedStage:
             exits[key] += 1
             reason = (exit_.kind, exit_.message)
             if refuse_all is not None:
-                raise TesseraError(f"{exit_.message}, {exits[None]} times, with no file to blame")
+                raise TesseraError(f"{exit_.message}, {exits[None]} times{_at(row)}, with no file to blame")
             if key is None:
                 refuse_all = reason if exits[None] >= _EXITS_WITHOUT_TASK else None
             elif exit_.over_limit or exits[key] >= _EXITS_TO_BLAME:
@@ -194,8 +201,7 @@ class SandboxedStage:
         if self.child is None or not self.child.alive:
             self.close()
             self._check_not_stopped()
-            self.child = WorkerProcess(self.stage, self.limits, self.pool, self.options)
-            self._check_not_stopped()  # before, `stop` could not see it
+            self.child = WorkerProcess(self.stage, self.limits, self.pool, self.options, self._note_started)
         return self.child
 
     def _check_not_stopped(self) -> None:
@@ -203,6 +209,13 @@ class SandboxedStage:
         if self.stopped:
             self.close()
             raise TesseraError(f"{type(self.stage).__name__} was stopped")
+
+
+def _at(row: pa.Table) -> str:
+    """Returns words that name a row, if it has a name."""
+    if not {"sample_id", "window"} <= {*row.column_names}:
+        return ""
+    return f" at sample {row['sample_id'][0].as_py()!r}, window {row['window'][0].as_py()}"
 
 
 def _limit_size(memory: dict[Any, Any]) -> None:

@@ -35,15 +35,16 @@ class WorkerExit:
     device: DeviceFailed | None = None
 
 
-def of_exit_code(code: int | None, task: TaskRecord | None) -> WorkerExit:
+def of_exit_code(code: int | None, task: TaskRecord | None, encodes: bool = False) -> WorkerExit:
     """Returns the exit of a process that ended by itself, or was killed by somebody else.
 
     Args:
         code: exit code, as of `subprocess.Popen`.
         task: the task that it ran; None: it ran none.
+        encodes: it is the process of an encoder.
     """
     while_step = f" while {STEP_VERBS[task.step]}" if task else ""
-    whose = "encoder's" if task and task.step == "encode" else "decoder's"
+    whose = "encoder's" if encodes else "decoder's"
     kind: FailureKind = "crash"
     if code == -signal.SIGKILL:
         kind = "crash" if whose == "encoder's" else "memory"

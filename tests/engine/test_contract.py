@@ -23,24 +23,29 @@ TOLERANCE = 1e-4
 ORDER = [("sample_id", "ascending"), ("window", "ascending")]
 
 
-@pytest.fixture(scope="module")
+Extracted = dict[EngineName, tuple[Path, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module", params=[["inline", "local"], pytest.param(["local", "ray"], marks=pytest.mark.slow)])
 def extracted(
-    ray_session: Any,
+    request: pytest.FixtureRequest,
     prepare: Callable[..., Any],
     demo_corpus: Path,
     models: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> dict[EngineName, tuple[Path, dict[str, Any]]]:
-    """Engine -> the demo's dataset that it made, and its report."""
-    found = {}
-    for name in ENGINES:
+) -> Extracted:
+    """Engine -> the demo's dataset that it made, and its report. On Ray eight processes import the models' code."""
+    found: Extracted = {}
+    if "ray" in request.param:
+        request.getfixturevalue("ray_session")
+    for name in request.param:
         out = tmp_path_factory.mktemp(name) / "out"
         bound = prepare(media_config(models, demo_corpus, out), False, None, name)
         found[name] = out, run.extract(bound, show_progress=False)
     return found
 
 
-def test_rows_are_equal_in_all_columns(extracted: dict[EngineName, tuple[Path, dict[str, Any]]]) -> None:
+def test_rows_are_equal_in_all_columns(extracted: Extracted) -> None:
     first, *others = (dataset.open(str(out)).to_arrow().sort_by(ORDER) for out, _ in extracted.values())
     assert len(first) > 400
     for other in others:
@@ -65,7 +70,7 @@ def _assert_equal(name: str, one: pa.Array, other: pa.Array) -> None:
         assert one.equals(other), name
 
 
-def test_failures_are_equal(extracted: dict[EngineName, tuple[Path, dict[str, Any]]]) -> None:
+def test_failures_are_equal(extracted: Extracted) -> None:
     first, *others = (dataset.open(str(out)).failures().drop_columns(["run_id"]) for out, _ in extracted.values())
     assert len(first) > 5
     keys = [*ORDER, ("feature", "ascending")]
@@ -73,7 +78,7 @@ def test_failures_are_equal(extracted: dict[EngineName, tuple[Path, dict[str, An
         assert other.sort_by(keys).equals(first.sort_by(keys))
 
 
-def test_reports_say_the_same(extracted: dict[EngineName, tuple[Path, dict[str, Any]]]) -> None:
+def test_reports_say_the_same(extracted: Extracted) -> None:
     first, *others = (report for _, report in extracted.values())
     same = ("samples", "samples_by_class", "rows_planned", "rows_written", "rows_failed", "cells", "failures_by_kind")
     for other in others:

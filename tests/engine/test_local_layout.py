@@ -5,6 +5,8 @@ The GPUs are so in name only; what a real one computes is tested by `pytest -m g
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,13 @@ from PIL import Image
 
 from pipeline import dataset, run
 from pipeline.config.models import ComputeConfig
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, TesseraError
 from pipeline.core.system import devices
 from pipeline.core.system.cpus import available_cpus
 from pipeline.core.system.memory import available_memory
 from pipeline.engine._block_queue import BlockQueue
-from pipeline.engine.local_layout import Layout, Machine, layout
+from pipeline.engine._local_worker import LocalWorker
+from pipeline.engine.local_layout import Layout, Machine, WorkerGroup, layout
 from pipeline.engine.spec import PipelineSpec, SinkSpec, StageSpec, WorkersSpec
 from pipeline.run import pipeline
 from tests.engine.slow_encoder import SlowEncode, seen
@@ -42,8 +45,8 @@ def _layout(
     workers |= {name: WorkersSpec("pool", **options) for name, options in pools.items()}
     stages = tuple(StageSpec(name, Stage(name), name) for name in workers)
     sink = SinkSpec(lambda name: None, "r", 1)  # type: ignore[arg-type, return-value]
-    spec = PipelineSpec(stages, workers, sink, 32, shares_gpus, worker_bytes=1 << 30)
-    return layout(spec, Machine(cpus, memory, tuple(gpus)), 100)
+    spec = PipelineSpec(stages, workers, sink, 32, shares_gpus, task_bytes=1 << 30, model_bytes=3 << 30)
+    return layout(spec, Machine(cpus, memory, tuple(gpus)))
 
 
 def _groups(found: Layout) -> list[tuple[list[str], list[str], int]]:
@@ -70,14 +73,27 @@ def test_pools_share_a_gpu_unless_they_say_otherwise() -> None:
     assert [gpus for _, gpus, _ in found[1:]] == [["0,1"], ["2", "2"]]
 
 
-def test_a_pool_without_gpus_sees_none() -> None:
-    found = _groups(_layout(4, ["0"], {"a": {}, "b": {"num_gpus": 0, "max_workers": 2}}))
-    assert [gpus for _, gpus, _ in found[1:]] == [["0"], ["", ""]]
+def test_workers_are_placed_side_by_side_up_to_their_limit() -> None:
+    found = _groups(_layout(8, ["0", "1"], {"a": {"num_gpus": 0.5, "max_workers": 2}, "b": {"max_workers": 1}}))
+    assert [gpus for _, gpus, _ in found[1:]] == [["1", "1"], ["0"]]
+    found = _groups(_layout(8, ["0"], {"a": {"max_workers": 4}}))
+    assert [gpus for _, gpus, _ in found[1:]] == [["0"]], "a limit is no wish: no worker is without a GPU"
+
+
+def test_a_pool_without_gpus_sees_none_and_shares_the_cores_with_decoders() -> None:
+    found = _groups(_layout(9, ["0"], {"a": {}, "b": {"num_gpus": 0}}))
+    assert found == [(["probe", "decode"], ["all"] * 4, 1), (["a"], ["0"], 1), (["b"], [""] * 4, 1)]
+    found = _groups(_layout(9, ["0"], {"a": {}, "b": {"num_gpus": 0, "max_workers": 2}}))
+    assert [len(gpus) for _, gpus, _ in found] == [6, 1, 2]
+    found = _groups(_layout(4, ["0"], {"a": {"num_gpus": 0}}))
+    assert found == [(["probe", "decode", "a"], [""] * 4, 1)]
 
 
 def test_more_gpus_than_there_are_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"compute\.pools\.a\.num_gpus: 2; no node has more than 1 GPUs"):
+    with pytest.raises(ConfigError, match=r"compute\.pools: a: 2 GPUs for a worker; this machine has 1 for all"):
         _layout(4, ["0"], {"a": {"num_gpus": 2}})
+    with pytest.raises(ConfigError, match=r"compute\.pools: a: 1 GPUs, b: 0.125 GPUs for a worker; this machine has 1"):
+        _layout(4, ["0"], {"a": {"num_gpus": 1}, "b": {}})
     with pytest.raises(ConfigError, match=r"compute\.pools\.a\.num_gpus: 1; this machine has no GPU"):
         _layout(4, [], {"a": {"num_gpus": 1}})
 
@@ -88,9 +104,12 @@ def test_without_gpus_each_core_maps_everything() -> None:
 
 
 def test_there_are_no_more_workers_than_memory_has_room_for() -> None:
-    assert _layout(64, [], {"a": {}}, shares_gpus=False, memory=5 << 30).workers == 5
+    """A gibibyte for each that decodes, four for each that encodes too."""
+    assert _layout(64, [], {"a": {}}, shares_gpus=False, memory=20 << 30).workers == 5
     assert _layout(64, [], {"a": {}}, shares_gpus=False, memory=1 << 20).workers == 1
-    assert [len(gpus) for _, gpus, _ in _groups(_layout(64, ["0"], {"a": {}}, memory=5 << 30))] == [5, 1]
+    assert [len(gpus) for _, gpus, _ in _groups(_layout(64, ["0"], {"a": {}}, memory=20 << 30))] == [16, 1]
+    of_three = _groups(_layout(64, ["0"], {"a": {}, "b": {"num_gpus": 0}}, memory=20 << 30))
+    assert [len(gpus) for _, gpus, _ in of_three] == [8, 1, 2]
 
 
 def test_this_machine_is_what_its_config_allows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,16 +147,84 @@ def test_a_block_is_whole_while_there_are_more() -> None:
 
 
 def test_who_makes_blocks_waits_while_enough_wait() -> None:
+    """Before a block is taken, and before each part of one is put."""
     block = pa.table({"n": [1]})
     queue = BlockQueue([("u", i, 1) for i in range(9)], [None, None, 1])
     assert queue.take(range(2)) is not None
     queue.put(1, block)
-    assert queue.take(range(2)) == (1, block)
     queue.put(1, block)
-    queue.put(2, block)
-    assert not queue._has_room(2), "now `take(range(2))` would wait, though there are units"
-    assert queue.take(range(2, 3)) == (2, block)
     assert queue.take(range(2)) == (1, block)
+    done = list[str]()
+
+    def put() -> None:
+        for number in range(3):
+            queue.put(2, block)
+            done.append(f"put {number}")
+
+    def take() -> None:
+        assert queue.take(range(2)) == (1, block)
+        done.append("taken")
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (put, take)]
+    threads[0].start()
+    _until(lambda: done == ["put 0"])
+    threads[1].start()
+    time.sleep(0.2)
+    assert done == ["put 0"], "both wait"
+    for _ in range(3):
+        assert queue.take(range(2, 3)) == (2, block)
+    for thread in threads:
+        thread.join(10)
+    assert sorted(done) == ["put 0", "put 1", "put 2", "taken"]
+
+
+def test_who_waits_for_room_is_told_that_the_run_is_over() -> None:
+    block = pa.table({"n": [1]})
+    queue = BlockQueue([("u", 0, 1)], [None, 1])
+    queue.put(1, block)
+    threading.Timer(0.2, queue.fail, [ValueError("first")]).start()
+    with pytest.raises(TesseraError, match="the run is over"):
+        queue.put(1, block)
+    with pytest.raises(ValueError, match="first"):
+        queue.wait()
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class Unloadable:
+    """Takes a while, and fails."""
+
+    def __init__(self) -> None:
+        self.tried = 0
+
+    def setup(self) -> None:
+        self.tried += 1
+        time.sleep(0.2)
+        raise ValueError("no weights")
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        raise AssertionError
+
+
+def test_a_stage_that_cannot_be_set_up_is_tried_once() -> None:
+    """Whatever the number of threads of its worker."""
+    spec = StageSpec("a", Stage("a"), "a")
+    group = WorkerGroup(range(1, 2), ({},), concurrency=3)
+    queue = BlockQueue([("u", 0, 1)], [None, 6])
+    worker = LocalWorker(Layout(((spec,), (spec,)), (group,)), group, {}, queue, Any, None)  # type: ignore[arg-type]
+    stage = Unloadable()
+    worker.stages[1] = [stage]
+    worker.start()
+    with pytest.raises(ValueError, match="no weights"):
+        queue.wait()
+    for thread in worker.threads:
+        thread.join(10)
+    assert stage.tried == 1
 
 
 def test_a_run_beside_gpus_in_name_only(

@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -354,6 +355,23 @@ def test_rows_of_a_journaled_stage_are_judged_alone() -> None:
     assert stage(table)["result"].to_pylist() == expected
     assert stage(table.slice(3))["result"].to_pylist() == expected[3:]
     stage.close()
+
+
+class SlowStart(Journaled):
+    def setup(self) -> None:
+        time.sleep(60)
+
+
+def test_a_worker_that_is_starting_can_be_stopped() -> None:
+    """Models may take long to load. It is not started again, as one that was killed from outside is."""
+    stage = SandboxedStage(SlowStart(), NO_LIMITS, journaled=True)
+    threading.Timer(1.0, stage.stop).start()
+    started = time.monotonic()
+    with pytest.raises(TesseraError, match=r"SlowStart was stopped|cannot start"):
+        stage.setup()
+    assert time.monotonic() - started < 20
+    assert stage._started is not None
+    assert stage._started.poll() is not None
 
 
 def test_a_stage_that_was_stopped_starts_nothing_more() -> None:

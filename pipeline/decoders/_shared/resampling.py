@@ -66,7 +66,7 @@ def _by_phase(read: Read, source: int, target: int, width: int, first: int, stop
         read_by_group = np.lib.stride_tricks.as_strided(padded[start:], shape, strides, writeable=False)
         with np.errstate(invalid="ignore"):  # samples that are no numbers: the caller looks for them
             np.matmul(read_by_group, filters, out=done[:, phase : phase + filters.shape[1]])
-    end = math.ceil(len(piece) * target / source)
+    end = math.ceil(np.float32(len(piece) * target / source))  # in single precision, as torchaudio
     return done.reshape(-1)[first - block * target : min(end, stop - block * target)].copy()
 
 

@@ -6,6 +6,8 @@ Modules outside of this folder do not import Ray at their top level: `dataset` i
 engine.py          RayEngine: runs a spec on a cluster
 graph.py           the spec as a Ray Data graph
 worker.py          one step's stages in a worker process
+pools.py           how many actors a pool has, and their CPUs and GPUs
+_placement.py      whether actors fit on the nodes, wherever Ray places them
 cluster.py         joins or starts a cluster, lists its nodes, ends a run without room
 _session.py        folder and token of a Ray that this process starts
 sink.py            the shard writer as a Ray Data sink

@@ -21,9 +21,9 @@ from pipeline.config.models import ComputeConfig
 from pipeline.core.errors import ConfigError, TesseraError, describe
 from pipeline.core.system.cpus import available_cpus
 from pipeline.core.system.periodic_task import PeriodicTask
-from pipeline.engine.pools import Node, PoolSize, without_room
 from pipeline.engine.progress import Progress
 from pipeline.engine.ray._session import make_session_folder, make_token
+from pipeline.engine.ray.pools import Node, PoolSize, without_room
 
 _ANSWER_S = 10.0
 """Longest wait for the head of a cluster to accept a connection."""

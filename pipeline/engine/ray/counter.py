@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any, cast
 
+import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -17,7 +18,10 @@ _MEMORY_EVERY_S = 5.0
 _ANSWER_S, _ERROR_ANSWER_S = 5.0, 10.0
 """Longest waits for an answer of the counter; for one that has the error of a worker."""
 _MAX_DEATHS = 5
-"""Most processes of an actor in a row that may die without having mapped a block."""
+"""So many processes of an actor that die in a row without a mapped block, or of any actors at the same block, end
+the run."""
+Block = tuple[str, int]
+"""Sample and window of the first row."""
 
 
 @ray.remote(num_cpus=0)
@@ -32,6 +36,10 @@ class _CounterActor:
         self.cause: TesseraError | None = None
         self.starts = Counter[str]()
         """Actor -> processes that it has had since it last mapped a block."""
+        self.blocks: dict[str, set[Block]] = {}
+        """Actor -> the blocks that it maps."""
+        self.deaths = Counter[Block]()
+        """Block -> actors' processes that have died while they mapped it."""
         self.peaks: dict[str, int] = {}
         """Worker -> peak memory of its processes, in bytes."""
 
@@ -42,14 +50,21 @@ class _CounterActor:
     def read(self) -> list[int]:
         return self.counts
 
-    def record_start(self, actor: str) -> int:
-        """Records a new process of an actor. Returns how many have died since one of them has mapped a block."""
+    def record_start(self, actor: str) -> tuple[int, dict[Block, int]]:
+        """Records a new process of an actor. Returns how many have died since one of them has mapped a block, and how
+        often a process died at each block."""
         self.starts[actor] += 1
-        return self.starts[actor] - 1
+        self.deaths.update(self.blocks.pop(actor, ()))
+        return self.starts[actor] - 1, dict(self.deaths)
 
-    def record_block(self, actor: str) -> None:
-        """Records that an actor has mapped a block."""
-        self.starts[actor] = 1
+    def record_block(self, actor: str, block: Block, done: bool) -> None:
+        """Records that an actor begins to map a block, or has mapped it."""
+        blocks = self.blocks.setdefault(actor, set())
+        if done:
+            blocks.discard(block)
+            self.starts[actor] = 1
+        else:
+            blocks.add(block)
 
     def record_memory(self, worker: str, size: int) -> None:
         """Records the current memory of a worker, in bytes."""
@@ -109,6 +124,7 @@ class WorkerReports:
         self.worker = context.get_worker_id()
         self.actor = context.get_actor_id()  # Ray keeps the id when it replaces the process. None: in a task
         self._next = 0.0
+        self.deaths: dict[Block, int] = {}
 
     def start(self) -> None:
         """Call it before stages are set up. Raises ``TesseraError`` if one process of the actor after another died:
@@ -116,18 +132,30 @@ class WorkerReports:
         deaths = 0
         if self.actor is not None:
             with suppress(Exception):
-                deaths = ray.get(self.counter.record_start.remote(self.actor), timeout=_ERROR_ANSWER_S)
-        if deaths > _MAX_DEATHS:
+                asked = self.counter.record_start.remote(self.actor)
+                deaths, self.deaths = ray.get(asked, timeout=_ERROR_ANSWER_S)
+        if deaths >= _MAX_DEATHS:
             raise TesseraError(f"{deaths} processes of an actor died, and none mapped a block: is memory short?")
+
+    def begin_block(self, table: pa.Table) -> Block | None:
+        """Call it before a block. Returns its name. Raises ``TesseraError`` if too many processes died at it."""
+        if self.actor is None or not len(table) or "window" not in table.column_names:
+            return None
+        block = table["sample_id"][0].as_py(), table["window"][0].as_py()
+        if (deaths := self.deaths.get(block, 0)) >= _MAX_DEATHS:
+            words = f"{deaths} processes of actors died at the block that begins with {block[0]!r}, window {block[1]}"
+            raise TesseraError(f"{words}: is memory short?")
+        self.counter.record_block.remote(self.actor, block, False)
+        return block
 
     def add(self, samples: int, rows: int, failed: int) -> None:
         """Reports finished rows."""
         self.counter.add.remote(samples, rows, failed)
 
-    def block_done(self) -> None:
-        """Call it after each block. Reports the memory of this process and its children every few seconds."""
-        if self.actor is not None:
-            self.counter.record_block.remote(self.actor)
+    def end_block(self, block: Block | None) -> None:
+        """Call it after a block. Reports the memory of this process and its children every few seconds."""
+        if block is not None:
+            self.counter.record_block.remote(self.actor, block, True)
         if (now := time.monotonic()) >= self._next:
             self._next = now + _MEMORY_EVERY_S
             self.counter.record_memory.remote(self.worker, memory_of_processes())

@@ -7,10 +7,10 @@ from typing import TextIO
 
 from pipeline.config.models import ComputeConfig
 from pipeline.engine.errors import as_user_error
-from pipeline.engine.pools import sizes
 from pipeline.engine.progress import Progress
 from pipeline.engine.ray import cluster, graph
 from pipeline.engine.ray.counter import RunCounter
+from pipeline.engine.ray.pools import sizes
 from pipeline.engine.ray.sink import ShardSink
 from pipeline.engine.spec import Execution, PipelineSpec
 from pipeline.stages.units import Unit

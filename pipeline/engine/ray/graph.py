@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-from pipeline.engine.pools import TASK_CPUS, PoolSize
+from pipeline.engine.ray.pools import TASK_CPUS, PoolSize
 from pipeline.engine.ray.sink import ShardSink
 from pipeline.engine.ray.worker import StageWorker, TaskWorker
 from pipeline.engine.spec import PipelineSpec, Step

@@ -75,12 +75,13 @@ class StageWorker:
         try:
             if self.broken is not None:
                 raise self.broken
+            block = self.reports.begin_block(table)
             for stage in self.stages:
                 table = stage(table)
         except Exception as error:
             self.reports.record_error(error if isinstance(error, TesseraError) else TesseraError(describe(error)))
             raise
-        self.reports.block_done()
+        self.reports.end_block(block)
         return add_meter(table, "bytes_moved", np.full(len(table), table.nbytes / max(1, len(table))))
 
 

@@ -20,6 +20,8 @@ from pipeline.core.system import devices
         (4, "GPU-a,GPU-b", ["GPU-a", "GPU-b"]),
         (0, "0", []),
         (2, "0,1,2", ["0", "1"]),
+        (2, "0,-1,1", ["0"]),
+        (1, "MIG-a, MIG-b", ["MIG-a", "MIG-b"]),
     ],
 )
 def test_visible_gpus(monkeypatch: pytest.MonkeyPatch, there: int, visible: str | None, expected: list[str]) -> None:

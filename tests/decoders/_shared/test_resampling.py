@@ -37,6 +37,14 @@ def test_both_ways_are_torchaudio(rate: int, target: int, by_sample: bool, monke
     assert np.abs(found - expected).max() < 1e-6
 
 
+@pytest.mark.parametrize("samples", [44_100 * 21 + 1, 44_100 * 33 - 7, 44_100 * 40 + 220, 2_000_003])
+def test_a_long_sound_has_as_many_samples_as_torchaudio_makes(samples: int) -> None:
+    """It counts them in single precision."""
+    wave = np.zeros(samples, np.float32)
+    found = resampled(lambda a, b: wave[a:b], 44_100, 16_000, 0, 10**8)
+    assert len(found) == len(resample(torch.from_numpy(wave), 44_100, 16_000))
+
+
 def test_an_odd_rate_is_what_torchaudio_makes_of_it() -> None:
     wave = _wave(3001, 1.0)
     found = resampled(lambda a, b: wave[a:b], 3001, 2000, 0, 10**8)

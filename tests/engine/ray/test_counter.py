@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pipeline import run
 from pipeline.core.errors import TesseraError
 from pipeline.engine.ray.counter import RunCounter
+from pipeline.run import pipeline
+from tests.stages.media_fixtures import IMAGE, config
 
 
 def test_it_sums_over_all_workers(ray_session: Any) -> None:
@@ -23,12 +32,44 @@ def test_it_sums_over_all_workers(ray_session: Any) -> None:
 
 def test_deaths_of_an_actor_count_until_it_maps_a_block(ray_session: Any) -> None:
     counter = RunCounter()
-    starts = [ray_session.get(counter.actor.record_start.remote("a")) for _ in range(3)]
-    assert starts == [0, 1, 2]
-    assert ray_session.get(counter.actor.record_start.remote("b")) == 0
-    ray_session.get(counter.actor.record_block.remote("a"))
-    assert ray_session.get(counter.actor.record_start.remote("a")) == 1
+
+    def start(actor: str) -> Any:
+        return ray_session.get(counter.actor.record_start.remote(actor))
+
+    def record(actor: str, block: tuple[str, int], done: bool) -> None:
+        ray_session.get(counter.actor.record_block.remote(actor, block, done))
+
+    assert [start("a") for _ in range(3)] == [(0, {}), (1, {}), (2, {})]
+    record("a", ("x", 0), False)
+    record("a", ("y", 3), False)
+    assert start("b") == (0, {}), "of the other actor no process has died"
+    assert start("a") == (3, {("x", 0): 1, ("y", 3): 1})
+    record("a", ("x", 0), False)
+    record("a", ("y", 3), False)
+    record("a", ("y", 3), True)
+    assert start("a") == (1, {("x", 0): 2, ("y", 3): 1})
     counter.close()
+
+
+class Dies:
+    """Ends its own process at any block."""
+
+    def setup(self) -> None: ...
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        os._exit(1)
+
+
+@pytest.mark.timeout(240)
+def test_an_actor_that_dies_again_and_again_ends_the_run(ray_session: Any, tmp_path: Path) -> None:
+    """Ray alone would start it for ever. Only decoders that are not isolated, and Ray itself, can end an actor."""
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "in" / "a.png")
+    settings = config(tmp_path / "in", {"i": IMAGE}, decoders={"limits": {"isolate": False}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "DecodeStage", lambda *arguments: Dies())
+        with pytest.raises(TesseraError, match=r"5 processes of (an actor died|actors died at the block)"):
+            run.extract(run.prepare(settings, False, None, "ray"), show_progress=False)
 
 
 def test_a_counter_that_is_gone_answers_nothing(ray_session: Any) -> None:

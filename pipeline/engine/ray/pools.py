@@ -1,8 +1,7 @@
 """How many actors a pool has, and their CPUs and GPUs, so that the tasks that feed them always have room.
 
 Ray never starts what does not fit, and waits for ever. So what fits on no node is refused here. The CPUs of an actor
-are chosen so that actors fill no node, wherever Ray places them: when a node is lost, its actors move. The engine for
-one machine divides GPUs in the same way: its workers are the actors of a cluster of one node.
+are chosen so that actors fill no node, wherever Ray places them: when a node is lost, its actors move.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.core.errors import ConfigError
-from pipeline.engine._placement import Demand, Node, always_fits, fits_once, fullest_node, most_actors
+from pipeline.engine.ray._placement import Demand, Node, always_fits, fits_once, fullest_node, most_actors
 from pipeline.engine.spec import WorkersSpec
 
 __all__ = ["TASK_CPUS", "Node", "PoolSize", "sizes", "without_room"]

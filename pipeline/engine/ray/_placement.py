@@ -39,15 +39,15 @@ class FreeGpus:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.free = [[1.0] * int(node.gpus) for node in nodes]
 
-    def take(self, node: int, one: Demand) -> list[int] | None:
-        """Places an actor on a node, on one device or on several free ones. Returns these; None if it does not fit."""
+    def take(self, node: int, one: Demand) -> bool:
+        """Places an actor on a node, on one device or on several free ones. Returns whether it fits."""
         devices, share = self.free[node], min(one.gpus, 1.0)
         found = [i for i, free in enumerate(devices) if free >= share - _EPSILON][: one.devices]
         if len(found) < one.devices:
-            return None
+            return False
         for i in found:
             devices[i] -= share
-        return found
+        return True
 
 
 def fits_once(demands: Mapping[str, Demand], nodes: Sequence[Node]) -> bool:
@@ -55,7 +55,7 @@ def fits_once(demands: Mapping[str, Demand], nodes: Sequence[Node]) -> bool:
     free, cpus = FreeGpus(nodes), [node.cpus for node in nodes]
     for one in sorted(demands.values(), key=lambda one: (one.gpus, one.cpus), reverse=True):
         order = sorted(range(len(nodes)), key=lambda i: (nodes[i].gpus, cpus[i]))
-        node = next((i for i in order if cpus[i] >= one.cpus - _EPSILON and free.take(i, one) is not None), None)
+        node = next((i for i in order if cpus[i] >= one.cpus - _EPSILON and free.take(i, one)), None)
         if node is None:
             return False
         cpus[node] -= one.cpus
@@ -99,7 +99,7 @@ def most_actors(
     named = {name: one for name, one in named.items() if one.gpus}
 
     def placed(one: Demand) -> bool:
-        return any(free.take(i, one) is not None for i in range(len(nodes)))
+        return any(free.take(i, one) for i in range(len(nodes)))
 
     for one in named.values():
         for _ in range(one.most):

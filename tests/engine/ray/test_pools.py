@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import ConfigError
-from pipeline.engine.pools import TASK_CPUS, Node, PoolSize, sizes, without_room
+from pipeline.engine.ray.pools import TASK_CPUS, Node, PoolSize, sizes, without_room
 from pipeline.engine.spec import WorkersSpec
 
 
