@@ -23,6 +23,8 @@ _EXITS_TO_BLAME = 2
 _EXITS_WITHOUT_TASK = 3
 _FILE_STRIKES = 3
 _MAX_REMEMBERED = 256
+_CAUTIOUS_ROWS, _CAUTIOUS_PART = 512, 8
+"""After an exit so many rows are mapped in parts of so many rows."""
 _DEVICE_FAILURES, _DEVICE_FAILURES_AT_FIRST = 9, 2
 """Most failures of a device without a success between them: two for each of four rows, one for their block; and before
 any success."""
@@ -59,6 +61,8 @@ class SandboxedStage:
         self.stage, self.limits, self.journaled = stage, limits, journaled
         self.options = replace(options or ProcessOptions(), encodes=journaled)
         self.stopped = False
+        self.cautious_rows = 0
+        """Rows for which a part of a table stays small."""
         self.device_failures, self.has_succeeded = 0, False
         self.refused: dict[TaskKey, Reason] = {}
         self.strikes: dict[bytes, int] = {}
@@ -102,7 +106,7 @@ class SandboxedStage:
             DeviceFailed: the device fails at every row.
             Exception: what the stage raises outside of its rows.
         """
-        todo, mapped = [(0, len(table), False)], dict[int, pa.Table]()
+        todo, mapped = self._parts(len(table)), dict[int, pa.Table]()
         while todo:
             start, stop, row_by_row = todo.pop()
             result = self._map(table.slice(start, stop - start), row_by_row=row_by_row)
@@ -122,6 +126,16 @@ class SandboxedStage:
         if len(mapped) == 1:
             return mapped[0]
         return pa.concat_tables([mapped[start] for start in sorted(mapped)], promote_options="default")
+
+    def _parts(self, rows: int) -> list[tuple[int, int, bool]]:
+        """Returns the parts of a table that are mapped at a time, last one first: start, stop, and row by row or not.
+
+        After an exit parts are small for a while: where one file kills, others may, and each costs the rows before it
+        in its part.
+        """
+        is_careful = not self.journaled and self.cautious_rows > 0
+        step = _CAUTIOUS_PART if is_careful else max(1, rows)
+        return [(start, min(start + step, rows), False) for start in reversed(range(0, max(1, rows), step))]
 
     def _retry_row(self, row: pa.Table, exit_: WorkerExit) -> pa.Table:
         """Maps one row at which a worker exited, in new workers, until each of its tasks succeeds or is blamed."""
@@ -176,6 +190,7 @@ class SandboxedStage:
                 if isinstance(result, WorkerExit):
                     self._drop(worker, result)
                     return result
+                self.cautious_rows -= len(table)
                 if not (row_by_row and len(table) == 1):  # such a row may have been refused
                     self.device_failures, self.has_succeeded = 0, True
                 for file_key in result.survived:
@@ -186,7 +201,7 @@ class SandboxedStage:
         """Forgets a worker that exited, and ends one whose device failed. Raises if the device does nothing else."""
         if self.child is not worker:  # another thread has noticed
             return
-        self.child = None
+        self.child, self.cautious_rows = None, _CAUTIOUS_ROWS
         if exit_.device is None:
             return
         worker.close()

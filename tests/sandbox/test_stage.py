@@ -357,6 +357,22 @@ def test_rows_of_a_journaled_stage_are_judged_alone() -> None:
     stage.close()
 
 
+def test_after_a_death_tables_are_mapped_in_small_parts_for_a_while(folder: Path) -> None:
+    """Each later death then costs the few rows before it."""
+    stage = SandboxedStage(Plain(), LimitsConfig())
+    assert stage._parts(20) == [(0, 20, False)]
+    with pytest.raises(TesseraError, match="no file to blame"):
+        stage(pa.table({"do": ["exit"]}))
+    assert stage._parts(20) == [(16, 20, False), (8, 16, False), (0, 8, False)]
+    assert stage._parts(0) == [(0, 0, False)]
+    assert stage(pa.table({"do": [""] * 20, "n": range(20)}))["n"].to_pylist() == list(range(20))
+    assert stage.cautious_rows < 512
+    for _ in range(30):
+        stage(pa.table({"do": [""] * 20}))
+    assert stage._parts(20) == [(0, 20, False)]
+    stage.close()
+
+
 class SlowStart(Journaled):
     def setup(self) -> None:
         time.sleep(60)
