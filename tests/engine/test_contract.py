@@ -14,10 +14,11 @@ from pipeline import dataset, run
 from pipeline.config import PipelineConfig
 from pipeline.config.models import EngineName
 from pipeline.core.errors import TesseraError
-from pipeline.engine import ENGINES
 from pipeline.stages.encode import EncodeStage
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, config, media_config, write_clip, write_tone
 
+DAILY = [pytest.param(name, marks=pytest.mark.slow) if name == "inline" else name for name in ENGINES]
+"""All engines. The demo's rows on ``inline`` are compared every day."""
 TOLERANCE = 1e-4
 """The exactness contract: engines may batch rows otherwise."""
 ORDER = [("sample_id", "ascending"), ("window", "ascending")]
@@ -111,7 +112,7 @@ def _small(folder: Path, out: Path, **more: Any) -> PipelineConfig:
     return settings.model_copy(update={"output": settings.output.model_copy(update={"path": str(out)})})
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", DAILY)
 def test_a_second_run_has_nothing_to_do_and_a_new_version_copies(
     ray_session: Any, prepare: Callable[..., Any], tmp_path: Path, name: EngineName
 ) -> None:
@@ -129,7 +130,7 @@ def test_a_second_run_has_nothing_to_do_and_a_new_version_copies(
     assert versions[0].drop_columns(["run_id"]).equals(versions[1].drop_columns(["run_id"]))
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", DAILY)
 @pytest.mark.parametrize(
     ("stage", "message"),
     [

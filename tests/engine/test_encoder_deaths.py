@@ -44,6 +44,7 @@ def extract(
     return extract
 
 
+@pytest.mark.parametrize("extract", ["local", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
 def test_rows_that_kill_the_encoder_cost_themselves(extract: Extract, tmp_path: Path) -> None:
     bad = {3: ABORT, 4: SEGFAULT, 9: DEVICE, 14: ONCE}
     report = extract([bad.get(i, i) for i in range(20)], FragileEncode)

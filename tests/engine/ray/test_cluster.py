@@ -56,7 +56,7 @@ def test_ray_does_not_start_or_is_not_there(tmp_path: Path, name: str, value: st
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("end", [None, signal.SIGKILL])
+@pytest.mark.parametrize("end", [None, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_nobody_else_may_enter_a_local_ray_and_it_leaves_nothing(tmp_path: Path, end: signal.Signals | None) -> None:
     """Ray makes its own folders writable for all: another user could take the raylet's socket away."""
     with tempfile.TemporaryDirectory(prefix="t-") as place:  # pytest's own has too long a name for sockets
