@@ -14,6 +14,7 @@ from pipeline import dataset, run
 from pipeline.config import PipelineConfig
 from pipeline.config.models import EngineName
 from pipeline.core.errors import TesseraError
+from pipeline.engine import ENGINES
 from pipeline.stages.encode import EncodeStage
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, config, media_config, write_clip, write_tone
 
