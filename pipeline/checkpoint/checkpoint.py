@@ -98,7 +98,7 @@ class Checkpoint:
 
     def weights_sha256(self) -> str:
         """Returns the SHA-256 (hex) over the names and contents of the weight files."""
-        return _digest(self.path, (".safetensors",))
+        return _known_weights.get(self.path) or _digest(self.path, (".safetensors",))
 
     def preprocessing_sha256(self) -> str:
         """Returns the SHA-256 (hex) over the other files: config, tokenizer, processor."""
@@ -108,6 +108,18 @@ class Checkpoint:
         """Returns the total size of the weight files in bytes."""
         files = (os.path.join(self.path, file) for file in os.listdir(self.path) if file.endswith(".safetensors"))
         return sum(os.path.getsize(file) for file in files)
+
+
+_known_weights: dict[str, str] = {}
+"""Path -> `Checkpoint.weights_sha256`."""
+
+
+def remember_weights(path: str, sha256: str) -> None:
+    """Lets `Checkpoint.weights_sha256` of this process return ``sha256`` for the checkpoint at ``path``, unread.
+
+    The caller has made sure that its files have not changed since they were read.
+    """
+    _known_weights[path] = sha256
 
 
 def without_weights(path: str, where: str) -> Checkpoint:

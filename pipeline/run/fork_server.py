@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pipeline import config as configs
 from pipeline import decoders
 from pipeline import engine as engines
+from pipeline.checkpoint.checkpoint import remember_weights
 from pipeline.config import features as binding
 from pipeline.config.features import BoundFeature
 from pipeline.config.models import EngineName, PipelineConfig
@@ -64,8 +65,10 @@ class RunForkServer:
             self._server = None
 
     def _start(self) -> ForkServer:
-        if self._server is None:
-            self._server = ForkServer(prepare if self._features is None else warm_up, self.config)
+        if self._server is None and self._features is None:
+            self._server = ForkServer(prepare, self.config)
+        elif self._server is None:
+            self._server = ForkServer(warm_up, self.config, self._features)
         return self._server
 
 
@@ -88,8 +91,12 @@ def started(config: PipelineConfig, engine: EngineName | None = None) -> Iterato
         yield server
 
 
-def warm_up(config: PipelineConfig) -> None:
-    """`prepare`, for features that are known. Runs in the fork server."""
+def warm_up(config: PipelineConfig, features: tuple[BoundFeature, ...]) -> None:
+    """`prepare`, for features that are known. Does not read their weights again, which takes seconds for a gigabyte.
+    Runs in the fork server."""
+    for one in features:
+        if one.checkpoint is not None and one.weights_sha256 is not None:
+            remember_weights(one.checkpoint.path, one.weights_sha256)
     prepare(config)
 
 

@@ -22,6 +22,10 @@ from tests.stages.media_fixtures import IMAGE, config
 Extract = Callable[[list[int], type[EncodeStage]], dict[str, Any]]
 
 
+LOCAL_DAILY = pytest.mark.parametrize("extract", ["local", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
+"""On Ray each death costs a new interpreter, with its imports."""
+
+
 @pytest.fixture(params=["local", "ray"])
 def extract(
     request: pytest.FixtureRequest,
@@ -44,7 +48,7 @@ def extract(
     return extract
 
 
-@pytest.mark.parametrize("extract", ["local", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
+@LOCAL_DAILY
 def test_rows_that_kill_the_encoder_cost_themselves(extract: Extract, tmp_path: Path) -> None:
     bad = {3: ABORT, 4: SEGFAULT, 9: DEVICE, 14: ONCE}
     report = extract([bad.get(i, i) for i in range(20)], FragileEncode)
@@ -65,6 +69,7 @@ def test_rows_that_kill_the_encoder_cost_themselves(extract: Extract, tmp_path: 
     }
 
 
+@LOCAL_DAILY
 def test_a_device_that_fails_at_everything_ends_the_run(extract: Extract) -> None:
     with pytest.raises(TesseraError, match=r"features.i: the device failed \(RuntimeError: CUDA error: device-side"):
         extract([DEVICE] * 12, FragileEncode)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.checkpoint import checkpoint
 from pipeline.config import features
 from pipeline.core.errors import ConfigError
 from pipeline.run import fork_server, prepare
@@ -81,6 +82,24 @@ def test_known_features_start_it_with_its_address(tmp_path: Path, monkeypatch: p
         assert stage.child is not None
         assert isinstance(stage.child.process, ForkedProcess)
         stage.close()
+
+
+def test_known_weights_are_not_read_again(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = {"modality": "image", "tokenizer": {"kind": "patch"}}
+    settings = config(tmp_path, {"c": {**clip, "encoder": {"kind": "clip", "checkpoint": str(models / "clip")}}})
+    known, read = features.bind(settings), checkpoint._digest
+
+    def digest(path: str, suffixes: tuple[str, ...]) -> str:
+        assert ".safetensors" not in suffixes, "safetensors are read"
+        return read(path, suffixes)
+
+    monkeypatch.setattr(checkpoint, "_known_weights", {})
+    monkeypatch.setattr(checkpoint, "_digest", digest)
+    with pytest.raises(ConfigError, match="safetensors"):
+        fork_server.prepare(settings)
+    fork_server.warm_up(settings, known)
+    assert known[0].checkpoint is not None
+    assert known[0].checkpoint.weights_sha256() == known[0].weights_sha256
 
 
 def test_it_imports_what_the_stages_take_and_has_one_thread() -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -20,8 +21,9 @@ from tests.sandbox.doubles import Concurrent
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[SandboxedStage]:
-    made = SandboxedStage(Concurrent(tmp_path / "once"), NO_LIMITS, ProcessOptions(concurrency=2), journaled=True)
+def stage(tmp_path: Path, fork_server: Any) -> Iterator[SandboxedStage]:
+    options = ProcessOptions(fork_server.address, concurrency=2)
+    made = SandboxedStage(Concurrent(tmp_path / "once"), NO_LIMITS, options, journaled=True)
     made.setup()
     yield made
     made.close()
@@ -80,10 +82,11 @@ def test_a_thread_that_exits_ends_the_process(stage: SandboxedStage) -> None:
         _both(stage, "exit", "exit")
 
 
-def test_processes_and_files_do_not_add_up(tmp_path: Path) -> None:
+def test_processes_and_files_do_not_add_up(tmp_path: Path, fork_server: Any) -> None:
     counts, before = [], threading.active_count()
     for _ in range(3):
-        made = SandboxedStage(Concurrent(tmp_path / "once"), NO_LIMITS, ProcessOptions(concurrency=3), journaled=True)
+        options = ProcessOptions(fork_server.address, concurrency=3)
+        made = SandboxedStage(Concurrent(tmp_path / "once"), NO_LIMITS, options, journaled=True)
         _both(made, "once", "meet")
         (tmp_path / "once").unlink()
         made.close()

@@ -346,9 +346,9 @@ def test_deaths_leave_nothing_behind(isolated: Isolate) -> None:
     assert counts[-1] == counts[0]
 
 
-def test_rows_of_a_journaled_stage_are_judged_alone() -> None:
+def test_rows_of_a_journaled_stage_are_judged_alone(fork_server: Any) -> None:
     """Three windows of one sample kill their process; its other windows, before and after them, are good."""
-    stage = SandboxedStage(Journaled(), NO_LIMITS, journaled=True)
+    stage = SandboxedStage(Journaled(), NO_LIMITS, ProcessOptions(fork_server.address), journaled=True)
     do = ["", "abort", "abort", "", "abort", ""]
     table = pa.table({"sample_id": ["a"] * 6, "window": range(6), "do": do})
     expected = ["crash" if one else "done" for one in do]

@@ -60,6 +60,7 @@ class Dies:
         os._exit(1)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_an_actor_that_dies_again_and_again_ends_the_run(ray_session: Any, tmp_path: Path) -> None:
     """Ray alone would start it for ever. Only decoders that are not isolated, and Ray itself, can end an actor."""
