@@ -46,7 +46,8 @@ def test_a_mistake_is_told_as_it_is_without_one(tmp_path: Path) -> None:
     assert str(there.value) == str(here.value)
 
 
-def test_a_run_on_a_cluster_only_binds_in_one(tmp_path: Path) -> None:
+def test_a_run_on_a_cluster_only_binds_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.run._binding_cache.load", lambda config: None)  # another test may have bound it
     settings = config(tmp_path / "in", {"i": IMAGE}, engine={"kind": "ray"})
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").touch()
