@@ -80,39 +80,45 @@ def layout(spec: PipelineSpec, machine: Machine) -> Layout:
     Raises:
         ConfigError: a pool asks for more GPUs than there are.
     """
-    steps = spec.steps
-    tasks, pools = [[step for step in steps if step.workers.kind == kind] for kind in ("tasks", "pool")]
+    pools = [step for step in spec.steps if step.workers.kind == "pool"]
     asking = next((pool for pool in pools if pool.workers.num_gpus), None)
     if asking is not None and not machine.gpus:
         where = f"compute.pools.{asking.name}.num_gpus"
         raise ConfigError(where, f"{asking.workers.num_gpus:g}", "this machine has no GPU that CUDA shows: 0, or none")
     use_gpus = spec.shares_gpus and any(pool.workers.num_gpus != 0 for pool in pools)
-    if not machine.gpus or not use_gpus:
-        phases = (*(step.stages for step in tasks), tuple(stage for step in pools for stage in step.stages))
-        count = min(_cpu_workers(pools, machine.cpus), _room(machine.memory_bytes, spec.task_bytes + spec.model_bytes))
-        environment = _NO_GPU if machine.gpus and spec.shares_gpus else {}
-        return Layout(phases, (WorkerGroup(range(len(phases)), (environment,) * count),))
-    environments = _on_gpus([pool for pool in pools if pool.workers.num_gpus != 0], machine.gpus)
-    cores = machine.cpus - sum(map(len, environments.values()))
-    memory = machine.memory_bytes - sum(map(len, environments.values())) * (spec.task_bytes + spec.model_bytes)
+    return _beside_gpus(spec, pools, machine) if machine.gpus and use_gpus else _on_cpus(spec, pools, machine)
+
+
+def _on_cpus(spec: PipelineSpec, pools: Sequence[Step], machine: Machine) -> Layout:
+    """Returns equal workers that map all phases. All pools are one phase: a block does not wait between them."""
+    tasks = [step.stages for step in spec.steps if step.workers.kind == "tasks"]
+    phases = (*tasks, tuple(stage for step in pools for stage in step.stages))
+    count = min(_cpu_workers(pools, machine.cpus), _room(machine.memory_bytes, spec.task_bytes + spec.model_bytes))
+    environment = _NO_GPU if spec.shares_gpus and machine.gpus else {}
+    return Layout(phases, (WorkerGroup(range(len(phases)), (environment,) * count),))
+
+
+def _beside_gpus(spec: PipelineSpec, pools: Sequence[Step], machine: Machine) -> Layout:
+    """Returns workers for each pool, and those that decode for them, who come first.
+
+    Of the cores and the memory that the workers on GPUs leave, pools on CPUs have half.
+    """
+    workers = _on_gpus([pool for pool in pools if pool.workers.num_gpus != 0], machine.gpus)
+    encoder_bytes = spec.task_bytes + spec.model_bytes
+    cores = machine.cpus - sum(map(len, workers.values()))
+    memory = machine.memory_bytes - encoder_bytes * sum(map(len, workers.values()))
     on_cpus = [pool for pool in pools if pool.workers.num_gpus == 0]
-    for pool in on_cpus:  # half of the cores that are left encode, and half decode
-        share = max(1, cores // (2 * len(on_cpus)))
-        count = min(_cpu_workers([pool], share), _room(memory // 2, spec.task_bytes + spec.model_bytes))
-        environments[pool.name] = (_NO_GPU,) * count
-    cores -= sum(len(environments[pool.name]) * math.ceil(pool.workers.num_cpus or 1) for pool in on_cpus)
-    memory -= sum(len(environments[pool.name]) for pool in on_cpus) * (spec.task_bytes + spec.model_bytes)
-    decoders = WorkerGroup(range(len(tasks)), ({},) * min(max(1, cores), _room(memory, spec.task_bytes)))
-    return Layout(
-        tuple(step.stages for step in steps),
-        (
-            decoders,
-            *(
-                WorkerGroup(range(number, number + 1), environments[pool.name], pool.workers.concurrent_blocks)
-                for number, pool in enumerate(pools, start=len(tasks))
-            ),
-        ),
-    )
+    parts = 2 * max(1, len(on_cpus))
+    share, room = max(1, cores // parts), _room(memory // parts, encoder_bytes)
+    for pool in on_cpus:
+        workers[pool.name] = (_NO_GPU,) * min(_cpu_workers([pool], share), room)
+        cores -= len(workers[pool.name]) * math.ceil(pool.workers.num_cpus or 1)
+        memory -= len(workers[pool.name]) * encoder_bytes
+    tasks = len(spec.steps) - len(pools)
+    groups = [WorkerGroup(range(tasks), ({},) * min(max(1, cores), _room(memory, spec.task_bytes)))]
+    for number, pool in enumerate(pools, start=tasks):
+        groups.append(WorkerGroup(range(number, number + 1), workers[pool.name], pool.workers.concurrent_blocks))
+    return Layout(tuple(step.stages for step in spec.steps), tuple(groups))
 
 
 def _room(memory_bytes: int, worker_bytes: int) -> int:

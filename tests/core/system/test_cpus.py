@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from pipeline.core.system import cgroups, cpus
+from pipeline.core.system import cpus
 from tests.support import ROOT
 
 
@@ -36,12 +36,11 @@ def test_the_affinity_mask_counts() -> None:
     ],
 )
 def test_quotas_of_cgroups(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
+    in_cgroup: Callable[[dict[str, str]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, str],
+    expected: int,
 ) -> None:
-    folder = tmp_path / "above" / "here"
-    folder.mkdir(parents=True)
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    monkeypatch.setattr(cgroups, "folders", lambda controller: [folder, folder.parent])
+    in_cgroup(files)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     assert cpus.available_cpus() == expected

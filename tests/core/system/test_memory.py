@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -29,14 +29,8 @@ MACHINE = psutil.virtual_memory().total
         ({"memory.max": "a lot\n"}, MACHINE),
     ],
 )
-def test_limits_of_cgroups(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
-) -> None:
-    folder = tmp_path / "above" / "here"
-    folder.mkdir(parents=True)
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    monkeypatch.setattr(cgroups, "folders", lambda controller: [folder, folder.parent])
+def test_limits_of_cgroups(in_cgroup: Callable[[dict[str, str]], None], files: dict[str, str], expected: int) -> None:
+    in_cgroup(files)
     assert memory.available_memory() == expected
 
 
