@@ -3,56 +3,23 @@
 from __future__ import annotations
 
 import errno
-import fnmatch
 import hashlib
 import os
-import random
-import socket
-import time
 from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
 from pipeline import config as configs
 from pipeline import storage
-from pipeline.core.errors import ConfigError, NotAllowed, SampleError
-from pipeline.core.schema import LISTING, ROLES
+from pipeline.core.errors import ConfigError, SampleError
 from pipeline.sources import files as module
-from pipeline.sources._files.patterns import MAGIC, Patterns, expand
 from pipeline.sources.files import Config, FilesSource
 from pipeline.storage import local_files, retry
+from tests.sources.listing import listed, make, uris
 from tests.support import faulty
-
-
-def listed(path: Path | str, **options: Any) -> dict[str, dict[str, str]]:
-    """Returns sample_id -> the values of its row that are not null."""
-    source = FilesSource(Config(path=str(path), **options))
-    source.check("source")
-    tables = list(source.list())
-    for table in tables:
-        assert table.schema.equals(LISTING)
-        ids = table["sample_id"].to_pylist()
-        assert ids == sorted(ids)
-    rows = pa.concat_tables(tables).to_pylist()
-    found = {row["sample_id"]: {k: v for k, v in row.items() if v is not None} for row in rows}
-    assert len(found) == len(rows)
-    return found
-
-
-def uris(row: dict[str, str]) -> dict[str, str]:
-    return {role: row[f"{role}_uri"] for role in ROLES if f"{role}_uri" in row}
-
-
-def make(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
-    return root
 
 
 def test_a_file_that_cannot_be_looked_at_is_not_one_that_is_gone(
@@ -133,85 +100,6 @@ def test_sidecars_and_hidden_files_are_left_out(tmp_path: Path) -> None:
     }
 
 
-def test_globs(tmp_path: Path) -> None:
-    make(tmp_path, "images/a.jpg", "images/deep/b.png", "videos/c.mp4", "audio/d.wav", "top.txt")
-    assert set(listed(f"{tmp_path}/{{images,videos}}/**")) == {"images/a.jpg", "images/deep/b.png", "videos/c.mp4"}
-    assert set(listed(f"{tmp_path}/{{images,videos}}")) == {"images/a.jpg", "images/deep/b.png", "videos/c.mp4"}
-    assert set(listed(f"{tmp_path}/images/*")) == {"a.jpg"}
-    assert set(listed(f"{tmp_path}/**/*.{{png,w?v}}")) == {"images/deep/b.png", "audio/d.wav"}
-    assert set(listed(f"{tmp_path}/top.txt")) == {"top.txt"}
-    make(tmp_path, "odd[1]{a,b}/x.txt", "odd[1]{a,b}/y*.txt")
-    assert set(listed(f"{tmp_path}/odd[1]{{a,b}}")) == {"x.txt", "y*.txt"}
-    assert set(listed(f"{tmp_path}/odd[1]{{a,b}}/y*.txt")) == {"y*.txt"}
-
-
-@pytest.mark.parametrize(
-    ("glob", "yes", "no"),
-    [
-        ("**/x", ["x", "a/x", "a/b/x"], ["ax", "xy"]),
-        ("a/**", ["a/b", "a/b/c"], ["a", "b/a/c"]),
-        ("a/**/z.*", ["a/z.t", "a/b/c/z.t"], ["z.t", "a/bz.t"]),
-        ("*.jpg", ["a.jpg", ".jpg", "new\nline.jpg"], ["a/b.jpg", "a.jpgx"]),
-        ("[ab]?.t", ["a1.t", "bb.t"], ["c1.t", "a.t", "a/.t"]),
-        ("[!ab].t", ["c.t"], ["a.t", "/.t"]),
-        ("[]x].t", ["].t", "x.t"], ["y.t"]),
-        ("[^a].t", ["^.t", "a.t"], ["b.t"]),
-        ("{a,b{1,2}}.t", ["a.t", "b1.t", "b2.t"], ["b.t", "{a.t"]),
-        ("{a}.t", ["{a}.t"], ["a.t"]),
-        ("a+(b).t", ["a+(b).t"], ["aab.t"]),
-    ],
-)
-def test_what_a_glob_matches(glob: str, yes: list[str], no: list[str]) -> None:
-    patterns = Patterns([glob])
-    assert [path for path in yes if not patterns.match(path)] == []
-    assert [path for path in no if patterns.match(path)] == []
-    for path in yes:
-        folders = path.split("/")[:-1]
-        assert all(patterns.may_reach("/".join(folders[: i + 1])) for i in range(len(folders)))
-
-
-def test_names_match_as_in_a_shell() -> None:
-    """Compared with the standard library, over short names of few letters."""
-    chance = random.Random(4)
-    for _ in range(3000):
-        glob = "".join(
-            chance.choice(["*", "*", "?", "a", "b", "[ab]", "[!a]", "ab"]) for _ in range(chance.randrange(7))
-        )
-        name = "".join(chance.choice("abc") for _ in range(chance.randrange(1, 8)))
-        if glob and glob != "**" and MAGIC.search(glob):
-            assert Patterns([glob]).match(name) == fnmatch.fnmatchcase(name, glob), (glob, name)
-
-
-def test_a_glob_takes_no_time_without_end() -> None:
-    started = time.process_time()
-    assert not Patterns(["*a" * 40 + "*b"]).match("a" * 250)
-    with pytest.raises(NotAllowed, match="at most 1000 alternatives"):
-        Patterns(["{a,b}" * 30])
-    with pytest.raises(NotAllowed, match=r"many \*\*"):
-        Patterns(["**/a/" * 9])
-    assert time.process_time() - started < 2.0
-
-
-def test_braces_expand_as_in_a_shell() -> None:
-    assert expand("{a,b}/{c,d{e,f}}") == [
-        "a/c",
-        "a/de",
-        "a/df",
-        "b/c",
-        "b/de",
-        "b/df",
-    ]
-    assert expand("{x}{a,b}{") == ["{x}a{", "{x}b{"]
-
-
-def test_a_glob_that_cannot_be_read(tmp_path: Path) -> None:
-    make(tmp_path, "a.txt")
-    with pytest.raises(ValidationError, match="cannot be read"):
-        Config(path="x", exclude=("[z-a]",))
-    with pytest.raises(ConfigError, match=r"source\.path: .*cannot be read"):
-        listed(f"{tmp_path}/[z-a]*")
-
-
 def test_odd_names_survive_and_open(tmp_path: Path) -> None:
     names = [
         "-dash.txt",
@@ -269,87 +157,6 @@ def test_what_appears_in_the_corpus_would_be_listed(tmp_path: Path) -> None:
     assert not lists(tmp_path / "in" / "a.txt", shard)
 
 
-def test_links_that_leave_the_folder_are_not_followed(tmp_path: Path) -> None:
-    outside = make(tmp_path / "outside", "secret.txt", "deep/more.txt")
-    root = make(tmp_path / "root", "a.txt", "folder/b.txt")
-    (root / "inside.txt").symlink_to(root / "a.txt")
-    (root / "out.txt").symlink_to(outside / "secret.txt")
-    (root / "outfolder").symlink_to(outside)
-    (root / "folder" / "up").symlink_to(root)
-    (root / "dangling.txt").symlink_to(root / "gone.txt")
-    (root / "itself.txt").symlink_to(root / "itself.txt")
-    os.mkfifo(root / "pipe.txt")
-    inside = {"a.txt", "folder/b.txt", "inside.txt", "dangling.txt", "itself.txt"}
-    found = listed(root)
-    assert {name for name, row in found.items() if not row.get("forbidden")} == inside
-    assert {name for name, row in found.items() if row.get("forbidden")} == {"out.txt", "outfolder"}
-    assert set(listed(root, exclude=["out*"])) == inside
-    assert set(listed(root, follow_symlinks=True)) == inside | {
-        "out.txt",
-        "outfolder/secret.txt",
-        "outfolder/deep/more.txt",
-    }
-
-
-def test_links_to_folders_of_links_make_no_ways_without_end(tmp_path: Path) -> None:
-    """Two links per folder, thirty folders deep: 2^30 paths to one file."""
-    for i in range(30):
-        (tmp_path / f"d{i}").mkdir()
-        for name in ("a", "b"):
-            (tmp_path / f"d{i}" / name).symlink_to(tmp_path / f"d{i + 1}")
-    make(tmp_path / "d30", "a.txt")
-    with pytest.raises(ConfigError, match=r"source\.path: links lead to 31 folders in over 11984 ways; exclude"):
-        listed(tmp_path)
-    assert len(listed(tmp_path, exclude=["**/a", "d[0-9]/b"])) > 1
-
-
-def test_many_links_to_one_folder_are_listed(tmp_path: Path) -> None:
-    make(tmp_path, "videos/a.txt", *(f"f{i}/b.txt" for i in range(200)))
-    for i in range(200):
-        (tmp_path / f"f{i}" / "v").symlink_to("../videos")
-    assert len(listed(tmp_path)) == 1 + 200 + 200
-
-
-def test_a_refused_link_changes_no_other_sample(tmp_path: Path) -> None:
-    """Otherwise its stored rows would belong to a sample that is no longer listed."""
-    outside = make(tmp_path / "outside", "x.srt", "folder/y.txt")
-    root = make(tmp_path / "root", "x.mp4", "z.mp4", "z.txt", "w.mp4", "w.txt")
-    before = listed(root)
-    (root / "x.srt").symlink_to(outside / "x.srt")
-    (root / "z").symlink_to(outside / "folder")
-    (root / "w").symlink_to(outside / "x.srt")
-    found = listed(root)
-    assert {name: found[name] for name in before} == before
-    assert {*found} - {*before} == {"x.srt"}
-    source = FilesSource(Config(path=str(root)))
-    assert sum(map(len, source.list())) == 4
-    assert source.refused_folders == ["z/"]
-
-
-def test_a_folder_of_nothing_but_links_out_of_it_says_what_to_set(tmp_path: Path) -> None:
-    outside = make(tmp_path / "outside", "a.txt", "b.txt")
-    (tmp_path / "root").mkdir()
-    for name in ("a.txt", "b.txt"):
-        (tmp_path / "root" / name).symlink_to(outside / name)
-    with pytest.raises(ConfigError, match=r"source\.follow_symlinks: all 2 samples .* follow_symlinks: true"):
-        listed(tmp_path / "root")
-    assert set(listed(tmp_path / "root", follow_symlinks=True)) == {"a.txt", "b.txt"}
-
-
-def test_folders_of_the_kernel_are_no_corpus() -> None:
-    with pytest.raises(ConfigError, match=r"source\.path: '/proc/self' is a folder of the kernel"):
-        listed("/proc/self", follow_symlinks=True)
-
-
-def test_a_digest_is_not_taken_of_what_a_link_leads_out_to(tmp_path: Path) -> None:
-    outside = make(tmp_path / "outside", "secret.txt")
-    root = make(tmp_path / "root", "a.txt")
-    (root / "out.txt").symlink_to(outside / "secret.txt")
-    before = listed(root, version="sha256")["out.txt"]
-    (outside / "secret.txt").write_text("another secret")
-    assert listed(root, version="sha256")["out.txt"] == before
-
-
 def test_a_path_that_is_too_long_costs_one_sample(tmp_path: Path) -> None:
     """An archive can hold folders so deep that their path is too long."""
     make(tmp_path, "a.txt")
@@ -373,13 +180,6 @@ def test_a_path_that_is_too_long_costs_one_sample(tmp_path: Path) -> None:
         with pytest.raises(SampleError, match=r"^io: "):
             storage.Blob(uri, source.allowed_roots()).open()
     local_files.remove_folder(str(tmp_path), next(one.name for one in tmp_path.iterdir() if one.is_dir()))
-
-
-def test_links_that_lead_in_a_circle_end(tmp_path: Path) -> None:
-    make(tmp_path, "a/1.txt", "b/2.txt")
-    (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
-    (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
-    assert set(listed(tmp_path)) == {"a/1.txt", "b/2.txt", "a/to_b/2.txt", "b/to_a/1.txt"}
 
 
 def test_the_version_tells_a_changed_file(tmp_path: Path) -> None:
@@ -523,90 +323,3 @@ def test_s3(s3: Any) -> None:
     for path in ("s3://nosuchbucket/in", "s3://corpus/nosuchfolder", "s3://nosuchbucket/*.jpg"):
         with pytest.raises(ConfigError, match=r"source\.path: .*(does not exist|cannot)"):
             listed(path)
-
-
-# -- what is left out -----------------------------------------------------------------------------
-
-KEYS = {
-    "ok.txt": b"x",
-    "a//named.txt": b"x",
-    "./a.txt": b"x",
-    "a/./b.txt": b"x",
-    "a/../c.txt": b"x",
-    "../d.txt": b"x",
-    "x/./y/../z.txt": b"x",
-    "folder/": b"",
-    "bytes/": b"x",
-    "q//": b"x",
-    ".hidden.txt": b"x",
-    "a/.hidden/e.txt": b"x",
-    "README.md": b"x",
-}
-DOT, UP, EMPTY = "with '.' in their path", "with '..' in their path", "with an empty name in their path"
-SLASH = "with '/' at the end of their name"
-HIDDEN = "whose name, or their folder's, begins with a dot"
-FOLDER = "empty, with '/' at the end of their name (folder markers)"
-
-
-@pytest.mark.parametrize(
-    ("options", "ids", "left_out"),
-    [
-        ({}, {"ok.txt", "a//named.txt"}, {DOT: 2, UP: 3, SLASH: 2, FOLDER: 1, HIDDEN: 2}),
-        ({"include": ["**/*.txt"]}, {"ok.txt"}, {DOT: 2, UP: 3, EMPTY: 1, HIDDEN: 2}),
-        ({"include": ["ok.txt", "a/*"]}, {"ok.txt"}, {DOT: 1, UP: 1, EMPTY: 1, HIDDEN: 1}),
-        ({"include": ["ok.*"]}, {"ok.txt"}, {}),
-        ({"path": "s3://corpus/in/ok.txt"}, {"ok.txt"}, {}),
-        (
-            {"exclude": []},
-            {*KEYS} - {"folder/", "bytes/", "q//"},
-            {SLASH: 2, FOLDER: 1},
-        ),
-    ],
-)
-def test_keys_that_cannot_be_samples_are_counted(
-    s3: Any, options: dict[str, Any], ids: set[str], left_out: dict[str, int]
-) -> None:
-    """Every key is listed, counted, or excluded by a pattern."""
-    import boto3
-
-    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-    for key, data in KEYS.items():  # s3fs would change some of the names
-        client.put_object(Bucket="corpus", Key=f"in/{key}", Body=data)
-    source = FilesSource(Config(**{"path": "s3://corpus/in", **options}))
-    source.check("source")
-    for _ in range(2):  # a listing counts its own files only
-        assert {one for table in source.list() for one in table["sample_id"].to_pylist()} == ids
-        assert source.left_out == left_out
-
-
-def test_pipes_and_sockets_are_counted(tmp_path: Path) -> None:
-    make(tmp_path, "a.txt", "sub/b.txt")
-    for name in ("pipe.txt", "sub/pipe.bin", ".hidden"):
-        os.mkfifo(tmp_path / name)
-    with socket.socket(socket.AF_UNIX) as unix:
-        unix.bind(os.path.relpath(tmp_path / "socket"))
-    source = FilesSource(Config(path=str(tmp_path)))
-    assert sum(map(len, source.list())) == 2
-    assert source.left_out == {"that are pipes, sockets or devices": 3, HIDDEN: 1}
-    source = FilesSource(Config(path=str(tmp_path), include=("**/*.txt",)))
-    assert sum(map(len, source.list())) == 2
-    assert source.left_out == {"that are pipes, sockets or devices": 1}
-
-
-def test_a_local_folder_with_dots_in_its_names_leaves_nothing_out(tmp_path: Path) -> None:
-    make(tmp_path, "a..b/c.txt", "d./e.txt", "...f/g.txt")
-    source = FilesSource(Config(path=str(tmp_path)))
-    assert {one for table in source.list() for one in table["sample_id"].to_pylist()} == {"a..b/c.txt", "d./e.txt"}
-    assert source.left_out == {HIDDEN: 1}, "the folder ...f"
-
-
-@pytest.mark.parametrize("place", ["local", "s3"])
-def test_hidden_files_are_counted(s3: Any, tmp_path: Path, place: str) -> None:
-    """A hidden folder counts as one file. Files that the user excludes, or that no pattern includes, do not count."""
-    make(tmp_path, "a.txt", ".b.txt", "sub/.c.png", ".git/d.txt", ".git/e.txt", "sub/f.txt")
-    s3.put(f"{tmp_path}/", "corpus/hidden/", recursive=True)
-    path = str(tmp_path) if place == "local" else "s3://corpus/hidden"
-    for options, count in (({}, 3), ({"include": ["**/*.txt"]}, 2), ({"exclude": ["**/.*", "**/.*/**"]}, 0)):
-        source = FilesSource(Config(path=path, **options))
-        assert sum(map(len, source.list())) == 2
-        assert source.left_out == ({HIDDEN: count} if count else {})

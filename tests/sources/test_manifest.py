@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import datetime
 import gzip
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,45 +15,11 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.schema import LISTING
 from pipeline.sources import manifest as module
 from pipeline.sources._tables import csv_table
-from pipeline.sources.manifest import Config, ManifestSource
+from pipeline.sources.manifest import Config
+from tests.sources.manifests import COLUMNS, ROWS, listed, source, write
 from tests.support import faulty
-
-ROWS: list[dict[str, Any]] = [
-    {"key": "007", "pic": "b/1.jpg", "sound": None, "words": 'a "big", red\ncircle', "score": 1, "label": "x"},
-    {"key": "NA", "pic": "/abs/2.png", "sound": "s.wav", "words": None, "score": None, "label": "null"},
-    {"key": "ünï", "pic": None, "sound": "s3://bucket/a b.ogg", "words": "nan", "score": 3, "label": None},
-]
-COLUMNS = {"id": "key", "image": "pic", "audio": "sound", "inline_text": "words"}
-
-
-def write(folder: Path, form: str, rows: list[dict[str, Any]] = ROWS) -> Path:
-    path = folder / f"m.{form}"
-    if form == "parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif form == "jsonl":
-        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
-    else:
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], delimiter="\t" if form == "tsv" else ",")
-            writer.writeheader()
-            writer.writerows(rows)
-    return path
-
-
-def source(path: Path | str, columns: dict[str, str] = COLUMNS, **options: Any) -> ManifestSource:
-    made = ManifestSource(Config(path=str(path), columns=columns, **options))  # type: ignore[arg-type]
-    made.check("source")
-    return made
-
-
-def listed(path: Path | str, columns: dict[str, str] = COLUMNS, **options: Any) -> dict[str, dict[str, Any]]:
-    made = source(path, columns, **options)
-    table = pa.concat_tables(made.list())
-    assert table.schema.equals(pa.schema([*LISTING, *made.passthrough()]))
-    return {row["sample_id"]: row for row in table.to_pylist()}
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "tsv", "jsonl"])
@@ -140,145 +105,6 @@ def test_without_an_id_column_the_first_uri_is_the_id(tmp_path: Path) -> None:
     found = listed(write(tmp_path, "jsonl", rows), {"image": "pic", "audio": "sound"})
     assert set(found) == {"in/1.jpg", "/elsewhere/2.jpg", "3.wav", "memory://corpus/4.jpg"}
     assert found["3.wav"]["audio_uri"] == f"{tmp_path}/3.wav"
-
-
-def test_urls_with_secrets_are_refused_and_not_repeated(tmp_path: Path) -> None:
-    path = write(tmp_path, "csv", [{"pic": "s3://AKIAX:hunter2@bucket/1.jpg"}])
-    words = r"source\.columns\.image: .*row 1 of 'm.csv' has a URL with a password or a signature in column 'pic'"
-    with pytest.raises(ConfigError, match=words) as caught:
-        listed(path, {"image": "pic"})
-    assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("columns", "options", "words"),
-    [
-        ({"image": "pic", "id": "key"}, {}, "has an id that is a URL with a password or a signature"),
-        ({"image": "pic"}, {"passthrough": ["key"]}, "has a URL with a password or a signature in column 'key'"),
-        (
-            {"image": "key"},
-            {"root": "https://h/a/", "schemes": ["https"]},
-            "has a URL with a password or a signature in column 'key'",
-        ),
-    ],
-)
-def test_nor_do_ids_and_copied_columns_hold_one(
-    tmp_path: Path, columns: dict[str, str], options: dict[str, Any], words: str
-) -> None:
-    secret = "b.jpg?token=hunter2" if "root" in options else "https://host/b.jpg?token=hunter2"
-    path = write(tmp_path, "csv", [{"pic": "1.jpg", "key": "a"}, {"pic": "2.jpg", "key": secret}])
-    found = listed(path, columns, **options)
-    assert len(found) == 2
-    assert found["m.csv#row 2"]["refused"] == f"row 2 of 'm.csv' {words}"
-    assert "hunter2" not in str(found)
-    path = write(tmp_path, "csv", [{"pic": "2.jpg", "key": secret}])
-    with pytest.raises(ConfigError, match=f"none of 1 rows names a sample: row 1 of 'm.csv' {words}") as caught:
-        listed(path, columns, **options)
-    assert "hunter2" not in str(caught.value)
-
-
-def test_words_about_a_url_are_copied(tmp_path: Path) -> None:
-    rows = [{"pic": "1.jpg", "words": "see https://host/b.jpg?token=abc"}]
-    found = listed(write(tmp_path, "csv", rows), {"image": "pic"}, passthrough=["words"])
-    assert found["1.jpg"]["words"] == rows[0]["words"]
-
-
-def test_root(tmp_path: Path) -> None:
-    rows = [{"pic": "sub/1.jpg"}]
-    path = write(tmp_path, "csv", rows)
-    assert listed(path, {"image": "pic"}, root="/media")["sub/1.jpg"]["image_uri"] == "/media/sub/1.jpg"
-    assert listed(path, {"image": "pic"}, root="s3://b/x/")["sub/1.jpg"]["image_uri"] == "s3://b/x/sub/1.jpg"
-    with pytest.raises(ConfigError, match="schemes that are allowed: s3"):
-        listed(path, {"image": "pic"}, schemes=["s3"])
-    with pytest.raises(ConfigError, match=r"source\.columns\.image: .*row 1 of 'm.csv' has 'sub/1.jpg' in column"):
-        listed(path, {"image": "pic"}, root="http://example.org/x")
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "http://example.org/a.jpg",
-        "HTTPS://example.org/a.jpg",
-        "data:image/png;base64,AAAA",
-        "file://host/a.jpg",
-        "bytes:///etc/passwd",
-    ],
-)
-def test_uris_that_are_not_allowed(tmp_path: Path, value: str) -> None:
-    path = write(tmp_path, "csv", [{"pic": "ok.jpg"}, {"pic": value}])
-    found = listed(path, {"image": "pic"})
-    assert set(found) == {"ok.jpg", "m.csv#row 2"}
-    assert found["m.csv#row 2"]["refused"].startswith(f"row 2 of 'm.csv' has {value!r} in column 'pic'; ")
-    assert found["m.csv#row 2"]["image_uri"] is None
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "../up.jpg",
-        "a/../../up.jpg",
-        "..",
-        "/etc/passwd",
-        "file:///etc/passwd",
-        "//etc/passwd",
-        "{root}/../up.jpg",
-        "{root}x/a.jpg",
-        "/proc/self/environ",
-        "s3://bucket/a.jpg",
-        "memory://a.jpg",
-    ],
-)
-def test_files_outside_of_the_root_are_refused_by_their_text(tmp_path: Path, value: str) -> None:
-    value = value.format(root=tmp_path)
-    path = write(tmp_path, "csv", [{"pic": "ok.jpg"}, {"pic": value}])
-    found = listed(path, {"image": "pic"}, version="stat")
-    assert [row["forbidden"] for row in found.values() if row["image_uri"] == f"{tmp_path}/ok.jpg"] == [None]
-    assert [row["forbidden"] for row in found.values() if row["image_uri"] != f"{tmp_path}/ok.jpg"] == [True]
-
-
-def test_roots_allow_more(tmp_path: Path) -> None:
-    names = ["ok.jpg", "/media/a/b.jpg", "/media/c.jpg", "S3://Bucket/x/y.jpg", "s3://Bucket/z.jpg", "s3://bucket/x/y"]
-    path = write(tmp_path, "csv", [{"pic": name} for name in names])
-    roots = ["file:///media/a/", "s3://Bucket/x"]
-    found = listed(path, {"image": "pic"}, roots=roots)
-    assert [name for name, row in found.items() if row["forbidden"]] == ["/media/c.jpg", names[4], names[5]]
-    plain = ManifestSource(Config(path=str(path), columns={"image": "pic"}, roots=roots)).allowed_roots().plain()  # type: ignore[arg-type]
-    assert plain == tuple(sorted([str(tmp_path), "/media/a", "s3://Bucket/x"]))
-    for bad in ("http://example.org/x", ""):
-        with pytest.raises(ValidationError, match="folders and prefixes of file, s3"):
-            Config(path=str(path), columns={"image": "pic"}, roots=[bad])  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"source\.roots: '/proc/1' is a folder of the kernel"):
-        source(path, {"image": "pic"}, roots=["/proc/1"])
-
-
-def test_a_manifest_of_which_every_row_is_elsewhere_ends_with_the_line_to_add(tmp_path: Path) -> None:
-    path = write(tmp_path, "csv", [{"pic": "/media/disk/a/1.jpg"}, {"pic": "/media/disk/b/2.jpg"}])
-    with pytest.raises(ConfigError, match=r"source\.roots: all 2 rows .*: roots: \['/media/disk'\]"):
-        listed(path, {"image": "pic"})
-    assert len(listed(path, {"image": "pic"}, roots=["/media/disk"])) == 2
-    path = write(tmp_path, "csv", [{"pic": "/media/a/1.jpg"}, {"pic": "s3://bucket/b/2.jpg"}])
-    with pytest.raises(ConfigError, match=r"roots: \['FOLDER'\]"):
-        listed(path, {"image": "pic"})
-
-
-def test_a_name_cannot_chain_to_another_scheme(tmp_path: Path) -> None:
-    from pipeline import storage
-    from pipeline.core.errors import SampleError
-
-    path = write(tmp_path, "csv", [{"pic": "simplecache::memory://secret/x.jpg"}, {"pic": "y.jpg"}])
-    fsspec.filesystem("memory").pipe_file("/secret/x.jpg", b"secret")
-    row, _ = listed(path, {"image": "pic"}).values()
-    with pytest.raises(SampleError, match="missing"):
-        storage.Blob(row["image_uri"]).read()
-
-
-def test_file_urls_are_plain_paths(tmp_path: Path) -> None:
-    path = write(tmp_path, "csv", [{"pic": f"file://{tmp_path}/x.jpg"}])
-    assert listed(path, {"image": "pic"})["x.jpg"]["image_uri"] == f"{tmp_path}/x.jpg"
-    with pytest.raises(
-        ConfigError, match=r"row 1 of 'm.csv' has '/abs\.jpg' in column 'pic'; schemes that are allowed: s3"
-    ):
-        listed(write(tmp_path, "csv", [{"pic": "/abs.jpg"}]), {"image": "pic"}, schemes=["s3"])
 
 
 @pytest.mark.parametrize(("form", "places"), [("parquet", ("row 1", "row 3")), ("jsonl", ("line 1", "line 4"))])
@@ -479,78 +305,3 @@ def test_a_manifest_and_its_files_on_a_place_that_stutters(tmp_path: Path, form:
     faulty.plan(tmp_path, {table.name: faulty.Fault("read", "short", after=9)})
     with pytest.raises(ConfigError, match=r"source\.path: .*truncated read"):
         listed(url, {"image": "pic"}, **options)
-
-
-# -- views ----------------------------------------------------------------------------------------
-
-LONG = "more than the twelve bytes that a view holds by itself"
-VIEWS: list[tuple[Any, Any, list[Any]]] = [
-    (pa.string_view(), pa.string(), ["x", None, LONG]),
-    (pa.binary_view(), pa.binary(), [b"\x00\xff", None, LONG.encode()]),
-    (pa.list_(pa.string_view()), pa.list_(pa.string()), [["x", None], None, [LONG]]),
-    (pa.large_list(pa.string_view()), pa.large_list(pa.string()), [["x"], None, []]),
-    (pa.list_(pa.binary_view(), 2), pa.list_(pa.binary(), 2), [[b"x", None], None, [b"", b"y"]]),
-    (
-        pa.struct([("a", pa.string_view()), ("n", pa.int8())]),
-        pa.struct([("a", pa.string()), ("n", pa.int8())]),
-        [{"a": "x", "n": 1}, None, {"a": None, "n": None}],
-    ),
-    (
-        pa.list_(pa.struct([("a", pa.list_(pa.string_view()))])),
-        pa.list_(pa.struct([("a", pa.list_(pa.string()))])),
-        [[{"a": ["x"]}], None, []],
-    ),
-    (pa.map_(pa.string_view(), pa.string_view()), pa.map_(pa.string(), pa.string()), [[("k", "v")], None, []]),
-]
-
-
-@pytest.mark.parametrize(("kind", "stored", "values"), VIEWS, ids=lambda one: str(one)[:30])
-def test_views_are_copied_as_what_they_show(tmp_path: Path, kind: Any, stored: Any, values: list[Any]) -> None:
-    table = pa.table({"id": ["c", "b", "a"], "pic": ["1", "2", "3"], "v": pa.array(values, kind)})
-    pq.write_table(table, tmp_path / "m.parquet")
-    assert pq.read_schema(tmp_path / "m.parquet").field("v").type == kind
-    made = source(tmp_path / "m.parquet", {"id": "id", "image": "pic"}, passthrough=["v"])
-    assert made.passthrough().field("v").type == stored
-    (found,) = made.list()
-    assert found["v"].type == stored
-    assert found["v"].to_pylist() == values[::-1]
-    pq.write_table(found.select(["v"]), tmp_path / "shard.parquet")
-    assert pq.read_table(tmp_path / "shard.parquet")["v"].to_pylist() == values[::-1]
-
-
-def test_ids_files_and_texts_may_be_views(tmp_path: Path) -> None:
-    table = pa.table({name: pa.array([f"{name} {LONG}"], pa.string_view()) for name in ("id", "pic", "words")})
-    pq.write_table(table, tmp_path / "m.parquet")
-    (found,) = listed(tmp_path / "m.parquet", {"id": "id", "image": "pic", "inline_text": "words"}).values()
-    assert (found["sample_id"], found["inline_text"]) == (f"id {LONG}", f"words {LONG}")
-    for limit, why in ((len(LONG) + 5, "a value of 'words' from row 1 on in .* has 60 bytes"), (len(LONG) + 6, None)):
-        columns = {"id": "id", "inline_text": "words"}
-        if why is None:
-            assert len(listed(tmp_path / "m.parquet", columns, max_cell_bytes=limit)) == 1
-        else:
-            with pytest.raises(ConfigError, match=why):
-                listed(tmp_path / "m.parquet", columns, max_cell_bytes=limit)
-
-
-def test_views_of_a_folder_fit_strings(tmp_path: Path) -> None:
-    for name, kind in (("a", pa.string()), ("b", pa.string_view()), ("c", pa.large_string())):
-        pq.write_table(pa.table({"id": [name], "v": pa.array([name], kind)}), tmp_path / f"{name}.parquet")
-    found = listed(tmp_path, {"image": "id"}, passthrough=["v"])
-    assert {row["v"] for row in found.values()} == {"a", "b", "c"}
-
-
-def test_views_of_lists_are_never_cast(tmp_path: Path) -> None:
-    """pyarrow 26 loses values when it casts one to a list, without an error."""
-    values = [["x", None], None, [LONG]]
-    for name, kind in (("a", pa.list_view(pa.string_view())), ("b", pa.list_view(pa.string()))):
-        table = pa.table({"pic": ["1", "2", "3"], "v": pa.array(values, kind)})
-        pq.write_table(table, tmp_path / f"{name}.parquet")
-    with pytest.raises(ConfigError, match=r"source\.passthrough: column 'v' holds list_view<.*, which cannot be cast;"):
-        source(tmp_path / "a.parquet", {"image": "pic"}, passthrough=["v"])
-    found = listed(tmp_path / "b.parquet", {"image": "pic"}, passthrough=["v"])
-    assert [found[name]["v"] for name in "123"] == values
-    (tmp_path / "in").mkdir()
-    pq.write_table(pa.table({"pic": ["0"], "v": [["y"]]}), tmp_path / "in" / "a.parquet")
-    (tmp_path / "b.parquet").rename(tmp_path / "in" / "b.parquet")
-    with pytest.raises(ConfigError, match=r"column 'v' of 'b\.parquet' .* holds list_view<"):
-        source(tmp_path / "in", {"image": "pic"}, passthrough=["v"])
