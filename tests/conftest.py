@@ -28,6 +28,7 @@ LONG = (
     "sandbox/test_stage",
     "decoders/test_video_pyav",
     "jobs/test_cli",
+    "jobs/test_cli_output",
     "test_docs",
     "run/test_extraction",
     "end_to_end/test_chaos",

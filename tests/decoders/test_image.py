@@ -11,64 +11,39 @@ import PIL.Image
 import pytest
 
 from pipeline.core.errors import SampleError
-from pipeline.decoders._shared.jpeg import jpeg_pixels, plain_jpeg
 from pipeline.decoders._shared.rgb import to_grey8
 from pipeline.decoders.image import FORMATS, REFUSED, ImageConfig, ImageMedia
 from pipeline.storage.blob import Blob
+from tests.decoders.images import failure_of, pixels_of, saved_as
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-
-
-def _pixels(path: Path, **options: Any) -> np.ndarray:
-    media = ImageMedia(Blob(str(path)), ImageConfig(**options))
-    try:
-        found = media.image().pixels
-    finally:
-        media.close()
-    assert found.dtype == np.uint8
-    assert found.ndim == 3
-    assert found.shape[2] == 3
-    return found
-
-
-def _failure(path: Path, **options: Any) -> SampleError:
-    with pytest.raises(SampleError) as caught:
-        _pixels(path, **options)
-    return caught.value
-
-
-def _saved(folder: Path, values: np.ndarray, mode: str | None, suffix: str, **options: Any) -> Path:
-    path = folder / f"a{suffix}"
-    picture = PIL.Image.fromarray(values)
-    (picture if mode is None else picture.convert(mode)).save(path, **options)
-    return path
 
 
 def test_8_bit_colours_are_exact(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
     for suffix in (".png", ".bmp", ".tiff", ".ppm"):
-        assert np.array_equal(_pixels(_saved(tmp_path, values, None, suffix)), values)
+        assert np.array_equal(pixels_of(saved_as(tmp_path, values, None, suffix)), values)
 
 
 def test_grey_and_one_bit(tmp_path: Path) -> None:
     grey = np.array([[0, 7, 200, 255]], np.uint8)
-    assert np.array_equal(_pixels(_saved(tmp_path, grey, None, ".png")), np.repeat(grey[..., None], 3, 2))
+    assert np.array_equal(pixels_of(saved_as(tmp_path, grey, None, ".png")), np.repeat(grey[..., None], 3, 2))
     bits = np.array([[0, 255, 255, 0]], np.uint8)
-    assert np.array_equal(_pixels(_saved(tmp_path, bits, "1", ".png"))[..., 0], bits)
+    assert np.array_equal(pixels_of(saved_as(tmp_path, bits, "1", ".png"))[..., 0], bits)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 def test_16_bit_greys_are_scaled_by_their_range(tmp_path: Path, suffix: str) -> None:
     values = np.array([[0, 128, 257, 257 * 100, 257 * 200 + 100, 65535]], np.uint16)
-    assert _pixels(_saved(tmp_path, values, None, suffix))[0, :, 0].tolist() == [0, 0, 1, 100, 200, 255]
+    assert pixels_of(saved_as(tmp_path, values, None, suffix))[0, :, 0].tolist() == [0, 0, 1, 100, 200, 255]
 
 
 def test_floats_in_either_range(tmp_path: Path) -> None:
     unit = np.array([[0.0, 0.5, 1.0]], np.float32)
-    assert _pixels(_saved(tmp_path, unit, None, ".tiff"))[0, :, 0].tolist() == [0, 128, 255]
+    assert pixels_of(saved_as(tmp_path, unit, None, ".tiff"))[0, :, 0].tolist() == [0, 128, 255]
     byte = np.array([[-0.4, 100.2, 254.6, 255.4, np.nan, np.inf]], np.float32)
-    assert _pixels(_saved(tmp_path, byte, None, ".tiff"))[0, :, 0].tolist() == [0, 100, 255, 255, 0, 255]
-    assert _pixels(_saved(tmp_path, np.full((2, 2), np.nan, np.float32), None, ".tiff")).max() == 0
+    assert pixels_of(saved_as(tmp_path, byte, None, ".tiff"))[0, :, 0].tolist() == [0, 100, 255, 255, 0, 255]
+    assert pixels_of(saved_as(tmp_path, np.full((2, 2), np.nan, np.float32), None, ".tiff")).max() == 0
 
 
 @pytest.mark.parametrize(
@@ -81,25 +56,25 @@ def test_floats_in_either_range(tmp_path: Path) -> None:
     ],
 )
 def test_floats_in_no_known_range(tmp_path: Path, values: list[float], clipped: list[int], scaled: list[int]) -> None:
-    path = _saved(tmp_path, np.array([values], np.float32), None, ".tiff")
-    error = _failure(path)
+    path = saved_as(tmp_path, np.array([values], np.float32), None, ".tiff")
+    error = failure_of(path)
     assert error.kind == "unsupported"
     assert f"from {values[0]:.6g} to {values[-1]:.6g}" in error.message
     assert "decoders.image.floats" in error.message
-    assert _pixels(path, floats="clip")[0, :, 0].tolist() == clipped
-    assert _pixels(path, floats="scale")[0, :, 0].tolist() == scaled
+    assert pixels_of(path, floats="clip")[0, :, 0].tolist() == clipped
+    assert pixels_of(path, floats="scale")[0, :, 0].tolist() == scaled
 
 
 def test_32_bit_greys(tmp_path: Path) -> None:
     values = np.array([[0, 2**30, 2**31 - 1]], np.int32)
-    assert _pixels(_saved(tmp_path, values, None, ".tiff"))[0, :, 0].tolist() == [0, 128, 255]
+    assert pixels_of(saved_as(tmp_path, values, None, ".tiff"))[0, :, 0].tolist() == [0, 128, 255]
 
 
 def test_inks(tmp_path: Path) -> None:
     inks = np.array([[[255, 0, 0, 0], [0, 255, 255, 0], [0, 0, 0, 255], [0, 0, 0, 0]]], np.uint8)
     path = tmp_path / "a.tiff"
     PIL.Image.fromarray(inks, "CMYK").save(path)
-    assert _pixels(path)[0].tolist() == [[0, 255, 255], [255, 0, 0], [0, 0, 0], [255, 255, 255]]
+    assert pixels_of(path)[0].tolist() == [[0, 255, 255], [255, 0, 0], [0, 0, 0], [255, 255, 255]]
 
 
 def test_lab_by_the_formula_of_the_cie(tmp_path: Path) -> None:
@@ -108,18 +83,18 @@ def test_lab_by_the_formula_of_the_cie(tmp_path: Path) -> None:
     lightness = 128 / 255 * 100
     linear = ((lightness + 16) / 116) ** 3
     grey = 255 * (1.055 * linear ** (1 / 2.4) - 0.055)
-    assert np.abs(_pixels(path)[0].astype(float) - [[0] * 3, [255] * 3, [grey] * 3]).max() <= 2
+    assert np.abs(pixels_of(path)[0].astype(float) - [[0] * 3, [255] * 3, [grey] * 3]).max() <= 2
 
 
 def test_transparency_shows_the_background(tmp_path: Path) -> None:
     values = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 128]]], np.uint8)
-    path = _saved(tmp_path, values, None, ".png")
+    path = saved_as(tmp_path, values, None, ".png")
     share = 128 / 255
     half = [round(c * share + 255 * (1 - share)) for c in (200, 100, 0)]
-    assert np.abs(_pixels(path)[0].astype(int) - [[200, 100, 0], WHITE, half]).max() <= 1
-    assert _pixels(path, background=(1, 2, 3))[0, 1].tolist() == [1, 2, 3]
-    grey = _saved(tmp_path, values[..., [0, 3]], None, ".png")  # LA
-    assert np.abs(_pixels(grey)[0, :, 0].astype(int) - [200, 255, half[0]]).max() <= 1
+    assert np.abs(pixels_of(path)[0].astype(int) - [[200, 100, 0], WHITE, half]).max() <= 1
+    assert pixels_of(path, background=(1, 2, 3))[0, 1].tolist() == [1, 2, 3]
+    grey = saved_as(tmp_path, values[..., [0, 3]], None, ".png")  # LA
+    assert np.abs(pixels_of(grey)[0, :, 0].astype(int) - [200, 255, half[0]]).max() <= 1
 
 
 def test_palettes_with_and_without_alpha(tmp_path: Path) -> None:
@@ -128,11 +103,11 @@ def test_palettes_with_and_without_alpha(tmp_path: Path) -> None:
     picture.putdata([0, 1, 2])
     path = tmp_path / "a.png"
     picture.save(path)
-    assert _pixels(path)[0].tolist() == [list(RED), list(GREEN), list(BLUE)]
+    assert pixels_of(path)[0].tolist() == [list(RED), list(GREEN), list(BLUE)]
     picture.save(path, transparency=1)
-    assert _pixels(path)[0].tolist() == [list(RED), list(WHITE), list(BLUE)]
+    assert pixels_of(path)[0].tolist() == [list(RED), list(WHITE), list(BLUE)]
     picture.save(tmp_path / "a.gif", transparency=2)
-    assert _pixels(tmp_path / "a.gif")[0].tolist() == [list(RED), list(GREEN), list(WHITE)]
+    assert pixels_of(tmp_path / "a.gif")[0].tolist() == [list(RED), list(GREEN), list(WHITE)]
 
 
 TURNS = {
@@ -154,8 +129,8 @@ def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if suffix == ".webp" else {}
-    path = _saved(tmp_path, values, None, suffix, exif=exif, **options)
-    assert np.array_equal(_pixels(path), TURNS[orientation](values))
+    path = saved_as(tmp_path, values, None, suffix, exif=exif, **options)
+    assert np.array_equal(pixels_of(path), TURNS[orientation](values))
 
 
 def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
@@ -165,37 +140,37 @@ def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
         frames[0].save(
             path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == ".webp" else {})
         )
-        assert _pixels(path)[0, 0].tolist() == list(RED)
+        assert pixels_of(path)[0, 0].tolist() == list(RED)
 
 
 def test_a_truncated_picture_fails_unless_kept(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
-    path = _saved(tmp_path, noise, None, ".jpg", quality=95)
-    whole = _pixels(path)
+    path = saved_as(tmp_path, noise, None, ".jpg", quality=95)
+    whole = pixels_of(path)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 3])
-    assert _failure(path).kind == "corrupt"
-    assert "truncated" in _failure(path).message
-    kept = _pixels(path, truncated=True)
+    assert failure_of(path).kind == "corrupt"
+    assert "truncated" in failure_of(path).message
+    kept = pixels_of(path, truncated=True)
     assert np.array_equal(kept[:64], whole[:64])
     assert not np.array_equal(kept[-16:], whole[-16:])
-    assert _failure(path).kind == "corrupt"  # one config's choice does not stay
+    assert failure_of(path).kind == "corrupt"  # one config's choice does not stay
 
 
 def test_limits_are_judged_by_the_header(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(_png_header(20000, 20000))
-    error = _failure(path)
+    error = failure_of(path)
     assert error.kind == "limit"
     assert "178956970" in error.message
-    small = _saved(tmp_path, np.zeros((10, 10, 3), np.uint8), None, ".bmp")
-    assert _pixels(small, max_pixels=100).shape == (10, 10, 3)
-    assert _failure(small, max_pixels=99).kind == "limit"
+    small = saved_as(tmp_path, np.zeros((10, 10, 3), np.uint8), None, ".bmp")
+    assert pixels_of(small, max_pixels=100).shape == (10, 10, 3)
+    assert failure_of(small, max_pixels=99).kind == "limit"
 
 
 def test_the_limit_of_pillow_is_given_back(tmp_path: Path) -> None:
     before = PIL.Image.MAX_IMAGE_PIXELS
-    _pixels(_saved(tmp_path, np.zeros((2, 2), np.uint8), None, ".png"), max_pixels=9)
+    pixels_of(saved_as(tmp_path, np.zeros((2, 2), np.uint8), None, ".png"), max_pixels=9)
     assert before == PIL.Image.MAX_IMAGE_PIXELS
 
 
@@ -203,7 +178,7 @@ def test_broken_exif_does_not_stop_a_picture(data: Path) -> None:
     for name in ("broken_exif_dpi.jpg", "hopper_bad_exif.jpg", "invalid-exif.jpg", "multiple_exif.jpg"):
         path = data / "bad" / f"pillow__{name}"
         with PIL.Image.open(path) as picture:
-            assert _pixels(path).shape[:2] in (picture.size, picture.size[::-1])
+            assert pixels_of(path).shape[:2] in (picture.size, picture.size[::-1])
 
 
 @pytest.mark.parametrize(
@@ -224,7 +199,7 @@ def test_broken_exif_does_not_stop_a_picture(data: Path) -> None:
     ],
 )
 def test_failures_in_the_words_of_pillow(data: Path, name: str, kind: str, words: str) -> None:
-    error = _failure(data / "bad" / name)
+    error = failure_of(data / "bad" / name)
     assert error.kind == kind
     assert words in error.message
     assert "0x" not in error.message  # the same words in every run
@@ -237,21 +212,7 @@ def test_heic_through_the_video_library(data: Path) -> None:
         path = data / "bad" / name
         with av.open(str(path)) as container:
             wanted = next(container.decode(video=0)).to_ndarray(format="rgb24")
-        assert np.array_equal(_pixels(path), wanted)
-
-
-def test_photographs_agree_with_a_second_decoder(data: Path) -> None:
-    from torchvision.io import ImageReadMode, decode_image
-
-    photos = [p for p in sorted((data / "images").iterdir()) if p.suffix in (".jpg", ".png")]
-    for path in photos[:: len(photos) // 12]:
-        with PIL.Image.open(path) as picture:
-            if picture.mode != "RGB":
-                continue
-        wanted = decode_image(str(path), ImageReadMode.RGB, apply_exif_orientation=True).permute(1, 2, 0).numpy()
-        found = _pixels(path)
-        assert found.shape == wanted.shape
-        assert np.abs(found.astype(int) - wanted).mean() < 1.0, path.name
+        assert np.array_equal(pixels_of(path), wanted)
 
 
 def _png_header(width: int, height: int) -> bytes:
@@ -285,78 +246,10 @@ def test_a_large_grey_takes_little_more_than_its_pixels(tmp_path: Path) -> None:
     assert peak < 2 * grey.nbytes
 
 
-def test_plain_jpegs_of_the_real_media_are_what_pillow_reads(data: Path) -> None:
-    plain = 0
-    for path in sorted((data / "images").glob("*.jp*g")):
-        content = path.read_bytes()
-        size = plain_jpeg(content)
-        if size is None:
-            continue
-        plain += 1
-        expected = np.asarray(PIL.Image.open(io.BytesIO(content)).convert("RGB"))
-        pixels = jpeg_pixels(content)
-        assert pixels is not None
-        assert size == expected.shape[1::-1]
-        assert np.array_equal(pixels, expected), path.name
-    assert plain > 400
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"mode": "L"}]
-)
-def test_jpegs_of_every_plain_kind(tmp_path: Path, options: dict[str, Any]) -> None:
-    values = np.random.default_rng(1).integers(0, 256, (37, 53, 3), np.uint8)
-    path = _saved(tmp_path, values, options.pop("mode", None), ".jpg", quality=88, **options)
-    assert plain_jpeg(path.read_bytes()) == (53, 37)
-    assert np.array_equal(_pixels(path), np.asarray(PIL.Image.open(path).convert("RGB")))
-
-
-def test_jpegs_of_other_kinds_are_left_to_pillow(tmp_path: Path) -> None:
-    values = np.random.default_rng(1).integers(0, 256, (37, 53, 3), np.uint8)
-    turned, words = PIL.Image.Exif(), b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
-    turned[0x0112] = 6
-    for mode, options in (("CMYK", {}), ("RGB", {"exif": turned}), ("RGB", {"xmp": words})):
-        path = _saved(tmp_path, values, mode, ".jpg", **options)
-        assert plain_jpeg(path.read_bytes()) is None
-        assert _pixels(path).shape == ((37, 53, 3) if mode == "CMYK" else (53, 37, 3))
-
-
-def test_a_damaged_jpeg_fails_in_pillow_s_words_or_is_what_pillow_makes_of_it(tmp_path: Path) -> None:
-    values = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
-    whole = _saved(tmp_path, values, None, ".jpg").read_bytes()
-    cut = tmp_path / "cut.jpg"
-    cut.write_bytes(whole[: len(whole) // 2])
-    assert plain_jpeg(cut.read_bytes()) == (64, 64)
-    assert jpeg_pixels(cut.read_bytes()) is None
-    assert "truncated" in _failure(cut).message
-    assert _pixels(cut, truncated=True).shape == (64, 64, 3)
-    odd = tmp_path / "odd.jpg"
-    odd.write_bytes(whole[:-300] + bytes(300))
-    with PIL.Image.open(odd) as picture:
-        assert np.array_equal(_pixels(odd), np.asarray(picture.convert("RGB")))
-
-
 def test_an_opaque_picture_with_an_alpha_channel_keeps_its_colours(tmp_path: Path) -> None:
     values = np.random.default_rng(1).integers(0, 256, (9, 9, 4), np.uint8)
     values[..., 3] = 255
-    assert np.array_equal(_pixels(_saved(tmp_path, values, None, ".png"), background=(1, 2, 3)), values[..., :3])
-
-
-@pytest.mark.parametrize(("edge", "shape"), [(None, (800, 1000, 3)), (401, (800, 1000, 3)), (400, (400, 500, 3))])
-@pytest.mark.parametrize("quarter", [False, True])
-def test_large_jpegs_are_decoded_small_where_that_is_asked(
-    tmp_path: Path, edge: int | None, shape: tuple[int, ...], quarter: bool
-) -> None:
-    """As Pillow's own `draft` does it."""
-    if quarter and edge == 400:
-        edge, shape = 130, (200, 250, 3)
-    ramp = np.linspace(0, 255, 1000)[None, :, None] * np.ones((800, 1, 3))
-    path = _saved(tmp_path, ramp.astype(np.uint8), None, ".jpg", quality=95)
-    found = _pixels(path, shorter_edge=edge)
-    assert found.shape == shape
-    with PIL.Image.open(path) as picture:
-        picture.draft("RGB", shape[1::-1])
-        assert np.array_equal(found, np.asarray(picture))
+    assert np.array_equal(pixels_of(saved_as(tmp_path, values, None, ".png"), background=(1, 2, 3)), values[..., :3])
 
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
@@ -401,7 +294,7 @@ def test_what_another_program_would_have_to_read_is_refused(
     monkeypatch.setenv("PATH", str(gs.parent), prepend=":")
     path = tmp_path / "a.png"
     path.write_bytes(data)
-    error = _failure(path)
+    error = failure_of(path)
     assert error.kind == "unsupported"
     assert words in error.message
     assert not started.exists()
@@ -421,5 +314,5 @@ def test_a_heic_file_opens_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(av, "open", opened)
     path = tmp_path / "a.heic"
     path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(12) + b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n")
-    assert _failure(path).kind == "corrupt"
+    assert failure_of(path).kind == "corrupt"
     assert [(one["format"], one["container_options"]["protocol_whitelist"]) for one in asked] == [("mov", "none")]

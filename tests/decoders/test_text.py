@@ -7,7 +7,6 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,41 +18,7 @@ from pipeline.decoders._shared.charset import decode
 from pipeline.decoders._shared.html import strip_html
 from pipeline.decoders.text import TextDecoderConfig, TextMedia, is_svg
 from pipeline.storage.blob import Blob
-
-WORDS = "Grüße, 世界 — naïve\n"
-LONG = "Der Fluß führt über die Brücke. Größe zählt für Mädchen und Jungen. " * 20
-
-
-def _opened(folder: Path, name: str, content: str | bytes, config: TextDecoderConfig | None = None) -> TextMedia:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return TextMedia(Blob(str(path)), config or TextDecoderConfig())
-
-
-def _kind(data: bytes, **options: str) -> str:
-    with pytest.raises(SampleError) as caught:
-        decode(data, TextDecoderConfig(**options))  # type: ignore[arg-type]
-    return caught.value.kind
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_marks_tell_the_encoding_and_are_dropped(encoding: str) -> None:
-    assert decode(WORDS.encode(encoding), TextDecoderConfig()) == WORDS
-
-
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-def test_both_byte_orders(encoding: str) -> None:
-    assert decode(("\ufeff" + WORDS).encode(encoding), TextDecoderConfig()) == WORDS
-
-
-def test_the_policy_for_other_encodings() -> None:
-    latin = LONG.encode("latin-1")
-    assert decode(latin, TextDecoderConfig(on_other="detect")) == LONG
-    assert decode(latin, TextDecoderConfig(on_other="replace")) == LONG.encode("ascii", "replace").decode().replace(
-        "?", "\ufffd"
-    )
-    assert _kind(latin, on_other="fail") == "encoding"
-    assert _kind(WORDS.encode("utf-16")[:-1]) == "encoding"
+from tests.decoders.texts import failure_kind, open_text
 
 
 def test_newlines_and_nul_are_normalised() -> None:
@@ -66,24 +31,24 @@ def test_newlines_and_nul_are_normalised() -> None:
 @pytest.mark.parametrize("data", [b"", b" \n\t\r\n", b"\xef\xbb\xbf", "\ufeff \n".encode("utf-16-le"), b"\0\0\0"])
 def test_no_words_is_empty(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(SampleError) as caught:
-        _opened(tmp_path, "a.txt", data)
+        open_text(tmp_path, "a.txt", data)
     assert caught.value.kind == "empty"
 
 
 def test_binary_junk_is_no_text() -> None:
-    assert _kind(bytes(range(256)) * 4) == "corrupt"
-    assert _kind(b"a\0b\0c\0\0d" * 20) == "corrupt"
-    assert _kind(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1\0") == "corrupt"
+    assert failure_kind(bytes(range(256)) * 4) == "corrupt"
+    assert failure_kind(b"a\0b\0c\0\0d" * 20) == "corrupt"
+    assert failure_kind(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1\0") == "corrupt"
 
 
 def test_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="max_bytes 10") as caught:
-        _opened(tmp_path, "a.txt", "x" * 11, TextDecoderConfig(max_bytes=10))
+        open_text(tmp_path, "a.txt", "x" * 11, TextDecoderConfig(max_bytes=10))
     assert caught.value.kind == "limit"
 
 
 def test_subrip_becomes_segments(tmp_path: Path) -> None:
-    media = _opened(
+    media = open_text(
         tmp_path,
         "a.srt",
         "\ufeff1\r\n00:00:01,500 --> 00:00:02,000\r\n<i>One</i>\r\nand a half\r\n\r\n"
@@ -97,7 +62,7 @@ def test_subrip_becomes_segments(tmp_path: Path) -> None:
 
 
 def test_webvtt_without_notes_styles_settings_and_tags(tmp_path: Path) -> None:
-    media = _opened(
+    media = open_text(
         tmp_path,
         "a.vtt",
         "WEBVTT - a title\nKind: captions\n\nSTYLE\n::cue { color: red }\n\nNOTE nothing\nto see\n\n"
@@ -112,13 +77,13 @@ def test_webvtt_without_notes_styles_settings_and_tags(tmp_path: Path) -> None:
 
 def test_subtitles_without_a_cue_are_empty(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="empty"):
-        _opened(tmp_path, "a.vtt", "WEBVTT\n\nNOTE nothing\n")
+        open_text(tmp_path, "a.vtt", "WEBVTT\n\nNOTE nothing\n")
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_json_segments(tmp_path: Path, wrapped: bool) -> None:
     items = [{"start": 2, "end": 3.5, "text": " b "}, {"start": "0.5", "end": 1, "text": "a", "speaker": "x"}]
-    media = _opened(tmp_path, "a.json", json.dumps({"segments": items} if wrapped else items))
+    media = open_text(tmp_path, "a.json", json.dumps({"segments": items} if wrapped else items))
     assert media.info.spans == {"text": Span(0.0, 3.5)}
     assert (media.text(None, None).text, media.text(1.0, 2.0).text, media.text(0.0, 1.0).text) == ("a\nb", "", "a")
 
@@ -130,7 +95,7 @@ def test_other_json_and_tables_are_plain_text(tmp_path: Path) -> None:
         "c.csv": "a,b\n1,2\n",
         "d.md": "# <b>x</b>",
     }.items():
-        media = _opened(tmp_path, name, content)
+        media = open_text(tmp_path, name, content)
         assert media.info.spans == {"text": None}
         assert media.text(0.0, 1.0).text == content
 
@@ -138,7 +103,7 @@ def test_other_json_and_tables_are_plain_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("item", ['{"start": "x", "end": 1, "text": "a"}', '{"start": null, "end": 1, "text": "a"}'])
 def test_a_segment_without_a_time_is_corrupt(tmp_path: Path, item: str) -> None:
     with pytest.raises(SampleError, match="corrupt"):
-        _opened(tmp_path, "a.json", f"[{item}]")
+        open_text(tmp_path, "a.json", f"[{item}]")
 
 
 def test_html_is_stripped_or_kept(tmp_path: Path) -> None:
@@ -147,11 +112,11 @@ def test_html_is_stripped_or_kept(tmp_path: Path) -> None:
         "<body><p>One&nbsp;<b>two</b>&amp;three</p><p>four<br>five</p><ul><li>six</ul></body></html>"
     )
     assert strip_html(page).split("\n") == ["T", "One two&three", "four", "five", "six"]
-    assert _opened(tmp_path, "a.html", page).text(None, None).text.startswith("T\nOne")
-    assert _opened(tmp_path, "noname", page).text(None, None).text.startswith("T\nOne")
-    assert _opened(tmp_path, "a.html", page, TextDecoderConfig(html="keep")).text(None, None).text == page
+    assert open_text(tmp_path, "a.html", page).text(None, None).text.startswith("T\nOne")
+    assert open_text(tmp_path, "noname", page).text(None, None).text.startswith("T\nOne")
+    assert open_text(tmp_path, "a.html", page, TextDecoderConfig(html="keep")).text(None, None).text == page
     with pytest.raises(SampleError, match="empty"):
-        _opened(tmp_path, "b.html", "<html><script>only()</script></html>")
+        open_text(tmp_path, "b.html", "<html><script>only()</script></html>")
 
 
 class _Words(HTMLParser):
@@ -251,39 +216,10 @@ def test_html_by_hand(page: str, words: str) -> None:
     assert strip_html(page) == words
 
 
-SHORT = {"cp1252": ("café", "a naïve idea", "niño jugando en el parque"), "koi8-r": ("Привет",), "euc-jp": ("日本語",)}
-
-
-@pytest.mark.parametrize(("encoding", "text"), [(name, text) for name, own in SHORT.items() for text in own])
-def test_a_few_bytes_are_not_guessed_at(encoding: str, text: str) -> None:
-    """Statistics would make other words of them."""
-    assert _kind(text.encode(encoding)) == "encoding"
-    assert decode(text.encode(encoding), TextDecoderConfig(encoding=encoding)) == text
-
-
-@pytest.mark.parametrize(
-    ("encoding", "text"),
-    [
-        ("cp1252", "El niño español mañana irá al parque. " * 10),
-        ("cp1252", "L'été dernier, nous avons été à la plage où les élèves étaient déjà en vacances. " * 3),
-        ("koi8-r", "Съешь ещё этих мягких французских булок, да выпей же чаю. " * 4),
-        ("shift_jis", "日本語の文章はここにあります。今日は天気がいいですね。" * 3),
-    ],
-)
-def test_long_texts_tell_their_encoding(encoding: str, text: str) -> None:
-    assert decode(text.encode(encoding), TextDecoderConfig()) == text
-
-
-def test_a_declared_encoding_must_fit_and_be_known() -> None:
-    assert _kind(b"\xff\xfeoops\x81", encoding="ascii", on_other="detect") == "encoding"
-    with pytest.raises(ValueError, match="found 'cp9999'; a name that Python knows"):
-        TextDecoderConfig(encoding="cp9999")
-
-
 def test_no_words_of_a_subtitle_are_lost(tmp_path: Path) -> None:
     words = "1\n00:00:01,000 --> 00:00:02,000\nFirst\n\nSecond line\n\n2\n00:00:03,000 --> 00:00:03,000\nZero long\n\n"
     words += "3\n00:00:04,000 --> 00:00:05,000\n<i>a < b</i> and c > d\n"
-    media = _opened(tmp_path, "a.srt", words)
+    media = open_text(tmp_path, "a.srt", words)
     assert [one.text for one in media.segments or ()] == ["First\nSecond line", "Zero long", "a < b and c > d"]
     assert media.text(3.0, 4.0).text == "Zero long"
 
@@ -296,7 +232,7 @@ def test_a_window_s_words_are_those_of_all_cues_that_overlap_it(
     """In any order, nested or consecutive."""
     said = [{"start": start, "end": start + more, "text": f"w{i}"} for i, (start, more) in enumerate(cues)]
     with tempfile.TemporaryDirectory() as folder:
-        media = _opened(Path(folder), "a.json", json.dumps(said))
+        media = open_text(Path(folder), "a.json", json.dumps(said))
     start = data.draw(st.integers(0, 80))
     end = start + data.draw(st.integers(1, 30))
     ordered = sorted(said, key=lambda cue: float(cue["start"]))  # type: ignore[arg-type]
@@ -308,7 +244,7 @@ def test_windows_of_many_cues_below_a_long_one_are_found_at_once(tmp_path: Path)
     """With a linear search, a million cues took a tenth of a second for each of a hundred thousand windows."""
     said = [{"start": 0, "end": 10**6, "text": "long"}]
     said += [{"start": i / 10, "end": i / 10 + 0.05, "text": str(i)} for i in range(500_000)]
-    media = _opened(tmp_path, "a.json", json.dumps(said))
+    media = open_text(tmp_path, "a.json", json.dumps(said))
     started = time.process_time()
     found = [media.text(float(at), at + 0.1).text for at in range(40_000, 40_100)]
     assert time.process_time() - started < 1
@@ -326,13 +262,13 @@ def test_windows_of_many_cues_below_a_long_one_are_found_at_once(tmp_path: Path)
 )
 def test_a_reference_to_no_character_is_corrupt(tmp_path: Path, name: str, content: str) -> None:
     with pytest.raises(SampleError, match="corrupt: a character reference that is no character") as caught:
-        _opened(tmp_path, name, content)
+        open_text(tmp_path, name, content)
     assert len(str(caught.value)) < 200
-    assert _opened(tmp_path, name, content.replace("9" * 5000, "x41")).full_text.count("A") == 1
+    assert open_text(tmp_path, name, content.replace("9" * 5000, "x41")).full_text.count("A") == 1
 
 
 def test_half_a_character_in_a_segment_is_replaced(tmp_path: Path) -> None:
-    media = _opened(tmp_path, "a.json", r'[{"start": 0, "end": 1, "text": "a\ud83d \ud83d\ude00 b"}]')
+    media = open_text(tmp_path, "a.json", r'[{"start": 0, "end": 1, "text": "a\ud83d \ud83d\ude00 b"}]')
     assert media.full_text.encode().decode() == "a\ufffd \U0001f600 b"
 
 
@@ -350,45 +286,7 @@ def test_half_a_character_in_a_segment_is_replaced(tmp_path: Path) -> None:
 )
 def test_nothing_but_sample_errors_escapes(tmp_path: Path, name: str, content: str) -> None:
     with contextlib.suppress(SampleError):
-        assert _opened(tmp_path, name, content).full_text
-
-
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-@pytest.mark.parametrize(
-    "words",
-    [
-        "Four words without mark",
-        "Привет, мир!\nЕщё строка.",
-        "Ελλάδα και κόσμος",
-        "שלום עולם",
-        "naïve café\tœuvre €5",
-        "日本 語",
-    ],
-)
-def test_utf16_without_a_mark_where_it_is_certain(encoding: str, words: str) -> None:
-    data = words.encode(encoding)
-    assert decode(data, TextDecoderConfig()) == words
-    if "\x00" in data.decode("latin-1"):
-        with pytest.raises(SampleError):
-            decode(data, TextDecoderConfig(on_other="fail"))
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"a\0b\0",  # too little
-        b"a\0b\0c\0d\0e",  # half a pair
-        bytes(range(1, 9)) + b"\0\0",
-        np.arange(200, dtype="<i2").tobytes(),  # numbers, some of them control characters
-        np.arange(0x3A0, 0x3C0, dtype="<i4").tobytes(),
-        bytes(range(256)) * 4,
-        np.random.default_rng(0).integers(0, 256, 4000, np.uint8).tobytes(),
-    ],
-)
-def test_numbers_are_not_utf16(data: bytes) -> None:
-    with pytest.raises(SampleError) as caught:
-        decode(data, TextDecoderConfig())
-    assert caught.value.kind in ("corrupt", "encoding")
+        assert open_text(tmp_path, name, content).full_text
 
 
 @pytest.mark.parametrize(
@@ -412,17 +310,9 @@ def test_svg_is_a_drawing(tmp_path: Path, source: str, suffix: str) -> None:
         assert media.text(None, None).text == source.removeprefix("\ufeff")
 
 
-@pytest.mark.parametrize("words", ["great cat", "abcdefghi", "Grüße an ", "abc"])
-def test_a_nul_at_the_end_is_no_sign_of_utf16(words: str) -> None:
-    for nuls in (b"\0", b"\0\0"):
-        assert (
-            decode(words.encode() + b" 0123456789" * 3 + nuls, TextDecoderConfig()).strip() == words + " 0123456789" * 3
-        )
-
-
 def test_prose_about_svg_is_text(tmp_path: Path) -> None:
     for words in ("<svgs> are no element", "The <svg> element", "<!-- <svg> -->"):
-        assert _opened(tmp_path, "a.xml", words).full_text == words
+        assert open_text(tmp_path, "a.xml", words).full_text == words
 
 
 def test_looking_for_svg_takes_linear_time() -> None:
