@@ -84,10 +84,10 @@ class WorkerProcess:
                 break
             if self.process.returncode != -signal.SIGKILL or attempt == _MAX_STARTS - 1:
                 raise TesseraError(f"the process of {type(stage).__name__} cannot start: {reason}")
-        self.channels = [self.channel, *(self._another_channel() for _ in range(self.options.concurrency - 1))]
         self._free = SimpleQueue[Channel]()
-        for channel in self.channels:
-            self._free.put(channel)
+        self._free.put(self.channel)
+        for _ in range(self.options.concurrency - 1):
+            self._free.put(self._another_channel())
 
     def _start(self, stage: Stage) -> str | None:
         """Starts the process and sets the stage up. Returns None, or how the process ended."""
