@@ -9,8 +9,6 @@ import typer
 
 from jobs._console import print_result, reserved_stdout
 from jobs._options import Dataset, Json, OtherVersion
-from pipeline.dataset import describe_versions
-from pipeline.dataset import discard as discarding
 
 if TYPE_CHECKING:
     from pipeline.dataset import maintenance
@@ -41,6 +39,8 @@ def snapshots(
     as_json: Json = False,
 ) -> None:
     """List the moments that can be read or rolled back to."""
+    from pipeline.dataset import describe_versions
+
     print_result(
         as_json,
         lambda: describe_versions.snapshots_document(dataset, version),
@@ -54,7 +54,7 @@ def versions(
     as_json: Json = False,
 ) -> None:
     """List the versions of a dataset, or choose the current one."""
-    from pipeline.dataset import maintenance
+    from pipeline.dataset import describe_versions, maintenance
 
     if use is not None:
         maintenance.use(dataset, use)
@@ -126,6 +126,8 @@ def discard(
     as_json: Json = False,
 ) -> None:
     """Remove a version whose first run was killed and will not be continued."""
+    from pipeline.dataset import discard as discarding
+
     with reserved_stdout(as_json):
         done = [discarding.discard(dataset, version)]
     _print_done("discarded", dataset, done, as_json)
@@ -137,6 +139,8 @@ COMMANDS: tuple[Callable[..., Any], ...] = (inspect, snapshots, versions, compac
 
 def _print_done(what: str, dataset: str, done: list[maintenance.MaintenanceResult], as_json: bool) -> None:
     """Prints what a command changed, version by version."""
+    from pipeline.dataset import describe_versions
+
     print_result(
         as_json,
         lambda: describe_versions.done_document(what, dataset, done),

@@ -19,7 +19,7 @@ from pipeline.sandbox import ForkServer
 
 
 class RunForkServer:
-    """Starts a fork server at once if the features must be bound, else when its address is first asked for.
+    """Starts a fork server at once if the features must be bound, else with `start` or when its address is asked for.
 
     Args:
         config: the config of the run, with absolute paths.
@@ -28,10 +28,12 @@ class RunForkServer:
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config
         self._server: ForkServer | None = None
+        self._is_ready = False
+        """Whether the server has imported what workers need."""
         self._started = time.time()
         self._features = _binding_cache.load(config)
         if self._features is None:
-            self._start()
+            self.start()
 
     @property
     def address(self) -> str:
@@ -42,9 +44,11 @@ class RunForkServer:
             TesseraError: the fork server ended.
         """
         self.features()
-        if self._server is None:
-            self._start().prepared()
-        return self._start().address
+        server = self.start()
+        if not self._is_ready:
+            server.prepared()
+            self._is_ready = True
+        return server.address
 
     def features(self) -> tuple[BoundFeature, ...]:
         """Returns the bound features. Waits for the fork server unless they are known from an earlier run.
@@ -54,7 +58,7 @@ class RunForkServer:
             TesseraError: the fork server ended.
         """
         if self._features is None:
-            self._features = self._start().prepared()
+            self._features, self._is_ready = self.start().prepared(), True
             _binding_cache.store(self.config, self._features, self._started)
         return self._features
 
@@ -62,9 +66,10 @@ class RunForkServer:
         """Ends the fork server, if there is one, and all that forked from it."""
         if self._server is not None:
             self._server.close()
-            self._server = None
+            self._server, self._is_ready = None, False
 
-    def _start(self) -> ForkServer:
+    def start(self) -> ForkServer:
+        """Returns the fork server; starts it first if it does not run."""
         if self._server is None and self._features is None:
             self._server = ForkServer(prepare, self.config)
         elif self._server is None:

@@ -46,6 +46,8 @@ def prepare(
     check_output(config)
     version = _version(config, new_version)
     check_version(config.output.path, version)
+    if fork_server is not None and name == "local" and not catalog.is_version(config.output.path, version):
+        fork_server.start()  # a first run computes something, whatever is listed
     config = config.model_copy(update={"output": config.output.model_copy(update={"version": version})})
     features = _bind(config) if fork_server is None else fork_server.features()
     if fork_server is not None and name != "local":

@@ -12,8 +12,7 @@ import traceback
 from contextlib import suppress
 from typing import NoReturn
 
-import pyarrow as pa
-
+from pipeline.core.system import pandas_import
 from pipeline.sandbox.fork_server import ONE_THREAD, readable
 from pipeline.sandbox.process_tree import adopt_orphans, children, kill_group, kill_orphans, kill_tree
 from pipeline.sandbox.worker import die_with_parent, main, portable, set_process_name
@@ -40,6 +39,8 @@ def serve(listener_fd: int, parent: int) -> None:
     null_fd = os.open(os.devnull, os.O_RDWR)
     os.dup2(null_fd, 1)
     listener = socket.socket(fileno=listener_fd)
+    pandas_import.keep_out()
+    gc.disable()  # what is imported stays: to look through it takes a twentieth of the time
     prepare, arguments = pickle.load(sys.stdin.buffer)
     try:
         result = pickle.dumps((prepare(*arguments), None), 5)
@@ -47,10 +48,10 @@ def serve(listener_fd: int, parent: int) -> None:
         result = pickle.dumps((None, portable(error)), 5)
     with os.fdopen(result_fd, "wb") as output:  # closed here: the parent reads to its end
         output.write(result)
-    pa.array([0])  # the first array of a process imports pandas, if it is installed
     torch = sys.modules.get("torch")
     if count_threads() > 1 or (torch is not None and torch.cuda.is_initialized()):
         return  # a process that then cannot connect starts its workers as new interpreters
+    gc.enable()
     gc.collect()
     gc.freeze()  # otherwise a collection in a forked process would copy all pages
     _ForkLoop(listener).run()

@@ -70,6 +70,7 @@ def main(channel_fd: int, slot_fd: int, parent: int) -> None:
     if not message:
         return
     request, reply = map(buffers.get, fds)
+    gc.disable()  # what is imported stays
     try:
         stage, guard = _set_up(request.read(message)[0], slot)
     except Exception as error:  # the parent raises it, as an error of the run
@@ -92,6 +93,7 @@ def _set_up(data: bytes, slot: TaskSlot) -> tuple[Stage, TaskGuard]:
     guard = TaskGuard(slot, memory_bytes)
     stage.context = StageContext(guard, _allocate, on_wait=slot.mark_waiting)
     stage.setup()
+    gc.enable()
     gc.collect()
     gc.freeze()  # later collections skip what exists now, and do not copy pages shared with a fork server
     return stage, guard

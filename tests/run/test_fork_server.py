@@ -12,7 +12,7 @@ import pytest
 from pipeline.checkpoint import checkpoint
 from pipeline.config import features
 from pipeline.core.errors import ConfigError
-from pipeline.run import fork_server, prepare
+from pipeline.run import extract, fork_server, prepare
 from pipeline.sandbox import LimitsConfig, SandboxedStage
 from pipeline.sandbox.fork_server import ONE_THREAD, ForkedProcess
 from pipeline.sandbox.process import ProcessOptions
@@ -83,6 +83,23 @@ def test_known_features_start_it_with_its_address(tmp_path: Path, monkeypatch: p
         assert stage.child is not None
         assert isinstance(stage.child.process, ForkedProcess)
         stage.close()
+
+
+def test_a_first_run_starts_it_before_it_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(tmp_path / "in", {"i": IMAGE})
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"broken")
+    known = features.bind(settings)
+    monkeypatch.setattr("pipeline.run._binding_cache.load", lambda config: known)
+    with fork_server.started(settings, "local") as first:
+        assert first is not None
+        bound = prepare(settings, fork_server=first, engine_name="local")
+        assert first._server is not None
+        extract(bound, show_progress=False)
+    with fork_server.started(settings, "local") as second:
+        assert second is not None
+        extract(prepare(settings, fork_server=second, engine_name="local"), show_progress=False)
+        assert second._server is None, "nothing is to be computed"
 
 
 def test_known_weights_are_not_read_again(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

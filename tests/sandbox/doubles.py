@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import os
 import re
@@ -209,6 +210,8 @@ class Plain:
             elif value == "modules":
                 reported = {
                     "colorsys": "colorsys" in sys.modules,
+                    "pandas": "pandas" in sys.modules,
+                    "collects": gc.isenabled(),
                     "environment": os.environ.get("TESSERA_TEST"),
                     "folder": os.getcwd(),
                 }

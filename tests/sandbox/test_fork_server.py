@@ -49,7 +49,7 @@ def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
     monkeypatch.setenv("TESSERA_TEST", "asker's")
     monkeypatch.chdir(tmp_path)
     stage = SandboxedStage(Plain(), LimitsConfig(), ProcessOptions(server.address))
-    asked = pa.table({"do": ["pid", "modules"]})  # the first one of a process imports pandas
+    asked = pa.table({"do": ["pid", "modules"]})
     started = time.monotonic()
     reported = stage(asked)
     assert time.monotonic() - started < 4.0
@@ -59,6 +59,8 @@ def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
     assert psutil.Process(pid).ppid() == server.process.pid
     assert psutil.Process(pid).name() == "tessera-plain"
     assert reported["colorsys"][0].as_py()
+    assert not reported["pandas"][0].as_py()
+    assert reported["collects"][0].as_py(), "garbage is collected in workers"
     assert reported["environment"][0].as_py() == "asker's"
     assert reported["folder"][0].as_py() == str(tmp_path)
     stage.close()

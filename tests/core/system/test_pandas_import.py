@@ -1,0 +1,12 @@
+"""pandas is imported by what needs it, not by the first array of a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.support import ROOT
+
+
+def test_pandas_is_imported_when_it_is_needed() -> None:
+    subprocess.run([sys.executable, "-m", "tests.core.system.programs.use_pandas_late"], cwd=ROOT, check=True)
