@@ -14,6 +14,17 @@ from pipeline.sandbox.process import ProcessOptions
 from pipeline.sandbox.stage import NO_LIMITS
 
 
+def is_sandboxed(spec: StageSpec) -> bool:
+    """Returns whether a stage runs in a process of its own."""
+    return spec.limits is not None or spec.journaled
+
+
+def import_code(stages: Sequence[Any]) -> None:
+    """Imports what ``stages``, which are sandboxed, need to be set up. Runs in a fork server."""
+    for stage in stages:
+        stage.import_code()
+
+
 def hosted(spec: StageSpec, options: ProcessOptions | None = None) -> Any:
     """Returns the stage, in a supervised worker process if the spec has limits, or if a crash may cost one row only.
 

@@ -69,6 +69,10 @@ class DecodeStage:
         self.tokenizers: dict[str, Tokenizer] = {}
         self.context = StageContext()
 
+    def import_code(self) -> None:
+        """Imports what `setup` and the first row need. Raises what `setup` raises."""
+        self.setup()
+
     def setup(self) -> None:
         """Loads the decoders and the tokenizers. Raises what they raise."""
         decoders.load({feature.modality for feature in self.features}, self.config.decoders)

@@ -62,6 +62,11 @@ class EncodeStage:
         self.encoders: dict[str, Encoder] = {}
         self.heads: dict[str, Head] = {}
 
+    def import_code(self) -> None:
+        """Imports what `setup` needs, and loads no weights."""
+        for feature in self.features:
+            feature.encoder().import_code()
+
     def setup(self) -> None:
         """Loads the encoders and heads. Raises what they raise."""
         for feature in self.features:

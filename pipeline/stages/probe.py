@@ -82,6 +82,10 @@ class ProbeStage:
         """The tokenizer that cuts texts into windows, if any."""
         self.context = StageContext()
 
+    def import_code(self) -> None:
+        """Imports what `setup` and the first row need. Raises what `setup` raises."""
+        self.setup()
+
     def setup(self) -> None:
         """Loads the decoders, and the tokenizer that cuts texts. Raises what they raise."""
         decoders.load({feature.modality for feature in self.features}, self.config.decoders, decode=False)

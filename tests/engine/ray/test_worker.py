@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.core.schema import METERS
 from pipeline.engine.ray.counter import RunCounter
 from pipeline.engine.ray.worker import StageWorker, TaskWorker
 from pipeline.engine.spec import StageSpec
+from pipeline.sandbox import StageContext
 
 
 class Adds:
@@ -29,6 +31,22 @@ class Adds:
     def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
         self.journals.append(journal)
         seen = [[*(one or []), self.name] for one in table["seen"].to_pylist()]
+        return table.set_column(table.schema.get_field_index("seen"), "seen", pa.array(seen))
+
+
+class Reports:
+    """Writes into ``seen``: the parent of its process, whether ``colorsys`` is imported, its process."""
+
+    def __init__(self) -> None:
+        self.context = StageContext()
+
+    def import_code(self) -> None:
+        import colorsys  # noqa: F401
+
+    def setup(self) -> None: ...
+
+    def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
+        seen = [[str(os.getppid()), str("colorsys" in sys.modules), str(os.getpid())]] * len(table)
         return table.set_column(table.schema.get_field_index("seen"), "seen", pa.array(seen))
 
 
@@ -81,6 +99,29 @@ def test_stages_run_in_order_and_are_set_up_once(ray_session: Any, counter: RunC
 def test_rows_of_another_step_are_not_counted(ray_session: Any, counter: RunCounter) -> None:
     _run(ray_session, counter, (StageSpec("a", Adds("a"), "w"),), last=False)
     assert counter.read() == [0, 0, 0]
+
+
+def test_processes_fork_from_one_of_their_worker(ray_session: Any, counter: RunCounter) -> None:
+    """The next one after a death has no imports to wait for."""
+    specs = tuple(StageSpec(name, Reports(), "w", journaled=True) for name in "ab")
+    made, actor = rows(1), counter.actor
+
+    def work() -> tuple[int, int, list[list[str]], float]:
+        worker = StageWorker(specs, 1, actor, False)
+        found = []
+        for stage in worker.stages:
+            found += [stage(made)["seen"][0].as_py()]
+            stage.child.process.kill()
+            stage.child.process.wait()
+        started = time.monotonic()
+        found += [worker.stages[0](made)["seen"][0].as_py()]
+        return os.getpid(), worker.fork_server.process.pid, found, time.monotonic() - started
+
+    worker_pid, forks_pid, found, seconds = ray_session.get(ray_session.remote(num_cpus=0)(work).remote())
+    assert worker_pid != forks_pid
+    assert [one[:2] for one in found] == [[str(forks_pid), "True"]] * 3
+    assert len({pid for *_, pid in found}) == 3
+    assert seconds < 1.0
 
 
 def test_a_setup_that_fails_is_raised_by_the_first_block_and_reported(ray_session: Any, counter: RunCounter) -> None:
