@@ -247,7 +247,8 @@ def extracting(
     from pipeline.run import fork_server as run_fork_server
 
     def started(config: Any, engine: Any = None) -> Any:
-        return nullcontext(SimpleNamespace(address=fork_server.address, features=lambda: features.bind(config)))
+        address, bind = fork_server.address, lambda: features.bind(config)
+        return nullcontext(SimpleNamespace(address=address, features=bind, start=lambda: None))
 
     monkeypatch.setattr(run_fork_server, "started", started)
     return called
