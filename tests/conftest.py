@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -61,6 +62,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.set_threshold(100_000, 50, 50)  # a test session keeps many objects, and looks through them again and again
     if kind := config.getoption("--cpu"):
         assert "torch" not in sys.modules, "PyTorch reads the variables once"
         os.environ |= CPUS[kind]
@@ -83,11 +85,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("int8 needs a CPU with AVX512-VNNI")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules that take minutes first: whoever runs the last of them runs alone."""
+    """Modules that take minutes come first: whoever runs the last of them runs alone.
+
+    With ``--dist loadgroup`` a module runs in one process, and all modules that use the session's Ray in the same one.
+    """
+    with_ray = {item.path for item in items if "ray_session" in getattr(item, "fixturenames", ())}
+    names = {item.path: item.path.relative_to(ROOT / "tests").with_suffix("").as_posix() for item in items}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path in with_ray else names[item.path]))
     place = {name: number for number, name in enumerate(LONG)}
-    tests = ROOT / "tests"
-    items.sort(key=lambda item: place.get(item.path.relative_to(tests).with_suffix("").as_posix(), len(LONG)))
+    items.sort(key=lambda item: place.get(names[item.path], len(LONG)))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ import pyarrow as pa
 from fsspec.registry import known_implementations
 
 from pipeline.core.errors import TesseraError, describe
-from pipeline.core.system import allocator
+from pipeline.core.system import allocator, pandas_import
 from pipeline.sandbox.process_tree import start_session
 from pipeline.sandbox.shared_memory import BufferCache, SharedBuffer
 from pipeline.sandbox.tasks import GuardJournal, StageContext, TaskGuard, TaskPolicy, TaskSlot
@@ -66,6 +66,7 @@ def main(channel_fd: int, slot_fd: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pa.set_cpu_count(1)
+    pandas_import.keep_out()
     allocator.keep_pages()
     channel, slot, buffers = socket.socket(fileno=channel_fd), TaskSlot(slot_fd), BufferCache()
     message, fds, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 2)

@@ -45,6 +45,13 @@ def test_the_encoding_stage_alone(
     assert 0.2 < stage["ratio"] < 1.2
     assert f"rows/s: {stage['ratio']:.3f} of them" in done.stdout
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_encoding_stage_alone_as_json(
+    demo_corpus: Path, models: Path, tmp_path: Path, called: Callable[..., Any]
+) -> None:
+    config, file = write_config(tmp_path, demo_corpus, models), tmp_path / "r.json"
     done = called("benchmark", config, "--stage", "encode", "--json", "--output", str(file))
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == json.loads(file.read_text())

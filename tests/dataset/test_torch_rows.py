@@ -41,7 +41,7 @@ def test_ranks_share_the_rows_exactly(out: Path, world_size: int) -> None:
         dataset.to_torch(["sample_id"], world_size, world_size)
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+@pytest.mark.parametrize("start_method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_data_loader_workers_share_a_rank(out: Path, start_method: str) -> None:
     from torch.utils.data import DataLoader
 

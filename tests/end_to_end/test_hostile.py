@@ -17,7 +17,8 @@ from pipeline.run import pipeline
 from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
-from tests.sandbox.doubles import FAULTS, FaultyDecode, FaultyOpening
+from tests.sandbox.faults import FAULTS
+from tests.sandbox.faulty_media import FaultyDecode, FaultyOpening
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config
 from tests.support import local_runs
 

@@ -82,6 +82,7 @@ def test_a_core_decodes_the_largest_within_its_bound(kind: str, most: int, tmp_p
     assert after - before < most
 
 
+@pytest.mark.slow
 def test_sounds_of_hours_are_decoded_a_few_at_a_time(tmp_path: Path) -> None:
     """Silence of half an hour is 115 MB in a decoder, from kilobytes of FLAC."""
     media = tmp_path / "in"

@@ -131,14 +131,16 @@ def test_a_second_run_has_nothing_to_do_and_a_new_version_copies(
     assert versions[0].drop_columns(["run_id"]).equals(versions[1].drop_columns(["run_id"]))
 
 
-@pytest.mark.parametrize("name", DAILY)
 @pytest.mark.parametrize(
-    ("stage", "message"),
+    ("name", "stage", "message"),
     [
-        (Broken, r"the run .* broke off: ArithmeticError: a defect of the stage"),
-        (Loses, r"the books of run .* do not balance: .* windows were cut, .* rows arrived"),
+        pytest.param(name, stage, message, id=f"{told}-{name}", marks=[pytest.mark.slow] if name in rare else [])
+        for told, stage, message, rare in (
+            ("a stage raises", Broken, r"the run .* broke off: ArithmeticError: a defect of the stage", {"inline"}),
+            ("rows are lost", Loses, r"the books of run .* do not balance: .* were cut, .* arrived", {"inline", "ray"}),
+        )
+        for name in ENGINES
     ],
-    ids=["a stage raises", "rows are lost"],
 )
 def test_a_defect_of_a_stage_ends_the_run_without_a_commit(
     ray_session: Any,

@@ -174,8 +174,12 @@ def _in_terminal(calls: list[list[str]], folder: Path, env: dict[str, str], widt
     return got.decode(errors="surrogateescape")
 
 
-def test_nothing_from_outside_reaches_a_terminal_raw(tmp_path: Path, shared_ray: dict[str, str]) -> None:
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_nothing_from_outside_reaches_a_terminal_raw(
+    tmp_path: Path, engine: str, request: pytest.FixtureRequest
+) -> None:
     """Names, keys, values and a dataset's contents through every command."""
+    environment = request.getfixturevalue("shared_ray") if engine == "ray" else {**os.environ}
     name = HOSTILE.replace("/", "")
     raw = yaml.safe_load(write_config(tmp_path, failures={"max_fraction": 1}).read_text())
     shutil.copy(tmp_path / "in" / "a.png", tmp_path / "in" / f"{name}.png")
@@ -214,7 +218,7 @@ def test_nothing_from_outside_reaches_a_terminal_raw(tmp_path: Path, shared_ray:
         ["inspect", out, "--rows", name],
         [name],
     ]
-    reported = _in_terminal(calls, tmp_path, shared_ray)
+    reported = _in_terminal(calls, tmp_path, environment)
     assert reported.count("-- exit ") == len(calls), reported
     assert "\x1b[35;7m" not in reported
     left = EXPECTED.sub("", reported)

@@ -28,7 +28,7 @@ from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.probe import ProbeStage
 from tests.measure import regimes
-from tests.sandbox.doubles import FaultyDecode
+from tests.sandbox.faulty_media import FaultyDecode
 
 PICTURES, KILLERS, ROUNDS, DEATHS = 2000, 20, 3, 5
 

@@ -16,7 +16,7 @@ from pipeline.run import extract, fork_server, prepare
 from pipeline.sandbox import LimitsConfig, SandboxedStage
 from pipeline.sandbox.fork_server import ONE_THREAD, ForkedProcess
 from pipeline.sandbox.process import ProcessOptions
-from tests.sandbox.doubles import Plain
+from tests.sandbox.plain_stages import Plain
 from tests.stages.media_fixtures import IMAGE, config
 from tests.support import ROOT
 

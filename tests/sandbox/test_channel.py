@@ -17,7 +17,7 @@ from pipeline.core.errors import SampleError
 from pipeline.sandbox import SandboxedStage
 from pipeline.sandbox.process import ProcessOptions
 from pipeline.sandbox.stage import NO_LIMITS
-from tests.sandbox.doubles import Concurrent
+from tests.sandbox.plain_stages import Concurrent
 
 
 @pytest.fixture

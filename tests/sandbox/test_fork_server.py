@@ -22,23 +22,26 @@ from pipeline.sandbox.fork_server import ForkedProcess, _process_state
 from pipeline.sandbox.process import MapResult, ProcessOptions, WorkerExit, WorkerProcess
 from pipeline.sandbox.shared_memory import BufferPool
 from pipeline.sandbox.tasks import TaskPolicy
-from tests.sandbox import doubles
-from tests.sandbox.doubles import Plain
+from tests.sandbox import plain_stages
+from tests.sandbox.plain_stages import Plain
 from tests.support import ROOT
 
 
 @pytest.fixture
 def server() -> Iterator[ForkServer]:
-    with ForkServer(doubles.prepare, "colorsys") as started:
+    with ForkServer(plain_stages.prepare, "colorsys") as started:
         yield started
 
 
 def test_it_tells_what_was_prepared_or_what_was_wrong() -> None:
-    with ForkServer(doubles.prepare, "colorsys") as good:
+    with ForkServer(plain_stages.prepare, "colorsys") as good:
         assert good.prepared() == ("colorsys", good.process.pid)
-    with ForkServer(doubles.prepare, "wrong") as bad, pytest.raises(ConfigError, match=r"^a\.b: found wrong; right$"):
+    with (
+        ForkServer(plain_stages.prepare, "wrong") as bad,
+        pytest.raises(ConfigError, match=r"^a\.b: found wrong; right$"),
+    ):
         bad.prepared()
-    with ForkServer(doubles.prepare, "abort") as dead, pytest.raises(TesseraError, match="ended: is memory short"):
+    with ForkServer(plain_stages.prepare, "abort") as dead, pytest.raises(TesseraError, match="ended: is memory short"):
         dead.prepared()
 
 
@@ -112,8 +115,10 @@ def test_without_a_fork_server_a_process_starts_by_itself(server: ForkServer) ->
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.wait()
     assert _ends(pid)
-    again = stage(pa.table({"do": ["pid"]}))["pid"][0].as_py()
-    assert psutil.Process(again).ppid() == os.getpid()
+    again = stage(pa.table({"do": ["pid", "modules"]}))
+    assert psutil.Process(again["pid"][0].as_py()).ppid() == os.getpid()
+    assert not again["pandas"][0].as_py()
+    assert again["collects"][0].as_py()
     stage.close()
 
 
@@ -144,12 +149,12 @@ def test_who_asks_for_nothing_gets_nothing_and_holds_nobody_up(server: ForkServe
 
 
 def test_what_an_import_prints_is_no_part_of_the_answer() -> None:
-    with ForkServer(doubles.prepare, "this") as started:
+    with ForkServer(plain_stages.prepare, "this") as started:
         assert started.prepared() == ("this", started.process.pid)
 
 
 def test_a_process_with_threads_does_not_fork() -> None:
-    with ForkServer(doubles.prepare, "threads") as started:
+    with ForkServer(plain_stages.prepare, "threads") as started:
         started.prepared()
         stage = SandboxedStage(Plain(), LimitsConfig(), ProcessOptions(started.address))
         stage.setup()

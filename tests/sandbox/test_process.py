@@ -14,7 +14,7 @@ from pipeline.sandbox import LimitsConfig, SandboxedStage
 from pipeline.sandbox.process import MapResult, WorkerExit, WorkerProcess
 from pipeline.sandbox.shared_memory import BufferPool
 from pipeline.sandbox.tasks import TaskPolicy
-from tests.sandbox.doubles import Plain
+from tests.sandbox.plain_stages import Plain
 from tests.support import ROOT
 
 

@@ -15,8 +15,8 @@ import pytest
 from pipeline.sandbox import ForkServer, LimitsConfig, SandboxedStage
 from pipeline.sandbox.process import ProcessOptions
 from pipeline.sandbox.process_tree import descendants, kill_group, kill_tree
-from tests.sandbox import doubles
-from tests.sandbox.doubles import Starter
+from tests.sandbox import plain_stages
+from tests.sandbox.plain_stages import Starter
 from tests.support import ROOT
 
 
@@ -26,7 +26,7 @@ def address(request: pytest.FixtureRequest) -> Iterator[str | None]:
     if request.param == "subprocess":
         yield None
         return
-    with ForkServer(doubles.prepare, "colorsys") as server:
+    with ForkServer(plain_stages.prepare, "colorsys") as server:
         server.prepared()
         yield server.address
 
@@ -89,7 +89,7 @@ def test_so_does_a_crash(tmp_path: Path, address: str | None) -> None:
 
 @pytest.mark.parametrize("how", ["child", "orphan"])
 def test_a_fork_server_ends_it_where_who_asked_was_killed(tmp_path: Path, how: str) -> None:
-    with ForkServer(doubles.prepare, "colorsys") as server:
+    with ForkServer(plain_stages.prepare, "colorsys") as server:
         server.prepared()
         program = [sys.executable, "-m", "tests.sandbox.programs.start_descendants"]
         asker = subprocess.Popen([*program, str(tmp_path / "pid"), server.address, how], cwd=ROOT)
@@ -100,7 +100,7 @@ def test_a_fork_server_ends_it_where_who_asked_was_killed(tmp_path: Path, how: s
 
 
 def test_a_fork_server_takes_all_of_it_along(tmp_path: Path) -> None:
-    server = ForkServer(doubles.prepare, "colorsys")
+    server = ForkServer(plain_stages.prepare, "colorsys")
     stage = SandboxedStage(Starter(str(tmp_path / "pid")), LimitsConfig(), ProcessOptions(server.address))
     stage(pa.table({"do": ["orphan"], "then": [""]}))
     server.close()

@@ -26,7 +26,8 @@ from pipeline.sandbox.stage import NO_LIMITS
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from pipeline.stages.rows import put
-from tests.sandbox.doubles import FaultyDecode, FaultyProbe, Greedy, Journaled, Plain
+from tests.sandbox.faulty_media import FaultyDecode, FaultyProbe
+from tests.sandbox.plain_stages import Greedy, Journaled, Plain
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, write_clip
 from tests.support import faulty
 from tests.support.faulty import Fault

@@ -15,7 +15,7 @@ import pytest
 from pipeline.core.errors import ConfigError, TesseraError
 from pipeline.sandbox import LimitsConfig, SandboxedStage
 from pipeline.sandbox.worker import portable
-from tests.sandbox.doubles import Plain
+from tests.sandbox.plain_stages import Plain
 from tests.support import ROOT, faulty
 
 

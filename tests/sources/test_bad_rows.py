@@ -331,7 +331,7 @@ def _hostile(form: str) -> Callable[[Path], None]:
     return make
 
 
-@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("form", ["parquet", "csv", pytest.param("jsonl", marks=pytest.mark.slow)])
 def test_bad_rows_by_the_hundred_thousand_take_little_memory(tmp_path: Path, form: str) -> None:
     path = tmp_path / f"m.{form}"
     _hostile(form)(path)

@@ -181,7 +181,12 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", BOMBS)
+_LONG_BOMBS = ("a dictionary of middling texts", "a million columns")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in _LONG_BOMBS else []) for name in BOMBS]
+)
 def test_few_bytes_of_parquet_take_no_memory(tmp_path: Path, name: str) -> None:
     make, why, options = BOMBS[name]
     path = tmp_path / "m.parquet"

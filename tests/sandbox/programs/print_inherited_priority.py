@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.sandbox import LimitsConfig, SandboxedStage
 from pipeline.sandbox.process import ProcessOptions
-from tests.sandbox.doubles import Plain
+from tests.sandbox.plain_stages import Plain
 
 Path("/proc/self/oom_score_adj").write_text("700")
 os.nice(5)

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from pipeline.sandbox import LimitsConfig, SandboxedStage
-from tests.sandbox.doubles import Busy
+from tests.sandbox.plain_stages import Busy
 
 stage = SandboxedStage(Busy(0.6), LimitsConfig(row_seconds=5.0))
 stage.setup()

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from pipeline.sandbox import LimitsConfig, SandboxedStage
 from pipeline.sandbox.process import ProcessOptions
-from tests.sandbox.doubles import Starter
+from tests.sandbox.plain_stages import Starter
 
 pid_file, address, how = sys.argv[1:]
 stage = SandboxedStage(Starter(pid_file), LimitsConfig(), ProcessOptions(address))

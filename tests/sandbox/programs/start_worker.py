@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.sandbox import LimitsConfig, SandboxedStage
 from pipeline.sandbox.process import ProcessOptions
-from tests.sandbox.doubles import Plain
+from tests.sandbox.plain_stages import Plain
 
 action, *address = sys.argv[1:]
 stage = SandboxedStage(Plain(), LimitsConfig(), ProcessOptions(*address))

@@ -1,18 +1,14 @@
-"""Stages whose decoders do, in the child, what hostile media make native code do. A file's name says what it does."""
+"""Stages of no media. They import little: many tests start processes of them."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import os
-import re
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,155 +17,9 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-import pipeline.stages._media_cache
-import pipeline.stages._sample_media
 from pipeline.core.errors import ConfigError, DeviceFailed, SampleError
-from pipeline.core.media import Image
-from pipeline.decoders import OpenMedia, open_media
 from pipeline.sandbox import StageContext, Task
-from pipeline.stages.decode import DecodeStage
-from pipeline.stages.probe import ProbeStage
-
-HELD_S = 30
-
-
-def segfault() -> None:
-    ctypes.string_at(0)
-
-
-def hold_the_gil() -> None:
-    """`sleep` called as C code that never lets the GIL go."""
-    ctypes.PyDLL(None).sleep(HELD_S)
-
-
-def backtrack() -> None:
-    """The regular expression engine neither lets the GIL go nor looks for signals."""
-    re.match(r"(a+)+$", "a" * 40 + "b")
-
-
-def spin() -> None:
-    while True:
-        pass
-
-
-def take_pages() -> None:
-    """malloc and memset, in C."""
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype = ctypes.c_void_p
-    while True:
-        memory = libc.malloc(ctypes.c_size_t(16 << 20))
-        if memory:
-            libc.memset(ctypes.c_void_p(memory), 1, ctypes.c_size_t(16 << 20))
-
-
-def take_arrays() -> None:
-    held = []
-    while True:
-        held.append(np.ones(2 << 20))
-
-
-def take_untouched() -> None:
-    """Memory that only its limit knows of, taken to the last byte, and kept."""
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype = ctypes.c_void_p
-    for size in (1 << 24, 1 << 16, 1 << 10, 1 << 4):
-        while libc.malloc(ctypes.c_size_t(size)):
-            pass
-    raise MemoryError("malloc returned NULL")
-
-
-def take_at_once() -> None:
-    np.ones(1 << 40, np.uint8)
-
-
-def kill_oneself() -> None:
-    """What the kernel does to a process when memory is short."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-FAULTS: dict[str, Callable[[], Any]] = {
-    "abort": os.abort,
-    "segfault": segfault,
-    "gil": hold_the_gil,
-    "regex": backtrack,
-    "spin": spin,
-    "pages": take_pages,
-    "arrays": take_arrays,
-    "atonce": take_at_once,
-    "untouched": take_untouched,
-    "exit": lambda: ctypes.CDLL(None).exit(3),
-    "sysexit": lambda: sys.exit(3),
-    "kill": kill_oneself,
-}
-
-
-def fault_of(uri: str) -> Callable[[], Any] | None:
-    """``bad-abort.png`` aborts; ``bad-abort-once.png`` only the first time, which a file next to it records."""
-    words = Path(uri).stem.split("-")
-    if words[0] != "bad" or words[1] not in FAULTS:
-        return None
-    if words[-1] == "once":
-        mark = Path(uri).with_suffix(".tried")
-        if mark.exists():
-            return None
-        mark.touch()
-    return FAULTS[words[1]]
-
-
-class FaultyMedia(OpenMedia):
-    """Media that open well and misbehave when they are decoded, or when they are closed."""
-
-    def __init__(self, media: OpenMedia, uri: str) -> None:
-        self.media, self.uri, self.info = media, uri, media.info
-
-    def image(self) -> Image:
-        if fault := None if "closing" in self.uri else fault_of(self.uri):
-            fault()
-        return self.media.image()
-
-    def frames(self, *asked: Any) -> Any:
-        if fault := None if "closing" in self.uri else fault_of(self.uri):
-            fault()
-        return self.media.frames(*asked)
-
-    def sound(self) -> Any:
-        return self.media.sound()
-
-    def waveform(self, *asked: Any) -> Any:
-        return self.media.waveform(*asked)
-
-    def close(self) -> None:
-        if "closing" in self.uri and (fault := fault_of(self.uri)):
-            fault()
-        self.media.close()
-
-
-class FaultyDecode(DecodeStage):
-    def setup(self) -> None:
-        super().setup()
-        pipeline.stages._media_cache.open_media = lambda blob, *rest: FaultyMedia(open_media(blob, *rest), blob.uri)
-
-
-class FaultyProbe(ProbeStage):
-    """``only``: files with this in their name."""
-
-    only = ""
-
-    def setup(self) -> None:
-        super().setup()
-
-        def opened(blob: Any, *rest: Any) -> OpenMedia:
-            if self.only in blob.uri and (fault := fault_of(blob.uri)):
-                fault()
-            return open_media(blob, *rest)
-
-        pipeline.stages._sample_media.open_media = opened
-
-
-class FaultyOpening(FaultyProbe):
-    """Beside ``FaultyDecode`` in one run: ``bad-abort-opening.png`` dies while it is opened, the others later."""
-
-    only = "opening"
+from tests.sandbox.faults import FAULTS, HELD_S
 
 
 def prepare(what: str) -> tuple[str, int]:
