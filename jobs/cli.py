@@ -43,9 +43,6 @@ def extract(
     """Bring a dataset up to date with its corpus (or, with --plan, only say what that takes)."""
     import psutil
 
-    from pipeline.core.system import pandas_import
-
-    pandas_import.keep_out()
     from pipeline import config as configs
 
     started = psutil.Process().create_time()

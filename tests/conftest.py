@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import subprocess
@@ -62,7 +61,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    gc.set_threshold(100_000, 50, 50)  # a test session keeps many objects, and looks through them again and again
     if kind := config.getoption("--cpu"):
         assert "torch" not in sys.modules, "PyTorch reads the variables once"
         os.environ |= CPUS[kind]
@@ -91,7 +89,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     With ``--dist loadgroup`` a module runs in one process, and all modules that use the session's Ray in the same one.
     """
-    with_ray = {item.path for item in items if "ray_session" in getattr(item, "fixturenames", ())}
+    daily = [item for item in items if item.get_closest_marker("slow") is None]
+    with_ray = {item.path for item in daily if "ray_session" in getattr(item, "fixturenames", ())}
     names = {item.path: item.path.relative_to(ROOT / "tests").with_suffix("").as_posix() for item in items}
     for item in items:
         item.add_marker(pytest.mark.xdist_group("ray" if item.path in with_ray else names[item.path]))

@@ -19,7 +19,7 @@ def is_sandboxed(spec: StageSpec) -> bool:
     return spec.limits is not None or spec.journaled
 
 
-def import_code(stages: Sequence[Any]) -> None:
+def import_code_of(stages: Sequence[Any]) -> None:
     """Imports what ``stages``, which are sandboxed, need to be set up. Runs in a fork server."""
     for stage in stages:
         stage.import_code()

@@ -35,7 +35,10 @@ class MemoryMeter:
 
 
 def memory_of_processes() -> int:
-    """Returns the bytes of memory of this process and its children. Shared memory counts once."""
+    """Returns the bytes of memory of this process and its children.
+
+    Shared memory counts once. What forked processes share with their fork server counts in each.
+    """
     own, shared = 0, 0
     this = psutil.Process()
     for process in (this, *this.children(recursive=True)):

@@ -19,7 +19,7 @@ from pipeline.sandbox import ForkServer
 
 
 class RunForkServer:
-    """Starts a fork server at once if the features must be bound, else with `start` or when its address is asked for.
+    """Starts a fork server immediately if the features must be bound, else with `start` or when its address is read.
 
     Args:
         config: the config of the run, with absolute paths.

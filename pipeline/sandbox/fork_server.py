@@ -1,8 +1,9 @@
-"""A process that imports the heavy libraries once, and from which the worker processes of a run fork in milliseconds.
+"""A process that imports the heavy libraries once, and from which worker processes fork in milliseconds.
 
-Importing torch and `transformers` takes ten seconds of a core, and each process of a run needs them. One process does
-it while the driver lists the corpus: it checks the features of the config, which takes the same imports and which the
-driver needs anyway. It returns the result to the driver, and then forks a worker for each request of the driver.
+Importing torch and `transformers` takes ten seconds of a core, and each process of a run needs them. On one machine one
+process does it while the driver lists the corpus: it checks the features of the config, which takes the same imports
+and which the driver needs anyway. It returns the result to the driver, and then forks a worker for each request of the
+driver. On Ray each worker that has processes starts such a process for them.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ _NO_CUDA_START = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Lets torch check for GPUs without starting CUDA, which does not survive a fork."""
 
 
+class ForkServerDied(TesseraError):
+    """The fork server ended before it could fork."""
+
+
 class ForkServer:
     """The fork server, from the side of the process that starts it; a context manager.
 
@@ -77,13 +82,14 @@ class ForkServer:
         """Waits for ``prepare``, and returns its result.
 
         Raises:
-            TesseraError: ``prepare`` raised it; or it raised another error, or its process died.
+            ForkServerDied: the process ended.
+            TesseraError: ``prepare`` raised it, or it raised another error.
         """
         assert self.process.stdout is not None
         data = self.process.stdout.read()
         if not data:
             reason = last_line(self.stderr_file) or "is memory short?"
-            raise TesseraError(f"the process that checks the features ended: {reason}")
+            raise ForkServerDied(f"the process that imports the models' code ended: {reason}")
         result, error = pickle.loads(data)
         if error is not None:
             raise error if isinstance(error, TesseraError) else TesseraError(describe(error)) from error

@@ -66,14 +66,14 @@ def main(channel_fd: int, slot_fd: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pa.set_cpu_count(1)
-    pandas_import.keep_out()
+    pandas_import.skip()
     allocator.keep_pages()
     channel, slot, buffers = socket.socket(fileno=channel_fd), TaskSlot(slot_fd), BufferCache()
     message, fds, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 2)
     if not message:
         return
     request, reply = map(buffers.get, fds)
-    gc.disable()  # what is imported stays
+    gc.disable()  # imported objects are not garbage
     try:
         stage, guard = _set_up(request.read(message)[0], slot)
     except Exception as error:  # the parent raises it, as an error of the run

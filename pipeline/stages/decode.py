@@ -70,7 +70,7 @@ class DecodeStage:
         self.context = StageContext()
 
     def import_code(self) -> None:
-        """Imports what `setup` and the first row need. Raises what `setup` raises."""
+        """Imports what `setup` and the first row need, by setting this copy of the stage up. Raises what it raises."""
         self.setup()
 
     def setup(self) -> None:

@@ -83,7 +83,7 @@ class ProbeStage:
         self.context = StageContext()
 
     def import_code(self) -> None:
-        """Imports what `setup` and the first row need. Raises what `setup` raises."""
+        """Imports what `setup` and the first row need, by setting this copy of the stage up. Raises what it raises."""
         self.setup()
 
     def setup(self) -> None:

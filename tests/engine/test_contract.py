@@ -134,8 +134,8 @@ def test_a_second_run_has_nothing_to_do_and_a_new_version_copies(
 @pytest.mark.parametrize(
     ("name", "stage", "message"),
     [
-        pytest.param(name, stage, message, id=f"{told}-{name}", marks=[pytest.mark.slow] if name in rare else [])
-        for told, stage, message, rare in (
+        pytest.param(name, stage, message, id=f"{case}-{name}", marks=[pytest.mark.slow] if name in rare else [])
+        for case, stage, message, rare in (
             ("a stage raises", Broken, r"the run .* broke off: ArithmeticError: a defect of the stage", {"inline"}),
             ("rows are lost", Loses, r"the books of run .* do not balance: .* were cut, .* arrived", {"inline", "ray"}),
         )

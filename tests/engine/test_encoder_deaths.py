@@ -23,7 +23,7 @@ Extract = Callable[[list[int], type[EncodeStage]], dict[str, Any]]
 
 
 LOCAL_DAILY = pytest.mark.parametrize("extract", ["local", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
-"""On Ray each death costs a new interpreter, with its imports."""
+"""On Ray each run costs an import of the models' code, and the same code judges the deaths."""
 
 
 @pytest.fixture(params=["local", "ray"])

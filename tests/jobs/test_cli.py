@@ -112,7 +112,7 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "when"),
     [
-        pytest.param(signal.SIGTERM, "raylet", marks=pytest.mark.slow),
+        (signal.SIGTERM, "raylet"),
         (signal.SIGINT, "MapWorker"),
         (signal.SIGINT, "tessera-forks"),
         (signal.SIGTERM, "tessera-encode"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,6 +17,14 @@ from pipeline.sandbox.shared_memory import shared_file
 from pipeline.sandbox.tasks import SLOT_BYTES, WHOLE_FILE, Task, TaskGuard, TaskPolicy, TaskSlot, unguarded
 
 WORK = Task(7, "decode", "picture", "s3://bucket/a.jpg", 2)
+
+
+@pytest.fixture(autouse=True)
+def _limit_ends() -> Iterator[None]:
+    """A guard's limit stays, as in a worker process. Here later tests would have it."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Keeps pandas out of processes that do not use it."""
+"""Keeps pandas out of worker processes."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import sys
 import pyarrow as pa
 
 
-class _NotFound:
-    """A finder of modules that finds no pandas."""
+class PandasBlocker:
+    """A finder of modules that raises for pandas."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name == "pandas":
-            raise ModuleNotFoundError("pandas is kept out for a moment", name=name)
+            raise ModuleNotFoundError("pyarrow's import of pandas is skipped", name=name)
 
 
-def keep_out() -> None:
-    """Lets the first array of this process be made without pandas, whose import takes half a second.
+def skip() -> None:
+    """Skips the import of pandas, half a second, with which pyarrow makes the first array of a process.
 
-    pyarrow looks for pandas once, to recognise a pandas object among the values of an array. What needs pandas, such as
-    ``to_pandas``, imports it afterwards all the same; ``pa.array`` takes a series for a sequence until then.
+    Only for processes that convert no times to Python objects: with pandas, nanoseconds become ``pandas.Timestamp``
+    and ``pandas.Timedelta``; without it ``datetime`` and ``timedelta``, or an error if they are no whole microseconds.
+    Until something needs pandas (such as ``to_pandas``, which imports it all the same), ``pa.array`` takes a series for
+    a sequence.
     """
-    finder = _NotFound()
-    sys.meta_path.insert(0, finder)
+    blocker = PandasBlocker()
+    sys.meta_path.insert(0, blocker)
     try:
         pa.array([0])
     finally:
-        sys.meta_path.remove(finder)
+        sys.meta_path.remove(blocker)

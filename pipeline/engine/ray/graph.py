@@ -8,6 +8,7 @@ Ray Data schedules, streams, applies backpressure and retries.
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,11 +35,11 @@ def execute(
         sizes: sizes of the steps of kind ``pool``, by name.
         counter: actor handle of the run's counter.
     """
-    dataset = ray.data.from_blocks([unit_table(unit) for unit in work])
+    dataset, run = ray.data.from_blocks([unit_table(unit) for unit in work]), secrets.token_bytes(8)
     for number, step in enumerate(spec.steps):
         arguments = (step.stages, step.workers.concurrent_blocks, counter, number == len(spec.steps) - 1)
         if step.workers.kind == "tasks":
-            dataset = _tasks(dataset, step, arguments)
+            dataset = _tasks(dataset, step, run, arguments)
         else:
             dataset = _actors(dataset, step, sizes[step.name], arguments, spec.block_rows)
         if (rows := step.stages[-1].block_rows) is not None:
@@ -46,7 +47,7 @@ def execute(
     dataset.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS}, concurrency=_tasks_at_a_time(1))
 
 
-def _tasks(dataset: Any, step: Step, arguments: tuple[Any, ...]) -> Any:
+def _tasks(dataset: Any, step: Step, run: bytes, arguments: tuple[Any, ...]) -> Any:
     """Adds a step that runs as tasks.
 
     The number of tasks of less than a CPU is limited, since a node would start dozens.
@@ -56,7 +57,7 @@ def _tasks(dataset: Any, step: Step, arguments: tuple[Any, ...]) -> Any:
     # with arguments from a function Ray never fuses a task into a pool that asks for as much
     options: dict[str, Any] = {} if is_small else {"ray_remote_args_fn": dict}
     return dataset.map_batches(
-        TaskWorker(step.stages[-1].name, *arguments),
+        TaskWorker(step.stages[-1].name, run, *arguments),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
+import atexit
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from ray.exceptions import UserCodeException
 
 from pipeline.core.errors import TesseraError, describe
 from pipeline.core.system import allocator
-from pipeline.engine._hosting import hosted, import_code, is_sandboxed
+from pipeline.engine._hosting import hosted, import_code_of, is_sandboxed
 from pipeline.engine.progress import count_rows
 from pipeline.engine.ray.counter import WorkerReports
 from pipeline.engine.spec import StageSpec
-from pipeline.sandbox import ForkServer
+from pipeline.sandbox import ForkServer, SandboxedStage
+from pipeline.sandbox.fork_server import ForkServerDied
 from pipeline.sandbox.process import ProcessOptions
 from pipeline.stages.rows import add_meter
 
@@ -43,22 +45,35 @@ class StageWorker:
         self.splitter = next((spec.splitter for spec in specs if spec.splitter is not None), None)
         self.reports = WorkerReports(counter)
         self.broken: Exception | None = None
+        atexit.register(self.close)  # Ray lets actors that are done end by themselves
         try:
             self.reports.start()
             self._set_up()
         except Exception as error:  # raised by the first call, since Ray reports no cause if an actor does not start
             self.broken = error
+            self.close()
 
     def _set_up(self) -> None:
         """Starts the fork server, if a stage needs a process, and sets the stages up."""
         address = None
         if sandboxed := [spec.stage for spec in self.specs if is_sandboxed(spec)]:
-            self.fork_server = ForkServer(import_code, sandboxed)
-            self.fork_server.prepared()
-            address = self.fork_server.address
+            self.fork_server = ForkServer(import_code_of, sandboxed)
+            with suppress(ForkServerDied):  # memory was short: each process is a new interpreter, which is tried again
+                self.fork_server.prepared()
+                address = self.fork_server.address
         self.stages = [hosted(spec, ProcessOptions(address, concurrency=self.concurrency)) for spec in self.specs]
         for stage in self.stages:
             stage.setup()
+
+    def close(self) -> None:
+        """Ends the processes, and removes the fork server's folder."""
+        for stage in self.stages:
+            if isinstance(stage, SandboxedStage):
+                stage.close()
+        if self.fork_server is not None:
+            self.fork_server.close()
+        self.stages, self.fork_server = [], None
+        atexit.unregister(self.close)
 
     def __call__(self, table: pa.Table) -> pa.Table | Generator[pa.Table]:
         """Returns the mapped rows as one table, or as a generator of tables if they need too much memory together."""
@@ -100,17 +115,25 @@ class StageWorker:
 
 
 class TaskWorker:
-    """A step as a callable for Ray tasks. A worker process keeps its stages between tasks."""
+    """A step as a callable for Ray tasks. A worker process keeps its stages between the tasks of a run.
 
-    def __init__(self, name: str, *arguments: Any) -> None:
+    Args:
+        name: name of the step.
+        run: a value that is the same for all steps of a run, and for no other run.
+        arguments: those of `StageWorker`.
+    """
+
+    def __init__(self, name: str, run: bytes, *arguments: Any) -> None:
         self.__name__ = name
-        self.arguments, self.key = arguments, secrets.token_bytes(8)
+        self.arguments, self.key = arguments, (run, name)
 
     def __call__(self, table: pa.Table) -> pa.Table | Generator[pa.Table]:
         if self.key not in _READY:
+            for key in [key for key in _READY if key[0] != self.key[0]]:  # of a run that is over
+                _READY.pop(key).close()
             _READY[self.key] = StageWorker(*self.arguments)
         return _READY[self.key](table)
 
 
-_READY: dict[bytes, StageWorker] = {}
+_READY: dict[tuple[bytes, str], StageWorker] = {}
 """The stages of this process, by `TaskWorker.key`."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -35,13 +37,20 @@ class Adds:
 
 
 class Reports:
-    """Writes into ``seen``: the parent of its process, whether ``colorsys`` is imported, its process."""
+    """Writes into ``seen``: the parent of its process, whether ``colorsys`` is imported, its process.
 
-    def __init__(self) -> None:
-        self.context = StageContext()
+    Args:
+        dies: importing ends the fork server.
+    """
+
+    def __init__(self, dies: bool = False) -> None:
+        self.context, self.dies = StageContext(), dies
 
     def import_code(self) -> None:
         import colorsys  # noqa: F401
+
+        if self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def setup(self) -> None: ...
 
@@ -102,26 +111,45 @@ def test_rows_of_another_step_are_not_counted(ray_session: Any, counter: RunCoun
 
 
 def test_processes_fork_from_one_of_their_worker(ray_session: Any, counter: RunCounter) -> None:
-    """The next one after a death has no imports to wait for."""
+    """The next one after a death has no imports to wait for. Nothing is left after the worker."""
     specs = tuple(StageSpec(name, Reports(), "w", journaled=True) for name in "ab")
     made, actor = rows(1), counter.actor
 
-    def work() -> tuple[int, int, list[list[str]], float]:
-        worker = StageWorker(specs, 1, actor, False)
-        found = []
-        for stage in worker.stages:
+    def work() -> tuple[int, list[list[str]], list[Any]]:
+        worker, found = StageWorker(specs, 1, actor, False), []
+        forks, stages = worker.fork_server, worker.stages
+        for stage in stages:
             found += [stage(made)["seen"][0].as_py()]
             stage.child.process.kill()
             stage.child.process.wait()
-        started = time.monotonic()
-        found += [worker.stages[0](made)["seen"][0].as_py()]
-        return os.getpid(), worker.fork_server.process.pid, found, time.monotonic() - started
+        found += [stages[0](made)["seen"][0].as_py()]
+        worker.close()
+        pids = [forks.process.pid, *(int(pid) for *_, pid in found)]
+        return (
+            forks.process.pid,
+            found,
+            [pid for pid in pids if psutil.pid_exists(pid)] + [os.path.exists(forks.folder)],
+        )
 
-    worker_pid, forks_pid, found, seconds = ray_session.get(ray_session.remote(num_cpus=0)(work).remote())
-    assert worker_pid != forks_pid
+    forks_pid, found, left = ray_session.get(ray_session.remote(num_cpus=0)(work).remote())
     assert [one[:2] for one in found] == [[str(forks_pid), "True"]] * 3
     assert len({pid for *_, pid in found}) == 3
-    assert seconds < 1.0
+    assert left == [False]
+
+
+def test_where_no_fork_server_starts_each_process_imports_by_itself(ray_session: Any, counter: RunCounter) -> None:
+    specs = (StageSpec("a", Reports(dies=True), "w", journaled=True),)
+    made, actor = rows(1), counter.actor
+
+    def work() -> tuple[int, list[str]]:
+        worker = StageWorker(specs, 1, actor, False)
+        try:
+            return os.getpid(), worker(made)["seen"][0].as_py()
+        finally:
+            worker.close()
+
+    pid, (parent, *_) = ray_session.get(ray_session.remote(num_cpus=0)(work).remote())
+    assert parent == str(pid)
 
 
 def test_a_setup_that_fails_is_raised_by_the_first_block_and_reported(ray_session: Any, counter: RunCounter) -> None:
@@ -130,14 +158,24 @@ def test_a_setup_that_fails_is_raised_by_the_first_block_and_reported(ray_sessio
     assert str(counter.cause()) == "ValueError: no weights"
 
 
-def test_a_task_keeps_its_stages(ray_session: Any, counter: RunCounter) -> None:
-    task, made = TaskWorker("probe", (StageSpec("a", Adds("a"), "w"),), 1, counter.actor, False), rows(2)
+def test_a_task_keeps_its_stages_until_the_next_run(ray_session: Any, counter: RunCounter) -> None:
+    made = rows(2)
+    first, other, later = (
+        TaskWorker(name, run, (StageSpec("a", Adds("a"), "w"),), 1, counter.actor, False)
+        for name, run in (("probe", b"1"), ("decode", b"1"), ("probe", b"2"))
+    )
 
-    def work() -> tuple[Any, Any]:
-        task(made)
+    def work() -> tuple[Any, Any, list[Any]]:
         from pipeline.engine.ray.worker import _READY
 
-        return task(made)["seen"].to_pylist(), _READY[task.key].stages[0].set_up
+        first(made)
+        other(made)
+        done, set_up = first(made)["seen"].to_pylist(), _READY[first.key].stages[0].set_up
+        kept = sorted(name for _, name in _READY)
+        later(made)
+        return done, set_up, [kept, [*_READY]]
 
-    assert ray_session.get(ray_session.remote(num_cpus=0)(work).remote()) == ([["a"]] * 2, 1)
-    assert task.__name__ == "probe"
+    done, set_up, kept = ray_session.get(ray_session.remote(num_cpus=0)(work).remote())
+    assert (done, set_up) == ([["a"]] * 2, 1)
+    assert kept == [["decode", "probe"], [(b"2", "probe")]]
+    assert first.__name__ == "probe"
