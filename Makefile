@@ -36,7 +36,7 @@ demo: setup  ## a small corpus, an extraction, a look at what came out
 	@echo "dataset: $(DEMO)/dataset"
 
 test: setup  ## all tests but the long ones; WORKERS at once (by cores and memory), ARGS such as "--cpu avx2"
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: setup  ## the long ones: whole runs over all real media, nights, hostile media, sweeps over decoders
 	$(BIN)/python -m pytest -m slow

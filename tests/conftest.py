@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 import filelock
 import psutil
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support import ROOT
 
@@ -83,19 +85,30 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("int8 needs a CPU with AVX512-VNNI")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules that take minutes come first: whoever runs the last of them runs alone.
+class RayTogetherScheduling(LoadScopeScheduling):
+    """Runs the tests of a module in one process, and those of all modules that use the session's Ray in the same one,
+    so that one Ray starts."""
 
-    With ``--dist loadgroup`` a module runs in one process, and all modules that use the session's Ray in the same one.
-    """
-    daily = [item for item in items if item.get_closest_marker("slow") is None]
-    with_ray = {item.path for item in daily if "ray_session" in getattr(item, "fixturenames", ())}
-    names = {item.path: item.path.relative_to(ROOT / "tests").with_suffix("").as_posix() for item in items}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path in with_ray else names[item.path]))
-    place = {name: number for number, name in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(names[item.path], len(LONG)))
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.split("::", 1)[0]
+        return "ray" if _uses_ray(module) else module
+
+
+@functools.cache
+def _uses_ray(module: str) -> bool:
+    text = (ROOT / module).read_text()
+    return "ray_session" in text or "shared_ray" in text
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogetherScheduling:
+    return RayTogetherScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that take minutes come first: whoever runs the last of them runs alone."""
+    place, tests = {name: number for number, name in enumerate(LONG)}, ROOT / "tests"
+    items.sort(key=lambda item: place.get(item.path.relative_to(tests).with_suffix("").as_posix(), len(LONG)))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from pipeline import storage
 from pipeline.core.errors import ConfigError, describe
@@ -43,6 +42,7 @@ from pipeline.dataset.shards.reader import (
 from pipeline.dataset.torch_rows import torch_rows
 
 if TYPE_CHECKING:
+    import pyarrow.dataset as ds
     import ray.data
     from torch.utils.data import IterableDataset
 
@@ -180,6 +180,8 @@ class Dataset:
             yield from filtered(batches, filter, names, batch_size)
 
     def _check_filter(self, names: list[str], filter: ds.Expression | None) -> None:
+        import pyarrow.dataset as ds
+
         try:
             ds.dataset(self.schema.empty_table()).scanner(columns=names, filter=filter)
         except (pa.ArrowException, TypeError) as error:

@@ -113,6 +113,7 @@ def test_the_other_process_keeps_no_large_segment_either(monkeypatch: pytest.Mon
     monkeypatch.setattr(shared_memory, "_KEEP_BYTES", 1 << 20)
     known, small, large = BufferCache(), SharedBuffer(), SharedBuffer()
     message = large.write(None, _table(8, 100_000))
+    gc.collect()  # what earlier tests have left
     before = len(os.listdir("/proc/self/fd"))
     mine, _ = known.get(os.dup(large.fd)), known.get(os.dup(small.fd))
     _, done = mine.read(message)

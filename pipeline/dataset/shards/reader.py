@@ -10,11 +10,10 @@ import functools
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline import parquet, storage
@@ -25,6 +24,9 @@ from pipeline.dataset.commit.folder import DatasetFolder
 from pipeline.parquet.bounded_file import BoundedFile
 from pipeline.storage.local_files import RefusedFile
 from pipeline.storage.remote_file import RemoteFile
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds  # imports pandas, which a run does while other processes work
 
 BATCH_ROWS = 256
 """Default number of rows in a batch."""
@@ -176,6 +178,8 @@ def needed(schema: pa.Schema, names: list[str], filter: ds.Expression | None) ->
     """Returns ``names`` and the columns that ``filter`` reads, which are those without which it does not bind."""
     if filter is None:
         return names
+    import pyarrow.dataset as ds
+
     empty = schema.empty_table()
 
     def binds(name: str) -> bool:
@@ -216,6 +220,8 @@ def read_shard(
             if name not in wanted:
                 table = table.append_column(schema.field(name), pa.nulls(len(table), schema.field(name).type))
         if filter is not None:
+            import pyarrow.dataset as ds
+
             table = ds.dataset(table).to_table(columns=names, filter=filter)
         return table.select(names).cast(pa.schema([schema.field(name) for name in names]))
 
@@ -235,6 +241,8 @@ def filtered(
         if filter is None:
             yield batch
             continue
+        import pyarrow.dataset as ds
+
         kept = ds.dataset(pa.Table.from_batches([batch])).to_table(columns=names, filter=filter)
         yield from (one for one in kept.to_batches(max_chunksize=rows) if len(one))
 
