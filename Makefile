@@ -20,8 +20,9 @@ setup: .venv/.ready $(DEMO)/models/.ready  ## environment in .venv and the demo 
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --requirements requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/python -m compileall -q pipeline jobs tests
 	@touch $@
 
 $(DEMO)/models/.ready: .venv/.ready $(wildcard pipeline/demo/*.py pipeline/demo/checkpoints/*.py)

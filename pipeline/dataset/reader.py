@@ -28,14 +28,13 @@ from pipeline.dataset.collate import Collate, Column
 from pipeline.dataset.commit import catalog, snapshots
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.feature_info import FeatureInfo, feature_columns
+from pipeline.dataset.shards.filters import filtered, needed
 from pipeline.dataset.shards.reader import (
     BATCH_ROWS,
     ShardErrors,
     check_columns,
-    filtered,
     live_rows,
     live_slice,
-    needed,
     open_shard,
     read_shard,
 )

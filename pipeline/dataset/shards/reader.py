@@ -21,12 +21,13 @@ from pipeline.core.errors import ConfigError, TesseraError, describe
 from pipeline.dataset.commit import data_files
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.commit.folder import DatasetFolder
+from pipeline.dataset.shards.filters import kept
 from pipeline.parquet.bounded_file import BoundedFile
 from pipeline.storage.local_files import RefusedFile
 from pipeline.storage.remote_file import RemoteFile
 
 if TYPE_CHECKING:
-    import pyarrow.dataset as ds  # imports pandas, which a run does while other processes work
+    import pyarrow.dataset as ds
 
 BATCH_ROWS = 256
 """Default number of rows in a batch."""
@@ -174,24 +175,6 @@ def _position(deleted: np.ndarray, live: int) -> int:
     return live + int(np.searchsorted(deleted - np.arange(len(deleted)), live, side="right"))
 
 
-def needed(schema: pa.Schema, names: list[str], filter: ds.Expression | None) -> list[str]:
-    """Returns ``names`` and the columns that ``filter`` reads, which are those without which it does not bind."""
-    if filter is None:
-        return names
-    import pyarrow.dataset as ds
-
-    empty = schema.empty_table()
-
-    def binds(name: str) -> bool:
-        try:
-            ds.dataset(empty.drop_columns([name])).scanner(filter=filter)
-        except (pa.ArrowException, TypeError):
-            return False
-        return True
-
-    return [*names, *(name for name in schema.names if name not in names and not binds(name))]
-
-
 def read_shard(
     root: str, shard: File, schema: pa.Schema, names: list[str], filter: ds.Expression | None, columns: list[str]
 ) -> pa.Table:
@@ -220,31 +203,8 @@ def read_shard(
             if name not in wanted:
                 table = table.append_column(schema.field(name), pa.nulls(len(table), schema.field(name).type))
         if filter is not None:
-            import pyarrow.dataset as ds
-
-            table = ds.dataset(table).to_table(columns=names, filter=filter)
+            table = kept(table, filter, names)
         return table.select(names).cast(pa.schema([schema.field(name) for name in names]))
-
-
-def filtered(
-    batches: Iterator[pa.RecordBatch], filter: ds.Expression | None, names: list[str], rows: int
-) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of batches that ``filter`` keeps; None: the batches as they are.
-
-    Args:
-        batches: with all columns that ``filter`` reads.
-        filter: an expression.
-        names: the columns of the result.
-        rows: largest number of rows in a batch.
-    """
-    for batch in batches:
-        if filter is None:
-            yield batch
-            continue
-        import pyarrow.dataset as ds
-
-        kept = ds.dataset(pa.Table.from_batches([batch])).to_table(columns=names, filter=filter)
-        yield from (one for one in kept.to_batches(max_chunksize=rows) if len(one))
 
 
 def _open_current(root: str, shard: File, opened: Callable[[Any, str], Any]) -> Any:

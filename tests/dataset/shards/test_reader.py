@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.commit.data_files import File
-from pipeline.dataset.shards import reader
+from pipeline.dataset.shards import filters, reader
 
 SCHEMA = pa.schema([("n", pa.int64()), ("words", pa.string())])
 
@@ -47,7 +47,7 @@ def test_every_range_of_live_rows(tmp_path: Path, deleted: tuple[int, ...]) -> N
 @pytest.mark.parametrize("deleted", [(), (0, 7, 13)])
 def test_a_filter_on_a_column_that_is_not_selected(tmp_path: Path, deleted: tuple[int, ...]) -> None:
     file, live = _shard(tmp_path, deleted)
-    columns = reader.needed(SCHEMA, ["words"], pc.field("n") > 9)
+    columns = filters.needed(SCHEMA, ["words"], pc.field("n") > 9)
     found = reader.read_shard(str(tmp_path), file, SCHEMA, ["words"], pc.field("n") > 9, columns)
     assert found == live.filter(pc.field("n") > 9).select(["words"])
 
