@@ -1,6 +1,6 @@
 """Keeps what binding found in the user's cache folder, so that a run with nothing to compute imports no large library.
 
-Binding imports torch and the models' classes, which takes ten seconds of a core. Its result depends on the config, on
+Binding imports torch and the models' classes, which takes four seconds of a core. Its result depends on the config, on
 the files of the checkpoints and on the installed versions. A record is used only if all of them are as they were.
 """
 

@@ -1,9 +1,9 @@
 """A process that imports the heavy libraries once, and from which worker processes fork in milliseconds.
 
-Importing torch and `transformers` takes ten seconds of a core, and each process of a run needs them. On one machine one
-process does it while the driver lists the corpus: it checks the features of the config, which takes the same imports
-and which the driver needs anyway. It returns the result to the driver, and then forks a worker for each request of the
-driver. On Ray each worker that has processes starts such a process for them.
+Importing torch and `transformers` takes four seconds of a core or more, and each process of a run needs them. On one
+machine one process does it while the driver lists the corpus: it checks the features of the config, which takes the
+same imports and which the driver needs anyway. It returns the result to the driver, and then forks a worker for each
+request of the driver. On Ray each worker that has processes starts such a process for them.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class StageWorker:
     """The stages of a step in one worker process. An actor class for Ray Data, also used by `TaskWorker`.
 
     Decoders and encoders run in supervised processes of the worker, which end with it. They fork from one process with
-    their imports, which take ten seconds of a core: the worker starts sooner, and a death costs little.
+    their imports, which take four seconds of a core or more: the worker starts sooner, and a death costs little.
 
     Args:
         specs: the stages of one step.
