@@ -36,7 +36,7 @@ def kept(table: pa.Table, filter: ds.Expression, names: list[str]) -> pa.Table:
     """Returns the columns ``names`` of the rows that ``filter`` keeps."""
     import pyarrow.dataset as ds
 
-    return ds.dataset(table).to_table(columns=names, filter=filter)
+    return ds.dataset(table).to_table(columns=names, filter=filter, use_threads=False)
 
 
 def filtered(

@@ -117,7 +117,7 @@ class ShardWriter:
         if len(empty):
             self.empty.append(empty.cast(EMPTY_WINDOWS))
         samples = table.filter(pc.greater_equal(table["window"], 0)).select(TASK.names)
-        self.samples.append(samples.group_by(TASK.names).aggregate([]).select(TASK.names).cast(TASK))
+        self.samples.append(_distinct(samples).cast(TASK))
 
     def close(self) -> Written:
         """Publishes all files, then the record of the task, and returns the result."""
@@ -165,8 +165,17 @@ class ShardWriter:
         """Publishes the record: the files of the task, and its samples."""
         result = self.result
         named = {"shards": result.shards, "failures": result.failure_shards, "empty": result.empty_shards}
-        samples = pa.concat_tables(self.samples).group_by(TASK.names).aggregate([]).select(TASK.names)
+        samples = _distinct(pa.concat_tables(self.samples))
         buffer = pa.BufferOutputStream()
         pq.write_table(samples.replace_schema_metadata({RECORD: json.dumps(named)}), buffer, compression="zstd")
         path = f"_runs/{self.run_id}/tasks/{self.name}.parquet"
         DatasetFolder(self.root).publish(path, buffer.getvalue().to_pybytes())
+
+
+def _distinct(samples: pa.Table) -> pa.Table:
+    """Returns the distinct rows of ``samples``.
+
+    Without threads of Arrow: with them a run broke off once ("thread index 10 is out of range [0, 10)"), and the table
+    is small.
+    """
+    return samples.group_by(TASK.names, use_threads=False).aggregate([]).select(TASK.names)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
+from contextlib import suppress
 
+import psutil
 import ray
 
 from pipeline.core.system import private_folder
 
 _TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE")
+_ENDING_S = 5.0
+"""Longest wait for killed processes."""
 _SOCKET_CHARACTERS = len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 """Length of what Ray appends to its folder. Paths of sockets are limited."""
 
@@ -56,4 +60,17 @@ def _end_session(folder: str, owner: int) -> None:
     """Ends Ray and deletes its folder, unless this is a fork of the process ``owner``."""
     if os.getpid() == owner:
         ray.shutdown()
+        _kill_daemons(folder)
         private_folder.remove(folder)
+
+
+def _kill_daemons(folder: str) -> None:
+    """Kills Ray's processes that `ray.shutdown` does not know, since a signal ended Ray's start: they would write into
+    ``folder`` while it is deleted."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(folder in argument for argument in child.cmdline()):
+                child.kill()
+                found.append(child)
+    psutil.wait_procs(found, timeout=_ENDING_S)
