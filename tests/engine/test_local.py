@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -123,8 +124,9 @@ def test_as_many_workers_as_cores(prepare: Prepare, tmp_path: Path, monkeypatch:
 
     def look() -> None:
         while not over.wait(0.05):
-            children = psutil.Process().children(recursive=True)
-            seen.update(one.pid for one in children if one.name() == "tessera-encode")
+            for one in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):  # it has ended
+                    seen.update([one.pid] if one.name() == "tessera-encode" else [])
 
     over = threading.Event()
     looker = threading.Thread(target=look)
