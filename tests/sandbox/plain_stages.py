@@ -69,6 +69,8 @@ class Plain:
                     table = table.append_column(name, pa.array([one] * len(table)))
             elif value == "storage":
                 table = table.append_column("is", pa.array([fsspec.get_filesystem_class("faulty").__name__]))
+            elif value == "nap":
+                time.sleep(0.05)
             elif value == "wait":
                 time.sleep(HELD_S)
             elif value in FAULTS:
@@ -153,6 +155,28 @@ class Busy:
                 while time.process_time() < end:
                     pass
         return table
+
+
+class Guarded:
+    """Runs a task for each row. Rows with ``abort`` in their ``do`` column end the process."""
+
+    def __init__(self) -> None:
+        self.context = StageContext()
+
+    def setup(self) -> None:
+        """Nothing to load."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        results = []
+        for number, (n, do) in enumerate(zip(table["n"].to_pylist(), table["do"].to_pylist(), strict=True)):
+            try:
+                with self.context.guard(Task(number, "decode", "x", str(n))):
+                    if do == "abort":
+                        os.abort()
+                results.append("done")
+            except SampleError as error:
+                results.append(error.kind)
+        return table.append_column("result", pa.array(results))
 
 
 class Journaled:

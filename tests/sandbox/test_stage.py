@@ -20,6 +20,7 @@ from PIL import Image
 from pipeline.core.arrow import unpack
 from pipeline.core.errors import TesseraError
 from pipeline.sandbox import LimitsConfig, SandboxedStage
+from pipeline.sandbox import stage as stages
 from pipeline.sandbox._process_memory import ProcessMemory
 from pipeline.sandbox.process import ProcessOptions, WorkerProcess
 from pipeline.sandbox.stage import NO_LIMITS
@@ -27,7 +28,7 @@ from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from pipeline.stages.rows import put
 from tests.sandbox.faulty_media import FaultyDecode, FaultyProbe
-from tests.sandbox.plain_stages import Greedy, Journaled, Plain
+from tests.sandbox.plain_stages import Greedy, Guarded, Journaled, Plain
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, write_clip
 from tests.support import faulty
 from tests.support.faulty import Fault
@@ -359,7 +360,7 @@ def test_rows_of_a_journaled_stage_are_judged_alone(fork_server: Any) -> None:
 
 
 def test_after_a_death_tables_are_mapped_in_small_parts_for_a_while(folder: Path) -> None:
-    """Each later death then costs the few rows before it."""
+    """Each later death then costs the few rows before it: as many as take 25 ms, one if each takes longer."""
     stage = SandboxedStage(Plain(), LimitsConfig())
     assert stage._parts(20) == [(0, 20, False)]
     with pytest.raises(TesseraError, match="no file to blame"):
@@ -368,9 +369,28 @@ def test_after_a_death_tables_are_mapped_in_small_parts_for_a_while(folder: Path
     assert stage._parts(0) == [(0, 0, False)]
     assert stage(pa.table({"do": [""] * 20, "n": range(20)}))["n"].to_pylist() == list(range(20))
     assert stage.cautious_rows < 512
-    for _ in range(30):
-        stage(pa.table({"do": [""] * 20}))
+    assert stage.row_s < 0.01
+    stage(pa.table({"do": ["nap", "nap"]}))
+    assert stage._parts(2) == [(1, 2, False), (0, 1, False)]
+    stage(pa.table({"do": [""] * 600}))
     assert stage._parts(20) == [(0, 20, False)]
+    stage.close()
+
+
+@FORKED
+def test_a_table_kills_more_often_than_is_remembered(
+    isolated: Isolate, starts: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each killer ends two processes, and is mapped with the rows before it once it was blamed."""
+    monkeypatch.setattr(stages, "_MAX_REMEMBERED", 3)
+    do = ["", "abort", "abort", ""] * 10
+    table = pa.table({"n": range(len(do)), "do": do})
+    stage = isolated(Guarded(), LimitsConfig())
+    assert stage(table)["result"].to_pylist() == ["crash" if one else "done" for one in do]
+    assert len(starts) == 1 + 2 * do.count("abort")
+    starts.clear()
+    assert stage(table.slice(37))["result"].to_pylist() == ["crash", "crash", "done"]
+    assert starts == []
     stage.close()
 
 
