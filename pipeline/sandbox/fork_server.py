@@ -39,9 +39,10 @@ ONE_THREAD = {
 }
 """Environment of a process that computes with one thread, and may fork: after a fork of a process with several threads,
 locks that another thread held are never released."""
-_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Lets malloc use huge pages: a fork copies the table of all pages, and the end of a process empties it again. This
-takes a fifth less."""
+_HUGE_PAGES = "glibc.malloc.hugetlb=1"
+"""Lets malloc of this process, and of those forked from it, use huge pages if the machine gives them to who asks
+(``/sys/kernel/mm/transparent_hugepage/enabled``: ``madvise``). A fork copies the table of all pages, and the end of a
+process empties its own: both take a fifth less."""
 _NO_CUDA_START = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Lets torch check for GPUs without starting CUDA, which does not survive a fork."""
 
@@ -74,7 +75,7 @@ class ForkServer:
                 stdout=subprocess.PIPE,
                 stderr=self.stderr_file,
                 pass_fds=[listener.fileno()],
-                env={**_HUGE_PAGES, **os.environ, **ONE_THREAD, **_NO_CUDA_START},
+                env={**os.environ, **ONE_THREAD, **_NO_CUDA_START, "GLIBC_TUNABLES": _tunables()},
             )
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
@@ -188,6 +189,11 @@ class ForkedProcess:
         with self._ending:
             if self.returncode is None:
                 kill_tree(self.pid, lambda number: signal.pidfd_send_signal(self.pidfd, number))
+
+
+def _tunables() -> str:
+    """Returns the settings of glibc: those that the user gave last, since the last of two holds."""
+    return ":".join(filter(None, (_HUGE_PAGES, os.environ.get("GLIBC_TUNABLES"))))
 
 
 def _close(connection: socket.socket, pidfd: int) -> None:

@@ -24,9 +24,10 @@ _EXITS_TO_BLAME = 2
 _EXITS_WITHOUT_TASK = 3
 _FILE_STRIKES = 3
 _MAX_REMEMBERED = 256
-_CAUTIOUS_ROWS, _CAUTIOUS_S, _FIRST_ROW_S = 512, 0.025, 0.003
-"""After an exit so many rows are mapped in parts that take about so many seconds. A part costs a millisecond, and an
-exit costs the rows before it in its part. What a row takes is estimated first, then measured."""
+_CAUTIOUS_ROWS, _PART_S, _MIN_PART, _MAX_PART = 512, 0.025, 8, 32
+"""After an exit so many rows are mapped in parts that take about so many seconds, with at least and at most so many
+rows. A part costs a millisecond, and each file of several windows is opened again; an exit costs the rows before it in
+its part."""
 _DEVICE_FAILURES, _DEVICE_FAILURES_AT_FIRST = 9, 2
 """Most failures of a device without a success between them: two for each of four rows, one for their block; and before
 any success."""
@@ -65,8 +66,8 @@ class SandboxedStage:
         self.stopped = False
         self.cautious_rows = 0
         """Rows for which a part of a table stays small."""
-        self.row_s = _FIRST_ROW_S
-        """Seconds that a row took in the last table."""
+        self.row_s = _PART_S / _MIN_PART
+        """Seconds that a row took when several were last mapped at a time."""
         self.device_failures, self.has_succeeded = 0, False
         self.refused: dict[TaskKey, Reason] = {}
         self.strikes: dict[bytes, int] = {}
@@ -118,16 +119,15 @@ class SandboxedStage:
                 mapped[start] = result
             elif self.journaled and not row_by_row:
                 todo.append((start, stop, True))
-            elif stop - start > 1 and result.task is None:
+            elif stop - start <= 1:
+                mapped[start] = self._retry_row(table.slice(start, 1), result)
+            elif result.task is None:
                 middle = (start + stop) // 2
                 todo += [(middle, stop, row_by_row), (start, middle, row_by_row)]
             else:
-                row = start + (result.task.row if result.task and stop - start > 1 else 0)
-                retried = self._retry_row(table.slice(row, 1), result)
-                if retried is not None:
-                    mapped[row] = retried
-                until = row if retried is not None else row + 1
-                todo += [(first, end, False) for first, end in ((row + 1, stop), (start, until)) if first < end]
+                row = start + result.task.row
+                mapped[row] = self._retry_row(table.slice(row, 1), result)
+                todo += [(first, end, False) for first, end in ((row + 1, stop), (start, row)) if first < end]
         if len(mapped) == 1:
             return mapped[0]
         return pa.concat_tables([mapped[start] for start in sorted(mapped)], promote_options="default")
@@ -138,16 +138,13 @@ class SandboxedStage:
         After an exit parts are small for a while: where one file kills, others may, and each costs the rows before it
         in its part.
         """
-        is_careful = not self.journaled and self.cautious_rows > 0
-        step = max(1, round(_CAUTIOUS_S / self.row_s) if is_careful else rows)
+        step = max(1, rows)
+        if not self.journaled and self.cautious_rows > 0:
+            step = min(max(_MIN_PART, round(_PART_S / self.row_s)), _MAX_PART)
         return [(start, min(start + step, rows), False) for start in reversed(range(0, max(1, rows), step))]
 
-    def _retry_row(self, row: pa.Table, exit_: WorkerExit) -> pa.Table | None:
-        """Maps one row at which a worker exited, in new workers, until each of its tasks succeeds or is blamed.
-
-        Returns:
-            the row; None if a task was blamed, so that the row can be mapped with those before it.
-        """
+    def _retry_row(self, row: pa.Table, exit_: WorkerExit) -> pa.Table:
+        """Maps one row at which a worker exited, in new workers, until each of its tasks succeeds or is blamed."""
         exits: Counter[TaskKey | None] = Counter()
         refuse_all: Reason | None = None
         while True:
@@ -160,8 +157,6 @@ class SandboxedStage:
                 refuse_all = reason if exits[None] >= _EXITS_WITHOUT_TASK else None
             elif exit_.over_limit or exits[key] >= _EXITS_TO_BLAME:
                 self._blame(exit_, reason)
-                if not self.journaled:
-                    return None
             result = self._map(row, refuse_all, self.journaled)
             if not isinstance(result, WorkerExit):
                 return result
@@ -203,7 +198,8 @@ class SandboxedStage:
                     self._drop(worker, result)
                     return result
                 self.cautious_rows -= len(table)
-                self.row_s = (time.perf_counter() - started) / max(1, len(table))
+                if len(table) > 1:  # one alone may have been refused, or be the first of its process
+                    self.row_s = (time.perf_counter() - started) / len(table)
                 if not (row_by_row and len(table) == 1):  # such a row may have been refused
                     self.device_failures, self.has_succeeded = 0, True
                 for file_key in result.survived:

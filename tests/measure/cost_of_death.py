@@ -77,9 +77,11 @@ def of_decoders(folder: Path, regime: str, pictures: int) -> None:
     there = sorted(path for path in (regimes.DATA / "images").iterdir() if path.suffix in (".jpg", ".png"))
     for number, path in enumerate(islice(cycle(there), pictures)):
         for into in (corpus, killers):
-            shutil.copyfile(path, into / f"{number:05d}{path.suffix}")
+            part = into / f"{number // 50:03d}"  # one killer for two of them, and so in the midst of a hundred
+            part.mkdir(exist_ok=True)
+            shutil.copyfile(path, part / f"{number:05d}{path.suffix}")
     for number in range(deadly):
-        shutil.copyfile(there[0], killers / f"bad-abort-{100 * number:05d}.jpg")
+        shutil.copyfile(there[0], killers / f"{2 * number:03d}" / "bad-abort.jpg")
     pipeline.DecodeStage = FaultyDecode  # type: ignore[misc]
     settings = configs.load(str(regimes.write(regime, folder / regime)))
     for _ in range(ROUNDS):

@@ -35,6 +35,14 @@ def prepare(what: str) -> tuple[str, int]:
     return what, os.getpid()
 
 
+def heap_may_be_huge() -> bool:
+    """Whether malloc has asked the kernel for huge pages."""
+    with open("/proc/self/smaps", encoding="utf-8") as file:
+        lines = iter(file)
+        next(line for line in lines if line.endswith("[heap]\n"))
+        return "hg" in next(line for line in lines if line.startswith("VmFlags:")).split()
+
+
 class Plain:
     """A stage of no media: the table's ``do`` column says what it does, once for each table."""
 
@@ -61,6 +69,8 @@ class Plain:
                 reported = {
                     "colorsys": "colorsys" in sys.modules,
                     "pandas": "pandas" in sys.modules,
+                    "numpy.ma": "numpy.ma" in sys.modules,
+                    "huge": heap_may_be_huge(),
                     "collects": gc.isenabled(),
                     "environment": os.environ.get("TESSERA_TEST"),
                     "folder": os.getcwd(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import stat
@@ -31,6 +32,14 @@ from tests.support import ROOT
 def server() -> Iterator[ForkServer]:
     with ForkServer(plain_stages.prepare, "colorsys") as started:
         yield started
+
+
+def _malloc_gets_huge_pages() -> bool:
+    """Whether this machine gives huge pages to a glibc that asks for them, and has one that can ask."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    name, version = platform.libc_ver()
+    is_new = name == "glibc" and tuple(map(int, version.split("."))) >= (2, 35)
+    return is_new and setting.exists() and "[madvise]" in setting.read_text(encoding="ascii")
 
 
 def test_it_tells_what_was_prepared_or_what_was_wrong() -> None:
@@ -63,12 +72,23 @@ def test_what_it_forks_has_its_imports_and_who_asks_its_surroundings(
     assert psutil.Process(pid).name() == "tessera-plain"
     assert reported["colorsys"][0].as_py()
     assert not reported["pandas"][0].as_py()
+    assert reported["numpy.ma"][0].as_py(), "the first numpy array would import it"
+    assert reported["huge"][0].as_py() == _malloc_gets_huge_pages()
     assert reported["collects"][0].as_py(), "garbage is collected in workers"
     assert reported["environment"][0].as_py() == "asker's"
     assert reported["folder"][0].as_py() == str(tmp_path)
     stage.close()
     assert not psutil.pid_exists(pid)
     assert not server.process.poll()
+
+
+def test_the_user_s_settings_of_glibc_come_after_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    with ForkServer(plain_stages.prepare, "colorsys") as server:
+        server.prepared()
+        stage = SandboxedStage(Plain(), LimitsConfig(), ProcessOptions(server.address))
+        assert not stage(pa.table({"do": ["modules"]}))["huge"][0].as_py()
+        stage.close()
 
 
 def test_how_it_ended_is_told(server: ForkServer) -> None:

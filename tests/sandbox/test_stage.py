@@ -360,7 +360,7 @@ def test_rows_of_a_journaled_stage_are_judged_alone(fork_server: Any) -> None:
 
 
 def test_after_a_death_tables_are_mapped_in_small_parts_for_a_while(folder: Path) -> None:
-    """Each later death then costs the few rows before it: as many as take 25 ms, one if each takes longer."""
+    """Each later death then costs the few rows before it: those that take 25 ms, at least 8 and at most 32."""
     stage = SandboxedStage(Plain(), LimitsConfig())
     assert stage._parts(20) == [(0, 20, False)]
     with pytest.raises(TesseraError, match="no file to blame"):
@@ -369,10 +369,15 @@ def test_after_a_death_tables_are_mapped_in_small_parts_for_a_while(folder: Path
     assert stage._parts(0) == [(0, 0, False)]
     assert stage(pa.table({"do": [""] * 20, "n": range(20)}))["n"].to_pylist() == list(range(20))
     assert stage.cautious_rows < 512
-    assert stage.row_s < 0.01
-    stage(pa.table({"do": ["nap", "nap"]}))
-    assert stage._parts(2) == [(1, 2, False), (0, 1, False)]
-    stage(pa.table({"do": [""] * 600}))
+    for seconds, rows in ((2.0, 8), (0.001, 25), (1e-6, 32)):
+        stage.row_s = seconds
+        assert stage._parts(200)[-1] == (0, rows, False)
+    stage(pa.table({"do": ["nap", ""]}))
+    assert 0.025 <= stage.row_s < 1.0
+    stage(pa.table({"do": [""]}))
+    assert 0.025 <= stage.row_s < 1.0
+    for _ in range(30):
+        stage(pa.table({"do": [""] * 20}))
     assert stage._parts(20) == [(0, 20, False)]
     stage.close()
 
@@ -381,16 +386,15 @@ def test_after_a_death_tables_are_mapped_in_small_parts_for_a_while(folder: Path
 def test_a_table_kills_more_often_than_is_remembered(
     isolated: Isolate, starts: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each killer ends two processes, and is mapped with the rows before it once it was blamed."""
+    """Two processes end at each killer, wherever it lies in a part, and none at another row."""
     monkeypatch.setattr(stages, "_MAX_REMEMBERED", 3)
-    do = ["", "abort", "abort", ""] * 10
-    table = pa.table({"n": range(len(do)), "do": do})
+    deadly = {0, 3, 4, 9, 17, 18, 19, 30, 36, 39}
+    table = pa.table({"n": range(40), "do": ["abort" if n in deadly else "" for n in range(40)]})
     stage = isolated(Guarded(), LimitsConfig())
-    assert stage(table)["result"].to_pylist() == ["crash" if one else "done" for one in do]
-    assert len(starts) == 1 + 2 * do.count("abort")
-    starts.clear()
-    assert stage(table.slice(37))["result"].to_pylist() == ["crash", "crash", "done"]
-    assert starts == []
+    mapped = stage(table)
+    assert mapped["n"].to_pylist() == list(range(40))
+    assert mapped["result"].to_pylist() == ["crash" if n in deadly else "done" for n in range(40)]
+    assert len(starts) == 1 + 2 * len(deadly)
     stage.close()
 
 
