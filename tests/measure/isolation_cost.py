@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch  # noqa: F401 - as in each process that encodes, where it casts tokens to float16
 
 from pipeline import config as configs
 from pipeline import sources
