@@ -28,22 +28,31 @@ ORDER = [("sample_id", "ascending"), ("window", "ascending")]
 Extracted = dict[EngineName, tuple[Path, dict[str, Any]]]
 
 
-@pytest.fixture(scope="module", params=[["inline", "local"], pytest.param(["local", "ray"], marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("demo_corpus", ["inline", "local"]), id="demo-inline-local"),
+        pytest.param(("demo_corpus", ["local", "ray"]), id="demo-local-ray", marks=pytest.mark.slow),
+        pytest.param(("data", ["inline", "local", "ray"]), id="real-all", marks=pytest.mark.slow),
+    ],
+)
 def extracted(
-    request: pytest.FixtureRequest,
-    prepare: Callable[..., Any],
-    demo_corpus: Path,
-    models: Path,
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, prepare: Callable[..., Any], models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Extracted:
-    """Engine -> the demo's dataset that it made, and its report. On Ray eight processes import the models' code."""
+    """Engine -> the dataset that it made of a corpus, and its report. On Ray eight processes import the models' code.
+
+    The real media are those that decode, and those that are broken or odd.
+    """
+    corpus, engines = request.param
+    folder = request.getfixturevalue(corpus)
+    only = {"data": ["source.include=['images/**','videos/**','audio/**','text/**','bad/**']"]}.get(corpus, [])
     found: Extracted = {}
-    if "ray" in request.param:
+    if "ray" in engines:
         request.getfixturevalue("ray_session")
-    for name in request.param:
+    for name in engines:
         out = tmp_path_factory.mktemp(name) / "out"
-        bound = prepare(media_config(models, demo_corpus, out), False, None, name)
-        found[name] = out, run.extract(bound, show_progress=False)
+        settings = media_config(models, folder, out, *only, "failures.max_fraction=1.0")
+        found[name] = out, run.extract(prepare(settings, False, None, name), show_progress=False)
     return found
 
 
