@@ -73,7 +73,17 @@ EMPTY_WINDOWS = pa.schema(
 )
 """Windows without content for any feature."""
 
-METERS = ("probe_s", "decode_s", "tokenize_s", "encode_s", "bytes_read", "decoded", "bytes_moved")
+METERS = (
+    "probe_s",
+    "decode_s",
+    "tokenize_s",
+    "encode_s",
+    "bytes_read",
+    "requests",
+    "retries",
+    "decoded",
+    "bytes_moved",
+)
 """Costs of a row so far: seconds per stage, bytes read, decoding calls, bytes moved between stages.
 
 They are columns of the row, so that a task which is retried counts once.

@@ -49,6 +49,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
         "seconds by stage, summed over workers: "
         + ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["seconds_by_stage"].items()),
     ]
+    if report.get("storage_requests"):
+        requests = count(report["storage_requests"], "request")
+        lines.append(f"{requests} for parts of remote files, {report['storage_retries']} of them again after an error")
     if report["samples_unused"] or report["windows_empty"]:
         lines.append(
             "not extracted, since no feature reads what is in them: "

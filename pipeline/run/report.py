@@ -69,14 +69,23 @@ def build(
         "seconds_by_stage": {name: round(value, 3) for name, value in {**stages, "write": written.write_s}.items()},
         "rows_per_second": round(rows / steady, 3) if rows and steady >= 1 else None,
         "startup_seconds": None if startup_seconds is None else round(startup_seconds, 3),
-        "bytes_read": int(meters.get("bytes_read", 0)),
-        "bytes_moved": int(meters.get("bytes_moved", 0)),
+        **_read_counts(meters),
         "bytes_written": sum(int(shard["bytes"]) for shard in [*written.shards, *written.failure_shards]),
         "shards": len(written.shards),
         "peak_memory_bytes": peak_memory_bytes,
         "workers": workers,
         "features": {feature.name: _feature(feature, written) for feature in bound.features},
         "versions": versions,
+    }
+
+
+def _read_counts(meters: dict[str, float]) -> dict[str, int]:
+    """Returns what was read, how often remote files were asked for it, and what moved between stages."""
+    return {
+        "bytes_read": int(meters.get("bytes_read", 0)),
+        "storage_requests": int(meters.get("requests", 0)),
+        "storage_retries": int(meters.get("retries", 0)),
+        "bytes_moved": int(meters.get("bytes_moved", 0)),
     }
 
 

@@ -14,6 +14,7 @@ from pipeline.core.media import FramesRequest, Media, Request, Text, WaveformReq
 from pipeline.decoders import OpenMedia, open_media
 from pipeline.sandbox import StageContext, Task
 from pipeline.storage.blob import Blob
+from pipeline.storage.ranges import ReadCost
 from pipeline.storage.roots import AllowedRoots
 
 
@@ -24,7 +25,15 @@ class Cost:
     decode_s: float = 0.0
     tokenize_s: float = 0.0
     bytes_read: float = 0.0
+    requests: float = 0.0
+    retries: float = 0.0
     decoded: float = 0.0
+
+    def add_reads(self, reads: ReadCost) -> None:
+        """Adds what reading a file took."""
+        self.bytes_read += reads.bytes
+        self.requests += reads.requests
+        self.retries += reads.retries
 
 
 class NoWords(Exception):
@@ -56,6 +65,8 @@ class MediaCache:
         self.window: int | None = None
         self.open: dict[str, tuple[Task, OpenMedia]] = {}
         """URI -> the task that opened the file, and the file."""
+        self.blobs: dict[str, tuple[Blob, ReadCost]] = {}
+        """URI -> the file's bytes, and what reading them had taken when it was last added to `cost`."""
         self.values: dict[tuple[Any, ...], Any] = {}
         """Decoded media, model inputs and errors. The last part of a key is the window, or None for all windows."""
         self.cost = Cost()
@@ -102,10 +113,17 @@ class MediaCache:
         return value
 
     def _decode(self, request: Request, feature: BoundFeature, row: dict[str, Any], task: Task) -> Media:
-        start, end, uri = row["start_s"], row["end_s"], row[f"{feature.modality}_uri"]
+        uri = row[f"{feature.modality}_uri"]
         if uri is None:
             self.config.decoders.text.check_length(row["inline_text"])
             return self._slice(Text(row["inline_text"]), row)
+        try:
+            return self._decode_file(request, feature, row, task, uri)
+        finally:
+            self._add_reads(uri)
+
+    def _decode_file(self, request: Request, feature: BoundFeature, row: dict[str, Any], task: Task, uri: str) -> Media:
+        start, end = row["start_s"], row["end_s"]
         media = self._open_file(uri, feature, task)
         self.cost.decoded += 1
         if feature.modality == "text":
@@ -132,14 +150,25 @@ class MediaCache:
     def _open_file(self, uri: str, feature: BoundFeature, task: Task) -> OpenMedia:
         if uri not in self.open:
             blob = Blob(uri, self.allowed_roots, self.context.on_wait)
-            self.cost.bytes_read += blob.size()
+            self.blobs[uri] = blob, ReadCost()
+            if blob.local:
+                self.cost.bytes_read += blob.size()
             self.open[uri] = task, open_media(blob, feature.modality, self.config.decoders)
         return self.open[uri][1]
+
+    def _add_reads(self, uri: str) -> None:
+        """Adds what reading a remote file took since the last call to the cost of the current row."""
+        if uri in self.blobs:
+            blob, counted = self.blobs[uri]
+            now = blob.cost()
+            self.cost.add_reads(now.since(counted))
+            self.blobs[uri] = blob, now
 
     def _close(self) -> None:
         for task, media in self.open.values():
             with self.context.guard(task):  # native code: an exit is blamed on the task that opened the file
                 media.close()
         self.open.clear()
+        self.blobs.clear()
         self.values.clear()
         self.window = None

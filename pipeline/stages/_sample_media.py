@@ -19,6 +19,7 @@ from pipeline.decoders import open_media
 from pipeline.sandbox import StageContext, Task
 from pipeline.stages.rows import Failure, failure
 from pipeline.storage.blob import Blob
+from pipeline.storage.ranges import ReadCost
 
 _File = tuple[str, str, MediaInfo]
 """Role, URI and media of a file."""
@@ -37,12 +38,14 @@ class SampleMedia:
         spans: modality -> its time span; None: it has no times.
         words: time spans of the segments of a timed text.
         failures: why files could not be opened, or windows not be cut.
+        reads: what reading remote files took.
     """
 
     uris: dict[Modality, str | None] = field(default_factory=dict)
     spans: dict[Modality, Span | None] = field(default_factory=dict)
     words: tuple[Span, ...] = ()
     failures: list[Failure] = field(default_factory=list)
+    reads: ReadCost = field(default_factory=ReadCost)
 
     def last_span(self) -> Span | None:
         """Returns the span that ends last, among those of the other modalities than text; without any, that of text."""
@@ -105,7 +108,7 @@ class MediaProber:
         has_inline_text = sample["inline_text"] is not None and "text" in self.modalities
         if has_inline_text:
             media.uris["text"], media.spans["text"] = None, None
-        opened, broken = self._open_files(number, sample, has_inline_text, context)
+        opened, broken = self._open_files(number, sample, media, has_inline_text, context)
         failed = {modality for modality in self.modalities if modality in {role for role, _, _ in broken}}
         for by_role in (True, False):  # a file named for a modality takes precedence over others that also have it
             for role, uri, info in opened:
@@ -125,7 +128,7 @@ class MediaProber:
         return media
 
     def _open_files(
-        self, number: int, sample: dict[str, Any], has_inline_text: bool, context: StageContext
+        self, number: int, sample: dict[str, Any], media: SampleMedia, has_inline_text: bool, context: StageContext
     ) -> tuple[list[_File], list[tuple[str, str, Exception]]]:
         """Opens each file of a sample and reads its header. Returns the files; and role, URI and error of the others.
 
@@ -139,8 +142,8 @@ class MediaProber:
             if uri is None or role not in self.roles or (role == "text" and has_inline_text):
                 continue
             hint = None if role == "other" else role
+            blob = Blob(uri, self.allowed_roots, context.on_wait)
             try:
-                blob = Blob(uri, self.allowed_roots, context.on_wait)
                 with (
                     context.guard(Task(number, "probe", role, uri)),
                     open_media(blob, hint, self.config.decoders) as file,  # type: ignore[arg-type]
@@ -150,6 +153,7 @@ class MediaProber:
                     opened.append((role, uri, _timed_streams(file.info)))
             except Exception as error:  # a decoder may raise anything; the sample continues without this file
                 broken.append((role, uri, error))
+            media.reads = media.reads.plus(blob.cost())
         return opened, broken
 
     def text_windows(
@@ -175,8 +179,10 @@ class MediaProber:
             self.config.decoders.text.check_length(sample["inline_text"])
             cuts = list(cutter.cut(sample["inline_text"]))
         else:
-            with open_media(Blob(uri, self.allowed_roots, context.on_wait), "text", self.config.decoders) as file:
+            blob = Blob(uri, self.allowed_roots, context.on_wait)
+            with open_media(blob, "text", self.config.decoders) as file:
                 cuts = list(cutter.cut(file.text(None, None).text))
+            media.reads = media.reads.plus(blob.cost())
         if len(cuts) > (limit := self.config.window.max_windows):
             raise SampleError("limit", f"its text makes {len(cuts)} windows, more than {limit}: see window.max_windows")
         return cuts

@@ -89,7 +89,7 @@ class DecodeStage:
         table = put(table, "cells", pa.array(np.add(earlier, expected), pa.int32()))
         for feature in self.features:
             table = _with_inputs(table, feature.name, [row.inputs[feature.name] for row in rows], self.context.allocate)
-        for name in ("decode_s", "tokenize_s", "bytes_read", "decoded"):
+        for name in ("decode_s", "tokenize_s", "bytes_read", "requests", "retries", "decoded"):
             table = add_meter(table, name, [getattr(row.cost, name) for row in rows])
         return add_failures(table, [row.failures for row in rows])
 

@@ -157,6 +157,7 @@ class ProbeStage:
         todo = remaining_rows(rows, done, bool(failures))
         todo[-1] |= {"final": True, "promised": len(todo) if todo[-1]["window"] >= 0 else 0}
         todo[0]["meter_probe_s"] = time.perf_counter() - started
+        todo[0] |= {f"meter_{name}": float(value) for name, value in media.reads.as_meters().items()}
         return [(row, failures if i == 0 else []) for i, row in enumerate(todo)]
 
     def _bounded_windows(

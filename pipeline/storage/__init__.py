@@ -7,7 +7,8 @@ blob.py             one file of the corpus: size, bytes, a seekable file
 preflight.py        checks before a run that a URL can be read or written
 roots.py            the folders in which the files of a corpus must lie
 local_files.py      local files below a folder, accessed without following links
-ranges.py           a remote file of the corpus, read in ranges
+ranges.py           a remote file of the corpus, read in ranges that are kept
+range_requests.py   the requests for them
 remote_file.py      a file on an object store of which only requested ranges are read
 seekable.py         base class of both
 retry.py            retries of transient errors, with backoff and jitter

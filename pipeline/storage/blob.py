@@ -15,8 +15,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.core.errors import SampleError
-from pipeline.storage.ranges import RangedFile, read_whole, source_errors
-from pipeline.storage.retry import ignore_wait, retried
+from pipeline.storage.ranges import RangedFile, ReadCost, RemoteBytes, source_errors
+from pipeline.storage.retry import ignore_wait
 from pipeline.storage.roots import AllowedRoots
 from pipeline.storage.urls import split
 
@@ -51,20 +51,19 @@ class Blob:
         return isinstance(self._fs_and_path[0], LocalFileSystem)
 
     def size(self) -> int:
-        """Returns the bytes of the file. Looked up once.
+        """Returns the size of the file in bytes. Looked up once; a remote file's first bytes are read with it.
 
         Raises:
             SampleError: ``forbidden``, ``missing``, ``unsupported``, ``io``.
         """
-        return self._size
+        if self.local:
+            return self._local_size
+        with source_errors(self.uri):
+            return self._remote().size()
 
     @cached_property
-    def _size(self) -> int:
-        if self.local:
-            return os.fstat(self._descriptor.fd).st_size
-        fs, path = self._remote()
-        with source_errors(self.uri):
-            return retried(lambda: int(fs.size(path) or 0), self.on_wait)
+    def _local_size(self) -> int:
+        return os.fstat(self._descriptor.fd).st_size
 
     def read(self, limit: int | None = None) -> bytes:
         """Returns all bytes, or the first ``limit``.
@@ -75,14 +74,8 @@ class Blob:
         if self.local:
             with source_errors(self.uri):
                 return _read(self._descriptor.fd, self.size() if limit is None else limit)
-        fs, path = self._remote()
-
-        def read() -> bytes:
-            with fs.open(path, "rb") as file:
-                return read_whole(file, limit)
-
         with source_errors(self.uri):
-            return retried(read, self.on_wait)
+            return self._remote().read(0, limit)
 
     def open(self) -> BinaryIO:
         """Opens the file as a seekable binary file; a remote file is read in ranges.
@@ -98,22 +91,34 @@ class Blob:
                 raw = io.FileIO(os.open(f"/proc/self/fd/{self._descriptor.fd}", os.O_RDONLY | os.O_CLOEXEC))
             raw.name = self._hint()
             return io.BufferedReader(raw)
-        fs, path = self._remote()
-        with source_errors(self.uri):
-            file = RangedFile(self.uri, retried(lambda: fs.open(path, "rb"), self.on_wait), self.on_wait)
+        file = RangedFile(self.uri, self._remote())
         file.name = self._hint()
         return cast(BinaryIO, file)
+
+    def cost(self) -> ReadCost:
+        """Returns what reading a remote file took so far; zeros for a local one."""
+        return ReadCost() if self.local else self._bytes.cost
+
+    def share(self, other: Blob) -> None:
+        """Reads from now on what ``other``, which is of the same file, has requested."""
+        if not self.local:
+            self.__dict__["_bytes"] = other._bytes
 
     @cached_property
     def _fs_and_path(self) -> tuple[fsspec.AbstractFileSystem, str]:
         """The file system, and the path on it."""
         return split(self.uri)
 
-    def _remote(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        """Returns the file system and the path of a remote file, if it is allowed. Raises ``SampleError`` otherwise."""
+    @cached_property
+    def _bytes(self) -> RemoteBytes:
+        """The bytes of a remote file."""
+        return RemoteBytes(*self._fs_and_path, self.on_wait)
+
+    def _remote(self) -> RemoteBytes:
+        """Returns the bytes of a remote file, if it is allowed. Raises ``SampleError`` otherwise."""
         if self.allowed is not None:
             self.allowed.check(self.uri)
-        return self._fs_and_path
+        return self._bytes
 
     @cached_property
     def _descriptor(self) -> _Descriptor:

@@ -182,6 +182,11 @@ def precondition_failed(error: BaseException) -> bool:
     return any(_answer(one)[0] == 412 for one in _chain(error))
 
 
+def range_not_satisfiable(error: BaseException) -> bool:
+    """Returns whether a request asked for a range in which the file has no byte."""
+    return any(_answer(one)[0] == 416 for one in _chain(error))
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yields ``error`` and its causes."""
     while error is not None:

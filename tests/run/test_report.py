@@ -31,6 +31,7 @@ FURTHER = {
     *("run_id", "output", "version", "samples_by_class", "samples_unused", "windows_empty", "rows_with_failures"),
     *("status", "started", "ended", "host", "devices", "workers", "rows_retried", "rows_retried_with_failures"),
     *("failures_by_stage", "seconds", "shards", "warnings", "files_left_out", "engine"),
+    *("storage_requests", "storage_retries"),
 }
 RAW = {"kind": "raw"}
 FEATURES: dict[str, Any] = {
@@ -79,7 +80,14 @@ def written() -> Written:
             cells_failed={"sound": 10},
             failures_by_kind={"corrupt": 6, "empty": 4},
             failures_by_stage={"decode": 10},
-            meters={"decode_s": 1.5, "encode_s": 4.0, "bytes_read": 5e6, "bytes_moved": 7e6, "decoded": 30.0},
+            meters={
+                "decode_s": 1.5,
+                "encode_s": 4.0,
+                "bytes_read": 5e6,
+                "bytes_moved": 7e6,
+                "decoded": 30.0,
+                "requests": 9.0,
+            },
             write_s=0.25,
         )
     )
@@ -96,7 +104,7 @@ def written() -> Written:
             cells_failed={"sound": 1},
             failures_by_kind={"corrupt": 1},
             failures_by_stage={"probe": 1},
-            meters={"decode_s": 0.5, "probe_s": 0.125},
+            meters={"decode_s": 0.5, "probe_s": 0.125, "requests": 3.0, "retries": 2.0},
             write_s=0.75,
         )
     )
@@ -156,6 +164,8 @@ def test_the_figures_by_hand(built: dict[str, Any]) -> None:
         "devices": {"nodes": 1, "cpus": 2.0, "gpus": 0.0},
         "workers": {"processes": 4, "peak_memory_bytes": 2_900_000_000},
         "bytes_read": 5_000_000,
+        "storage_requests": 12,
+        "storage_retries": 2,
         "bytes_moved": 7_000_000,
         "bytes_written": 1507,
         "shards": 2,

@@ -13,6 +13,7 @@ import soundfile
 from pipeline.core.errors import SampleError
 from pipeline.core.media import Modality, UniformSampling
 from pipeline.decoders import DecodersConfig, open_media
+from pipeline.storage import ranges
 from pipeline.storage.blob import Blob
 from pipeline.storage.ranges import RangedFile
 from tests.stages.media_fixtures import write_clip
@@ -29,7 +30,13 @@ def data(tmp_path: Path) -> bytes:
     return data
 
 
-def test_it_reads_like_a_file(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize("head_bytes", [10, 50_000, 1 << 20])
+def test_it_reads_like_a_file(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch, head_bytes: int) -> None:
+    """Also if little is kept, and each request brings little."""
+    monkeypatch.setattr(ranges, "_HEAD_BYTES", head_bytes)
+    monkeypatch.setattr(ranges, "_LEAST_BYTES", 1000)
+    monkeypatch.setattr(ranges, "_MOST_BYTES", 7000)
+    monkeypatch.setattr(ranges, "_KEEP_BYTES", 9000)
     draw = random.Random(1)
     with Blob(f"faulty://{tmp_path}/a").open() as file:
         assert isinstance(file, RangedFile)
@@ -50,7 +57,10 @@ def test_it_reads_like_a_file(tmp_path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("error", ["reset", "timeout", "asyncio", "read_timeout", "slow_down", "too_many", "server"])
-def test_a_range_that_fails_is_asked_for_again_at_its_position(tmp_path: Path, data: bytes, error: str) -> None:
+def test_a_range_that_fails_is_asked_for_again_at_its_position(
+    tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    monkeypatch.setattr(ranges, "_HEAD_BYTES", 10)
     faulty.plan(tmp_path, {"a": Fault("read", error, times=3)})
     with Blob(f"faulty://{tmp_path}/a").open() as file:
         file.seek(500)
@@ -58,7 +68,8 @@ def test_a_range_that_fails_is_asked_for_again_at_its_position(tmp_path: Path, d
         assert file.read() == data[1500:]
 
 
-def test_a_short_range_is_continued(tmp_path: Path, data: bytes) -> None:
+def test_a_short_range_is_continued(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "_HEAD_BYTES", 10)
     faulty.plan(tmp_path, {"a": Fault("read", "short", times=4, after=100)})
     with Blob(f"faulty://{tmp_path}/a").open() as file:
         file.seek(70)
@@ -77,10 +88,15 @@ def test_a_short_range_is_continued(tmp_path: Path, data: bytes) -> None:
         (Fault("read", "missing"), "missing", "no such file"),
     ],
 )
-def test_what_stays_broken(tmp_path: Path, data: bytes, fault: Fault, kind: str, words: str) -> None:
-    faulty.plan(tmp_path, {"a": fault})
-    with Blob(f"faulty://{tmp_path}/a").open() as file, pytest.raises(SampleError, match=words) as caught:
-        file.read(1000)
+def test_what_stays_broken(
+    tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch, fault: Fault, kind: str, words: str
+) -> None:
+    monkeypatch.setattr(ranges, "_HEAD_BYTES", 10)
+    with Blob(f"faulty://{tmp_path}/a").open() as file:
+        faulty.plan(tmp_path, {"a": fault})
+        file.seek(99_000)
+        with pytest.raises(SampleError, match=words) as caught:
+            file.read(1000)
     assert caught.value.kind == kind
 
 

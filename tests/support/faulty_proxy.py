@@ -30,6 +30,8 @@ class FaultyProxy:
     def __init__(self, server: str) -> None:
         self.server = urlsplit(server)
         self.faults: dict[str, list[Any]] = {}
+        self.requests: list[tuple[str, str, int]] = []
+        """Method, path and bytes of the answer, for each request."""
         self.lock = threading.Lock()
 
     def plan(self, method: str, fault: str, times: int) -> None:
@@ -96,6 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _any
 
     def _answer(self, status: int, headers: dict[str, str], data: bytes, cut: bool = False) -> None:
+        with self.owner.lock:
+            self.owner.requests.append((self.command, self.path, 0 if self.command == "HEAD" else len(data)))
         self.send_response_only(status)
         length = headers.get("Content-Length") if self.command == "HEAD" else None
         for name, value in headers.items():

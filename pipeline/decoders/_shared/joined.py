@@ -144,7 +144,10 @@ def parts_of(blob: Blob) -> list[Part]:
     if not starts[1:]:
         return []
     ends = zip(starts, [*starts[1:], blob.size()], strict=True)
-    return [Part(blob.uri, blob.allowed, start=start, stop=stop) for start, stop in ends]
+    parts = [Part(blob.uri, blob.allowed, blob.on_wait, start=start, stop=stop) for start, stop in ends]
+    for part in parts:
+        part.share(blob)
+    return parts
 
 
 def after_mp3(blob: Blob) -> int | None:
