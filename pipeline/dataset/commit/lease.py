@@ -131,11 +131,17 @@ class Lease:
             self._write(replace(self.me, released=True))
 
     def check(self) -> None:
-        """Raises ``TesseraError`` if another process took the lease over: this one was suspended for too long."""
+        """Raises ``TesseraError`` if the lease is lost: another process took it over, since this one was suspended for
+        too long; or the dataset's files were deleted."""
         if not self.lost and self._newest()[0] != self.number:
             self.lost = True
         if self.lost:
             _, holder = self._newest()
+            if holder is None:
+                raise TesseraError(
+                    f"{self.folder.root!r} was deleted during the run, or its leases were: nothing was committed; "
+                    "find out what deletes it, then run again"
+                )
             raise TesseraError(f"the lease was taken over by {holder}; run again to continue")
 
     def _take(self, number: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,23 @@ def test_a_run_that_was_replaced_while_it_slept_ends_at_once(tmp_path: Path, han
         interrupt_if_lease_lost(mine),
     ):
         raise KeyboardInterrupt
+
+
+def test_a_dataset_that_is_deleted_during_the_run_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    lease = Lease(str(folder), "extract x", ttl_s=0.4)
+
+    def work() -> None:
+        with lease, interrupt_if_lease_lost(lease):
+            shutil.rmtree(folder)
+            for _ in range(200):
+                time.sleep(0.1)
+
+    started = time.monotonic()
+    with pytest.raises(TesseraError, match=r"/dataset' was deleted during the run, or its leases were: nothing was"):
+        work()
+    assert time.monotonic() - started < 5
+    assert not folder.exists(), "the lease does not make the folder again"
 
 
 def test_who_was_replaced_while_it_slept_is_told(tmp_path: Path) -> None:
