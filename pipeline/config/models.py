@@ -135,6 +135,8 @@ class ComputeConfig(Section):
     """Address of a Ray cluster. null: ``RAY_ADDRESS`` if set, else a local cluster is started."""
     num_cpus: int | None = Field(default=None, ge=1)
     """CPU cores that a run uses on this machine. null: all that its affinity and its cgroup allow."""
+    wait_for_nodes_s: float = Field(default=300.0, ge=0, allow_inf_nan=False)
+    """How long to wait for a node of a Ray cluster that has none with a CPU yet, in seconds."""
     block_rows: int | None = Field(default=None, ge=1)
     """Rows of a block from decoding to encoding. null: 32 if a feature reads video, 128 if one reads images or windows
     of sound of up to 10 s (fewer for longer ones, down to 32), 512 for text only. A small corpus has smaller blocks, so

@@ -10,6 +10,7 @@ inline.py        the engine for tests and debugging: block after block, in this 
 _hosting.py      puts stages into the processes that their specs ask for
 ray/             the engine on Ray Data, for clusters and pools of GPU actors
 progress.py      the progress bar of a run
+node_check.py    what each node of a cluster needs before a run
 memory.py        the memory of this process and its children
 errors.py        errors of an engine as the error that a user reads
 

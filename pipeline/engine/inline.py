@@ -27,7 +27,7 @@ class InlineEngine:
     def check(self) -> None:
         """Does nothing: nothing can fail before a stage is set up."""
 
-    def gpus(self) -> float:
+    def gpus(self, terminal: TextIO | None) -> float:
         """Returns 0."""
         return 0.0
 

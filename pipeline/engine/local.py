@@ -44,7 +44,7 @@ class LocalEngine:
     def check(self) -> None:
         """Does nothing: nothing can fail before a stage is set up."""
 
-    def gpus(self) -> float:
+    def gpus(self, terminal: TextIO | None) -> float:
         """Returns the number of GPUs of this machine that CUDA shows."""
         return float(len(devices.visible_gpus()))
 

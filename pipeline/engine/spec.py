@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TextIO
 from pipeline.dataset.shards.write_result import Written
 from pipeline.dataset.shards.writer import ShardWriter
 from pipeline.decoders.limits import LimitsConfig
+from pipeline.engine.node_check import NodeCheck
 from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.units import Unit
 
@@ -102,6 +103,8 @@ class PipelineSpec:
     """Whether pools that declare no GPUs share those of the engine."""
     task_bytes: int = 0
     """Estimated memory of a worker that decodes, in bytes."""
+    node_check: NodeCheck | None = None
+    """What each node of a cluster needs. None: it is not checked."""
     model_bytes: int = 0
     """Estimated memory of all models, in bytes: what a worker that encodes takes besides."""
 
@@ -159,8 +162,8 @@ class Engine(Protocol):
         """Raises ``ConfigError`` if the engine cannot work. Starts nothing."""
         ...
 
-    def gpus(self) -> float:
-        """Returns how many GPUs the engine has. May start the engine."""
+    def gpus(self, terminal: TextIO | None) -> float:
+        """Returns how many GPUs the engine has. May start the engine, and wait for nodes."""
         ...
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:

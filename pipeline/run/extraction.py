@@ -141,7 +141,7 @@ def _compute(
     """
     if not plan.units:
         return Execution()
-    on_gpu = wants_gpu(bound.config) and engine.gpus() > 0
+    on_gpu = wants_gpu(bound.config) and engine.gpus(terminal) > 0
     spec = pipeline_spec(bound, needed(reuse, plan), run_id, version_root(bound.config), on_gpu)
     done = engine.execute(spec, plan.units, plan.samples, terminal)
     problems = done.written.problems()

@@ -23,6 +23,7 @@ from pipeline.core.versions import installed
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.shards.row_files import footer
 from pipeline.dataset.shards.writer import ShardWriter
+from pipeline.engine.node_check import NodeCheck, file_sha256
 from pipeline.engine.spec import PipelineSpec, SinkSpec, StageSpec, WorkersSpec
 from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.decode import DecodeStage
@@ -96,8 +97,25 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
         stage: Any = KeepColumnsStage(*source, cuts_text) if reuse.own else ReuseColumnsStage(*source)
         stages.append(StageSpec("reuse", stage, pools[-1]))
     sink, task_bytes = _sink(bound, run_id, root), _LIBRARIES_BYTES + config.decoders.limits.block_bytes
-    return PipelineSpec(
-        tuple(stages), workers, sink, config.block_rows, on_gpu, task_bytes, model_bytes=_model_bytes(features)
+    check, model_bytes = _node_check(config, features, root, on_gpu), _model_bytes(features)
+    return PipelineSpec(tuple(stages), workers, sink, config.block_rows, on_gpu, task_bytes, check, model_bytes)
+
+
+def _node_check(config: PipelineConfig, features: tuple[BoundFeature, ...], root: str, on_gpu: bool) -> NodeCheck:
+    """Returns what each node of a cluster needs for this run."""
+    checkpoints = {feature.checkpoint.path: feature for feature in features if feature.checkpoint}
+    heads = {
+        f"features.{feature.name}.head.weights": path
+        for feature in features
+        if (path := getattr(feature.config.head, "weights", None)) is not None
+    }
+    return NodeCheck(
+        installed(),
+        tuple((one.checkpoint, one.weights_sha256) for one in checkpoints.values() if one.checkpoint),
+        {where: (path, file_sha256(path)) for where, path in heads.items()},
+        sources.build(config.source).allowed_roots(),
+        root,
+        on_gpu,
     )
 
 

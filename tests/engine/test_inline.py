@@ -109,4 +109,4 @@ def test_it_needs_no_ray(tmp_path: Path) -> None:
     code += "build('inline', ComputeConfig()).check(); print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-    assert build("inline", ComputeConfig()).gpus() == 0
+    assert build("inline", ComputeConfig()).gpus(None) == 0

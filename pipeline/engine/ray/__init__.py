@@ -9,6 +9,7 @@ worker.py          one step's stages in a worker process
 pools.py           how many actors a pool has, and their CPUs and GPUs
 _placement.py      whether actors fit on the nodes, wherever Ray places them
 cluster.py         joins or starts a cluster, lists its nodes, ends a run without room
+preflight.py       checks every node before a run
 _session.py        folder and token of a Ray that this process starts
 sink.py            the shard writer as a Ray Data sink
 counter.py         the actor that all workers report to: progress, memory, deaths, errors

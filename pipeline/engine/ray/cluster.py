@@ -13,8 +13,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import TextIO
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
 
 from pipeline.config.models import ComputeConfig
@@ -22,11 +24,14 @@ from pipeline.core.errors import ConfigError, TesseraError, describe
 from pipeline.core.system.cpus import available_cpus
 from pipeline.core.system.periodic_task import PeriodicTask
 from pipeline.engine.progress import Progress
+from pipeline.engine.ray._placement import Demand, fits_once
 from pipeline.engine.ray._session import make_session_folder, make_token
 from pipeline.engine.ray.pools import Node, PoolSize, without_room
 
 _ANSWER_S = 10.0
 """Longest wait for the head of a cluster to accept a connection."""
+_NODES_EVERY_S = 0.5
+"""Seconds between two looks for a first node."""
 _CHECK_EVERY_S, _NO_ROOM_S = 5.0, 300.0
 """Seconds between two checks of the nodes, and without room until the run ends."""
 
@@ -81,6 +86,40 @@ def start(compute: ComputeConfig) -> None:
     # a block may take long: many rows that hang until their limit, or a slow model
     context.execution_no_progress_timeout_s = -1
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def wait_for_nodes(compute: ComputeConfig, terminal: TextIO | None) -> None:
+    """Waits for a node with a CPU, if the cluster has none yet, and asks its autoscaler for one, and for what the pools
+    declare. Goes on when all of that is there, or with what there is after ``compute.wait_for_nodes_s``.
+
+    Args:
+        terminal: where it says that it waits.
+
+    Raises:
+        ConfigError: no node came.
+    """
+    if nodes():
+        return
+    patience_s = compute.wait_for_nodes_s
+    pools = compute.pools.items()
+    demands = {name: Demand(one.num_cpus or 1.0, one.num_gpus or 0.0, one.min_actors or 1) for name, one in pools}
+    if terminal is not None:
+        words = "the cluster has no node with a CPU yet: asking its autoscaler for one, waiting for at most"
+        print(f"{words} {patience_s:g} s", file=terminal, flush=True)
+    bundles = [{"CPU": one.cpus, **({"GPU": one.gpus} if one.gpus else {})} for one in demands.values()]
+    request_resources(bundles=bundles)
+    try:
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline and not (nodes() and fits_once(demands, nodes())):
+            time.sleep(_NODES_EVERY_S)
+    finally:
+        request_resources(bundles=[])
+    if not nodes():
+        raise ConfigError(
+            "compute.wait_for_nodes_s",
+            f"no node with a CPU joined the cluster within {patience_s:g} s",
+            "start nodes with CPUs, let the cluster's autoscaler start some, or wait longer",
+        )
 
 
 @contextlib.contextmanager

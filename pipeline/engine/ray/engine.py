@@ -8,7 +8,7 @@ from typing import TextIO
 from pipeline.config.models import ComputeConfig
 from pipeline.engine.errors import as_user_error
 from pipeline.engine.progress import Progress
-from pipeline.engine.ray import cluster, graph
+from pipeline.engine.ray import cluster, graph, preflight
 from pipeline.engine.ray.counter import RunCounter
 from pipeline.engine.ray.pools import sizes
 from pipeline.engine.ray.sink import ShardSink
@@ -27,12 +27,18 @@ class RayEngine:
     def check(self) -> None:
         cluster.check(self.compute)
 
-    def gpus(self) -> float:
-        cluster.start(self.compute)
+    def gpus(self, terminal: TextIO | None) -> float:
+        self._join(terminal)
         return sum(node.gpus for node in cluster.nodes())
 
-    def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
+    def _join(self, terminal: TextIO | None) -> None:
         cluster.start(self.compute)
+        cluster.wait_for_nodes(self.compute, terminal)
+
+    def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
+        self._join(terminal)
+        if spec.node_check is not None:
+            preflight.check_nodes(spec.node_check, work[0])
         task_cpus = max((one.num_cpus or 0.0 for one in spec.workers.values() if one.kind == "tasks"), default=0.0)
         pools = {step.name: step.workers for step in spec.steps if step.workers.kind == "pool"}
         found = sizes(pools, cluster.nodes(), spec.shares_gpus, task_cpus, len(work))

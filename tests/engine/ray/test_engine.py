@@ -14,7 +14,7 @@ from pipeline.engine import build
 def test_it_joins_the_ray_of_this_process(ray_session: Any) -> None:
     engine = build("ray", ComputeConfig())
     engine.check()
-    assert engine.gpus() == 0
+    assert engine.gpus(None) == 0
     assert engine.name == "ray"
 
 
