@@ -1,6 +1,7 @@
 """A model checkpoint on disk: a hub id or a folder, safetensors only.
 
-checkpoint.py      CheckpointConfig, Checkpoint, finding it, digests
+checkpoint.py      CheckpointConfig, Checkpoint, finding it
+digests.py         SHA-256 of its files
 files.py           checks all files of a checkpoint before a library opens them
 _regular_file.py   checks that a file is a regular file
 _json.py           reads JSON within limits

@@ -6,15 +6,14 @@ Encoders and tokenizers load the `transformers` classes themselves, in ``setup``
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.checkpoint import digests
 from pipeline.checkpoint import files as checkpoint_files
 from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, describe
@@ -22,6 +21,7 @@ from pipeline.core.errors import ConfigError, describe
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_PREPROCESSING = (".json", ".txt", ".model")
 _DOWNLOADED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
 
 
@@ -98,11 +98,21 @@ class Checkpoint:
 
     def weights_sha256(self) -> str:
         """Returns the SHA-256 (hex) over the names and contents of the weight files."""
-        return _known_weights.get(self.path) or _digest(self.path, (".safetensors",))
+        return _known_weights.get(self.path) or digests.of_folder(self.path, (".safetensors",))
 
     def preprocessing_sha256(self) -> str:
         """Returns the SHA-256 (hex) over the other files: config, tokenizer, processor."""
-        return _digest(self.path, (".json", ".txt", ".model"))
+        return digests.of_folder(self.path, _PREPROCESSING)
+
+    def sampled_sha256(self, with_weights: bool) -> str:
+        """Returns a SHA-256 (hex) over names, sizes and contents of the files; of a large file over 64 samples of its
+        content, so that it takes a moment for any size.
+
+        Args:
+            with_weights: False: of the files that tokenizers and processors read.
+        """
+        suffixes = (*_PREPROCESSING, ".safetensors") if with_weights else _PREPROCESSING
+        return digests.of_folder(self.path, suffixes, digests.sampled_sha256)
 
     def weights_bytes(self) -> int:
         """Returns the total size of the weight files in bytes."""
@@ -220,23 +230,3 @@ def _count_tensors(path: str, where: str) -> int:
         raise ConfigError(
             where, f"{path} is no whole safetensors file ({describe(error)})", "copy or download it again"
         ) from error
-
-
-def _digest(path: str, suffixes: tuple[str, ...]) -> str:
-    """Returns the SHA-256 (hex) over the names and contents of the files with one of ``suffixes``."""
-    total = hashlib.sha256()
-    for name in sorted(f for f in os.listdir(path) if f.endswith(suffixes)):
-        total.update(f"{name}:{file_sha256(os.path.join(path, name))};".encode())
-    return total.hexdigest()
-
-
-def file_sha256(path: str) -> str:
-    """Returns the SHA-256 (hex) of a file's content. Cached until the size or modification time changes."""
-    found = os.stat(path)
-    return _file_sha256(path, found.st_size, found.st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _file_sha256(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.checkpoint.checkpoint import Checkpoint, file_sha256, resolve
+from pipeline.checkpoint.checkpoint import Checkpoint, resolve
+from pipeline.checkpoint.digests import file_sha256
 from pipeline.config.identity import REVISIONS
 from pipeline.config.models import FeatureConfig, PipelineConfig
 from pipeline.tokenizers.text import TextTokenizerConfig

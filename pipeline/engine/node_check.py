@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pipeline import storage
-from pipeline.checkpoint.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import Checkpoint, resolve
+from pipeline.checkpoint.digests import file_sha256
 from pipeline.core.errors import ConfigError, SampleError, describe
-from pipeline.core.schema import ROLES
-from pipeline.core.system.devices import visible_gpus
+from pipeline.core.system.devices import has_gpu
 from pipeline.core.versions import installed
 from pipeline.stages.units import Unit, read_unit, unit_table
 from pipeline.storage.roots import AllowedRoots
@@ -19,6 +18,8 @@ from pipeline.storage.roots import AllowedRoots
 _SAMPLES = 8
 """Most samples whose files are tried, until one can be read."""
 _SHARED = "a folder that all nodes mount at the same path, or a URL such as s3://..."
+Problem = tuple[str, str, str]
+"""The arguments of a ``ConfigError``."""
 
 
 @dataclass(frozen=True)
@@ -26,108 +27,147 @@ class NodeCheck:
     """The needs of a run.
 
     Args:
-        versions: `core.versions.installed` of the driver.
-        checkpoints: each checkpoint of the features, with the SHA-256 of its weights.
-        heads: file and SHA-256 of each head's weights, by dotted path in the config.
+        versions: the libraries of the driver that compute values, as `core.versions.installed` returns them.
+        checkpoints: those of the encoders and tokenizers.
+        heads: the weights of heads: dotted path in the config -> file.
+        roles: the roles of the files that the features read.
         allowed: where the files of the corpus must lie.
         root: the version's folder, into which nodes write shards.
         uses_gpus: encoders run on the GPUs of nodes that declare some.
-        sample_file: a file of the corpus that the driver can read. None: it can read none of the first ones.
+        encodes_on_cpus: some encoders need no GPU, so that they may run on any node.
     """
 
     versions: Mapping[str, str]
-    checkpoints: tuple[tuple[Checkpoint, str | None], ...]
-    heads: Mapping[str, tuple[str, str]]
+    checkpoints: tuple[Checkpoint, ...]
+    heads: Mapping[str, str]
+    roles: tuple[str, ...]
     allowed: AllowedRoots
     root: str
     uses_gpus: bool
-    sample_file: str | None = None
+    encodes_on_cpus: bool = True
 
-    def with_sample_file(self, unit: Unit) -> NodeCheck:
-        """Returns the check with a file of the unit's samples that this process can read."""
-        for sample in read_unit(unit_table(unit)).slice(0, _SAMPLES).to_pylist():
-            for role in ROLES:
-                uri = sample[f"{role}_uri"]
-                if uri is not None and _why_unreadable(uri, self.allowed) is None:
-                    return replace(self, sample_file=uri)
-        return self
-
-    def problem(self, unit: Unit, gpus: float) -> tuple[str, str, str] | None:
-        """Returns the first thing that this node lacks, as the arguments of a ``ConfigError``; None: it lacks nothing.
+    def on_driver(self, unit: Unit) -> NodeTask:
+        """Returns the task for all nodes: this check, with what the driver finds.
 
         Args:
             unit: the first unit of the run's plan, which the driver has just written.
-            gpus: GPUs that the node declares.
         """
-        return _problem_of(
-            self._check_versions,
-            lambda: self._check_device(gpus),
-            lambda: self._check_storage(unit),
-            self._check_weights,
+        return NodeTask(
+            self,
+            unit,
+            tuple((one.sampled_sha256(False), one.sampled_sha256(True)) for one in self.checkpoints),
+            {path: file_sha256(path) for path in self.heads.values()},
+            self._readable_file(unit),
         )
 
-    def device_problem(self, gpus: float) -> tuple[str, str, str] | None:
-        """`problem`, for the GPUs only."""
-        return _problem_of(lambda: self._check_device(gpus))
+    def device_problem(self, gpus: float) -> Problem | None:
+        """Returns what is wrong with the GPUs that this machine declares; None: nothing."""
+        if not (self.uses_gpus and gpus) or has_gpu():
+            return None
+        advice = "start the node without --num-gpus, or set num_gpus: 0 for the pools and device: cpu for the encoders"
+        return "compute.pools", f"{gpus:g} GPUs are declared, and there is no device", advice
+
+    def _readable_file(self, unit: Unit) -> str | None:
+        """Returns a file of the first samples that this process can read."""
+        for sample in read_unit(unit_table(unit)).slice(0, _SAMPLES).to_pylist():
+            for role in self.roles:
+                uri = sample[f"{role}_uri"]
+                if uri is not None and _why_unreadable(uri, self.allowed) is None:
+                    return str(uri)
+        return None
+
+
+@dataclass(frozen=True)
+class NodeTask:
+    """A `NodeCheck` as it is sent to the nodes.
+
+    Args:
+        unit: the first unit of the plan.
+        digests: `Checkpoint.sampled_sha256` of each checkpoint, without and with its weights.
+        heads: SHA-256 of the files of heads.
+        sample_file: a file of the corpus that the driver can read. None: none of the first ones.
+    """
+
+    check: NodeCheck
+    unit: Unit
+    digests: tuple[tuple[str, str], ...]
+    heads: Mapping[str, str]
+    sample_file: str | None
+
+    def problem(self, gpus: float) -> Problem | None:
+        """Returns the first thing that this node lacks; None: it lacks nothing.
+
+        Args:
+            gpus: GPUs that the node declares.
+        """
+        if (problem := self.check.device_problem(gpus)) is not None:
+            return problem
+        encodes = gpus > 0 or not self.check.uses_gpus or self.check.encodes_on_cpus
+        steps: dict[str, Callable[[], None]] = {
+            "compute.address": self._check_versions,
+            "output.path": self._check_output,
+            "source.path": self._check_corpus,
+            "features": lambda: self._check_checkpoints(encodes),
+        }
+        for where, step in steps.items():
+            try:
+                step()
+            except ConfigError as error:
+                return error.where, error.found, error.allowed
+            except Exception as error:  # such as a file that this user may not read
+                return where, describe(error), "the same on all nodes as on the driver"
+        return None
 
     def _check_versions(self) -> None:
         here = installed()
-        other = {name: here.get(name) for name, version in self.versions.items() if here.get(name) != version}
-        other.pop("python", None)  # Ray refuses another minor version
+        other = [
+            f"{name} {here.get(name)} ({version} on the driver)"
+            for name, version in self.check.versions.items()
+            if _public(here.get(name, "")) != _public(version)
+        ]
         if other:
-            listed = ", ".join(f"{name} {version} ({self.versions[name]} here)" for name, version in other.items())
-            raise ConfigError("compute.address", listed, "install the same requirements.lock on all nodes")
+            raise ConfigError("compute.address", ", ".join(other), "install the same requirements.lock on all nodes")
 
-    def _check_device(self, gpus: float) -> None:
-        if self.uses_gpus and gpus and not visible_gpus():
-            raise ConfigError(
-                "compute.pools",
-                f"{gpus:g} GPUs are declared, and there is no device",
-                "start the node without --num-gpus, or set num_gpus: 0 for the pools and device: cpu for the encoders",
-            )
-
-    def _check_storage(self, unit: Unit) -> None:
+    def _check_output(self) -> None:
         try:
-            read_unit(unit_table(unit))
+            read_unit(unit_table(self.unit))
         except SampleError as error:
-            found = f"it does not see what the driver has written to {self.root!r} ({error.message})"
+            found = f"it does not see what the driver has written to {self.check.root!r} ({error.message})"
             raise ConfigError("output.path", found, _SHARED) from error
-        storage.check_writable(self.root, "output.path")
-        if self.sample_file is not None and (reason := _why_unreadable(self.sample_file, self.allowed)) is not None:
-            found = f"it cannot read {self.sample_file!r}, which the driver can ({reason})"
-            raise ConfigError("source.path", found, _SHARED)
+        storage.check_writable(self.check.root, "output.path")
 
-    def _check_weights(self) -> None:
-        for checkpoint, sha256 in self.checkpoints:
-            if not os.path.isdir(checkpoint.path):
-                raise ConfigError(
-                    checkpoint.where, f"no folder {checkpoint.path!r}", "put it at that path on all nodes"
-                )
-            if sha256 is not None and checkpoint.weights_sha256() != sha256:
-                raise ConfigError(
-                    checkpoint.where,
-                    f"{checkpoint.path!r} holds other weights than on the driver",
-                    "the same files on all nodes",
-                )
-        for where, (path, sha256) in self.heads.items():
-            if not os.path.isfile(path) or file_sha256(path) != sha256:
+    def _check_corpus(self) -> None:
+        if self.sample_file is not None:
+            reason = _why_unreadable(self.sample_file, self.check.allowed)
+            if reason is not None:
+                found = f"it cannot read {self.sample_file!r}, which the driver can ({reason})"
+                raise ConfigError("source.path", found, _SHARED)
+
+    def _check_checkpoints(self, encodes: bool) -> None:
+        """Compares the files of tokenizers and processors, and, if the node encodes, weights and heads."""
+        for checkpoint, digests in zip(self.check.checkpoints, self.digests, strict=True):
+            here = _on_this_node(checkpoint)
+            if here.sampled_sha256(encodes) != digests[encodes]:
+                found = f"{here.path!r} holds other files than on the driver"
+                raise ConfigError(checkpoint.where, found, "the same files on all nodes")
+        for where, path in self.check.heads.items() if encodes else ():
+            if not os.path.isfile(path) or file_sha256(path) != self.heads[path]:
                 raise ConfigError(where, f"{path!r} is not the file that the driver has", "the same file on all nodes")
 
 
-def _problem_of(*checks: Callable[[], None]) -> tuple[str, str, str] | None:
-    """Returns the arguments of the first ``ConfigError`` that one of ``checks`` raises."""
-    try:
-        for check in checks:
-            check()
-    except ConfigError as error:
-        return error.where, error.found, error.allowed
-    return None
+def _on_this_node(checkpoint: Checkpoint) -> Checkpoint:
+    """Returns the checkpoint here; fetches one with a hub id, as encoders do. Raises ``ConfigError``."""
+    if os.path.isdir(checkpoint.path):
+        return checkpoint
+    if checkpoint.revision is None:
+        found = f"no folder {checkpoint.path!r}"
+        raise ConfigError(checkpoint.where, found, "put it at that path on all nodes")
+    return replace(checkpoint, path=resolve(checkpoint.name, checkpoint.revision, checkpoint.where).path)
 
 
-def file_sha256(path: str) -> str:
-    """Returns the SHA-256 (hex) of a local file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _public(version: str) -> str:
+    """Returns a version without its build: ``2.11.0`` of ``2.11.0+cpu``."""
+    return version.partition("+")[0]
 
 
 def _why_unreadable(uri: str, allowed: AllowedRoots) -> str | None:

@@ -10,7 +10,7 @@ from pipeline.config import identity
 from pipeline.config.bound import BoundConfig
 from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
-from pipeline.core.errors import ConfigError, describe
+from pipeline.core.errors import ConfigError
 from pipeline.core.schema import FIXED
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.stages.rows import ROWS
@@ -84,10 +84,7 @@ def revision_warnings(features: tuple[BoundFeature, ...], stored: dict[str, dict
 def check_output(config: PipelineConfig) -> None:
     """Raises ``ConfigError`` if the output cannot be reached, cannot be written by workers, or is inside the corpus."""
     path = config.output.path
-    try:
-        storage.list_folders(path)
-    except Exception as error:  # any backend may raise anything here
-        raise ConfigError("output.path", f"cannot reach {path!r} ({describe(error)})", "give a folder") from error
+    storage.check_listable(path, "output.path")
     if storage.in_one_process(path):
         raise ConfigError("output.path", f"{path!r} is in one process's memory", "give a folder")
     if storage.is_local(path) and os.path.isfile(storage.split(path)[1]):

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import sources
-from pipeline.config.bound import BoundConfig
+from pipeline.checkpoint.checkpoint import Checkpoint
+from pipeline.config.bound import BoundConfig, roles_to_open, wanted
 from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
 from pipeline.core.schema import CONTRACT, FIXED
@@ -23,7 +24,7 @@ from pipeline.core.versions import installed
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.shards.row_files import footer
 from pipeline.dataset.shards.writer import ShardWriter
-from pipeline.engine.node_check import NodeCheck, file_sha256
+from pipeline.engine.node_check import NodeCheck
 from pipeline.engine.spec import PipelineSpec, SinkSpec, StageSpec, WorkersSpec
 from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.decode import DecodeStage
@@ -103,19 +104,27 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
 
 def _node_check(config: PipelineConfig, features: tuple[BoundFeature, ...], root: str, on_gpu: bool) -> NodeCheck:
     """Returns what each node of a cluster needs for this run."""
-    checkpoints = {feature.checkpoint.path: feature for feature in features if feature.checkpoint}
-    heads = {
-        f"features.{feature.name}.head.weights": path
-        for feature in features
-        if (path := getattr(feature.config.head, "weights", None)) is not None
-    }
+    checkpoints = [one.checkpoint for one in features if one.checkpoint is not None]
+    for one in features:
+        if (name := getattr(one.config.tokenizer, "checkpoint", None)) is not None and os.path.isdir(name):
+            where = f"features.{one.name}.tokenizer.checkpoint"
+            checkpoints.append(Checkpoint(os.path.abspath(name), name, None, where))
+    used = {name: version for name, version in installed().items() if name not in ("python", "decord")}
+    if config.decoders.video.kind == "decord":
+        used["decord"] = installed()["decord"]
     return NodeCheck(
-        installed(),
-        tuple((one.checkpoint, one.weights_sha256) for one in checkpoints.values() if one.checkpoint),
-        {where: (path, file_sha256(path)) for where, path in heads.items()},
-        sources.build(config.source).allowed_roots(),
-        root,
-        on_gpu,
+        versions=used,
+        checkpoints=tuple({one.path: one for one in checkpoints}.values()),
+        heads={
+            f"features.{feature.name}.head.weights": path
+            for feature in features
+            if (path := getattr(feature.config.head, "weights", None)) is not None
+        },
+        roles=roles_to_open(wanted(config)),
+        allowed=sources.build(config.source).allowed_roots(),
+        root=root,
+        uses_gpus=on_gpu,
+        encodes_on_cpus=any(config.compute.pools[feature.config.pool].num_gpus == 0 for feature in features),
     )
 
 

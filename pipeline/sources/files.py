@@ -18,7 +18,7 @@ from pipeline.core.schema import LISTING
 from pipeline.sources._files.config import Config
 from pipeline.sources._files.grouping import Row, SampleGrouping
 from pipeline.sources._files.local_walk import FoundFile, LocalWalk
-from pipeline.sources._files.location import Location, locate
+from pipeline.sources._files.location import Location, before_glob, locate
 from pipeline.sources._files.omissions import OmissionCounter
 from pipeline.sources._files.remote_walk import RemoteWalk
 from pipeline.sources._files.selection import Selection
@@ -47,6 +47,7 @@ class FilesSource:
             ConfigError: unreachable, no file there, a glob that cannot be read.
         """
         self.where = where
+        storage.check_answers(before_glob(self.config.path), f"{where}.path")
         check_roots(self.allowed_roots(), f"{where}.path")
         storage.check_readable(self._location.root, f"{where}.path")
         if next(self._folders(), None) is None:

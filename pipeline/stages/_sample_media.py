@@ -180,9 +180,11 @@ class MediaProber:
             cuts = list(cutter.cut(sample["inline_text"]))
         else:
             blob = Blob(uri, self.allowed_roots, context.on_wait)
-            with open_media(blob, "text", self.config.decoders) as file:
-                cuts = list(cutter.cut(file.text(None, None).text))
-            media.reads = media.reads.plus(blob.cost())
+            try:
+                with open_media(blob, "text", self.config.decoders) as file:
+                    cuts = list(cutter.cut(file.text(None, None).text))
+            finally:
+                media.reads = media.reads.plus(blob.cost())
         if len(cuts) > (limit := self.config.window.max_windows):
             raise SampleError("limit", f"its text makes {len(cuts)} windows, more than {limit}: see window.max_windows")
         return cuts

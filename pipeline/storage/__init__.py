@@ -33,7 +33,7 @@ from pipeline.storage.files import (
     remove,
     remove_folder,
 )
-from pipeline.storage.preflight import check_readable, check_writable
+from pipeline.storage.preflight import check_answers, check_listable, check_readable, check_writable
 from pipeline.storage.publication import AtomicFile, publish, publish_new
 from pipeline.storage.urls import absolute, in_one_process, is_local, join, local_uri, split
 
@@ -42,6 +42,8 @@ __all__ = [
     "AtomicFile",
     "Blob",
     "absolute",
+    "check_answers",
+    "check_listable",
     "check_readable",
     "check_writable",
     "entries",

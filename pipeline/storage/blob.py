@@ -97,7 +97,8 @@ class Blob:
 
     def cost(self) -> ReadCost:
         """Returns what reading a remote file took so far; zeros for a local one."""
-        return ReadCost() if self.local else self._bytes.cost
+        remote: RemoteBytes | None = self.__dict__.get("_bytes")  # a URI without a file system has none
+        return ReadCost() if remote is None else remote.cost
 
     def share(self, other: Blob) -> None:
         """Reads from now on what ``other``, which is of the same file, has requested."""

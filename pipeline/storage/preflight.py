@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import uuid
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import TypeVar, cast
 
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.core.errors import ConfigError, StorageError, describe
-from pipeline.storage.files import exists_now
+from pipeline.storage.files import exists_now, list_folders
 from pipeline.storage.publication import publish, publish_new
-from pipeline.storage.retry import retried
-from pipeline.storage.urls import join, split
+from pipeline.storage.retry import denied, is_transient, retried, without_credentials
+from pipeline.storage.urls import is_local, join, split
+
+_ANSWER_S = 15.0
+"""Longest wait for the answer to one check."""
+T = TypeVar("T")
 
 
 def check_writable(url: str, where: str) -> None:
@@ -32,28 +40,69 @@ def check_writable(url: str, where: str) -> None:
         new = [path] if isinstance(fs, LocalFileSystem) else []
         while new and not os.path.exists(os.path.dirname(new[-1])):
             new.append(os.path.dirname(new[-1]))
-        try:
-            publish(probe, b"")
-            again = publish_new(probe, b"second")
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is raised
-                fs.rm_file(path)
-            raise
-        retried(lambda: fs.rm_file(path))
+        again = _answer(lambda: _create_twice(probe))
         with contextlib.suppress(OSError):  # another run may write there already
             for folder in new[1:]:
                 os.rmdir(folder)
     except Exception as error:  # any backend may raise anything here: permissions, quotas, DNS, credentials
         cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
-        raise ConfigError(
-            where, f"cannot write to {url!r} ({describe(cause)})", "give a folder that can be written"
-        ) from error
+        advice = _advice(cause) or "give a folder that can be written"
+        raise ConfigError(where, f"cannot write to {url!r} ({describe(cause)})", advice) from error
     if again:
         raise ConfigError(
             where,
             f"{url!r} lets a second writer create a file that is there",
             "a file system, or an object store that keeps to If-None-Match",
         )
+
+
+def check_answers(url: str, where: str) -> None:
+    """Checks that the storage of ``url`` answers, whatever the answer is: other calls hide that it does not.
+
+    Args:
+        where: dotted path of the URL in the config.
+
+    Raises:
+        ConfigError: it does not, or there are no credentials for it.
+    """
+    try:
+        if not is_local(url):
+            _answer(lambda: list_folders(url))
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
+        if (advice := _advice(cause)) is not None and not denied(cause):
+            raise ConfigError(where, f"cannot reach {url!r} ({describe(cause)})", advice) from error
+
+
+def check_listable(url: str, where: str) -> None:
+    """Checks that the folders in ``url`` can be listed; it need not exist.
+
+    Args:
+        where: dotted path of the URL in the config.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    try:
+        _answer(lambda: list_folders(url))
+    except Exception as error:  # any backend may raise anything here
+        cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
+        advice = _advice(cause) or "give a folder"
+        raise ConfigError(where, f"cannot reach {url!r} ({describe(cause)})", advice) from error
+
+
+def _create_twice(url: str) -> bool:
+    """Writes a file, tries to create it, and removes it. Returns whether it was created while it was there."""
+    fs, path = split(url)
+    try:
+        publish(url, b"")
+        again = publish_new(url, b"second")
+    except BaseException:
+        with contextlib.suppress(Exception):  # the first error is raised
+            fs.rm_file(path)
+        raise
+    retried(lambda: fs.rm_file(path))
+    return again
 
 
 def check_readable(url: str, where: str) -> None:
@@ -66,8 +115,45 @@ def check_readable(url: str, where: str) -> None:
         ConfigError: it cannot be reached, or does not exist.
     """
     try:
-        found = retried(lambda: exists_now(url))
+        found = _answer(lambda: retried(lambda: exists_now(url)))
     except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
-        raise ConfigError(where, f"cannot reach {url!r} ({describe(error)})", "give a path that can be read") from error
+        advice = _advice(error) or "give a path that can be read"
+        raise ConfigError(where, f"cannot reach {url!r} ({describe(error)})", advice) from error
     if not found:
         raise ConfigError(where, f"{url!r} does not exist", "give a folder, a file or a glob that is there")
+
+
+def _answer(call: Callable[[], T]) -> T:
+    """Returns the result of ``call``, which may go on in a thread after ``_ANSWER_S``: libraries wait for minutes.
+
+    Raises:
+        TimeoutError: there is none by then.
+        Exception: what ``call`` raises.
+    """
+    done = SimpleQueue[tuple[T | None, BaseException | None]]()
+
+    def run() -> None:
+        try:
+            done.put((call(), None))
+        except BaseException as error:  # raised by the caller
+            done.put((None, error))
+
+    threading.Thread(target=run, daemon=True, name="tessera-preflight").start()
+    try:
+        result, error = done.get(timeout=_ANSWER_S)
+    except Empty:
+        raise TimeoutError(f"no answer within {_ANSWER_S:g} s") from None
+    if error is not None:
+        raise error
+    return cast(T, result)
+
+
+def _advice(error: BaseException) -> str | None:
+    """Returns what to do about an error of a storage; None if that is to name another path."""
+    if without_credentials(error):
+        return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with a role"
+    if denied(error):
+        return "credentials that may do this: see AWS_ACCESS_KEY_ID, AWS_PROFILE or the role"
+    if isinstance(error, TimeoutError) or is_transient(error):
+        return "see that its server is up, and AWS_ENDPOINT_URL if it is not on AWS"
+    return None

@@ -1,4 +1,4 @@
-"""Requests for ranges of a file on a remote storage. They are not retried here."""
+"""Requests for ranges of a file on a remote storage. They are not repeated here, but libraries may repeat them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,37 @@ from pipeline.storage.retry import range_not_satisfiable
 
 _MOST_UNSIZED_BYTES = 1 << 30
 """Most bytes of a file whose size is not told."""
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
+_PIECE_BYTES = 1 << 20
+_CONTENT_RANGE = re.compile(r"bytes \d+-\d+/(\d+)\Z")
 
 
-class FirstRange(NamedTuple):
-    """The first bytes of a file.
+class Changed(OSError):
+    """The file is not the one whose first bytes were read."""
+
+    def __init__(self) -> None:
+        super().__init__("the file changed while it was read")
+
+
+class Answer(NamedTuple):
+    """What a storage answered.
 
     Args:
-        data: the bytes; fewer than were asked for at the end of the file, or if the answer is incomplete.
-        size: the size of the file in bytes.
-        version: names its content, for `request_range`; None if the storage has no such name.
+        data: the bytes; fewer than were asked for if the answer is incomplete.
+        size: size of the file in bytes.
+        version: names the content of the file; None if the storage has no such name.
+        is_whole: ``data`` is the whole file, since the storage knows no ranges.
+        repeats: how often the library has repeated the request.
     """
 
     data: bytes
     size: int
-    version: str | None
+    version: str | None = None
+    is_whole: bool = False
+    repeats: int = 0
 
 
-def request_first(fs: Any, path: str, count: int) -> FirstRange:
-    """Returns the first ``count`` bytes, or all bytes if the storage does not tell the size.
+def request_first(fs: Any, path: str, count: int) -> Answer:
+    """Requests the first ``count`` bytes, or all bytes if the storage does not tell the size.
 
     Raises:
         SampleError: ``limit``, a file without a size is too large.
@@ -39,45 +51,55 @@ def request_first(fs: Any, path: str, count: int) -> FirstRange:
     """
     if _is_s3(fs):
         try:
-            data, headers = _get_object(fs, path, 0, count, None)
+            return _get_object(fs, path, 0, count, None)
         except Exception as error:
             if range_not_satisfiable(error):  # an empty file has no first byte
-                return FirstRange(b"", 0, None)
+                return Answer(b"", 0)
             raise
-        found = _CONTENT_RANGE.match(headers.get("ContentRange") or "")
-        size = int(found[3]) if found else int(headers["ContentLength"])
-        return FirstRange(data, size, headers.get("ETag"))
     told = fs.size(path)
     if told is None:  # such as an answer that is compressed on its way
-        data = _whole(fs, path)
-        return FirstRange(data, len(data), None)
-    return FirstRange(request_range(fs, path, 0, min(count, int(told)), None), int(told), None)
+        data = _read_all(fs, path)
+        return Answer(data, len(data), is_whole=True)
+    return request_range(fs, path, 0, min(count, int(told)), int(told), None)
 
 
-def request_range(fs: Any, path: str, start: int, stop: int, version: str | None) -> bytes:
-    """Returns the bytes from ``start`` to ``stop``, or fewer if the answer is incomplete.
+def request_range(fs: Any, path: str, start: int, stop: int, size: int, version: str | None) -> Answer:
+    """Requests the bytes from ``start`` to ``stop``.
 
     Args:
-        version: of the first answer. Another content is an error, with the status 412.
+        size: of the first answer.
+        version: of the first answer.
+
+    Raises:
+        Changed: the file has another size or version.
+        Exception: what the file system raises.
     """
     if start >= stop:
-        return b""
+        return Answer(b"", size, version)
     if _is_s3(fs):
-        data, headers = _get_object(fs, path, start, stop, version)
-        is_whole = not headers.get("ContentRange")
-    else:
-        data = fs.cat_file(path, start=start, end=stop)
-        is_whole = len(data) > stop - start
-    return data[start:stop] if is_whole else data
+        answer = _get_object(fs, path, start, stop, version)
+        if answer.size != size or (version is not None and answer.version not in (None, version)):
+            raise Changed
+        return answer
+    data = fs.cat_file(path, start=start, end=stop)
+    is_whole = len(data) > stop - start
+    if is_whole and len(data) != size:
+        raise Changed
+    return Answer(data, size, version, is_whole)
 
 
-def _whole(fs: Any, path: str) -> bytes:
+def _read_all(fs: Any, path: str) -> bytes:
+    """Returns all bytes of a file whose size is not told. A read may return less than is there."""
+    pieces: list[bytes] = []
+    count = 0
     with fs.open(path, "rb") as file:
-        data = bytes(file.read(_MOST_UNSIZED_BYTES + 1))
-    if len(data) > _MOST_UNSIZED_BYTES:
-        message = f"more than {_MOST_UNSIZED_BYTES} bytes, of a size that its storage does not tell"
-        raise SampleError("limit", message)
-    return data
+        while piece := bytes(file.read(_PIECE_BYTES)):
+            pieces.append(piece)
+            count += len(piece)
+            if count > _MOST_UNSIZED_BYTES:
+                message = f"more than {_MOST_UNSIZED_BYTES} bytes, of a size that its storage does not tell"
+                raise SampleError("limit", message)
+    return b"".join(pieces)
 
 
 def _is_s3(fs: Any) -> bool:
@@ -85,8 +107,8 @@ def _is_s3(fs: Any) -> bool:
     return s3fs is not None and isinstance(fs, s3fs.S3FileSystem)
 
 
-def _get_object(fs: Any, path: str, start: int, stop: int, version: str | None) -> tuple[bytes, dict[str, Any]]:
-    """Returns the body and the headers of a GetObject request.
+def _get_object(fs: Any, path: str, start: int, stop: int, version: str | None) -> Answer:
+    """Makes a GetObject request.
 
     ``fs.cat_file`` drops the headers, which tell the size; a request for the size would be as slow as this one.
     """
@@ -100,4 +122,12 @@ def _get_object(fs: Any, path: str, start: int, stop: int, version: str | None) 
         async with answer["Body"] as body:
             return await body.read(), answer
 
-    return sync(fs.loop, get)  # type: ignore[no-any-return]
+    data, headers = sync(fs.loop, get)
+    about = headers.get("ResponseMetadata", {})
+    total = _CONTENT_RANGE.match(headers.get("ContentRange") or "")
+    is_whole = total is None and about.get("HTTPStatusCode") == 200
+    size = int(total[1] if total else headers["ContentLength"] if is_whole else fs.size(path))
+    tag = headers.get("ETag") or None
+    if tag is not None and tag.startswith("W/"):  # it names no bytes, and If-Match never holds
+        tag = None
+    return Answer(data, size, tag, is_whole, int(about.get("RetryAttempts", 0)))

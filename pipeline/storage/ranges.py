@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pipeline.core.errors import SampleError, describe
-from pipeline.storage.range_requests import request_first, request_range
+from pipeline.storage.range_requests import Answer, Changed, request_first, request_range
 from pipeline.storage.retry import Truncated, ignore_wait, of_storage, precondition_failed, retried
 from pipeline.storage.seekable import Seekable
 
@@ -31,7 +31,7 @@ class source_errors:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, FileNotFoundError):
             raise SampleError("missing", f"no such file: {self.uri}") from error
-        if error is not None and precondition_failed(error):
+        if error is not None and (isinstance(error, Changed) or precondition_failed(error)):
             raise SampleError("io", f"{self.uri}: the file changed while it was read") from error
         if error is not None and not isinstance(error, SampleError) and of_storage(error):
             raise SampleError("io", f"{self.uri}: {describe(error)}") from error
@@ -66,8 +66,8 @@ class ReadCost(NamedTuple):
 class RemoteBytes:
     """The bytes of a remote file, for all that read it one after the other.
 
-    A request that fails or is incomplete is repeated from where it ended. The first request also tells the size, if
-    the storage supports it. If the file is replaced while it is read, reading fails, where the storage tells it (S3).
+    A request that fails or is incomplete is repeated from where it ended. On S3 the first request also tells the size,
+    and reading fails if the file is replaced meanwhile; elsewhere only another size is noticed.
 
     Args:
         fs: the file system.
@@ -90,15 +90,9 @@ class RemoteBytes:
     def size(self) -> int:
         """Returns the size of the file in bytes. Raises what the file system raises."""
         if self._size is None:
-
-            def first() -> None:
-                self._count(requests=1)
-                self._head, self._size, self._version = request_first(self._fs, self._path, _HEAD_BYTES)
-
-            retried(first, self._note_retry)
-            assert self._size is not None
-            self._count(bytes=len(self._head))
-            self._next = len(self._head)
+            first = retried(lambda: self._counted(request_first, _HEAD_BYTES), self._note_retry)
+            self._size, self._version, self._head = first.size, first.version, first.data
+            self._next = len(first.data)
         return self._size
 
     def read(self, start: int, stop: int | None = None) -> bytes:
@@ -130,10 +124,12 @@ class RemoteBytes:
 
         def rest() -> None:
             nonlocal count
-            self._count(requests=1)
-            got.append(request_range(self._fs, self._path, start + count, stop, self._version))
-            count += len(got[-1])
-            self._count(bytes=len(got[-1]))
+            answer = self._counted(request_range, start + count, stop, self.size(), self._version)
+            if answer.is_whole:  # the storage knows no ranges: it would send all of it each time
+                self._head = answer.data
+                answer = answer._replace(data=answer.data[start + count : stop])
+            got.append(answer.data)
+            count += len(answer.data)
             if start + count < stop:
                 raise Truncated(count, stop - start)
 
@@ -144,6 +140,13 @@ class RemoteBytes:
         while len(self._pieces) > 1 and sum(len(data) for _, data in self._pieces) > _KEEP_BYTES:
             del self._pieces[0]
         return piece
+
+    def _counted(self, request: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Makes a request and counts it, with the library's own repetitions if it tells them."""
+        self._count(requests=1)
+        answer = request(self._fs, self._path, *arguments)
+        self._count(len(answer.data), answer.repeats, answer.repeats)
+        return answer
 
     def _note_retry(self) -> None:
         self._count(retries=1)

@@ -169,6 +169,12 @@ def denied(error: BaseException) -> bool:
     return any(isinstance(one, PermissionError) or _answer(one)[0] in (401, 403) for one in _chain(error))
 
 
+def without_credentials(error: BaseException) -> bool:
+    """Returns whether a library found no credentials, or only a part of them."""
+    names = {type(one).__name__ for one in _chain(error)}
+    return bool(names & {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"})
+
+
 def full(error: BaseException) -> bool:
     """Returns whether a disk or a quota is full."""
     return any(isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT) for one in _chain(error))

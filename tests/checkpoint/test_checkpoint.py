@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint.checkpoint import Checkpoint, file_sha256, resolve
+from pipeline.checkpoint.checkpoint import Checkpoint, resolve
 from pipeline.core.errors import ConfigError
 from tests.support import ROOT
 
@@ -190,11 +189,3 @@ def test_digests_do_not_depend_on_the_place(folder: Path, models: Path) -> None:
     here, there = found(folder), found(models / "clip")
     assert here.weights_sha256() == there.weights_sha256()
     assert here.preprocessing_sha256() == there.preprocessing_sha256()
-
-
-def test_a_file_digest_is_that_of_its_content(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    for content in (b"one", b"two", b""):
-        path.write_bytes(content)
-        os.utime(path, ns=(0, len(content) + content[:1].count(b"o")))  # even where the clock is too coarse
-        assert file_sha256(str(path)) == hashlib.sha256(content).hexdigest()

@@ -16,7 +16,7 @@ from pipeline import sources
 from pipeline.checkpoint.checkpoint import resolve
 from pipeline.core.versions import installed
 from pipeline.engine import node_check
-from pipeline.engine.node_check import NodeCheck, file_sha256
+from pipeline.engine.node_check import NodeCheck, NodeTask
 from pipeline.stages.units import Unit
 from tests.stages.media_fixtures import IMAGE, config
 
@@ -39,18 +39,22 @@ def unit(tmp_path: Path) -> Unit:
 def check(tmp_path: Path, models: Path, unit: Unit) -> NodeCheck:
     shutil.copytree(models / "clip", tmp_path / "clip")
     (tmp_path / "head.safetensors").write_bytes(b"weights")
-    checkpoint = resolve(str(tmp_path / "clip"), None, "features.i.encoder.checkpoint")
-    made = NodeCheck(
-        installed(),
-        ((checkpoint, checkpoint.weights_sha256()),),
-        {"features.i.head.weights": (str(tmp_path / "head.safetensors"), file_sha256(tmp_path / "head.safetensors"))},
-        sources.build(config(tmp_path / "in", {"i": IMAGE}).source).allowed_roots(),
-        str(tmp_path / "out"),
+    return NodeCheck(
+        versions=installed(),
+        checkpoints=(resolve(str(tmp_path / "clip"), None, "features.i.encoder.checkpoint"),),
+        heads={"features.i.head.weights": str(tmp_path / "head.safetensors")},
+        roles=("image",),
+        allowed=sources.build(config(tmp_path / "in", {"i": IMAGE}).source).allowed_roots(),
+        root=str(tmp_path / "out"),
         uses_gpus=True,
     )
-    made = made.with_sample_file(unit)
+
+
+@pytest.fixture
+def task(check: NodeCheck, unit: Unit, tmp_path: Path) -> NodeTask:
+    made = check.on_driver(unit)
     assert made.sample_file == str(tmp_path / "in" / "b.png")
-    assert made.problem(unit, 0.0) is None
+    assert made.problem(0.0) is None
     return made
 
 
@@ -84,7 +88,13 @@ def _change(path: Path) -> None:
         (
             lambda folder: _change(folder / "clip" / "model.safetensors"),
             "features.i.encoder.checkpoint",
-            "'{folder}/clip' holds other weights than on the driver",
+            "'{folder}/clip' holds other files than on the driver",
+            "the same files",
+        ),
+        (
+            lambda folder: _change(folder / "clip" / "tokenizer.json"),
+            "features.i.encoder.checkpoint",
+            "'{folder}/clip' holds other files than on the driver",
             "the same files",
         ),
         (
@@ -101,36 +111,69 @@ def _change(path: Path) -> None:
         ),
     ],
 )
-def test_what_is_missing(
-    tmp_path: Path, check: NodeCheck, unit: Unit, break_it: Any, where: str, found: str, allowed: str
-) -> None:
+def test_what_is_missing(tmp_path: Path, task: NodeTask, break_it: Any, where: str, found: str, allowed: str) -> None:
     break_it(tmp_path)
-    problem = check.problem(unit, 0.0)
+    problem = task.problem(0.0)
     assert problem is not None
     assert problem[:2] == (where, found.format(folder=tmp_path))
     assert problem[2].startswith(allowed)
 
 
-def test_other_versions(check: NodeCheck, unit: Unit) -> None:
-    other = replace(check, versions={**check.versions, "torch": "1.0", "python": "3.11.0"})
-    problem = other.problem(unit, 0.0)
+def test_a_node_that_only_decodes_needs_no_weights(tmp_path: Path, task: NodeTask) -> None:
+    decodes = replace(task, check=replace(task.check, encodes_on_cpus=False))
+    (tmp_path / "clip" / "model.safetensors").unlink()
+    (tmp_path / "head.safetensors").unlink()
+    assert decodes.problem(0.0) is None
+    _change(tmp_path / "clip" / "tokenizer.json")
+    problem = decodes.problem(0.0)
     assert problem is not None
-    assert problem[:2] == ("compute.address", f"torch {installed()['torch']} (1.0 here)")
+    assert problem[0] == "features.i.encoder.checkpoint"
 
 
-def test_a_declared_gpu_without_a_device(check: NodeCheck, unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_check, "visible_gpus", list)
-    for problem in (check.problem(unit, 2.0), check.device_problem(2.0)):
+def test_a_hub_id_is_fetched_by_the_node(task: NodeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (there,) = task.check.checkpoints
+    hub = replace(there, path=str(tmp_path / "elsewhere"), name="owner/clip", revision="a" * 40)
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(node_check, "resolve", lambda *name: asked.append(name) or there)
+    assert replace(task, check=replace(task.check, checkpoints=(hub,))).problem(0.0) is None
+    assert asked == [("owner/clip", "a" * 40, there.where)]
+
+
+def test_other_versions(task: NodeTask) -> None:
+    here = installed()
+    for versions, found in (
+        ({**here, "torch": "1.0"}, f"torch {here['torch']} (1.0 on the driver)"),
+        ({**here, "torch": here["torch"].partition("+")[0] + "+cpu"}, None),
+    ):
+        problem = replace(task, check=replace(task.check, versions=versions)).problem(0.0)
+        assert (problem and problem[:2]) == (found and ("compute.address", found))
+
+
+def test_a_declared_gpu_without_a_device(task: NodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_check, "has_gpu", lambda: False)
+    for problem in (task.problem(2.0), task.check.device_problem(2.0)):
         assert problem is not None
         assert problem[:2] == ("compute.pools", "2 GPUs are declared, and there is no device")
         assert "num_gpus: 0" in problem[2]
-    assert replace(check, uses_gpus=False).problem(unit, 2.0) is None
-    monkeypatch.setattr(node_check, "visible_gpus", lambda: ["0"])
-    assert check.problem(unit, 1.0) is None
+    assert replace(task.check, uses_gpus=False).device_problem(2.0) is None
+    monkeypatch.setattr(node_check, "has_gpu", lambda: True)
+    assert task.problem(1.0) is None
 
 
-def test_a_folder_that_cannot_be_written(check: NodeCheck, unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = replace(check, root="/proc/1/here").problem(unit, 0.0)
+def test_a_folder_that_cannot_be_written(task: NodeTask) -> None:
+    problem = replace(task, check=replace(task.check, root="/proc/1/here")).problem(0.0)
     assert problem is not None
     assert problem[0] == "output.path"
     assert problem[1].startswith("cannot write to '/proc/1/here' (")
+
+
+def test_any_other_error_is_told_with_its_step(task: NodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: str) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(node_check, "file_sha256", fails)
+    assert task.problem(0.0) == (
+        "features",
+        "PermissionError: [Errno 13] Permission denied",
+        "the same on all nodes as on the driver",
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import checkpoint
+from pipeline.checkpoint import checkpoint, digests
 from pipeline.config import features
 from pipeline.core.errors import ConfigError
 from pipeline.run import extract, fork_server, prepare
@@ -105,14 +105,14 @@ def test_a_first_run_starts_it_before_it_lists(tmp_path: Path, monkeypatch: pyte
 def test_known_weights_are_not_read_again(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = {"modality": "image", "tokenizer": {"kind": "patch"}}
     settings = config(tmp_path, {"c": {**clip, "encoder": {"kind": "clip", "checkpoint": str(models / "clip")}}})
-    known, read = features.bind(settings), checkpoint._digest
+    known, read = features.bind(settings), digests.of_folder
 
     def digest(path: str, suffixes: tuple[str, ...]) -> str:
         assert ".safetensors" not in suffixes, "safetensors are read"
         return read(path, suffixes)
 
     monkeypatch.setattr(checkpoint, "_known_weights", {})
-    monkeypatch.setattr(checkpoint, "_digest", digest)
+    monkeypatch.setattr(digests, "of_folder", digest)
     with pytest.raises(ConfigError, match="safetensors"):
         fork_server.prepare(settings)
     fork_server.warm_up(settings, known)

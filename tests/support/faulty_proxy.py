@@ -25,7 +25,8 @@ _SILENCE_S = 2.0
 class FaultyProxy:
     """A context manager. Faults: a status (``500``, ``503``...); ``reset`` before an answer; ``cut``: half the body,
     then the connection ends; ``short``: half the body, and a length that fits it; ``empty``: none of it; ``silent``: no
-    answer; ``lost``: the server did it, and its answer is reset."""
+    answer; ``lost``: the server did it, and its answer is reset; ``weak``: a weak ETag, as proxies that compress make;
+    ``untold``: no Content-Range."""
 
     def __init__(self, server: str) -> None:
         self.server = urlsplit(server)
@@ -90,6 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
         server.close()
         if fault == "lost":
             return self._reset()
+        if fault == "weak":
+            headers = {name: f"W/{value}" if name.lower() == "etag" else value for name, value in headers.items()}
+        if fault == "untold":
+            headers = {name: value for name, value in headers.items() if name.lower() != "content-range"}
         if fault in ("short", "empty"):
             data = data[: len(data) // 2] if fault == "short" else b""
         self._answer(response.status, headers, data, cut=fault == "cut")

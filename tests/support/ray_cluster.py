@@ -59,11 +59,17 @@ class RayCluster:
         options = [f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
         return self._start(options, python, hidden)
 
-    def extract(self, config: Path, *more: str) -> subprocess.Popen[str]:
+    def extract(self, config: Path, *more: str, **variables: str | None) -> subprocess.Popen[str]:
         """Starts `tessera extract` on the cluster. Ray lets workers import from the folder of the driver's program, and
-        from its working directory: neither is the project's."""
+        from its working directory: neither is the project's.
+
+        Args:
+            more: further arguments.
+            variables: other variables of the environment; None: unset.
+        """
         command = [str(Path(sys.executable).with_name("tessera")), "extract", str(config), "--engine", "ray", *more]
-        environment = {**self.environment, "RAY_ADDRESS": self.address, "COLUMNS": "300"}
+        asked = {**self.environment, "RAY_ADDRESS": self.address, "COLUMNS": "300", **variables}
+        environment = {name: value for name, value in asked.items() if value is not None}
         return subprocess.Popen(
             command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -7,6 +7,11 @@ import os
 from itertools import takewhile
 
 
+def has_gpu() -> bool:
+    """Returns whether this machine has the device file of any GPU: of NVIDIA, of WSL, of ROCm."""
+    return bool(glob.glob("/dev/nvidia[0-9]*")) or os.path.exists("/dev/dxg") or os.path.exists("/dev/kfd")
+
+
 def visible_gpus() -> list[str]:
     """Returns the NVIDIA GPUs, as ``CUDA_VISIBLE_DEVICES`` names them: those with a device file; if that variable is
     set, those that it names, up to the first one that is not there, as CUDA does."""

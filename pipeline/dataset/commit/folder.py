@@ -14,6 +14,8 @@ from typing import Any
 from pipeline import storage
 from pipeline.core.errors import SampleError, StorageError
 from pipeline.storage import local_files
+from pipeline.storage.ranges import source_errors
+from pipeline.storage.retry import retried
 
 
 class NotAFolder(StorageError):
@@ -70,7 +72,9 @@ class DatasetFolder:
     def size(self, path: str) -> int:
         """Returns the size of a file in bytes. Raises ``SampleError`` if it is missing."""
         if not storage.is_local(self.root):
-            return storage.Blob(self.url(path)).size()
+            fs, place = storage.split(self.url(path))
+            with source_errors(self.url(path)):
+                return int(retried(lambda: fs.size(place)))
         try:
             return local_files.check(storage.split(self.root)[1], path).st_size
         except FileNotFoundError as error:

@@ -12,7 +12,8 @@ import ray
 
 from pipeline.core.system import private_folder
 
-_TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE")
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""Variables that name a token."""
 _ENDING_S = 5.0
 """Longest wait for killed processes."""
 _SOCKET_CHARACTERS = len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
@@ -40,7 +41,7 @@ def make_token() -> None:
     Raises:
         OSError: it cannot be written.
     """
-    if any(name in os.environ for name in _TOKEN_VARIABLES):
+    if any(name in os.environ for name in (*TOKEN_VARIABLES, "RAY_AUTH_MODE")):
         return
     folder = private_folder.make("token")
     path = os.path.join(folder, "auth_token")

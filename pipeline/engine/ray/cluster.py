@@ -25,11 +25,12 @@ from pipeline.core.system.cpus import available_cpus
 from pipeline.core.system.periodic_task import PeriodicTask
 from pipeline.engine.progress import Progress
 from pipeline.engine.ray._placement import Demand, fits_once
-from pipeline.engine.ray._session import make_session_folder, make_token
+from pipeline.engine.ray._session import TOKEN_VARIABLES, make_session_folder, make_token
 from pipeline.engine.ray.pools import Node, PoolSize, without_room
 
 _ANSWER_S = 10.0
 """Longest wait for the head of a cluster to accept a connection."""
+_JOIN_TRIES = 5
 _NODES_EVERY_S = 0.5
 """Seconds between two looks for a first node."""
 _CHECK_EVERY_S, _NO_ROOM_S = 5.0, 300.0
@@ -61,6 +62,8 @@ def start(compute: ComputeConfig) -> None:
         # Ray ends a worker that is idle for a second; the next one takes 4 s of a core to import Ray Data
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")
         address, where = compute.cluster()
+        if address:  # Ray tries once a second, also if the cluster wants another token
+            os.environ.setdefault("RAY_gcs_server_port_wait_time_s", str(_JOIN_TRIES))
         cores = compute.num_cpus or max(2, available_cpus())
         # without "local" Ray joins a cluster that `ray start` left on this machine
         local = {"address": "local", "num_cpus": cores, "include_dashboard": False}
@@ -189,7 +192,23 @@ def nodes() -> list[Node]:
     ]
 
 
+def _is_refused(error: BaseException | None) -> bool:
+    """Returns whether the cluster wants another token. Ray says so only in the text of an error's cause."""
+    while error is not None:
+        if "AuthenticationError" in f"{type(error).__name__} {error}":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _no_answer(address: str, where: str, error: Exception) -> ConfigError:
+    if _is_refused(error):
+        found = "another token" if any(os.environ.get(name) for name in TOKEN_VARIABLES) else "none"
+        return ConfigError(
+            where,
+            f"the Ray cluster at {address!r} asks for its token, and this process has {found}",
+            "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, as on its head",
+        )
     return ConfigError(
         where, f"no Ray cluster answers at {address!r} ({describe(error)})", "start one there, or leave it out"
     )

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.errors import ConfigError, describe
-from pipeline.engine.node_check import NodeCheck
+from pipeline.engine.node_check import NodeCheck, NodeTask, Problem
 from pipeline.stages.units import Unit
 
 _ANSWER_S = 120.0
 """Longest wait for all nodes: each starts a worker process, and reads the checkpoints."""
-_Problem = tuple[str, str, str]
 
 
 def check_nodes(check: NodeCheck, unit: Unit) -> None:
@@ -31,7 +31,7 @@ def check_nodes(check: NodeCheck, unit: Unit) -> None:
     if [node["NodeID"] for node in nodes] == [here]:
         problems = [(nodes[0], check.device_problem(_gpus(nodes[0])))]
     else:
-        problems = _ask(check.with_sample_file(unit), unit, nodes)
+        problems = _ask(check.on_driver(unit), nodes)
     found = [(node, problem) for node, problem in problems if problem is not None]
     if found:
         node, (where, what, allowed) = found[0]
@@ -39,26 +39,26 @@ def check_nodes(check: NodeCheck, unit: Unit) -> None:
         raise ConfigError(where, f"node {_name(node)}{others}: {what}", allowed)
 
 
-def _ask(check: NodeCheck, unit: Unit, nodes: list[dict[str, Any]]) -> list[tuple[dict[str, Any], _Problem | None]]:
-    """Runs the check on all nodes at a time. A node that is lost meanwhile has no problem: it does no work."""
-    task: Any = ray.remote(num_cpus=0, max_retries=0)(_looker())
-    data = pickle.dumps((check, unit), 5)
+def _ask(data: NodeTask, nodes: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Problem | None]]:
+    """Runs the check on all nodes at a time. A node that is lost, or a worker that dies, is no problem of the config:
+    the run itself goes on after such losses."""
+    task: Any = ray.remote(num_cpus=0, max_retries=2)(_looker())
+    pickled = pickle.dumps(data, 5)
     asked = {
         task.options(
             name="preflight", scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(data, _gpus(node)): node
+        ).remote(pickled, _gpus(node)): node
         for node in nodes
     }
     answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
-    problems: list[tuple[dict[str, Any], _Problem | None]] = []
+    problems: list[tuple[dict[str, Any], Problem | None]] = []
     for reference in answered:
         try:
             problems.append((asked[reference], ray.get(reference)))
-        except Exception as error:
-            if _is_alive(asked[reference]):
-                problems.append(
-                    (asked[reference], ("compute.address", describe(error), "a node that runs Ray's tasks"))
-                )
+        except RayTaskError as error:  # of the task's code; others are of Ray
+            problems.append((asked[reference], ("compute.address", describe(error.cause or error), "see Ray's logs")))
+        except RayError:
+            continue
     for reference in silent:
         ray.cancel(reference, force=True)
         problems.append(
@@ -67,7 +67,7 @@ def _ask(check: NodeCheck, unit: Unit, nodes: list[dict[str, Any]]) -> list[tupl
     return problems
 
 
-def _looker() -> Callable[[bytes, float], _Problem | None]:
+def _looker() -> Callable[[bytes, float], Problem | None]:
     """Returns the function that runs on a node. Ray sends a nested function by its code, so that a node without the
     package can say so."""
 
@@ -75,11 +75,11 @@ def _looker() -> Callable[[bytes, float], _Problem | None]:
         import pickle
 
         try:
-            check, unit = pickle.loads(data)
+            task = pickle.loads(data)
         except Exception as error:  # above all ModuleNotFoundError
             reason = f"it cannot import Tessera ({type(error).__name__}: {error})"
             return "compute.address", reason, "install Tessera and its requirements.lock there"
-        return check.problem(unit, gpus)  # type: ignore[no-any-return]
+        return task.problem(gpus)  # type: ignore[no-any-return]
 
     return preflight
 
@@ -92,7 +92,3 @@ def _name(node: dict[str, Any]) -> str:
     """Returns host and address of a node, as `ray status` and its logs name it."""
     host, address = node["NodeManagerHostname"], node["NodeManagerAddress"]
     return address if host in (address, "") else f"{host} ({address})"
-
-
-def _is_alive(node: dict[str, Any]) -> bool:
-    return any(one["NodeID"] == node["NodeID"] and one["Alive"] for one in ray.nodes())

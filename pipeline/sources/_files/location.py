@@ -39,11 +39,22 @@ def locate(url: str) -> Location:
             return Location(root, None, None)
         folder, _, name = root.rpartition("/")
         return Location(folder or "/", None, name)
-    body = url.find("://") + 3 if "://" in url else 0
-    cut = max(url.rfind("/", body, wildcard.start()) + 1, body)
+    cut = _folder_end(url, wildcard.start())
     folder = url[:cut] or "."
     root = os.path.abspath(storage.split(folder)[1]) if local else folder.rstrip("/")
     return Location(root, Patterns([url[cut:]]), None)
+
+
+def before_glob(url: str) -> str:
+    """Returns the folder of ``url`` above its first wildcard; ``url`` itself without one."""
+    wildcard = MAGIC.search(url)
+    return url if wildcard is None else url[: _folder_end(url, wildcard.start())] or "."
+
+
+def _folder_end(url: str, wildcard: int) -> int:
+    """Returns where the folder of ``url`` above its first wildcard ends."""
+    body = url.find("://") + 3 if "://" in url else 0
+    return max(url.rfind("/", body, wildcard) + 1, body)
 
 
 def cannot_list(where: str, folder: str, error: Exception) -> ConfigError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,27 @@ def test_no_node_comes_or_one_comes(cluster: RayCluster, settings: Path, tmp_pat
     assert json.loads(output)["rows_written"] == 20
     assert len(dataset.open(str(tmp_path / "data" / "out")).to_arrow()) == 20
     cluster.stop(node)
+
+
+@pytest.mark.parametrize(
+    ("variables", "has"),
+    [
+        ({"RAY_AUTH_TOKEN": None, "RAY_AUTH_MODE": None}, "none"),
+        ({"RAY_AUTH_TOKEN": "f" * 64}, "another token"),
+    ],
+)
+def test_a_cluster_s_token(
+    cluster: RayCluster, settings: Path, tmp_path: Path, variables: dict[str, str | None], has: str
+) -> None:
+    started = time.monotonic()
+    run = cluster.extract(settings, **variables, HOME=str(tmp_path))
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 2, errors
+    assert errors == (
+        f"tessera: RAY_ADDRESS: the Ray cluster at '{cluster.address}' asks for its token, and this process has {has}; "
+        "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, as on its head\n"
+    )
+    assert time.monotonic() - started < 20
 
 
 def test_a_node_without_the_package(cluster: RayCluster, settings: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 import ray
 
 from pipeline import config, run
+from pipeline.engine import node_check
 from pipeline.run import pipeline
 from tests.engine.slow_encoder import SlowEncode
 
@@ -18,5 +19,6 @@ ray.init(
     logging_level=logging.ERROR,
 )
 pipeline.EncodeStage = SlowEncode
+node_check.has_gpu = lambda: True
 run.extract(run.prepare(config.load(sys.argv[1]), False, None, "ray"), show_progress=False)
 ray.shutdown()
