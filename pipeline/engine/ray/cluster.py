@@ -23,6 +23,7 @@ from pipeline.config.models import ComputeConfig
 from pipeline.core.errors import ConfigError, TesseraError, describe
 from pipeline.core.system.cpus import available_cpus
 from pipeline.core.system.periodic_task import PeriodicTask
+from pipeline.core.terminal import Console, print_wrapped
 from pipeline.engine.progress import Progress
 from pipeline.engine.ray._placement import Demand, fits_once
 from pipeline.engine.ray._session import TOKEN_VARIABLES, make_session_folder, make_token
@@ -108,7 +109,8 @@ def wait_for_nodes(compute: ComputeConfig, terminal: TextIO | None) -> None:
     demands = {name: Demand(one.num_cpus or 1.0, one.num_gpus or 0.0, one.min_actors or 1) for name, one in pools}
     if terminal is not None:
         words = "the cluster has no node with a CPU yet: asking its autoscaler for one, waiting for at most"
-        print(f"{words} {patience_s:g} s", file=terminal, flush=True)
+        print_wrapped(Console(file=terminal), f"{words} {patience_s:g} s")
+        terminal.flush()
     bundles = [{"CPU": one.cpus, **({"GPU": one.gpus} if one.gpus else {})} for one in demands.values()]
     request_resources(bundles=bundles)
     try:
