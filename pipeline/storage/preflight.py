@@ -67,11 +67,10 @@ def check_answers(url: str, where: str) -> None:
     """
     try:
         if not is_local(url):
-            _answer(lambda: list_folders(url))
+            _answer(lambda: retried(lambda: exists_now(url)))  # one entry at most: a flat bucket may have millions
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
-        if (advice := _advice(cause)) is not None and not denied(cause):
-            raise ConfigError(where, f"cannot reach {url!r} ({describe(cause)})", advice) from error
+        if (advice := _advice(error)) is not None and not denied(error):
+            raise ConfigError(where, f"cannot reach {url!r} ({describe(error)})", advice) from error
 
 
 def check_listable(url: str, where: str) -> None:
