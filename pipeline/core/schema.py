@@ -84,7 +84,8 @@ METERS = (
     "decoded",
     "bytes_moved",
 )
-"""Costs of a row so far: seconds per stage, bytes read, decoding calls, bytes moved between stages.
+"""Costs of a row so far: seconds per stage, bytes read, requests for parts of remote files and those among them that
+repeated a failed one, decoding calls, bytes moved between stages.
 
 They are columns of the row, so that a task which is retried counts once.
 """

@@ -45,9 +45,7 @@ def check_writable(url: str, where: str) -> None:
             for folder in new[1:]:
                 os.rmdir(folder)
     except Exception as error:  # any backend may raise anything here: permissions, quotas, DNS, credentials
-        cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
-        advice = _advice(cause) or "give a folder that can be written"
-        raise ConfigError(where, f"cannot write to {url!r} ({describe(cause)})", advice) from error
+        raise _error(where, f"cannot write to {url!r}", error, "give a folder that can be written") from error
     if again:
         raise ConfigError(
             where,
@@ -69,8 +67,8 @@ def check_answers(url: str, where: str) -> None:
         if not is_local(url):
             _answer(lambda: retried(lambda: exists_now(url)))  # one entry at most: a flat bucket may have millions
     except Exception as error:
-        if (advice := _advice(error)) is not None and not denied(error):
-            raise ConfigError(where, f"cannot reach {url!r} ({describe(error)})", advice) from error
+        if _advice(error) is not None and not denied(error):
+            raise _error(where, f"cannot reach {url!r}", error, "") from error
 
 
 def check_listable(url: str, where: str) -> None:
@@ -85,9 +83,7 @@ def check_listable(url: str, where: str) -> None:
     try:
         _answer(lambda: list_folders(url))
     except Exception as error:  # any backend may raise anything here
-        cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
-        advice = _advice(cause) or "give a folder"
-        raise ConfigError(where, f"cannot reach {url!r} ({describe(cause)})", advice) from error
+        raise _error(where, f"cannot reach {url!r}", error, "give a folder") from error
 
 
 def _create_twice(url: str) -> bool:
@@ -116,8 +112,7 @@ def check_readable(url: str, where: str) -> None:
     try:
         found = _answer(lambda: retried(lambda: exists_now(url)))
     except Exception as error:  # any backend may raise anything here: DNS, credentials, TLS
-        advice = _advice(error) or "give a path that can be read"
-        raise ConfigError(where, f"cannot reach {url!r} ({describe(error)})", advice) from error
+        raise _error(where, f"cannot reach {url!r}", error, "give a path that can be read") from error
     if not found:
         raise ConfigError(where, f"{url!r} does not exist", "give a folder, a file or a glob that is there")
 
@@ -145,6 +140,13 @@ def _answer(call: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return cast(T, result)
+
+
+def _error(where: str, found: str, error: Exception, allowed: str) -> ConfigError:
+    """Returns the error of a check, with its cause, and with what to do about that: if nothing better is known,
+    ``allowed``."""
+    cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
+    return ConfigError(where, f"{found} ({describe(cause)})", _advice(cause) or allowed)
 
 
 def _advice(error: BaseException) -> str | None:

@@ -11,8 +11,8 @@ from fsspec.asyn import sync
 from pipeline.core.errors import SampleError
 from pipeline.storage.retry import range_not_satisfiable
 
-_MOST_UNSIZED_BYTES = 1 << 30
-"""Most bytes of a file whose size is not told."""
+_MOST_WHOLE_BYTES = 1 << 30
+"""Most bytes of a file that is read whole, since its server tells no size or knows no ranges."""
 _PIECE_BYTES = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes \d+-\d+/(\d+)\Z")
 
@@ -43,10 +43,10 @@ class Answer(NamedTuple):
 
 
 def request_first(fs: Any, path: str, count: int) -> Answer:
-    """Requests the first ``count`` bytes, or all bytes if the storage does not tell the size.
+    """Requests the first ``count`` bytes, or all bytes if the storage does not know the size.
 
     Raises:
-        SampleError: ``limit``, a file without a size is too large.
+        SampleError: ``limit``, a file of unknown size is too large.
         Exception: what the file system raises.
     """
     if _is_s3(fs):
@@ -56,11 +56,11 @@ def request_first(fs: Any, path: str, count: int) -> Answer:
             if range_not_satisfiable(error):  # an empty file has no first byte
                 return Answer(b"", 0)
             raise
-    told = fs.size(path)
-    if told is None:  # such as an answer that is compressed on its way
+    size = fs.size(path)
+    if size is None:  # such as an answer that is compressed on its way
         data = _read_all(fs, path)
         return Answer(data, len(data), is_whole=True)
-    return request_range(fs, path, 0, min(count, int(told)), int(told), None)
+    return request_range(fs, path, 0, min(count, int(size)), int(size), None)
 
 
 def request_range(fs: Any, path: str, start: int, stop: int, size: int, version: str | None) -> Answer:
@@ -72,6 +72,7 @@ def request_range(fs: Any, path: str, start: int, stop: int, size: int, version:
 
     Raises:
         Changed: the file has another size or version.
+        SampleError: ``limit``, the storage knows no ranges, and the file is too large to be read whole.
         Exception: what the file system raises.
     """
     if start >= stop:
@@ -81,23 +82,38 @@ def request_range(fs: Any, path: str, start: int, stop: int, size: int, version:
         if answer.size != size or (version is not None and answer.version not in (None, version)):
             raise Changed
         return answer
-    data = fs.cat_file(path, start=start, end=stop)
-    is_whole = len(data) > stop - start
-    if is_whole and len(data) != size:
+    if _is_http(fs):
+        return _http_range(fs, path, start, stop, size)
+    return Answer(fs.cat_file(path, start=start, end=stop), size, version)
+
+
+def _http_range(fs: Any, path: str, start: int, stop: int, size: int) -> Answer:
+    """Requests a range of a file from an HTTP server, which may send all of it.
+
+    ``fs.cat_file`` would hold all that such a server sends.
+    """
+    with fs.open(path, "rb", block_size=stop - start, cache_type="none", size=size) as file:
+        file.seek(start)
+        try:
+            return Answer(bytes(file.read(stop - start)), size)
+        except ValueError:  # the server knows no ranges, and the range does not begin at 0
+            pass
+    data = _read_all(fs, path)
+    if len(data) != size:
         raise Changed
-    return Answer(data, size, version, is_whole)
+    return Answer(data, size, is_whole=True)
 
 
 def _read_all(fs: Any, path: str) -> bytes:
-    """Returns all bytes of a file whose size is not told. A read may return less than is there."""
+    """Returns all bytes of a file in one request. A read may return less than is there."""
     pieces: list[bytes] = []
     count = 0
-    with fs.open(path, "rb") as file:
+    with fs.open(path, "rb", **({"block_size": 0} if _is_http(fs) else {})) as file:
         while piece := bytes(file.read(_PIECE_BYTES)):
             pieces.append(piece)
             count += len(piece)
-            if count > _MOST_UNSIZED_BYTES:
-                message = f"more than {_MOST_UNSIZED_BYTES} bytes, of a size that its storage does not tell"
+            if count > _MOST_WHOLE_BYTES:
+                message = f"more than {_MOST_WHOLE_BYTES} bytes, on a server that tells no size or knows no ranges"
                 raise SampleError("limit", message)
     return b"".join(pieces)
 
@@ -105,6 +121,11 @@ def _read_all(fs: Any, path: str) -> bytes:
 def _is_s3(fs: Any) -> bool:
     s3fs = sys.modules.get("s3fs")
     return s3fs is not None and isinstance(fs, s3fs.S3FileSystem)
+
+
+def _is_http(fs: Any) -> bool:
+    http = sys.modules.get("fsspec.implementations.http")
+    return http is not None and isinstance(fs, http.HTTPFileSystem)
 
 
 def _get_object(fs: Any, path: str, start: int, stop: int, version: str | None) -> Answer:

@@ -12,7 +12,7 @@ from pipeline.storage.retry import Truncated, ignore_wait, of_storage, precondit
 from pipeline.storage.seekable import Seekable
 
 _HEAD_BYTES = 1 << 20
-"""Bytes of the first request: all of most texts, pictures and sounds. A request takes as long as a mebibyte or two."""
+"""Bytes of the first request: all of most texts, pictures and sounds."""
 _LEAST_BYTES, _MOST_BYTES = 256 << 10, 16 << 20
 """Least and most bytes of a later request. Each request that continues the last one asks for twice as much."""
 _KEEP_BYTES = 32 << 20
@@ -67,7 +67,7 @@ class RemoteBytes:
     """The bytes of a remote file, for all that read it one after the other.
 
     A request that fails or is incomplete is repeated from where it ended. On S3 the first request also tells the size,
-    and reading fails if the file is replaced meanwhile; elsewhere only another size is noticed.
+    and reading fails if the file is replaced meanwhile; elsewhere that is not noticed.
 
     Args:
         fs: the file system.

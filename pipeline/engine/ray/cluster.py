@@ -32,6 +32,7 @@ from pipeline.engine.ray.pools import Node, PoolSize, without_room
 _ANSWER_S = 10.0
 """Longest wait for the head of a cluster to accept a connection."""
 _JOIN_TRIES = 5
+"""How often Ray tries to join a cluster, once a second."""
 _NODES_EVERY_S = 0.5
 """Seconds between two looks for a first node."""
 _CHECK_EVERY_S, _NO_ROOM_S = 5.0, 300.0

@@ -79,7 +79,8 @@ def _looker() -> Callable[[bytes, float], Problem | None]:
         except Exception as error:  # above all ModuleNotFoundError
             reason = f"it cannot import Tessera ({type(error).__name__}: {error})"
             return "compute.address", reason, "install Tessera and its requirements.lock there"
-        return task.problem(gpus)  # type: ignore[no-any-return]
+        problem: tuple[str, str, str] | None = task.problem(gpus)
+        return problem
 
     return preflight
 
