@@ -12,7 +12,7 @@ from pipeline.core.errors import SampleError
 from pipeline.storage.retry import range_not_satisfiable
 
 _MOST_WHOLE_BYTES = 1 << 30
-"""Most bytes of a file that is read whole, since its server tells no size or knows no ranges."""
+"""Most bytes of a file that is read whole, since its server states no size, or supports no ranges."""
 _PIECE_BYTES = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes \d+-\d+/(\d+)\Z")
 
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
         data: the bytes; fewer than were asked for if the answer is incomplete.
         size: size of the file in bytes.
         version: names the content of the file; None if the storage has no such name.
-        is_whole: ``data`` is the whole file, since the storage knows no ranges.
+        is_whole: ``data`` is the whole file, since the storage supports no ranges.
         repeats: how often the library has repeated the request.
     """
 
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 
 def request_first(fs: Any, path: str, count: int) -> Answer:
-    """Requests the first ``count`` bytes, or all bytes if the storage does not know the size.
+    """Requests the first ``count`` bytes, or all bytes if the size is not known.
 
     Raises:
         SampleError: ``limit``, a file of unknown size is too large.
@@ -72,7 +72,7 @@ def request_range(fs: Any, path: str, start: int, stop: int, size: int, version:
 
     Raises:
         Changed: the file has another size or version.
-        SampleError: ``limit``, the storage knows no ranges, and the file is too large to be read whole.
+        SampleError: ``limit``, the storage supports no ranges, and the file is too large to be read whole.
         Exception: what the file system raises.
     """
     if start >= stop:
@@ -96,7 +96,7 @@ def _http_range(fs: Any, path: str, start: int, stop: int, size: int) -> Answer:
         file.seek(start)
         try:
             return Answer(bytes(file.read(stop - start)), size)
-        except ValueError:  # the server knows no ranges, and the range does not begin at 0
+        except ValueError:  # the server supports no ranges, and the range does not begin at 0
             pass
     data = _read_all(fs, path)
     if len(data) != size:
@@ -113,7 +113,7 @@ def _read_all(fs: Any, path: str) -> bytes:
             pieces.append(piece)
             count += len(piece)
             if count > _MOST_WHOLE_BYTES:
-                message = f"more than {_MOST_WHOLE_BYTES} bytes, on a server that tells no size or knows no ranges"
+                message = f"more than {_MOST_WHOLE_BYTES} bytes, on a server that states no size or supports no ranges"
                 raise SampleError("limit", message)
     return b"".join(pieces)
 
@@ -131,7 +131,7 @@ def _is_http(fs: Any) -> bool:
 def _get_object(fs: Any, path: str, start: int, stop: int, version: str | None) -> Answer:
     """Makes a GetObject request.
 
-    ``fs.cat_file`` drops the headers, which tell the size; a request for the size would be as slow as this one.
+    ``fs.cat_file`` drops the headers, which state the size; a request for the size would be as slow as this one.
     """
     bucket, key, version_id = fs.split_path(path)
     options = {"VersionId": version_id} if version_id else {}

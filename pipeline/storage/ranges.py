@@ -42,7 +42,7 @@ class ReadCost(NamedTuple):
 
     Args:
         bytes: bytes that were read.
-        requests: requests of ranges; 0 for local files. Some storages need one more to tell a size.
+        requests: requests of ranges; 0 for local files. Some storages need one more, for the size.
         retries: requests that were repeated.
     """
 
@@ -66,7 +66,7 @@ class ReadCost(NamedTuple):
 class RemoteBytes:
     """The bytes of a remote file, for all that read it one after the other.
 
-    A request that fails or is incomplete is repeated from where it ended. On S3 the first request also tells the size,
+    A request that fails or is incomplete is repeated from where it ended. On S3 the first answer also states the size,
     and reading fails if the file is replaced meanwhile; elsewhere that is not noticed.
 
     Args:
@@ -125,7 +125,7 @@ class RemoteBytes:
         def rest() -> None:
             nonlocal count
             answer = self._counted(request_range, start + count, stop, self.size(), self._version)
-            if answer.is_whole:  # the storage knows no ranges: it would send all of it each time
+            if answer.is_whole:  # the storage supports no ranges: it would send all of it each time
                 self._head = answer.data
                 answer = answer._replace(data=answer.data[start + count : stop])
             got.append(answer.data)
@@ -142,7 +142,7 @@ class RemoteBytes:
         return piece
 
     def _counted(self, request: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Makes a request and counts it, with the library's own repetitions if it tells them."""
+        """Makes a request and counts it, with the library's own repetitions if it counts them."""
         self._count(requests=1)
         answer = request(self._fs, self._path, *arguments)
         self._count(len(answer.data), answer.repeats, answer.repeats)

@@ -77,7 +77,7 @@ def of_decoders(folder: Path, regime: str, pictures: int) -> None:
     there = sorted(path for path in (regimes.DATA / "images").iterdir() if path.suffix in (".jpg", ".png"))
     for number, path in enumerate(islice(cycle(there), pictures)):
         for into in (corpus, killers):
-            part = into / f"{number // 50:03d}"  # one killer for two of them, and so in the midst of a hundred
+            part = into / f"{number // 50:03d}"  # two parts for each killer, which is in the middle of them
             part.mkdir(exist_ok=True)
             shutil.copyfile(path, part / f"{number:05d}{path.suffix}")
     for number in range(deadly):

@@ -98,8 +98,8 @@ def test_what_the_library_repeats_is_counted(s3: Any, monkeypatch: pytest.Monkey
 
 
 class Handler(BaseHTTPRequestHandler):
-    """``/sized`` answers with all bytes, whatever range is asked for; ``/unsized`` in pieces, with pauses, and does not
-    tell how many there are."""
+    """``/sized`` answers with all bytes, whatever range is asked for; ``/unsized`` in pieces, with pauses, and states
+    no length."""
 
     data = b""
     protocol_version = "HTTP/1.1"
@@ -157,7 +157,7 @@ def test_an_http_server_that_knows_no_ranges(
     assert len(handler.answers) == 3
     assert blob.cost().requests == (2 if name == "sized" else 1)
     monkeypatch.setattr(range_requests, "_MOST_WHOLE_BYTES", 2 << 20)
-    with pytest.raises(SampleError, match=r"limit: more than 2097152 bytes, on a server that tells no size or knows"):
+    with pytest.raises(SampleError, match=r"limit: more than 2097152 bytes, on a server that states no size or"):
         Blob(url).read()
     if name == "sized":
         assert Blob(url).read(10) == data[:10]

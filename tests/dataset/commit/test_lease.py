@@ -118,7 +118,7 @@ def test_a_run_that_was_replaced_while_it_slept_ends_at_once(tmp_path: Path, han
         raise KeyboardInterrupt
 
 
-def test_a_dataset_that_is_deleted_during_the_run_is_told(tmp_path: Path) -> None:
+def test_a_dataset_that_is_deleted_during_the_run(tmp_path: Path) -> None:
     folder = tmp_path / "dataset"
     lease = Lease(str(folder), "extract x", ttl_s=0.4)
 
