@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
 from pipeline.core.arrow import unpack
-from pipeline.core.errors import TesseraError
 from pipeline.sandbox import LimitsConfig, SandboxedStage
-from pipeline.sandbox import stage as stages
-from pipeline.sandbox._process_memory import ProcessMemory
-from pipeline.sandbox.process import ProcessOptions, WorkerProcess
-from pipeline.sandbox.stage import NO_LIMITS
 from pipeline.stages.decode import DecodeStage, input_column
 from pipeline.stages.probe import ProbeStage
 from pipeline.stages.rows import put
+from tests.sandbox.conftest import FORKED, Isolate, probed
 from tests.sandbox.faulty_media import FaultyDecode, FaultyProbe
-from tests.sandbox.plain_stages import Greedy, Guarded, Journaled, Plain
+from tests.sandbox.plain_stages import Greedy, Plain
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, bound, config, write_clip
 from tests.support import faulty
 from tests.support.faulty import Fault
@@ -49,49 +41,6 @@ EXPECTED = {
     "untouched": ("memory", "MemoryError: malloc returned NULL"),
     "kill": ("memory", "the decoder's process was killed while decoding: is memory short?"),
 }
-
-
-Isolate = Callable[[Any, LimitsConfig], SandboxedStage]
-FORKED = pytest.mark.parametrize("isolated", ["forked"], indirect=True)
-"""For what does not depend on how a process starts."""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for i in range(4):
-        noise = np.random.default_rng(i).integers(0, 255, (60, 80, 3), np.uint8)
-        Image.fromarray(noise).save(folder / f"{'bcde'[i]}.png")
-    return folder
-
-
-@pytest.fixture
-def starts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When children were started."""
-    times: list[float] = []
-    original = WorkerProcess.__init__
-
-    def counted(self: WorkerProcess, *args: Any) -> None:
-        times.append(time.monotonic())
-        original(self, *args)
-
-    monkeypatch.setattr(WorkerProcess, "__init__", counted)
-    return times
-
-
-@pytest.fixture(params=["forked", "alone"])
-def isolated(request: pytest.FixtureRequest) -> Isolate:
-    """A stage whose processes fork from the session's fork server, or import for themselves, as on a cluster."""
-    address = request.getfixturevalue("fork_server").address if request.param == "forked" else None
-    return lambda stage, limits: SandboxedStage(stage, limits, ProcessOptions(address))
-
-
-def _probed(settings: Any) -> tuple[Any, Any, pa.Table]:
-    settings, features, listed = bound(settings)
-    stage = ProbeStage(settings, features)
-    stage.setup()
-    return settings, features, stage(listed)
 
 
 def _run(stage: Any, table: pa.Table) -> pa.Table:
@@ -129,7 +78,7 @@ def test_every_fault_costs_its_feature_of_its_row(folder: Path, isolated: Isolat
     """Of processes that start by themselves, one fault of each mechanism is enough for every day."""
     for name in faults:
         shutil.copy(folder / "b.png", folder / f"bad-{name}.png")
-    settings, features, rows = _probed(config(folder, {"i": IMAGE}))
+    settings, features, rows = probed(config(folder, {"i": IMAGE}))
     done = _run(isolated(FaultyDecode(settings, features), TIGHT), rows)
     reference = _run(DecodeStage(settings, features), rows)
     reported = _failures(done)
@@ -149,7 +98,7 @@ def test_every_fault_costs_its_feature_of_its_row(folder: Path, isolated: Isolat
 def test_a_fault_that_does_not_come_again_is_nobody_s(folder: Path, isolated: Isolate) -> None:
     for name in ("abort", "kill"):
         shutil.copy(folder / "b.png", folder / f"bad-{name}-once.png")
-    settings, features, rows = _probed(config(folder, {"i": IMAGE}))
+    settings, features, rows = probed(config(folder, {"i": IMAGE}))
     _same(_run(isolated(FaultyDecode(settings, features), TIGHT), rows), _run(DecodeStage(settings, features), rows))
     assert len(list(folder.glob("*.tried"))) == 2
 
@@ -159,7 +108,7 @@ def test_a_fault_while_a_file_is_closed_is_its_own(folder: Path, isolated: Isola
     """A picture is closed as soon as it is decoded, a video with its last window."""
     shutil.copy(folder / "b.png", folder / "bad-abort-closing.png")
     write_clip(folder / "bad-segfault-closing.mp4", 1.0)
-    settings, features, rows = _probed(config(folder, {"i": IMAGE, "v": VIDEO}))
+    settings, features, rows = probed(config(folder, {"i": IMAGE, "v": VIDEO}))
     reported = _failures(_run(isolated(FaultyDecode(settings, features), TIGHT), rows))
     assert [one[2] for one in reported.pop("bad-abort-closing.png")] == ["crash"]
     assert [one[2] for one in reported.pop("bad-segfault-closing.mp4")] == ["crash"]
@@ -246,7 +195,7 @@ def test_a_file_that_fails_in_every_window_is_given_up(tmp_path: Path, starts: l
     folder.mkdir()
     write_clip(folder / "bad-segfault.mp4", 12.0)
     write_clip(folder / "good.mp4", 4.0)
-    settings, features, rows = _probed(config(folder, {"v": VIDEO}, window={"length_s": 1}))
+    settings, features, rows = probed(config(folder, {"v": VIDEO}, window={"length_s": 1}))
     stage = isolated(FaultyDecode(settings, features), TIGHT)
     done = _run(stage, rows)
     failures = [row for row in done["failures"].to_pylist() if row]
@@ -278,7 +227,7 @@ def test_what_belongs_to_every_window_fails_once(tmp_path: Path, starts: list[fl
     folder.mkdir()
     write_clip(folder / "bad-gil.mp4", 6.0)
     Image.new("RGB", (40, 40)).save(folder / "bad-gil.png")
-    settings, features, rows = _probed(
+    settings, features, rows = probed(
         config(folder, {"i": IMAGE, "v": VIDEO}, window={"length_s": 1, "repeat_tokens": True})
     )
     assert len(rows) == 6
@@ -290,7 +239,7 @@ def test_what_belongs_to_every_window_fails_once(tmp_path: Path, starts: list[fl
 
 @FORKED
 def test_a_child_killed_between_two_tables_is_replaced(folder: Path, starts: list[float], isolated: Isolate) -> None:
-    settings, features, rows = _probed(config(folder, {"i": IMAGE}))
+    settings, features, rows = probed(config(folder, {"i": IMAGE}))
     stage = isolated(DecodeStage(settings, features), TIGHT)
     before = _run(stage, rows)
     assert stage.child is not None
@@ -298,128 +247,3 @@ def test_a_child_killed_between_two_tables_is_replaced(folder: Path, starts: lis
     _same(stage(rows), before)
     assert len(starts) == 2
     assert stage.refused == {}
-
-
-@FORKED
-def test_a_stage_that_dies_at_no_work_is_an_error_of_the_run(starts: list[float], isolated: Isolate) -> None:
-    stage = isolated(Plain(), TIGHT)
-    with pytest.raises(TesseraError, match=r"died \(SIGABRT\), 4 times, with no file to blame"):
-        stage(pa.table({"do": ["", "", "abort"]}))
-    assert len(stage(pa.table({"do": ["", ""]}))) == 2
-
-
-def test_hundreds_of_tables_leave_nothing_behind(folder: Path) -> None:
-    settings, features, rows = _probed(
-        config(folder, {"i": {**IMAGE, "tokenizer": {**IMAGE["tokenizer"], "size": 224}}})
-    )
-    stage = SandboxedStage(DecodeStage(settings, features), TIGHT)
-    stage.setup()
-    assert stage.child is not None
-    child, ours = ProcessMemory(stage.child.process.pid), ProcessMemory()
-
-    def held() -> tuple[int, int, int, int]:
-        gc.collect()
-        assert stage.child is not None
-        fds = [len(os.listdir(f"/proc/{pid}/fd")) for pid in ("self", stage.child.process.pid)]
-        return fds[0], fds[1], ours.anonymous_bytes(), child.anonymous_bytes()
-
-    for _ in range(30):
-        stage(rows)
-    before = held()
-    for _ in range(300):
-        assert stage(rows).nbytes > 500_000
-    after = held()
-    assert after[0] <= before[0]
-    assert after[1] <= before[1]
-    assert after[2] - before[2] < 8 << 20
-    assert after[3] - before[3] < 8 << 20
-
-
-@pytest.mark.parametrize("isolated", ["forked", pytest.param("alone", marks=pytest.mark.slow)], indirect=True)
-def test_deaths_leave_nothing_behind(isolated: Isolate) -> None:
-    stage = isolated(Plain(), TIGHT)
-    counts = []
-    for _ in range(2):
-        with pytest.raises(TesseraError, match="no file to blame"):
-            stage(pa.table({"do": ["exit"]}))
-        stage(pa.table({"do": [""]}))
-        gc.collect()
-        counts.append(len(os.listdir("/proc/self/fd")))
-    assert counts[-1] == counts[0]
-
-
-def test_rows_of_a_journaled_stage_are_judged_alone(fork_server: Any) -> None:
-    """Three windows of one sample kill their process; its other windows, before and after them, are good."""
-    stage = SandboxedStage(Journaled(), NO_LIMITS, ProcessOptions(fork_server.address), journaled=True)
-    do = ["", "abort", "abort", "", "abort", ""]
-    table = pa.table({"sample_id": ["a"] * 6, "window": range(6), "do": do})
-    expected = ["crash" if one else "done" for one in do]
-    assert stage(table)["result"].to_pylist() == expected
-    assert stage(table.slice(3))["result"].to_pylist() == expected[3:]
-    stage.close()
-
-
-def test_after_a_death_tables_are_mapped_in_small_parts_for_a_while(folder: Path) -> None:
-    """Each later death then costs the few rows before it: those that take 25 ms, at least 8 and at most 32."""
-    stage = SandboxedStage(Plain(), LimitsConfig())
-    assert stage._parts(20) == [(0, 20, False)]
-    with pytest.raises(TesseraError, match="no file to blame"):
-        stage(pa.table({"do": ["exit"]}))
-    assert stage._parts(20) == [(16, 20, False), (8, 16, False), (0, 8, False)]
-    assert stage._parts(0) == [(0, 0, False)]
-    assert stage(pa.table({"do": [""] * 20, "n": range(20)}))["n"].to_pylist() == list(range(20))
-    assert stage.cautious_rows < 512
-    for seconds, rows in ((2.0, 8), (0.001, 25), (1e-6, 32)):
-        stage.row_s = seconds
-        assert stage._parts(200)[-1] == (0, rows, False)
-    stage(pa.table({"do": ["nap", ""]}))
-    assert 0.025 <= stage.row_s < 1.0
-    stage(pa.table({"do": [""]}))
-    assert 0.025 <= stage.row_s < 1.0
-    for _ in range(30):
-        stage(pa.table({"do": [""] * 20}))
-    assert stage._parts(20) == [(0, 20, False)]
-    stage.close()
-
-
-@FORKED
-def test_a_table_kills_more_often_than_is_remembered(
-    isolated: Isolate, starts: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two processes end at each killer, wherever it lies in a part, and none at another row."""
-    monkeypatch.setattr(stages, "_MAX_REMEMBERED", 3)
-    deadly = {0, 3, 4, 9, 17, 18, 19, 30, 36, 39}
-    table = pa.table({"n": range(40), "do": ["abort" if n in deadly else "" for n in range(40)]})
-    stage = isolated(Guarded(), LimitsConfig())
-    mapped = stage(table)
-    assert mapped["n"].to_pylist() == list(range(40))
-    assert mapped["result"].to_pylist() == ["crash" if n in deadly else "done" for n in range(40)]
-    assert len(starts) == 1 + 2 * len(deadly)
-    stage.close()
-
-
-class SlowStart(Journaled):
-    def setup(self) -> None:
-        time.sleep(60)
-
-
-def test_a_worker_that_is_starting_can_be_stopped() -> None:
-    """Models may take long to load. It is not started again, as one that was killed from outside is."""
-    stage = SandboxedStage(SlowStart(), NO_LIMITS, journaled=True)
-    threading.Timer(1.0, stage.stop).start()
-    started = time.monotonic()
-    with pytest.raises(TesseraError, match=r"SlowStart was stopped|cannot start"):
-        stage.setup()
-    assert time.monotonic() - started < 20
-    assert stage._started is not None
-    assert stage._started.poll() is not None
-
-
-def test_a_stage_that_was_stopped_starts_nothing_more() -> None:
-    stage = SandboxedStage(Journaled(), NO_LIMITS, journaled=True)
-    stage.setup()
-    assert stage.child is not None
-    stage.stop()
-    with pytest.raises(TesseraError, match="Journaled was stopped"):
-        stage(pa.table({"sample_id": ["a"], "window": [0], "do": [""]}))
-    assert stage.child is None
