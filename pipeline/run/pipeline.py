@@ -98,7 +98,8 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
         stage: Any = KeepColumnsStage(*source, cuts_text) if reuse.own else ReuseColumnsStage(*source)
         stages.append(StageSpec("reuse", stage, pools[-1]))
     sink, task_bytes = _sink(bound, run_id, root), _LIBRARIES_BYTES + config.decoders.limits.block_bytes
-    check, model_bytes = _node_check(config, features, root, on_gpu), _model_bytes(features)
+    check = _node_check(config, features, root, on_gpu) if bound.engine == "ray" else None
+    model_bytes = _model_bytes(features)
     return PipelineSpec(tuple(stages), workers, sink, config.block_rows, on_gpu, task_bytes, check, model_bytes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,14 +12,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import s3fs
 import soundfile
 import yaml
+from PIL import Image
 
-from pipeline import dataset
+from pipeline import dataset, run
 from tests.decoders._shared.test_not_media import _files as documents
 from tests.decoders.reference import write_numbered
 from tests.end_to_end.test_nights import draw
+from tests.stages.media_fixtures import AUDIO, IMAGE, config
 from tests.support import ROOT
+from tests.support.faulty_proxy import FaultyProxy
 
 _OF_A_RUN = ["run_id", "source_version"]
 """Columns that differ from run to run, or with the place."""
@@ -113,3 +118,24 @@ def test_files_of_every_kind(s3: Any, models: Path, tmp_path: Path) -> None:
 def test_all_real_media(s3: Any, models: Path, data: Path, tmp_path: Path) -> None:
     rows, _ = _check(models, s3, data, tmp_path)
     assert len(rows) > 1000
+
+
+def test_a_report_counts_what_the_server_sent(s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those of the probe and of decoding: each requests a small file once, and a larger one in ranges."""
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 40)).save(tmp_path / "in" / f"{name}.png")
+    tone = np.random.default_rng(0).normal(0, 0.1, 1_000_000).astype(np.float32)
+    soundfile.write(tmp_path / "in" / "long.wav", tone, 16_000)
+    s3.put(f"{tmp_path}/in/", "corpus/media/", recursive=True)
+    with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        asked = config(tmp_path / "in", {"i": IMAGE, "a": AUDIO}, source={"kind": "files", "path": "s3://corpus/media"})
+        report = run.extract(run.prepare(asked, False, None, "inline"), show_progress=False)
+    s3fs.S3FileSystem.clear_instance_cache()
+    sent = [size for method, path, size in proxy.requests if method == "GET" and "/media/" in path and "?" not in path]
+    assert report["rows_written"] == 3
+    assert len(sent) >= 2 + 2 + 3
+    assert (report["storage_requests"], report["bytes_read"]) == (len(sent), sum(sent))
+    assert report["storage_retries"] == 0

@@ -115,3 +115,15 @@ def test_check_writable(tmp_path) -> None:
     for place in (str(tmp_path / "file" / "below"), "/proc/nowhere", "nosuchscheme://x/y"):
         with pytest.raises(ConfigError, match=r"output\.path: cannot write to"):
             storage.check_writable(place, "output.path")
+
+
+def test_a_flat_bucket_is_not_listed(proxied: FaultyProxy) -> None:
+    """It may have millions of objects, of which a listing brings a thousand at a time."""
+    for number in range(3):
+        storage.publish(f"s3://corpus/in/{number}.png", b"x")
+    s3fs.S3FileSystem.clear_instance_cache()
+    proxied.requests.clear()
+    storage.check_answers("s3://corpus/in/", "source.path")
+    listings = [path for method, path, _ in proxied.requests if method == "GET"]
+    assert len(proxied.requests) <= 3
+    assert all("max-keys=1&" in path for path in listings), listings
