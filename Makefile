@@ -8,11 +8,11 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: help setup demo test test-long test-all chaos fuzz measure checks lock clean
+.PHONY: help setup demo test test-long test-s3 test-all chaos fuzz measure checks lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '%-11s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*##  *\(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '%-11s %s\n' "$$name" "$$what"; done
 
 setup: .venv/.ready $(DEMO)/models/.ready  ## environment in .venv and the demo checkpoints
 
@@ -41,6 +41,10 @@ test: setup  ## all tests but the long ones; WORKERS at once (by cores and memor
 
 test-long: setup  ## the long ones: whole runs over all real media, nights, hostile media, sweeps over decoders
 	$(BIN)/python -m pytest -m slow
+
+test-s3: setup  ## the tests of S3 against the server at ENDPOINT, whose bucket "corpus" they empty
+	$(if $(ENDPOINT),,$(error give ENDPOINT=http://HOST:PORT, and AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment))
+	TESSERA_TEST_S3=$(ENDPOINT) $(BIN)/python -m pytest -m "s3 and not slow" $(ARGS)
 
 test-all: test test-long  ## both
 

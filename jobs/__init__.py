@@ -1,7 +1,10 @@
-"""The command line.
+"""The command line, and the program of a job on a cluster.
 
 cli.py                 the `tessera` command: extract, benchmark and the demo's corpus and models
+extract.py             the program of a job: `tessera extract` on the cluster of the job
 _dataset_commands.py   commands that show and maintain a dataset
+_job_commands.py       commands that submit, follow and stop jobs, and examine a cluster
+_cluster.py            the client of a cluster's dashboard
 _options.py            arguments and options that several commands have
 _console.py            output, exit codes and signals
 """

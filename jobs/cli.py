@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from jobs import _dataset_commands as dataset_commands
+from jobs import _job_commands as job_commands
 from jobs._console import reserved_stdout, run_app
 from jobs._options import Json, Overrides
 from pipeline.core.errors import BudgetExceeded, ConfigError
@@ -119,8 +120,9 @@ def benchmark(
         storage.publish(storage.absolute(picture), pictures.draw(result).encode())
 
 
-for _command in dataset_commands.COMMANDS:
+for _command in (*job_commands.COMMANDS, *dataset_commands.COMMANDS):
     app.command()(_command)
+app.add_typer(job_commands.jobs, name="jobs")
 
 
 @app.command()

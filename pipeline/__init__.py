@@ -25,3 +25,5 @@ The way of a row through them, with pictures: docs/architecture.md.
 Public names: `pipeline.config.load`, `pipeline.run.prepare`, `pipeline.run.extract`, `pipeline.dataset.open`, and those
 of `pipeline.dataset.maintenance`.
 """
+
+__version__ = "0.1.0"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,7 +106,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogetherS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules that take minutes come first: whoever runs the last of them runs alone."""
+    """Modules that take minutes come first: whoever runs the last of them runs alone. Marks the tests of S3."""
+    for item in items:
+        if "s3" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.s3)
     place, tests = {name: number for number, name in enumerate(LONG)}, ROOT / "tests"
     items.sort(key=lambda item: place.get(item.path.relative_to(tests).with_suffix("").as_posix(), len(LONG)))
 
@@ -202,36 +205,49 @@ def _once(name: str, build: Callable[[str], object], factory: pytest.TempPathFac
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An S3 server on this machine with an empty bucket ``corpus``; gives the `s3fs` file system that talks to it."""
+    """An S3 server with an empty bucket ``corpus``; gives the `s3fs` file system that talks to it: one on this machine,
+    or that of ``TESSERA_TEST_S3``, with the credentials of the environment."""
     import s3fs
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    endpoint = os.environ.get("TESSERA_TEST_S3")
+    with nullcontext(endpoint) if endpoint else _moto(monkeypatch) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        fs = s3fs.S3FileSystem()
+        if fs.exists("corpus"):
+            fs.rm("corpus", recursive=True)
+            fs.invalidate_cache()
+        if not fs.exists("corpus"):
+            fs.mkdir("corpus")
+        yield fs
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@contextmanager
+def _moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Supplies the URL of moto's server in this process, which is empty."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-    }.items():
-        monkeypatch.setenv(name, value)
-    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
-    s3fs.S3FileSystem.clear_instance_cache()
-    fs = s3fs.S3FileSystem()
-    fs.mkdir("corpus")
-    yield fs
-    s3fs.S3FileSystem.clear_instance_cache()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST")).close()
+    yield url
     server.stop()
 
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits between attempts of a few milliseconds."""
+    """Waits between attempts of a few milliseconds, for a third of a second."""
     from pipeline.storage import retry
+    from pipeline.storage.settings import StorageConfig
 
+    monkeypatch.setenv("TESSERA_STORAGE", StorageConfig(max_wait_s=0.3).model_dump_json())
     monkeypatch.setattr(retry, "BASE_S", 0.001)
     monkeypatch.setattr(retry, "MAX_S", 0.005)
 

@@ -21,7 +21,12 @@ from pipeline.core.errors import ConfigError
 from tests.support import ROOT
 
 COMMON = "encoder: every one with a checkpoint"
-PLACES = {"features": "features.NAME", "pools": "compute.pools.NAME", "store": "features.NAME.store"}
+PLACES = {
+    "features": "features.NAME",
+    "pools": "compute.pools.NAME",
+    "store": "features.NAME.store",
+    "s3": "storage.s3.BUCKET",
+}
 """Headings of sections that do not stand under their own name."""
 
 

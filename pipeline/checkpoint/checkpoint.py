@@ -1,4 +1,4 @@
-"""A model checkpoint: a folder, or a hub id with a pinned revision. Safetensors only, never remote code.
+"""A model checkpoint: a folder, a URL, or a hub id with a pinned revision. Safetensors only, never remote code.
 
 The driver reads what it needs before a run from JSON files, so that importing this module loads no heavy library.
 Encoders and tokenizers load the `transformers` classes themselves, in ``setup``.
@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.checkpoint import digests
+from pipeline.checkpoint import digests, fetched
 from pipeline.checkpoint import files as checkpoint_files
+from pipeline.checkpoint._whole_folder import check_folder
 from pipeline.checkpoint.files import bounded_memory
 from pipeline.core.errors import ConfigError, describe
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PREPROCESSING = (".json", ".txt", ".model")
-_DOWNLOADED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
 
 
 class CheckpointConfig(BaseModel):
@@ -31,9 +30,10 @@ class CheckpointConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoint: str
-    """A folder, or a hub id such as ``openai/clip-vit-base-patch32`` with ``revision``."""
+    """A folder, the URL of one on an object store, or a hub id such as ``openai/clip-vit-base-patch32`` with
+    ``revision``."""
     revision: str | None = None
-    """The commit of a hub id, 40 hex digits. Not for folders."""
+    """The commit of a hub id, 40 hex digits. Not for folders and URLs."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Checkpoint:
 
     Args:
         path: absolute path of the folder.
-        name: the folder or hub id, as in the config.
-        revision: commit of the hub id; None for a folder.
+        name: the folder, URL or hub id, as in the config.
+        revision: commit of the hub id; None for others.
         where: dotted path of the checkpoint in the config, for errors.
     """
 
@@ -132,32 +132,39 @@ def remember_weights(path: str, sha256: str) -> None:
     _known_weights[path] = sha256
 
 
-def without_weights(path: str, where: str) -> Checkpoint:
-    """Returns the checkpoint in the folder of a tokenizer, which has no weights. Raises ``ConfigError``."""
+def of_tokenizer(name: str, revision: str | None, where: str) -> Checkpoint:
+    """Returns the checkpoint of a tokenizer. A folder, or what a URL names, needs no weights. See `resolve`."""
+    if revision is not None or not (os.path.isdir(name) or fetched.is_remote(name)):
+        return resolve(name, revision, where)
+    path = fetched.local_folder(name, where) if fetched.is_remote(name) else name
     checkpoint_files.check(path, where)
-    checkpoint = Checkpoint(os.path.abspath(path), path, None, where)
+    checkpoint = Checkpoint(os.path.abspath(path), name, None, where)
     checkpoint_files.check_numbers(checkpoint.json("config.json"), 0, f"{path}/config.json", where)
     return checkpoint
 
 
 def resolve(name: str, revision: str | None, where: str) -> Checkpoint:
-    """Finds and checks a checkpoint. A hub id is downloaded to the hub's cache if it is not there.
+    """Finds and checks a checkpoint. What a URL or a hub id names is fetched into a cache if it is not there.
 
     Args:
-        name: a folder, or a hub id.
-        revision: commit of the hub id; None for a folder.
+        name: a folder, a URL, or a hub id.
+        revision: commit of the hub id; None for others.
         where: dotted path of the checkpoint in the config, for errors.
 
     Raises:
-        ConfigError: no such folder, no pinned revision, hub out of reach, no safetensors, special files, a config that
-            names code or files elsewhere (`checkpoint.files.check`).
+        ConfigError: no such folder, no pinned revision, storage or hub out of reach, no safetensors, special files, a
+            config that names code or files elsewhere (`checkpoint.files.check`).
     """
-    if os.path.isdir(name):
+    if fetched.is_remote(name):
+        if revision is not None:
+            raise ConfigError(where, f"revision {revision!r} for the URL {name!r}", "revisions are for hub ids")
+        path = fetched.local_folder(name, where)
+    elif os.path.isdir(name):
         if revision is not None:
             raise ConfigError(where, f"revision {revision!r} for the folder {name!r}", "revisions are for hub ids")
         path = os.path.abspath(name)
     elif not _HUB_ID.fullmatch(name):
-        raise ConfigError(where, f"no folder {name!r}", "give a folder, or a hub id owner/name with its revision")
+        raise ConfigError(where, f"no folder {name!r}", "give a folder, a URL, or a hub id with its revision")
     elif revision is None or not _COMMIT.fullmatch(revision):
         raise ConfigError(
             where,
@@ -166,8 +173,26 @@ def resolve(name: str, revision: str | None, where: str) -> Checkpoint:
         )
     else:
         path = _download(name, revision, where)
-    _check_files(path, name, where)
+    check_folder(path, name, where)
     return Checkpoint(path, name, revision, where)
+
+
+def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
+    """Returns a checkpoint that the driver has found, on this machine. What a URL or a hub id names is fetched if it is
+    not there.
+
+    Raises:
+        ConfigError: there is no such folder; or what the URL names has changed since.
+    """
+    if os.path.isdir(checkpoint.path):
+        return checkpoint
+    where, name = checkpoint.where, checkpoint.name
+    if checkpoint.revision is None and not fetched.is_remote(name):
+        raise ConfigError(where, f"no folder {checkpoint.path!r}", "put it at that path on all nodes, or give a URL")
+    found = resolve(name, checkpoint.revision, where)
+    if fetched.is_remote(name) and os.path.basename(found.path) != os.path.basename(checkpoint.path):
+        raise ConfigError(where, f"{name!r} has changed since the driver read it", "run again with one that stays")
+    return replace(checkpoint, path=found.path)
 
 
 def _download(name: str, revision: str, where: str) -> str:
@@ -177,56 +202,8 @@ def _download(name: str, revision: str, where: str) -> str:
 
     disable_progress_bars()
     try:
-        return str(snapshot_download(name, revision=revision, allow_patterns=_DOWNLOADED))
+        return str(snapshot_download(name, revision=revision, allow_patterns=list(fetched.PATTERNS)))
     except Exception as error:  # the hub client raises from several libraries
         raise ConfigError(
             where, f"cannot fetch {name!r} at {revision[:12]} ({describe(error)})", "check the id, or give a folder"
-        ) from error
-
-
-def _check_files(path: str, name: str, where: str) -> None:
-    """Raises ``ConfigError`` unless a folder holds a complete checkpoint that is safe to load."""
-    files = os.listdir(path)
-    if "config.json" not in files:
-        raise ConfigError(where, f"{name!r} has no config.json", "give a folder written by save_pretrained")
-    checkpoint_files.check(path, where)
-    weights = [file for file in files if file.endswith(".safetensors")]
-    tensors = sum(_count_tensors(os.path.join(path, file), where) for file in weights)
-    if weights:
-        config = os.path.join(path, "config.json")
-        checkpoint_files.check_numbers(checkpoint_files.read_json(config, where), tensors, config, where)
-    if _INDEX in files:
-        _check_index(path, set(files), where)
-    elif weights and _WEIGHTS not in files:
-        raise ConfigError(where, f"{name!r} holds {weights[0]!r} but no index", f"name it {_WEIGHTS}, or add {_INDEX}")
-    elif not weights:
-        pickled = [file for file in files if file.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"))]
-        found = f"{name!r} holds only {pickled[0]}" if pickled else f"{name!r} holds no weights"
-        raise ConfigError(where, found, "only safetensors are loaded: save_pretrained(..., safe_serialization=True)")
-
-
-def _check_index(path: str, files: set[str], where: str) -> None:
-    """Raises ``ConfigError`` if a file that the index of the weights names is missing."""
-    parts = Checkpoint(path, path, None, where).json(_INDEX).get("weight_map")
-    if not isinstance(parts, dict):
-        raise ConfigError(where, f"{path}/{_INDEX} has no weight_map", "give the checkpoint's own")
-    missing = sorted({str(part) for part in parts.values()} - files)
-    if missing:
-        raise ConfigError(where, f"{path} lacks {missing[0]}, which {_INDEX} names", "copy the whole checkpoint")
-
-
-def _count_tensors(path: str, where: str) -> int:
-    """Returns the number of tensors in a safetensors file.
-
-    Raises:
-        ConfigError: the file is not as long as its header says, for example after an incomplete download.
-    """
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            return len(list(file.keys()))
-    except Exception as error:  # the library raises its own kinds
-        raise ConfigError(
-            where, f"{path} is no whole safetensors file ({describe(error)})", "copy or download it again"
         ) from error

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.checkpoint.checkpoint import Checkpoint, resolve
+from pipeline.checkpoint.checkpoint import Checkpoint, of_tokenizer
 from pipeline.checkpoint.digests import file_sha256
+from pipeline.checkpoint.fetched import path_of_file
 from pipeline.config.identity import REVISIONS
 from pipeline.config.models import FeatureConfig, PipelineConfig
 from pipeline.tokenizers.text import TextTokenizerConfig
@@ -36,11 +36,11 @@ def feature_identity(
         values["encoder"].pop(runtime, None)
     # a file counts by its content, not by its path
     if path := values.get("head", {}).get("weights"):
-        values["head"]["weights"] = file_sha256(path)
+        values["head"]["weights"] = file_sha256(path_of_file(path, "head.weights"))
     if name := values["tokenizer"].get("checkpoint"):
         revision = values["tokenizer"].pop("revision", None)
-        path = name if os.path.isdir(name) else resolve(name, revision, "tokenizer.checkpoint").path
-        values["tokenizer"]["checkpoint"] = Checkpoint(path, name, revision, "").preprocessing_sha256()
+        found = of_tokenizer(name, revision, "tokenizer.checkpoint")
+        values["tokenizer"]["checkpoint"] = found.preprocessing_sha256()
     window = dump(config.window)
     window.pop("max_windows", None)
     decoders = dump(config.decoders)
@@ -81,5 +81,4 @@ def _cutting_tokenizer(
     named: str = getattr(cutter.encoder, "checkpoint", None) or tokenizer.checkpoint or ""
     revision: str | None = getattr(cutter.encoder, "revision", None) or tokenizer.revision
     values = {key: value for key, value in dump(tokenizer).items() if key not in ("checkpoint", "revision")}
-    path = named if os.path.isdir(named) else resolve(named, revision, f"features.{name}").path
-    return {**values, "preprocessing": Checkpoint(path, named, revision, "").preprocessing_sha256()}
+    return {**values, "preprocessing": of_tokenizer(named, revision, f"features.{name}").preprocessing_sha256()}

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import encoders, heads, tokenizers
-from pipeline.checkpoint.checkpoint import Checkpoint, resolve
+from pipeline.checkpoint.checkpoint import Checkpoint, on_this_machine, resolve
 from pipeline.config._feature_identity import all_keys, feature_identity
 from pipeline.config.identity import without_defaults
 from pipeline.config.loading import digest
@@ -82,10 +82,11 @@ class BoundFeature:
         )
 
     def tokenizer(self) -> Tokenizer:
-        return tokenizers.build(self.config.tokenizer, self._checkpoint_here())
+        return tokenizers.build(self.config.tokenizer, self.checkpoint and on_this_machine(self.checkpoint))
 
     def encoder(self) -> Encoder:
-        return encoders.build(self.config.encoder, self._checkpoint_here(), self.modality, self.config.tokenizer)
+        checkpoint = self.checkpoint and on_this_machine(self.checkpoint)
+        return encoders.build(self.config.encoder, checkpoint, self.modality, self.config.tokenizer)
 
     def head(self) -> Head:
         return heads.build(self.config.head, self.spec)
@@ -112,13 +113,6 @@ class BoundFeature:
             "prompt": getattr(self.config.tokenizer, "prompt", None) or None,
             "fingerprint": self.fingerprint,
         }
-
-    def _checkpoint_here(self) -> Checkpoint | None:
-        """Returns the checkpoint on this machine. A hub id is fetched on each node that does not have it."""
-        if self.checkpoint is None or os.path.isdir(self.checkpoint.path):
-            return self.checkpoint
-        found = resolve(self.checkpoint.name, self.checkpoint.revision, self.checkpoint.where)
-        return replace(self.checkpoint, path=found.path)
 
 
 def bind(config: PipelineConfig) -> tuple[BoundFeature, ...]:

@@ -21,6 +21,7 @@ from pipeline.decoders import DecodersConfig
 from pipeline.encoders import EncoderConfig
 from pipeline.heads import HeadConfig, NativeConfig
 from pipeline.sources import SourceConfig
+from pipeline.storage.settings import DEFAULT, StorageConfig
 from pipeline.tokenizers import TokenizerConfig
 
 EngineName = Literal["local", "ray", "inline"]
@@ -137,6 +138,9 @@ class ComputeConfig(Section):
     """CPU cores that a run uses on this machine. null: all that its affinity and its cgroup allow."""
     wait_for_nodes_s: float = Field(default=300.0, ge=0, allow_inf_nan=False)
     """How long to wait for a node of a Ray cluster that has none with a CPU yet, in seconds."""
+    missing_gpus: Literal["refuse", "use_cpu"] = "refuse"
+    """What happens if pools ask for GPUs and there are none, or nodes declare GPUs that they do not have: it is an
+    error, or encoders run on CPUs, with a warning in the report."""
     block_rows: int | None = Field(default=None, ge=1)
     """Rows of a block from decoding to encoding. null: 32 if a feature reads video, 128 if one reads images or windows
     of sound of up to 10 s (fewer for longer ones, down to 32), 512 for text only. A small corpus has smaller blocks, so
@@ -157,6 +161,7 @@ class PipelineConfig(Section):
     window: WindowConfig = WindowConfig()
     decoders: DecodersConfig = DecodersConfig()
     failures: FailureConfig = FailureConfig()
+    storage: StorageConfig = DEFAULT
     engine: EngineConfig = EngineConfig()
     compute: ComputeConfig = ComputeConfig()
 

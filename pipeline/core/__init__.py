@@ -10,6 +10,7 @@ escaping.py         control and invisible characters as visible escapes
 terminal.py         tables and wrapped lines on a terminal
 strict_json.py      parses untrusted JSON
 section.py          base class of the sections of a config
+seekable.py         base class of binary files that keep their own position
 versions.py         versions of the libraries that compute the values
 system/             memory, threads, cores and private files of a process
 

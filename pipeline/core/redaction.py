@@ -80,6 +80,11 @@ def is_url_with_secret(text: str) -> bool:
     return "://" in text and _IS_URL.fullmatch(text) is not None and has_secret(text)
 
 
+def is_secret_assignment(name: str, value: str) -> bool:
+    """Returns whether an environment variable holds a secret: by its name, or by its value."""
+    return is_secret_variable(os.fsencode(name)) or without_secrets(value) != value
+
+
 def without_secrets(text: str) -> str:
     """Returns ``text`` with ``***`` in place of secrets: those in URLs, headers and ``name=value`` pairs, and the
     values of secret environment variables."""

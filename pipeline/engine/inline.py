@@ -6,6 +6,7 @@ as encoders do, where a debugger can reach them.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TextIO
 
 from pipeline.engine._hosting import hosted, map_blocks
 from pipeline.engine.errors import as_user_error
+from pipeline.engine.node_check import NodeTask, Problem
 from pipeline.engine.progress import Progress, count_rows
 from pipeline.engine.spec import Execution, PipelineSpec
 from pipeline.sandbox import SandboxedStage
@@ -30,6 +32,10 @@ class InlineEngine:
     def gpus(self, terminal: TextIO | None) -> float:
         """Returns 0."""
         return 0.0
+
+    def check_nodes(self, task: NodeTask, terminal: TextIO | None) -> list[tuple[str, Problem | None]]:
+        """Checks this machine."""
+        return [(platform.node(), task.problem(0.0))]
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
         counts, stages = [0, 0, 0], [hosted(replace(stage, journaled=False)) for stage in spec.stages]

@@ -13,6 +13,7 @@ other cores decode for them, and wait if enough decoded blocks are waiting.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -24,6 +25,7 @@ from pipeline.engine._local_worker import LocalWorker, stop
 from pipeline.engine._shard_pool import ShardPool
 from pipeline.engine.errors import as_user_error
 from pipeline.engine.local_layout import Machine, WorkerGroup, layout
+from pipeline.engine.node_check import NodeTask, Problem
 from pipeline.engine.progress import Progress
 from pipeline.engine.spec import Execution, PipelineSpec
 from pipeline.stages.units import Unit
@@ -47,6 +49,10 @@ class LocalEngine:
     def gpus(self, terminal: TextIO | None) -> float:
         """Returns the number of GPUs of this machine that CUDA shows."""
         return float(len(devices.visible_gpus()))
+
+    def check_nodes(self, task: NodeTask, terminal: TextIO | None) -> list[tuple[str, Problem | None]]:
+        """Checks this machine."""
+        return [(platform.node(), task.problem(self.gpus(terminal)))]
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
         machine = Machine.here(self.compute)
@@ -73,6 +79,17 @@ class LocalEngine:
                     queue.close()
                     stop(workers)
                 done.written = writers.close()
+                done.nodes = [
+                    {
+                        "name": platform.node(),
+                        "alive": True,
+                        "cpus": float(machine.cpus),
+                        "gpus": float(gpus),
+                        "gpu_names": devices.gpu_names(machine.gpus if gpus else ()),
+                        "rows": done.written.rows_written + done.written.rows_failed,
+                        **(done.workers or {}),
+                    }
+                ]
             done.first_row_at = progress.first_row_at
         except BaseException as error:
             writers.abort()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import pyarrow as pa
 
 from pipeline import storage
-from pipeline.checkpoint.checkpoint import Checkpoint, resolve
+from pipeline.checkpoint.checkpoint import Checkpoint, on_this_machine
 from pipeline.checkpoint.digests import file_sha256
+from pipeline.checkpoint.fetched import path_of_file
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.core.system.devices import has_gpu
 from pipeline.core.versions import installed
-from pipeline.stages.units import Unit, read_unit, unit_table
+from pipeline.storage import settings as storage_settings
 from pipeline.storage.roots import AllowedRoots
+from pipeline.storage.settings import StorageConfig
 
 _SAMPLES = 8
 """Most samples whose files are tried, until one can be read."""
@@ -32,6 +36,7 @@ class NodeCheck:
         heads: the weights of heads: dotted path in the config -> file.
         roles: the roles of the files that the features read.
         allowed: where the files of the corpus must lie.
+        storage: how storages are reached.
         root: the version's folder, into which nodes write shards.
         uses_gpus: encoders run on the GPUs of nodes that declare some.
         encodes_on_cpus: some encoders need no GPU, so that they may run on any node.
@@ -42,34 +47,36 @@ class NodeCheck:
     heads: Mapping[str, str]
     roles: tuple[str, ...]
     allowed: AllowedRoots
+    storage: StorageConfig
     root: str
     uses_gpus: bool
     encodes_on_cpus: bool = True
 
-    def on_driver(self, unit: Unit) -> NodeTask:
+    def on_driver(self, samples: pa.Table, written: str) -> NodeTask:
         """Returns the task for all nodes: this check, with what the driver finds.
 
         Args:
-            unit: the first unit of the run's plan, which the driver has just written.
+            samples: samples of the corpus.
+            written: URL of a file that the driver has just written into ``root``.
         """
         return NodeTask(
             self,
-            unit,
+            written,
             tuple((one.sampled_sha256(False), one.sampled_sha256(True)) for one in self.checkpoints),
-            {path: file_sha256(path) for path in self.heads.values()},
-            self._readable_file(unit),
+            {name: file_sha256(path_of_file(name, where)) for where, name in self.heads.items()},
+            self._readable_file(samples),
         )
 
     def device_problem(self, gpus: float) -> Problem | None:
         """Returns what is wrong with the GPUs that this machine declares; None: nothing."""
         if not (self.uses_gpus and gpus) or has_gpu():
             return None
-        advice = "start the node without --num-gpus, or set num_gpus: 0 for the pools and device: cpu for the encoders"
+        advice = "start the node without --num-gpus, or set compute.missing_gpus: use_cpu"
         return "compute.pools", f"{gpus:g} GPUs are declared, and there is no device", advice
 
-    def _readable_file(self, unit: Unit) -> str | None:
+    def _readable_file(self, samples: pa.Table) -> str | None:
         """Returns a file of the first samples that this process can read."""
-        for sample in read_unit(unit_table(unit)).slice(0, _SAMPLES).to_pylist():
+        for sample in samples.slice(0, _SAMPLES).to_pylist():
             for role in self.roles:
                 uri = sample[f"{role}_uri"]
                 if uri is not None and _why_unreadable(uri, self.allowed) is None:
@@ -82,14 +89,14 @@ class NodeTask:
     """A `NodeCheck` as it is sent to the nodes.
 
     Args:
-        unit: the first unit of the plan.
+        written: a file in the output that the driver has written.
         digests: `Checkpoint.sampled_sha256` of each checkpoint, without and with its weights.
         heads: SHA-256 of the files of heads.
         sample_file: a file of the corpus that the driver can read. None: none of the first ones.
     """
 
     check: NodeCheck
-    unit: Unit
+    written: str
     digests: tuple[tuple[str, str], ...]
     heads: Mapping[str, str]
     sample_file: str | None
@@ -100,6 +107,7 @@ class NodeTask:
         Args:
             gpus: GPUs that the node declares.
         """
+        storage_settings.use(self.check.storage)
         if (problem := self.check.device_problem(gpus)) is not None:
             return problem
         encodes = gpus > 0 or not self.check.uses_gpus or self.check.encodes_on_cpus
@@ -130,7 +138,7 @@ class NodeTask:
 
     def _check_output(self) -> None:
         try:
-            read_unit(unit_table(self.unit))
+            storage.Blob(self.written).read(1)
         except SampleError as error:
             found = f"it does not see what the driver has written to {self.check.root!r} ({error.message})"
             raise ConfigError("output.path", found, _SHARED) from error
@@ -146,23 +154,14 @@ class NodeTask:
     def _check_checkpoints(self, encodes: bool) -> None:
         """Compares the files of tokenizers and processors, and, if the node encodes, weights and heads."""
         for checkpoint, digests in zip(self.check.checkpoints, self.digests, strict=True):
-            here = _on_this_node(checkpoint)
+            here = on_this_machine(checkpoint)
             if here.sampled_sha256(encodes) != digests[encodes]:
                 found = f"{here.path!r} holds other files than on the driver"
                 raise ConfigError(checkpoint.where, found, "the same files on all nodes")
         for where, path in self.check.heads.items() if encodes else ():
-            if not os.path.isfile(path) or file_sha256(path) != self.heads[path]:
+            copy = path_of_file(path, where)
+            if not os.path.isfile(copy) or file_sha256(copy) != self.heads[path]:
                 raise ConfigError(where, f"{path!r} is not the file that the driver has", "the same file on all nodes")
-
-
-def _on_this_node(checkpoint: Checkpoint) -> Checkpoint:
-    """Returns the checkpoint here; fetches one with a hub id, as encoders do. Raises ``ConfigError``."""
-    if os.path.isdir(checkpoint.path):
-        return checkpoint
-    if checkpoint.revision is None:
-        found = f"no folder {checkpoint.path!r}"
-        raise ConfigError(checkpoint.where, found, "put it at that path on all nodes")
-    return replace(checkpoint, path=resolve(checkpoint.name, checkpoint.revision, checkpoint.where).path)
 
 
 def _public(version: str) -> str:

@@ -1,4 +1,4 @@
-"""The progress bar of a run."""
+"""The progress of a run: a bar on a terminal, elsewhere a line every half minute."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, TextIO
 
 import pyarrow as pa
@@ -27,6 +28,8 @@ from pipeline.core.terminal import Console, count
 _WIDE = 120
 """Fewest columns of a terminal with room for a bar next to the figures."""
 _EVERY_S = 0.25
+_LINE_EVERY_S = 30.0
+"""Seconds between two lines where there is no terminal, such as the log of a job."""
 
 
 @contextmanager
@@ -56,11 +59,11 @@ def count_rows(table: pa.Table) -> tuple[int, int, int]:
 
 
 class Progress:
-    """A progress bar of samples, with rows, failed rows and rows per second. A context manager.
+    """Samples, rows, failed rows and rows per second: a bar, or lines where there is no terminal. A context manager.
 
     Args:
         samples: how many there are.
-        terminal: where the bar is shown. None: nowhere; only the time of the first row is recorded.
+        terminal: where progress is shown. None: nowhere; only the time of the first row is recorded.
         read: returns the sums of `count_rows` so far. Called four times a second, in a thread.
     """
 
@@ -72,6 +75,8 @@ class Progress:
         self._first_row_s = 0.0
         self._started = time.perf_counter()
         self._bar = _bar(terminal)
+        self._has_lines = terminal is not None and self._bar.disable
+        self._next_line_s = _LINE_EVERY_S
         self._reader = PeriodicTask(self._update, _EVERY_S, "tessera-progress", at_once=True)
 
     def __enter__(self) -> Progress:
@@ -98,6 +103,20 @@ class Progress:
         seconds = now - self._first_row_s
         speed = f"{rows / seconds:.0f}" if rows and seconds >= 1 else "–"
         self._bar.update(self._line, completed=samples, rows=count(rows, "row"), failed=failed, speed=speed)
+        if self._has_lines and now >= self._next_line_s:
+            self._next_line_s = now + _LINE_EVERY_S
+            left_s = seconds * (self.samples - samples) / samples if rows and seconds >= 1 and samples else None
+            left = "–" if left_s is None else str(timedelta(seconds=round(left_s)))
+            noun = "sample" if self.samples == 1 else "samples"
+            done = f"extract: {samples}/{self.samples} {noun} · {count(rows, 'row')} · {failed} failed"
+            self.say(f"{done} · {speed} rows/s · left {left}")
+
+    def say(self, line: str) -> None:
+        """Prints a line, above the bar if there is one. A terminal that is gone ends no run."""
+        if self.terminal is not None:
+            with suppress(OSError, ValueError):
+                self._bar.console.print(line, soft_wrap=True)
+                self.terminal.flush()
 
 
 def _bar(terminal: TextIO | None) -> Bar:

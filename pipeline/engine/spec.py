@@ -14,9 +14,10 @@ from typing import Any, Literal, Protocol, TextIO
 from pipeline.dataset.shards.write_result import Written
 from pipeline.dataset.shards.writer import ShardWriter
 from pipeline.decoders.limits import LimitsConfig
-from pipeline.engine.node_check import NodeCheck
+from pipeline.engine.node_check import NodeCheck, NodeTask, Problem
 from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.units import Unit
+from pipeline.storage.settings import DEFAULT, StorageConfig
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class PipelineSpec:
     """What each node of a cluster needs. None: it is not checked."""
     model_bytes: int = 0
     """Estimated memory of all models, in bytes: what a worker that encodes takes besides."""
+    storage: StorageConfig = DEFAULT
+    """How workers on other machines reach storages."""
 
     def __post_init__(self) -> None:
         names = [name for name, _ in groupby(stage.workers for stage in self.stages)]
@@ -151,6 +154,12 @@ class Execution:
     """Number of worker processes, and the sum of their memory peaks in bytes. None: there was only this process."""
     devices: dict[str, float] | None = None
     """Nodes, CPUs and GPUs that the engine had. None: nothing was computed."""
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    """For each machine: ``name``, ``alive``, ``cpus``, ``gpus``, ``gpu_names``, and what it did: ``rows``,
+    ``processes``, ``peak_memory_bytes``."""
+    ray_job: str | None = None
+    """Id of the job in Ray. None: the engine is not Ray."""
+    warnings: list[str] = field(default_factory=list)
 
 
 class Engine(Protocol):
@@ -164,6 +173,10 @@ class Engine(Protocol):
 
     def gpus(self, terminal: TextIO | None) -> float:
         """Returns how many GPUs the engine has. May start the engine, and wait for nodes."""
+        ...
+
+    def check_nodes(self, task: NodeTask, terminal: TextIO | None) -> list[tuple[str, Problem | None]]:
+        """Returns the name of each machine that would compute, and what it lacks; None: nothing."""
         ...
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:

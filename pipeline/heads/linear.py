@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.checkpoint.fetched import path_of_file
 from pipeline.core.errors import ConfigError, describe
 from pipeline.encoders.base import Encoded, EncoderSpec
 from pipeline.heads.base import unit
@@ -24,8 +25,8 @@ class LinearConfig(BaseModel):
 
     kind: Literal["linear"]
     weights: str = Field(min_length=1)
-    """A safetensors file: ``weight`` [dim, encoder's dim], optional ``bias`` [dim]; metadata ``space``,
-    optional ``normalize`` (``true`` or ``false``, default ``true``)."""
+    """A safetensors file, or its URL on an object store: ``weight`` [dim, encoder's dim], optional ``bias`` [dim];
+    metadata ``space``, optional ``normalize`` (``true`` or ``false``, default ``true``)."""
 
 
 class LinearHead:
@@ -66,7 +67,7 @@ class LinearHead:
         """Shapes of all tensors, dtypes of ``weight`` and ``bias``, and the metadata."""
         from safetensors import safe_open
 
-        path = self.config.weights
+        path = path_of_file(self.config.weights, where)
         if not os.path.isfile(path):
             raise ConfigError(where, f"no file {path!r}", "give a safetensors file")
         if is_hole(os.stat(path)):
@@ -85,7 +86,8 @@ class LinearHead:
     def setup(self) -> None:
         from safetensors import safe_open
 
-        with safe_open(self.config.weights, framework="pt") as file:  # numpy has no bfloat16
+        path = path_of_file(self.config.weights, "head.weights")
+        with safe_open(path, framework="pt") as file:  # numpy has no bfloat16
             names = [name for name in ("weight", "bias") if name in file.keys()]  # noqa: SIM118  # the file has keys, and is not iterable
             tensors = {name: file.get_tensor(name).float().numpy() for name in names}
         self.weight, self.bias = tensors["weight"], tensors.get("bias")

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.seekable import Seekable
 from pipeline.parquet.decoded_size import decoded_size, string_bytes
 from pipeline.parquet.levels import Leaf, leaves
 from pipeline.parquet.pages import PADDING, chunk_place
 from pipeline.storage.local_files import is_hole
 from pipeline.storage.remote_file import RemoteFile
-from pipeline.storage.seekable import Seekable
 
 VARIABLE = "TESSERA_MAX_ROW_GROUP_BYTES"
 """Environment variable that replaces `MAX_BYTES`, for trusted datasets."""

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.core.seekable import Seekable
 from pipeline.parquet.levels import Leaf, padding
 from pipeline.parquet.pages import DATA, DATA_V2, DICTIONARY, Page, chunk_place, pages, shared_bytes
-from pipeline.storage.seekable import Seekable
 
 _VALUE_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
 _OFFSET_BYTES = 8

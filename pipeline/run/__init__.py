@@ -14,6 +14,7 @@ _guards.py       what happens if a run breaks off or loses its lease
 report.py        the report and the plan as plain values
 _show.py         the report and the plan on a terminal
 budget.py        the failure budget
+doctor.py        checks all machines of a run, without computing
 fork_server.py   the process that binds the features, and from which the workers of this machine fork
 _binding_cache.py  what binding found, kept in the user's cache folder
 

@@ -49,6 +49,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         "seconds by stage, summed over workers: "
         + ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["seconds_by_stage"].items()),
     ]
+    lines += [_node(one) for one in report.get("nodes", []) if len(report["nodes"]) > 1]
     if report.get("storage_requests"):
         requests = count(report["storage_requests"], "request")
         lines.append(f"{requests} for parts of remote files, {report['storage_retries']} of them again after an error")
@@ -63,6 +64,16 @@ def _lines(report: dict[str, Any]) -> list[str]:
         kinds = ", ".join(f"{number} {kind}" for kind, number in report["failures_by_kind"].items())
         lines.append(f"failures: {kinds}")
     return [*lines, *(f"warning: {one}" for one in report["warnings"])]
+
+
+def _node(node: dict[str, Any]) -> str:
+    """Returns what a node of a cluster has and did."""
+    gpus = f", {count(node['gpus'], 'GPU')}{''.join(f' {name}' for name in node['gpu_names'])}" if node["gpus"] else ""
+    gone = "" if node["alive"] else " (lost)"
+    return (
+        f"node {node['name']}{gone}: {count(node['rows'], 'row')} · {count(node['processes'], 'worker')}, "
+        f"peak memory {size(node['peak_memory_bytes'])} · {count(node['cpus'], 'CPU')}{gpus}"
+    )
 
 
 def _speed(rows_per_second: float | None) -> str:

@@ -142,8 +142,11 @@ def _compute(
     if not plan.units:
         return Execution()
     on_gpu = wants_gpu(bound.config) and engine.gpus(terminal) > 0
+    if not on_gpu and any(pool.num_gpus for pool in bound.config.compute.pools.values()):
+        plan.warnings.append("compute.pools ask for GPUs, and there are none: encoders ran on CPUs")
     spec = pipeline_spec(bound, needed(reuse, plan), run_id, version_root(bound.config), on_gpu)
     done = engine.execute(spec, plan.units, plan.samples, terminal)
+    plan.warnings.extend(done.warnings)
     problems = done.written.problems()
     if done.written.samples != plan.samples:
         problems.append(f"{plan.samples} samples planned, {done.written.samples} arrived")
@@ -158,14 +161,11 @@ def _report(
     return reporting.build(
         bound,
         plan,
-        done.written,
+        done,
         run_id=run_id,
         started=started,
         ended=time.time(),
-        startup_seconds=None if done.first_row_at is None else done.first_row_at - started,
         peak_memory_bytes=peak_memory_bytes,
-        devices=done.devices,
-        workers=done.workers,
         versions=versions.installed(),
     )
 

@@ -16,6 +16,7 @@ from pipeline.config.models import EngineName, PipelineConfig
 from pipeline.run import _binding_cache
 from pipeline.run.pipeline import wants_gpu
 from pipeline.sandbox import ForkServer
+from pipeline.storage import settings as storage_settings
 
 
 class RunForkServer:
@@ -88,6 +89,7 @@ def started(config: PipelineConfig, engine: EngineName | None = None) -> Iterato
         The server. Stages fork from it on the engine ``local``; elsewhere it only binds the features. None: the run is
         inline, in this process.
     """
+    storage_settings.use(config.storage)
     name = engine or engines.choose(config.engine, config.compute, wants_gpu(config))[0]
     if name == "inline":
         yield None

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import sources
-from pipeline.checkpoint.checkpoint import Checkpoint
+from pipeline.checkpoint.checkpoint import of_tokenizer
 from pipeline.config.bound import BoundConfig, roles_to_open, wanted
 from pipeline.config.features import BoundFeature
 from pipeline.config.models import PipelineConfig
@@ -83,7 +83,7 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
         workers[pool] = WorkersSpec(
             "pool",
             asked.num_cpus,
-            asked.num_gpus,
+            asked.num_gpus if on_gpu or config.compute.missing_gpus == "refuse" else 0.0,
             asked.min_actors,
             asked.max_actors,
             concurrent_blocks=CALLS_ON_GPU if on_gpu and asked.num_gpus != 0 else 1,
@@ -98,18 +98,21 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
         stage: Any = KeepColumnsStage(*source, cuts_text) if reuse.own else ReuseColumnsStage(*source)
         stages.append(StageSpec("reuse", stage, pools[-1]))
     sink, task_bytes = _sink(bound, run_id, root), _LIBRARIES_BYTES + config.decoders.limits.block_bytes
-    check = _node_check(config, features, root, on_gpu) if bound.engine == "ray" else None
+    check = node_check(config, features, root, on_gpu) if bound.engine == "ray" else None
     model_bytes = _model_bytes(features)
-    return PipelineSpec(tuple(stages), workers, sink, config.block_rows, on_gpu, task_bytes, check, model_bytes)
+    return PipelineSpec(
+        tuple(stages), workers, sink, config.block_rows, on_gpu, task_bytes, check, model_bytes, config.storage
+    )
 
 
-def _node_check(config: PipelineConfig, features: tuple[BoundFeature, ...], root: str, on_gpu: bool) -> NodeCheck:
-    """Returns what each node of a cluster needs for this run."""
+def node_check(config: PipelineConfig, features: tuple[BoundFeature, ...], root: str, on_gpu: bool) -> NodeCheck:
+    """Returns what each machine needs that computes for a config. Arguments as for `pipeline_spec`."""
     checkpoints = [one.checkpoint for one in features if one.checkpoint is not None]
     for one in features:
-        if (name := getattr(one.config.tokenizer, "checkpoint", None)) is not None and os.path.isdir(name):
+        tokenizer = one.config.tokenizer
+        if tokenizer.kind == "text" and tokenizer.checkpoint is not None and tokenizer.revision is None:
             where = f"features.{one.name}.tokenizer.checkpoint"
-            checkpoints.append(Checkpoint(os.path.abspath(name), name, None, where))
+            checkpoints.append(of_tokenizer(tokenizer.checkpoint, None, where))
     used = {name: version for name, version in installed().items() if name not in ("python", "decord")}
     if config.decoders.video.kind == "decord":
         used["decord"] = installed()["decord"]
@@ -123,6 +126,7 @@ def _node_check(config: PipelineConfig, features: tuple[BoundFeature, ...], root
         },
         roles=roles_to_open(wanted(config)),
         allowed=sources.build(config.source).allowed_roots(),
+        storage=config.storage,
         root=root,
         uses_gpus=on_gpu,
         encodes_on_cpus=any(config.compute.pools[feature.config.pool].num_gpus == 0 for feature in features),

@@ -20,6 +20,7 @@ from pipeline.run import _binding_cache
 from pipeline.run.checks import check_output, check_passthrough
 from pipeline.run.fork_server import RunForkServer
 from pipeline.run.pipeline import wants_gpu
+from pipeline.storage import settings as storage_settings
 
 
 def prepare(
@@ -39,6 +40,7 @@ def prepare(
         ConfigError: any mistake; or, with ``new_version``, a version that exists already.
     """
     config = configs.here(config)
+    storage_settings.use(config.storage)
     if engine_name is not None:
         config = config.model_copy(update={"engine": EngineConfig(kind=engine_name)})
     name, reason = engines.choose(config.engine, config.compute, wants_gpu(config))

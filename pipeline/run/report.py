@@ -11,7 +11,7 @@ from pipeline.config.bound import BoundConfig
 from pipeline.config.features import BoundFeature
 from pipeline.core.versions import installed
 from pipeline.dataset.shards.write_result import Written
-from pipeline.engine.spec import PipelineSpec
+from pipeline.engine.spec import Execution, PipelineSpec
 from pipeline.run._show import show, show_plan
 from pipeline.run.planning import Plan
 
@@ -21,15 +21,12 @@ __all__ = ["build", "of_broken_run", "plan_document", "show", "show_plan"]
 def build(
     bound: BoundConfig,
     plan: Plan,
-    written: Written,
+    done: Execution,
     *,
     run_id: str,
     started: float,
     ended: float,
-    startup_seconds: float | None,
     peak_memory_bytes: int,
-    devices: dict[str, float] | None,
-    workers: dict[str, int] | None,
     versions: dict[str, str],
 ) -> dict[str, Any]:
     """Returns the report of a finished run. Keys are stable. Times are in seconds, sizes in bytes.
@@ -43,18 +40,18 @@ def build(
     Args:
         started, ended: seconds since the epoch.
         peak_memory_bytes: of the processes on this machine.
-        devices: nodes, CPUs and GPUs of the engine. None: nothing was computed.
-        workers: number of worker processes in the whole cluster, and the sum of their peaks in bytes. None: there were
-            none.
     """
-    seconds = ended - started
+    written, seconds = done.written, ended - started
+    startup_seconds = None if done.first_row_at is None else done.first_row_at - started
     steady = seconds - (startup_seconds or 0.0)
     rows = written.rows_written + written.rows_failed
     meters = written.meters
     stages = {stage: meters.get(f"{stage}_s", 0.0) for stage in ("probe", "decode", "tokenize", "encode")}
     return {
         **_header(bound, run_id, "complete", started, ended),
-        "devices": devices,
+        "devices": done.devices,
+        "nodes": done.nodes,
+        "ray_job": done.ray_job,
         "samples": plan.samples,
         "samples_by_class": asdict(plan.difference.counts),
         "samples_unused": plan.unused,
@@ -73,7 +70,7 @@ def build(
         "bytes_written": sum(int(shard["bytes"]) for shard in [*written.shards, *written.failure_shards]),
         "shards": len(written.shards),
         "peak_memory_bytes": peak_memory_bytes,
-        "workers": workers,
+        "workers": done.workers,
         "features": {feature.name: _feature(feature, written) for feature in bound.features},
         "versions": versions,
     }

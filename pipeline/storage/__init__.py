@@ -10,7 +10,7 @@ local_files.py      local files below a folder, accessed without following links
 ranges.py           a remote file of the corpus, read in ranges that are kept
 range_requests.py   the requests for them
 remote_file.py      a file on an object store of which only requested ranges are read
-seekable.py         base class of both
+settings.py         endpoints of S3 buckets, and how long a storage that fails is waited for
 retry.py            retries of transient errors, with backoff and jitter
 _new_file.py        a local file that is written under a temporary name
 _dataset_errors.py  converts errors of a dataset's file system
@@ -30,18 +30,23 @@ from pipeline.storage.files import (
     list_folders,
     move,
     read_bytes,
+    remote_info,
+    remote_version,
     remove,
     remove_folder,
 )
-from pipeline.storage.preflight import check_answers, check_listable, check_readable, check_writable
+from pipeline.storage.preflight import advice, check_answers, check_listable, check_readable, check_writable
 from pipeline.storage.publication import AtomicFile, publish, publish_new
+from pipeline.storage.retry import Truncated
 from pipeline.storage.urls import absolute, in_one_process, is_local, join, local_uri, split
 
 __all__ = [
     "MAX_READ_BYTES",
     "AtomicFile",
     "Blob",
+    "Truncated",
     "absolute",
+    "advice",
     "check_answers",
     "check_listable",
     "check_readable",
@@ -59,6 +64,8 @@ __all__ = [
     "publish",
     "publish_new",
     "read_bytes",
+    "remote_info",
+    "remote_version",
     "remove",
     "remove_folder",
     "split",

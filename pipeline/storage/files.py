@@ -11,6 +11,7 @@ import contextlib
 import glob
 import os
 import stat
+from collections.abc import Mapping
 from typing import Any
 
 import fsspec
@@ -57,6 +58,28 @@ def _fresh_info(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
     fs.invalidate_cache(fs._parent(path))
     found: dict[str, Any] = fs.info(path)
     return found
+
+
+def remote_info(url: str) -> dict[str, Any]:
+    """Returns fsspec's info of a file that is not on this machine.
+
+    Raises:
+        FileNotFoundError: no such file.
+        StorageError: it cannot be read.
+    """
+    fs, path = split(url)
+    with dataset_errors("read", url, pass_missing=True):
+        return retried(lambda: _fresh_info(fs, path))
+
+
+def remote_version(info: Mapping[str, Any]) -> str:
+    """Returns what changes with the content of a remote file, from the file system's listing: its etag or version id,
+    otherwise its size and modification time."""
+    for key in ("ETag", "etag", "VersionId", "version_id", "generation", "md5Hash"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    times = (info.get(key) for key in ("LastModified", "last_modified", "mtime", "modified", "updated", "created"))
+    return f"{info.get('size')}-{next((str(time) for time in times if time is not None), '')}"
 
 
 def exists_now(url: str) -> bool:

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.core.errors import ConfigError, StorageError, describe
 from pipeline.storage.files import exists_now, list_folders
 from pipeline.storage.publication import publish, publish_new
-from pipeline.storage.retry import denied, is_transient, retried, without_credentials
+from pipeline.storage.retry import denied, expired, is_transient, of_another_region, retried, without_credentials
 from pipeline.storage.urls import is_local, join, split
 
 _ANSWER_S = 15.0
@@ -67,7 +67,7 @@ def check_answers(url: str, where: str) -> None:
         if not is_local(url):
             _answer(lambda: retried(lambda: exists_now(url)))  # one entry at most: a flat bucket may have millions
     except Exception as error:
-        if _advice(error) is not None and not denied(error):
+        if advice(error) is not None and not denied(error):
             raise _error(where, f"cannot reach {url!r}", error, "") from error
 
 
@@ -146,15 +146,19 @@ def _error(where: str, found: str, error: Exception, allowed: str) -> ConfigErro
     """Returns the error of a check, with its cause, and with what to do about that: if nothing better is known,
     ``allowed``."""
     cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
-    return ConfigError(where, f"{found} ({describe(cause)})", _advice(cause) or allowed)
+    return ConfigError(where, f"{found} ({describe(cause)})", advice(cause) or allowed)
 
 
-def _advice(error: BaseException) -> str | None:
+def advice(error: BaseException) -> str | None:
     """Returns what to do about an error of a storage; None if that is to name another path."""
     if without_credentials(error):
         return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with a role"
+    if expired(error):
+        return "credentials that have not expired: renew them, and see AWS_SESSION_TOKEN"
+    if of_another_region(error):
+        return "the region of the bucket: storage.s3.BUCKET.region, or AWS_DEFAULT_REGION"
     if denied(error):
         return "credentials that may do this: see AWS_ACCESS_KEY_ID, AWS_PROFILE or the role"
     if isinstance(error, TimeoutError) or is_transient(error):
-        return "see that its server is up, and AWS_ENDPOINT_URL if it is not on AWS"
+        return "see that its server is up, and storage.s3.BUCKET.endpoint_url or AWS_ENDPOINT_URL if it is not on AWS"
     return None

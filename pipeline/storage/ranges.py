@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pipeline.core.errors import SampleError, describe
+from pipeline.core.seekable import Seekable
 from pipeline.storage.range_requests import Answer, Changed, request_first, request_range
 from pipeline.storage.retry import Truncated, ignore_wait, of_storage, precondition_failed, retried
-from pipeline.storage.seekable import Seekable
 
 _HEAD_BYTES = 1 << 20
 """Bytes of the first request: all of most texts, pictures and sounds."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pipeline.core.seekable import Seekable
 from pipeline.storage.retry import retried
-from pipeline.storage.seekable import Seekable
 
 _GAP_BYTES = 64 << 10
 """Maximum gap between two ranges that are requested together: reading it costs less than another request."""

@@ -5,8 +5,8 @@ The jitter spreads the retries of many workers that were throttled together
 
 Storage libraries also retry by themselves: botocore makes 5 requests for a 5xx, a 429, a timeout or a reset (the user
 sets ``AWS_MAX_ATTEMPTS`` and ``AWS_RETRY_MODE``), and s3fs repeats that 5 times for a timeout, an incomplete body and
-``SlowDown``. Errors reach this module after all of these retries. ``TOTAL_S`` includes their time, so that the retries
-do not multiply: after a server has let every request time out for minutes, this module does not call it again.
+``SlowDown``. Errors reach this module after all of these retries. ``storage.max_wait_s`` includes their time, so that
+the retries do not multiply: after a server has let every request time out for minutes, it is not called again.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-ATTEMPTS = 6
+from pipeline.storage import settings
+
 BASE_S = 0.5
 """Maximum length of the first wait. The maximum doubles with each wait."""
 MAX_S = 10.0
 """Maximum length of any wait."""
-TOTAL_S = 60.0
-"""No attempt starts later than this after the start of the first."""
+_MAX_DOUBLINGS = 30
 
 _ERRNOS = frozenset(
     (
@@ -119,17 +119,19 @@ class Truncated(OSError):
 def retried(call: Callable[[], T], on_wait: Callable[[], None] = ignore_wait) -> T:
     """Returns the result of ``call``, which is repeated after transient errors. Raises the last error.
 
+    No attempt starts later than ``storage.max_wait_s`` after the first.
+
     Args:
         call: what is tried.
         on_wait: called before each wait, so that a process under a time limit can record that it waits for its storage.
     """
     started = time.monotonic()
     for attempt in itertools.count():
-        wait_s = random.uniform(0, min(MAX_S, BASE_S * 2**attempt))
+        wait_s = random.uniform(0, min(MAX_S, BASE_S * 2 ** min(attempt, _MAX_DOUBLINGS)))
         try:
             return call()
         except Exception as error:
-            over = attempt + 1 >= ATTEMPTS or time.monotonic() - started + wait_s > TOTAL_S
+            over = time.monotonic() - started + wait_s > settings.current().max_wait_s
             if over or not is_transient(error):
                 raise
         on_wait()
@@ -173,6 +175,17 @@ def without_credentials(error: BaseException) -> bool:
     """Returns whether a library found no credentials, or only a part of them."""
     names = {type(one).__name__ for one in _chain(error)}
     return bool(names & {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"})
+
+
+def expired(error: BaseException) -> bool:
+    """Returns whether S3 says that credentials were valid, and are not any more."""
+    return any(_answer(one)[1] in ("ExpiredToken", "TokenRefreshRequired", "RequestExpired") for one in _chain(error))
+
+
+def of_another_region(error: BaseException) -> bool:
+    """Returns whether S3 says that the bucket is in another region than the request was signed for."""
+    codes = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
+    return any(_answer(one)[1] in codes for one in _chain(error))
 
 
 def full(error: BaseException) -> bool:

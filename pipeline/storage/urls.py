@@ -9,6 +9,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from pipeline.storage import settings
+
 _BYTES = "bytes://"
 """Scheme of a local path that is not UTF-8: its bytes, percent-escaped."""
 
@@ -21,7 +23,7 @@ def split(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         return LocalFileSystem(), os.fsdecode(unquote_to_bytes(url.removeprefix(_BYTES)))
     # fsspec treats "::" as a chain of file systems, so that a name could use a scheme that is not allowed
     head, colons, tail = url.partition("::")
-    fs, path = fsspec.core.url_to_fs(head)
+    fs, path = fsspec.core.url_to_fs(head, **settings.options(head))
     if colons and head.endswith("/"):
         path = f"{path}/"
     return fs, path + colons + tail

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.checkpoint.checkpoint import Checkpoint, resolve, without_weights
+from pipeline.checkpoint.checkpoint import Checkpoint, of_tokenizer
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.core.media import Media, Modality, Text, TextRequest
 from pipeline.tokenizers._shared.fast_tokenizer import load_fast_tokenizer, max_positions, smaller_limit
@@ -36,7 +35,7 @@ class TextTokenizerConfig(BaseModel):
     prompt: str = ""
     """Prefix of every text, such as ``"query: "``."""
     checkpoint: str | None = None
-    """Only for an encoder without a checkpoint (``raw``): a folder with a tokenizer, or a hub id."""
+    """Only for an encoder without a checkpoint (``raw``): a folder with a tokenizer, its URL, or a hub id."""
     revision: str | None = None
     """The commit of a hub id, 40 hex digits."""
 
@@ -131,9 +130,7 @@ class TextTokenizer:
         name = self.config.checkpoint
         if name is None:
             raise ConfigError(f"{where}.checkpoint", "not given", missing("a folder with a tokenizer"))
-        if os.path.isdir(name) and self.config.revision is None:  # a folder with only a tokenizer needs no weights
-            return without_weights(name, f"{where}.checkpoint")
-        return resolve(name, self.config.revision, f"{where}.checkpoint")
+        return of_tokenizer(name, self.config.revision, f"{where}.checkpoint")
 
     def _encode(self, text: str, truncated: bool) -> Any:
         if not text.isascii() and _SURROGATE.search(text):

@@ -52,7 +52,7 @@ def test_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_such_folder(tmp_path: Path) -> None:
     assert "no folder" in refused(tmp_path / "nowhere")
-    assert "no folder 'clip'; give a folder, or a hub id" in refused("clip")
+    assert "no folder 'clip'; give a folder, a URL, or a hub id" in refused("clip")
     assert "no folder ''" in refused("")
     assert "no folder '../../etc/passwd'" in refused("../../etc/passwd", COMMIT)
 

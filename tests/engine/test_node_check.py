@@ -13,11 +13,13 @@ import pytest
 from PIL import Image
 
 from pipeline import sources
+from pipeline.checkpoint import checkpoint
 from pipeline.checkpoint.checkpoint import resolve
 from pipeline.core.versions import installed
 from pipeline.engine import node_check
 from pipeline.engine.node_check import NodeCheck, NodeTask
 from pipeline.stages.units import Unit
+from pipeline.storage.settings import DEFAULT
 from tests.stages.media_fixtures import IMAGE, config
 
 
@@ -45,6 +47,7 @@ def check(tmp_path: Path, models: Path, unit: Unit) -> NodeCheck:
         heads={"features.i.head.weights": str(tmp_path / "head.safetensors")},
         roles=("image",),
         allowed=sources.build(config(tmp_path / "in", {"i": IMAGE}).source).allowed_roots(),
+        storage=DEFAULT,
         root=str(tmp_path / "out"),
         uses_gpus=True,
     )
@@ -52,7 +55,7 @@ def check(tmp_path: Path, models: Path, unit: Unit) -> NodeCheck:
 
 @pytest.fixture
 def task(check: NodeCheck, unit: Unit, tmp_path: Path) -> NodeTask:
-    made = check.on_driver(unit)
+    made = check.on_driver(pq.read_table(unit[0]), unit[0])
     assert made.sample_file == str(tmp_path / "in" / "b.png")
     assert made.problem(0.0) is None
     return made
@@ -134,7 +137,7 @@ def test_a_hub_id_is_fetched_by_the_node(task: NodeTask, tmp_path: Path, monkeyp
     (there,) = task.check.checkpoints
     hub = replace(there, path=str(tmp_path / "elsewhere"), name="owner/clip", revision="a" * 40)
     asked: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(node_check, "resolve", lambda *name: asked.append(name) or there)
+    monkeypatch.setattr(checkpoint, "resolve", lambda *name: asked.append(name) or there)
     assert replace(task, check=replace(task.check, checkpoints=(hub,))).problem(0.0) is None
     assert asked == [("owner/clip", "a" * 40, there.where)]
 
@@ -154,7 +157,7 @@ def test_a_declared_gpu_without_a_device(task: NodeTask, monkeypatch: pytest.Mon
     for problem in (task.problem(2.0), task.check.device_problem(2.0)):
         assert problem is not None
         assert problem[:2] == ("compute.pools", "2 GPUs are declared, and there is no device")
-        assert "num_gpus: 0" in problem[2]
+        assert "compute.missing_gpus: use_cpu" in problem[2]
     assert replace(task.check, uses_gpus=False).device_problem(2.0) is None
     monkeypatch.setattr(node_check, "has_gpu", lambda: True)
     assert task.problem(1.0) is None

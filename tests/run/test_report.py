@@ -17,7 +17,7 @@ from pipeline.core import terminal
 from pipeline.core.terminal import Console, json_text
 from pipeline.dataset.diff.result import Counts, Difference
 from pipeline.dataset.shards.write_result import Written
-from pipeline.engine.spec import PipelineSpec
+from pipeline.engine.spec import Execution, PipelineSpec
 from pipeline.run import report
 from pipeline.run.pipeline import pipeline_spec
 from pipeline.run.planning import Plan
@@ -31,8 +31,30 @@ FURTHER = {
     *("run_id", "output", "version", "samples_by_class", "samples_unused", "windows_empty", "rows_with_failures"),
     *("status", "started", "ended", "host", "devices", "workers", "rows_retried", "rows_retried_with_failures"),
     *("failures_by_stage", "seconds", "shards", "warnings", "files_left_out", "engine"),
-    *("storage_requests", "storage_retries"),
+    *("storage_requests", "storage_retries", "nodes", "ray_job"),
 }
+NODES = [
+    {
+        "name": "one (10.0.0.2)",
+        "alive": True,
+        "cpus": 4.0,
+        "gpus": 2.0,
+        "gpu_names": ["H100"],
+        "rows": 30,
+        "processes": 3,
+        "peak_memory_bytes": 2_000_000_000,
+    },
+    {
+        "name": "two",
+        "alive": False,
+        "cpus": 0.0,
+        "gpus": 0.0,
+        "gpu_names": [],
+        "rows": 9,
+        "processes": 1,
+        "peak_memory_bytes": 900_000_000,
+    },
+]
 RAW = {"kind": "raw"}
 FEATURES: dict[str, Any] = {
     "a_picture_with_a_long_name": {
@@ -116,14 +138,18 @@ def built(prepared: BoundConfig, plan: Plan, written: Written) -> dict[str, Any]
     return report.build(
         prepared,
         plan,
-        written,
+        Execution(
+            written,
+            first_row_at=1_767_225_602.0,
+            workers={"processes": 4, "peak_memory_bytes": 2_900_000_000},
+            devices={"nodes": 1, "cpus": 2.0, "gpus": 0.0},
+            nodes=NODES,
+            ray_job="01000000",
+        ),
         run_id="20260101T000000-abcd",
         started=1_767_225_600.0,
         ended=1_767_225_612.0004,
-        startup_seconds=2.0,
         peak_memory_bytes=3_200_000_000,
-        devices={"nodes": 1, "cpus": 2.0, "gpus": 0.0},
-        workers={"processes": 4, "peak_memory_bytes": 2_900_000_000},
         versions={"python": "3.11.9", "ray": "2.60.0"},
     )
 
@@ -184,14 +210,11 @@ def test_a_run_without_a_row(prepared: BoundConfig, plan: Plan) -> None:
     empty = report.build(
         prepared,
         plan,
-        Written(),
+        Execution(),
         run_id="r",
         started=5.0,
         ended=5.0,
-        startup_seconds=None,
         peak_memory_bytes=0,
-        devices=None,
-        workers=None,
         versions={},
     )
     assert set(empty) == PROMISED | FURTHER
@@ -202,15 +225,18 @@ def test_a_run_without_a_row(prepared: BoundConfig, plan: Plan) -> None:
 
 def test_rows_a_second_of_less_than_a_second_are_not_told(prepared: BoundConfig, plan: Plan, written: Written) -> None:
     """70 rows in a millisecond after the first were 70,000 rows/s."""
-    common: dict[str, Any] = {"run_id": "r", "peak_memory_bytes": 0, "devices": None, "workers": None, "versions": {}}
+    common: dict[str, Any] = {"run_id": "r", "started": 10.0, "peak_memory_bytes": 0, "versions": {}}
+    done = Execution(written, first_row_at=15.0)
     for steady_s, expected in ((0.001, None), (0.99, None), (2.0, 20.0)):
-        built = report.build(
-            prepared, plan, written, started=10.0, ended=15.0 + steady_s, startup_seconds=5.0, **common
-        )
+        built = report.build(prepared, plan, done, ended=15.0 + steady_s, **common)
         assert built["rows_per_second"] == expected
-    assert "– rows/s" in shown(
-        report.build(prepared, plan, written, started=10.0, ended=15.5, startup_seconds=5.0, **common), 100
-    )
+    assert "– rows/s" in shown(report.build(prepared, plan, done, ended=15.5, **common), 100)
+
+
+def test_what_each_node_did_is_told(built: dict[str, Any]) -> None:
+    told = shown(built, 200)
+    assert "node one (10.0.0.2): 30 rows · 3 workers, peak memory 2.0 GB · 4 CPUs, 2 GPUs H100" in told
+    assert "node two (lost): 9 rows · 1 worker, peak memory 900.0 MB" in told
 
 
 def test_of_a_run_that_broke_off(prepared: BoundConfig) -> None:

@@ -12,6 +12,7 @@ import fsspec
 import pytest
 import s3fs
 
+from pipeline.storage.settings import StorageConfig
 from tests.support.faulty_proxy import FaultyProxy
 
 
@@ -40,6 +41,7 @@ def proxied(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        monkeypatch.setenv("TESSERA_STORAGE", StorageConfig(max_wait_s=15).model_dump_json())
         monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
         monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", 1)
         s3fs.S3FileSystem.clear_instance_cache()

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline import storage
 from pipeline.core.errors import SampleError
-from pipeline.storage import retry
 from pipeline.storage.blob import Blob
+from pipeline.storage.settings import StorageConfig
 from tests.storage.test_files import PASSING, S3_FAULTS, _by_ranges
 from tests.support import faulty
 from tests.support.faulty import Fault
@@ -54,11 +54,11 @@ def test_a_file_of_the_corpus_is_read_in_the_end(tmp_path: Path, error: str) -> 
             Blob(url).read()
         assert caught.value.kind == "io"
         assert str(tmp_path / "a") in caught.value.message
-        assert faulty.calls(tmp_path, op, "a") == retry.ATTEMPTS
+        assert faulty.calls(tmp_path, op, "a") > 6
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_truncated_read_is_no_shorter_file(tmp_path: Path) -> None:
+def test_a_truncated_read_is_no_shorter_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came is kept, and the rest is requested."""
     (tmp_path / "a").write_bytes(b"hello")
     url = f"faulty://{tmp_path}/a"
@@ -70,6 +70,7 @@ def test_a_truncated_read_is_no_shorter_file(tmp_path: Path) -> None:
     faulty.plan(tmp_path, {"a": Fault("read", "short", after=0)})
     with pytest.raises(SampleError, match=r"io: .*truncated read: 0 of 5 bytes"):
         Blob(url).read()
+    monkeypatch.setenv("TESSERA_STORAGE", StorageConfig(max_wait_s=20).model_dump_json())
     faulty.plan(tmp_path, {"a": Fault("read", "hang", times=1, after=1)})
     assert Blob(url).read() == b"hello"
 

@@ -83,7 +83,7 @@ def test_an_endpoint_that_does_not_answer(check: Callable[[str, str], None], wor
     seconds, _, message = done.stdout.partition(" ")
     assert float(seconds) < 4
     assert message.startswith(f"{words} 's3://corpus/in' (")
-    assert "; see that its server is up, and AWS_ENDPOINT_URL if it is not on AWS" in message
+    assert "; see that its server is up, and storage.s3.BUCKET.endpoint_url or AWS_ENDPOINT_URL" in message
 
 
 @pytest.mark.parametrize(("check", "words"), CHECKS)
@@ -106,6 +106,25 @@ def test_a_bucket_that_is_denied(proxied: FaultyProxy, check: Callable[[str, str
         proxied.plan(method, "403", 10**6)
     with pytest.raises(ConfigError, match=rf"{words} 's3://corpus/in' \(.*\); credentials that may do this"):
         check("s3://corpus/in", words.partition(":")[0])
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        ("400:ExpiredToken", "credentials that have not expired"),
+        ("403:RequestExpired", "credentials that have not expired"),
+        ("400:IllegalLocationConstraintException", r"the region of the bucket: storage\.s3\.BUCKET\.region"),
+        ("400:AuthorizationHeaderMalformed", r"the region of the bucket: storage\.s3\.BUCKET\.region"),
+        ("403:InvalidAccessKeyId", "credentials that may do this"),
+    ],
+)
+def test_what_s3_says_is_told_with_what_to_do(proxied: FaultyProxy, fault: str, advice: str) -> None:
+    for method in ("GET", "HEAD", "PUT"):
+        proxied.plan(method, fault, 10**6)
+    for check in (storage.check_listable, storage.check_writable):
+        with pytest.raises(ConfigError, match=rf"output\.path: cannot .* 's3://corpus/in' \(.*\); {advice}"):
+            check("s3://corpus/in", "output.path")
 
 
 def test_check_writable(tmp_path) -> None:

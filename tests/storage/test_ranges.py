@@ -70,17 +70,17 @@ def test_a_range_that_fails_is_asked_for_again_at_its_position(
 
 def test_a_short_range_is_continued(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "_HEAD_BYTES", 10)
-    faulty.plan(tmp_path, {"a": Fault("read", "short", times=4, after=100)})
-    with Blob(f"faulty://{tmp_path}/a").open() as file:
-        file.seek(70)
-        assert file.read(50_000) == data[70:50_070]
-        assert file.tell() == 50_070
+    for times in (4, 10**6):
+        faulty.plan(tmp_path, {"a": Fault("read", "short", times=times, after=10_000)})
+        with Blob(f"faulty://{tmp_path}/a").open() as file:
+            file.seek(70)
+            assert file.read(50_000) == data[70:50_070]
+            assert file.tell() == 50_070
 
 
 @pytest.mark.parametrize(
     ("fault", "kind", "words"),
     [
-        (Fault("read", "short", after=100), "io", "truncated read: 600 of 1000 bytes"),
         (Fault("read", "short", after=0), "io", "truncated read: 0 of 1000 bytes"),
         (Fault("read", "reset"), "io", "Connection reset"),
         (Fault("read", "read_timeout"), "io", "Read timeout"),

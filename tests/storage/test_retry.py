@@ -28,6 +28,7 @@ from s3fs.utils import FileExpired
 from pipeline.core.errors import SampleError
 from pipeline.storage import retry
 from pipeline.storage.retry import Truncated, denied, full, is_transient, of_storage, precondition_failed, retried
+from pipeline.storage.settings import StorageConfig
 
 
 def answered(status: int, code: str) -> Exception:
@@ -170,23 +171,24 @@ def test_it_works_after_some_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(clock.waits) == 3
 
 
-def test_attempts_are_bounded_and_waits_grow_with_full_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_bounded_and_waits_grow_with_full_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     bounds: list[tuple[float, float]] = []
     monkeypatch.setattr(retry.random, "uniform", lambda low, high: bounds.append((low, high)) or high)
     clock = Clock(monkeypatch)
     with pytest.raises(TimeoutError):
         retried(clock.failing(99, TimeoutError()))
-    assert clock.waits == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert clock.waits == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0, 10.0]
     assert all(low == 0 for low, _ in bounds)
-    monkeypatch.setattr(retry, "ATTEMPTS", 9)
-    clock = Clock(monkeypatch)
-    with pytest.raises(TimeoutError):
-        retried(clock.failing(99, TimeoutError()))
-    assert clock.waits[5:] == [10.0, 10.0, 10.0]
+    for longest, waits in ((0.0, []), (4.0, [0.5, 1.0, 2.0]), (80.0, [0.5, 1.0, 2.0, 4.0, 8.0, *[10.0] * 6])):
+        monkeypatch.setenv("TESSERA_STORAGE", StorageConfig(max_wait_s=longest).model_dump_json())
+        clock = Clock(monkeypatch)
+        with pytest.raises(TimeoutError):
+            retried(clock.failing(99, TimeoutError()))
+        assert clock.waits == waits
 
 
 def test_the_time_of_slow_attempts_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library that retried for minutes by itself is not called six times."""
+    """A library that retried for minutes by itself is not called again."""
     for call_s, attempts in ((70.0, 1), (25.0, 3)):
         clock = Clock(monkeypatch, call_s)
         calls: list[float] = []

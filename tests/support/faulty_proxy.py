@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import random
 import socket
 import struct
 import threading
 import time
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -23,10 +25,10 @@ _SILENCE_S = 2.0
 
 
 class FaultyProxy:
-    """A context manager. Faults: a status (``500``, ``503``...); ``reset`` before an answer; ``cut``: half the body,
-    then the connection ends; ``short``: half the body, and a length that fits it; ``empty``: none of it; ``silent``: no
-    answer; ``lost``: the server did it, and its answer is reset; ``weak``: a weak ETag, as proxies that compress make;
-    ``untold``: no Content-Range."""
+    """A context manager. Faults: a status (``500``, ``503``, ``400:ExpiredToken``...); ``reset`` before an answer;
+    ``cut``: half the body, then the connection ends; ``short``: half the body, and a length that fits it;
+    ``empty``: none of it; ``silent``: no answer; ``lost``: the server did it, and its answer is reset; ``weak``: a
+    weak ETag, as proxies that compress make; ``untold``: no Content-Range."""
 
     def __init__(self, server: str) -> None:
         self.server = urlsplit(server)
@@ -34,10 +36,44 @@ class FaultyProxy:
         self.requests: list[tuple[str, str, int]] = []
         """Method, path and bytes of the answer, for each request."""
         self.lock = threading.Lock()
+        self._dice, self._share, self._faults = random.Random(0), 0.0, tuple[str, ...]()
+        self.met = 0
+        """Requests that met a fault of `plan_at_random`."""
+        self._frozen_until = 0.0
+        self._holding = ""
+        self._released = threading.Event()
+        self.held = 0
+        """Requests that wait until `release`."""
+
+    def hold(self, name: str) -> None:
+        """Lets each GET of a file of that name wait until `release`."""
+        self._holding = name
+
+    def release(self) -> None:
+        self._dice, self._share, self._faults = random.Random(0), 0.0, tuple[str, ...]()
+        self.met = 0
+        """Requests that met a fault of `plan_at_random`."""
+        self._frozen_until = 0.0
+        self._holding = ""
+        self._released.set()
+
+    def wait_if_held(self, method: str, path: str) -> None:
+        time.sleep(max(0.0, self._frozen_until - time.monotonic()))
+        if method == "GET" and self._holding and path.partition("?")[0].endswith(f"/{self._holding}"):
+            self.held += 1
+            self._released.wait()
 
     def plan(self, method: str, fault: str, times: int) -> None:
         """The next ``times`` requests of ``method`` meet ``fault``."""
         self.faults[method] = [fault, times]
+
+    def plan_at_random(self, share: float, faults: Sequence[str], seed: int = 0) -> None:
+        """Each request meets one of ``faults`` with a probability of ``share``."""
+        self._dice, self._share, self._faults = random.Random(seed), share, tuple(faults)
+
+    def freeze(self, seconds: float) -> None:
+        """Lets all requests that come within the next seconds wait until these are over."""
+        self._frozen_until = time.monotonic() + seconds
 
     def left(self, method: str) -> int:
         """How many of the planned requests are still to come."""
@@ -46,6 +82,9 @@ class FaultyProxy:
     def next(self, method: str) -> str | None:
         with self.lock:
             fault = self.faults.get(method)
+            if self._share and self._dice.random() < self._share:
+                self.met += 1
+                return self._dice.choice(self._faults)
             if fault is None or fault[1] == 0:
                 return None
             fault[1] -= 1
@@ -74,16 +113,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.owner.wait_if_held(self.command, self.path)
         fault = self.owner.next(self.command)
         if fault == "reset":
             return self._reset()
         if fault == "silent":
             time.sleep(_SILENCE_S)
             return self._reset()
-        if fault in _CODES:
-            return self._answer(
-                int(fault), {"Content-Type": "application/xml"}, _XML.format(code=_CODES[fault]).encode()
-            )
+        status, _, code = (fault or "").partition(":")
+        if status in _CODES or code:
+            body = _XML.format(code=code or _CODES[status]).encode()
+            return self._answer(int(status), {"Content-Type": "application/xml"}, body)
         server = http.client.HTTPConnection(self.owner.server.hostname or "", self.owner.server.port)
         server.request(self.command, self.path, body, dict(self.headers))
         response = server.getresponse()

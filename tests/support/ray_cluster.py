@@ -12,13 +12,20 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import psutil
 
 _START_S = 60.0
+_OWN_DEVICES = (
+    "mkdir -p {folder}/dev && mount -t tmpfs tmpfs {folder}/dev && mkdir {folder}/dev/shm && ln -s /proc/self/fd "
+    "{folder}/dev/fd && for one in null zero full random urandom; do touch {folder}/dev/$one && "
+    "mount --bind /dev/$one {folder}/dev/$one; done && mount --bind /dev/shm {folder}/dev/shm && "
+    "mount --rbind {folder}/dev /dev"
+)
+"""Commands that give a process a folder ``/dev`` of its own."""
 
 
 class RayCluster:
@@ -26,20 +33,34 @@ class RayCluster:
 
     Args:
         folder: a folder for what the cluster needs; not for its sockets, whose paths must be short.
+        python: the interpreter of the head, and of jobs' programs.
+        variables: further variables of all nodes.
+        dashboard: the head has a dashboard, which takes jobs.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        python: str = sys.executable,
+        variables: Mapping[str, str] | None = None,
+        dashboard: bool = False,
+    ) -> None:
+        self.folder, self.python, self.has_dashboard = folder, python, dashboard
         self.place = tempfile.mkdtemp(prefix="t-")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.address, self.dashboard = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "PYTHONPATH"))}
-        self.environment = {**kept, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        path = f"{Path(python).parent}{os.pathsep}{kept.get('PATH', '')}"
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.environment = {**kept, **token, "PATH": path, **(variables or {})}
         self.nodes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        head = ["--head", f"--port={self.address.partition(':')[2]}", "--num-cpus=0", "--include-dashboard=false"]
-        self._start([*head, f"--temp-dir={self.place}"])
+        head = ["--head", f"--port={self.address.partition(':')[2]}", "--num-cpus=0"]
+        if self.has_dashboard:
+            head += ["--include-dashboard=true", f"--dashboard-port={self.dashboard.partition(':')[2]}"]
+        else:
+            head += ["--include-dashboard=false"]
+        self._start([*head, f"--temp-dir={self.place}"], self.python)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -48,16 +69,24 @@ class RayCluster:
         shutil.rmtree(self.place, ignore_errors=True)
 
     def add(
-        self, cpus: int = 1, gpus: int = 0, python: str = sys.executable, hidden: Sequence[Path] = ()
+        self,
+        cpus: int = 1,
+        gpus: int = 0,
+        python: str | None = None,
+        hidden: Sequence[Path] = (),
+        device: bool = False,
+        **variables: str,
     ) -> subprocess.Popen[bytes]:
         """Starts a node.
 
         Args:
-            python: the interpreter of its workers.
+            python: the interpreter of its workers. None: that of the head.
             hidden: folders that are empty for it, as on another machine.
+            device: it has the device file of a GPU.
+            variables: further variables of its environment.
         """
         options = [f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
-        return self._start(options, python, hidden)
+        return self._start(options, python or self.python, hidden, variables, device)
 
     def extract(self, config: Path, *more: str, **variables: str | None) -> subprocess.Popen[str]:
         """Starts `tessera extract` on the cluster. Ray lets workers import from the folder of the driver's program, and
@@ -67,8 +96,16 @@ class RayCluster:
             more: further arguments.
             variables: other variables of the environment; None: unset.
         """
-        command = [str(Path(sys.executable).with_name("tessera")), "extract", str(config), "--engine", "ray", *more]
-        asked = {**self.environment, "RAY_ADDRESS": self.address, "COLUMNS": "300", **variables}
+        return self.tessera("extract", str(config), "--engine", "ray", *more, RAY_ADDRESS=self.address, **variables)
+
+    def tessera(self, *arguments: str, **variables: str | None) -> subprocess.Popen[str]:
+        """Starts the `tessera` command of this environment, with the token of the cluster.
+
+        Args:
+            variables: other variables of the environment; None: unset.
+        """
+        command = [str(Path(sys.executable).with_name("tessera")), *arguments]
+        asked = {**self.environment, "COLUMNS": "300", **variables}
         environment = {name: value for name, value in asked.items() if value is not None}
         return subprocess.Popen(
             command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -86,15 +123,24 @@ class RayCluster:
             self.nodes.remove(node)
 
     def _start(
-        self, options: list[str], python: str = sys.executable, hidden: Sequence[Path] = ()
+        self,
+        options: list[str],
+        python: str,
+        hidden: Sequence[Path] = (),
+        variables: Mapping[str, str] | None = None,
+        device: bool = False,
     ) -> subprocess.Popen[bytes]:
         command = [python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *options]
-        if hidden:
+        if hidden or device:
             mounts = "".join(f"mount -t tmpfs tmpfs '{one}' && " for one in hidden)
+            if device:
+                mounts += f"{_OWN_DEVICES.format(folder=self.place)} && touch /dev/nvidia0 && "
             command = ["unshare", "--mount", "sh", "-c", f'{mounts} exec "$@"', "sh", *command]
         log = self.folder / f"node-{len(self.nodes)}-{time.monotonic_ns()}.log"
         with log.open("wb") as output:
-            node = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=output, stderr=output)
+            node = subprocess.Popen(
+                command, cwd=self.folder, env={**self.environment, **(variables or {})}, stdout=output, stderr=output
+            )
         self.nodes.append(node)
         deadline = time.monotonic() + _START_S
         while "Ray runtime started." not in log.read_text(errors="replace"):
@@ -102,6 +148,11 @@ class RayCluster:
             assert time.monotonic() < deadline, log.read_text(errors="replace")
             time.sleep(0.1)
         return node
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def python_without_tessera(folder: Path) -> str:

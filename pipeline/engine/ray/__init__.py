@@ -8,7 +8,8 @@ graph.py           the spec as a Ray Data graph
 worker.py          one step's stages in a worker process
 pools.py           how many actors a pool has, and their CPUs and GPUs
 _placement.py      whether actors fit on the nodes, wherever Ray places them
-cluster.py         joins or starts a cluster, lists its nodes, ends a run without room
+cluster.py         joins or starts a cluster, waits for its nodes, ends a run without room
+nodes.py           what the nodes of the cluster have, and what they did
 preflight.py       checks every node before a run
 _session.py        folder and token of a Ray that this process starts
 sink.py            the shard writer as a Ray Data sink

@@ -1,4 +1,4 @@
-"""The Ray cluster of a run: joins or starts it, lists its nodes, and ends a run that has no room left."""
+"""The Ray cluster of a run: joins or starts it, waits for its nodes, and ends a run that has no room left."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from pipeline.core.terminal import Console, print_wrapped
 from pipeline.engine.progress import Progress
 from pipeline.engine.ray._placement import Demand, fits_once
 from pipeline.engine.ray._session import TOKEN_VARIABLES, make_session_folder, make_token
-from pipeline.engine.ray.pools import Node, PoolSize, without_room
+from pipeline.engine.ray.nodes import capacities, living
+from pipeline.engine.ray.pools import PoolSize, without_room
 
 _ANSWER_S = 10.0
 """Longest wait for the head of a cluster to accept a connection."""
@@ -103,7 +104,7 @@ def wait_for_nodes(compute: ComputeConfig, terminal: TextIO | None) -> None:
     Raises:
         ConfigError: no node came.
     """
-    if nodes():
+    if capacities():
         return
     patience_s = compute.wait_for_nodes_s
     pools = compute.pools.items()
@@ -116,11 +117,11 @@ def wait_for_nodes(compute: ComputeConfig, terminal: TextIO | None) -> None:
     request_resources(bundles=bundles)
     try:
         deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline and not (nodes() and fits_once(demands, nodes())):
+        while time.monotonic() < deadline and not (capacities() and fits_once(demands, capacities())):
             time.sleep(_NODES_EVERY_S)
     finally:
         request_resources(bundles=[])
-    if not nodes():
+    if not capacities():
         raise ConfigError(
             "compute.wait_for_nodes_s",
             f"no node with a CPU joined the cluster within {patience_s:g} s",
@@ -130,19 +131,26 @@ def wait_for_nodes(compute: ComputeConfig, terminal: TextIO | None) -> None:
 
 @contextlib.contextmanager
 def capacity_watchdog(pools: dict[str, PoolSize], task_cpus: float, progress: Progress) -> Iterator[None]:
-    """Ends the body if a pool has no room for an actor any more. Ray would wait for ever.
+    """Ends the body if a pool has no room for an actor any more. Ray would wait for ever. Tells of nodes that come and
+    go, whose many messages by Ray itself are in its logs.
 
     Raises:
         TesseraError: for ``_NO_ROOM_S`` seconds no row was finished, and one actor of each pool did not fit.
     """
     lost: list[str] = []
     since: float | None = None
-    before = 0
+    before, there = 0, living()
 
     def check_room() -> bool:
-        nonlocal since, before
+        nonlocal since, before, there
         with contextlib.suppress(Exception):  # if the cluster does not answer, the run itself raises
-            name, rows = without_room(pools, nodes(), task_cpus), progress.rows
+            now = living()
+            for node in there.keys() - now.keys():
+                progress.say(f"node {there[node]} is lost: what it had in work is computed again")
+            for node in now.keys() - there.keys():
+                progress.say(f"node {now[node]} has joined")
+            there = now
+            name, rows = without_room(pools, capacities(), task_cpus), progress.rows
             since = (since or time.monotonic()) if name and rows == before else None
             before = rows
             if name and since and time.monotonic() - since > _NO_ROOM_S:
@@ -175,24 +183,6 @@ def release_actors(error: BaseException | None) -> None:
             one.__traceback__ = None
             todo += [one.__cause__, one.__context__, getattr(one, "cause", None)]
     gc.collect()
-
-
-def devices() -> dict[str, float] | None:
-    """Returns the number of nodes, CPUs and GPUs of the cluster of this process. None: it has none."""
-    if not ray.is_initialized():
-        return None
-    found = ray.cluster_resources()
-    nodes = sum(bool(node["Alive"]) for node in ray.nodes())
-    return {"nodes": nodes, "cpus": float(found.get("CPU", 0)), "gpus": float(found.get("GPU", 0))}
-
-
-def nodes() -> list[Node]:
-    """Returns the CPUs and GPUs of each living node."""
-    return [
-        Node(float(node["Resources"]["CPU"]), float(node["Resources"].get("GPU", 0)))
-        for node in ray.nodes()
-        if node["Alive"] and "CPU" in node["Resources"]
-    ]
 
 
 def _is_refused(error: BaseException | None) -> bool:

@@ -40,12 +40,15 @@ class _CounterActor:
         """Actor -> the blocks that it maps."""
         self.deaths = Counter[Block]()
         """Block -> actors' processes that have died while they mapped it."""
-        self.peaks: dict[str, int] = {}
-        """Worker -> peak memory of its processes, in bytes."""
+        self.peaks: dict[tuple[str, str], int] = {}
+        """Node and worker -> peak memory of its processes, in bytes."""
+        self.rows = Counter[str]()
+        """Node -> rows that were finished there."""
 
-    def add(self, samples: int, rows: int, failed: int) -> None:
+    def add(self, node: str, samples: int, rows: int, failed: int) -> None:
         for i, more in enumerate((samples, rows, failed)):
             self.counts[i] += more
+        self.rows[node] += rows
 
     def read(self) -> list[int]:
         return self.counts
@@ -66,13 +69,18 @@ class _CounterActor:
         else:
             blocks.add(block)
 
-    def record_memory(self, worker: str, size: int) -> None:
+    def record_memory(self, node: str, worker: str, size: int) -> None:
         """Records the current memory of a worker, in bytes."""
-        self.peaks[worker] = max(size, self.peaks.get(worker, 0))
+        self.peaks[node, worker] = max(size, self.peaks.get((node, worker), 0))
 
-    def memory(self) -> dict[str, int]:
-        """Returns the number of workers, and the sum of their peaks in bytes."""
-        return {"processes": len(self.peaks), "peak_memory_bytes": sum(self.peaks.values())}
+    def nodes(self) -> dict[str, dict[str, int]]:
+        """Returns for each node the rows that were finished there, the number of workers, and the sum of their peaks in
+        bytes."""
+        found = {}
+        for node in sorted({*self.rows, *(node for node, _ in self.peaks)}):
+            peaks = [peak for (at, _), peak in self.peaks.items() if at == node]
+            found[node] = {"rows": self.rows[node], "processes": len(peaks), "peak_memory_bytes": sum(peaks)}
+        return found
 
     def record_error(self, cause: TesseraError) -> None:
         """Records the error of a worker. Only the first one is kept."""
@@ -89,8 +97,9 @@ class RunCounter:
         # on the driver's node, so that a lost node does not take it along. After a restart it is empty
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.actor: Any = _CounterActor.options(scheduling_strategy=here, max_restarts=-1).remote()  # type: ignore[attr-defined]  # Ray has no types
-        self.workers: dict[str, int] | None = None
-        """After `close`: number of worker processes in the cluster, and the sum of their memory peaks in bytes."""
+        self.nodes: dict[str, dict[str, int]] | None = None
+        """After `close`: for each node the rows that were finished there, the number of worker processes, and the sum
+        of their memory peaks in bytes."""
 
     def read(self) -> list[int]:
         """Returns the sums of `progress.count_rows` over all workers."""
@@ -105,9 +114,9 @@ class RunCounter:
         return None
 
     def close(self) -> None:
-        """Reads the memory of the workers, and ends the actor."""
+        """Reads what the nodes did, and ends the actor."""
         with suppress(Exception):
-            self.workers = ray.get(self.actor.memory.remote(), timeout=_ANSWER_S)
+            self.nodes = ray.get(self.actor.nodes.remote(), timeout=_ANSWER_S)
         ray.kill(self.actor)
 
 
@@ -121,7 +130,7 @@ class WorkerReports:
     def __init__(self, counter: Any) -> None:
         self.counter = counter
         context = ray.get_runtime_context()
-        self.worker = context.get_worker_id()
+        self.node, self.worker = context.get_node_id(), context.get_worker_id()
         self.actor = context.get_actor_id()  # Ray keeps the id when it replaces the process. None: in a task
         self._next = 0.0
         self.deaths: dict[Block, int] = {}
@@ -150,7 +159,7 @@ class WorkerReports:
 
     def add(self, samples: int, rows: int, failed: int) -> None:
         """Reports finished rows."""
-        self.counter.add.remote(samples, rows, failed)
+        self.counter.add.remote(self.node, samples, rows, failed)
 
     def end_block(self, block: Block | None) -> None:
         """Call it after a block. Reports the memory of this process and its children every few seconds."""
@@ -158,7 +167,7 @@ class WorkerReports:
             self.counter.record_block.remote(self.actor, block, True)
         if (now := time.monotonic()) >= self._next:
             self._next = now + _MEMORY_EVERY_S
-            self.counter.record_memory.remote(self.worker, memory_of_processes())
+            self.counter.record_memory.remote(self.node, self.worker, memory_of_processes())
 
     def record_error(self, cause: TesseraError) -> None:
         """Reports the error of a worker, and waits until the counter has it."""

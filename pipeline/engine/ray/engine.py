@@ -7,8 +7,9 @@ from typing import TextIO
 
 from pipeline.config.models import ComputeConfig
 from pipeline.engine.errors import as_user_error
+from pipeline.engine.node_check import NodeTask, Problem
 from pipeline.engine.progress import Progress
-from pipeline.engine.ray import cluster, graph, preflight
+from pipeline.engine.ray import cluster, graph, nodes, preflight
 from pipeline.engine.ray.counter import RunCounter
 from pipeline.engine.ray.pools import sizes
 from pipeline.engine.ray.sink import ShardSink
@@ -23,26 +24,37 @@ class RayEngine:
 
     def __init__(self, compute: ComputeConfig) -> None:
         self.compute = compute
+        self.warnings: list[str] = []
 
     def check(self) -> None:
         cluster.check(self.compute)
 
     def gpus(self, terminal: TextIO | None) -> float:
         self._join(terminal)
-        return sum(node.gpus for node in cluster.nodes())
+        found = sum(node.gpus for node in nodes.capacities())
+        if found and self.compute.missing_gpus == "use_cpu" and not preflight.any_device():
+            self.warnings = [f"nodes declare {found:g} GPUs, and have no device: encoders ran on CPUs"]
+            return 0.0
+        return found
 
     def _join(self, terminal: TextIO | None) -> None:
         cluster.start(self.compute)
         cluster.wait_for_nodes(self.compute, terminal)
 
+    def check_nodes(self, task: NodeTask, terminal: TextIO | None) -> list[tuple[str, Problem | None]]:
+        self._join(terminal)
+        return preflight.ask_nodes(task)
+
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
         self._join(terminal)
+        before = nodes.living()
         if spec.node_check is not None:
             preflight.check_nodes(spec.node_check, work[0])
         task_cpus = max((one.num_cpus or 0.0 for one in spec.workers.values() if one.kind == "tasks"), default=0.0)
         pools = {step.name: step.workers for step in spec.steps if step.workers.kind == "pool"}
-        found = sizes(pools, cluster.nodes(), spec.shares_gpus, task_cpus, len(work))
-        sink = ShardSink(spec.sink.open_writer, spec.sink.run_id, spec.sink.min_rows)
+        is_cluster = self.compute.cluster()[0] is not None
+        found = sizes(pools, nodes.capacities(), spec.shares_gpus, task_cpus, len(work), is_cluster)
+        sink = ShardSink(spec.sink.open_writer, spec.sink.run_id, spec.sink.min_rows, spec.storage)
         counter = RunCounter()
         progress = Progress(samples, terminal, counter.read)
         try:
@@ -55,4 +67,9 @@ class RayEngine:
                     raise user_error from error
         finally:
             counter.close()
-        return Execution(sink.written, progress.first_row_at, counter.workers, cluster.devices())
+        described = nodes.describe(before, counter.nodes or {})
+        workers = None
+        if counter.nodes is not None:
+            workers = {key: sum(one[key] for one in described) for key in ("processes", "peak_memory_bytes")}
+        job = nodes.job_id()
+        return Execution(sink.written, progress.first_row_at, workers, nodes.totals(), described, job, self.warnings)

@@ -37,7 +37,7 @@ def execute(
     """
     dataset, run = ray.data.from_blocks([unit_table(unit) for unit in work]), secrets.token_bytes(8)
     for number, step in enumerate(spec.steps):
-        arguments = (step.stages, step.workers.concurrent_blocks, counter, number == len(spec.steps) - 1)
+        arguments = (step.stages, step.workers.concurrent_blocks, counter, number == len(spec.steps) - 1, spec.storage)
         if step.workers.kind == "tasks":
             dataset = _tasks(dataset, step, run, arguments)
         else:
@@ -57,7 +57,7 @@ def _tasks(dataset: Any, step: Step, run: bytes, arguments: tuple[Any, ...]) -> 
     # with arguments from a function Ray never fuses a task into a pool that asks for as much
     options: dict[str, Any] = {} if is_small else {"ray_remote_args_fn": dict}
     return dataset.map_batches(
-        TaskWorker(step.stages[-1].name, run, *arguments),
+        TaskWorker(_name(step), run, *arguments),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
@@ -68,24 +68,31 @@ def _tasks(dataset: Any, step: Step, run: bytes, arguments: tuple[Any, ...]) -> 
 
 
 def _actors(dataset: Any, step: Step, size: PoolSize, arguments: tuple[Any, ...], block_rows: int) -> Any:
-    """Adds a step that runs as a pool of actors. Each actor has one more block queued than it maps at a time."""
+    """Adds a step that runs as a pool of actors. Each actor has one more block queued than it maps at a time; in a pool
+    that grows as many more, since Ray adds actors if 1.75 times as many blocks as are mapped at a time are in flight.
+    """
     blocks = step.workers.concurrent_blocks
     return dataset.map_batches(
-        StageWorker,
+        type(_name(step), (StageWorker,), {}),
         fn_constructor_args=arguments,
         batch_size=block_rows if size.num_gpus else None,  # Ray requires a number if an actor has a GPU
         batch_format="pyarrow",
         zero_copy_batch=True,
         compute=ActorPoolStrategy(
             min_size=size.least,
-            max_size=size.most,
-            max_tasks_in_flight_per_actor=blocks + 1,
+            max_size=None if size.grows else size.most,
+            max_tasks_in_flight_per_actor=blocks + (blocks if size.grows else 1),
             max_concurrent_calls_per_actor=blocks,
             enable_true_multi_threading=blocks > 1,
         ),
         num_cpus=size.num_cpus,
         num_gpus=size.num_gpus or None,
     )
+
+
+def _name(step: Step) -> str:
+    """Returns the name that Ray's dashboard shows: those of the stages."""
+    return "+".join(stage.name for stage in step.stages)
 
 
 def _tasks_at_a_time(least: int) -> int:

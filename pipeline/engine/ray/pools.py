@@ -25,16 +25,23 @@ TASK_CPUS = _TASK / 100
 
 @dataclass(frozen=True)
 class PoolSize:
-    """Fewest and most actors of a pool, and the CPUs and GPUs of each."""
+    """Fewest and most actors of a pool on the nodes that are there, and the CPUs and GPUs of each."""
 
     least: int
     most: int
     num_cpus: float
     num_gpus: float
+    grows: bool = False
+    """Whether nodes that join later get further actors."""
 
 
 def sizes(
-    pools: Mapping[str, WorkersSpec], nodes: Sequence[Node], shares_gpus: bool, task_cpus: float, blocks: int
+    pools: Mapping[str, WorkersSpec],
+    nodes: Sequence[Node],
+    shares_gpus: bool,
+    task_cpus: float,
+    blocks: int,
+    is_cluster: bool = False,
 ) -> dict[str, PoolSize]:
     """Returns the size of each pool: one actor per GPU, or per core on hosts without. Pools share GPUs by default.
 
@@ -44,6 +51,7 @@ def sizes(
         shares_gpus: pools that declare no GPUs share those of the nodes.
         task_cpus: CPUs of the largest task. The largest nodes keep as many free of actors.
         blocks: number of blocks of samples. A pool starts with at most as many actors.
+        is_cluster: nodes may join later. Pools without a declared number of actors grow onto them.
 
     Raises:
         ConfigError: pools ask for more CPUs or GPUs than the cluster, or any node of it, has; or there is not room for
@@ -67,7 +75,12 @@ def sizes(
     left = 100 * (cpus - declared) - spare
     share = _share(pools, counts, gpus, nodes, keeps, math.floor(left / max(1, undeclared) + 1e-6)) if undeclared else 0
     found = {
-        name: PoolSize(*counts[name], (pool.num_cpus if pool.num_cpus is not None else share / 100), gpus[name])
+        name: PoolSize(
+            *counts[name],
+            pool.num_cpus if pool.num_cpus is not None else share / 100,
+            gpus[name],
+            is_cluster and pool.max_workers is None,
+        )
         for name, pool in pools.items()
     }
     if left < -1e-6 or (undeclared and share <= 0):

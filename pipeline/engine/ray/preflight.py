@@ -12,7 +12,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.errors import ConfigError, describe
 from pipeline.engine.node_check import NodeCheck, NodeTask, Problem
-from pipeline.stages.units import Unit
+from pipeline.engine.ray.nodes import node_name
+from pipeline.stages.units import Unit, read_unit, unit_table
 
 _ANSWER_S = 120.0
 """Longest wait for all nodes: each starts a worker process, and reads the checkpoints."""
@@ -24,24 +25,49 @@ def check_nodes(check: NodeCheck, unit: Unit) -> None:
     On a single machine, that of this process, only the declared GPUs are checked: the driver has checked the rest.
 
     Args:
-        unit: the first unit of the plan.
+        unit: the first unit of the plan, which the driver has just written.
     """
-    here = ray.get_runtime_context().get_node_id()
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    if [node["NodeID"] for node in nodes] == [here]:
-        problems = [(nodes[0], check.device_problem(_gpus(nodes[0])))]
+    nodes = _nodes()
+    if [node["NodeID"] for node in nodes] == [ray.get_runtime_context().get_node_id()]:
+        problems = [(node_name(nodes[0]), check.device_problem(_gpus(nodes[0])))]
     else:
-        problems = _ask(check.on_driver(unit), nodes)
+        problems = ask_nodes(check.on_driver(read_unit(unit_table(unit)), unit[0]))
     found = [(node, problem) for node, problem in problems if problem is not None]
     if found:
         node, (where, what, allowed) = found[0]
         others = f" (and {len(found) - 1} other nodes)" if len(found) > 1 else ""
-        raise ConfigError(where, f"node {_name(node)}{others}: {what}", allowed)
+        raise ConfigError(where, f"node {node}{others}: {what}", allowed)
 
 
-def _ask(data: NodeTask, nodes: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Problem | None]]:
-    """Runs the check on all nodes at a time. A node that is lost, or a worker that dies, is no problem of the config:
-    the run itself goes on after such losses."""
+def any_device() -> bool:
+    """Returns whether a node that declares GPUs has a device, or does not answer."""
+    task: Any = ray.remote(num_cpus=0, max_retries=2)(_device_looker())
+    asked = [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
+        for node in _nodes()
+        if _gpus(node)
+    ]
+    answered, silent = ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_S)
+    found = bool(silent)
+    for reference in answered:
+        try:
+            found = found or ray.get(reference)
+        except RayError:
+            found = True
+    return found
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """Returns the living nodes with a CPU, as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+
+
+def ask_nodes(data: NodeTask) -> list[tuple[str, Problem | None]]:
+    """Runs the check on all nodes at a time. Returns the name of each node, and what it lacks; None: nothing.
+
+    A node that is lost, or a worker that dies, is left out: the run itself goes on after such losses.
+    """
+    nodes = _nodes()
     task: Any = ray.remote(num_cpus=0, max_retries=2)(_looker())
     pickled = pickle.dumps(data, 5)
     asked = {
@@ -51,18 +77,20 @@ def _ask(data: NodeTask, nodes: list[dict[str, Any]]) -> list[tuple[dict[str, An
         for node in nodes
     }
     answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
-    problems: list[tuple[dict[str, Any], Problem | None]] = []
+    problems: list[tuple[str, Problem | None]] = []
     for reference in answered:
         try:
-            problems.append((asked[reference], ray.get(reference)))
+            problems.append((node_name(asked[reference]), ray.get(reference)))
         except RayTaskError as error:  # of the task's code; others are of Ray
-            problems.append((asked[reference], ("compute.address", describe(error.cause or error), "see Ray's logs")))
+            problems.append(
+                (node_name(asked[reference]), ("compute.address", describe(error.cause or error), "see Ray's logs"))
+            )
         except RayError:
             continue
     for reference in silent:
         ray.cancel(reference, force=True)
         problems.append(
-            (asked[reference], ("compute.address", f"no answer within {_ANSWER_S:g} s", "a node that is up"))
+            (node_name(asked[reference]), ("compute.address", f"no answer within {_ANSWER_S:g} s", "a node that is up"))
         )
     return problems
 
@@ -85,11 +113,14 @@ def _looker() -> Callable[[bytes, float], Problem | None]:
     return preflight
 
 
+def _device_looker() -> Callable[[], bool]:
+    def look_for_device() -> bool:
+        from pipeline.core.system.devices import has_gpu
+
+        return has_gpu()
+
+    return look_for_device
+
+
 def _gpus(node: dict[str, Any]) -> float:
     return float(node["Resources"].get("GPU", 0))
-
-
-def _name(node: dict[str, Any]) -> str:
-    """Returns host and address of a node, as `ray status` and its logs name it."""
-    host, address = node["NodeManagerHostname"], node["NodeManagerAddress"]
-    return address if host in (address, "") else f"{host} ({address})"

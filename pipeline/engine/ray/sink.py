@@ -12,18 +12,23 @@ from ray.data.block import BlockAccessor
 
 from pipeline.dataset.shards.write_result import Written
 from pipeline.dataset.shards.writer import ShardWriter
+from pipeline.storage import settings as storage_settings
+from pipeline.storage.settings import StorageConfig
 
 
 class ShardSink(Datasink[Written]):  # type: ignore[misc]  # Ray has no types here
     """Writes rows as shards. ``written`` is the sum over all tasks once the write is complete."""
 
-    def __init__(self, open_writer: Callable[[str], ShardWriter], run_id: str, min_rows: int) -> None:
-        self.open_writer, self.run_id, self.min_rows = open_writer, run_id, min_rows
+    def __init__(
+        self, open_writer: Callable[[str], ShardWriter], run_id: str, min_rows: int, storage: StorageConfig
+    ) -> None:
+        self.open_writer, self.run_id, self.min_rows, self.storage = open_writer, run_id, min_rows, storage
         self.written = Written()
 
     def write(self, blocks: Iterable[Any], ctx: Any) -> Written:
         """Writes the blocks of one write task. Called by Ray in a worker."""
         started = time.perf_counter()
+        storage_settings.use(self.storage)
         writer = self.open_writer(f"{self.run_id}-{ctx.task_idx:06d}")
         try:
             for block in blocks:

@@ -21,6 +21,8 @@ from pipeline.sandbox import ForkServer, SandboxedStage
 from pipeline.sandbox.fork_server import ForkServerDied
 from pipeline.sandbox.process import ProcessOptions
 from pipeline.stages.rows import add_meter
+from pipeline.storage import settings as storage_settings
+from pipeline.storage.settings import StorageConfig
 
 
 class StageWorker:
@@ -34,10 +36,14 @@ class StageWorker:
         concurrency: number of blocks that the worker maps at a time, each in a thread.
         counter: actor handle of the run's counter (`engine.ray.counter`).
         last: this is the last step, whose rows are finished and counted for the progress bar.
+        storage: how this worker and its processes reach storages.
     """
 
-    def __init__(self, specs: Sequence[StageSpec], concurrency: int, counter: Any, last: bool) -> None:
+    def __init__(
+        self, specs: Sequence[StageSpec], concurrency: int, counter: Any, last: bool, storage: StorageConfig
+    ) -> None:
         allocator.keep_pages()
+        storage_settings.use(storage)
         self.last = last
         self.specs, self.concurrency = specs, concurrency
         self.stages: list[Any] = []

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from pipeline import storage
 from pipeline.sources._files.local_walk import FoundFile
 from pipeline.sources._files.location import cannot_list
 from pipeline.sources._files.omissions import OmissionCounter, is_hidden
 from pipeline.sources._files.selection import Selection
-from pipeline.sources._shared.sample_ids import remote_token
 from pipeline.storage.retry import retried
 
 _KEY_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"}
@@ -65,7 +65,7 @@ class RemoteWalk:
             elif is_hidden(path):
                 self._omissions.add_hidden(path.rstrip("/"), is_folder=True)
         elif path and not path.endswith("/") and self._selection.wants(path):
-            files.append((path, remote_token(entry)))
+            files.append((path, storage.remote_version(entry)))
         elif is_hidden(path):
             self._omissions.add_hidden(path)
         else:
@@ -78,7 +78,7 @@ class RemoteWalk:
                 continue
             path = self._relative(name)
             if not name.endswith("/") and self._selection.wants(path):
-                yield path, remote_token(entry)
+                yield path, storage.remote_version(entry)
             else:
                 self._omissions.add_odd(path, entry)
 

@@ -85,16 +85,6 @@ def local_token(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def remote_token(info: Mapping[str, Any]) -> str:
-    """Returns the version token of a remote file, from the file system's listing: its etag or version id, otherwise its
-    size and modification time."""
-    for key in ("ETag", "etag", "VersionId", "version_id", "generation", "md5Hash"):
-        if info.get(key):
-            return str(info[key]).strip('"')
-    times = (info.get(key) for key in ("LastModified", "last_modified", "mtime", "modified", "updated", "created"))
-    return f"{info.get('size')}-{next((str(time) for time in times if time is not None), '')}"
-
-
 def stat_token(uri: str) -> str:
     """Returns the version token of one file; ``missing`` if it cannot be read, which the worker reports as a failure.
 
@@ -105,7 +95,7 @@ def stat_token(uri: str) -> str:
     try:
         if isinstance(fs, LocalFileSystem):
             return local_token(os.stat(path))
-        return remote_token(retried(lambda: fs.info(path)))
+        return storage.remote_version(retried(lambda: fs.info(path)))
     except (OSError, ValueError) as error:  # a name that no file can have
         if is_transient(error):
             raise

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.core.seekable import Seekable
 from pipeline.parquet.decoded_size import string_bytes
 from pipeline.parquet.pages import DICTIONARY, PADDING, chunk_place, pages, shared_bytes
-from pipeline.storage.seekable import Seekable
 
 MAX_CHUNK_BYTES = 2 << 30
 """Maximum size of a column chunk in the file: pyarrow reads it into memory as a whole."""

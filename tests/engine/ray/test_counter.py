@@ -19,15 +19,19 @@ from tests.stages.media_fixtures import IMAGE, config
 
 def test_it_sums_over_all_workers(ray_session: Any) -> None:
     counter = RunCounter()
-    ray_session.get([counter.actor.add.remote(1, 5, 2) for _ in range(3)])
+    ray_session.get([counter.actor.add.remote(node, 1, 5, 2) for node in ("n", "n", "m")])
     assert counter.read() == [3, 15, 6]
-    ray_session.get([counter.actor.record_memory.remote("a", size) for size in (5, 9, 7)])
-    ray_session.get(counter.actor.record_memory.remote("b", 1))
+    ray_session.get([counter.actor.record_memory.remote("n", "a", size) for size in (5, 9, 7)])
+    ray_session.get(counter.actor.record_memory.remote("n", "b", 1))
     assert counter.cause() is None
     ray_session.get([counter.actor.record_error.remote(TesseraError(words)) for words in ("first", "second")])
     assert str(counter.cause()) == "first"
     counter.close()
-    assert counter.workers == {"processes": 2, "peak_memory_bytes": 10}
+    assert counter.nodes is not None
+    assert counter.nodes == {
+        "m": {"rows": 5, "processes": 0, "peak_memory_bytes": 0},
+        "n": {"rows": 10, "processes": 2, "peak_memory_bytes": 10},
+    }
 
 
 def test_deaths_of_an_actor_count_until_it_maps_a_block(ray_session: Any) -> None:
@@ -79,4 +83,4 @@ def test_a_counter_that_is_gone_answers_nothing(ray_session: Any) -> None:
     assert counter.read() == [0, 0, 0]
     assert counter.cause() is None
     counter.close()
-    assert counter.workers is None
+    assert counter.nodes is None

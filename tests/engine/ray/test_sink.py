@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from pipeline.dataset.output import OutputConfig
 from pipeline.dataset.shards.writer import ShardWriter
 from pipeline.engine.ray.sink import ShardSink
+from pipeline.storage.settings import DEFAULT
 from tests.dataset.shards.test_writer import FIELDS, SCHEMA, rows
 
 
@@ -20,7 +21,7 @@ def test_every_row_is_written_once(tmp_path: Path, ray_session: Any) -> None:
         return ShardWriter(root, name, "r", {"f": [f.name for f in FIELDS]}, SCHEMA, OutputConfig(path=root))
 
     tables = [rows([f"s{i}-{j}" for j in range(10)], {3: "corrupt"}) for i in range(6)]
-    sink = ShardSink(open_writer, "r", min_rows=20)
+    sink = ShardSink(open_writer, "r", min_rows=20, storage=DEFAULT)
     ray_session.data.from_arrow(tables).write_datasink(sink)
     done = sink.written
     assert done.problems() == []

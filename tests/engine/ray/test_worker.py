@@ -17,6 +17,7 @@ from pipeline.engine.ray.counter import RunCounter
 from pipeline.engine.ray.worker import StageWorker, TaskWorker
 from pipeline.engine.spec import StageSpec
 from pipeline.sandbox import StageContext
+from pipeline.storage.settings import DEFAULT
 
 
 class Adds:
@@ -85,7 +86,7 @@ def _run(ray_session: Any, counter: RunCounter, specs: tuple[StageSpec, ...], la
     made, actor = rows(3), counter.actor
 
     def work() -> tuple[list[Any], int, int]:
-        worker = StageWorker(specs, 1, actor, last)
+        worker = StageWorker(specs, 1, actor, last, DEFAULT)
         done = [worker(made), worker(made)]
         return done, specs[0].stage.set_up, os.getpid()
 
@@ -116,7 +117,7 @@ def test_processes_fork_from_one_of_their_worker(ray_session: Any, counter: RunC
     made, actor = rows(1), counter.actor
 
     def work() -> tuple[int, list[list[str]], list[Any]]:
-        worker, found = StageWorker(specs, 1, actor, False), []
+        worker, found = StageWorker(specs, 1, actor, False, DEFAULT), []
         forks, stages = worker.fork_server, worker.stages
         for stage in stages:
             found += [stage(made)["seen"][0].as_py()]
@@ -142,7 +143,7 @@ def test_where_no_fork_server_starts_each_process_imports_by_itself(ray_session:
     made, actor = rows(1), counter.actor
 
     def work() -> tuple[int, list[str]]:
-        worker = StageWorker(specs, 1, actor, False)
+        worker = StageWorker(specs, 1, actor, False, DEFAULT)
         try:
             return os.getpid(), worker(made)["seen"][0].as_py()
         finally:
@@ -161,7 +162,7 @@ def test_a_setup_that_fails_is_raised_by_the_first_block_and_reported(ray_sessio
 def test_a_task_keeps_its_stages_until_the_next_run(ray_session: Any, counter: RunCounter) -> None:
     made = rows(2)
     first, other, later = (
-        TaskWorker(name, run, (StageSpec("a", Adds("a"), "w"),), 1, counter.actor, False)
+        TaskWorker(name, run, (StageSpec("a", Adds("a"), "w"),), 1, counter.actor, False, DEFAULT)
         for name, run in (("probe", b"1"), ("decode", b"1"), ("probe", b"2"))
     )
 

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from pipeline.storage.seekable import Seekable
+from pipeline.core.seekable import Seekable
 
 
 def test_where_it_is_read_next() -> None:

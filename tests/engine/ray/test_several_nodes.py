@@ -1,0 +1,115 @@
+"""Runs on a real cluster whose nodes come and go: nodes that join do work, lost ones cost what they had in work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from pipeline import dataset
+from tests.measure import regimes
+from tests.support.ray_cluster import RayCluster, can_hide_folders
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+_PICTURES = 240
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus, and CLIP ViT-B/32 of true size: some 60 ms of a core for a picture."""
+    made = tmp_path_factory.mktemp("nodes")
+    regimes.write("clip", made)
+    (made / "in").mkdir()
+    for number in range(_PICTURES):
+        Image.new("RGB", (32, 32), (number, 255 - number, 9)).save(made / "in" / f"{number:03d}.png")
+    return made
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[RayCluster]:
+    with RayCluster(tmp_path) as made:
+        yield made
+
+
+def _config(folder: Path, out: Path, **compute: Any) -> Path:
+    (feature,) = yaml.safe_load((folder / "clip.yaml").read_text())["features"].values()
+    raw = {
+        "source": {"kind": "files", "path": str(folder / "in")},
+        "output": {"path": str(out)},
+        "features": {"picture": feature},
+        "compute": {"block_rows": 8, **compute},
+    }
+    path = out.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(raw).replace('"./', f'"{folder}/'))))
+    return path
+
+
+def _ended(run: subprocess.Popen[str], out: Path) -> tuple[dict[str, Any], str]:
+    output, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors
+    report: dict[str, Any] = json.loads(output)
+    ids = dataset.open(str(out)).to_arrow(columns=["sample_id"])["sample_id"].to_pylist()
+    assert sorted(ids) == [f"{number:03d}.png" for number in range(_PICTURES)]
+    assert (report["rows_written"], report["rows_failed"]) == (_PICTURES, 0)
+    return report, errors
+
+
+def test_a_node_that_joins_does_work(cluster: RayCluster, folder: Path, tmp_path: Path) -> None:
+    cluster.add(cpus=1)
+    run = cluster.extract(_config(folder, tmp_path / "out"), "--json")
+    time.sleep(8)  # the run has its only node
+    cluster.add(cpus=1)
+    report, errors = _ended(run, tmp_path / "out")
+    rows = [node["rows"] for node in report["nodes"]]
+    assert sum(rows) == _PICTURES
+    assert min(rows) >= 16, rows
+    assert "has joined" in errors
+
+
+def test_a_node_that_is_lost(cluster: RayCluster, folder: Path, tmp_path: Path) -> None:
+    cluster.add(cpus=1)
+    lost = cluster.add(cpus=1)
+    run = cluster.extract(_config(folder, tmp_path / "out"), "--json")
+    _some_blocks(run, tmp_path / "out")
+    cluster.stop(lost)
+    report, errors = _ended(run, tmp_path / "out")
+    assert sorted(node["alive"] for node in report["nodes"]) == [False, True]
+    assert "is lost: what it had in work is computed again" in errors
+    told = [line for line in errors.splitlines() if not line.startswith("extract: ")]
+    assert len(told) == 1, errors
+
+
+def _some_blocks(run: subprocess.Popen[str], out: Path) -> None:
+    """Waits until the run computes."""
+    deadline = time.monotonic() + 120
+    while not list(out.rglob("plan/*")):
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    time.sleep(12)
+
+
+@pytest.mark.skipif(not can_hide_folders(), reason="a node cannot have a file system of its own here")
+def test_decoding_spreads_and_encoders_stay_on_their_nodes(cluster: RayCluster, folder: Path, tmp_path: Path) -> None:
+    cluster.add(cpus=1)
+    cluster.add(cpus=2, gpus=1, device=True)
+    run = cluster.extract(_config(folder, tmp_path / "out", pools={"default": {"num_gpus": 1}}), "--json")
+    report, _ = _ended(run, tmp_path / "out")
+    by_gpus = {node["gpus"]: node for node in report["nodes"]}
+    assert (by_gpus[1.0]["rows"], by_gpus[0.0]["rows"]) == (_PICTURES, 0)
+    assert by_gpus[0.0]["processes"] >= 1
+
+
+def test_declared_gpus_without_devices_by_choice_on_cpus(cluster: RayCluster, folder: Path, tmp_path: Path) -> None:
+    cluster.add(cpus=2, gpus=1)
+    choice = {"pools": {"default": {"num_gpus": 1}}, "missing_gpus": "use_cpu"}
+    run = cluster.extract(_config(folder, tmp_path / "out", **choice), "--json")
+    report, _ = _ended(run, tmp_path / "out")
+    assert "nodes declare 1 GPUs, and have no device: encoders ran on CPUs" in report["warnings"]
