@@ -5,6 +5,8 @@ extract.py             the program of a job: `tessera extract` on the cluster of
 _dataset_commands.py   commands that show and maintain a dataset
 _job_commands.py       commands that submit, follow and stop jobs, and examine a cluster
 _cluster.py            the client of a cluster's dashboard
+_job_output.py         what users see of a job
+_job_log.py            follows the log of a job
 _options.py            arguments and options that several commands have
 _console.py            output, exit codes and signals
 """

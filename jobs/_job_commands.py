@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from jobs._console import EXIT_INTERRUPTED, Stopped, print_result, reserved_stdout
+from jobs import _cluster
+from jobs._console import print_result, reserved_stdout
+from jobs._job_output import followed, plain, print_json_only, print_text, print_to_stderr, say
 from jobs._options import Json, Overrides
-from pipeline.core.errors import TesseraError
+from pipeline.core.errors import ConfigError
 from pipeline.core.terminal import Console, json_text, print_table
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobDetails, JobSubmissionClient
+    from ray.job_submission import JobSubmissionClient
 
 Address = Annotated[
     str | None,
@@ -48,15 +49,18 @@ def submit(
         bool, typer.Option("--new-version", help="Extract into a new version; unchanged columns are copied.")
     ] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the id of the job, and leave it running.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run an extraction as a job on a Ray cluster, and follow it. The exit code is that of the run."""
     options = [*(["--retry-failures"] if retry_failures else []), *(["--new-version"] if new_version else [])]
     client, job = _submitted(config, overrides, address, env, installed, ["jobs.extract", "config.json", *options])
-    if no_wait:
-        print(job)
-        return
-    _say(f"job {job} on {client.get_address()}")
-    sys.exit(_followed(client, job))
+    if not no_wait:
+        say(f"job {job} on {client.get_address()}")
+        code = followed(client, job, print_to_stderr if as_json else print_text)
+        if as_json:
+            print(json_text(plain(_cluster.details(client, job))))
+        sys.exit(code)
+    print(json_text(plain(_cluster.details(client, job))) if as_json else job)
 
 
 def doctor(
@@ -70,13 +74,15 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a config and each machine that would compute for it; compute nothing. With --address: as a job there."""
-    if address is not None:
+    """Check a config and each machine that would compute for it; compute nothing. With an address: as a job there."""
+    if address is not None and engine is not None:
+        raise ConfigError("--engine", f"{engine!r} together with --address", "the engine on a cluster is ray")
+    if address is not None or (engine is None and os.environ.get("RAY_API_SERVER_ADDRESS")):
         from jobs.extract import ON_THIS_CLUSTER
 
         command = ["jobs.cli", "doctor", "config.json", *(["--json"] if as_json else []), *ON_THIS_CLUSTER]
         client, job = _submitted(config, overrides, address, env, installed, command)
-        sys.exit(_followed(client, job))
+        sys.exit(followed(client, job, print_json_only if as_json else print_text))
     from pipeline import config as configs
 
     loaded = configs.load(config, overrides)
@@ -102,25 +108,21 @@ COMMANDS: tuple[Callable[..., Any], ...] = (submit, doctor)
 @jobs.command("list")
 def list_jobs(address: Address = None, as_json: Json = False) -> None:
     """List the jobs that Tessera submitted, the newest first."""
-    from jobs import _cluster
-
     client = _cluster.connect(address)
     found = _cluster.ours(client)
 
     def show(console: Console) -> None:
         columns = ["id", "status", "config", "output", "started", "seconds"]
-        rows = [[str(_plain(one)[name] or "–") for name in columns] for one in found]
+        rows = [[str(plain(one)[name] or "–") for name in columns] for one in found]
         print_table(console, columns, rows, figures=["seconds"])
 
-    print_result(as_json, lambda: [_plain(one) for one in found], show)
+    print_result(as_json, lambda: [plain(one) for one in found], show)
 
 
 @jobs.command()
 def status(job: JobId, address: Address = None, as_json: Json = False) -> None:
     """Show one job."""
-    from jobs import _cluster
-
-    found = _plain(_cluster.details(_cluster.connect(address), job))
+    found = plain(_cluster.details(_cluster.connect(address), job))
 
     def show(console: Console) -> None:
         for name, value in found.items():
@@ -137,24 +139,27 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Until the job ends; the exit code is that of the run.")] = (
         False
     ),
+    as_json: Json = False,
 ) -> None:
     """Print the log of a job."""
-    from jobs import _cluster
-
     client = _cluster.connect(address)
-    details = _cluster.details(client, job)
-    if follow:
-        sys.exit(_followed(client, job))
-    sys.stdout.write(client.get_job_logs(job) if details.submission_id else "")
+    _cluster.details(client, job)
+    code = followed(client, job, print_to_stderr if as_json else print_text) if follow else 0
+    if as_json or not follow:
+        with _cluster.errors_of_dashboard("--address", client.get_address()):
+            text = client.get_job_logs(job)
+        print_text(json_text({"id": job, "log": text}) + "\n" if as_json else text)
+    sys.exit(code)
 
 
 @jobs.command()
-def stop(job: JobId, address: Address = None) -> None:
+def stop(job: JobId, address: Address = None, as_json: Json = False) -> None:
     """Stop a job. What it wrote stays; the same submission continues it."""
-    from jobs import _cluster
-
-    found = _cluster.stop(_cluster.connect(address), job)
-    _say(f"job {job}: {_plain(found)['status']}")
+    found = plain(_cluster.stop(_cluster.connect(address), job))
+    if as_json:
+        print(json_text(found))
+    else:
+        say(f"job {job}: {found['status']}")
 
 
 def _submitted(
@@ -166,82 +171,9 @@ def _submitted(
     command: list[str],
 ) -> tuple[JobSubmissionClient, str]:
     """Submits a command for a config; returns the client and the id of the job."""
-    from jobs import _cluster
     from pipeline import config as configs
 
     loaded = configs.load(config, overrides)
     variables = _cluster.environment_of(env or [])
     client = _cluster.connect(address)
     return client, _cluster.submit(client, loaded, command, os.path.basename(config), variables, not installed)
-
-
-def _followed(client: JobSubmissionClient, job: str) -> int:
-    """Prints the log of a job until it ends, and returns the exit code of its program."""
-    from jobs import _cluster
-
-    def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-    try:
-        details = _cluster.follow(client, job, write)
-    except Stopped:
-        return _left_or_stopped(client, job)
-    return _exit_code(details)
-
-
-def _left_or_stopped(client: JobSubmissionClient, job: str) -> int:
-    """Asks after Ctrl-C whether to stop the job. Without a terminal it goes on."""
-    from jobs import _cluster
-
-    leave = f"job {job} goes on: `tessera jobs logs {job} --follow`, `tessera jobs stop {job}`"
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        _say(leave)
-        return EXIT_INTERRUPTED
-    try:
-        print(f"\nstop job {job} (s), or leave it running (l)? ", end="", file=sys.stderr, flush=True)
-        stops = sys.stdin.readline().strip().lower() in ("s", "stop")
-    except Stopped:
-        stops = False
-    if not stops:
-        _say(leave)
-        return 0
-    _cluster.stop(client, job)
-    _say(f"job {job} has stopped; the same submission continues it")
-    return EXIT_INTERRUPTED
-
-
-def _exit_code(details: JobDetails) -> int:
-    """Returns the exit code of a job's program; that of an interrupted run if it has none."""
-    job, code = details.submission_id, details.driver_exit_code
-    if details.status.value == "SUCCEEDED":
-        return 0
-    if details.status.value == "STOPPED":
-        _say(f"job {job} was stopped; the same submission continues it")
-        return EXIT_INTERRUPTED
-    if code is None or code < 0 or code > 127:
-        message = (details.message or "no message").splitlines()[0]
-        raise TesseraError(f"job {job} has failed: {message}")
-    return int(code)
-
-
-def _plain(details: JobDetails) -> dict[str, Any]:
-    """Returns what users see of a job."""
-    metadata, started, ended = details.metadata or {}, details.start_time, details.end_time
-    seconds = None if started is None else round((ended or time.time() * 1000) / 1000 - started / 1000)
-    message = (details.message or "").splitlines()
-    return {
-        "id": details.submission_id,
-        "status": details.status.value.lower(),
-        "config": metadata.get("config"),
-        "output": metadata.get("output"),
-        "started": None if started is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started / 1000)),
-        "seconds": seconds,
-        "exit_code": details.driver_exit_code,
-        "ray_job": details.job_id,
-        "message": message[0] if message else None,
-    }
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)

@@ -45,12 +45,14 @@ class Checkpoint:
         name: the folder, URL or hub id, as in the config.
         revision: commit of the hub id; None for others.
         where: dotted path of the checkpoint in the config, for errors.
+        needs_weights: False: it is that of a tokenizer.
     """
 
     path: str
     name: str
     revision: str | None
     where: str
+    needs_weights: bool = True
 
     def json(self, file: str) -> dict[str, Any]:
         """Returns the object in the JSON file of that name; {} if the checkpoint has no such file."""
@@ -136,9 +138,9 @@ def of_tokenizer(name: str, revision: str | None, where: str) -> Checkpoint:
     """Returns the checkpoint of a tokenizer. A folder, or what a URL names, needs no weights. See `resolve`."""
     if revision is not None or not (os.path.isdir(name) or fetched.is_remote(name)):
         return resolve(name, revision, where)
-    path = fetched.local_folder(name, where) if fetched.is_remote(name) else name
+    path = fetched.local_folder(name, where, with_weights=False) if fetched.is_remote(name) else name
     checkpoint_files.check(path, where)
-    checkpoint = Checkpoint(os.path.abspath(path), name, None, where)
+    checkpoint = Checkpoint(os.path.abspath(path), name, None, where, needs_weights=False)
     checkpoint_files.check_numbers(checkpoint.json("config.json"), 0, f"{path}/config.json", where)
     return checkpoint
 
@@ -177,9 +179,12 @@ def resolve(name: str, revision: str | None, where: str) -> Checkpoint:
     return Checkpoint(path, name, revision, where)
 
 
-def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
+def on_this_machine(checkpoint: Checkpoint, with_weights: bool = True) -> Checkpoint:
     """Returns a checkpoint that the driver has found, on this machine. What a URL or a hub id names is fetched if it is
     not there.
+
+    Args:
+        with_weights: False: only the files of tokenizers and processors are needed.
 
     Raises:
         ConfigError: there is no such folder; or what the URL names has changed since.
@@ -187,12 +192,16 @@ def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
     if os.path.isdir(checkpoint.path):
         return checkpoint
     where, name = checkpoint.where, checkpoint.name
-    if checkpoint.revision is None and not fetched.is_remote(name):
+    if checkpoint.revision is not None:
+        return replace(checkpoint, path=resolve(name, checkpoint.revision, where).path)
+    if not fetched.is_remote(name):
         raise ConfigError(where, f"no folder {checkpoint.path!r}", "put it at that path on all nodes, or give a URL")
-    found = resolve(name, checkpoint.revision, where)
-    if fetched.is_remote(name) and os.path.basename(found.path) != os.path.basename(checkpoint.path):
+    files = [one for one in fetched.files_of(name, where) if checkpoint.needs_weights or not one.has_weights]
+    if fetched.name_of_copy(files) != os.path.basename(checkpoint.path):
         raise ConfigError(where, f"{name!r} has changed since the driver read it", "run again with one that stays")
-    return replace(checkpoint, path=found.path)
+    if with_weights and checkpoint.needs_weights:
+        return replace(checkpoint, path=resolve(name, None, where).path)
+    return replace(checkpoint, path=of_tokenizer(name, None, where).path)
 
 
 def _download(name: str, revision: str, where: str) -> str:

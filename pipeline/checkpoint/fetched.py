@@ -42,23 +42,28 @@ class RemoteFile:
     def name(self) -> str:
         return self.url.rpartition("/")[2]
 
+    @property
+    def has_weights(self) -> bool:
+        return self.name.endswith(".safetensors")
+
 
 def is_remote(name: str) -> bool:
     """Returns whether a checkpoint, or the weights of a head, are named by a URL."""
     return "://" in name
 
 
-def local_folder(url: str, where: str) -> str:
+def local_folder(url: str, where: str, with_weights: bool = True) -> str:
     """Returns the folder with the files of the checkpoint at ``url``; fetches them if they are not there.
 
     Args:
         where: dotted path of the checkpoint in the config, for errors.
+        with_weights: False: the weights may be missing.
 
     Raises:
         ConfigError: there is no checkpoint, it cannot be reached, or there is no room for it.
         TesseraError: it changes while it is fetched.
     """
-    return _copy(lambda: files_of(url, where), where)
+    return _copy(lambda: [one for one in files_of(url, where) if with_weights or not one.has_weights], where)
 
 
 def path_of_file(name: str, where: str) -> str:
@@ -100,20 +105,21 @@ def _copy(find: Callable[[], list[RemoteFile]], where: str) -> str:
     if cache is None:
         found = "this user's cache folder cannot be written, or other users can write to it"
         raise ConfigError(where, found, "set XDG_CACHE_HOME to a folder of this user's own")
-    files = find()
     for _ in range(_TRIES):
-        path = os.path.join(cache, _name_of_copy(files))
+        files = find()
+        path = os.path.join(cache, name_of_copy(files))
         with _locked(f"{path}.lock"):
-            if not os.path.isdir(path):
-                _fetch(files, path, where)
-        if (now := find()) == files:
-            return path
-        files = now
+            if os.path.isdir(path) or _fetch(files, path, where, find):
+                return path
     raise TesseraError(f"{where}: {files[0].url!r} changes while it is fetched: run again when it is complete")
 
 
-def _fetch(files: list[RemoteFile], path: str, where: str) -> None:
-    """Makes the folder ``path`` with copies of the files. It appears when it is complete. The caller holds the lock."""
+def _fetch(files: list[RemoteFile], path: str, where: str, find: Callable[[], list[RemoteFile]]) -> bool:
+    """Makes the folder ``path`` with copies of the files, and returns True. It appears when it is complete. The caller
+    holds the lock.
+
+    Returns False, and leaves no folder, if ``find`` lists other files afterwards: what was read may be of both.
+    """
     parent, size = os.path.dirname(path), sum(one.size for one in files)
     if size > (free := shutil.disk_usage(parent).free):
         found = f"{files[0].url!r} and {len(files) - 1} more files have {size} bytes, {parent} has {free} left"
@@ -125,7 +131,10 @@ def _fetch(files: list[RemoteFile], path: str, where: str) -> None:
         for one in files:
             with _storage_errors(one.url, where, "see that it can be read"):
                 _fetch_file(one, os.path.join(made, one.name))
+        if find() != files:
+            return False
         os.rename(made, path)
+        return True
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
@@ -152,7 +161,8 @@ def _locked(path: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _name_of_copy(files: list[RemoteFile]) -> str:
+def name_of_copy(files: list[RemoteFile]) -> str:
+    """Returns the name of the folder with copies of the files."""
     return sha256("\n".join(f"{one.url} {one.size} {one.version}" for one in files).encode()).hexdigest()
 
 

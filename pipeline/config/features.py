@@ -82,7 +82,7 @@ class BoundFeature:
         )
 
     def tokenizer(self) -> Tokenizer:
-        return tokenizers.build(self.config.tokenizer, self.checkpoint and on_this_machine(self.checkpoint))
+        return tokenizers.build(self.config.tokenizer, self.checkpoint and on_this_machine(self.checkpoint, False))
 
     def encoder(self) -> Encoder:
         checkpoint = self.checkpoint and on_this_machine(self.checkpoint)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.checkpoint.checkpoint import Checkpoint, on_this_machine
 from pipeline.checkpoint.digests import file_sha256
-from pipeline.checkpoint.fetched import path_of_file
+from pipeline.checkpoint.fetched import is_remote, path_of_file
 from pipeline.core.errors import ConfigError, SampleError, describe
 from pipeline.core.system.devices import has_gpu
 from pipeline.core.versions import installed
@@ -65,13 +65,14 @@ class NodeCheck:
             tuple((one.sampled_sha256(False), one.sampled_sha256(True)) for one in self.checkpoints),
             {name: file_sha256(path_of_file(name, where)) for where, name in self.heads.items()},
             self._readable_file(samples),
+            sum(one.weights_bytes() for one in self.checkpoints if one.revision or is_remote(one.name)),
         )
 
     def device_problem(self, gpus: float) -> Problem | None:
         """Returns what is wrong with the GPUs that this machine declares; None: nothing."""
         if not (self.uses_gpus and gpus) or has_gpu():
             return None
-        advice = "start the node without --num-gpus, or set compute.missing_gpus: use_cpu"
+        advice = "start the node without --num-gpus, or set compute.missing_gpus: use_cpu if no node has a device"
         return "compute.pools", f"{gpus:g} GPUs are declared, and there is no device", advice
 
     def _readable_file(self, samples: pa.Table) -> str | None:
@@ -93,6 +94,7 @@ class NodeTask:
         digests: `Checkpoint.sampled_sha256` of each checkpoint, without and with its weights.
         heads: SHA-256 of the files of heads.
         sample_file: a file of the corpus that the driver can read. None: none of the first ones.
+        fetched_bytes: size of the checkpoints that a node may have to fetch.
     """
 
     check: NodeCheck
@@ -100,6 +102,7 @@ class NodeTask:
     digests: tuple[tuple[str, str], ...]
     heads: Mapping[str, str]
     sample_file: str | None
+    fetched_bytes: int = 0
 
     def problem(self, gpus: float) -> Problem | None:
         """Returns the first thing that this node lacks; None: it lacks nothing.
@@ -154,7 +157,7 @@ class NodeTask:
     def _check_checkpoints(self, encodes: bool) -> None:
         """Compares the files of tokenizers and processors, and, if the node encodes, weights and heads."""
         for checkpoint, digests in zip(self.check.checkpoints, self.digests, strict=True):
-            here = on_this_machine(checkpoint)
+            here = on_this_machine(checkpoint, encodes)
             if here.sampled_sha256(encodes) != digests[encodes]:
                 found = f"{here.path!r} holds other files than on the driver"
                 raise ConfigError(checkpoint.where, found, "the same files on all nodes")

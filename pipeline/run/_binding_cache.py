@@ -35,7 +35,7 @@ _ALSO = ("tokenizers", "safetensors", "huggingface_hub", "pydantic")
 """Packages that binding uses, and that a dataset does not record."""
 
 FileState = tuple[str, int, int, int, int]
-"""Path, size, mtime and ctime in nanoseconds, inode. Of a remote file: URL with its version, size, zeros."""
+"""Path, size, mtime and ctime in nanoseconds, inode."""
 
 
 def load(config: PipelineConfig) -> tuple[BoundFeature, ...] | None:
@@ -102,14 +102,16 @@ def _own_code() -> list[Any]:
 
 
 def _folders(features: tuple[BoundFeature, ...]) -> list[str]:
-    """Returns the folders, files and URLs of checkpoints that binding read. Raises ``ValueError`` if a tokenizer or a
-    head is not on this machine."""
+    """Returns the folders and files that binding read. Raises ``ValueError`` if a tokenizer or a head is not on this
+    machine, or if a checkpoint that a URL names has changed."""
     found = set[str]()
     for feature in features:
         if feature.checkpoint is not None:
             found.add(feature.checkpoint.path)
-            if fetched.is_remote(feature.checkpoint.name):
-                found.add(feature.checkpoint.name)
+            if fetched.is_remote(url := feature.checkpoint.name):
+                copy = fetched.name_of_copy(fetched.files_of(url, feature.checkpoint.where))
+                if copy != os.path.basename(feature.checkpoint.path):
+                    raise ValueError(f"{url!r} has changed")
         tokenizer, head = feature.config.tokenizer, feature.config.head
         for named in (getattr(tokenizer, "checkpoint", None), getattr(head, "weights", None)):
             if named is not None:
@@ -120,17 +122,9 @@ def _folders(features: tuple[BoundFeature, ...]) -> list[str]:
 
 
 def _file_states(places: list[str]) -> list[FileState]:
-    """Returns the states of files, and of all files in folders and at URLs.
-
-    Raises:
-        OSError, ConfigError: one cannot be read.
-        ValueError: too many files.
-    """
+    """Returns the states of files, and of all files in folders. Raises ``OSError``; ``ValueError``: too many."""
     states: list[FileState] = []
     for place in places:
-        if fetched.is_remote(place):
-            states += [(f"{one.url} {one.version}", one.size, 0, 0, 0) for one in fetched.files_of(place, "checkpoint")]
-            continue
         paths = [place]
         if os.path.isdir(place):
             paths = [os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names]

@@ -12,6 +12,7 @@ from pipeline import sources, storage
 from pipeline.config.bound import BoundConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.terminal import Console, count, print_wrapped
+from pipeline.dataset.commit.folder import DatasetFolder
 from pipeline.run.pipeline import node_check, wants_gpu
 from pipeline.run.preparation import version_root
 
@@ -36,14 +37,14 @@ def examine(bound: BoundConfig, terminal: TextIO | None) -> dict[str, Any]:
     if samples is None:
         raise ConfigError("source.path", f"no sample in {config.source.path!r}", "a corpus with files to read")
     check = node_check(config, bound.features, root, wants_gpu(config) and engine.gpus(terminal) > 0)
-    written = storage.join(root, f".doctor-{secrets.token_hex(8)}")
+    output, name = DatasetFolder(root), f".doctor-{secrets.token_hex(8)}"
     folders = [root, config.output.path] if storage.is_local(root) else []
     new = [folder for folder in folders if not os.path.exists(folder)]
-    storage.publish(written, b"doctor")
+    output.publish(name, b"doctor")
     try:
-        found = engine.check_nodes(check.on_driver(samples, written), terminal)
+        found = engine.check_nodes(check.on_driver(samples, output.url(name)), terminal)
     finally:
-        storage.remove(written)
+        output.remove(name)
         with suppress(OSError):  # a run may write there already
             for folder in new:
                 os.rmdir(folder)

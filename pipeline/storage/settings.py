@@ -1,7 +1,8 @@
 """Settings of storages: endpoints of S3 buckets, and how long a storage that fails is waited for.
 
 They hold for a process and for all processes that it starts, whatever stage or library opens a file there. So they are
-in an environment variable, which child processes inherit; workers on other machines call `use` themselves.
+in an environment variable, which child processes inherit; workers on other machines call `use` themselves. Users set
+the variable for commands and readers that take no config (docs/cluster.md).
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from pipeline.core.errors import NotAllowed
+from pipeline.core.errors import ConfigError, NotAllowed
 from pipeline.core.section import Section
 
 _VARIABLE = "TESSERA_STORAGE"
+_given = os.environ.get(_VARIABLE)
+"""The user's settings."""
 _SCHEMES = ("s3", "s3a")
 _OTHERS = "*"
 """The key for all buckets that have no settings of their own."""
@@ -80,21 +83,27 @@ DEFAULT = StorageConfig()
 
 
 def use(settings: StorageConfig) -> None:
-    """Lets this process, and all that it starts, reach storages as ``settings`` say."""
-    if settings == DEFAULT:
+    """Lets this process, and all that it starts, reach storages as ``settings`` say; by default as the user's variable
+    says."""
+    text = _given if settings == DEFAULT else settings.model_dump_json()
+    if text is None:
         os.environ.pop(_VARIABLE, None)
     else:
-        os.environ[_VARIABLE] = settings.model_dump_json()
+        os.environ[_VARIABLE] = text
 
 
 def current() -> StorageConfig:
-    """Returns the settings of this process."""
+    """Returns the settings of this process. Raises ``ConfigError`` if the user's variable does not hold any."""
     return _parsed(os.environ.get(_VARIABLE, ""))
 
 
 @lru_cache(maxsize=8)
 def _parsed(text: str) -> StorageConfig:
-    return StorageConfig.model_validate_json(text) if text else DEFAULT
+    try:
+        return StorageConfig.model_validate_json(text) if text else DEFAULT
+    except ValidationError as error:
+        found = str(error.errors(include_url=False, include_input=False)[0]["msg"])
+        raise ConfigError(_VARIABLE, found, "the section `storage` of a config, as JSON") from None
 
 
 def options(url: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,17 +128,24 @@ def test_another_checkpoint_at_the_same_url(s3: Any, clip: Path, models: Path) -
 def test_a_checkpoint_that_changes_while_it_is_fetched(
     proxy: FaultyProxy, s3: Any, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of the old one is left among the new."""
-    fetch, changes = fetched._fetch_file, ["first", "second"]
+    """A copy holds the files of one moment, also if the storage goes back to what it was."""
+    old = (clip / "model.safetensors").read_bytes()
+    new = old[:-1] + bytes([old[-1] ^ 1])
+    fetch, changes = fetched._fetch_file, [new]
 
     def changing(*arguments: Any) -> None:
         fetch(*arguments)
-        if changes:
-            s3.pipe("corpus/models/clip/notes.txt", changes.pop().encode())
+        if changes:  # after the first file: those that follow are of the new checkpoint
+            s3.pipe("corpus/models/clip/model.safetensors", changes.pop())
 
     monkeypatch.setattr(fetched, "_fetch_file", changing)
     found = resolve(URL, None, WHERE)
-    assert (Path(found.path) / "notes.txt").read_bytes() == b"first"
+    assert (Path(found.path) / "model.safetensors").read_bytes() == new
+    s3.pipe("corpus/models/clip/model.safetensors", old)
+    s3fs.S3FileSystem.clear_instance_cache()
+    again = resolve(URL, None, WHERE)
+    assert again.path != found.path
+    assert (Path(again.path) / "model.safetensors").read_bytes() == old
 
 
 @pytest.mark.parametrize(
@@ -217,6 +225,19 @@ def test_bindings_are_kept_until_the_url_changes(clip: Path, s3: Any, tmp_path: 
     s3.pipe("corpus/models/clip/notes.txt", b"new")
     s3fs.S3FileSystem.clear_instance_cache()
     assert _binding_cache.load(made) is None
+
+
+def test_a_node_that_only_decodes_fetches_no_weights(proxy: FaultyProxy, clip: Path, cache: Path) -> None:
+    driver = resolve(URL, None, WHERE)
+    shutil.rmtree(driver.path)
+    elsewhere = replace(driver, path=f"/elsewhere/{Path(driver.path).name}")
+    proxy.requests.clear()
+    found = on_this_machine(elsewhere, with_weights=False)
+    assert found.preprocessing_sha256() == Checkpoint(str(clip), "", None, "").preprocessing_sha256()
+    assert _gets(proxy, "model.safetensors") == 0
+    assert on_this_machine(elsewhere).weights_sha256() == resolve(str(clip), None, WHERE).weights_sha256()
+    tokenizer = replace(of_tokenizer(URL, None, WHERE), path=f"/elsewhere/{Path(found.path).name}")
+    assert on_this_machine(tokenizer).path == found.path
 
 
 def test_a_tokenizer_needs_no_weights(clip: Path, s3: Any, models: Path) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from pipeline.core.redaction import HIDDEN, has_secret, is_url_with_secret, without_secrets
+from pipeline.core.redaction import HIDDEN, has_secret, is_secret_assignment, is_url_with_secret, without_secrets
 
 SECRET = "hunter2/Zm9v"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
@@ -236,3 +236,14 @@ def test_a_text_that_mentions_a_url_is_none() -> None:
     assert not is_url_with_secret("see https://h/?token=abc")
     assert not is_url_with_secret("https://h/?token=abc is mine")
     assert not is_url_with_secret("https://h/?page=1")
+
+
+def test_variables_that_may_hold_a_secret() -> None:
+    for name in (
+        *("AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "SNOWFLAKE_PWD", "AZURE_STORAGE_KEY", "AWS_CREDENTIALS", "HTTP_AUTH"),
+        *("HF_TOKEN", "AWS_SESSION_TOKEN", "api_key", "PASSPHRASE", "MYSQL_PASS"),
+    ):
+        assert is_secret_assignment(name, "x"), name
+    for name in ("AWS_ENDPOINT_URL", "TOKENIZERS_PARALLELISM", "HF_HOME", "OMP_NUM_THREADS"):
+        assert not is_secret_assignment(name, "1"), name
+    assert is_secret_assignment("URL", "https://me:password@host/")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +25,7 @@ import yaml
 from pipeline import config as configs
 from pipeline import dataset, run
 from pipeline.storage.settings import S3Config, StorageConfig
+from tests.support import ROOT
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.ray_cluster import RayCluster, can_hide_folders, python_without_tessera
 
@@ -91,9 +95,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory, models: Path, demo_corpus: P
         drivers = folder / "cache"
         drivers.mkdir()
         with RayCluster(folder, python, {**keys, "XDG_CACHE_HOME": str(drivers)}, dashboard=True) as cluster:
-            hidden = [drivers] if can_hide_folders() else []
-            for number in range(2):
-                cluster.add(cpus=1, hidden=hidden, XDG_CACHE_HOME=str(folder / f"cache-{number}"))
             yield Bench(cluster, proxy, s3, folder, secret)
         s3fs.S3FileSystem.clear_instance_cache()
     server.kill()
@@ -117,18 +118,25 @@ def _until_planned(bench: Bench, name: str) -> None:
 def test_a_submission_gives_the_rows_of_a_local_run(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """The cluster has no node at first, and then two."""
     path = bench.config("first")
-    looked = bench.done("doctor", str(path), "--address", f"http://{bench.cluster.dashboard}")
-    assert looked.returncode == 0, looked.stdout + looked.stderr
-    assert looked.stdout.count("has all that this config needs") == 2
-
-    done = bench.done("submit", str(path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "rows" in done.stdout
-    assert done.stderr.startswith("job raysubmit_")
-    assert "dataset: s3://out/first" in done.stdout
+    submitted = bench.tessera("submit", str(path))
+    assert submitted.stdout is not None
+    for line in submitted.stdout:
+        if "the cluster has no node with a CPU yet: asking its autoscaler for one" in line:
+            break
+    for number in range(2):
+        hidden = [bench.folder / "cache"] if can_hide_folders() else []
+        bench.cluster.add(cpus=1, hidden=hidden, XDG_CACHE_HOME=str(bench.folder / f"cache-{number}"))
+    output, errors = submitted.communicate(timeout=200)
+    assert submitted.returncode == 0, output + errors
+    assert errors.startswith("job raysubmit_")
+    assert "dataset: s3://out/first" in output
     fetched = [p for method, p, _ in bench.proxy.requests if method == "GET" and p.endswith("clip/model.safetensors")]
     assert len(fetched) == (3 if can_hide_folders() else 1)  # the driver's node, and two that encode
+    looked = bench.done("doctor", str(path), "--json")
+    assert looked.returncode == 0, looked.stdout + looked.stderr
+    assert [node["problem"] for node in json.loads(looked.stdout)["nodes"]] == [None, None]
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     local = configs.load(str(path), [f"output.path={tmp_path / 'out'}"])
@@ -138,17 +146,18 @@ def test_a_submission_gives_the_rows_of_a_local_run(
     assert len(here) == report["rows_written"] > 100
     assert there.equals(here)
 
-    again = bench.done("submit", str(path))
+    again = bench.done("submit", str(path), "--json")
     assert again.returncode == 0
-    assert "nothing" in again.stdout or "0 samples" in again.stdout
+    assert "0 samples" in again.stderr
+    assert json.loads(again.stdout)["status"] == "succeeded"
 
     listed = json.loads(bench.done("jobs", "list", "--json").stdout)
     assert [one["status"] for one in listed] == ["succeeded"] * 3
     assert listed[0]["output"] == "s3://out/first"
     assert listed[0]["config"] == "first.yaml"
-    logs = bench.done("jobs", "logs", listed[1]["id"])
-    assert logs.stdout == done.stdout
-    shown = bench.done("jobs", "status", listed[1]["id"])
+    logs = bench.done("jobs", "logs", listed[2]["id"])
+    assert logs.stdout.endswith(output)
+    shown = bench.done("jobs", "status", listed[2]["id"])
     assert "status: succeeded\n" in shown.stdout
     assert "exit_code: 0\n" in shown.stdout
 
@@ -201,6 +210,47 @@ def test_ctrl_c_without_a_terminal_leaves_the_job(bench: Bench) -> None:
     assert bench.done("jobs", "logs", job, "--follow").returncode == 0
 
 
+def test_ctrl_c_on_a_terminal_asks(bench: Bench) -> None:
+    ours, theirs = pty.openpty()
+    command = [str(Path(sys.executable).with_name("tessera")), "submit", str(bench.config("asked"))]
+    environment = {**bench.cluster.environment, "RAY_API_SERVER_ADDRESS": f"http://{bench.cluster.dashboard}"}
+    process = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    job = _read_until(ours, b" on http").split()[1].decode()
+    process.send_signal(signal.SIGINT)
+    _read_until(ours, b"or leave it running (l)? ")
+    os.write(ours, b"s\n")
+    assert b"has stopped; the same submission continues it" in _read_until(ours, b"continues it")
+    assert process.wait(timeout=90) == 4
+    assert json.loads(bench.done("jobs", "status", job, "--json").stdout)["status"] == "stopped"
+
+
+def _read_until(terminal: int, words: bytes) -> bytes:
+    """Returns what a program has written to its terminal when the words have come."""
+    text, deadline = b"", time.monotonic() + 120
+    while words not in text:
+        assert time.monotonic() < deadline, text
+        text += os.read(terminal, 4096)
+    return text
+
+
+def test_ray_s_own_command(bench: Bench, tmp_path: Path) -> None:
+    """The line of docs/cluster.md, in a folder with what a checkout has."""
+    for name in ("pipeline", "jobs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(bench.config("plain"), tmp_path / "config.yaml")
+    ray = [
+        str(Path(sys.executable).with_name("ray")),
+        "job",
+        "submit",
+        "--address",
+        f"http://{bench.cluster.dashboard}",
+    ]
+    command = [*ray, "--working-dir", ".", "--", "python", "-m", "jobs.extract", "config.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, env=bench.cluster.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _rows("s3://out/plain").equals(_rows("s3://out/first"))
+
+
 def test_a_mistake_ends_the_job_with_its_exit_code(bench: Bench) -> None:
     done = bench.done("submit", str(bench.config("none")), "--set", "source.path=s3://corpus/none")
     assert done.returncode == 2
@@ -231,6 +281,23 @@ def test_what_is_not_submitted(bench: Bench, arguments: list[str], words: str) -
     assert "pw" not in done.stderr
 
 
+def test_the_option_counts_more_than_the_variable(bench: Bench) -> None:
+    """Ray's own client takes the variable."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        elsewhere = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for variables in ({"RAY_API_SERVER_ADDRESS": elsewhere}, {"RAY_ADDRESS": "127.0.0.1:9"}):
+            listed = bench.cluster.tessera("jobs", "list", "--address", bench.cluster.dashboard, **variables)
+            output, errors = listed.communicate(timeout=60)
+            assert listed.returncode == 0, errors
+            assert "raysubmit_" in output
+        started = time.monotonic()
+        listed = bench.cluster.tessera("jobs", "list", "--address", elsewhere)
+        _, errors = listed.communicate(timeout=60)
+        assert listed.returncode == 2
+        assert f"--address: '{elsewhere}' does not answer as it should (ReadTimeout" in errors
+        assert time.monotonic() - started < 20
+
+
 def test_another_token(bench: Bench) -> None:
     process = bench.cluster.tessera("jobs", "list", "--address", bench.cluster.dashboard, RAY_AUTH_TOKEN="f" * 64)
     _, errors = process.communicate(timeout=60)
@@ -250,6 +317,7 @@ def test_no_secret_in_logs_and_outputs(bench: Bench) -> None:
                 assert bench.secret.encode() not in text, path
                 assert token.encode() not in text, path
     assert searched > 20
+    assert len(json.loads(bench.done("jobs", "list", "--json").stdout)) > 5  # whose logs these are
     for key in bench.s3.find("out"):
         text = bench.s3.cat_file(key)
         assert bench.secret.encode() not in text, key

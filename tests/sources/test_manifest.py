@@ -302,6 +302,6 @@ def test_a_manifest_and_its_files_on_a_place_that_stutters(tmp_path: Path, form:
     faulty.plan(tmp_path, {"a.jpg": faulty.Fault("info", "timeout")})
     with pytest.raises(ConfigError, match=r"source\.columns\.image: cannot reach .*a\.jpg"):
         listed(url, {"image": "pic"}, **options)
-    faulty.plan(tmp_path, {table.name: faulty.Fault("read", "short", after=9)})
+    faulty.plan(tmp_path, {table.name: faulty.Fault("read", "short", after=0)})
     with pytest.raises(ConfigError, match=r"source\.path: .*truncated read"):
         listed(url, {"image": "pic"}, **options)

@@ -275,7 +275,7 @@ def test_a_folder_on_a_place_that_stutters(tmp_path: Path) -> None:
     part(root, "b.parquet", ["b"])
     faulty.plan(tmp_path, {"*": [faulty.Fault(op, "slow_down", times=1) for op in ("info", "list", "open", "read")]})
     assert set(listed(f"faulty://{root}", COLUMNS)) == {"a", "b"}
-    faulty.plan(tmp_path, {"*b.parquet": faulty.Fault("read", "short", after=9)})
+    faulty.plan(tmp_path, {"*b.parquet": faulty.Fault("read", "short", after=0)})
     with pytest.raises(ConfigError, match=r"source\.path: .*b\.parquet.*truncated read"):
         listed(f"faulty://{root}", COLUMNS)
     part(root, "day=1/c.parquet", ["c"])

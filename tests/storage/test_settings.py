@@ -20,7 +20,7 @@ from pipeline import run, storage
 from pipeline.core.errors import ConfigError
 from pipeline.storage import settings
 from pipeline.storage.settings import DEFAULT, S3Config, StorageConfig
-from tests.stages.media_fixtures import IMAGE, config
+from tests.stages.media_fixtures import IMAGE
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +60,18 @@ def test_options_of_a_bucket() -> None:
         assert settings.options(url) == {}
     settings.use(DEFAULT)
     assert settings.options("s3://mine/a") == {}
+
+
+def test_the_user_s_own_settings_hold_where_a_config_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "_given", '{"s3": {"mine": {"region": "eu-west-1"}}}')
+    settings.use(DEFAULT)
+    assert settings.options("s3://mine/a") == {"client_kwargs": {"region_name": "eu-west-1"}}
+    settings.use(StorageConfig(max_wait_s=7))
+    assert settings.options("s3://mine/a") == {}
+    monkeypatch.setattr(settings, "_given", '{"s3": {"mine": {"regio": 1}}}')
+    settings.use(DEFAULT)
+    with pytest.raises(ConfigError, match=r"TESSERA_STORAGE: Extra inputs are not permitted; the section `storage`"):
+        settings.options("s3://mine/a")
 
 
 def test_processes_inherit_the_settings() -> None:
@@ -128,8 +140,13 @@ def test_corpus_and_output_on_two_servers(servers: tuple[str, str], tmp_path: Pa
         Image.new("RGB", (20 + number, 20)).save(tmp_path / f"{number}.png")
         corpus.put_file(str(tmp_path / f"{number}.png"), f"there/in/{number}.png")
     buckets = {"there": S3Config(endpoint_url=servers[0]), "here": S3Config(endpoint_url=servers[1])}
-    made = config("s3://there/in", {"i": IMAGE}).model_copy(update={"storage": StorageConfig(s3=buckets)})
-    made = made.model_copy(update={"output": made.output.model_copy(update={"path": "s3://here/out"})})
+    raw = {
+        "source": {"kind": "files", "path": "s3://there/in"},
+        "output": {"path": "s3://here/out"},
+        "features": {"i": IMAGE},
+        "storage": {"s3": {name: one.model_dump() for name, one in buckets.items()}},
+    }
+    made = configs.parse(raw)
     report = run.extract(run.prepare(made, engine_name="inline"), show_progress=False)
     assert (report["rows_written"], report["rows_failed"]) == (3, 0)
     assert [file for file in corpus.find("there") if "/in/" not in file] == []

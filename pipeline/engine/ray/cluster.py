@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 import ray
@@ -104,13 +104,14 @@ def wait_for_nodes(compute: ComputeConfig, terminal: TextIO | None) -> None:
     Raises:
         ConfigError: no node came.
     """
-    if capacities():
+    if _has_all(compute):
         return
     patience_s = compute.wait_for_nodes_s
     pools = compute.pools.items()
     demands = {name: Demand(one.num_cpus or 1.0, one.num_gpus or 0.0, one.min_actors or 1) for name, one in pools}
     if terminal is not None:
-        words = "the cluster has no node with a CPU yet: asking its autoscaler for one, waiting for at most"
+        missing = "for the GPUs that the pools declare" if capacities() else "with a CPU"
+        words = f"the cluster has no node {missing} yet: asking its autoscaler for one, waiting for at most"
         print_wrapped(Console(file=terminal), f"{words} {patience_s:g} s")
         terminal.flush()
     bundles = [{"CPU": one.cpus, **({"GPU": one.gpus} if one.gpus else {})} for one in demands.values()]
@@ -129,10 +130,27 @@ def wait_for_nodes(compute: ComputeConfig, terminal: TextIO | None) -> None:
         )
 
 
+def _has_all(compute: ComputeConfig) -> bool:
+    """Returns whether there is a node, and, if a cluster may get more, one for each pool that declares GPUs."""
+    if not capacities():
+        return False
+    if compute.cluster()[0] is None or compute.missing_gpus == "use_cpu":
+        return True
+    pools = compute.pools.items()
+    return fits_once(
+        {name: Demand(one.num_cpus or 0.0, one.num_gpus, 1) for name, one in pools if one.num_gpus}, capacities()
+    )
+
+
 @contextlib.contextmanager
-def capacity_watchdog(pools: dict[str, PoolSize], task_cpus: float, progress: Progress) -> Iterator[None]:
+def capacity_watchdog(
+    pools: dict[str, PoolSize], task_cpus: float, progress: Progress, ask: Callable[[str], str | None]
+) -> Iterator[None]:
     """Ends the body if a pool has no room for an actor any more. Ray would wait for ever. Tells of nodes that come and
     go, whose many messages by Ray itself are in its logs.
+
+    Args:
+        ask: returns what a node lacks, by its id. None: nothing.
 
     Raises:
         TesseraError: for ``_NO_ROOM_S`` seconds no row was finished, and one actor of each pool did not fit.
@@ -148,7 +166,8 @@ def capacity_watchdog(pools: dict[str, PoolSize], task_cpus: float, progress: Pr
             for node in there.keys() - now.keys():
                 progress.say(f"node {there[node]} is lost: what it had in work is computed again")
             for node in now.keys() - there.keys():
-                progress.say(f"node {now[node]} has joined")
+                lacks = ask(node)
+                progress.say(f"node {now[node]} has joined" + (f", and cannot work: {lacks}" if lacks else ""))
             there = now
             name, rows = without_room(pools, capacities(), task_cpus), progress.rows
             since = (since or time.monotonic()) if name and rows == before else None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from pipeline.config.models import ComputeConfig
+from pipeline.core.errors import ConfigError
 from pipeline.engine.errors import as_user_error
 from pipeline.engine.node_check import NodeTask, Problem
 from pipeline.engine.progress import Progress
@@ -54,11 +55,17 @@ class RayEngine:
         pools = {step.name: step.workers for step in spec.steps if step.workers.kind == "pool"}
         is_cluster = self.compute.cluster()[0] is not None
         found = sizes(pools, nodes.capacities(), spec.shares_gpus, task_cpus, len(work), is_cluster)
+        task = None if spec.node_check is None else preflight.task_of(spec.node_check, work[0])
+
+        def ask(node: str) -> str | None:
+            problems = [] if task is None else preflight.ask_nodes(task, [node])
+            return next((str(ConfigError(*problem)) for _, problem in problems if problem is not None), None)
+
         sink = ShardSink(spec.sink.open_writer, spec.sink.run_id, spec.sink.min_rows, spec.storage)
         counter = RunCounter()
         progress = Progress(samples, terminal, counter.read)
         try:
-            with progress, cluster.capacity_watchdog(found, task_cpus, progress):
+            with progress, cluster.capacity_watchdog(found, task_cpus, progress, ask):
                 try:
                     graph.execute(spec, work, found, counter.actor, sink)
                 except Exception as error:

@@ -57,7 +57,7 @@ def _tasks(dataset: Any, step: Step, run: bytes, arguments: tuple[Any, ...]) -> 
     # with arguments from a function Ray never fuses a task into a pool that asks for as much
     options: dict[str, Any] = {} if is_small else {"ray_remote_args_fn": dict}
     return dataset.map_batches(
-        TaskWorker(_name(step), run, *arguments),
+        type(_name(step), (TaskWorker,), {})(_name(step), run, *arguments),  # Ray shows the name of the class
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import ray
@@ -12,11 +12,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.errors import ConfigError, describe
 from pipeline.engine.node_check import NodeCheck, NodeTask, Problem
-from pipeline.engine.ray.nodes import node_name
+from pipeline.engine.ray.nodes import living, node_name
 from pipeline.stages.units import Unit, read_unit, unit_table
 
 _ANSWER_S = 120.0
 """Longest wait for all nodes: each starts a worker process, and reads the checkpoints."""
+_BYTES_PER_S = 5e6
+"""Slowest rate at which a node may fetch checkpoints."""
 
 
 def check_nodes(check: NodeCheck, unit: Unit) -> None:
@@ -31,7 +33,7 @@ def check_nodes(check: NodeCheck, unit: Unit) -> None:
     if [node["NodeID"] for node in nodes] == [ray.get_runtime_context().get_node_id()]:
         problems = [(node_name(nodes[0]), check.device_problem(_gpus(nodes[0])))]
     else:
-        problems = ask_nodes(check.on_driver(read_unit(unit_table(unit)), unit[0]))
+        problems = ask_nodes(task_of(check, unit))
     found = [(node, problem) for node, problem in problems if problem is not None]
     if found:
         node, (where, what, allowed) = found[0]
@@ -57,17 +59,26 @@ def any_device() -> bool:
     return found
 
 
+def task_of(check: NodeCheck, unit: Unit) -> NodeTask:
+    """Returns the task of a check for a run whose plan begins with ``unit``."""
+    return check.on_driver(read_unit(unit_table(unit)), unit[0])
+
+
 def _nodes() -> list[dict[str, Any]]:
     """Returns the living nodes with a CPU, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
 
 
-def ask_nodes(data: NodeTask) -> list[tuple[str, Problem | None]]:
+def ask_nodes(data: NodeTask, only: Collection[str] | None = None) -> list[tuple[str, Problem | None]]:
     """Runs the check on all nodes at a time. Returns the name of each node, and what it lacks; None: nothing.
 
-    A node that is lost, or a worker that dies, is left out: the run itself goes on after such losses.
+    A node that is lost meanwhile is left out: the run itself goes on after such losses.
+
+    Args:
+        only: ids of the nodes to ask. None: all.
     """
-    nodes = _nodes()
+    nodes = [node for node in _nodes() if only is None or node["NodeID"] in only]
+    patience_s = _ANSWER_S + data.fetched_bytes / _BYTES_PER_S
     task: Any = ray.remote(num_cpus=0, max_retries=2)(_looker())
     pickled = pickle.dumps(data, 5)
     asked = {
@@ -76,7 +87,7 @@ def ask_nodes(data: NodeTask) -> list[tuple[str, Problem | None]]:
         ).remote(pickled, _gpus(node)): node
         for node in nodes
     }
-    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=patience_s)
     problems: list[tuple[str, Problem | None]] = []
     for reference in answered:
         try:
@@ -85,13 +96,14 @@ def ask_nodes(data: NodeTask) -> list[tuple[str, Problem | None]]:
             problems.append(
                 (node_name(asked[reference]), ("compute.address", describe(error.cause or error), "see Ray's logs"))
             )
-        except RayError:
-            continue
+        except RayError as error:  # of a worker: its environment, its memory
+            if asked[reference]["NodeID"] in living():
+                problem = "compute.address", describe(error), "see Ray's logs of that node"
+                problems.append((node_name(asked[reference]), problem))
     for reference in silent:
         ray.cancel(reference, force=True)
-        problems.append(
-            (node_name(asked[reference]), ("compute.address", f"no answer within {_ANSWER_S:g} s", "a node that is up"))
-        )
+        problem = "compute.address", f"no answer within {patience_s:.0f} s", "a node that is up"
+        problems.append((node_name(asked[reference]), problem))
     return problems
 
 

@@ -130,7 +130,6 @@ class TaskWorker:
     """
 
     def __init__(self, name: str, run: bytes, *arguments: Any) -> None:
-        self.__name__ = name
         self.arguments, self.key = arguments, (run, name)
 
     def __call__(self, table: pa.Table) -> pa.Table | Generator[pa.Table]:

@@ -61,6 +61,27 @@ def test_blocks_are_cut_by_the_task_that_makes_them(ray_session: Any) -> None:
     assert sorted(n for block in blocks for n in block["n"].to_pylist()) == list(range(17))
 
 
+def test_the_dashboard_names_the_stages(
+    ray_session: Any, prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's names of steps, tasks and actors are those of the stages."""
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "in" / "a.png")
+    names: list[str] = []
+    write = ray_session.data.Dataset.write_datasink
+
+    def recording(made: Any, *arguments: Any, **options: Any) -> Any:
+        step = made._logical_plan.dag
+        while step.input_dependencies:
+            names.append(step.name)
+            step = step.input_dependencies[0]
+        return write(made, *arguments, **options)
+
+    monkeypatch.setattr(ray_session.data.Dataset, "write_datasink", recording)
+    run.extract(prepare(config(tmp_path / "in", {"i": IMAGE}), False, None, "ray"), show_progress=False)
+    assert {"MapBatches(read+probe)", "MapBatches(decode+encode)"} <= set(names)
+
+
 @pytest.mark.slow
 def test_beside_a_gpu_the_stages_stand_apart(tmp_path: Path) -> None:
     """Of a GPU that a cluster says it has each pool asks for a part; an encoder takes several blocks at once."""

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -94,6 +96,34 @@ def _some_blocks(run: subprocess.Popen[str], out: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.2)
     time.sleep(12)
+
+
+def test_the_driver_s_memory_does_not_grow_with_rows(cluster: RayCluster, models: Path, tmp_path: Path) -> None:
+    cluster.add(cpus=2)
+    peaks = []
+    for rows in (2_000, 30_000):
+        table = pa.table({"id": [f"{i:06d}" for i in range(rows)], "text": [f"row {i} " * 40 for i in range(rows)]})
+        pq.write_table(table, tmp_path / f"{rows}.parquet")
+        words = {"kind": "text", "checkpoint": str(models / "bert"), "max_length": 128}
+        raw = {
+            "source": {
+                "kind": "manifest",
+                "path": str(tmp_path / f"{rows}.parquet"),
+                "columns": {"id": "id", "inline_text": "text"},
+            },
+            "output": {"path": str(tmp_path / f"out-{rows}")},
+            "features": {
+                "t": {"modality": "text", "tokenizer": words, "encoder": {"kind": "raw"}, "emit": ["token_ids"]}
+            },
+        }
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+        run = cluster.extract(tmp_path / "c.yaml", "--json")
+        output, errors = run.communicate(timeout=200)
+        assert run.returncode == 0, errors
+        report = json.loads(output)
+        assert report["rows_written"] == rows
+        peaks.append(report["peak_memory_bytes"] / 1e6)
+    assert peaks[1] - peaks[0] < 60, peaks
 
 
 @pytest.mark.skipif(not can_hide_folders(), reason="a node cannot have a file system of its own here")

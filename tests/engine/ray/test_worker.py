@@ -179,4 +179,3 @@ def test_a_task_keeps_its_stages_until_the_next_run(ray_session: Any, counter: R
     done, set_up, kept = ray_session.get(ray_session.remote(num_cpus=0)(work).remote())
     assert (done, set_up) == ([["a"]] * 2, 1)
     assert kept == [["decode", "probe"], [(b"2", "probe")]]
-    assert first.__name__ == "probe"
