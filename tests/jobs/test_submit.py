@@ -309,15 +309,13 @@ def test_no_secret_in_logs_and_outputs(bench: Bench) -> None:
     """After all jobs above: Ray's logs of all nodes, and every object on the storage."""
     token = bench.cluster.environment["RAY_AUTH_TOKEN"]
     searched = 0
-    for root, _, names in os.walk(bench.cluster.place):
-        for name in names:
-            path = Path(root) / name
-            if path.is_file() and "/logs/" in f"{path}":
-                text, searched = path.read_bytes(), searched + 1
-                assert bench.secret.encode() not in text, path
-                assert token.encode() not in text, path
+    for path in (path for place in bench.cluster.places for path in Path(place).rglob("*")):
+        if "/logs/" in f"{path}" and path.is_file() and not path.is_symlink():
+            text, searched = path.read_bytes(), searched + 1
+            assert bench.secret.encode() not in text, path
+            assert token.encode() not in text, path
     assert searched > 20
-    assert len(json.loads(bench.done("jobs", "list", "--json").stdout)) > 5  # whose logs these are
+    assert len(json.loads(bench.done("jobs", "list", "--json").stdout)) > 2  # whose logs these are
     for key in bench.s3.find("out"):
         text = bench.s3.cat_file(key)
         assert bench.secret.encode() not in text, key

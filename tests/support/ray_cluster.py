@@ -46,7 +46,8 @@ class RayCluster:
         dashboard: bool = False,
     ) -> None:
         self.folder, self.python, self.has_dashboard = folder, python, dashboard
-        self.place = tempfile.mkdtemp(prefix="t-")
+        self.places: list[str] = []
+        """The temporary folders of the nodes, with Ray's logs. Short: they hold sockets."""
         self.address, self.dashboard = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "PYTHONPATH"))}
         path = f"{Path(python).parent}{os.pathsep}{kept.get('PATH', '')}"
@@ -60,13 +61,14 @@ class RayCluster:
             head += ["--include-dashboard=true", f"--dashboard-port={self.dashboard.partition(':')[2]}"]
         else:
             head += ["--include-dashboard=false"]
-        self._start([*head, f"--temp-dir={self.place}"], self.python)
+        self._start(head, self.python)
         return self
 
     def __exit__(self, *error: object) -> None:
         for node in reversed(self.nodes):
             self.stop(node)
-        shutil.rmtree(self.place, ignore_errors=True)
+        for place in self.places:
+            shutil.rmtree(place, ignore_errors=True)
 
     def add(
         self,
@@ -130,11 +132,13 @@ class RayCluster:
         variables: Mapping[str, str] | None = None,
         device: bool = False,
     ) -> subprocess.Popen[bytes]:
-        command = [python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *options]
+        self.places.append(tempfile.mkdtemp(prefix="t-"))  # its own, as on a machine of its own
+        options = ["--block", "--disable-usage-stats", f"--temp-dir={self.places[-1]}", *options]
+        command = [python, "-m", "ray.scripts.scripts", "start", *options]
         if hidden or device:
             mounts = "".join(f"mount -t tmpfs tmpfs '{one}' && " for one in hidden)
             if device:
-                mounts += f"{_OWN_DEVICES.format(folder=self.place)} && touch /dev/nvidia0 && "
+                mounts += f"{_OWN_DEVICES.format(folder=self.places[-1])} && touch /dev/nvidia0 && "
             command = ["unshare", "--mount", "sh", "-c", f'{mounts} exec "$@"', "sh", *command]
         log = self.folder / f"node-{len(self.nodes)}-{time.monotonic_ns()}.log"
         with log.open("wb") as output:
