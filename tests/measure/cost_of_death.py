@@ -2,8 +2,8 @@
 
 1. Seconds from the death of an encoder's process until the next one has encoded the block, beside those of the block
    itself: CLIP ViT-B/32 of true size (written into FOLDER), one picture; and the encoders of `configs/media.yaml`.
-2. Wall seconds of an extraction of 600 pictures into CLIP ViT-B/32, and of 2,000 into the small ViT of the regime
-   ``images``; and of the same with 1 % more that end the decoder's process each time that they are decoded; in turn,
+2. Wall seconds of an extraction of 600 pictures into CLIP ViT-B/32, of 600 into the encoders of `configs/media.yaml`,
+   and of 2,000 into the small ViT of the regime ``images``; and of the same with 1 % more that end the decoder's process each time that they are decoded; in turn,
    three times.
 """
 
@@ -107,7 +107,7 @@ def main() -> None:
     for name in ("clip", "media"):
         alone, after = of_an_encoder(configs.load(str(regimes.write(name, folder / name))))
         print(f"{name}: {alone:.2f} s for a block, {after:.2f} s after the death of its process", flush=True)
-    for regime, pictures in (("clip", 600), ("images", 2000)):
+    for regime, pictures in (("clip", 600), ("media", 600), ("images", 2000)):
         of_decoders(folder, regime, pictures)
 
 

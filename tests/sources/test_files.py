@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from pipeline import storage
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.sources import files as module
 from pipeline.sources.files import Config, FilesSource
-from pipeline.storage import local_files, retry
+from pipeline.storage import local_files
 from tests.sources.listing import listed, make, uris
 from tests.support import faulty
 
@@ -39,9 +41,36 @@ def test_a_file_that_cannot_be_looked_at_is_not_one_that_is_gone(
         listed(tmp_path)
 
 
-def test_a_digest_that_cannot_be_had_is_not_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_listed_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same order as one after the other."""
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    names = [f"{a:02d}/{b:02d}.txt" for a in range(30) for b in range(2)] + ["05/deep/x.txt", "z.txt"]
+    for name in names:
+        fs.pipe_file(f"/in/{name}", b"x")
+    before, now, most, lock = type(fs).ls, 0, 0, threading.Lock()
+
+    def slow(self: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal now, most
+        with lock:
+            now, most = now + 1, max(most, now + 1)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        return before(self, *arguments, **options)
+
+    source = FilesSource(Config(kind="files", path="memory://in", include=["**/*.txt"]))
+    source.check("source")
+    first = [row["sample_id"] for table in source.list() for row in table.to_pylist()]
+    monkeypatch.setattr(type(fs), "ls", slow)
+    assert [row["sample_id"] for table in source.list() for row in table.to_pylist()] == first
+    assert sorted(first) == sorted(names)
+    assert most >= 8
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_digest_that_cannot_be_had_is_not_a_change(tmp_path: Path) -> None:
     make(tmp_path, "a.txt")
-    monkeypatch.setattr(retry, "BASE_S", 0.01)
     faulty.register()
     faulty.plan(tmp_path, {"a.txt": faulty.Fault("read", "reset")})
     with pytest.raises(ConfigError, match=r"source.version: cannot read .*a.txt.*Connection reset.*run again"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,16 @@ from pipeline.sources._files.omissions import OmissionCounter, is_hidden
 from pipeline.sources._files.selection import Selection
 from pipeline.storage.retry import retried
 
+_LISTINGS = 16
+"""Folders that are listed at the same time."""
 _KEY_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"}
 """Protocols whose paths are keys: ``.`` and ``..`` are ordinary names there, not this folder and its parent."""
 
 
 class RemoteWalk:
     """Iterates over the folders below ``root`` and yields the wanted files of each, in order of name.
+
+    The next folders are listed at the same time: a listing is a request and more, and a corpus may have many folders.
 
     Args:
         fs: the fsspec file system.
@@ -36,20 +41,32 @@ class RemoteWalk:
         self._has_keys = not protocols.isdisjoint(_KEY_STORES)
 
     def __iter__(self) -> Iterator[list[FoundFile]]:
-        todo = [self._root]
-        while todo:
-            folder = todo.pop()
-            try:
-                entries = retried(partial(self._fs.ls, folder, detail=True, refresh=True))
-            except Exception as error:  # any backend may raise anything here
-                raise cannot_list(self._where, folder, error) from error
-            self._fs.invalidate_cache(folder)  # each listing is read once, so that caching it would only take memory
-            files: list[FoundFile] = []
-            folders: list[str] = []
-            for entry in sorted(entries, key=lambda entry: str(entry["name"])):
-                self._add(entry, folder, files, folders)
-            yield files
-            todo.extend(reversed(folders))
+        todo, ahead = [self._root], dict[str, Future[list[dict[str, Any]]]]()
+        pool = ThreadPoolExecutor(_LISTINGS, thread_name_prefix="tessera-listing")
+        try:
+            while todo:
+                for folder in todo[-_LISTINGS:]:
+                    if folder not in ahead:
+                        ahead[folder] = pool.submit(self._list, folder)
+                folder = todo.pop()
+                try:
+                    entries = ahead.pop(folder).result()
+                except Exception as error:  # any backend may raise anything here
+                    raise cannot_list(self._where, folder, error) from error
+                files: list[FoundFile] = []
+                folders: list[str] = []
+                for entry in sorted(entries, key=lambda entry: str(entry["name"])):
+                    self._add(entry, folder, files, folders)
+                yield files
+                todo.extend(reversed(folders))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _list(self, folder: str) -> list[dict[str, Any]]:
+        """Returns the entries of a folder. Called in a thread."""
+        found: list[dict[str, Any]] = retried(partial(self._fs.ls, folder, detail=True, refresh=True))
+        self._fs.invalidate_cache(folder)  # each listing is read once, so that caching it would only take memory
+        return found
 
     def _add(self, entry: dict[str, Any], folder: str, files: list[FoundFile], folders: list[str]) -> None:
         """Appends an entry of ``folder`` to ``files`` or ``folders``, or counts it as left out."""
