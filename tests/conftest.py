@@ -244,10 +244,11 @@ def _moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits between attempts of a few milliseconds, for a third of a second."""
-    from pipeline.storage import retry
-    from pipeline.storage.settings import StorageConfig
+    from pipeline.storage import retry, settings
 
-    monkeypatch.setenv("TESSERA_STORAGE", StorageConfig(max_wait_s=0.3).model_dump_json())
+    hasty = settings.StorageConfig(max_wait_s=0.3).model_dump_json()
+    monkeypatch.setenv("TESSERA_STORAGE", hasty)
+    monkeypatch.setattr(settings, "_given", hasty)
     monkeypatch.setattr(retry, "BASE_S", 0.001)
     monkeypatch.setattr(retry, "MAX_S", 0.005)
 

@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 import pyarrow as pa
 import pytest
 
+from pipeline.engine import progress as module
 from pipeline.engine.progress import Progress, count_rows, quiet
 from pipeline.stages.rows import Failure, failure_column
 from tests.support import ROOT
@@ -46,6 +48,19 @@ def test_the_first_row_is_timed_without_a_terminal() -> None:
     with Progress(3, None, lambda: [0, 0, 0]) as idle:
         pass
     assert idle.first_row_at is None
+
+
+def test_a_log_has_a_line_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LINE_EVERY_S", 0.6)
+    with (tmp_path / "log").open("w") as log, Progress(8, log, lambda: [2, 5, 1]) as progress:
+        progress.say("node a has joined")
+        time.sleep(1.6)
+        assert "has joined" in (tmp_path / "log").read_text()  # at once, not at the end
+    first, *lines = (tmp_path / "log").read_text().splitlines()
+    assert first == "node a has joined"
+    assert 1 <= len(lines) <= 3
+    assert re.fullmatch(r"extract: 2/8 samples · 5 rows · 1 failed · (\d+|–) rows/s · left (0:00:\d\d|–)", lines[-1])
+    Progress(8, None, lambda: [0, 0, 0]).say("nowhere")
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 1. Seconds from the death of an encoder's process until the next one has encoded the block, beside those of the block
    itself: CLIP ViT-B/32 of true size (written into FOLDER), one picture; and the encoders of `configs/media.yaml`.
 2. Wall seconds of an extraction of 600 pictures into CLIP ViT-B/32, of 600 into the encoders of `configs/media.yaml`,
-   and of 2,000 into the small ViT of the regime ``images``; and of the same with 1 % more that end the decoder's process each time that they are decoded; in turn,
-   three times.
+   and of 2,000 into the small ViT of the regime ``images``; and of the same with 1 % more that end the decoder's
+   process each time that they are decoded; in turn, three times.
 """
 
 from __future__ import annotations

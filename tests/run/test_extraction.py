@@ -246,3 +246,20 @@ def test_every_file_of_the_bad_media_is_a_row_or_a_failure(
     lost = [path for path in listed if path not in ids and path.rsplit(".", 1)[0] not in ids]
     assert lost == []
     assert "internal" not in set(found.failures()["kind"].to_pylist())
+
+
+def test_pools_that_ask_for_gpus_where_there_are_none(tmp_path: Path) -> None:
+    """By choice a run goes on without them, and says so."""
+    (tmp_path / "in").mkdir()
+    _draw(tmp_path / "in" / "a.png")
+    pools = {"pools": {"default": {"num_gpus": 1}}}
+    refused = _picture_config(tmp_path / "in", tmp_path / "out", compute=pools)
+    with pytest.raises(ConfigError, match=r"compute\.pools\.default\.num_gpus: 1; this machine has no GPU"):
+        run.extract(run.prepare(refused, engine_name="local"), show_progress=False)
+    chosen = _picture_config(tmp_path / "in", tmp_path / "out", compute={**pools, "missing_gpus": "use_cpu"})
+    report = run.extract(run.prepare(chosen, engine_name="local"), show_progress=False)
+    assert report["rows_written"] == 1
+    assert report["warnings"] == ["compute.pools ask for GPUs, and there are none: encoders ran on CPUs"]
+    (node,) = report["nodes"]
+    assert (node["rows"], node["alive"], node["gpus"], report["ray_job"]) == (1, True, 0.0, None)
+    assert report["workers"] == {key: node[key] for key in ("processes", "peak_memory_bytes")}

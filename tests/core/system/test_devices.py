@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,17 @@ def test_visible_gpus(monkeypatch: pytest.MonkeyPatch, there: int, visible: str 
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert devices.visible_gpus() == expected
+
+
+def test_names_are_those_of_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = []
+    for number, model in enumerate(("NVIDIA H100 80GB HBM3", "NVIDIA L4", "NVIDIA L4")):
+        paths.append(str(tmp_path / f"{number}"))
+        Path(paths[-1]).write_text(f"Model: \t\t {model}\nIRQ: 5\n")
+    monkeypatch.setattr(glob, "glob", lambda pattern: [*paths, str(tmp_path / "gone")])
+    assert devices.gpu_names(["0", "2"]) == ["NVIDIA H100 80GB HBM3", "NVIDIA L4"]
+    assert devices.gpu_names(["1", "2"]) == ["NVIDIA L4"]
+    assert devices.gpu_names(["GPU-a"]) == ["NVIDIA H100 80GB HBM3", "NVIDIA L4"]
+    assert devices.gpu_names([]) == []
+    monkeypatch.setattr(glob, "glob", lambda pattern: [])
+    assert devices.gpu_names(["0"]) == []
