@@ -97,7 +97,7 @@ S3 = "s3://corpus/a"
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("fault", S3_FAULTS)
-def test_s3_reads_survive_what_a_server_does(proxied: FaultyProxy, fault: str) -> None:
+def test_s3_reads_survive_what_a_server_does(proxied: FaultyProxy, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = random.Random(0).randbytes(300_000)
     storage.publish(S3, data)
     times = 1 if fault == "silent" else 3
@@ -106,6 +106,7 @@ def test_s3_reads_survive_what_a_server_does(proxied: FaultyProxy, fault: str) -
         assert read() == data
         assert proxied.left("GET") == 0
     if fault != "silent":
+        monkeypatch.setenv("TESSERA_STORAGE", StorageConfig(max_wait_s=0.3).model_dump_json())
         proxied.plan("GET", fault, 10**6)
         for read in (Blob(S3).read, Blob(S3).size, Blob(S3).open):
             with pytest.raises(SampleError) as caught:
@@ -114,7 +115,7 @@ def test_s3_reads_survive_what_a_server_does(proxied: FaultyProxy, fault: str) -
 
 
 @pytest.mark.usefixtures("hasty")
-def test_s3_answers_that_claim_to_be_whole_and_are_short(proxied: FaultyProxy) -> None:
+def test_s3_answers_that_claim_to_be_whole_and_are_short(proxied: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The length fits the body, so that no HTTP library can notice that bytes are missing."""
     data = random.Random(0).randbytes(300_000)
     storage.publish(S3, data)
@@ -123,5 +124,6 @@ def test_s3_answers_that_claim_to_be_whole_and_are_short(proxied: FaultyProxy) -
         assert read() == data
         assert proxied.left("GET") == 0
         proxied.plan("GET", "empty", 10**6)
+        monkeypatch.setenv("TESSERA_STORAGE", StorageConfig(max_wait_s=0.3).model_dump_json())
         with pytest.raises(SampleError, match=r"io: .*(truncated read|checksum)"):
             read()
