@@ -159,6 +159,11 @@ def capacity_watchdog(
     since: float | None = None
     before, there = 0, living()
 
+    def tell_of(node: str, name: str) -> None:
+        with contextlib.suppress(Exception):  # the run goes on, whatever comes of the question
+            lacks = ask(node)
+            progress.say(f"node {name} has joined" + (f", and cannot work: {lacks}" if lacks else ""))
+
     def check_room() -> bool:
         nonlocal since, before, there
         with contextlib.suppress(Exception):  # if the cluster does not answer, the run itself raises
@@ -166,8 +171,7 @@ def capacity_watchdog(
             for node in there.keys() - now.keys():
                 progress.say(f"node {there[node]} is lost: what it had in work is computed again")
             for node in now.keys() - there.keys():
-                lacks = ask(node)
-                progress.say(f"node {now[node]} has joined" + (f", and cannot work: {lacks}" if lacks else ""))
+                threading.Thread(target=tell_of, args=(node, now[node]), daemon=True, name="tessera-node").start()
             there = now
             name, rows = without_room(pools, capacities(), task_cpus), progress.rows
             since = (since or time.monotonic()) if name and rows == before else None
