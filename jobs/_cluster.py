@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import shlex
 import shutil
 import socket
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 ANSWER_S = 10.0
 """Longest wait for the dashboard to accept a connection, and then for each part of its answer."""
+_SUBMIT_S = 60.0
+"""Longest wait until the cluster has taken a job."""
 _STOP_S = 60
 """How long a job that is stopped may take to release its dataset, before Ray kills it, in seconds."""
 _EVERY_S = 1.0
@@ -82,9 +85,10 @@ def _client(url: str) -> JobSubmissionClient:
         """Ray's client, with a time limit for each request: Ray's waits for ever."""
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-            return super()._do_request(method, endpoint, timeout=ANSWER_S, **options)
+            submits = method == "POST" and endpoint == "/api/jobs/"  # it waits until a node takes the job
+            return super()._do_request(method, endpoint, timeout=_SUBMIT_S if submits else ANSWER_S, **options)
 
-    for name in list(logging.root.manager.loggerDict):  # each has its own level, and tells of each folder that is sent
+    for name in list(logging.root.manager.loggerDict):  # each has its own level, and logs each folder that is sent
         if name.startswith("ray."):
             logging.getLogger(name).setLevel(logging.WARNING)
     return Client(url)
@@ -138,7 +142,12 @@ def submit(
         metadata = {_OURS: pipeline.__version__, "config": name, "output": config.output.path, "program": command[0]}
         entrypoint = shlex.join(["python", "-m", *command])
         with errors_of_dashboard("--address", client.get_address()):
-            return str(client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, metadata=metadata))
+            name = f"raysubmit_tessera_{secrets.token_hex(6)}"
+            try:
+                client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, metadata=metadata, submission_id=name)
+            except OSError:  # its answer was lost; it may have been taken all the same
+                client.get_job_info(name)
+            return name
 
 
 def with_absolute_paths(config: PipelineConfig) -> PipelineConfig:
@@ -208,9 +217,13 @@ def stop(client: JobSubmissionClient, job: str) -> JobDetails:
     details(client, job)
     with errors_of_dashboard("--address", client.get_address()):
         client.stop_job(job)
-        deadline = time.monotonic() + _STOP_S + ANSWER_S
-        while not (found := client.get_job_info(job)).status.is_terminal():
-            if time.monotonic() > deadline:
-                raise TesseraError(f"job {job} has not ended within {_STOP_S} s: see the dashboard")
-            time.sleep(_EVERY_S)
-    return found
+    deadline = time.monotonic() + _STOP_S + ANSWER_S
+    while True:
+        try:
+            if (found := client.get_job_info(job)).status.is_terminal():
+                return found
+        except Exception as error:  # the dashboard is busy: what counts is whether the job ends
+            logging.getLogger(__name__).debug("no answer: %s", error)
+        if time.monotonic() > deadline:
+            raise TesseraError(f"job {job} has not ended within {_STOP_S} s: see the dashboard")
+        time.sleep(_EVERY_S)

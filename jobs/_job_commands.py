@@ -11,7 +11,7 @@ import typer
 
 from jobs import _cluster
 from jobs._console import print_result, reserved_stdout
-from jobs._job_output import followed, plain, print_json_only, print_text, print_to_stderr, say
+from jobs._job_output import JsonOnly, followed, plain, print_text, print_to_stderr, say
 from jobs._options import Json, Overrides
 from pipeline.core.errors import ConfigError
 from pipeline.core.terminal import Console, json_text, print_table
@@ -82,7 +82,7 @@ def doctor(
 
         command = ["jobs.cli", "doctor", "config.json", *(["--json"] if as_json else []), *ON_THIS_CLUSTER]
         client, job = _submitted(config, overrides, address, env, installed, command)
-        sys.exit(followed(client, job, print_json_only if as_json else print_text))
+        sys.exit(followed(client, job, JsonOnly() if as_json else print_text))
     from pipeline import config as configs
 
     loaded = configs.load(config, overrides)
@@ -112,7 +112,7 @@ def list_jobs(address: Address = None, as_json: Json = False) -> None:
     found = _cluster.ours(client)
 
     def show(console: Console) -> None:
-        columns = ["id", "status", "config", "output", "started", "seconds"]
+        columns = ["id", "status", "command", "config", "output", "started", "seconds"]
         rows = [[str(plain(one)[name] or "–") for name in columns] for one in found]
         print_table(console, columns, rows, figures=["seconds"])
 

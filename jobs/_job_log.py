@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _PATIENCE_S = 60.0
 """For how long the dashboard is asked again when it does not answer."""
 _IDLE_S = 120.0
-"""A connection that has brought nothing for so long is made anew: it may be lost, and a run writes every 30 s."""
+"""After so long without a line the connection is opened again: it may be lost, and a run writes every 30 s."""
 _EVERY_S = 1.0
 
 

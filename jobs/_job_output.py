@@ -24,10 +24,17 @@ def print_to_stderr(text: str) -> None:
     print(text, end="", file=sys.stderr, flush=True)
 
 
-def print_json_only(text: str) -> None:
-    """Prints lines that are JSON documents to standard output, and all others to standard error."""
-    for line in text.splitlines(keepends=True):
-        print(line, end="", flush=True, file=sys.stdout if line.startswith("{") else sys.stderr)
+class JsonOnly:
+    """Prints lines that are JSON documents to standard output, and all others to standard error. A log comes in pieces,
+    which may end within a line."""
+
+    def __init__(self) -> None:
+        self.rest = ""
+
+    def __call__(self, text: str) -> None:
+        *lines, self.rest = f"{self.rest}{text}".split("\n")
+        for line in lines:
+            print(line, flush=True, file=sys.stdout if line.startswith("{") else sys.stderr)
 
 
 def followed(client: JobSubmissionClient, job: str, write: Callable[[str], None] = print_text) -> int:
@@ -79,17 +86,19 @@ def plain(details: JobDetails) -> dict[str, Any]:
     """Returns what users see of a job."""
     metadata, started, ended = details.metadata or {}, details.start_time, details.end_time
     seconds = None if started is None else round((ended or time.time() * 1000) / 1000 - started / 1000)
-    message = (details.message or "").splitlines()
+    lines = (details.message or "").splitlines()
+    errors = [line for line in lines if line.startswith("tessera: ")]
     return {
         "id": details.submission_id,
         "status": details.status.value.lower(),
+        "command": {"jobs.extract": "extract", "jobs.cli": "doctor"}.get(metadata.get("program", "")),
         "config": metadata.get("config"),
         "output": metadata.get("output"),
         "started": None if started is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started / 1000)),
         "seconds": seconds,
         "exit_code": details.driver_exit_code,
         "ray_job": details.job_id,
-        "message": message[0] if message else None,
+        "message": (errors[-1:] or lines[:1] or [None])[0],
     }
 
 

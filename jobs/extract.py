@@ -1,6 +1,6 @@
 """The program of a Ray job: `python -m jobs.extract CONFIG [OPTIONS]` is `tessera extract` on the cluster of the job.
 
-`tessera submit` starts it; with Tessera's folders beside it, plain `ray job submit` does too (docs/cluster.md).
+`tessera submit` starts it; with Tessera's folders next to it, plain `ray job submit` does too (docs/cluster.md).
 """
 
 from __future__ import annotations

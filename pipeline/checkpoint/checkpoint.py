@@ -196,6 +196,8 @@ def on_this_machine(checkpoint: Checkpoint, with_weights: bool = True) -> Checkp
         return replace(checkpoint, path=resolve(name, checkpoint.revision, where).path)
     if not fetched.is_remote(name):
         raise ConfigError(where, f"no folder {checkpoint.path!r}", "put it at that path on all nodes, or give a URL")
+    if (copy := fetched.copy_here(os.path.basename(checkpoint.path))) is not None:
+        return replace(checkpoint, path=copy)
     files = [one for one in fetched.files_of(name, where) if checkpoint.needs_weights or not one.has_weights]
     if fetched.name_of_copy(files) != os.path.basename(checkpoint.path):
         raise ConfigError(where, f"{name!r} has changed since the driver read it", "run again with one that stays")

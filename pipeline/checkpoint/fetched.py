@@ -52,6 +52,13 @@ def is_remote(name: str) -> bool:
     return "://" in name
 
 
+def copy_here(name: str) -> str | None:
+    """Returns the folder of that name, see `name_of_copy`, if this machine has it."""
+    cache = private_folder.of_user_cache("checkpoints")
+    path = os.path.join(cache or "", name)
+    return path if cache is not None and os.path.isdir(path) else None
+
+
 def local_folder(url: str, where: str, with_weights: bool = True) -> str:
     """Returns the folder with the files of the checkpoint at ``url``; fetches them if they are not there.
 

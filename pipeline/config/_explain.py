@@ -17,7 +17,8 @@ def config_error(error: ValidationError, raw: dict[str, Any]) -> ConfigError:
         raw: the values that were validated. They decide which parts of pydantic's path are tags of unions.
     """
     errors = error.errors(include_url=False)
-    first = errors[0]
+    unknown = (one for one in errors if one["type"] == "extra_forbidden")  # what is missing may be misspelt
+    first = next(unknown, errors[0])
     where = _path_in(raw, first["loc"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     found = _shown(first["input"])

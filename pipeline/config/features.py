@@ -16,7 +16,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import encoders, heads, tokenizers
-from pipeline.checkpoint.checkpoint import Checkpoint, on_this_machine, resolve
+from pipeline.checkpoint.checkpoint import Checkpoint, of_tokenizer, on_this_machine, resolve
+from pipeline.checkpoint.digests import file_sha256
+from pipeline.checkpoint.fetched import is_remote, path_of_file
 from pipeline.config._feature_identity import all_keys, feature_identity
 from pipeline.config.identity import without_defaults
 from pipeline.config.loading import digest
@@ -82,14 +84,26 @@ class BoundFeature:
         )
 
     def tokenizer(self) -> Tokenizer:
-        return tokenizers.build(self.config.tokenizer, self.checkpoint and on_this_machine(self.checkpoint, False))
+        config = self.config.tokenizer
+        if config.kind == "text" and config.checkpoint is not None and is_remote(config.checkpoint):
+            where = f"features.{self.name}.tokenizer.checkpoint"
+            found = of_tokenizer(config.checkpoint, config.revision, where)
+            stays = found.preprocessing_sha256() == self.full_identity["feature"]["tokenizer"]["checkpoint"]
+            config = config.model_copy(update={"checkpoint": _unchanged(found.path, stays, config.checkpoint, where)})
+        return tokenizers.build(config, self.checkpoint and on_this_machine(self.checkpoint, False))
 
     def encoder(self) -> Encoder:
         checkpoint = self.checkpoint and on_this_machine(self.checkpoint)
         return encoders.build(self.config.encoder, checkpoint, self.modality, self.config.tokenizer)
 
     def head(self) -> Head:
-        return heads.build(self.config.head, self.spec)
+        config = self.config.head
+        if config.kind == "linear" and is_remote(config.weights):
+            where = f"features.{self.name}.head.weights"
+            path = path_of_file(config.weights, where)
+            stays = file_sha256(path) == self.full_identity["feature"]["head"]["weights"]
+            config = config.model_copy(update={"weights": _unchanged(path, stays, config.weights, where)})
+        return heads.build(config, self.spec)
 
     def lineage(self) -> dict[str, Any]:
         """Returns what Parquet footers and reports say about this feature, as plain values."""
@@ -113,6 +127,13 @@ class BoundFeature:
             "prompt": getattr(self.config.tokenizer, "prompt", None) or None,
             "fingerprint": self.fingerprint,
         }
+
+
+def _unchanged(path: str, stays: bool, url: str, where: str) -> str:
+    """Returns the path of a copy. Raises ``ConfigError`` if its content is not the one that was bound."""
+    if not stays:
+        raise ConfigError(where, f"{url!r} has changed since the driver read it", "run again with one that stays")
+    return path
 
 
 def bind(config: PipelineConfig) -> tuple[BoundFeature, ...]:

@@ -111,7 +111,8 @@ class PoolConfig(Section):
     """CPUs of one actor. null: 1, or less if all actors together would leave no CPU of a node to tasks."""
     min_actors: int | None = Field(default=None, ge=1)
     max_actors: int | None = Field(default=None, ge=1)
-    """Most actors. null: one per GPU, or per CPU core on a host without GPUs."""
+    """Most actors. null: one per GPU, or per CPU core on a host without GPUs; on a cluster as many as fit on the nodes
+    that join, too."""
 
     @model_validator(mode="after")
     def _ordered(self) -> PoolConfig:
@@ -137,7 +138,7 @@ class ComputeConfig(Section):
     num_cpus: int | None = Field(default=None, ge=1)
     """CPU cores that a run uses on this machine. null: all that its affinity and its cgroup allow."""
     wait_for_nodes_s: float = Field(default=300.0, ge=0, allow_inf_nan=False)
-    """How long to wait for a node of a Ray cluster that has none with a CPU yet, in seconds."""
+    """How long to wait for a first node of a Ray cluster with a CPU, and for the declared GPUs, in seconds."""
     missing_gpus: Literal["refuse", "use_cpu"] = "refuse"
     """What happens if pools ask for GPUs and there are none, or nodes declare GPUs that they do not have: it is an
     error, or encoders run on CPUs, with a warning in the report."""

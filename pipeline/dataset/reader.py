@@ -63,6 +63,7 @@ def open(path: str, version: str | None = None, snapshot: int | None = None) -> 
     """
     try:
         root = path.rstrip("/") if not path.endswith("://") else path
+        storage.check_answers(root, "path")
         found = snapshots.numbers(root)
         if found and version not in (None, root.rsplit("/", 1)[-1]):
             raise ConfigError("version", f"{path!r} is the folder of one version, not {version!r}", "leave it out")
@@ -77,7 +78,8 @@ def open(path: str, version: str | None = None, snapshot: int | None = None) -> 
     except ConfigError:
         raise
     except Exception as error:  # a storage backend may raise any type: DNS, credentials, TLS
-        raise ConfigError("path", f"cannot read {path!r} ({describe(error)})", "give a dataset's folder") from error
+        advice = storage.advice(error.__cause__ or error) or "give a dataset's folder"
+        raise ConfigError("path", f"cannot read {path!r} ({describe(error)})", advice) from error
 
 
 class Dataset:

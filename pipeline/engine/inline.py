@@ -33,7 +33,9 @@ class InlineEngine:
         """Returns 0."""
         return 0.0
 
-    def check_nodes(self, task: NodeTask, terminal: TextIO | None) -> list[tuple[str, Problem | None]]:
+    def check_nodes(
+        self, spec: PipelineSpec, task: NodeTask, terminal: TextIO | None
+    ) -> list[tuple[str, Problem | None]]:
         """Checks this machine."""
         return [(platform.node(), task.problem(0.0))]
 

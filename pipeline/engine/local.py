@@ -50,8 +50,11 @@ class LocalEngine:
         """Returns the number of GPUs of this machine that CUDA shows."""
         return float(len(devices.visible_gpus()))
 
-    def check_nodes(self, task: NodeTask, terminal: TextIO | None) -> list[tuple[str, Problem | None]]:
+    def check_nodes(
+        self, spec: PipelineSpec, task: NodeTask, terminal: TextIO | None
+    ) -> list[tuple[str, Problem | None]]:
         """Checks this machine."""
+        layout(spec, Machine.here(self.compute))
         return [(platform.node(), task.problem(self.gpus(terminal)))]
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:

@@ -110,7 +110,7 @@ class NodeTask:
         Args:
             gpus: GPUs that the node declares.
         """
-        storage_settings.use(self.check.storage)
+        storage_settings.use_exactly(self.check.storage)
         if (problem := self.check.device_problem(gpus)) is not None:
             return problem
         encodes = gpus > 0 or not self.check.uses_gpus or self.check.encodes_on_cpus
@@ -144,15 +144,16 @@ class NodeTask:
             storage.Blob(self.written).read(1)
         except SampleError as error:
             found = f"it does not see what the driver has written to {self.check.root!r} ({error.message})"
-            raise ConfigError("output.path", found, _SHARED) from error
+            raise ConfigError("output.path", found, _what_to_do(error)) from error
         storage.check_writable(self.check.root, "output.path")
 
     def _check_corpus(self) -> None:
         if self.sample_file is not None:
-            reason = _why_unreadable(self.sample_file, self.check.allowed)
-            if reason is not None:
+            error = _why_unreadable(self.sample_file, self.check.allowed)
+            if error is not None:
+                reason = error.message if isinstance(error, SampleError) else describe(error)
                 found = f"it cannot read {self.sample_file!r}, which the driver can ({reason})"
-                raise ConfigError("source.path", found, _SHARED)
+                raise ConfigError("source.path", found, _what_to_do(error))
 
     def _check_checkpoints(self, encodes: bool) -> None:
         """Compares the files of tokenizers and processors, and, if the node encodes, weights and heads."""
@@ -172,12 +173,16 @@ def _public(version: str) -> str:
     return version.partition("+")[0]
 
 
-def _why_unreadable(uri: str, allowed: AllowedRoots) -> str | None:
-    """Returns why the first byte of a file cannot be read; None if it can."""
+def _why_unreadable(uri: str, allowed: AllowedRoots) -> Exception | None:
+    """Returns the error with which the first byte of a file cannot be read; None if it can."""
     try:
         storage.Blob(uri, allowed).read(1)
-    except SampleError as error:
-        return error.message
     except Exception as error:  # any backend may raise anything here: credentials, DNS
-        return describe(error)
+        return error
     return None
+
+
+def _what_to_do(error: Exception) -> str:
+    """Returns what to do on a node that cannot read what the driver can."""
+    advice = storage.advice(error.__cause__ or error)
+    return _SHARED if advice is None else f"in the environment in which Ray was started there: {advice}"

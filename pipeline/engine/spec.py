@@ -175,8 +175,14 @@ class Engine(Protocol):
         """Returns how many GPUs the engine has. May start the engine, and wait for nodes."""
         ...
 
-    def check_nodes(self, task: NodeTask, terminal: TextIO | None) -> list[tuple[str, Problem | None]]:
-        """Returns the name of each machine that would compute, and what it lacks; None: nothing."""
+    def check_nodes(
+        self, spec: PipelineSpec, task: NodeTask, terminal: TextIO | None
+    ) -> list[tuple[str, Problem | None]]:
+        """Returns the name of each machine that would compute, and what it lacks; None: nothing.
+
+        Raises:
+            ConfigError: pools ask for more than all machines have.
+        """
         ...
 
     def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:

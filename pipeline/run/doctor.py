@@ -13,8 +13,9 @@ from pipeline.config.bound import BoundConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.terminal import Console, count, print_wrapped
 from pipeline.dataset.commit.folder import DatasetFolder
-from pipeline.run.pipeline import node_check, wants_gpu
+from pipeline.run.pipeline import node_check, pipeline_spec, wants_gpu
 from pipeline.run.preparation import version_root
+from pipeline.storage import settings as storage_settings
 
 
 def examine(bound: BoundConfig, terminal: TextIO | None) -> dict[str, Any]:
@@ -30,19 +31,21 @@ def examine(bound: BoundConfig, terminal: TextIO | None) -> dict[str, Any]:
         ConfigError: the cluster does not answer, the corpus cannot be listed, or it is empty.
     """
     config, root = bound.config, version_root(bound.config)
+    storage_settings.use(config.storage)
     engine = engines.build(bound.engine, config.compute, bound.fork_server)
     source = sources.build(config.source)
     source.check("source")
     samples = next(iter(source.list()), None)
     if samples is None:
         raise ConfigError("source.path", f"no sample in {config.source.path!r}", "a corpus with files to read")
-    check = node_check(config, bound.features, root, wants_gpu(config) and engine.gpus(terminal) > 0)
+    on_gpu = wants_gpu(config) and engine.gpus(terminal) > 0
+    check, spec = node_check(config, bound.features, root, on_gpu), pipeline_spec(bound, None, "doctor", root, on_gpu)
     output, name = DatasetFolder(root), f".doctor-{secrets.token_hex(8)}"
     folders = [root, config.output.path] if storage.is_local(root) else []
     new = [folder for folder in folders if not os.path.exists(folder)]
     output.publish(name, b"doctor")
     try:
-        found = engine.check_nodes(check.on_driver(samples, output.url(name)), terminal)
+        found = engine.check_nodes(spec, check.on_driver(samples, output.url(name)), terminal)
     finally:
         output.remove(name)
         with suppress(OSError):  # a run may write there already

@@ -40,6 +40,7 @@ from pipeline.run.pipeline import pipeline_spec, wants_gpu
 from pipeline.run.planning import Plan
 from pipeline.run.preparation import forgotten_ids, retry_policy, version_root
 from pipeline.stages.reuse import ReuseSource
+from pipeline.storage import settings as storage_settings
 
 
 def extract(
@@ -60,6 +61,7 @@ def extract(
         TesseraError: another run holds the dataset; rows or cells are unaccounted for (a defect); or the engine failed.
     """
     config, root = bound.config, version_root(bound.config)
+    storage_settings.use(config.storage)
     started = time.time() if started is None else started
     engine = engines.build(bound.engine, config.compute, bound.fork_server)
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"

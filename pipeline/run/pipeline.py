@@ -31,6 +31,7 @@ from pipeline.stages.decode import DecodeStage
 from pipeline.stages.encode import CALLS_ON_GPU, EncodeStage
 from pipeline.stages.probe import ProbeStage, ReadPlanStage
 from pipeline.stages.reuse import KeepColumnsStage, ReuseColumnsStage, ReuseSource, StoredTimes
+from pipeline.storage import settings as storage_settings
 
 _PROBE_CPUS = 0.05
 """CPUs of a probe task. Small, so that several fit into what actors leave of a CPU."""
@@ -99,10 +100,8 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
         stages.append(StageSpec("reuse", stage, pools[-1]))
     sink, task_bytes = _sink(bound, run_id, root), _LIBRARIES_BYTES + config.decoders.limits.block_bytes
     check = node_check(config, features, root, on_gpu) if bound.engine == "ray" else None
-    model_bytes = _model_bytes(features)
-    return PipelineSpec(
-        tuple(stages), workers, sink, config.block_rows, on_gpu, task_bytes, check, model_bytes, config.storage
-    )
+    what = tuple(stages), workers, sink, config.block_rows, on_gpu, task_bytes
+    return PipelineSpec(*what, check, _model_bytes(features), storage_settings.current())
 
 
 def node_check(config: PipelineConfig, features: tuple[BoundFeature, ...], root: str, on_gpu: bool) -> NodeCheck:
@@ -126,7 +125,7 @@ def node_check(config: PipelineConfig, features: tuple[BoundFeature, ...], root:
         },
         roles=roles_to_open(wanted(config)),
         allowed=sources.build(config.source).allowed_roots(),
-        storage=config.storage,
+        storage=storage_settings.current(),
         root=root,
         uses_gpus=on_gpu,
         encodes_on_cpus=any(config.compute.pools[feature.config.pool].num_gpus == 0 for feature in features),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import uuid
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
-from typing import TypeVar, cast
+from concurrent.futures import wait
+from typing import TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.core.errors import ConfigError, StorageError, describe
+from pipeline.core.system.daemon_thread import in_thread
 from pipeline.storage.files import exists_now, list_folders
 from pipeline.storage.publication import publish, publish_new
 from pipeline.storage.retry import denied, expired, is_transient, of_another_region, retried, without_credentials
@@ -124,22 +124,10 @@ def _answer(call: Callable[[], T]) -> T:
         TimeoutError: there is none by then.
         Exception: what ``call`` raises.
     """
-    done = SimpleQueue[tuple[T | None, BaseException | None]]()
-
-    def run() -> None:
-        try:
-            done.put((call(), None))
-        except BaseException as error:  # raised by the caller
-            done.put((None, error))
-
-    threading.Thread(target=run, daemon=True, name="tessera-preflight").start()
-    try:
-        result, error = done.get(timeout=_ANSWER_S)
-    except Empty:
-        raise TimeoutError(f"no answer within {_ANSWER_S:g} s") from None
-    if error is not None:
-        raise error
-    return cast(T, result)
+    asked = in_thread(call, "tessera-preflight")
+    if wait([asked], timeout=_ANSWER_S).not_done:
+        raise TimeoutError(f"no answer within {_ANSWER_S:g} s")
+    return asked.result()
 
 
 def _error(where: str, found: str, error: Exception, allowed: str) -> ConfigError:
@@ -153,6 +141,8 @@ def advice(error: BaseException) -> str | None:
     """Returns what to do about an error of a storage; None if that is to name another path."""
     if without_credentials(error):
         return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with a role"
+    if isinstance(error, FileNotFoundError) and "bucket" in str(error):
+        return "create the bucket, or correct its name"
     if expired(error):
         return "credentials that have not expired: renew them, and see AWS_SESSION_TOKEN"
     if of_another_region(error):

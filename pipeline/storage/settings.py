@@ -1,8 +1,8 @@
 """Settings of storages: endpoints of S3 buckets, and how long a storage that fails is waited for.
 
 They hold for a process and for all processes that it starts, whatever stage or library opens a file there. So they are
-in an environment variable, which child processes inherit; workers on other machines call `use` themselves. Users set
-the variable for commands and readers that take no config (docs/cluster.md).
+in an environment variable, which child processes inherit; workers on other machines call `use_exactly`. Users set the
+variable for commands and readers that take no config (docs/cluster.md).
 """
 
 from __future__ import annotations
@@ -92,6 +92,12 @@ def use(settings: StorageConfig) -> None:
         os.environ[_VARIABLE] = text
 
 
+def use_exactly(settings: StorageConfig) -> None:
+    """Lets this process, and all that it starts, reach storages exactly as ``settings`` say: those of a run's driver,
+    from `current`."""
+    os.environ[_VARIABLE] = settings.model_dump_json()
+
+
 def current() -> StorageConfig:
     """Returns the settings of this process. Raises ``ConfigError`` if the user's variable does not hold any."""
     return _parsed(os.environ.get(_VARIABLE, ""))
@@ -102,7 +108,8 @@ def _parsed(text: str) -> StorageConfig:
     try:
         return StorageConfig.model_validate_json(text) if text else DEFAULT
     except ValidationError as error:
-        found = str(error.errors(include_url=False, include_input=False)[0]["msg"])
+        first = error.errors(include_url=False, include_input=False)[0]
+        found = ": ".join([*[".".join(map(str, first["loc"]))] * bool(first["loc"]), first["msg"]])
         raise ConfigError(_VARIABLE, found, "the section `storage` of a config, as JSON") from None
 
 

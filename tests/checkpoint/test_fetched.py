@@ -112,15 +112,17 @@ def test_a_storage_that_fails_for_a_moment(proxy: FaultyProxy, clip: Path, fault
 
 def test_another_checkpoint_at_the_same_url(s3: Any, clip: Path, models: Path) -> None:
     first = resolve(URL, None, WHERE)
+    weights_before = first.weights_sha256()
     assert on_this_machine(first) is first
     other = Checkpoint(f"/elsewhere/{Path(first.path).name}", URL, None, WHERE)  # the driver's, on another machine
     assert on_this_machine(other).path == first.path
+    shutil.rmtree(first.path)
     weights = bytearray((clip / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     s3.pipe("corpus/models/clip/model.safetensors", bytes(weights))
     second = resolve(URL, None, WHERE)
     assert second.path != first.path
-    assert second.weights_sha256() != first.weights_sha256()
+    assert second.weights_sha256() != weights_before
     with pytest.raises(ConfigError, match=r"'s3://corpus/models/clip' has changed since the driver read it"):
         on_this_machine(other)
 
@@ -215,6 +217,32 @@ def test_a_run_with_all_models_on_s3(clip: Path, models: Path, s3: Any, tmp_path
     again = run.extract(bound[1], show_progress=False)
     assert again["samples"] == 0
     assert bound[1].features[0].lineage()["model"] == URL
+
+
+def test_a_head_and_a_tokenizer_that_change_during_a_run(clip: Path, models: Path, s3: Any, tmp_path: Path) -> None:
+    """Workers that start later would compute other values."""
+    width = resolve(str(clip), None, WHERE).json("config.json")["projection_dim"]
+    linear.save(str(tmp_path / "head.safetensors"), np.ones((8, width), np.float32), "shared")
+    s3.put_file(str(tmp_path / "head.safetensors"), "corpus/heads/head.safetensors")
+    s3.put(str(models / "bert"), "corpus/models/bert", recursive=True)
+    s3fs.S3FileSystem.clear_instance_cache()
+    words = {"kind": "text", "checkpoint": "s3://corpus/models/bert", "max_length": 16}
+    head = {"kind": "linear", "weights": "s3://corpus/heads/head.safetensors"}
+    features = {
+        "i": {**_picture(URL), "head": head},
+        "t": {"modality": "text", "tokenizer": words, "encoder": {"kind": "raw"}, "emit": ["token_ids"]},
+    }
+    picture, text = binding.bind(config(tmp_path / "in", features))
+    picture.head().setup()
+    text.tokenizer().setup()
+    linear.save(str(tmp_path / "head.safetensors"), np.zeros((8, width), np.float32), "shared")
+    s3.put_file(str(tmp_path / "head.safetensors"), "corpus/heads/head.safetensors")
+    s3.pipe("corpus/models/bert/notes.txt", b"new")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(ConfigError, match=r"features\.i\.head\.weights: .* has changed since the driver read it"):
+        picture.head()
+    with pytest.raises(ConfigError, match=r"features\.t\.tokenizer\.checkpoint: .* has changed since the driver"):
+        text.tokenizer()
 
 
 def test_bindings_are_kept_until_the_url_changes(clip: Path, s3: Any, tmp_path: Path) -> None:

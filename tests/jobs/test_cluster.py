@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jobs import _cluster
+from jobs._job_output import JsonOnly
 from pipeline.core.errors import ConfigError
 from tests.stages.media_fixtures import IMAGE, config
 
@@ -107,6 +108,16 @@ def test_a_mistake_in_the_config_is_found_before_anything_is_asked(called: Calla
     assert done.stderr.startswith("tessera: features.i.emit")
     done = called("doctor", str(path), "--address", "http://127.0.0.1:9", "--engine", "local")
     assert done.stderr == "tessera: --engine: 'local' together with --address; the engine on a cluster is ray\n"
+
+
+def test_documents_are_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """However the log is cut into pieces."""
+    text = 'a line\n{"a": [1, 2]}\nanother\n'
+    for size in (1, 3, 100):
+        printer = JsonOnly()
+        for start in range(0, len(text), size):
+            printer(text[start : start + size])
+        assert capsys.readouterr() == ('{"a": [1, 2]}\n', "a line\nanother\n")
 
 
 def test_the_program_of_a_job_needs_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

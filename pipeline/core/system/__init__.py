@@ -3,6 +3,7 @@
 allocator.py        makes glibc keep freed memory
 cgroups.py          the cgroups of this process
 cpus.py             the CPU cores that this process may use
+daemon_thread.py    calls that may outlast the program
 devices.py          the GPUs that this process may use
 memory.py           the memory that this process may use
 pandas_import.py    keeps pandas out of worker processes

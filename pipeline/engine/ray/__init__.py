@@ -11,6 +11,7 @@ _placement.py      whether actors fit on the nodes, wherever Ray places them
 cluster.py         joins or starts a cluster, waits for its nodes, ends a run without room
 nodes.py           what the nodes of the cluster have, and what they did
 preflight.py       checks every node before a run
+late_check.py      checks a node that joins during a run
 _session.py        folder and token of a Ray that this process starts
 sink.py            the shard writer as a Ray Data sink
 counter.py         the actor that all workers report to: progress, memory, deaths, errors

@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TextIO
 
 import ray
@@ -109,6 +109,7 @@ def wait_for_nodes(compute: ComputeConfig, terminal: TextIO | None) -> None:
     patience_s = compute.wait_for_nodes_s
     pools = compute.pools.items()
     demands = {name: Demand(one.num_cpus or 1.0, one.num_gpus or 0.0, one.min_actors or 1) for name, one in pools}
+    least = {name: Demand(one.num_cpus or 0.0, one.num_gpus or 0.0, 1) for name, one in pools}
     if terminal is not None:
         missing = "for the GPUs that the pools declare" if capacities() else "with a CPU"
         words = f"the cluster has no node {missing} yet: asking its autoscaler for one, waiting for at most"
@@ -118,7 +119,7 @@ def wait_for_nodes(compute: ComputeConfig, terminal: TextIO | None) -> None:
     request_resources(bundles=bundles)
     try:
         deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline and not (capacities() and fits_once(demands, capacities())):
+        while time.monotonic() < deadline and not (_has_all(compute) and fits_once(least, capacities())):
             time.sleep(_NODES_EVERY_S)
     finally:
         request_resources(bundles=[])
@@ -144,38 +145,33 @@ def _has_all(compute: ComputeConfig) -> bool:
 
 @contextlib.contextmanager
 def capacity_watchdog(
-    pools: dict[str, PoolSize], task_cpus: float, progress: Progress, ask: Callable[[str], str | None]
+    pools: dict[str, PoolSize], task_cpus: float, progress: Progress, before: dict[str, str]
 ) -> Iterator[None]:
-    """Ends the body if a pool has no room for an actor any more. Ray would wait for ever. Tells of nodes that come and
-    go, whose many messages by Ray itself are in its logs.
+    """Ends the body if a pool has no room for an actor any more. Ray would wait for ever. Reports nodes that come and
+    go in one line each; Ray's own messages are in its logs.
 
     Args:
-        ask: returns what a node lacks, by its id. None: nothing.
+        before: id and name of the nodes that were there when the run began.
 
     Raises:
         TesseraError: for ``_NO_ROOM_S`` seconds no row was finished, and one actor of each pool did not fit.
     """
     lost: list[str] = []
     since: float | None = None
-    before, there = 0, living()
-
-    def tell_of(node: str, name: str) -> None:
-        with contextlib.suppress(Exception):  # the run goes on, whatever comes of the question
-            lacks = ask(node)
-            progress.say(f"node {name} has joined" + (f", and cannot work: {lacks}" if lacks else ""))
+    rows_before, there = 0, before
 
     def check_room() -> bool:
-        nonlocal since, before, there
+        nonlocal since, rows_before, there
         with contextlib.suppress(Exception):  # if the cluster does not answer, the run itself raises
             now = living()
             for node in there.keys() - now.keys():
                 progress.say(f"node {there[node]} is lost: what it had in work is computed again")
             for node in now.keys() - there.keys():
-                threading.Thread(target=tell_of, args=(node, now[node]), daemon=True, name="tessera-node").start()
+                progress.say(f"node {now[node]} has joined")
             there = now
             name, rows = without_room(pools, capacities(), task_cpus), progress.rows
-            since = (since or time.monotonic()) if name and rows == before else None
-            before = rows
+            since = (since or time.monotonic()) if name and rows == rows_before else None
+            rows_before = rows
             if name and since and time.monotonic() - since > _NO_ROOM_S:
                 lost.append(name)
                 _thread.interrupt_main()

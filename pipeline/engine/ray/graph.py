@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
+from pipeline.engine.ray.late_check import LateCheck
 from pipeline.engine.ray.pools import TASK_CPUS, PoolSize
 from pipeline.engine.ray.sink import ShardSink
 from pipeline.engine.ray.worker import StageWorker, TaskWorker
@@ -28,16 +29,19 @@ def execute(
     sizes: Mapping[str, PoolSize],
     counter: Any,
     sink: ShardSink,
+    late: LateCheck | None,
 ) -> None:
     """Maps ``work`` through ``spec`` into ``sink``. Raises what Ray raises.
 
     Args:
         sizes: sizes of the steps of kind ``pool``, by name.
         counter: actor handle of the run's counter.
+        late: the check of nodes that join during the run. None: there is none.
     """
     dataset, run = ray.data.from_blocks([unit_table(unit) for unit in work]), secrets.token_bytes(8)
     for number, step in enumerate(spec.steps):
-        arguments = (step.stages, step.workers.concurrent_blocks, counter, number == len(spec.steps) - 1, spec.storage)
+        is_last = number == len(spec.steps) - 1
+        arguments = (step.stages, step.workers.concurrent_blocks, counter, is_last, spec.storage, late)
         if step.workers.kind == "tasks":
             dataset = _tasks(dataset, step, run, arguments)
         else:

@@ -12,6 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.errors import ConfigError, describe
 from pipeline.engine.node_check import NodeCheck, NodeTask, Problem
+from pipeline.engine.ray.late_check import LateCheck
 from pipeline.engine.ray.nodes import living, node_name
 from pipeline.stages.units import Unit, read_unit, unit_table
 
@@ -21,24 +22,31 @@ _BYTES_PER_S = 5e6
 """Slowest rate at which a node may fetch checkpoints."""
 
 
-def check_nodes(check: NodeCheck, unit: Unit) -> None:
-    """Raises ``ConfigError`` with the name of a node that cannot do its part of a run.
+def check_nodes(check: NodeCheck, unit: Unit, is_cluster: bool) -> LateCheck | None:
+    """Checks all nodes, and returns the check of those that join later; None: none can.
 
     On a single machine, that of this process, only the declared GPUs are checked: the driver has checked the rest.
 
     Args:
         unit: the first unit of the plan, which the driver has just written.
+        is_cluster: nodes may join during the run.
+
+    Raises:
+        ConfigError: a node cannot do its part of the run. The error has its name.
     """
     nodes = _nodes()
-    if [node["NodeID"] for node in nodes] == [ray.get_runtime_context().get_node_id()]:
-        problems = [(node_name(nodes[0]), check.device_problem(_gpus(nodes[0])))]
+    ids = frozenset(node["NodeID"] for node in nodes)
+    task = check.on_driver(read_unit(unit_table(unit)), unit[0]) if is_cluster else None
+    if task is None or ids == {ray.get_runtime_context().get_node_id()}:
+        problems = [(node_name(node), check.device_problem(_gpus(node))) for node in nodes]
     else:
-        problems = ask_nodes(task_of(check, unit))
+        problems = ask_nodes(task, ids)
     found = [(node, problem) for node, problem in problems if problem is not None]
     if found:
         node, (where, what, allowed) = found[0]
         others = f" (and {len(found) - 1} other nodes)" if len(found) > 1 else ""
         raise ConfigError(where, f"node {node}{others}: {what}", allowed)
+    return None if task is None else LateCheck(task, ids)
 
 
 def any_device() -> bool:

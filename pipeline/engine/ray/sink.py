@@ -28,7 +28,7 @@ class ShardSink(Datasink[Written]):  # type: ignore[misc]  # Ray has no types he
     def write(self, blocks: Iterable[Any], ctx: Any) -> Written:
         """Writes the blocks of one write task. Called by Ray in a worker."""
         started = time.perf_counter()
-        storage_settings.use(self.storage)
+        storage_settings.use_exactly(self.storage)
         writer = self.open_writer(f"{self.run_id}-{ctx.task_idx:06d}")
         try:
             for block in blocks:

@@ -16,6 +16,7 @@ from pipeline.core.system import allocator
 from pipeline.engine._hosting import hosted, import_code_of, is_sandboxed
 from pipeline.engine.progress import count_rows
 from pipeline.engine.ray.counter import WorkerReports
+from pipeline.engine.ray.late_check import LateCheck
 from pipeline.engine.spec import StageSpec
 from pipeline.sandbox import ForkServer, SandboxedStage
 from pipeline.sandbox.fork_server import ForkServerDied
@@ -37,13 +38,20 @@ class StageWorker:
         counter: actor handle of the run's counter (`engine.ray.counter`).
         last: this is the last step, whose rows are finished and counted for the progress bar.
         storage: how this worker and its processes reach storages.
+        late: the check of nodes that join during the run. None: there is none.
     """
 
     def __init__(
-        self, specs: Sequence[StageSpec], concurrency: int, counter: Any, last: bool, storage: StorageConfig
+        self,
+        specs: Sequence[StageSpec],
+        concurrency: int,
+        counter: Any,
+        last: bool,
+        storage: StorageConfig,
+        late: LateCheck | None = None,
     ) -> None:
         allocator.keep_pages()
-        storage_settings.use(storage)
+        storage_settings.use_exactly(storage)
         self.last = last
         self.specs, self.concurrency = specs, concurrency
         self.stages: list[Any] = []
@@ -54,6 +62,8 @@ class StageWorker:
         atexit.register(self.close)  # Ray lets actors that are done end by themselves
         try:
             self.reports.start()
+            if late is not None:
+                late.check_this_node()
             self._set_up()
         except Exception as error:  # raised by the first call, since Ray reports no cause if an actor does not start
             self.broken = error

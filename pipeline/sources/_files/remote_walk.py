@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from pipeline import storage
+from pipeline.core.system.daemon_thread import in_thread
 from pipeline.sources._files.local_walk import FoundFile
 from pipeline.sources._files.location import cannot_list
 from pipeline.sources._files.omissions import OmissionCounter, is_hidden
@@ -16,6 +17,8 @@ from pipeline.storage.retry import retried
 
 _LISTINGS = 16
 """Folders that are listed at the same time."""
+_MAX_WAITING = 100_000
+"""Entries of folders that were listed before their turn: with more, no further folder is listed before its turn."""
 _KEY_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"}
 """Protocols whose paths are keys: ``.`` and ``..`` are ordinary names there, not this folder and its parent."""
 
@@ -42,25 +45,23 @@ class RemoteWalk:
 
     def __iter__(self) -> Iterator[list[FoundFile]]:
         todo, ahead = [self._root], dict[str, Future[list[dict[str, Any]]]]()
-        pool = ThreadPoolExecutor(_LISTINGS, thread_name_prefix="tessera-listing")
-        try:
-            while todo:
-                for folder in todo[-_LISTINGS:]:
-                    if folder not in ahead:
-                        ahead[folder] = pool.submit(self._list, folder)
-                folder = todo.pop()
-                try:
-                    entries = ahead.pop(folder).result()
-                except Exception as error:  # any backend may raise anything here
-                    raise cannot_list(self._where, folder, error) from error
-                files: list[FoundFile] = []
-                folders: list[str] = []
-                for entry in sorted(entries, key=lambda entry: str(entry["name"])):
-                    self._add(entry, folder, files, folders)
-                yield files
-                todo.extend(reversed(folders))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        most = _LISTINGS if self._has_keys else 1  # other file systems may have one connection for all threads
+        while todo:
+            waiting = sum(len(one.result()) for one in ahead.values() if one.done() and one.exception() is None)
+            for folder in todo[-most:] if waiting < _MAX_WAITING else todo[-1:]:
+                if folder not in ahead:
+                    ahead[folder] = in_thread(partial(self._list, folder), "tessera-listing")
+            folder = todo.pop()
+            try:
+                entries = ahead.pop(folder).result()
+            except Exception as error:  # any backend may raise anything here
+                raise cannot_list(self._where, folder, error) from error
+            files: list[FoundFile] = []
+            folders: list[str] = []
+            for entry in sorted(entries, key=lambda entry: str(entry["name"])):
+                self._add(entry, folder, files, folders)
+            yield files
+            todo.extend(reversed(folders))
 
     def _list(self, folder: str) -> list[dict[str, Any]]:
         """Returns the entries of a folder. Called in a thread."""
