@@ -5,8 +5,7 @@ torch only when tensors are made.
     dataset.to_arrow(["sample_id", "photo_embedding"], pc.field("photo_embedding").is_valid())
     DataLoader(dataset.to_torch(["photo_tokens", "caption_embedding"]), batch_size=64, collate_fn=dataset.collate)
 
-The files under ``data/`` are plain Parquet. This reader adds snapshots, which stay exact while other processes write;
-the lineage; and tensors without a Python loop over values.
+The files are plain Parquet. This reader adds snapshots, which stay exact while others write, lineage, and tensors.
 """
 
 from __future__ import annotations
