@@ -55,8 +55,8 @@ def submit(
     options = [*(["--retry-failures"] if retry_failures else []), *(["--new-version"] if new_version else [])]
     client, job = _submitted(config, overrides, address, env, installed, ["jobs.extract", "config.json", *options])
     if not no_wait:
-        say(f"job {job} on {client.get_address()}")
-        code = followed(client, job, print_to_stderr if as_json else print_text)
+        write = print_to_stderr if as_json else print_text
+        code = followed(client, job, write, f"job {job} on {client.get_address()}")
         if as_json:
             print(json_text(plain(_cluster.details(client, job))))
         sys.exit(code)

@@ -37,9 +37,17 @@ class JsonOnly:
             print(line, flush=True, file=sys.stdout if line.startswith("{") else sys.stderr)
 
 
-def followed(client: JobSubmissionClient, job: str, write: Callable[[str], None] = print_text) -> int:
-    """Writes the log of a job until it ends, and returns the exit code of its program."""
+def followed(
+    client: JobSubmissionClient, job: str, write: Callable[[str], None] = print_text, first: str | None = None
+) -> int:
+    """Writes the log of a job until it ends, and returns the exit code of its program.
+
+    Args:
+        first: printed to standard error before the log.
+    """
     try:
+        if first is not None:
+            say(first)
         details = _job_log.follow(client, job, write)
     except Stopped:
         return _left_or_stopped(client, job)
