@@ -142,12 +142,22 @@ def submit(
         metadata = {_OURS: pipeline.__version__, "config": name, "output": config.output.path, "program": command[0]}
         entrypoint = shlex.join(["python", "-m", *command])
         with errors_of_dashboard("--address", client.get_address()):
-            name = f"raysubmit_tessera_{secrets.token_hex(6)}"
+            job = f"raysubmit_tessera_{secrets.token_hex(6)}"
             try:
-                client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, metadata=metadata, submission_id=name)
-            except OSError:  # its answer was lost; it may have been taken all the same
-                client.get_job_info(name)
-            return name
+                client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, metadata=metadata, submission_id=job)
+            except OSError:
+                if not _is_there(client, job):  # else only the answer was lost
+                    raise
+            return job
+
+
+def _is_there(client: JobSubmissionClient, job: str) -> bool:
+    """Returns whether the cluster has taken a job."""
+    try:
+        client.get_job_info(job)
+    except Exception:  # whatever it is, the caller has the first error
+        return False
+    return True
 
 
 def with_absolute_paths(config: PipelineConfig) -> PipelineConfig:

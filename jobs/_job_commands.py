@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -82,7 +83,11 @@ def doctor(
 
         command = ["jobs.cli", "doctor", "config.json", *(["--json"] if as_json else []), *ON_THIS_CLUSTER]
         client, job = _submitted(config, overrides, address, env, installed, command)
-        sys.exit(followed(client, job, JsonOnly() if as_json else print_text))
+        if not as_json:
+            sys.exit(followed(client, job))
+        with closing(JsonOnly()) as printer:
+            code = followed(client, job, printer)
+        sys.exit(code)
     from pipeline import config as configs
 
     loaded = configs.load(config, overrides)

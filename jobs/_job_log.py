@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import TesseraError, describe
@@ -27,20 +28,19 @@ def follow(client: JobSubmissionClient, job: str, write: Callable[[str], None]) 
     """
     log, failing_since = _Log(client, job, write), None
     while True:
-        try:
+        with suppress(Exception):  # of Ray's client, `requests`, aiohttp; some proxies let no such connection through
             log.tail()
-        except Exception as error:  # of Ray's client, `requests`, aiohttp: what counts is whether the job can be asked
-            problem = error
         try:
             details, failing_since = client.get_job_info(job), None
-            if details.status.is_terminal():
-                log.finish()
-                return details
         except Exception as error:
-            problem, failing_since = error, failing_since or time.monotonic()
+            failing_since = failing_since or time.monotonic()
             if time.monotonic() - failing_since > _PATIENCE_S:
-                words = f"the dashboard does not answer any more ({describe(problem)}): job {job} may go on"
+                words = f"the dashboard does not answer any more ({describe(error)}): job {job} may go on"
                 raise TesseraError(f"{words}; see `tessera jobs status {job}`") from error
+        else:
+            log.catch_up()
+            if details.status.is_terminal():
+                return details
         time.sleep(_EVERY_S)
 
 
@@ -57,13 +57,10 @@ class _Log:
         with asyncio.Runner() as runner:  # cancels what still waits, and closes the connection
             runner.run(self._tail())
 
-    def finish(self) -> None:
-        """Writes the rest of a job that has ended, which a broken connection may have left out."""
-        try:
-            text = self.client.get_job_logs(self.job)
-        except Exception:  # the log went with its node: what came of it is written
-            return
-        self._take(text, 0)
+    def catch_up(self) -> None:
+        """Writes what a broken connection has left out."""
+        with suppress(Exception):  # the log may be gone with its node: what came of it is written
+            self._take(self.client.get_job_logs(self.job), 0)
 
     async def _tail(self) -> None:
         start, chunks = 0, self.client.tail_job_logs(self.job)

@@ -36,6 +36,11 @@ class JsonOnly:
         for line in lines:
             print(line, flush=True, file=sys.stdout if line.startswith("{") else sys.stderr)
 
+    def close(self) -> None:
+        """Prints a last line that has no end."""
+        if self.rest:
+            self("\n")
+
 
 def followed(
     client: JobSubmissionClient, job: str, write: Callable[[str], None] = print_text, first: str | None = None

@@ -117,7 +117,9 @@ def test_documents_are_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
         printer = JsonOnly()
         for start in range(0, len(text), size):
             printer(text[start : start + size])
-        assert capsys.readouterr() == ('{"a": [1, 2]}\n', "a line\nanother\n")
+        printer("cut")
+        printer.close()
+        assert capsys.readouterr() == ('{"a": [1, 2]}\n', "a line\nanother\ncut\n")
 
 
 def test_the_program_of_a_job_needs_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a machine lacks for a config is told without computing anything, and without a trace."""
+"""`tessera doctor` reports what a machine lacks, computes nothing and leaves no file."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_dataset_that_is_there_is_left_as_it_is(corpus: Path, tmp_path: Path) 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_each_machine_s_problem_is_told(
+def test_each_machine_s_problem_is_reported(
     corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bound = run.prepare(config(corpus, {"i": IMAGE}), engine_name="inline")

@@ -233,10 +233,10 @@ def test_rows_a_second_of_less_than_a_second_are_not_told(prepared: BoundConfig,
     assert "– rows/s" in shown(report.build(prepared, plan, done, ended=15.5, **common), 100)
 
 
-def test_what_each_node_did_is_told(built: dict[str, Any]) -> None:
-    told = shown(built, 200)
-    assert "node one (10.0.0.2): 30 rows · 3 workers, peak memory 2.0 GB · 4 CPUs, 2 GPUs H100" in told
-    assert "node two (lost): 9 rows · 1 worker, peak memory 900.0 MB" in told
+def test_what_each_node_did_is_printed(built: dict[str, Any]) -> None:
+    printed = shown(built, 200)
+    assert "node one (10.0.0.2): 30 rows · 3 workers, peak memory 2.0 GB · 4 CPUs, 2 GPUs H100" in printed
+    assert "node two (lost): 9 rows · 1 worker, peak memory 900.0 MB" in printed
 
 
 def test_of_a_run_that_broke_off(prepared: BoundConfig) -> None:

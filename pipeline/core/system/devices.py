@@ -15,7 +15,7 @@ def has_gpu() -> bool:
 
 
 def gpu_names(gpus: Sequence[str]) -> list[str]:
-    """Returns the distinct product names of NVIDIA GPUs, as the driver tells them; [] if it tells none.
+    """Returns the distinct product names of NVIDIA GPUs, from the driver; [] if it has none.
 
     Args:
         gpus: from `visible_gpus`. The names of all GPUs of the machine are returned if they are not numbers.

@@ -100,8 +100,8 @@ def test_a_node_that_is_lost(cluster: RayCluster, folder: Path, tmp_path: Path) 
     report, errors = _ended(run, tmp_path / "out")
     assert sorted(node["alive"] for node in report["nodes"]) == [False, True]
     assert "is lost: what it had in work is computed again" in errors
-    told = [line for line in errors.splitlines() if not line.startswith("extract: ")]
-    assert len(told) == 1, errors
+    lines = [line for line in errors.splitlines() if not line.startswith("extract: ")]
+    assert len(lines) == 1, errors
 
 
 def _some_blocks(run: subprocess.Popen[str], out: Path) -> None:
