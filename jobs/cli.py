@@ -11,7 +11,8 @@ import typer
 from jobs import _dataset_commands as dataset_commands
 from jobs import _job_commands as job_commands
 from jobs._console import reserved_stdout, run_app
-from jobs._options import Json, Overrides
+from jobs._options import Deadline, Json, Overrides
+from pipeline.core import durations
 from pipeline.core.errors import BudgetExceeded, ConfigError
 from pipeline.core.terminal import Console, count, json_text, say
 
@@ -39,6 +40,7 @@ def extract(
         Literal["local", "ray", "inline"] | None,
         typer.Option(help="What runs the pipeline, instead of engine.kind of the config."),
     ] = None,
+    deadline: Deadline = None,
     as_json: Json = False,
 ) -> None:
     """Bring a dataset up to date with its corpus (or, with --plan, only say what that takes)."""
@@ -47,6 +49,7 @@ def extract(
     from pipeline import config as configs
 
     started = psutil.Process().create_time()
+    until = None if deadline is None else started + durations.seconds(deadline, "--deadline")
     loaded = configs.load(config, overrides)
     from pipeline.run import fork_server as fork_servers
 
@@ -65,7 +68,7 @@ def extract(
             machine = run.planned_machine(bound, spec)
         else:
             try:
-                done = run.extract(bound, retry_failures=retry_failures, started=started)
+                done = run.extract(bound, retry_failures=retry_failures, started=started, until=until)
             except BudgetExceeded as error:
                 done, exceeded = error.report, error
     if as_json:

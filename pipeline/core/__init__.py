@@ -9,6 +9,7 @@ _secret_names.py    names of parameters and variables that hold secrets
 escaping.py         control and invisible characters as visible escapes
 terminal.py         tables and wrapped lines on a terminal
 strict_json.py      parses untrusted JSON
+durations.py        7d, 12h, 90m as seconds
 section.py          base class of the sections of a config
 seekable.py         base class of binary files that keep their own position
 versions.py         versions of the libraries that compute the values

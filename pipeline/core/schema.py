@@ -90,6 +90,10 @@ repeated a failed one, decoding calls, bytes moved between stages.
 They are columns of the row, so that a task which is retried counts once.
 """
 
+UNIT = "/unit"
+"""Column with the name of the unit of work that a row comes from, between the stages. No column of a manifest can have
+such a name."""
+
 STORED = {"float32": pa.float32(), "float16": pa.float16()}
 """Name of a stored dtype -> Arrow type."""
 

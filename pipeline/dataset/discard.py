@@ -97,7 +97,7 @@ def _has_broken_off(folder: DatasetFolder, run_id: str) -> bool:
     if not folder.is_file(path):
         return False
     report = strict_json.parse(folder.read(path), folder.url(path))
-    return bool(report.member("status", "complete").value != "complete")
+    return bool(report.member("status", "complete").value == "broken off")
 
 
 def _files(folder: DatasetFolder, path: str = "", depth: int = 1) -> Iterator[str]:

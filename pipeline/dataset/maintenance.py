@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import re
 from dataclasses import replace
 
+from pipeline.core import durations
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.dataset._maintenance.forget import forget
 from pipeline.dataset._maintenance.rewrite import commit_rewrite, files_to_compact, rewrite
@@ -25,9 +25,6 @@ from pipeline.storage.local_files import RefusedFile
 __all__ = ["MaintenanceResult", "compact", "forget", "rollback", "seconds", "use", "vacuum"]
 
 _MIN_SHARD_BYTES = 1024
-_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_MAX_AGE_S = 5200 * _SECONDS["w"]
 
 
 def compact(path: str, version: str | None = None, shard_bytes: int = 256 << 20) -> MaintenanceResult:
@@ -114,13 +111,7 @@ def use(path: str, version: str) -> None:
 
 def seconds(age: str) -> float:
     """Parses an age: ``7d``, ``12h``, ``90m``, ``30s``, ``2w``. Raises ``ConfigError``."""
-    match = _AGE.fullmatch(age.strip())
-    if match is None:
-        raise ConfigError("--older-than", f"found {age!r}", "a number and one of s, m, h, d, w: 7d")
-    found = float(match[1]) * _SECONDS[match[2]]
-    if found > _MAX_AGE_S:
-        raise ConfigError("--older-than", f"found {age!r}", f"at most {_MAX_AGE_S / _SECONDS['w']:.0f}w")
-    return found
+    return durations.seconds(age, "--older-than")
 
 
 # -- rollback -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -27,10 +28,17 @@ class BlockQueue:
             who make them take them first.
         workers: number of workers that map the first phase. The last blocks of phases without a limit, which they map
             too, are divided among them.
+        until: when no more units are taken, in seconds since the epoch. None: all are.
     """
 
-    def __init__(self, units: Sequence[Unit], limits: Sequence[int | None], workers: int = 1) -> None:
-        self.units, self.limits, self.workers = deque(units), limits, workers
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        limits: Sequence[int | None],
+        workers: int = 1,
+        until: float | None = None,
+    ) -> None:
+        self.units, self.limits, self.workers, self.until = deque(units), limits, workers, until
         self.waiting = [deque[pa.Table]() for _ in limits]
         """Blocks by phase. Those of the first phase are made when they are taken."""
         self.busy = 0
@@ -43,6 +51,7 @@ class BlockQueue:
         """Returns the next block of one of ``phases`` and its phase, or waits for one. None: there will be no more."""
         with self.changed:
             while not self.closed and self._has_work():
+                self._drop_late_units()
                 last = next((phase for phase in reversed(phases) if self._waits(phase)), None)
                 if last is not None and self._has_room(last + 1):
                     table = self._pop(last)
@@ -50,6 +59,12 @@ class BlockQueue:
                     return last, table
                 self.changed.wait()
         return None
+
+    def _drop_late_units(self) -> None:
+        """After `until` no unit is left. Everybody who waits may then be done."""
+        if self.units and self.until is not None and time.time() >= self.until:
+            self.units.clear()
+            self.changed.notify_all()
 
     def _waits(self, phase: int) -> bool:
         """Returns whether a block waits for ``phase``."""
@@ -111,6 +126,7 @@ class BlockQueue:
         with self.changed:
             while not self.closed and self._has_work():
                 self.changed.wait(_WAKE_S)
+                self._drop_late_units()
         if self.error is not None:
             raise self.error
 

@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import TextIO
 
 from pipeline.engine._hosting import hosted, map_blocks
@@ -39,7 +40,15 @@ class InlineEngine:
         """Checks this machine."""
         return [(platform.node(), task.problem(0.0))]
 
-    def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
+    def execute(
+        self,
+        spec: PipelineSpec,
+        work: Sequence[Unit],
+        samples: int,
+        terminal: TextIO | None,
+        until: float | None = None,
+    ) -> Execution:
+        units = takewhile(lambda _: until is None or time.time() < until, work)
         counts, stages = [0, 0, 0], [hosted(replace(stage, journaled=False)) for stage in spec.stages]
         done = Execution(devices={"nodes": 1.0, "cpus": 1.0, "gpus": 0.0})
         writer = spec.sink.open_writer(f"{spec.sink.run_id}-000000")
@@ -48,7 +57,7 @@ class InlineEngine:
                 for stage in stages:
                     stage.setup()
                 seconds = 0.0
-                for table in map_blocks(spec.stages, stages, (unit_table(unit) for unit in work)):
+                for table in map_blocks(spec.stages, stages, (unit_table(unit) for unit in units)):
                     for i, number in enumerate(count_rows(table)):
                         counts[i] += number
                     started = time.perf_counter()

@@ -57,11 +57,18 @@ class LocalEngine:
         layout(spec, Machine.here(self.compute))
         return [(platform.node(), task.problem(self.gpus(terminal)))]
 
-    def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
+    def execute(
+        self,
+        spec: PipelineSpec,
+        work: Sequence[Unit],
+        samples: int,
+        terminal: TextIO | None,
+        until: float | None = None,
+    ) -> Execution:
         machine = Machine.here(self.compute)
         found = layout(spec, machine)
         writers = ShardPool(spec.sink)
-        queue = BlockQueue(work, _limits(found.groups, len(found.phases)), len(found.groups[0].environments))
+        queue = BlockQueue(work, _limits(found.groups, len(found.phases)), len(found.groups[0].environments), until)
         address = None if self.fork_server is None else self.fork_server.address
         workers = [
             LocalWorker(found, group, environment, queue, writers, address)

@@ -185,12 +185,21 @@ class Engine(Protocol):
         """
         ...
 
-    def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
+    def execute(
+        self,
+        spec: PipelineSpec,
+        work: Sequence[Unit],
+        samples: int,
+        terminal: TextIO | None,
+        until: float | None = None,
+    ) -> Execution:
         """Maps all units through all stages into the sink.
 
         Args:
             samples: number of samples in the units, for the progress bar.
             terminal: where progress is shown. None: nowhere.
+            until: no unit is begun after this time, in seconds since the epoch; those that were begun are finished.
+                None: all units are mapped.
 
         Raises:
             ConfigError: a mistake that only a worker could find.

@@ -41,6 +41,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         f"{count(report['samples'], 'sample')} · {count(report['rows_planned'], 'row')}: "
         f"{report['rows_written']} written, {report['rows_failed']} failed · "
         f"{count(cells['planned'], 'cell')}: {cells['written']} written, {cells['failed']} failed",
+        *_left(report),
         f"{report['seconds']:.1f} s, {report['startup_seconds'] or 0:.1f} of them to the first row · "
         f"{_speed(report['rows_per_second'])} rows/s · read {size(report['bytes_read'])} · "
         f"wrote {size(report['bytes_written'])} in {count(report['shards'], 'shard')} · "
@@ -64,6 +65,14 @@ def _lines(report: dict[str, Any]) -> list[str]:
         kinds = ", ".join(f"{number} {kind}" for kind, number in report["failures_by_kind"].items())
         lines.append(f"failures: {kinds}")
     return [*lines, *(f"warning: {one}" for one in report["warnings"])]
+
+
+def _left(report: dict[str, Any]) -> list[str]:
+    """Returns a line about the samples that a run with a deadline did not begin."""
+    if not (left := report.get("samples_left", 0)):
+        return []
+    how = "committed" if report["snapshot"] is not None else "kept, and is committed when the version is complete"
+    return [f"partial: {count(left, 'sample is', 'samples are')} left for the next run; what is finished is {how}"]
 
 
 def _node(node: dict[str, Any]) -> str:

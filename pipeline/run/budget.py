@@ -80,7 +80,7 @@ def unchecked_report(folder: DatasetFolder, base: Snapshot | None) -> dict[str, 
     path = f"_runs/{base.run_id}/report.json"
     with contextlib.suppress(OSError, TesseraError):  # deleted, or not written by a run
         values = strict_json.parse(folder.read(path), folder.url(path))
-        if values.member("status", None).value != "complete":
+        if values.member("status", None).value not in ("complete", "partial"):
             return None  # written by an earlier Tessera, which left no marks
         report: dict[str, Any] = {"run_id": base.run_id, "failures_by_kind": {}}
         for name in ("rows_planned", "rows_with_failures", "rows_retried", "rows_retried_with_failures"):

@@ -48,12 +48,15 @@ def extract(
     show_progress: bool = True,
     retry_failures: bool = False,
     started: float | None = None,
+    until: float | None = None,
 ) -> dict[str, Any]:
     """Brings the dataset up to date with the corpus and returns the report.
 
     Args:
         retry_failures: also try again what failed for good.
         started: when the command began, in seconds since the epoch. None: now.
+        until: no sample is begun after this time, in seconds since the epoch. What is finished is committed, the
+            report is ``partial``, and the next run continues. None: all samples are extracted.
 
     Raises:
         BudgetExceeded: more rows failed than the config allows. The dataset is committed all the same.
@@ -73,7 +76,8 @@ def extract(
     ):
         opened = _open(bound, transaction, retry_failures)
         with MemoryMeter() as memory:
-            done = _compute(bound, opened.plan, opened.reuse, run_id, engine, terminal if show_progress else None)
+            shown = terminal if show_progress else None
+            done = _compute(bound, opened.plan, opened.reuse, run_id, engine, shown, until)
         report = _report(bound, opened.plan, done, run_id, started, memory.peak)
         exceeded, warnings = budget.check_budget(config.failures, report)
         report["warnings"] += warnings
@@ -134,22 +138,31 @@ def _open(bound: BoundConfig, transaction: Transaction, retry_failures: bool) ->
 
 
 def _compute(
-    bound: BoundConfig, plan: Plan, reuse: ReuseSource | None, run_id: str, engine: Engine, terminal: TextIO | None
+    bound: BoundConfig,
+    plan: Plan,
+    reuse: ReuseSource | None,
+    run_id: str,
+    engine: Engine,
+    terminal: TextIO | None,
+    until: float | None,
 ) -> Execution:
-    """Runs the pipeline over the units of the plan.
+    """Runs the pipeline over the units of the plan. Those that were not begun in time are taken out of the plan.
 
     Raises:
         TesseraError: planned samples, rows and cells are not all accounted for; or the engine failed.
     """
-    if not plan.units:
+    if not plan.units or (until is not None and time.time() >= until):
+        planning.leave_unfinished(plan, {})
         return Execution()
     on_gpu = wants_gpu(bound.config) and engine.gpus(terminal) > 0
     if not on_gpu and any(pool.num_gpus for pool in bound.config.compute.pools.values()):
         plan.warnings.append("compute.pools ask for GPUs, and there are none: encoders ran on CPUs")
     spec = pipeline_spec(bound, needed(reuse, plan), run_id, version_root(bound.config), on_gpu)
-    done = engine.execute(spec, plan.units, plan.samples, terminal)
+    done = engine.execute(spec, plan.units, plan.samples, terminal, until)
     plan.warnings.extend(done.warnings)
     problems = done.written.problems()
+    if until is not None:
+        problems += planning.leave_unfinished(plan, done.written.samples_by_unit)
     if done.written.samples != plan.samples:
         problems.append(f"{plan.samples} samples planned, {done.written.samples} arrived")
     if problems:
@@ -177,12 +190,19 @@ def _commit(
 ) -> None:
     """Publishes the report and commits the next snapshot, or closes the transaction if nothing has changed.
 
+    The first run of a further version is not committed before it is complete: it would become the current version. What
+    it has written is kept like that of an interrupted run.
+
     Raises:
         TesseraError: during the first run of a version, samples were forgotten in another one.
     """
     base, drops = opened.base, opened.plan.difference.drops
     path = f"_runs/{transaction.run_id}/report.json"
     added = FileSet.of(written.shards, written.failure_shards, written.empty_shards)
+    if base is None and opened.plan.samples_left and catalog.current(config.output.path) is not None:
+        report["snapshot"] = None
+        transaction.folder.publish(path, json.dumps(report, indent=1).encode())
+        return
     changed = any(added) or drops or transaction.killed or transaction.discarded
     if base is not None and base.contract >= CONTRACT and not changed:
         report["snapshot"] = base.number

@@ -6,7 +6,7 @@ Imports neither Ray nor torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,7 +23,7 @@ from pipeline.core.media import Modality
 from pipeline.core.schema import ROLES
 from pipeline.dataset.diff.difference import compare
 from pipeline.dataset.diff.result import Difference, DuplicateIdError
-from pipeline.stages.units import Unit, unit_rows
+from pipeline.stages.units import Unit, read_places, unit_name, unit_rows
 from pipeline.storage.roots import AllowedRoots
 
 
@@ -39,6 +39,8 @@ class Plan:
     """Listed samples without anything that a feature reads."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Listed files that cannot be samples: reason -> how many."""
+    samples_left: int = 0
+    """Samples to extract that a run with a deadline did not begin."""
     warnings: list[str] = field(default_factory=list)
     """One line for each thing that a user should know and that is not an error."""
 
@@ -104,6 +106,28 @@ def make(
         raise source.duplicate_id_error(error.args[0]) from error
     plan.left_out = dict(source.left_out)
     return plan
+
+
+def leave_unfinished(plan: Plan, samples_by_unit: Mapping[str, int]) -> list[str]:
+    """Takes the units that were not begun out of the plan: the dataset keeps what it has of their samples.
+
+    Args:
+        samples_by_unit: name of each unit that was begun -> its finished samples.
+
+    Returns:
+        a message for each unit that was finished in part.
+    """
+    problems, groups = list[str](), dict[str, list[int]]()
+    for url, group, samples in plan.units:
+        finished = samples_by_unit.get(unit_name(url, group), 0)
+        if not finished:
+            groups.setdefault(url, []).append(group)
+            plan.samples_left += samples
+        elif finished != samples:
+            problems.append(f"unit {unit_name(url, group)} has {samples} samples, {finished} arrived")
+    for url, numbers in groups.items():
+        plan.difference.leave(read_places(url, numbers))
+    return problems
 
 
 def _link_out_of_roots(roots: AllowedRoots, listing: pa.Table) -> np.ndarray:

@@ -48,11 +48,12 @@ def build(
     meters = written.meters
     stages = {stage: meters.get(f"{stage}_s", 0.0) for stage in ("probe", "decode", "tokenize", "encode")}
     return {
-        **_header(bound, run_id, "complete", started, ended),
+        **_header(bound, run_id, "partial" if plan.samples_left else "complete", started, ended),
         "devices": done.devices,
         "nodes": done.nodes,
         "ray_job": done.ray_job,
         "samples": plan.samples,
+        "samples_left": plan.samples_left,
         "samples_by_class": asdict(plan.difference.counts),
         "samples_unused": plan.unused,
         "files_left_out": dict(plan.left_out),

@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.config.models import PipelineConfig
+from pipeline.core.schema import UNIT
+from pipeline.dataset.diff.columns import IF_DONE
 
 _LARGE_PARTITION = 50_000
 """A partition of more samples has units of at least ``_LARGE_UNIT`` samples: each unit takes driver memory."""
@@ -37,10 +39,25 @@ def unit_table(unit: tuple[str, int, int]) -> pa.Table:
     return pa.table({"url": [unit[0]], "group": [unit[1]]})
 
 
+def unit_name(url: str, group: int) -> str:
+    """Returns the name of a unit, unique in its run: ``00003:17``."""
+    return f"{url.rpartition('/')[2].removesuffix('.parquet')}:{group}"
+
+
 def read_unit(table: pa.Table) -> pa.Table:
-    """Reads the samples of the units that ``table`` names. Columns: the listing and ``EXTRA``."""
+    """Reads the samples of the units that ``table`` names. Columns: the listing, ``EXTRA`` and `UNIT`."""
     samples = []
     for unit in table.to_pylist():
         with storage.Blob(unit["url"]).open() as file:
-            samples.append(pq.ParquetFile(file).read_row_group(unit["group"]))
+            parquet = pq.ParquetFile(file)
+            names = [name for name in parquet.schema_arrow.names if name not in IF_DONE.names]
+            read = parquet.read_row_group(unit["group"], columns=names)
+        name = pa.array([unit_name(unit["url"], unit["group"])] * len(read), pa.string())
+        samples.append(read.append_column(UNIT, name))
     return pa.concat_tables(samples)
+
+
+def read_places(url: str, groups: list[int]) -> pa.Table:
+    """Reads the columns of ``IF_DONE`` of several units of a plan file."""
+    with storage.Blob(url).open() as file:
+        return pq.ParquetFile(file).read_row_groups(groups, columns=IF_DONE.names)

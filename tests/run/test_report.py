@@ -31,7 +31,7 @@ FURTHER = {
     *("run_id", "output", "version", "samples_by_class", "samples_unused", "windows_empty", "rows_with_failures"),
     *("status", "started", "ended", "host", "devices", "workers", "rows_retried", "rows_retried_with_failures"),
     *("failures_by_stage", "seconds", "shards", "warnings", "files_left_out", "engine"),
-    *("storage_requests", "storage_retries", "nodes", "ray_job"),
+    *("storage_requests", "storage_retries", "nodes", "ray_job", "samples_left"),
 }
 NODES = [
     {

@@ -1,4 +1,4 @@
-"""The table of samples to compute of one partition: the columns of the listing, and those of ``EXTRA``."""
+"""The table of samples to compute of one partition: the columns of the listing, ``EXTRA`` and ``IF_DONE``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ from pipeline.dataset.commit.data_files import FileKind
 from pipeline.dataset.diff._arrays import struct_lists
 from pipeline.dataset.diff._classification import AdoptedRows, SampleClasses
 from pipeline.dataset.diff._partition import Partition
-from pipeline.dataset.diff.columns import EXTRA, NOT_REUSABLE, REUSABLE_ROW
+from pipeline.dataset.diff.columns import EXTRA, IF_DONE, NOT_REUSABLE, REUSABLE_ROW
 
 
-def work_table(partition: Partition, classes: SampleClasses, adopted: AdoptedRows, unfinished: np.ndarray) -> pa.Table:
-    """Returns the samples in the mask ``unfinished`` ([samples]), in the order of the listing."""
+def work_table(
+    partition: Partition,
+    classes: SampleClasses,
+    adopted: AdoptedRows,
+    dropped: np.ndarray,
+    unfinished: np.ndarray,
+) -> pa.Table:
+    """Returns the samples in the mask ``unfinished`` ([samples]), in the order of the listing.
+
+    Args:
+        dropped: [stored] bool, the rows that are deleted.
+    """
     p = partition
     assert p.listed is not None
     codes = np.flatnonzero(unfinished)
@@ -25,8 +35,10 @@ def work_table(partition: Partition, classes: SampleClasses, adopted: AdoptedRow
         p.windows_of(adopted.rows | kept).lists(codes),
         _attempts(p, codes, classes.retryable_rows),
         _reusable_rows(p, codes, classes),
+        _positions(p, codes, dropped & p.is_committed),
+        _positions(p, codes, adopted.rows),
     ]
-    for field, column in zip(EXTRA, extra, strict=True):
+    for field, column in zip([*EXTRA, *IF_DONE], extra, strict=True):
         table = table.append_column(field, column)
     return table
 
@@ -41,6 +53,13 @@ def _reusable_rows(p: Partition, codes: np.ndarray, classes: SampleClasses) -> p
     rows, offsets = p.by_code(of_other_version | own, codes)
     columns = [p.window[rows].astype(np.int32), p.file[rows].astype(np.int32), p.position[rows]]
     return struct_lists([pa.array(one) for one in columns], offsets, EXTRA.field("carry").type)
+
+
+def _positions(p: Partition, codes: np.ndarray, rows: np.ndarray) -> pa.Array:
+    """Returns where the stored rows in the mask ``rows`` are, for each of ``codes``."""
+    found, offsets = p.by_code(rows, codes)
+    columns = [p.file[found].astype(np.int32), p.position[found]]
+    return struct_lists([pa.array(one) for one in columns], offsets, IF_DONE.field(0).type)
 
 
 def _attempts(p: Partition, codes: np.ndarray, retryable: np.ndarray) -> pa.Array:

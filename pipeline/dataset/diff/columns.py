@@ -32,6 +32,12 @@ of this sample, so nothing of the sample is reused."""
 RETRY_WINDOW, RETRY_SAMPLE = 1, 2
 """Values of ``retry`` of a failure: compute its window again, or the whole sample, if the whole file failed. 0: no
 retry."""
+_POSITIONS = pa.list_(pa.struct([("file", pa.int32()), ("position", pa.int64())]))
+IF_DONE = pa.schema([pa.field("/drops", _POSITIONS), pa.field("/adopted", _POSITIONS)])
+"""The columns of the samples to compute that no worker reads: what changes once the sample is computed.
+
+``/drops``: the stored rows that the commit deletes then. ``/adopted``: the rows of interrupted runs that become part of
+the dataset then; the sample needs further rows."""
 EXTRA = pa.schema(
     [
         pa.field("replaces", pa.bool_()),

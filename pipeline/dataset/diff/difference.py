@@ -39,7 +39,8 @@ def compare(
     Args:
         listing: tables of ``LISTING`` and passthrough columns.
         state: tables of ``STATE``.
-        emit: called with tables of samples to compute: the columns of the listing and ``EXTRA``. They are in the
+        emit: called with tables of samples to compute: the columns of the listing, ``EXTRA`` and
+            ``IF_DONE``. They are in the
             listing's order if both sides fit into memory.
         keep_deleted: keep the rows of samples that are not listed any more.
         forgotten: sha256 (hex) of ids that are treated as not listed.
@@ -76,9 +77,10 @@ def _compare_partition(
     """Compares one partition: adds to ``difference``, and emits the samples to compute."""
     classes = classify(partition)
     adopted = adopt_rows(partition, classes)
-    partition.add_drops(rows_to_drop(partition, classes, adopted, keep_deleted), difference.drops)
+    dropped = rows_to_drop(partition, classes, adopted, keep_deleted)
+    partition.add_drops(dropped, difference.drops)
     difference.counts.add(count_samples(partition, classes, adopted))
     unfinished = classes.computed & ~adopted.is_complete
     if partition.listed is not None and unfinished.any():
-        emit(work_table(partition, classes, adopted, unfinished))
+        emit(work_table(partition, classes, adopted, dropped, unfinished))
         difference.work += int(unfinished.sum())

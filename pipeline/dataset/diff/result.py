@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 
 @dataclass
@@ -47,6 +50,28 @@ class Difference:
     """Number of samples to compute."""
     drops: dict[int, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     """Number of a file -> arrays of positions of the rows to delete."""
+
+    def leave(self, samples: pa.Table) -> None:
+        """Takes samples out of the work: their stored rows are kept, and what interrupted runs left of them is deleted.
+
+        Args:
+            samples: some of the samples to compute, with the columns of ``IF_DONE``.
+        """
+        self.work -= len(samples)
+        for file, positions in _by_file(samples["/drops"]):
+            dropped = np.concatenate(self.drops.pop(file))
+            if len(kept := np.setdiff1d(dropped, positions)):
+                self.drops[file] = [kept]
+        for file, positions in _by_file(samples["/adopted"]):
+            self.drops[file].append(positions)
+
+
+def _by_file(column: pa.ChunkedArray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each file of a column of ``IF_DONE``, and the positions in it."""
+    places = pc.list_flatten(column).combine_chunks()
+    files, positions = places.field("file").to_numpy(), places.field("position").to_numpy()
+    for file in np.unique(files):
+        yield int(file), positions[files == file]
 
 
 class DuplicateIdError(Exception):

@@ -29,6 +29,8 @@ class Written:
     rows_empty: int = 0
     """Windows without content for any feature: between timed words, or of a file of another modality."""
     samples: int = 0
+    samples_by_unit: dict[str, int] = field(default_factory=dict)
+    """Name of a unit of work -> finished samples of it."""
     windows_promised: int = 0
     """Number of windows that the samples were cut into and that had to be computed."""
     cells_planned: int = 0

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.core.schema import EMPTY_WINDOWS, FAILURES, METERS
+from pipeline.core.schema import EMPTY_WINDOWS, FAILURES, METERS, UNIT
 from pipeline.dataset.commit.folder import DatasetFolder
 from pipeline.dataset.diff.index import RECORD, TASK
 from pipeline.dataset.output import OutputConfig
@@ -70,6 +70,7 @@ class ShardWriter:
             any_written = pc.or_(any_written, valid)
         result.rows += pc.sum(pc.greater_equal(table["window"], 0)).as_py()
         result.samples += pc.sum(table["final"]).as_py()
+        self._count_units(table)
         result.windows_promised += pc.sum(table["promised"]).as_py()
         result.cells_planned += pc.sum(table["cells"]).as_py()
         for meter in METERS:
@@ -82,6 +83,12 @@ class ShardWriter:
             if len(rows):
                 result.rows_written += len(rows)
                 stream.add(rows.select(self.schema.names).cast(self.schema))
+
+    def _count_units(self, table: pa.Table) -> None:
+        """Counts the finished samples of each unit."""
+        for one in pc.value_counts(table.filter(table["final"])[UNIT]).to_pylist():
+            counts, name = self.result.samples_by_unit, one["values"]
+            counts[name] = counts.get(name, 0) + one["counts"]
 
     def _count_failures(self, table: pa.Table, written: list[bool]) -> None:
         """Counts the failed and retried cells, and keeps the failures for `close`.

@@ -31,7 +31,10 @@ class _CounterActor:
     Ray reports that error only inside messages of its own. If the actor is lost, so is the progress, but no rows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, until: float | None) -> None:
+        self.until = until
+        self.begun = set[str]()
+        """Names of units, of a run with a deadline."""
         self.counts = [0, 0, 0]
         self.cause: TesseraError | None = None
         self.starts = Counter[str]()
@@ -52,6 +55,12 @@ class _CounterActor:
 
     def read(self) -> list[int]:
         return self.counts
+
+    def refused_units(self, names: list[str]) -> list[str]:
+        """Returns those of some units that must not be begun, since it is too late. The others are begun now."""
+        if self.until is None or time.time() < self.until:
+            self.begun.update(names)
+        return [name for name in names if name not in self.begun]
 
     def record_start(self, actor: str) -> tuple[int, dict[Block, int]]:
         """Records a new process of an actor. Returns how many have died since one of them has mapped a block, and how
@@ -91,12 +100,16 @@ class _CounterActor:
 
 
 class RunCounter:
-    """The driver's client of the counter. If the actor does not answer, progress is not shown, and the run goes on."""
+    """The driver's client of the counter. If the actor does not answer, progress is not shown, and the run goes on.
 
-    def __init__(self) -> None:
+    Args:
+        until: no unit is begun after this time, in seconds since the epoch of the driver's node. None: no limit.
+    """
+
+    def __init__(self, until: float | None = None) -> None:
         # on the driver's node, so that a lost node does not take it along. After a restart it is empty
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self.actor: Any = _CounterActor.options(scheduling_strategy=here, max_restarts=-1).remote()  # type: ignore[attr-defined]  # Ray has no types
+        self.actor: Any = _CounterActor.options(scheduling_strategy=here, max_restarts=-1).remote(until)  # type: ignore[attr-defined]  # Ray has no types
         self.nodes: dict[str, dict[str, int]] | None = None
         """After `close`: for each node the rows that were finished there, the number of worker processes, and the sum
         of their memory peaks in bytes."""
@@ -156,6 +169,13 @@ class WorkerReports:
             raise TesseraError(f"{words}: is memory short?")
         self.counter.record_block.remote(self.actor, block, False)
         return block
+
+    def refused_units(self, names: list[str]) -> list[str]:
+        """Returns those of some units that must not be begun any more. Without an answer all are begun: if a part of a
+        unit was refused before, the run's books do not balance, nothing is committed, and the next run continues."""
+        with suppress(Exception):
+            return list(ray.get(self.counter.refused_units.remote(names), timeout=_ERROR_ANSWER_S))
+        return []
 
     def add(self, samples: int, rows: int, failed: int) -> None:
         """Reports finished rows."""

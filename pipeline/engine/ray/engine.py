@@ -58,19 +58,26 @@ class RayEngine:
         is_cluster = self.compute.cluster()[0] is not None
         return sizes(pools, nodes.capacities(), spec.shares_gpus, _task_cpus(spec), blocks, is_cluster)
 
-    def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
+    def execute(
+        self,
+        spec: PipelineSpec,
+        work: Sequence[Unit],
+        samples: int,
+        terminal: TextIO | None,
+        until: float | None = None,
+    ) -> Execution:
         self._join(terminal)
         before, late = nodes.living(), None
         if spec.node_check is not None:
             late = preflight.check_nodes(spec.node_check, work[0], self.compute.cluster()[0] is not None)
         found = self._sizes(spec, len(work))
         sink = ShardSink(spec.sink.open_writer, spec.sink.run_id, spec.sink.min_rows, spec.storage)
-        counter = RunCounter()
+        counter = RunCounter(until)
         progress = Progress(samples, terminal, counter.read)
         try:
             with progress, cluster.capacity_watchdog(found, _task_cpus(spec), progress, before):
                 try:
-                    graph.execute(spec, work, found, counter.actor, sink, late)
+                    graph.execute(spec, work, found, counter.actor, sink, late, until is not None)
                 except Exception as error:
                     user_error = as_user_error(error, spec.sink.run_id, counter.cause())
                     cluster.release_actors(error)

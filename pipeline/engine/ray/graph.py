@@ -30,6 +30,7 @@ def execute(
     counter: Any,
     sink: ShardSink,
     late: LateCheck | None,
+    has_deadline: bool = False,
 ) -> None:
     """Maps ``work`` through ``spec`` into ``sink``. Raises what Ray raises.
 
@@ -37,11 +38,14 @@ def execute(
         sizes: sizes of the steps of kind ``pool``, by name.
         counter: actor handle of the run's counter.
         late: the check of nodes that join during the run. None: there is none.
+        has_deadline: the second step asks the counter whether it may still begin a unit. The first one is far ahead of
+            it, since Ray limits bytes, and rows without media have few.
     """
     dataset, run = ray.data.from_blocks([unit_table(unit) for unit in work]), secrets.token_bytes(8)
     for number, step in enumerate(spec.steps):
         is_last = number == len(spec.steps) - 1
-        arguments = (step.stages, step.workers.concurrent_blocks, counter, is_last, spec.storage, late)
+        asks = has_deadline and number == 1
+        arguments = (step.stages, step.workers.concurrent_blocks, counter, is_last, spec.storage, late, asks)
         if step.workers.kind == "tasks":
             dataset = _tasks(dataset, step, run, arguments)
         else:

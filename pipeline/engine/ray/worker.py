@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from ray.exceptions import UserCodeException
 
 from pipeline.core.errors import TesseraError, describe
+from pipeline.core.schema import UNIT
 from pipeline.core.system import allocator
 from pipeline.engine._hosting import hosted, import_code_of, is_sandboxed
 from pipeline.engine.progress import count_rows
@@ -39,6 +41,7 @@ class StageWorker:
         last: this is the last step, whose rows are finished and counted for the progress bar.
         storage: how this worker and its processes reach storages.
         late: the check of nodes that join during the run. None: there is none.
+        asks: rows of units that the counter does not let begin any more are left out.
     """
 
     def __init__(
@@ -49,10 +52,11 @@ class StageWorker:
         last: bool,
         storage: StorageConfig,
         late: LateCheck | None = None,
+        asks: bool = False,
     ) -> None:
         allocator.keep_pages()
         storage_settings.use_exactly(storage)
-        self.last = last
+        self.last, self.asks = last, asks
         self.specs, self.concurrency = specs, concurrency
         self.stages: list[Any] = []
         self.fork_server: ForkServer | None = None
@@ -93,6 +97,10 @@ class StageWorker:
 
     def __call__(self, table: pa.Table) -> pa.Table | Generator[pa.Table]:
         """Returns the mapped rows as one table, or as a generator of tables if they need too much memory together."""
+        if self.asks:
+            table = self._begun(table)
+        if not len(table):
+            return self._map_parts([])  # Ray accepts a generator without tables
         parts = [table] if self.splitter is None else self.splitter.split(table)
         if len(parts) > 1:
             return self._map_parts(parts)
@@ -100,6 +108,12 @@ class StageWorker:
         if self.last:
             self.reports.add(*count_rows(done))
         return done
+
+    def _begun(self, table: pa.Table) -> pa.Table:
+        """Returns the rows of units that may be computed."""
+        names = pc.unique(table[UNIT])
+        refused = self.reports.refused_units(names.to_pylist())
+        return table.filter(pc.invert(pc.is_in(table[UNIT], pa.array(refused, pa.string())))) if refused else table
 
     def _map_parts(self, parts: list[pa.Table]) -> Generator[pa.Table]:
         """Maps the parts of a block one after another."""

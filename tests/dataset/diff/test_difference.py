@@ -19,7 +19,7 @@ from pipeline.core.errors import StorageError
 from pipeline.core.schema import LISTING
 from pipeline.dataset.commit.data_files import FileKind
 from pipeline.dataset.diff import _partitioner, result
-from pipeline.dataset.diff.columns import EXTRA, RETRY_SAMPLE, RETRY_WINDOW, STATE, WINDOW_COUNT
+from pipeline.dataset.diff.columns import EXTRA, IF_DONE, RETRY_SAMPLE, RETRY_WINDOW, STATE, WINDOW_COUNT
 from pipeline.dataset.diff.difference import compare
 from tests.support import ROOT, bounded
 
@@ -286,5 +286,5 @@ def test_the_work_keeps_the_columns_of_the_corpus() -> None:
     table = listing({"a": "1", "b": "1"}).append_column("label", pa.array(["x", "y"]))
     work: list[pa.Table] = []
     compare([table], [], emit=work.append)
-    assert work[0].schema.names == [*LISTING.names, "label", *EXTRA.names]
+    assert work[0].schema.names == [*LISTING.names, "label", *EXTRA.names, *IF_DONE.names]
     assert work[0]["label"].to_pylist() == ["x", "y"]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.arrow import list_column, vector_list_column
-from pipeline.core.schema import FAILURES, FIXED, METERS, feature_fields
+from pipeline.core.schema import FAILURES, FIXED, METERS, UNIT, feature_fields
 from pipeline.dataset.diff.index import RECORD
 from pipeline.dataset.output import OutputConfig
 from pipeline.dataset.shards.row_files import footer
@@ -54,6 +54,7 @@ def rows(
         "failures": failure_column(
             [[Failure("f", "u", "decode", failed[i], "m")] if i in failed else [] for i in range(count)]
         ),
+        UNIT: ["00000:0"] * count,
         **{f"meter_{name}": pa.array([0.5] * count) for name in METERS},
         "f_embedding": list_column([rng.normal(size=3) if h else None for h in has], pa.float32()),
         "f_tokens": vector_list_column([rng.normal(size=(2, 4)) if h else None for h in has], pa.float16(), 4),
