@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -13,7 +14,9 @@ import typer
 from jobs import _cluster
 from jobs._console import print_result, reserved_stdout
 from jobs._job_output import JsonOnly, followed, plain, print_text, print_to_stderr, say
-from jobs._options import Json, Overrides
+from jobs._options import Deadline, Json, Overrides
+from jobs.nightly import PartialExit, SummaryFile, Wait
+from pipeline.core import durations
 from pipeline.core.errors import ConfigError
 from pipeline.core.terminal import Console, json_text, print_table
 
@@ -49,12 +52,30 @@ def submit(
     new_version: Annotated[
         bool, typer.Option("--new-version", help="Extract into a new version; unchanged columns are copied.")
     ] = False,
+    is_night: Annotated[
+        bool, typer.Option("--nightly", help="Run `tessera nightly` there; with its options below.")
+    ] = False,
+    deadline: Deadline = None,
+    wait: Wait = None,
+    partial_exit: PartialExit = 0,
+    summary: SummaryFile = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the id of the job, and leave it running.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run an extraction as a job on a Ray cluster, and follow it. The exit code is that of the run."""
-    options = [*(["--retry-failures"] if retry_failures else []), *(["--new-version"] if new_version else [])]
-    client, job = _submitted(config, overrides, address, env, installed, ["jobs.extract", "config.json", *options])
+    _check_submit(is_night, retry_failures or new_version, deadline, wait, partial_exit, summary, no_wait)
+    if is_night:
+        from jobs import _job_night
+
+        command = [*_job_night.arguments(deadline, wait)]
+    else:
+        options = [*(["--retry-failures"] if retry_failures else []), *(["--new-version"] if new_version else [])]
+        options += [] if deadline is None else ["--deadline", deadline]
+        command = ["jobs.extract", "config.json", *options]
+    submitted = partial(_submitted, config, overrides, address, env, installed, command)
+    if is_night and not no_wait:
+        sys.exit(_job_night.follow_night(config, summary, partial_exit, as_json, submitted))
+    client, job = submitted()
     if not no_wait:
         write = print_to_stderr if as_json else print_text
         code = followed(client, job, write, f"job {job} on {client.get_address()}")
@@ -62,6 +83,27 @@ def submit(
             print(json_text(plain(_cluster.details(client, job))))
         sys.exit(code)
     print(json_text(plain(_cluster.details(client, job))) if as_json else job)
+
+
+def _check_submit(
+    is_night: bool,
+    is_run: bool,
+    deadline: str | None,
+    wait: str | None,
+    partial_exit: int,
+    summary: str | None,
+    no_wait: bool,
+) -> None:
+    """Raises ``ConfigError`` for options that do not go together, and for what is no duration."""
+    for name, value in (("--deadline", deadline), ("--wait", wait)):
+        if value is not None:
+            durations.seconds(value, name)
+    if is_night and is_run:
+        raise ConfigError("--nightly", "together with --retry-failures or --new-version", "an extraction of its own")
+    if not is_night and (wait or partial_exit or summary):
+        raise ConfigError("--wait, --partial-exit, --summary", "without --nightly", "only of a night")
+    if is_night and no_wait and (partial_exit or summary):
+        raise ConfigError("--no-wait", "together with --partial-exit or --summary", "the summary is in the dataset")
 
 
 def doctor(

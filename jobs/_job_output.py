@@ -104,7 +104,9 @@ def plain(details: JobDetails) -> dict[str, Any]:
     return {
         "id": details.submission_id,
         "status": details.status.value.lower(),
-        "command": {"jobs.extract": "extract", "jobs.cli": "doctor"}.get(metadata.get("program", "")),
+        "command": {"jobs.extract": "extract", "jobs.nightly": "nightly", "jobs.cli": "doctor"}.get(
+            metadata.get("program", "")
+        ),
         "config": metadata.get("config"),
         "output": metadata.get("output"),
         "started": None if started is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started / 1000)),

@@ -12,6 +12,7 @@ from jobs import _dataset_commands as dataset_commands
 from jobs import _job_commands as job_commands
 from jobs._console import reserved_stdout, run_app
 from jobs._options import Deadline, Json, Overrides
+from jobs.nightly import nightly
 from pipeline.core import durations
 from pipeline.core.errors import BudgetExceeded, ConfigError
 from pipeline.core.terminal import Console, count, json_text, say
@@ -123,6 +124,7 @@ def benchmark(
         storage.publish(storage.absolute(picture), pictures.draw(result).encode())
 
 
+app.command()(nightly)
 for _command in (*job_commands.COMMANDS, *dataset_commands.COMMANDS):
     app.command()(_command)
 app.add_typer(job_commands.jobs, name="jobs")

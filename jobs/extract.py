@@ -17,11 +17,16 @@ ON_THIS_CLUSTER = ["--engine", "ray", "--set", "compute.address=null"]
 
 def main() -> None:
     """Entry of the program. Exit codes as those of `tessera extract`."""
+    run_on_cluster("extract")
+
+
+def run_on_cluster(command: str) -> None:
+    """Runs a command of `tessera` with the arguments of this program, on the cluster of the job."""
     if not os.environ.get("RAY_ADDRESS"):
-        words = "RAY_ADDRESS: not set; submit this program as a Ray job, or run `tessera extract`"
-        print(f"jobs.extract: {words}", file=sys.stderr)
+        words = f"RAY_ADDRESS: not set; submit this program as a Ray job, or run `tessera {command}`"
+        print(f"jobs.{command}: {words}", file=sys.stderr)
         sys.exit(EXIT_CONFIG)
-    sys.argv[1:] = ["extract", *sys.argv[1:], *ON_THIS_CLUSTER]
+    sys.argv[1:] = [command, *sys.argv[1:], *ON_THIS_CLUSTER]
     cli.main()
 
 

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "pipeline"
 ORDER = (
     "benchmark",
     "demo",
+    "nightly",
     "run",
     "engine",
     "stages",

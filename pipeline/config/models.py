@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.config.nightly import NightlyConfig
 from pipeline.core.errors import ConfigError, NotAllowed
 from pipeline.core.media import Modality
 from pipeline.core.schema import FAILURES, FIXED, Emit, column
@@ -165,6 +166,7 @@ class PipelineConfig(Section):
     storage: StorageConfig = DEFAULT
     engine: EngineConfig = EngineConfig()
     compute: ComputeConfig = ComputeConfig()
+    nightly: NightlyConfig = NightlyConfig()
 
     @model_validator(mode="after")
     def _names(self) -> PipelineConfig:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pipeline.core import durations
 from pipeline.core.errors import ConfigError, SampleError
 from pipeline.dataset._maintenance.forget import forget
-from pipeline.dataset._maintenance.rewrite import commit_rewrite, files_to_compact, rewrite
+from pipeline.dataset._maintenance.rewrite import commit_rewrite, files_to_compact, is_small, rewrite
 from pipeline.dataset._maintenance.steps import MaintenanceResult, require_base, resolve_folder
 from pipeline.dataset.commit import catalog, data_files, snapshots
 from pipeline.dataset.commit.data_files import FOLDERS_ON_DISK, SUPERSEDED, File, FileSet, current_path, new_run_id
@@ -22,7 +22,7 @@ from pipeline.dataset.commit.transaction import Transaction
 from pipeline.dataset.output import OutputConfig
 from pipeline.storage.local_files import RefusedFile
 
-__all__ = ["MaintenanceResult", "compact", "forget", "rollback", "seconds", "use", "vacuum"]
+__all__ = ["MaintenanceResult", "compact", "forget", "is_small", "rollback", "seconds", "use", "vacuum"]
 
 _MIN_SHARD_BYTES = 1024
 

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from pipeline.config.bound import BoundConfig
 from pipeline.core.errors import TesseraError, describe, one_line
@@ -17,10 +18,15 @@ from pipeline.run import report as reporting
 
 
 @contextlib.contextmanager
-def report_if_broken(bound: BoundConfig, transaction: Transaction, started: float) -> Iterator[None]:
-    """Publishes a report with the cause if the body raises before its commit."""
+def report_if_broken(bound: BoundConfig, transaction: Transaction, started: float) -> Iterator[dict[str, Any]]:
+    """Publishes a report with the cause if the body raises before its commit.
+
+    Yields:
+        further keys of that report, which the body adds as soon as it knows them.
+    """
+    known = dict[str, Any]()
     try:
-        yield
+        yield known
     except BaseException as error:
         if transaction.committed:
             raise
@@ -28,7 +34,7 @@ def report_if_broken(bound: BoundConfig, transaction: Transaction, started: floa
             cause = one_line(str(error)) if isinstance(error, TesseraError) else describe(error)
         else:  # a signal
             cause = "interrupted"
-        report = reporting.of_broken_run(bound, transaction.run_id, started, time.time(), cause)
+        report = {**reporting.of_broken_run(bound, transaction.run_id, started, time.time(), cause), **known}
         with contextlib.suppress(Exception):  # the cause may also prevent this; the first error is raised
             path = f"_runs/{transaction.run_id}/report.json"
             transaction.folder.publish(path, json.dumps(report, indent=1).encode())

@@ -22,7 +22,7 @@ def check_budget(budget: FailureConfig, report: dict[str, Any]) -> tuple[str | N
     Returns:
         Why the budget is exceeded, or None; and warnings if at least half of the rows failed, but too few to decide.
     """
-    rows, failed = _new_rows(report)
+    rows, failed = new_rows(report)
     is_over = budget.max_rows is not None and failed > budget.max_rows
     is_over |= rows >= budget.min_rows and failed > budget.max_fraction * rows
     half = failed > 0 and 2 * failed >= rows
@@ -39,7 +39,7 @@ def check_budget(budget: FailureConfig, report: dict[str, Any]) -> tuple[str | N
     return None, []
 
 
-def _new_rows(report: dict[str, Any]) -> tuple[int, int]:
+def new_rows(report: dict[str, Any]) -> tuple[int, int]:
     """Returns how many new rows a run has, with those of the run that it continued, and how many of them failed."""
     adopted = report["samples_by_class"]
     rows = report["rows_planned"] - report["rows_retried"] + adopted["new_rows_adopted"]

@@ -71,10 +71,11 @@ def extract(
     with (
         quiet() as terminal,
         Transaction(root, "extract", run_id) as transaction,
-        report_if_broken(bound, transaction, started),
+        report_if_broken(bound, transaction, started) as known,
         interrupt_if_lease_lost(transaction.lease),
     ):
         opened = _open(bound, transaction, retry_failures)
+        known["samples_planned"] = opened.plan.samples
         with MemoryMeter() as memory:
             shown = terminal if show_progress else None
             done = _compute(bound, opened.plan, opened.reuse, run_id, engine, shown, until)

@@ -88,9 +88,14 @@ def commit_rewrite(
     )
 
 
+def is_small(file: File, shard_bytes: int) -> bool:
+    """Returns whether a shard is merged with others."""
+    return file.bytes < _MERGED_FRACTION * shard_bytes
+
+
 def files_to_compact(files: Sequence[File], shard_bytes: int) -> list[File]:
     """Returns the files with deleted rows, and the small ones if there are several to merge."""
-    small = [one for one in files if one.bytes < _MERGED_FRACTION * shard_bytes]
+    small = [one for one in files if is_small(one, shard_bytes)]
     return [one for one in files if one.deleted or (len(small) > 1 and one in small)]
 
 

@@ -80,15 +80,25 @@ class Holder:
         )
 
 
+class InUse(TesseraError):
+    """Another live process holds the lease."""
+
+
 class Lease:
     """A context manager: holds the lease of ``root`` while the block runs.
 
+    Args:
+        root: the folder.
+        what: description of the holder, for messages.
+        ttl_s: seconds without a renewal after which it expires.
+        wait_s: how long to wait for another live process. It is at least ``ttl_s``.
+
     Raises:
-        TesseraError: another live process holds it. Raised after at most ``ttl_s`` seconds.
+        InUse: another live process holds it.
     """
 
-    def __init__(self, root: str, what: str, ttl_s: float = TTL_S) -> None:
-        self.folder, self.ttl_s = DatasetFolder(root), ttl_s
+    def __init__(self, root: str, what: str, ttl_s: float = TTL_S, wait_s: float = 0.0) -> None:
+        self.folder, self.ttl_s, self.wait_s = DatasetFolder(root), ttl_s, max(ttl_s, wait_s)
         self.me = Holder(
             token=secrets.token_hex(8),
             what=what,
@@ -113,8 +123,8 @@ class Lease:
             if holder is None or holder.released or _is_dead(holder) or time.monotonic() - last_change >= self.ttl_s:
                 if self._take(number + 1):
                     break
-            elif time.monotonic() - start >= self.ttl_s:
-                raise TesseraError(f"{self.folder.root!r} is in use by {holder}: wait for it, or stop it")
+            elif time.monotonic() - start >= self.wait_s:
+                raise InUse(f"{self.folder.root!r} is in use by {holder}: wait for it, or stop it")
             else:
                 time.sleep(min(_POLL_S, self.ttl_s / 10))
             found = self._newest()
