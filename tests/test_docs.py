@@ -26,6 +26,7 @@ PLACES = {
     "pools": "compute.pools.NAME",
     "store": "features.NAME.store",
     "s3": "storage.s3.BUCKET",
+    "alert": "nightly.alert",
 }
 """Headings of sections that do not stand under their own name."""
 

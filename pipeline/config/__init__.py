@@ -1,6 +1,7 @@
 """The config of an extraction, typed, frozen and validated; and its features, bound to their checkpoints.
 
 models.py              PipelineConfig and its sections; those of a family are defined in the family's folder
+nightly.py             NightlyConfig, the section `nightly`
 loading.py             a config from a YAML file and overrides
 _explain.py            errors of pydantic as one line: where, what was found, what is allowed
 yaml.py                YAML as plain values, without tags, duplicate keys or excessive size
