@@ -32,6 +32,9 @@ class NightlyConfig(Section):
     small_shards: int = Field(default=16, ge=2)
     """Shards are merged if there are so many of less than a quarter of ``output.shard_bytes``, or if rows are deleted
     in any of them."""
+    max_deleted_fraction: float = Field(default=0.5, ge=0, le=1)
+    """A night ends before it deletes anything if more of the stored samples are not listed any more, and at least 20: a
+    corpus that has moved must not empty the dataset."""
     alert: AlertConfig = AlertConfig()
 
     @field_validator("deadline", "wait", "keep")

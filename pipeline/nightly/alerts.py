@@ -1,13 +1,18 @@
-"""Alerts of a night: what is no error, and what somebody should look at."""
+"""Alerts of a night: what is no error, and what somebody should look at. And what must not happen unattended."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from pipeline.config.models import PipelineConfig
 from pipeline.config.nightly import AlertConfig
+from pipeline.core.errors import ConfigError
 from pipeline.run import budget
+from pipeline.run.planning import Plan
 
+_FEW_SAMPLES = 20
+"""So many samples may be deleted in any night."""
 _Z = 1.96
 """Of an interval of 95 %."""
 
@@ -25,6 +30,24 @@ def failed_rows(report: dict[str, Any], config: AlertConfig) -> list[str]:
     kinds = ", ".join(f"{number} {kind}" for kind, number in report["failures_by_kind"].items())
     limit = f"more than nightly.alert.max_fraction {config.max_fraction:.1%}"
     return [f"{failed} of {rows} new rows failed ({failed / rows:.1%}; {kinds}), {limit}"]
+
+
+def check_deletions(plan: Plan, config: PipelineConfig) -> None:
+    """Checks that a night does not delete a large part of the dataset.
+
+    Raises:
+        ConfigError: the source lists so little that it is more likely to have moved.
+    """
+    counts, most = plan.difference.counts, config.nightly.max_deleted_fraction
+    stored = counts.deleted + counts.unchanged + counts.changed + counts.retried
+    if config.output.on_delete == "keep" or counts.deleted < _FEW_SAMPLES or counts.deleted <= most * stored:
+        return
+    raise ConfigError(
+        "source",
+        f"{counts.deleted} of {stored} stored samples are not listed any more, more than "
+        f"nightly.max_deleted_fraction {most:.0%}; nothing was deleted",
+        "if the corpus has moved, correct source; if they are meant to go, run `tessera extract`",
+    )
 
 
 def lower_bound(failed: int, rows: int) -> float:

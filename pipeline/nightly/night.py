@@ -7,6 +7,7 @@ import datetime
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipeline import run, storage
@@ -125,7 +126,8 @@ class Night:
         exceeded = None
         with self._step("extract"):
             try:
-                report = run.extract(bound, started=self.started, until=until)
+                check = partial(alerts.check_deletions, config=bound.config)
+                report = run.extract(bound, started=self.started, until=until, check_plan=check)
             except BudgetExceeded as error:
                 report, exceeded = error.report, error
         self._add_report(report)

@@ -10,6 +10,7 @@ import datetime
 import json
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TextIO
@@ -49,6 +50,7 @@ def extract(
     retry_failures: bool = False,
     started: float | None = None,
     until: float | None = None,
+    check_plan: Callable[[Plan], None] = lambda plan: None,
 ) -> dict[str, Any]:
     """Brings the dataset up to date with the corpus and returns the report.
 
@@ -57,6 +59,7 @@ def extract(
         started: when the command began, in seconds since the epoch. None: now.
         until: no sample is begun after this time, in seconds since the epoch. What is finished is committed, the
             report is ``partial``, and the next run continues. None: all samples are extracted.
+        check_plan: called before anything is computed. Whatever it raises ends the run.
 
     Raises:
         BudgetExceeded: more rows failed than the config allows. The dataset is committed all the same.
@@ -76,6 +79,7 @@ def extract(
     ):
         opened = _open(bound, transaction, retry_failures)
         known["samples_planned"] = opened.plan.samples
+        check_plan(opened.plan)
         with MemoryMeter() as memory:
             shown = terminal if show_progress else None
             done = _compute(bound, opened.plan, opened.reuse, run_id, engine, shown, until)

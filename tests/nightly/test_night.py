@@ -157,6 +157,16 @@ def test_seven_nights(shared_ray: dict[str, str], tmp_path: Path, engine: Engine
         (tmp_path / "in" / f"worse{i}.png").unlink()
 
     before = nights.stored()
+    (tmp_path / "in").rename(tmp_path / "moved")
+    (tmp_path / "in").mkdir()
+    shutil.copyfile(tmp_path / "moved" / "b.png", tmp_path / "in" / "b.png")
+    moved = nights.night(2)
+    assert moved["cause"].startswith("source: 67 of 68 stored samples are not listed any more")
+    assert (moved["step"], moved["try_again"], moved["report"]["status"]) == ("extract", False, "broken off")
+    assert nights.stored() == before
+    shutil.rmtree(tmp_path / "in")
+    (tmp_path / "moved").rename(tmp_path / "in")
+
     for i in range(_MANY):
         nights.draw(f"m{i:04}", i % _COLOURS)
     process = nights.start()

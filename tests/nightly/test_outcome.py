@@ -51,5 +51,5 @@ def test_codes(error: BaseException, code: int) -> None:
 
 def test_causes_are_one_line_without_secrets() -> None:
     assert outcome.cause(KeyboardInterrupt()) == "interrupted"
-    assert outcome.cause(ZeroDivisionError("a\nb")) == "ZeroDivisionError: a\\nb"
+    assert outcome.cause(ZeroDivisionError("a\nb")) == "ZeroDivisionError: a b"
     assert "hunter2" not in outcome.cause(TesseraError("s3://user:hunter2@host/bucket"))
