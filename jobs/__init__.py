@@ -6,6 +6,7 @@ nightly.py             `tessera nightly`, and the program of its job
 _dataset_commands.py   commands that show and maintain a dataset
 _job_commands.py       commands that submit, follow and stop jobs, and examine a cluster
 _cluster.py            the client of a cluster's dashboard
+_job_package.py        what travels with a job
 _job_output.py         what users see of a job
 _job_log.py            follows the log of a job
 _job_night.py          a night as a job, and its summary on this machine

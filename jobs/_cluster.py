@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import shlex
-import shutil
 import socket
 import tempfile
 import time
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 import jobs
 import pipeline
+from jobs._job_package import copy_of_package, with_absolute_paths
 from pipeline.core.errors import ConfigError, TesseraError, describe
 from pipeline.core.redaction import has_secret, is_secret_assignment, without_secrets
 
@@ -138,17 +138,33 @@ def submit(
         (work / "config.json").write_text(with_absolute_paths(config).model_dump_json())
         runtime_env["working_dir"] = str(work)
         if send_package:
-            runtime_env["py_modules"] = [_copy_of_package(module, Path(folder)) for module in (pipeline, jobs)]
+            runtime_env["py_modules"] = [copy_of_package(module, Path(folder)) for module in (pipeline, jobs)]
         metadata = {_OURS: pipeline.__version__, "config": name, "output": config.output.path, "program": command[0]}
         entrypoint = shlex.join(["python", "-m", *command])
         with errors_of_dashboard("--address", client.get_address()):
             job = f"raysubmit_tessera_{secrets.token_hex(6)}"
-            try:
-                client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, metadata=metadata, submission_id=job)
-            except OSError:
-                if not _is_there(client, job):  # else only the answer was lost
-                    raise
+            deadline = time.monotonic() + _SUBMIT_S
+            while not _take(client, job, entrypoint=entrypoint, runtime_env=runtime_env, metadata=metadata):
+                if time.monotonic() > deadline:
+                    raise TesseraError(
+                        f"no node of the cluster has taken a job within {_SUBMIT_S:g} s: see its dashboard"
+                    )
+                time.sleep(_EVERY_S)
             return job
+
+
+def _take(client: JobSubmissionClient, job: str, **options: Any) -> bool:
+    """Submits a job. Returns False if the cluster has no node yet that takes jobs, as in its first seconds."""
+    try:
+        client.submit_job(submission_id=job, **options)
+    except OSError:
+        if not _is_there(client, job):  # else only the answer was lost
+            raise
+    except RuntimeError as error:
+        if "No available agent to submit job" not in str(error):
+            raise
+        return False
+    return True
 
 
 def _is_there(client: JobSubmissionClient, job: str) -> bool:
@@ -158,32 +174,6 @@ def _is_there(client: JobSubmissionClient, job: str) -> bool:
     except Exception:  # whatever it is, the caller has the first error
         return False
     return True
-
-
-def with_absolute_paths(config: PipelineConfig) -> PipelineConfig:
-    """Returns a config whose local paths do not depend on the working directory."""
-    from pipeline import config as configs
-    from pipeline import storage
-
-    config = configs.here(config)
-    source = config.source.model_copy(update={"path": storage.absolute(config.source.path)})
-    features = {}
-    for name, feature in config.features.items():
-        parts = {}
-        for part in ("encoder", "tokenizer"):
-            section = getattr(feature, part)
-            named = getattr(section, "checkpoint", None)
-            if named is not None and (named.startswith(("./", "../")) or os.path.isdir(named)):
-                parts[part] = section.model_copy(update={"checkpoint": storage.absolute(named)})
-        features[name] = feature.model_copy(update=parts)
-    return config.model_copy(update={"source": source, "features": features})
-
-
-def _copy_of_package(module: Any, folder: Path) -> str:
-    """Copies a package without what Python has cached in it, so that its digest depends on its code only."""
-    target = folder / module.__name__
-    shutil.copytree(Path(module.__file__).parent, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    return str(target)
 
 
 def environment_of(assignments: Sequence[str]) -> dict[str, str]:

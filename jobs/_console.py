@@ -57,28 +57,29 @@ def _run(app: typer.Typer) -> NoReturn:
     try:
         sys.exit(app(prog_name="tessera", standalone_mode=False) or 0)
     except ConfigError as error:
-        _end(str(error), EXIT_CONFIG)
+        end(str(error), EXIT_CONFIG)
     except BudgetExceeded as error:
-        _end(str(error), EXIT_BUDGET)
+        end(str(error), EXIT_BUDGET)
     except TesseraError as error:
-        _end(str(error), EXIT_INTERRUPTED)
+        end(str(error), EXIT_INTERRUPTED)
     except Stopped:
-        _end("interrupted", EXIT_INTERRUPTED)
+        end("interrupted", EXIT_INTERRUPTED)
     except SystemExit as ended:
         if ended.code == signal.SIGTERM:  # raised by Ray's own handler while Ray starts
-            _end("interrupted", EXIT_INTERRUPTED)
+            end("interrupted", EXIT_INTERRUPTED)
         raise
     except typer.Abort:
-        _end("aborted", EXIT_ABORTED)
+        end("aborted", EXIT_ABORTED)
     except Exception as error:  # usage errors, whose class depends on typer's version
         message = getattr(error, "format_message", None)
         if message is None:
             raise
         if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed already
             sys.exit(EXIT_CONFIG)
-        _end(f"{one_line(message())} (tessera --help lists what there is)", getattr(error, "exit_code", EXIT_CONFIG))
+        end(f"{one_line(message())} (tessera --help lists what there is)", getattr(error, "exit_code", EXIT_CONFIG))
 
 
-def _end(message: str, code: int) -> NoReturn:
+def end(message: str, code: int) -> NoReturn:
+    """Prints an error and ends the program."""
     print(f"tessera: {message}", file=sys.stderr)
     sys.exit(code)

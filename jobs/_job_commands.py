@@ -74,7 +74,7 @@ def submit(
         command = ["jobs.extract", "config.json", *options]
     submitted = partial(_submitted, config, overrides, address, env, installed, command)
     if is_night and not no_wait:
-        sys.exit(_job_night.follow_night(config, summary, partial_exit, as_json, submitted))
+        _job_night.follow_night(config, summary, partial_exit, as_json, submitted)
     client, job = submitted()
     if not no_wait:
         write = print_to_stderr if as_json else print_text

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs._job_output import followed, print_text, print_to_stderr
+from jobs.nightly import end_night
 from pipeline import nightly as nights
 from pipeline.core.errors import TesseraError
-from pipeline.core.terminal import Console, json_text
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -55,8 +54,8 @@ def follow_night(
     partial_exit: int,
     as_json: bool,
     submit: Callable[[], tuple[JobSubmissionClient, str]],
-) -> int:
-    """Submits a night and follows it to its end. Returns the exit code, and writes the summary for every outcome.
+) -> None:
+    """Submits a night, follows it to its end, and writes its summary for every outcome. Ends the program.
 
     Args:
         config: path of the config.
@@ -68,22 +67,19 @@ def follow_night(
     path = nights.local_path(config, summary)
     night = nights.Night(config, path, nights.NightOptions(partial_exit=partial_exit), time.time())
     night.summary["step"] = "submit"
-    with night.reported():
-        client, job = submit()
-        collector = _Collector(print_to_stderr if as_json else print_text)
-        code = followed(client, job, collector, f"job {job} on {client.get_address()}")
-        collector.close()
-        if collector.summary is None:
-            state = f"job {job} gave no summary (exit code {code}), and may go on"
-            raise TesseraError(f"{state}: `tessera jobs status {job}`, `tessera jobs logs {job}`")
-        night.take(collector.summary)
-    if as_json:
-        print(json_text(night.summary), flush=True)
-    else:
-        nights.show(night.summary, path, Console())
-        if night.summary["cause"] is not None:
-            print(f"tessera: {night.summary['cause']}", file=sys.stderr)
-    return int(night.summary["exit_code"])
+    try:
+        with night.reported():
+            client, job = submit()
+            collector = _Collector(print_to_stderr if as_json else print_text)
+            code = followed(client, job, collector, f"job {job} on {client.get_address()}")
+            collector.close()
+            if collector.summary is None:
+                state = f"job {job} gave no summary (exit code {code}), and may go on"
+                raise TesseraError(f"{state}: `tessera jobs status {job}`, `tessera jobs logs {job}`")
+            night.take(collector.summary)
+    except TesseraError as error:
+        end_night(night, as_json, error)
+    end_night(night, as_json)
 
 
 def arguments(deadline: str | None, wait: str | None) -> Sequence[str]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from jobs._console import reserved_stdout
+from jobs._console import EXIT_CONFIG, end, reserved_stdout
 from jobs._options import Deadline, Json, Overrides
+from pipeline.core.errors import TesseraError
 from pipeline.core.terminal import Console, json_text
+
+if TYPE_CHECKING:
+    from pipeline.nightly import Night
 
 Wait = Annotated[
     str | None, typer.Option(help="How long to wait for another night of this dataset: 1h. Else nightly.wait.")
@@ -42,18 +46,41 @@ def nightly(
     from pipeline import config as configs
     from pipeline import nightly as nights
 
-    path = nights.local_path(config, summary)
     options = nights.NightOptions(engine, deadline, wait, partial_exit)
+    path = nights.local_path(config, summary)
     night = nights.Night(config, path, options, psutil.Process().create_time())
     try:
         with reserved_stdout(as_json):
             night.run(lambda: configs.load(config, overrides))
-    finally:
-        if as_json:
-            print(json_text(night.summary), flush=True)
-    if not as_json:
-        nights.show(night.summary, path, Console())
-    sys.exit(night.summary["exit_code"])
+    except TesseraError as error:
+        end_night(night, as_json, error)
+    except BaseException:
+        print_summary(night, as_json)
+        raise
+    end_night(night, as_json)
+
+
+def end_night(night: Night, as_json: bool, error: TesseraError | None = None) -> None:
+    """Prints the summary, and ends the program with its exit code.
+
+    Args:
+        error: why the night failed. None: it did not, or it ran elsewhere.
+    """
+    print_summary(night, as_json)
+    cause, code = night.summary["cause"] if error is None else str(error), night.summary["exit_code"]
+    if cause is not None:
+        end(cause, code or EXIT_CONFIG)
+    sys.exit(code)
+
+
+def print_summary(night: Night, as_json: bool) -> None:
+    """Prints the summary: as one JSON document, or what is worth a look."""
+    from pipeline import nightly as nights
+
+    if as_json:
+        print(json_text(night.summary), flush=True)
+    elif night.summary["report"] is not None:
+        nights.show(night.summary, night.path, Console())
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs import _cluster
+from jobs import _cluster, _job_package
 from jobs._job_output import JsonOnly
 from pipeline.core.errors import ConfigError
 from tests.stages.media_fixtures import IMAGE, config
@@ -89,7 +89,7 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
         name: {**picture, "encoder": {"kind": "clip", "checkpoint": checkpoint}}
         for name, checkpoint in {"a": "clip", "b": "./later", "c": "owner/clip", "d": "s3://models/clip"}.items()
     }
-    made = _cluster.with_absolute_paths(config(Path("in/x"), features))
+    made = _job_package.with_absolute_paths(config(Path("in/x"), features))
     assert made.source.path == str(tmp_path / "in" / "x")
     assert made.output.path == str(tmp_path / "in" / "out")
     assert [one.encoder.checkpoint for one in made.features.values()] == [  # type: ignore[union-attr]

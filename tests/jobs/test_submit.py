@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -249,6 +250,44 @@ def test_ray_s_own_command(bench: Bench, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=bench.cluster.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert _rows("s3://out/plain").equals(_rows("s3://out/first"))
+
+
+def test_a_night_as_a_job(bench: Bench, tmp_path: Path) -> None:
+    """Its summary is on the machine that submits, whatever happens, and in the dataset."""
+    path, file = bench.config("night"), tmp_path / "summary.json"
+    night = ["submit", str(path), "--nightly", "--summary", str(file)]
+
+    def summary() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(file.read_text())
+        assert found["config"] == str(path)
+        return found
+
+    done = bench.done(*night, "--deadline", "1s", "--partial-exit", "7")
+    assert done.returncode == 7, done.stdout + done.stderr
+    first = summary()
+    assert (first["status"], first["exit_code"], first["output"]) == ("partial", 7, "s3://out/night")
+    assert first["samples_left"] == first["lag"]["samples"] > 0
+    done = bench.done(*night, "--deadline", "1h")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "night 2" in done.stdout
+    assert '{"contract"' not in done.stdout
+    second = summary()
+    assert (second["status"], second["samples_left"], second["step"]) == ("complete", 0, "done")
+    assert second["report"]["ray_job"] is not None
+    latest = json.loads(bench.s3.cat_file("out/night/_nights/latest.json"))
+    assert {**latest, "config": str(path)} == second
+    assert _rows("s3://out/night").equals(_rows("s3://out/first"))
+
+    done = bench.done(*night, "--json", "--set", "source.path=s3://corpus/none")
+    assert done.returncode == 2
+    assert json.loads(done.stdout) == summary()
+    assert summary()["cause"].startswith("source.path: ")
+    done = bench.done(*night, "--address", "http://127.0.0.1:9")
+    assert done.returncode == 4
+    assert (summary()["step"], summary()["try_again"]) == ("submit", True)
+    done = bench.done(*night, "--deadline", "soon")
+    assert done.returncode == 2
+    assert "--deadline: found 'soon'" in done.stderr
 
 
 def test_a_mistake_ends_the_job_with_its_exit_code(bench: Bench) -> None:
