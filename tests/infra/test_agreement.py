@@ -1,4 +1,4 @@
-"""The objects of an overlay agree with one another, with their config, with the lock file and with the installed Ray."""
+"""The objects of an overlay agree with one another, with their config, the lock file and the installed Ray."""
 
 from __future__ import annotations
 
@@ -84,9 +84,7 @@ def test_paths_are_urls_that_every_pod_reaches(overlay: str, tmp_path: Path) -> 
     paths = [config.source.path, config.output.path, *(one.encoder.checkpoint for one in config.features.values())]
     assert [path for path in paths if not path.startswith("s3://")] == []
     ports = {
-        port["port"]
-        for rule in one(overlay, "NetworkPolicy", "storage")["spec"]["egress"]
-        for port in rule["ports"]
+        port["port"] for rule in one(overlay, "NetworkPolicy", "storage")["spec"]["egress"] for port in rule["ports"]
     }
     endpoints = [bucket.endpoint_url for bucket in config.storage.s3.values() if bucket.endpoint_url]
     assert {int(url.rpartition(":")[2]) for url in endpoints} or {443} == ports
@@ -193,8 +191,12 @@ def test_ports_have_the_names_by_which_kuberay_finds_them(overlay: str) -> None:
     submitter = {port["port"] for rule in policies["submitter"]["egress"] for port in rule["ports"]}
     assert dashboard == submitter == {ports["dashboard"]}
     metrics = {port["port"] for rule in policies["ray-nodes"]["ingress"] for port in rule.get("ports", [])}
-    named = {port["containerPort"] for group in _groups(overlay).values() for port in _container(group)["ports"]
-             if port["name"] == "metrics"}
+    named = {
+        port["containerPort"]
+        for group in _groups(overlay).values()
+        for port in _container(group)["ports"]
+        if port["name"] == "metrics"
+    }
     assert metrics == named
     exposed = re.findall(r"^EXPOSE (.*)$", (ROOT / "infra" / "Dockerfile").read_text(), flags=re.M)
     assert {int(port) for port in exposed[0].split()} == set(ports.values())

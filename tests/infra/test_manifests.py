@@ -52,7 +52,9 @@ def test_kuberays_kinds_are_valid_against_its_own_schemas(overlay: str) -> None:
 
 def _problems(found: dict[str, Any]) -> list[str]:
     schema = crd_schema(found["kind"])
-    return [f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(found)]
+    return [
+        f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(found)
+    ]
 
 
 @pytest.mark.parametrize("kind", ["RayCluster", "RayJob", "RayCronJob"])
@@ -67,7 +69,9 @@ def test_a_field_that_kuberay_does_not_know_is_an_error(kind: str) -> None:
         place["minReplica"] = 1
         assert any("minReplica" in problem for problem in _problems(wrong)), path
     wrong = deepcopy(good)
-    _cluster_of(wrong)["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] = "many"
+    _cluster_of(wrong)["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] = (
+        "many"
+    )
     assert _problems(wrong)
 
 
@@ -138,7 +142,7 @@ def test_pods_have_no_rights_that_they_do_not_need(overlay: str) -> None:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] > 0
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert not pod.get("hostNetwork") and not pod.get("hostPID") and not pod.get("hostIPC")
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
         assert all("hostPath" not in volume for volume in pod["volumes"])
         contexts += [container["securityContext"] for container in pod["containers"]]
     contexts.append(cluster_spec(overlay)["autoscalerOptions"]["securityContext"])

@@ -48,9 +48,7 @@ def objects(overlay: str) -> list[dict[str, Any]]:
 
 def one(overlay: str, kind: str, name: str | None = None) -> dict[str, Any]:
     """Returns the only object of a kind, or the one of a name."""
-    (found,) = [
-        each for each in objects(overlay) if each["kind"] == kind and name in (None, each["metadata"]["name"])
-    ]
+    (found,) = [each for each in objects(overlay) if each["kind"] == kind and name in (None, each["metadata"]["name"])]
     return found
 
 
@@ -80,7 +78,7 @@ def pod_templates(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def crd_schema(kind: str) -> dict[str, Any]:
-    """Returns KubeRay's own schema of a kind, in which unknown fields are errors. A cluster would drop them silently."""
+    """Returns KubeRay's own schema of a kind. Unknown fields, which a cluster drops silently, are errors."""
     path = SCHEMAS / f"ray.io_{kind.lower()}s.yaml"
     if not path.is_file():
         pytest.skip(f"KubeRay's schemas not found at {SCHEMAS}: manifests of its kinds are not checked")
