@@ -43,7 +43,7 @@ def rendered(overlay: str) -> str:
 
 def objects(overlay: str) -> list[dict[str, Any]]:
     """Returns the objects of an overlay."""
-    return [one for one in yaml.safe_load_all(rendered(overlay)) if one]
+    return [one for one in yaml.load_all(rendered(overlay), Loader=yaml.CSafeLoader) if one]
 
 
 def one(overlay: str, kind: str, name: str | None = None) -> dict[str, Any]:
@@ -77,12 +77,14 @@ def pod_templates(value: Any) -> Iterator[dict[str, Any]]:
             yield from pod_templates(inner)
 
 
+@functools.cache
 def crd_schema(kind: str) -> dict[str, Any]:
     """Returns KubeRay's own schema of a kind. Unknown fields, which a cluster drops silently, are errors."""
     path = SCHEMAS / f"ray.io_{kind.lower()}s.yaml"
     if not path.is_file():
         pytest.skip(f"KubeRay's schemas not found at {SCHEMAS}: manifests of its kinds are not checked")
-    (version,) = [each for each in yaml.safe_load(path.read_text())["spec"]["versions"] if each["name"] == "v1"]
+    definition = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)  # thousands of lines
+    (version,) = [each for each in definition["spec"]["versions"] if each["name"] == "v1"]
     schema = strict(version["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}  # the API server's own schema, which CRDs leave out
     return schema
