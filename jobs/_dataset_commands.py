@@ -9,6 +9,7 @@ import typer
 
 from jobs._console import print_result, reserved_stdout
 from jobs._options import Dataset, Json, OtherVersion
+from pipeline.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.dataset import maintenance
@@ -36,10 +37,27 @@ def inspect(
 def snapshots(
     dataset: Dataset,
     version: OtherVersion = None,
+    pin: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name a snapshot, which vacuum then keeps; the newest, or --at.")
+    ] = None,
+    at: Annotated[int | None, typer.Option(metavar="N", help="Number of the snapshot to pin.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="DATE", help="End of the pin: 2027-01-31, or with a time. None: for ever.")
+    ] = None,
+    unpin: Annotated[str | None, typer.Option(metavar="NAME", help="Remove a pin.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the moments that can be read or rolled back to."""
-    from pipeline.dataset import describe_versions
+    """List the moments that can be read or rolled back to, or pin one for a training that reads it."""
+    from pipeline.dataset import describe_versions, maintenance
+
+    if pin is None and (at is not None or until is not None):
+        raise ConfigError("--at" if at is not None else "--until", "without --pin", "give --pin NAME")
+    if pin is not None and unpin is not None:
+        raise ConfigError("--unpin", "together with --pin", "one of them")
+    if pin is not None:
+        maintenance.pin(dataset, pin, at, until, version)
+    if unpin is not None:
+        maintenance.unpin(dataset, unpin, version)
 
     print_result(
         as_json,

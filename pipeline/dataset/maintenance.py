@@ -1,30 +1,31 @@
-"""Maintenance of a dataset: compact, rollback, forget, vacuum, use.
+"""Maintenance of a dataset: compact, rollback, forget, vacuum, use, pin, unpin.
 
-Each command except `use` takes the lease of a version, and commits a snapshot of its own before it deletes anything.
-Ray is not used.
+Each command except `use`, `pin` and `unpin` takes the lease of a version, and commits a snapshot of its own before it
+deletes anything that another writer may name. Ray is not used.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
+import re
 from dataclasses import replace
 
 from pipeline.core import durations
-from pipeline.core.errors import ConfigError, SampleError
+from pipeline.core.errors import ConfigError
 from pipeline.dataset._maintenance.forget import forget
 from pipeline.dataset._maintenance.rewrite import commit_rewrite, files_to_compact, is_small, rewrite
 from pipeline.dataset._maintenance.steps import MaintenanceResult, require_base, resolve_folder
-from pipeline.dataset.commit import catalog, data_files, snapshots
-from pipeline.dataset.commit.data_files import FOLDERS_ON_DISK, SUPERSEDED, File, FileSet, current_path, new_run_id
-from pipeline.dataset.commit.snapshots import Snapshot
+from pipeline.dataset._maintenance.vacuum import vacuum
+from pipeline.dataset.commit import catalog, data_files, pins, snapshots
+from pipeline.dataset.commit.data_files import File, FileSet, new_run_id
+from pipeline.dataset.commit.pins import Pin
 from pipeline.dataset.commit.transaction import Transaction
 from pipeline.dataset.output import OutputConfig
-from pipeline.storage.local_files import RefusedFile
 
-__all__ = ["MaintenanceResult", "compact", "forget", "is_small", "rollback", "seconds", "use", "vacuum"]
+__all__ = ["MaintenanceResult", "compact", "forget", "is_small", "pin", "rollback", "seconds", "unpin", "use", "vacuum"]
 
 _MIN_SHARD_BYTES = 1024
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 
 
 def compact(path: str, version: str | None = None, shard_bytes: int = 256 << 20) -> MaintenanceResult:
@@ -84,34 +85,56 @@ def rollback(path: str, to: int, version: str | None = None) -> MaintenanceResul
         return MaintenanceResult(name, next_snapshot.number, removed=max(0, num_removed))
 
 
-def vacuum(path: str, older_than_s: float, version: str | None = None) -> list[MaintenanceResult]:
-    """Deletes old snapshots, and the files that only they name. The newest snapshot is always kept.
-
-    A snapshot is old if it was replaced more than ``older_than_s`` seconds ago, or if it has forgotten samples.
-
-    Args:
-        path: ``output.path`` of the config.
-        older_than_s: age in seconds.
-        version: None: all versions.
-
-    Raises:
-        ConfigError: no dataset at ``path``.
-        TesseraError: another run is writing.
-    """
-    names = [version] if version is not None else catalog.versions(path)
-    if not names:
-        raise catalog.no_dataset(path)
-    return [_vacuum_version(*resolve_folder(path, name), older_than_s) for name in names]
-
-
 def use(path: str, version: str) -> None:
     """Makes ``version`` the current one. Raises ``ConfigError`` if there is no version of that name."""
     catalog.make_current(path, resolve_folder(path, version)[1])
 
 
+def pin(path: str, name: str, at: int | None = None, until: str | None = None, version: str | None = None) -> Pin:
+    """Names a snapshot, which `vacuum` then keeps; `pipeline.dataset.open` opens it by the name. Needs no lease.
+
+    Args:
+        path: ``output.path`` of the config.
+        name: a letter, then at most 63 letters, digits, ``.``, ``_`` or ``-``.
+        at: number of the snapshot; None: the newest.
+        until: ISO date or time (UTC unless it has an offset) until which it is kept; None: until `unpin`.
+        version: None: the current one.
+
+    Raises:
+        ConfigError: no dataset at ``path``, no such version or snapshot, a name or a time that is not allowed, a name
+            that pins another snapshot.
+        TesseraError: `vacuum` deletes the snapshot at the same time.
+    """
+    end = None if until is None else until_time(until)
+    return pins.pin(resolve_folder(path, version)[0], name, at, end)
+
+
+def unpin(path: str, name: str, version: str | None = None) -> None:
+    """Removes a pin. Raises ``ConfigError`` if there is no dataset, or no pin of that name."""
+    pins.unpin(resolve_folder(path, version)[0], name)
+
+
 def seconds(age: str) -> float:
     """Parses an age: ``7d``, ``12h``, ``90m``, ``30s``, ``2w``. Raises ``ConfigError``."""
     return durations.seconds(age, "--older-than")
+
+
+def until_time(text: str) -> datetime.datetime:
+    """Parses the end of a pin: an ISO date (the end of that day in UTC) or a time (UTC if it has no offset). Raises
+    ``ConfigError`` for neither, and for a time in the past."""
+    allowed = "a date or a time in the future: 2027-01-31 or 2027-01-31T18:00"
+    try:
+        if not _TIME.fullmatch(text.strip()):
+            raise ValueError(text)
+        found = datetime.datetime.fromisoformat(text.strip())
+        if len(text.strip()) == len("2027-01-31"):
+            found = found.replace(hour=23, minute=59, second=59)
+        found = found.replace(tzinfo=found.tzinfo or datetime.UTC).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        raise ConfigError("--until", f"found {text!r}", allowed) from None
+    if found <= datetime.datetime.now(datetime.UTC):
+        raise ConfigError("--until", f"{text!r} is in the past", allowed)
+    return found
 
 
 # -- rollback -------------------------------------------------------------------------------------
@@ -125,46 +148,3 @@ def _as_pending(root: str, file: File) -> File:
     except FileNotFoundError as error:
         raise ConfigError("--to", f"{file.path} is gone: it was vacuumed", "a later snapshot") from error
     return replace(file, pending=None if place in (file.path, data_files.contract_1_path(file.path)) else place)
-
-
-# -- vacuum ---------------------------------------------------------------------------------------
-
-
-def _vacuum_version(root: str, name: str, older_than_s: float) -> MaintenanceResult:
-    with Transaction(root, "vacuum", new_run_id()) as transaction:
-        base = require_base(transaction)
-        cutoff = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=older_than_s)
-        old_numbers, kept_paths = _old_snapshots(root, base, cutoff)
-        files = [
-            f"{SUPERSEDED}/{folder}/{file}"
-            for folder in FOLDERS_ON_DISK
-            for file in transaction.folder.list_files(f"{SUPERSEDED}/{folder}")
-            if current_path(f"{folder}/{file}") not in kept_paths
-        ]
-        leftovers, freed = transaction.leftovers(), 0
-        if old_numbers or files or leftovers:
-            transaction.fence()
-        for number in old_numbers:
-            snapshots.delete(root, number)
-        # a writer that takes over from here on finds no snapshot that names the files; an earlier one has the lease
-        transaction.lease.check()
-        for file in files:
-            with contextlib.suppress(SampleError, RefusedFile):  # it is missing, or not a regular file
-                freed += transaction.folder.size(file)
-            transaction.folder.remove(file)
-        for leftover in leftovers:
-            transaction.folder.remove_folder(leftover)
-        return MaintenanceResult(name, transaction.number, removed=len(files), bytes=freed)
-
-
-def _old_snapshots(root: str, base: Snapshot, cutoff: datetime.datetime) -> tuple[list[int], set[str]]:
-    """Returns the numbers of the snapshots to delete, and the paths that the other snapshots name."""
-    old_numbers, kept_paths, replaced_at = list[int](), {one.path for one in base.files()}, base.created
-    for number in sorted(set(snapshots.numbers(root)) - {base.number}, reverse=True):
-        snapshot = snapshots.read(root, number)
-        if datetime.datetime.fromisoformat(replaced_at) < cutoff or set(base.forgotten) - set(snapshot.forgotten):
-            old_numbers.append(number)
-        else:
-            kept_paths |= {one.path for one in snapshot.files()}
-        replaced_at = snapshot.created
-    return old_numbers, kept_paths

@@ -24,7 +24,7 @@ from pipeline.dataset._checks import check_stored_width, column_names
 from pipeline.dataset._footer import NewestFooter
 from pipeline.dataset._ray_rows import ray_collate, ray_rows
 from pipeline.dataset.collate import Collate, Column
-from pipeline.dataset.commit import catalog, snapshots
+from pipeline.dataset.commit import catalog, pins, snapshots
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.feature_info import FeatureInfo, feature_columns
 from pipeline.dataset.shards.filters import filtered, needed
@@ -49,16 +49,16 @@ _MAX_UNCHECKED_WIDTH = 1 << 14
 """If the footer gives an embedding of more values, a stored vector is read to confirm it."""
 
 
-def open(path: str, version: str | None = None, snapshot: int | None = None) -> Dataset:
+def open(path: str, version: str | None = None, snapshot: int | str | None = None) -> Dataset:
     """Opens the dataset at ``path``.
 
     Args:
         path: ``output.path`` of the config, or the folder of one version; a local path or any fsspec URL.
         version: None: the current one.
-        snapshot: number of a snapshot; None: the newest.
+        snapshot: number of a snapshot, or name of a pin (`tessera snapshots --pin NAME`); None: the newest.
 
     Raises:
-        ConfigError: no dataset at ``path``, no such version or snapshot, or a newer contract than this reader's.
+        ConfigError: no dataset at ``path``, no such version, snapshot or pin, or a newer contract than this reader's.
     """
     try:
         root = path.rstrip("/") if not path.endswith("://") else path
@@ -69,11 +69,7 @@ def open(path: str, version: str | None = None, snapshot: int | None = None) -> 
         if not found:
             root = storage.join(root, catalog.resolve_version(root, version, or_version=True))
             found = snapshots.numbers(root)
-        number = max(found) if snapshot is None else snapshot
-        if number not in found:
-            known = ", ".join(str(one) for one in sorted(found))
-            raise ConfigError("snapshot", f"there is no snapshot {number} in {root!r}", f"one of: {known}")
-        return Dataset(root, snapshots.read(root, number))
+        return Dataset(root, snapshots.read(root, pins.resolve(root, snapshot, found)))
     except ConfigError:
         raise
     except Exception as error:  # a storage backend may raise any type: DNS, credentials, TLS

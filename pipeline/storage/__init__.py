@@ -33,6 +33,7 @@ from pipeline.storage.files import (
     remote_info,
     remote_version,
     remove,
+    remove_empty_folder,
     remove_folder,
 )
 from pipeline.storage.preflight import advice, check_answers, check_listable, check_readable, check_writable
@@ -67,6 +68,7 @@ __all__ = [
     "remote_info",
     "remote_version",
     "remove",
+    "remove_empty_folder",
     "remove_folder",
     "split",
 ]

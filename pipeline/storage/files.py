@@ -17,7 +17,6 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.core.errors import StorageError
 from pipeline.storage import local_files
 from pipeline.storage._dataset_errors import dataset_errors, split_at_root
 from pipeline.storage.retry import retried
@@ -112,7 +111,7 @@ def read_bytes(url: str, limit: int = MAX_READ_BYTES, root: str | None = None) -
         # object stores reject a range of an empty file; the file may have been replaced after the call above
         data: bytes = fs.cat_file(path, start=0, end=limit + 1) if 0 < size <= limit else b""
         if max(size, len(data)) > limit:
-            raise StorageError(f"{url!r} has more than {limit} bytes")
+            raise local_files.RefusedFile(f"{url!r} has more than {limit} bytes")
         return data
 
     with dataset_errors("read", url, pass_missing=True):
@@ -227,3 +226,11 @@ def _remove_tree(fs: fsspec.AbstractFileSystem, path: str) -> None:
     for file in fs.find(path):
         with contextlib.suppress(FileNotFoundError):
             fs.rm_file(file)
+
+
+def remove_empty_folder(url: str, root: str) -> None:
+    """Deletes a local folder if it is empty. Does nothing otherwise; object stores have no folders. Raises
+    ``StorageError``."""
+    if is_local(root):
+        with dataset_errors("remove", url), contextlib.suppress(FileNotFoundError):
+            local_files.remove_empty_folder(*split_at_root(url, root))

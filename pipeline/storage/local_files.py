@@ -162,6 +162,16 @@ def remove_folder(root: str, path: str) -> None:
         os.rmdir(name, dir_fd=folder)
 
 
+def remove_empty_folder(root: str, path: str) -> None:
+    """Deletes a folder if it is empty. Does nothing otherwise."""
+    with parent(root, path) as (folder, name):
+        try:
+            os.rmdir(name, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+
+
 def _delete_contents(folder: int) -> None:
     """Deletes the contents of an open folder.
 

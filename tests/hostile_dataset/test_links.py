@@ -36,6 +36,7 @@ LINKED = (
     "_empty",
     "_snapshots",
     "_leases",
+    "_pins",
     "_running",
     "_runs",
     f"_runs/{RUNS[7]}",
@@ -57,6 +58,8 @@ def test_a_folder_that_is_a_link_is_not_followed(out: Path, tmp_path: Path, fold
         if folder == "_running":
             (out / "v1" / "_running").mkdir()
     place.parent.mkdir(parents=True, exist_ok=True)
+    if folder == "_pins":
+        maintenance.pin(str(out), "training", at=1)
     shutil.move(place, away)
     (away / "tasks").mkdir(exist_ok=True)
     (away / "pending").mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -54,7 +55,7 @@ def test_upkeep_of_a_dataset(tmp_path: Path, called: Callable[..., Any]) -> None
     for args, words in (
         (["compact", out], "v1: 2 files rewritten, 0 deleted rows left out"),
         (["forget", out, "a"], "v1: 1 row or failure removed from 1 file, wrote"),
-        (["vacuum", out, "--older-than", "7d"], "v1: 3 files deleted"),
+        (["vacuum", out, "--older-than", "7d"], "v1: 3 files and 2 folders of old runs deleted"),
         (["versions", out], "v1 (current)"),
         (["versions", out, "--use", "v1"], "v1 (current)"),
         (["rollback", out, "--to", "4"], "v1: the rows are those of the old snapshot again · snapshot 6"),
@@ -70,6 +71,37 @@ def test_upkeep_of_a_dataset(tmp_path: Path, called: Callable[..., Any]) -> None
         done = called(*args)
         assert (done.returncode, done.stdout) == (2, "")
         assert words in done.stderr
+
+
+def test_pins(tmp_path: Path, called: Callable[..., Any]) -> None:
+    for run_id, name in zip(RUNS[1:3], "ab", strict=True):
+        night(tmp_path / "v1", run_id, [name])
+    out = str(tmp_path)
+    done = called("snapshots", out, "--pin", "training", "--at", "1", "--until", "2100-01-31")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "training (until 2100-01-31 23:59:59)" in done.stdout.splitlines()[1]
+    done = called("snapshots", out, "--pin", "newest", "--version", "v1", "--json")
+    assert [[pin["name"] for pin in one["pins"]] for one in json.loads(done.stdout)["snapshots"]] == [
+        ["training"],
+        ["newest"],
+    ]
+    done = called("snapshots", out, "--unpin", "newest")
+    assert "newest" not in done.stdout
+    for args, words in (
+        (["--pin", "12"], "--pin: found '12'; a letter, then at most 63 letters"),
+        (["--pin", "x", "--at", "7"], "--at: there is no snapshot 7"),
+        (["--pin", "x", "--until", "2020-01-01"], "--until: '2020-01-01' is in the past"),
+        (["--at", "1"], "--at: without --pin; give --pin NAME"),
+        (["--until", "2100-01-01"], "--until: without --pin"),
+        (["--pin", "x", "--unpin", "training"], "--unpin: together with --pin"),
+        (["--unpin", "newest"], "--unpin: there is no pin 'newest'"),
+    ):
+        done = called("snapshots", out, *args)
+        assert (done.returncode, done.stdout) == (2, ""), args
+        assert words in done.stderr
+    called("forget", out, "a")
+    (version,) = json.loads(called("vacuum", out, "--json").stdout)["versions"]
+    assert (version["pins_removed"], version["pins_expired"]) == (["training"], [])
 
 
 def test_past_the_budget_the_exit_code_is_3(tmp_path: Path, extracting: Callable[..., Any]) -> None:

@@ -24,6 +24,14 @@ class MaintenanceResult:
     """Rows that were removed; for `vacuum`, deleted files; for `discard`, discarded runs."""
     bytes: int = 0
     """Bytes written; for `vacuum`, bytes freed."""
+    runs: int = 0
+    """Folders of old runs that `vacuum` deleted."""
+    pins_removed: tuple[str, ...] = ()
+    """Names of pins that `vacuum` removed before their end: their snapshots had forgotten samples, or had gone."""
+    pins_expired: tuple[str, ...] = ()
+    """Names of pins that `vacuum` removed after their end."""
+    pins_unreadable: tuple[str, ...] = ()
+    """Files in the place of pins that no command writes. `vacuum` keeps their snapshots."""
 
 
 def resolve_folder(path: str, version: str | None) -> tuple[str, str]:

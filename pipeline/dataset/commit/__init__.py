@@ -6,6 +6,8 @@ catalog.py       the versions of a dataset, and the current one
 transaction.py   one writer's transaction: take the lease, resume interrupted runs, commit, move files, clean up
 _running.py      announcements of runs that have begun and not committed
 _garbage.py      deletes files and folders of finished runs that no snapshot names
+pins.py          names for snapshots, which `vacuum` leaves to the training that reads them
+_pin_files.py    the files of pins, and changing them without the lease
 lease.py         the lock of a version: one writer at a time
 folder.py        access to the files of a dataset that follows no symbolic link
 """

@@ -100,6 +100,10 @@ class DatasetFolder:
         """Deletes a file. Does nothing if it is missing."""
         storage.remove(self.url(path), self.root)
 
+    def remove_empty_folder(self, path: str) -> None:
+        """Deletes a folder if it is empty. Does nothing otherwise, and on an object store."""
+        storage.remove_empty_folder(self.url(path), self.root)
+
     def remove_folder(self, path: str) -> None:
         """Deletes a folder and its content. Does nothing if it is missing."""
         storage.remove_folder(self.url(path), self.root)

@@ -185,6 +185,10 @@ class Transaction:
         """Returns the working folders of finished runs, relative to `folder`. Delete them only after a `fence`."""
         return working_folders(self.folder, {self.run_id, *(one.run_id for one in announcements(self.folder))})
 
+    def announced(self) -> list[str]:
+        """Returns the ids of the runs that have begun and not committed."""
+        return _running.announced_ids(self.folder)
+
     def close(self) -> None:
         """Deletes the working files and announcements of this run and of those that it resumed or discarded."""
         for run_id in (self.run_id, *(one.run_id for one in self.killed), *self.discarded):
