@@ -74,7 +74,7 @@ checks: .venv/.ready  ## what CI checks before the tests
 	$(BIN)/mypy
 
 lock: .venv/.ready  ## pin every dependency again, for Linux on x86-64; what has wheels for it only says so
-	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --extra dev pyproject.toml --no-annotate --no-header -o requirements.lock
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --extra dev --extra openlineage pyproject.toml --no-annotate --no-header -o requirements.lock
 	sed -i "s/^decord==.*/& ; platform_machine == 'x86_64'/" requirements.lock
 
 clean:  ## remove .venv, .tools and the demo's files

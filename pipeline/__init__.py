@@ -15,6 +15,7 @@ The folders, from the top down; imports go down this list, never up. Each begins
     tokenizers/    decoded media -> token sequences
     decoders/      bytes -> text, pixels, frames, waveform
     dataset/       the versioned dataset: reading, shards, commit, comparison with a corpus, maintenance
+    telemetry/     what a run reports to other systems: a webhook, OpenLineage
     checkpoint/    model checkpoints on disk: safetensors only
     parquet/       Parquet files that somebody else may have written
     storage/       files on any fsspec URL: listing, ranges, atomic publication, retries

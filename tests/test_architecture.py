@@ -29,6 +29,7 @@ ORDER = (
     "tokenizers",
     "decoders",
     "dataset",
+    "telemetry",
     "checkpoint",
     "parquet",
     "storage",

@@ -65,6 +65,8 @@ _SECRET_VARIABLE = re.compile(
     rb"CONNECTION_STRING)(?:_|$)",
     re.IGNORECASE,
 )
+_WEBHOOK = re.compile(rb"(?:^|_)WEBHOOKS?(?:_URL)?(?:_|$)", re.IGNORECASE)
+"""Names of variables whose URL is a secret: who knows it can post."""
 _PLAIN_VARIABLE = re.compile(rb"(?:_ID|_FILE|_PATH|_URI|_URL|_DIR|_NAME|_EXPIRATION|_SOCK)$", re.IGNORECASE)
 
 
@@ -114,4 +116,5 @@ def _has_secret_pair(name: str) -> bool:
 @lru_cache(maxsize=4096)
 def is_secret_variable(name: bytes) -> bool:
     """Returns whether an environment variable holds a secret."""
-    return bool(_SECRET_VARIABLE.search(name)) and not _PLAIN_VARIABLE.search(name)
+    is_plain = _PLAIN_VARIABLE.search(name)
+    return bool(_WEBHOOK.search(name)) or (bool(_SECRET_VARIABLE.search(name)) and not is_plain)

@@ -54,7 +54,7 @@ _MAY_HOLD_SECRET = re.compile(
     re.IGNORECASE,
 )
 """Matches every text that one of the patterns above matches; a single search is fast."""
-_SECRET_IN_NAME = re.compile("PASS|PWD|SECRET|CREDENTIAL|AUTH|TOKEN(?!IZER)|KEY(?!_ID)", re.IGNORECASE)
+_SECRET_IN_NAME = re.compile("PASS|PWD|SECRET|CREDENTIAL|AUTH|TOKEN(?!IZER)|KEY(?!_ID)|WEBHOOK", re.IGNORECASE)
 _MIN_SECRET = 8
 """Minimum length of an environment variable's value that is treated as a secret."""
 

@@ -241,7 +241,7 @@ def test_a_text_that_mentions_a_url_is_none() -> None:
 def test_variables_that_may_hold_a_secret() -> None:
     for name in (
         *("AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "SNOWFLAKE_PWD", "AZURE_STORAGE_KEY", "AWS_CREDENTIALS", "HTTP_AUTH"),
-        *("HF_TOKEN", "AWS_SESSION_TOKEN", "api_key", "PASSPHRASE", "MYSQL_PASS"),
+        *("HF_TOKEN", "AWS_SESSION_TOKEN", "api_key", "PASSPHRASE", "MYSQL_PASS", "SLACK_WEBHOOK_URL"),
     ):
         assert is_secret_assignment(name, "x"), name
     for name in ("AWS_ENDPOINT_URL", "TOKENIZERS_PARALLELISM", "HF_HOME", "OMP_NUM_THREADS"):
