@@ -10,7 +10,7 @@ _checks.py             checks of column names and of the width of an embedding
 shards/                writes Parquet files of rows, and reads their rows that are not deleted
 commit/                snapshots, versions, the lease, and the transaction from one snapshot to the next
 diff/                  compares the listing of the corpus with the content of the dataset
-maintenance.py         compact, rollback, forget, vacuum
+maintenance.py         compact, rollback, forget, vacuum, pin, unpin
 _maintenance/          the parts of maintenance.py
 discard.py             removes a version that no run has committed
 describe.py            describes a dataset, for a terminal and as JSON

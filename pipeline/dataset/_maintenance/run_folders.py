@@ -42,5 +42,6 @@ def _remove(folder: DatasetFolder, path: str) -> bool:
     found = [name for name in names if _FILE.fullmatch(name)]
     for name in found:
         folder.remove(f"{path}/{name}")
+    is_empty = not names and not folder.list_folders(path)  # as a compaction leaves it
     folder.remove_empty_folder(path)
-    return bool(found) or not names
+    return bool(found) or is_empty

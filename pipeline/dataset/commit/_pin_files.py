@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from pipeline.core import strict_json
-from pipeline.core.errors import ConfigError, TesseraError
+from pipeline.core.errors import ConfigError, StorageError, TesseraError
 from pipeline.core.strict_json import Value
 from pipeline.dataset.commit.folder import DatasetFolder
 from pipeline.storage.local_files import RefusedFile
@@ -121,7 +121,7 @@ def update(folder: DatasetFolder, number: int, change: Callable[[PinState], PinS
             continue
         following = replace(following, generation=state.generation + 1)
         path = _path(number, following.generation)
-        if not folder.publish_new(path, _json(following)):
+        if not _create(folder, path, _json(following)):
             if path.removeprefix(f"{FOLDER}/") in folder.list_folders(FOLDER):
                 folder.remove_folder(path)  # no writer makes one
             continue
@@ -135,6 +135,16 @@ def update(folder: DatasetFolder, number: int, change: Callable[[PinState], PinS
                 folder.remove(_path(number, old))
         return following
     raise TesseraError(f"other processes change the pins of snapshot {number} of {folder.root!r}: try again")
+
+
+def _create(folder: DatasetFolder, path: str, data: bytes) -> bool:
+    """Creates a file exclusively. Returns False if it exists already, or existed."""
+    try:
+        return folder.publish_new(path, data)
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):  # on an object store: removed before it was compared
+            return False
+        raise
 
 
 def remove_orphans(folder: DatasetFolder, snapshot_numbers: Callable[[], Collection[int]]) -> None:

@@ -41,6 +41,9 @@ def used(folder: DatasetFolder) -> None:
     folder.remove("a/y")
     folder.remove("a/y")
     assert folder.list_files("a") == ["z"]
+    folder.remove_empty_folder("a")
+    folder.remove_empty_folder("none")
+    assert folder.list_files("a") == ["z"]
     folder.remove_folder("a")
     folder.remove_folder("a")
     assert folder.list_folders("") == ["b"]
