@@ -48,8 +48,8 @@ class OpenLineageConfig(Section):
     """Namespace of the job."""
     job: str | None = Field(default=None, min_length=1, max_length=200)
     """Name of the job; None: that of the config's file."""
-    timeout_s: float = Field(default=5.0, gt=0, le=60)
-    """Seconds that an event may take."""
+    timeout_s: float = Field(default=10.0, gt=0, le=60)
+    """Seconds that an event may take, the import of the client included."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ DOES: dict[str, Callable[[str, str], object]] = {
     "read": lambda root, path: local_files.read(root, path, 100),
     "remove": local_files.remove,
     "remove_folder": local_files.remove_folder,
+    "remove_empty_folder": local_files.remove_empty_folder,
     "move from": lambda root, path: local_files.move(root, path, "elsewhere/x"),
     "move to": lambda root, path: local_files.move(root, "own", path),
     "open_parent": lambda root, path: os.close(local_files.open_parent(root, path, make=True)),
@@ -68,6 +69,18 @@ def test_a_link_itself_can_be_removed_and_replaced(places: tuple[Path, Path]) ->
     (root / "in" / "link").symlink_to(home)
     local_files.remove_folder(str(root), "in/link")
     assert not (root / "in" / "link").is_symlink()
+    assert inside(home) == {"key": "secret"}
+
+
+def test_only_an_empty_folder_is_removed_as_such(places: tuple[Path, Path]) -> None:
+    root, home = places
+    for path in ("in", "in/link", "own"):
+        local_files.remove_empty_folder(str(root), path)
+    assert sorted(os.listdir(root)) == ["in", "own"]
+    assert (root / "in" / "link").is_symlink()
+    (root / "empty").mkdir()
+    local_files.remove_empty_folder(str(root), "empty")
+    assert not (root / "empty").exists()
     assert inside(home) == {"key": "secret"}
 
 

@@ -44,12 +44,12 @@ def _vacuum_version(root: str, name: str, older_than_s: float) -> MaintenanceRes
     with Transaction(root, "vacuum", new_run_id()) as transaction:
         cutoff = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=older_than_s)
         found = _Snapshots(transaction, cutoff)
-        leftovers, freed = transaction.leftovers(), 0
-        if found.to_delete or found.unnamed_files() or leftovers:
+        files, leftovers, freed = found.unnamed_files(), transaction.leftovers(), 0
+        if found.to_delete or files or leftovers:
             transaction.fence()
             found.delete()
         found.remove_pins()
-        files = found.unnamed_files()
+        files = [one for one in files if not found.is_named(one)]  # of a snapshot that was pinned since
         # a writer that takes over from here on finds no snapshot that names the files; an earlier one has the lease
         transaction.lease.check()
         for file in files:
@@ -108,7 +108,8 @@ class _Snapshots:
         for number, has_forgotten in self.to_delete.items():
             is_marked, removed = pins.mark_deleting(self.folder, number, although_pinned=has_forgotten)
             if not is_marked:
-                self._keep(snapshots.read(self.root, number))
+                with contextlib.suppress(FileNotFoundError):  # another vacuum deleted it since
+                    self._keep(snapshots.read(self.root, number))
                 continue
             snapshots.delete(self.root, number)
             self.numbers.remove(number)
@@ -133,9 +134,10 @@ class _Snapshots:
 
     def unnamed_files(self) -> list[str]:
         """Returns the superseded files that no kept snapshot names."""
-        return [
-            f"{SUPERSEDED}/{folder}/{file}"
-            for folder in FOLDERS_ON_DISK
-            for file in self.folder.list_files(f"{SUPERSEDED}/{folder}")
-            if current_path(f"{folder}/{file}") not in self.kept_paths
-        ]
+        folders = [f"{SUPERSEDED}/{folder}" for folder in FOLDERS_ON_DISK]
+        found = [f"{folder}/{file}" for folder in folders for file in self.folder.list_files(folder)]
+        return [one for one in found if not self.is_named(one)]
+
+    def is_named(self, path: str) -> bool:
+        """Returns whether a kept snapshot names the superseded file ``path``."""
+        return current_path(path.removeprefix(f"{SUPERSEDED}/")) in self.kept_paths
