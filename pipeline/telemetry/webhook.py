@@ -172,7 +172,7 @@ class _LoopbackHandler(urllib.request.HTTPHandler):
                 # the address that was checked: a second look-up may give another one
                 self.sock = socket.create_connection((addresses[0], self.port), self.timeout)
 
-        return self.do_open(Connection, request)  # type: ignore[arg-type,return-value]
+        return self.do_open(Connection, request)
 
 
 def _is_loopback(address: str) -> bool:
@@ -184,10 +184,11 @@ def _is_loopback(address: str) -> bool:
 def _proxies(url: SplitResult, environ: Mapping[str, str]) -> dict[str, str]:
     """Returns the proxy for ``url``, as `urllib` takes it: none for http, which stays on this machine."""
     proxy = environ.get("https_proxy") or environ.get("HTTPS_PROXY")
-    excepted = {"no": environ.get("no_proxy") or environ.get("NO_PROXY") or ""}
-    if not proxy or url.scheme != "https" or urllib.request.proxy_bypass_environment(url.hostname or "", excepted):
-        return {}
-    return {"https": proxy}
+    excepted = [
+        one.strip().lstrip(".") for one in (environ.get("no_proxy") or environ.get("NO_PROXY") or "").split(",")
+    ]
+    is_direct = any(one == "*" or (one and f".{url.hostname}".endswith(f".{one.lower()}")) for one in excepted)
+    return {"https": proxy} if proxy and url.scheme == "https" and not is_direct else {}
 
 
 def _cause(error: BaseException) -> BaseException:

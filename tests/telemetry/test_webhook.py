@@ -251,7 +251,18 @@ def test_servers_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert call(port, "https", "host.invalid") == "the webhook could not be called: its name cannot be resolved"
 
 
-def test_a_proxy_is_used_for_https_only() -> None:
+_REAL = socket.getaddrinfo
+
+
+def _is_unknown(host: str, *args: Any, **more: Any) -> Any:
+    if host.endswith("example.org"):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return _REAL(host, *args, **more)
+
+
+def test_a_proxy_is_used_for_https_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    # without the proxy: no name is asked for outside of this machine
+    monkeypatch.setattr(socket, "getaddrinfo", _is_unknown)
     with server(replies("407 Proxy Authentication Required")) as proxy:
         environ = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}", "HOOK": f"https://hooks.example.org{PATH}"}
         config = WebhookConfig(url_env="HOOK", timeout_s=5)
@@ -260,7 +271,8 @@ def test_a_proxy_is_used_for_https_only() -> None:
         (request,) = proxy.requests
         assert request.startswith(b"CONNECT hooks.example.org:443 HTTP/1.")
         assert SECRET.encode() not in request
-        assert post(SUMMARY, config, {**environ, "no_proxy": "hooks.example.org"}) is not None
+        for excepted in ("hooks.example.org", "a.org, .Example.org", "*"):
+            assert post(SUMMARY, config, {**environ, "no_proxy": excepted}) != said
         with server(replies("200 OK")) as found:
             assert post(SUMMARY, config, {**environ, "HOOK": f"http://127.0.0.1:{found.port}/"}) is None
         assert len(proxy.requests) == 1

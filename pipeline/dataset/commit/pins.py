@@ -18,6 +18,22 @@ from pipeline.dataset.commit._pin_files import FOLDER, MAX_PINS, NAME, Pin, PinS
 from pipeline.dataset.commit.folder import DatasetFolder, NotAFolder
 from pipeline.storage.local_files import RefusedFile
 
+__all__ = [
+    "MAX_PINS",
+    "MAX_SNAPSHOTS",
+    "Pin",
+    "PinState",
+    "is_held",
+    "mark_deleting",
+    "pin",
+    "pins",
+    "remove_deleted",
+    "remove_expired",
+    "resolve",
+    "states",
+    "unpin",
+]
+
 MAX_SNAPSHOTS = 1000
 """Maximum number of snapshots whose pins are read."""
 _RULE = "a letter, then at most 63 letters, digits, '.', '_' or '-'"
