@@ -91,7 +91,10 @@ def here(config: PipelineConfig) -> PipelineConfig:
             tokenizer = tokenizer.model_copy(update={"checkpoint": storage.absolute(tokenizer.checkpoint)})
         features[name] = feature.model_copy(update={"head": head, "tokenizer": tokenizer})
     output = config.output.model_copy(update={"path": storage.absolute(config.output.path)})
-    return config.model_copy(update={"features": features, "output": output})
+    metrics = config.metrics
+    if metrics.textfile is not None:
+        metrics = metrics.model_copy(update={"textfile": storage.absolute(metrics.textfile)})
+    return config.model_copy(update={"features": features, "output": output, "metrics": metrics})
 
 
 def digest(section: Any) -> str:

@@ -23,6 +23,7 @@ from pipeline.encoders import EncoderConfig
 from pipeline.heads import HeadConfig, NativeConfig
 from pipeline.sources import SourceConfig
 from pipeline.storage.settings import DEFAULT, StorageConfig
+from pipeline.telemetry.config import MetricsConfig
 from pipeline.tokenizers import TokenizerConfig
 
 EngineName = Literal["local", "ray", "inline"]
@@ -167,6 +168,7 @@ class PipelineConfig(Section):
     engine: EngineConfig = EngineConfig()
     compute: ComputeConfig = ComputeConfig()
     nightly: NightlyConfig = NightlyConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     @model_validator(mode="after")
     def _names(self) -> PipelineConfig:

@@ -13,6 +13,7 @@ from pipeline.dataset.shards.write_result import Written
 from pipeline.dataset.shards.writer import ShardWriter
 from pipeline.engine.progress import count_rows
 from pipeline.engine.spec import SinkSpec
+from pipeline.telemetry import recording
 
 
 class ShardPool:
@@ -52,7 +53,10 @@ class ShardPool:
                 self.idle.append(shard)
             else:
                 self.written.add(result)
-            self.written.write_s += time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            self.written.write_s += seconds
+        recording.count_table(table)
+        _count_files(result, seconds)
 
     def _check_open(self) -> None:
         """Raises ``TesseraError`` if the run is over: a thread that was stopped late must not publish anything."""
@@ -68,9 +72,13 @@ class ShardPool:
         started = time.perf_counter()
         self.closed = True
         while self.idle:
-            self.written.add(self.idle[-1].writer.close())
+            result = self.idle[-1].writer.close()
+            self.written.add(result)
             self.idle.pop()
-        self.written.write_s += time.perf_counter() - started
+            _count_files(result, 0.0)
+        seconds = time.perf_counter() - started
+        self.written.write_s += seconds
+        _count_files(None, seconds)
         return self.written
 
     def abort(self) -> None:
@@ -78,6 +86,12 @@ class ShardPool:
         self.closed = True
         for shard in self.idle:
             shard.writer.abort()
+
+
+def _count_files(result: Written | None, seconds: float) -> None:
+    """Counts the files of a writer that was closed, if there is one, and the seconds of a call."""
+    files = ([], []) if result is None else (result.shards, result.failure_shards)
+    recording.count_files(*files, seconds)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from pipeline.engine.progress import Progress, count_rows
 from pipeline.engine.spec import Execution, PipelineSpec
 from pipeline.sandbox import SandboxedStage
 from pipeline.stages.units import Unit, unit_table
+from pipeline.telemetry import recording
 
 
 class InlineEngine:
@@ -63,9 +64,11 @@ class InlineEngine:
                     started = time.perf_counter()
                     writer.add(table)
                     seconds += time.perf_counter() - started
+                    recording.count_table(table)
                 started = time.perf_counter()
                 done.written = writer.close()
                 done.written.write_s = seconds + time.perf_counter() - started
+                recording.count_files(done.written.shards, done.written.failure_shards, done.written.write_s)
             done.first_row_at = progress.first_row_at
         except BaseException as error:
             writer.abort()

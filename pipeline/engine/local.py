@@ -14,7 +14,7 @@ other cores decode for them, and wait if enough decoded blocks are waiting.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from pipeline.config.bound import HasAddress
@@ -24,11 +24,12 @@ from pipeline.engine._block_queue import BlockQueue
 from pipeline.engine._local_worker import LocalWorker, stop
 from pipeline.engine._shard_pool import ShardPool
 from pipeline.engine.errors import as_user_error
-from pipeline.engine.local_layout import Machine, WorkerGroup, layout
+from pipeline.engine.local_layout import Machine, Phase, WorkerGroup, layout
 from pipeline.engine.node_check import NodeTask, Problem
 from pipeline.engine.progress import Progress
 from pipeline.engine.spec import Execution, PipelineSpec
 from pipeline.stages.units import Unit
+from pipeline.telemetry import metrics, recording
 
 
 class LocalEngine:
@@ -69,6 +70,7 @@ class LocalEngine:
         found = layout(spec, machine)
         writers = ShardPool(spec.sink)
         queue = BlockQueue(work, _limits(found.groups, len(found.phases)), len(found.groups[0].environments), until)
+        recording.watch(lambda: _depths(queue, found.phases))
         address = None if self.fork_server is None else self.fork_server.address
         workers = [
             LocalWorker(found, group, environment, queue, writers, address)
@@ -107,6 +109,12 @@ class LocalEngine:
                 raise as_user_error(error, spec.sink.run_id) from error
             raise
         return done
+
+
+def _depths(queue: BlockQueue, phases: Sequence[Phase]) -> Iterator[recording.Value]:
+    """Yields how many blocks wait for each phase; for the first one, how many units of samples."""
+    for phase, depth in zip(phases, (len(queue.units), *map(len, queue.waiting[1:])), strict=True):
+        yield metrics.QUEUE, (phase[-1 if phase is phases[0] else 0].name.split()[0],), float(depth)
 
 
 def _limits(groups: Sequence[WorkerGroup], phases: int) -> list[int | None]:

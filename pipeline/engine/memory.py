@@ -7,6 +7,7 @@ from contextlib import suppress
 import psutil
 
 from pipeline.core.system.periodic_task import PeriodicTask
+from pipeline.telemetry import metrics, recording
 
 
 class MemoryMeter:
@@ -31,7 +32,9 @@ class MemoryMeter:
         self._task.close()
 
     def _measure(self) -> None:
-        self.peak = max(self.peak, memory_of_processes())
+        now = memory_of_processes()
+        self.peak = max(self.peak, now)
+        recording.set_gauge(metrics.MEMORY, now)
 
 
 def memory_of_processes() -> int:

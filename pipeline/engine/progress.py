@@ -24,6 +24,7 @@ from rich.progress import Progress as Bar
 
 from pipeline.core.system.periodic_task import PeriodicTask
 from pipeline.core.terminal import Console, count
+from pipeline.telemetry import recording
 
 _WIDE = 120
 """Fewest columns of a terminal with room for a bar next to the figures."""
@@ -80,6 +81,7 @@ class Progress:
         self._reader = PeriodicTask(self._update, _EVERY_S, "tessera-progress", at_once=True)
 
     def __enter__(self) -> Progress:
+        recording.begin_run(self.samples)
         self._bar.start()
         noun = "sample" if self.samples == 1 else "samples"
         fields: dict[str, Any] = {"noun": noun, "rows": count(0, "row"), "failed": 0, "speed": "–"}
@@ -93,6 +95,7 @@ class Progress:
             self._update()
         finally:
             self._bar.stop()
+            recording.end_run()
 
     def _update(self) -> None:
         samples, rows, failed = self.read()

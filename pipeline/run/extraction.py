@@ -42,6 +42,7 @@ from pipeline.run.planning import Plan
 from pipeline.run.preparation import forgotten_ids, retry_policy, version_root
 from pipeline.stages.reuse import ReuseSource
 from pipeline.storage import settings as storage_settings
+from pipeline.telemetry.prometheus import exporting
 
 
 def extract(
@@ -72,6 +73,7 @@ def extract(
     engine = engines.build(bound.engine, config.compute, bound.fork_server)
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     with (
+        exporting(config.metrics, config.output.path),
         quiet() as terminal,
         Transaction(root, "extract", run_id) as transaction,
         report_if_broken(bound, transaction, started) as known,

@@ -101,7 +101,7 @@ def pipeline_spec(bound: BoundConfig, reuse: ReuseSource | None, run_id: str, ro
     sink, task_bytes = _sink(bound, run_id, root), _LIBRARIES_BYTES + config.decoders.limits.block_bytes
     check = node_check(config, features, root, on_gpu) if bound.engine == "ray" else None
     what = tuple(stages), workers, sink, config.block_rows, on_gpu, task_bytes
-    return PipelineSpec(*what, check, _model_bytes(features), storage_settings.current())
+    return PipelineSpec(*what, check, _model_bytes(features), storage_settings.current(), config.metrics)
 
 
 def node_check(config: PipelineConfig, features: tuple[BoundFeature, ...], root: str, on_gpu: bool) -> NodeCheck:

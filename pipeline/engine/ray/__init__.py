@@ -14,5 +14,6 @@ preflight.py       checks every node before a run
 late_check.py      checks a node that joins during a run
 _session.py        folder and token of a Ray that this process starts
 sink.py            the shard writer as a Ray Data sink
+metrics.py         passes metrics to the agents of the nodes
 counter.py         the actor that all workers report to: progress, memory, deaths, errors
 """

@@ -10,6 +10,7 @@ from pipeline.engine.errors import as_user_error
 from pipeline.engine.node_check import NodeTask, Problem
 from pipeline.engine.progress import Progress
 from pipeline.engine.ray import cluster, graph, nodes, preflight
+from pipeline.engine.ray import metrics as ray_metrics
 from pipeline.engine.ray.counter import RunCounter
 from pipeline.engine.ray.pools import PoolSize, sizes
 from pipeline.engine.ray.sink import ShardSink
@@ -71,7 +72,8 @@ class RayEngine:
         if spec.node_check is not None:
             late = preflight.check_nodes(spec.node_check, work[0], self.compute.cluster()[0] is not None)
         found = self._sizes(spec, len(work))
-        sink = ShardSink(spec.sink.open_writer, spec.sink.run_id, spec.sink.min_rows, spec.storage)
+        sink = ShardSink(spec.sink.open_writer, spec.sink.run_id, spec.sink.min_rows, spec.storage, spec.metrics)
+        ray_metrics.use(spec.metrics, repeats=True)
         counter = RunCounter(until)
         progress = Progress(samples, terminal, counter.read)
         try:
@@ -84,6 +86,7 @@ class RayEngine:
                     raise user_error from error
         finally:
             counter.close()
+            ray_metrics.stop()
         described = nodes.describe(before, counter.nodes or {})
         workers = None
         if counter.nodes is not None:

@@ -45,7 +45,8 @@ def execute(
     for number, step in enumerate(spec.steps):
         is_last = number == len(spec.steps) - 1
         asks = has_deadline and number == 1
-        arguments = (step.stages, step.workers.concurrent_blocks, counter, is_last, spec.storage, late, asks)
+        own = step.stages, step.workers.concurrent_blocks, counter, is_last
+        arguments = (*own, spec.storage, late, asks, spec.metrics)
         if step.workers.kind == "tasks":
             dataset = _tasks(dataset, step, run, arguments)
         else:

@@ -17,6 +17,7 @@ from pipeline.core.schema import UNIT
 from pipeline.core.system import allocator
 from pipeline.engine._hosting import hosted, import_code_of, is_sandboxed
 from pipeline.engine.progress import count_rows
+from pipeline.engine.ray import metrics as ray_metrics
 from pipeline.engine.ray.counter import WorkerReports
 from pipeline.engine.ray.late_check import LateCheck
 from pipeline.engine.spec import StageSpec
@@ -26,6 +27,8 @@ from pipeline.sandbox.process import ProcessOptions
 from pipeline.stages.rows import add_meter
 from pipeline.storage import settings as storage_settings
 from pipeline.storage.settings import StorageConfig
+from pipeline.telemetry import recording
+from pipeline.telemetry.config import NO_METRICS, MetricsConfig
 
 
 class StageWorker:
@@ -42,6 +45,7 @@ class StageWorker:
         storage: how this worker and its processes reach storages.
         late: the check of nodes that join during the run. None: there is none.
         asks: rows of units that the counter does not let begin any more are left out.
+        metrics: whether finished rows are counted for Ray's agents.
     """
 
     def __init__(
@@ -53,8 +57,11 @@ class StageWorker:
         storage: StorageConfig,
         late: LateCheck | None = None,
         asks: bool = False,
+        metrics: MetricsConfig = NO_METRICS,
     ) -> None:
         allocator.keep_pages()
+        if last:
+            ray_metrics.use(metrics)
         storage_settings.use_exactly(storage)
         self.last, self.asks = last, asks
         self.specs, self.concurrency = specs, concurrency
@@ -107,6 +114,7 @@ class StageWorker:
         done = self._map(table)
         if self.last:
             self.reports.add(*count_rows(done))
+            recording.count_table(done)
         return done
 
     def _begun(self, table: pa.Table) -> pa.Table:
@@ -117,7 +125,7 @@ class StageWorker:
 
     def _map_parts(self, parts: list[pa.Table]) -> Generator[pa.Table]:
         """Maps the parts of a block one after another."""
-        counts = []
+        counts, increments = [], []
         for part in parts:
             try:
                 done = [self._map(part)]
@@ -125,9 +133,11 @@ class StageWorker:
                 raise UserCodeException("a part of a block failed") from error
             if self.last:
                 counts.append(count_rows(done[0]))
+                increments += recording.increments(done[0])
             yield done.pop()  # a local variable would keep the table in memory until the next part
         if counts:  # only at the end: after a crash Ray repeats the whole block
             self.reports.add(*map(sum, zip(*counts, strict=True)))
+            recording.add(increments)
 
     def _map(self, table: pa.Table) -> pa.Table:
         """Maps one table through all stages. Reports the cause if that fails."""
