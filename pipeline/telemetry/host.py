@@ -1,4 +1,4 @@
-"""GPUs and disks of this machine, as gauges."""
+"""Memory, disks and GPUs of this machine, as gauges."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.system import devices
+from pipeline.core.system.memory import available_memory
 from pipeline.storage.urls import is_local, split
 from pipeline.telemetry import metrics
 from pipeline.telemetry.recording import Value
@@ -50,6 +51,13 @@ def device_gauges() -> Iterator[Value]:
             failed = library.nvmlDeviceGetHandleByUUID(gpu.encode(), ctypes.byref(handle))
         if not failed and library.nvmlDeviceGetUtilizationRates(handle, ctypes.byref(used)) == 0:
             yield metrics.DEVICE_BUSY, (gpu,), used.gpu / 100
+
+
+def gauges(output: str) -> Iterator[Value]:
+    """Yields all gauges of this machine. Arguments as for `disk_gauges`."""
+    yield metrics.MEMORY_LIMIT, (), float(available_memory())
+    yield from disk_gauges(output)
+    yield from device_gauges()
 
 
 def disk_gauges(output: str) -> Iterator[Value]:

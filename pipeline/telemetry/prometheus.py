@@ -113,7 +113,7 @@ class PrometheusExporter:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         recording.refresh()
-        for metric, labels, value in (*host.disk_gauges(self.output), *host.device_gauges()):
+        for metric, labels, value in host.gauges(self.output):
             self.set(metric, labels, value)
         with self.lock:
             values = {metric: dict(series) for metric, series in self.values.items() if series}
