@@ -18,7 +18,7 @@ from pipeline.engine.node_check import NodeCheck, NodeTask, Problem
 from pipeline.stages.block_splitter import BlockSplitter
 from pipeline.stages.units import Unit
 from pipeline.storage.settings import DEFAULT, StorageConfig
-from pipeline.telemetry.config import MetricsConfig
+from pipeline.telemetry.config import NO_METRICS, MetricsConfig
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class PipelineSpec:
     """Estimated memory of all models, in bytes: what a worker that encodes takes besides."""
     storage: StorageConfig = DEFAULT
     """How workers on other machines reach storages."""
-    metrics: MetricsConfig = MetricsConfig()
+    metrics: MetricsConfig = NO_METRICS
     """Whether workers on Ray count for its agents."""
 
     def __post_init__(self) -> None:

@@ -83,11 +83,21 @@ SAMPLES_PLANNED = _gauge("samples_planned", "Samples that the run is to compute.
 RUN_ACTIVE = _gauge("run_active", "1 while stages run, else 0.")
 RUN_START = _gauge("run_start_timestamp_seconds", "When the stages of the last run began, in Unix time.")
 RUN_END = _gauge("run_end_timestamp_seconds", "When they ended, in Unix time.")
-QUEUE = _gauge("queue_blocks", "Blocks that wait for a phase; for probe: units of samples. Not from Ray's agents.", "phase")
+QUEUE = _gauge(
+    "queue_blocks", "Blocks that wait for a phase; for probe: units of samples. Not from Ray's agents.", "phase"
+)
 MEMORY = _gauge("memory_bytes", "Memory of the driver's process and its children.")
-MEMORY_LIMIT = _gauge("memory_limit_bytes", "Memory that they may use, by the machine and its cgroups. Not from Ray's agents.")
-DEVICE_BUSY = _gauge("device_busy_ratio", "Share of the last second in which a kernel ran. Not from Ray's agents.", "device")
-DISK_FREE = _gauge("disk_free_bytes", "Free bytes of the local disk of the output or of temporary files. Not from Ray's agents.", "place")
+MEMORY_LIMIT = _gauge(
+    "memory_limit_bytes", "Memory that they may use, by the machine and its cgroups. Not from Ray's agents."
+)
+DEVICE_BUSY = _gauge(
+    "device_busy_ratio", "Share of the last second in which a kernel ran. Not from Ray's agents.", "device"
+)
+DISK_FREE = _gauge(
+    "disk_free_bytes",
+    "Free bytes of the local disk of the output or of temporary files. Not from Ray's agents.",
+    "place",
+)
 DISK_SIZE = _gauge("disk_size_bytes", "Size of that disk in bytes. Not from Ray's agents.", "place")
 LAG_SAMPLES = _gauge("lag_samples", "Samples that are listed and not live in the dataset.")
 LAG_AGE = _gauge("lag_oldest_age_seconds", "Age of the oldest of them.")

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,8 @@ from tests.telemetry.test_table_counts import random_table
 
 
 @pytest.fixture(autouse=True)
-def _own_values(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "_values", recording._Values())
-    yield
 
 
 @pytest.fixture

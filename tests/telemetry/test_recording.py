@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pyarrow as pa
 import pytest
 
@@ -29,9 +27,9 @@ class Kept:
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
+def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
     monkeypatch.setattr(recording, "_values", recording._Values())
-    yield Kept()
+    return Kept()
 
 
 def test_nothing_is_read_without_a_recorder(kept: Kept) -> None:
@@ -62,7 +60,9 @@ def test_gauges_are_kept_for_a_later_recorder(kept: Kept) -> None:
     assert kept.values["tessera_run_active", ()] == 1
     recording.end_run()
     assert kept.values["tessera_run_active", ()] == 0
-    assert kept.values["tessera_run_end_timestamp_seconds", ()] >= kept.values["tessera_run_start_timestamp_seconds", ()]
+    assert (
+        kept.values["tessera_run_end_timestamp_seconds", ()] >= kept.values["tessera_run_start_timestamp_seconds", ()]
+    )
 
 
 def test_queues_are_read_when_asked_for_and_empty_at_the_end(kept: Kept) -> None:

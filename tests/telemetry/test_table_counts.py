@@ -91,7 +91,9 @@ def test_a_row_counts_for_its_largest_medium() -> None:
     by_hand = Counter[str]()
     for row in table.to_pylist():
         if row["window"] >= 0:
-            has = [one for one in ("video", "audio", "image") if row[f"{one}_uri"]] + ["text"] * bool(row["inline_text"])
+            has = [one for one in ("video", "audio", "image") if row[f"{one}_uri"]] + ["text"] * bool(
+                row["inline_text"]
+            )
             by_hand[has[0] if has else "none"] += 1
     found = Counter[str]()
     for metric, labels, value in of_table(table):
