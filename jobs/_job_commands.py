@@ -23,6 +23,8 @@ from pipeline.core.terminal import Console, json_text, print_table
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
+    from pipeline.config.models import PipelineConfig
+
 Address = Annotated[
     str | None,
     typer.Option(metavar="URL", help="The cluster's dashboard, http://HEAD:8265; else RAY_API_SERVER_ADDRESS."),
@@ -67,15 +69,15 @@ def submit(
     if is_night:
         from jobs import _job_night
 
-        command = [*_job_night.arguments(deadline, wait)]
+        command = [*_job_night.arguments(deadline, wait, not no_wait)]
     else:
         options = [*(["--retry-failures"] if retry_failures else []), *(["--new-version"] if new_version else [])]
         options += [] if deadline is None else ["--deadline", deadline]
         command = ["jobs.extract", "config.json", *options]
-    submitted = partial(_submitted, config, overrides, address, env, installed, command)
+    submitted = partial(_submitted, config, address, env, installed, command)
     if is_night and not no_wait:
-        _job_night.follow_night(config, summary, partial_exit, as_json, submitted)
-    client, job = submitted()
+        _job_night.follow_night(config, summary, partial_exit, as_json, submitted, partial(_loaded, config, overrides))
+    client, job = submitted(_loaded(config, overrides))
     if not no_wait:
         write = print_to_stderr if as_json else print_text
         code = followed(client, job, write, f"job {job} on {client.get_address()}")
@@ -124,7 +126,7 @@ def doctor(
         from jobs.extract import ON_THIS_CLUSTER
 
         command = ["jobs.cli", "doctor", "config.json", *(["--json"] if as_json else []), *ON_THIS_CLUSTER]
-        client, job = _submitted(config, overrides, address, env, installed, command)
+        client, job = _submitted(config, address, env, installed, command, _loaded(config, overrides))
         if not as_json:
             sys.exit(followed(client, job))
         with closing(JsonOnly()) as printer:
@@ -209,18 +211,21 @@ def stop(job: JobId, address: Address = None, as_json: Json = False) -> None:
         say(f"job {job}: {found['status']}")
 
 
+def _loaded(config: str, overrides: list[str] | None) -> PipelineConfig:
+    from pipeline import config as configs
+
+    return configs.load(config, overrides)
+
+
 def _submitted(
     config: str,
-    overrides: list[str] | None,
     address: str | None,
     env: list[str] | None,
     installed: bool,
     command: list[str],
+    loaded: PipelineConfig,
 ) -> tuple[JobSubmissionClient, str]:
     """Submits a command for a config; returns the client and the id of the job."""
-    from pipeline import config as configs
-
-    loaded = configs.load(config, overrides)
     variables = _cluster.environment_of(env or [])
     client = _cluster.connect(address)
     return client, _cluster.submit(client, loaded, command, os.path.basename(config), variables, not installed)

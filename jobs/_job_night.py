@@ -15,6 +15,8 @@ from pipeline.core.errors import TesseraError
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
+    from pipeline.config.models import PipelineConfig
+
 _BEGINS = '{"contract": '
 """Begins the line of a job's log with the summary."""
 
@@ -53,7 +55,8 @@ def follow_night(
     summary: str | None,
     partial_exit: int,
     as_json: bool,
-    submit: Callable[[], tuple[JobSubmissionClient, str]],
+    submit: Callable[[PipelineConfig], tuple[JobSubmissionClient, str]],
+    load: Callable[[], PipelineConfig],
 ) -> None:
     """Submits a night, follows it to its end, and writes its summary for every outcome. Ends the program.
 
@@ -63,13 +66,15 @@ def follow_night(
         partial_exit: exit code of a night that its deadline cut short.
         as_json: print the summary, and nothing else, to standard output.
         submit: submits the job; returns the client and the job's id.
+        load: returns the config.
     """
     path = nights.local_path(config, summary)
     night = nights.Night(config, path, nights.NightOptions(partial_exit=partial_exit), time.time())
     night.summary["step"] = "submit"
     try:
         with night.reported():
-            client, job = submit()
+            night.config = load()
+            client, job = submit(night.config)
             collector = _Collector(print_to_stderr if as_json else print_text)
             code = followed(client, job, collector, f"job {job} on {client.get_address()}")
             collector.close()
@@ -82,8 +87,8 @@ def follow_night(
     end_night(night, as_json)
 
 
-def arguments(deadline: str | None, wait: str | None) -> Sequence[str]:
-    """Returns the program of the job and its arguments."""
+def arguments(deadline: str | None, wait: str | None, is_followed: bool) -> Sequence[str]:
+    """Returns the program of the job and its arguments. If it is followed, the webhook is called from here."""
     options = [("--deadline", deadline), ("--wait", wait)]
     given = [one for name, value in options if value is not None for one in (name, value)]
-    return ["jobs.nightly", "config.json", "--json", *given]
+    return ["jobs.nightly", "config.json", "--json", *(["--no-webhook"] if is_followed else []), *given]

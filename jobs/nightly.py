@@ -38,6 +38,7 @@ def nightly(
     wait: Wait = None,
     partial_exit: PartialExit = 0,
     summary: SummaryFile = None,
+    no_webhook: Annotated[bool, typer.Option("--no-webhook", help="Do not call nightly.webhook.")] = False,
     as_json: Json = False,
 ) -> None:
     """Bring a dataset up to date, compact and vacuum it, and write a summary, whatever happens."""
@@ -46,7 +47,7 @@ def nightly(
     from pipeline import config as configs
     from pipeline import nightly as nights
 
-    options = nights.NightOptions(engine, deadline, wait, partial_exit)
+    options = nights.NightOptions(engine, deadline, wait, partial_exit, not no_webhook)
     path = nights.local_path(config, summary)
     night = nights.Night(config, path, options, psutil.Process().create_time())
     try:

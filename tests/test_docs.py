@@ -27,6 +27,7 @@ PLACES = {
     "store": "features.NAME.store",
     "s3": "storage.s3.BUCKET",
     "alert": "nightly.alert",
+    "webhook": "nightly.webhook",
 }
 """Headings of sections that do not stand under their own name."""
 

@@ -24,6 +24,7 @@ from pipeline.heads import HeadConfig, NativeConfig
 from pipeline.sources import SourceConfig
 from pipeline.storage.settings import DEFAULT, StorageConfig
 from pipeline.telemetry.config import MetricsConfig
+from pipeline.telemetry.openlineage import OpenLineageConfig
 from pipeline.tokenizers import TokenizerConfig
 
 EngineName = Literal["local", "ray", "inline"]
@@ -168,6 +169,7 @@ class PipelineConfig(Section):
     engine: EngineConfig = EngineConfig()
     compute: ComputeConfig = ComputeConfig()
     nightly: NightlyConfig = NightlyConfig()
+    openlineage: OpenLineageConfig | None = None
     metrics: MetricsConfig = MetricsConfig()
 
     @model_validator(mode="after")

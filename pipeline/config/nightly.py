@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from pipeline.core import durations
 from pipeline.core.errors import ConfigError, NotAllowed
 from pipeline.core.section import Section
+from pipeline.telemetry.webhook import WebhookConfig
 
 
 class AlertConfig(Section):
@@ -36,6 +37,8 @@ class NightlyConfig(Section):
     """A night ends before it deletes anything if more of the stored samples are not listed any more, and at least 20: a
     corpus that has moved must not empty the dataset."""
     alert: AlertConfig = AlertConfig()
+    webhook: WebhookConfig | None = None
+    """Where the summary is posted if a night fails or has alerts. null: nowhere."""
 
     @field_validator("deadline", "wait", "keep")
     @classmethod

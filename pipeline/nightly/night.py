@@ -22,6 +22,8 @@ from pipeline.nightly import alerts, lag, outcome
 from pipeline.nightly import summary as summaries
 from pipeline.nightly.summary import Status, Step
 from pipeline.run import fork_server as fork_servers
+from pipeline.telemetry import recording, webhook
+from pipeline.telemetry.prometheus import exporting
 
 _DONE: dict[Step, str] = {"compact": "rewrote", "vacuum": "vacuumed"}
 """Names of `describe_versions.done_document`."""
@@ -36,12 +38,14 @@ class NightOptions:
         deadline: instead of ``nightly.deadline``.
         wait: instead of ``nightly.wait``.
         partial_exit: exit code of a night that its deadline cut short.
+        posts: post the summary of a night that fails to ``nightly.webhook``.
     """
 
     engine: EngineName | None = None
     deadline: str | None = None
     wait: str | None = None
     partial_exit: int = outcome.DONE
+    posts: bool = True
 
 
 class Night:
@@ -60,6 +64,7 @@ class Night:
         self.root: str | None = None
         """The version's folder, as soon as it is known."""
         self.config: PipelineConfig | None = None
+        self._open = contextlib.ExitStack()
 
     def run(self, load: Callable[[], PipelineConfig]) -> dict[str, Any]:
         """Runs the steps, and returns the summary. Whatever is raised is in the summary before.
@@ -89,6 +94,8 @@ class Night:
         except BaseException as error:
             self._fail(error)
             raise
+        finally:
+            self._open.close()
 
     def take(self, summary: dict[str, Any]) -> None:
         """Takes over the summary of a night that ran elsewhere."""
@@ -97,6 +104,7 @@ class Night:
         if self.summary["status"] == "partial":
             self.summary["exit_code"] = self._code("partial")
         summaries.write_local(self.summary, self.path)
+        self._post()
 
     def _code(self, status: Status) -> int:
         return self.options.partial_exit if status == "partial" else outcome.DONE
@@ -107,6 +115,7 @@ class Night:
         """Runs the steps. Returns the error of a run that exceeded its budget, after all other steps."""
         config = self.config = load()
         settings = config.nightly
+        self._open.enter_context(exporting(config.metrics, config.output.path))
         self.summary.update(output=config.output.path, version=config.output.version)
         asked = self.options.deadline or settings.deadline
         until = None if asked is None else self.started + durations.seconds(asked, "--deadline")
@@ -186,9 +195,10 @@ class Night:
             self._write()
 
     def _write(self) -> None:
-        """Adds lag and time to the summary, and writes it."""
+        """Adds lag and time to the summary, writes it, and passes it on."""
         self._add_lag()
         summaries.end(self.summary, _utc(time.time()))
+        self._record()
         if self.config is not None and self.root is not None:
             keep_s = durations.seconds(self.config.nightly.keep, "nightly.keep")
             try:
@@ -196,6 +206,23 @@ class Night:
             except (OSError, TesseraError) as error:
                 self.summary["warnings"].append(f"the summary is not in the dataset: {describe(error)}")
         summaries.write_local(self.summary, self.path)
+        self._post()
+
+    def _record(self) -> None:
+        """Sets the metrics of the night."""
+        lag_of_night, code = self.summary["lag"], int(self.summary["exit_code"])
+        if lag_of_night["samples"] is not None:
+            recording.record_lag(lag_of_night["samples"], lag_of_night["oldest_age_s"])
+        recording.record_night(code, is_complete=self.summary["status"] == "complete")
+
+    def _post(self) -> None:
+        """Posts the summary of a night that failed or has alerts, if the config has a webhook."""
+        hook = None if self.config is None else self.config.nightly.webhook
+        if hook is None or not self.options.posts or not (self.summary["cause"] or self.summary["alerts"]):
+            return
+        if (problem := webhook.post(self.summary, hook)) is not None:
+            self.summary["warnings"].append(problem)
+            summaries.write_local(self.summary, self.path)
 
     def _add_lag(self) -> None:
         if self.root is None:

@@ -25,7 +25,7 @@ from pipeline.core.system.devices import visible_gpus
 from pipeline.core.versions import installed
 
 _FORMAT = 1
-_NOT_READ = ("source", "output", "failures", "engine", "metrics")
+_NOT_READ = ("source", "output", "failures", "engine", "metrics", "nightly", "openlineage")
 """Sections of a config that binding does not read."""
 _SETTLED_S = 2.0
 """Age of a file from which on a later change alters its times. Files are not recorded before."""

@@ -34,7 +34,7 @@ from pipeline.engine.progress import quiet
 from pipeline.engine.spec import Engine, Execution
 from pipeline.run import budget, planning
 from pipeline.run import report as reporting
-from pipeline.run._guards import interrupt_if_lease_lost, report_if_broken
+from pipeline.run._guards import interrupt_if_lease_lost, lineage_events, report_if_broken
 from pipeline.run._reuse import needed, source_of
 from pipeline.run.checks import check_identities, identities, identities_of_contract_1, revision_warnings
 from pipeline.run.pipeline import pipeline_spec, wants_gpu
@@ -75,25 +75,29 @@ def extract(
     with (
         exporting(config.metrics, config.output.path),
         quiet() as terminal,
-        Transaction(root, "extract", run_id) as transaction,
-        report_if_broken(bound, transaction, started) as known,
-        interrupt_if_lease_lost(transaction.lease),
+        lineage_events(bound, run_id, started) as finished,
     ):
-        opened = _open(bound, transaction, retry_failures)
-        known["samples_planned"] = opened.plan.samples
-        check_plan(opened.plan)
-        with MemoryMeter() as memory:
-            shown = terminal if show_progress else None
-            done = _compute(bound, opened.plan, opened.reuse, run_id, engine, shown, until)
-        report = _report(bound, opened.plan, done, run_id, started, memory.peak)
-        exceeded, warnings = budget.check_budget(config.failures, report)
-        report["warnings"] += warnings
-        _commit(config, transaction, opened, done.written, report)
-        exceeded_before = _check_budget_of_last_run(config, transaction, opened.base)
-        budget.mark_checked(transaction.folder, run_id)
-    exceeded = exceeded_before if exceeded is None else exceeded
-    if exceeded is not None:
-        raise BudgetExceeded(exceeded, report)
+        with (
+            Transaction(root, "extract", run_id) as transaction,
+            report_if_broken(bound, transaction, started) as known,
+            interrupt_if_lease_lost(transaction.lease),
+        ):
+            opened = _open(bound, transaction, retry_failures)
+            known["samples_planned"] = opened.plan.samples
+            check_plan(opened.plan)
+            with MemoryMeter() as memory:
+                shown = terminal if show_progress else None
+                done = _compute(bound, opened.plan, opened.reuse, run_id, engine, shown, until)
+            report = _report(bound, opened.plan, done, run_id, started, memory.peak)
+            exceeded, warnings = budget.check_budget(config.failures, report)
+            report["warnings"] += warnings
+            _commit(config, transaction, opened, done.written, report)
+            exceeded_before = _check_budget_of_last_run(config, transaction, opened.base)
+            budget.mark_checked(transaction.folder, run_id)
+        finished(report)
+        exceeded = exceeded_before if exceeded is None else exceeded
+        if exceeded is not None:
+            raise BudgetExceeded(exceeded, report)
     return report
 
 

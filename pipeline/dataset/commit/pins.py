@@ -3,7 +3,7 @@
 ``_pins/00000012.000003.json`` holds all pins of snapshot 12, and whether `vacuum` has begun to delete it. A file is
 never changed: the next state is created exclusively under the next generation, and the highest generation counts. So
 either a pin or a deletion comes first, on a local disk and on S3, and no lease is needed
-(``docs/decisions/0021-pins.md``).
+(``docs/decisions/0022-pins.md``).
 """
 
 from __future__ import annotations
