@@ -55,6 +55,9 @@ STEPS: dict[str, Callable[[str], Any]] = {
     "read": _whole,
     "torch": _rows_of_torch,
     "old": lambda out: dataset.open(out, snapshot=1).to_arrow(["sample_id"]).to_pylist(),
+    "pinned": lambda out: dataset.open(out, snapshot="pinned").to_arrow(["sample_id"]).to_pylist(),
+    "pin": lambda out: maintenance.pin(out, "more", at=2),
+    "unpin": lambda out: maintenance.unpin(out, "pinned"),
     "inspect": lambda out: _shown(describe.show, out, 2),
     "snapshots": lambda out: _shown(lambda path, console: describe_versions.show_snapshots(path, None, console), out),
     "versions": lambda out: _shown(describe_versions.show_versions, out),
@@ -82,6 +85,8 @@ class _Dataset:
         night(root, RUNS[1], ["a"], drops={old: [0]})
         maintenance.compact(str(self.base))
         night(root, RUNS[2], ["d", "e"], {0: "io"})
+        maintenance.pin(str(self.base), "pinned", at=1)
+        maintenance.pin(str(self.base), "until", at=2, until="2100-01-01")
         write(root, RUNS[3], ["f"])  # a run that was killed
         (root / "_running").mkdir(exist_ok=True)
         announced = {"base": max(snapshots.numbers(str(root))), "identity": "a" * 64}
