@@ -1,11 +1,12 @@
 """One night: extract what has changed, compact, vacuum, and a summary for every outcome.
 
-night.py     runs the steps of a night under a lease of its own
-summary.py   the summary as plain values, and where it is kept
-outcome.py   exit codes: what to try again, and what will never work
-lag.py       how many samples wait for their rows, and since when
-alerts.py    too many failures, whatever the size of the night
-_show.py     the summary on a terminal
+night.py        runs the steps of a night under a lease of its own
+summary.py      the summary as plain values, and where it is kept
+outcome.py      exit codes and advice: what to try again, and what will never work
+lag.py          how many samples wait for their rows, and since when
+alerts.py       too many failures, whatever the size of the night; a corpus that has moved
+passing_on.py   lag, metrics and webhook, at the end of a night
+_show.py        the summary on a terminal
 
 It may import every package except `benchmark` and `demo`.
 """

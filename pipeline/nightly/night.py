@@ -18,11 +18,10 @@ from pipeline.core.errors import BudgetExceeded, TesseraError, describe
 from pipeline.dataset import describe_versions, maintenance
 from pipeline.dataset.commit import snapshots
 from pipeline.dataset.commit.lease import Lease
-from pipeline.nightly import alerts, lag, outcome
+from pipeline.nightly import alerts, lag, outcome, passing_on
 from pipeline.nightly import summary as summaries
 from pipeline.nightly.summary import Status, Step
 from pipeline.run import fork_server as fork_servers
-from pipeline.telemetry import recording, webhook
 from pipeline.telemetry.prometheus import exporting
 
 _DONE: dict[Step, str] = {"compact": "rewrote", "vacuum": "vacuumed"}
@@ -184,7 +183,11 @@ class Night:
         """Completes the summary of a night that ``error`` ended, and writes it. Raises nothing."""
         code = outcome.exit_code(error)
         self.summary.update(
-            status="failed", exit_code=code, try_again=code == outcome.AGAIN, cause=outcome.cause(error)
+            status="failed",
+            exit_code=code,
+            try_again=code == outcome.AGAIN,
+            cause=outcome.cause(error),
+            advice=outcome.advice(error, self.summary["output"]),
         )
         with contextlib.suppress(Exception):  # the cause may also prevent this
             if self.root is not None and self.summary["report"] is None:
@@ -196,9 +199,9 @@ class Night:
 
     def _write(self) -> None:
         """Adds lag and time to the summary, writes it, and passes it on."""
-        self._add_lag()
+        passing_on.add_lag(self.summary, self.config, self.root)
         summaries.end(self.summary, _utc(time.time()))
-        self._record()
+        passing_on.set_metrics(self.summary)
         if self.config is not None and self.root is not None:
             keep_s = durations.seconds(self.config.nightly.keep, "nightly.keep")
             try:
@@ -208,30 +211,10 @@ class Night:
         summaries.write_local(self.summary, self.path)
         self._post()
 
-    def _record(self) -> None:
-        """Sets the metrics of the night."""
-        lag_of_night, code = self.summary["lag"], int(self.summary["exit_code"])
-        if lag_of_night["samples"] is not None:
-            recording.record_lag(lag_of_night["samples"], lag_of_night["oldest_age_s"])
-        recording.record_night(code, is_complete=self.summary["status"] == "complete")
-
     def _post(self) -> None:
-        """Posts the summary of a night that failed or has alerts, if the config has a webhook."""
-        hook = None if self.config is None else self.config.nightly.webhook
-        if hook is None or not self.options.posts or not (self.summary["cause"] or self.summary["alerts"]):
-            return
-        if (problem := webhook.post(self.summary, hook)) is not None:
-            self.summary["warnings"].append(problem)
+        """Calls the webhook, if it is to be called. A problem becomes a warning."""
+        if self.options.posts and passing_on.post(self.summary, self.config):
             summaries.write_local(self.summary, self.path)
-
-    def _add_lag(self) -> None:
-        if self.root is None:
-            return
-        try:
-            found = lag.measure(self.root, lag.waiting(self.summary["report"]))
-            self.summary["lag"] = found.plain(_utc(time.time()))
-        except (OSError, TesseraError) as error:
-            self.summary["warnings"].append(f"the lag is not known: {describe(error)}")
 
 
 def needs_compaction(root: str, config: PipelineConfig) -> bool:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
+
+from pipeline import storage
 from pipeline.core.errors import BudgetExceeded, ConfigError, TesseraError, describe, one_line
-from pipeline.storage.retry import denied, expired, is_transient, without_credentials
+from pipeline.core.terminal import size
+from pipeline.dataset.commit.lease import InUse
+from pipeline.storage.retry import denied, expired, full, is_transient, without_credentials
 
 DONE, DEFECT, NEVER, FAILURES, AGAIN = 0, 1, 2, 3, 4
 """Done; a defect of Tessera; it will never work before somebody changes something; more failed rows than allowed, what
@@ -20,7 +27,7 @@ def exit_code(error: BaseException) -> int:
         return FAILURES
     if not isinstance(error, TesseraError):
         return DEFECT if isinstance(error, Exception) else AGAIN
-    if denied(error) or expired(error) or without_credentials(error):
+    if _is_refused(error):
         return NEVER
     if isinstance(error, ConfigError):
         return AGAIN if error.__cause__ is not None and is_transient(error.__cause__) else NEVER
@@ -32,3 +39,47 @@ def cause(error: BaseException) -> str:
     if isinstance(error, TesseraError):
         return one_line(str(error))
     return describe(error) if isinstance(error, Exception) else "interrupted"
+
+
+def advice(error: BaseException, output: str | None) -> str:
+    """Returns what to do, on one line.
+
+    Args:
+        error: what ended the night.
+        output: path or URL of the dataset. None: it is not known.
+    """
+    code = exit_code(error)
+    if _is_refused(error):
+        return (
+            "give the process credentials that the storage accepts, for the corpus and the output (a role, a profile, "
+            "AWS_ACCESS_KEY_ID), then run again: it continues"
+        )
+    if full(error):
+        return f"free space, then run again: it continues ({_free(output)})"
+    if isinstance(error, InUse):
+        return "wait for the other run; --wait waits longer by itself"
+    if code == FAILURES:
+        return f"`tessera inspect {output}` shows the failures; what was written is committed"
+    if code == DEFECT:
+        return "report it with the traceback in the log; nothing was committed, and the same command continues"
+    if code == NEVER:
+        return "correct what the cause names, then run again: it continues"
+    return "run again: it continues"
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Returns whether a storage refuses the credentials, or there are none."""
+    return denied(error) or expired(error) or without_credentials(error)
+
+
+def _free(output: str | None) -> str:
+    """Returns how much is free on this machine where a night writes."""
+    places = [tempfile.gettempdir(), "/dev/shm"]
+    if output is not None and storage.is_local(output):
+        places.insert(0, storage.split(output)[1])
+    found = []
+    for place in places:
+        with contextlib.suppress(OSError):
+            usage = shutil.disk_usage(place)
+            found.append(f"{size(usage.free)} of {size(usage.total)} free at {place}")
+    return ", ".join(found)

@@ -40,7 +40,7 @@ def begin(config: str, started: datetime.datetime) -> dict[str, Any]:
 
     - ``status``: ``running``, ``complete``, ``partial`` (cut short by its deadline) or ``failed``.
     - ``exit_code``, ``try_again``: null while it runs; whether another attempt may work without any change.
-    - ``cause``, ``step``: why it failed, on one line, and in which step.
+    - ``cause``, ``step``, ``advice``: why it failed, on one line, in which step, and what to do.
     - ``samples_left``: samples that a deadline left for the next night.
     - ``lag``: see `pipeline.nightly.lag`.
     - ``alerts``: what is no error, and what somebody should look at.
@@ -58,6 +58,7 @@ def begin(config: str, started: datetime.datetime) -> dict[str, Any]:
         "exit_code": None,
         "try_again": None,
         "cause": None,
+        "advice": None,
         "step": "prepare",
         "config": config,
         "output": None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import botocore.exceptions
 import pytest
@@ -53,3 +54,19 @@ def test_causes_are_one_line_without_secrets() -> None:
     assert outcome.cause(KeyboardInterrupt()) == "interrupted"
     assert outcome.cause(ZeroDivisionError("a\nb")) == "ZeroDivisionError: a b"
     assert "hunter2" not in outcome.cause(TesseraError("s3://user:hunter2@host/bucket"))
+
+
+def test_advice_says_what_to_do(tmp_path: Path) -> None:
+    full = _from(TesseraError("broke off"), OSError(errno.ENOSPC, "No space left on device"))
+    assert f" free at {tmp_path}, " in outcome.advice(full, str(tmp_path))
+    assert outcome.advice(full, "s3://bucket/out").startswith("free space, then run again: it continues (")
+    refused = _from(StorageError("cannot write"), _answer(403, "AccessDenied"))
+    assert outcome.advice(refused, None).startswith("give the process credentials that the storage accepts")
+    for error, words in (
+        (InUse("x"), "wait for the other run"),
+        (BudgetExceeded("x", {}), "`tessera inspect out` shows the failures"),
+        (ZeroDivisionError(), "report it"),
+        (ConfigError(*_CONFIG), "correct what the cause names"),
+        (TesseraError("a node was lost"), "run again: it continues"),
+    ):
+        assert outcome.advice(error, "out").startswith(words)

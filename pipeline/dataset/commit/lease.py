@@ -138,7 +138,9 @@ class Lease:
     ) -> None:
         self._heartbeat.close()
         if not self.lost:
-            self._write(replace(self.me, released=True))
+            # a lease that is not released expires: the error of the block is worth more than that
+            with contextlib.suppress(*([OSError, TesseraError] if error is not None else [])):
+                self._write(replace(self.me, released=True))
 
     def check(self) -> None:
         """Raises ``TesseraError`` if the lease is lost: another process took it over, since this one was suspended for
