@@ -13,7 +13,7 @@ import pipeline
 from pipeline import config as configs
 from pipeline.config.features import bind
 from tests.support import ROOT
-from tests.support.kubernetes import OVERLAYS, cluster_spec, objects, one, pod_templates
+from tests.support.kubernetes import OVERLAYS, cluster_spec, containers, objects, one, pod_templates
 
 ALL = ["base", *(f"overlays/{name}" for name in OVERLAYS)]
 RUNNING = [f"overlays/{name}" for name in OVERLAYS]
@@ -56,7 +56,7 @@ def test_images_are_those_of_this_version(overlay: str) -> None:
     text = (ROOT / "infra" / "Dockerfile").read_text()
     targets = set(re.findall(r"^FROM \S+ AS (\w+)$", text, flags=re.M))
     for template in pod_templates(objects(overlay)):
-        for container in template["spec"]["containers"]:
+        for container in containers(template):
             name, _, tag = container["image"].rpartition(":")
             version, _, target = tag.partition("-")
             assert name.rpartition("/")[2] == "tessera"
@@ -87,7 +87,7 @@ def test_paths_are_urls_that_every_pod_reaches(overlay: str, tmp_path: Path) -> 
         port["port"] for rule in one(overlay, "NetworkPolicy", "storage")["spec"]["egress"] for port in rule["ports"]
     }
     endpoints = [bucket.endpoint_url for bucket in config.storage.s3.values() if bucket.endpoint_url]
-    assert {int(url.rpartition(":")[2]) for url in endpoints} or {443} == ports
+    assert ({int(url.rpartition(":")[2]) for url in endpoints} or {443}) == ports
 
 
 @pytest.mark.parametrize("overlay", ALL)
@@ -158,7 +158,7 @@ def test_memory_and_disk_have_room_for_what_is_put_there(overlay: str) -> None:
 def test_what_programs_write_is_on_volumes(overlay: str) -> None:
     """The root is read-only: temporary files and the home folder must lie elsewhere."""
     for template in pod_templates(objects(overlay)):
-        for container in template["spec"]["containers"]:
+        for container in containers(template):
             writable = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
             home = {variable["name"]: variable.get("value") for variable in container["env"]}["HOME"]
             assert "/tmp" in writable

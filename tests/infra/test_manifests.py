@@ -14,6 +14,7 @@ from tests.support.kubernetes import (
     KUBERAY,
     OVERLAYS,
     cluster_spec,
+    containers,
     crd_schema,
     objects,
     one,
@@ -125,7 +126,7 @@ def test_no_object_holds_a_secret(overlay: str) -> None:
 
     assert not [each for each in objects(overlay) if each["kind"] == "Secret"]
     for template in pod_templates(objects(overlay)):
-        for container in template["spec"]["containers"]:
+        for container in containers(template):
             for variable in container.get("env", []):
                 if "value" in variable and variable["name"] != "RAY_AUTH_MODE":
                     assert not is_secret_assignment(variable["name"], variable["value"]), variable["name"]
@@ -144,7 +145,7 @@ def test_pods_have_no_rights_that_they_do_not_need(overlay: str) -> None:
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
         assert all("hostPath" not in volume for volume in pod["volumes"])
-        contexts += [container["securityContext"] for container in pod["containers"]]
+        contexts += [container["securityContext"] for container in containers(template)]
     contexts.append(cluster_spec(overlay)["autoscalerOptions"]["securityContext"])
     for context in contexts:
         assert context["allowPrivilegeEscalation"] is False

@@ -119,6 +119,7 @@ def test_what_is_not(overlay: str) -> None:
         (WORKER, Peer(address="10.0.12.5"), 6443),
         *((pod, METADATA, port) for pod in (HEAD, WORKER, SUBMITTER) for port in (80, 443)),
         (STRANGER, S3, 443),
+        (ELSEWHERE, STRANGER, 80),
     ]:
         assert not _reaches(overlay, source, target, port), (source, target, port)
 

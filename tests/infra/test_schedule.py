@@ -77,6 +77,23 @@ def test_each_exit_code_has_its_consequence(overlay: str) -> None:
     assert one(overlay, "CronJob")["spec"]["concurrencyPolicy"] == "Forbid"
 
 
+@pytest.mark.parametrize("overlay", SCHEDULED)
+def test_it_waits_for_a_head_that_starts_again(overlay: str) -> None:
+    """A submission without an answer ends with code 2, for which there is no new try."""
+    (waiting,) = _job(overlay)["template"]["spec"]["initContainers"]
+    limit, program, _, script = waiting["command"][1:]
+    found = re.fullmatch(r"until (tessera .*); do sleep \d+; done", script)
+    _, values = parse(_submitter(overlay)["command"])
+    assert (waiting["command"][0], program) == ("timeout", "bash")
+    assert found
+    assert found[1] == f"tessera jobs list --address {values['address']}"
+    assert waiting["env"] == _submitter(overlay)["env"]
+    night_s = _seconds(values["wait"]) + _seconds(values["deadline"])
+    assert 600 <= int(limit) < _job(overlay)["activeDeadlineSeconds"] - night_s
+    codes = [rule["onExitCodes"] for rule in _job(overlay)["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
+    assert waiting["name"] not in [each["containerName"] for each in codes], "it counts, and is tried again"
+
+
 def _consequence(job: dict[str, Any], code: int) -> str:
     """The first rule that fits decides; without one a failure counts towards backoffLimit, and the pod is replaced."""
     for rule in job["podFailurePolicy"]["rules"]:

@@ -77,6 +77,11 @@ def pod_templates(value: Any) -> Iterator[dict[str, Any]]:
             yield from pod_templates(inner)
 
 
+def containers(template: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns all containers of a template of a pod, those that prepare it first."""
+    return [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]
+
+
 @functools.cache
 def crd_schema(kind: str) -> dict[str, Any]:
     """Returns KubeRay's own schema of a kind. Unknown fields, which a cluster drops silently, are errors."""

@@ -134,6 +134,8 @@ class RayCluster:
     ) -> subprocess.Popen[bytes]:
         self.places.append(tempfile.mkdtemp(prefix="t-"))  # its own, as on a machine of its own
         options = ["--block", "--disable-usage-stats", f"--temp-dir={self.places[-1]}", *options]
+        # Ray's own port for it may be in use by another node; without it the head takes no jobs
+        options.append(f"--dashboard-agent-listen-port={_free_port()}")
         command = [python, "-m", "ray.scripts.scripts", "start", *options]
         if hidden or device:
             mounts = "".join(f"mount -t tmpfs tmpfs '{one}' && " for one in hidden)
