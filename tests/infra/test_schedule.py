@@ -14,7 +14,7 @@ import yaml
 
 import pipeline
 from jobs import _console
-from tests.infra.commands import PLANNED, has_nightly, parse
+from tests.infra.commands import parse
 from tests.support import ROOT
 from tests.support.kubernetes import cluster_spec, one
 from tests.support.ray_cluster import RayCluster
@@ -148,7 +148,7 @@ def test_the_command_of_the_cronjob_runs_on_a_cluster(tmp_path: Path, models: Pa
     config.write_text(yaml.safe_dump(picture))
     with RayCluster(tmp_path, sys.executable, dashboard=True) as cluster:
         cluster.add(cpus=2)
-        command = _as_parsed_now(_submitter("overlays/dev")["command"])
+        command = list(_submitter("overlays/dev")["command"])
         command[command.index("/etc/tessera/nightly.yaml")] = str(config)
         command[command.index("--address") + 1] = f"http://{cluster.dashboard}"
         process = cluster.tessera(*command[1:])
@@ -162,17 +162,3 @@ def test_the_command_of_the_cronjob_runs_on_a_cluster(tmp_path: Path, models: Pa
         check=True,
     )
     assert yaml.safe_load(shown.stdout)["rows"] > 0
-
-
-def _as_parsed_now(command: list[str]) -> list[str]:
-    """Without the options of the nightly run, until `tessera submit` has them."""
-    if has_nightly():
-        return list(command)
-    kept, words = [], iter(command)
-    for word in words:
-        if word in PLANNED["submit"]:
-            if word != "--nightly":
-                next(words)
-        else:
-            kept.append(word)
-    return kept
