@@ -69,7 +69,7 @@ def submit(
     if is_night:
         from jobs import _job_night
 
-        command = [*_job_night.arguments(deadline, wait, not no_wait)]
+        command = [*_job_night.arguments(deadline, wait)]
     else:
         options = [*(["--retry-failures"] if retry_failures else []), *(["--new-version"] if new_version else [])]
         options += [] if deadline is None else ["--deadline", deadline]

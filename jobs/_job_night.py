@@ -87,8 +87,8 @@ def follow_night(
     end_night(night, as_json)
 
 
-def arguments(deadline: str | None, wait: str | None, is_followed: bool) -> Sequence[str]:
-    """Returns the program of the job and its arguments. If it is followed, the webhook is called from here."""
+def arguments(deadline: str | None, wait: str | None) -> Sequence[str]:
+    """Returns the program of the job and its arguments."""
     options = [("--deadline", deadline), ("--wait", wait)]
     given = [one for name, value in options if value is not None for one in (name, value)]
-    return ["jobs.nightly", "config.json", "--json", *(["--no-webhook"] if is_followed else []), *given]
+    return ["jobs.nightly", "config.json", "--json", *given]

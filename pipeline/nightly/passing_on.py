@@ -12,6 +12,8 @@ from pipeline.dataset.commit import catalog
 from pipeline.nightly import lag
 from pipeline.telemetry import recording, webhook
 
+POSTED = "posted"
+
 
 def add_lag(summary: dict[str, Any], config: PipelineConfig | None, root: str | None) -> None:
     """Adds the lag of the dataset to a summary.
@@ -43,15 +45,14 @@ def set_metrics(summary: dict[str, Any]) -> None:
 
 
 def post(summary: dict[str, Any], config: PipelineConfig | None) -> bool:
-    """Posts the summary of a night that failed or has alerts, if the config has a webhook.
+    """Posts the summary of a night that failed or has alerts, if the config has a webhook and it was not posted yet.
 
     Returns:
-        Whether that failed, and the summary has a further warning.
+        Whether that was tried: ``webhook`` of the summary says how it went.
     """
     hook = None if config is None else config.nightly.webhook
-    if hook is None or not (summary["cause"] or summary["alerts"]):
+    if hook is None or summary["webhook"] == POSTED or not (summary["cause"] or summary["alerts"]):
         return False
     problem = webhook.post(summary, hook)
-    if problem is not None:
-        summary["warnings"].append(problem)
-    return problem is not None
+    summary["webhook"] = POSTED if problem is None else problem
+    return True

@@ -44,6 +44,7 @@ def begin(config: str, started: datetime.datetime) -> dict[str, Any]:
     - ``samples_left``: samples that a deadline left for the next night.
     - ``lag``: see `pipeline.nightly.lag`.
     - ``alerts``: what is no error, and what somebody should look at.
+    - ``webhook``: ``posted``, or why it was not called; null if there was no need to.
     - ``report``: the report of the run (docs/dataset.md); of one that broke off, if it has one; or null.
     - ``compact``, ``vacuum``: what they did, for each version, as the commands print it with ``--json``.
 
@@ -74,6 +75,7 @@ def begin(config: str, started: datetime.datetime) -> dict[str, Any]:
         "lag": {"samples": None, "since": None, "oldest_age_s": None},
         "alerts": [],
         "warnings": [],
+        "webhook": None,
         "report": None,
         "compact": [],
         "vacuum": [],
