@@ -18,6 +18,8 @@ class AlertConfig(Section):
     that the failures are evidence for: the lower bound of its interval of 95 % (Wilson)."""
     min_rows: int = Field(default=3, ge=1)
     """Fewer failed rows are no alert."""
+    max_deleted_fraction: float = Field(default=0.1, ge=0, le=1)
+    """Stored samples that are not listed any more, as a fraction of all. Fewer than 20 are no alert."""
 
 
 class NightlyConfig(Section):

@@ -17,6 +17,22 @@ _Z = 1.96
 """Of an interval of 95 %."""
 
 
+def of_report(report: dict[str, Any], config: AlertConfig) -> list[str]:
+    """Returns the alerts of a run that is committed."""
+    return [*failed_rows(report, config), *deleted_samples(report, config)]
+
+
+def deleted_samples(report: dict[str, Any], config: AlertConfig) -> list[str]:
+    """Returns an alert if many of the stored samples are not listed any more."""
+    counts = report["samples_by_class"]
+    deleted = counts["deleted"]
+    stored = deleted + counts["unchanged"] + counts["changed"] + counts["retried"]
+    if deleted < _FEW_SAMPLES or deleted <= config.max_deleted_fraction * stored:
+        return []
+    limit = f"more than nightly.alert.max_deleted_fraction {config.max_deleted_fraction:.0%}"
+    return [f"{deleted} of {stored} stored samples are not listed any more, {limit}: is the corpus complete?"]
+
+
 def failed_rows(report: dict[str, Any], config: AlertConfig) -> list[str]:
     """Returns an alert if too many of a run's new rows failed.
 

@@ -17,11 +17,13 @@ from pipeline.core import durations
 from pipeline.core.errors import BudgetExceeded, TesseraError, describe
 from pipeline.dataset import describe_versions, maintenance
 from pipeline.dataset.commit import snapshots
+from pipeline.dataset.commit.data_files import new_run_id
 from pipeline.dataset.commit.lease import Lease
 from pipeline.nightly import alerts, lag, outcome, passing_on
 from pipeline.nightly import summary as summaries
 from pipeline.nightly.summary import Status, Step
 from pipeline.run import fork_server as fork_servers
+from pipeline.storage.retry import full
 from pipeline.telemetry.prometheus import exporting
 
 _DONE: dict[Step, str] = {"compact": "rewrote", "vacuum": "vacuumed"}
@@ -63,6 +65,8 @@ class Night:
         self.root: str | None = None
         """The version's folder, as soon as it is known."""
         self.config: PipelineConfig | None = None
+        self.before: int | None = None
+        """Number of the newest snapshot before the night; 0: there was none."""
         self._open = contextlib.ExitStack()
 
     def run(self, load: Callable[[], PipelineConfig]) -> dict[str, Any]:
@@ -125,6 +129,7 @@ class Night:
             self.summary.update(output=bound.config.output.path, version=bound.config.output.version)
             nights = storage.join(bound.config.output.path, summaries.FOLDER)
             with Lease(nights, f"night {self.summary['night']}", wait_s=wait_s):
+                self.before = max(snapshots.numbers(self.root), default=0)
                 exceeded = self._extract(bound, until)
                 self._maintain(bound)
         self.summary["step"] = "done"
@@ -135,11 +140,17 @@ class Night:
         with self._step("extract"):
             try:
                 check = partial(alerts.check_deletions, config=bound.config)
-                report = run.extract(bound, started=self.started, until=until, check_plan=check)
+                run_id = self.summary["run_id"] = new_run_id()
+                report = run.extract(bound, started=self.started, until=until, check_plan=check, run_id=run_id)
             except BudgetExceeded as error:
                 report, exceeded = error.report, error
+            except TesseraError as error:
+                if full(error):  # what is old may be in the way of the next night
+                    with contextlib.suppress(OSError, TesseraError):
+                        self._vacuum(bound)
+                raise
         self._add_report(report)
-        self.summary["alerts"] += alerts.failed_rows(report, bound.config.nightly.alert)
+        self.summary["alerts"] += alerts.of_report(report, bound.config.nightly.alert)
         return exceeded
 
     def _maintain(self, bound: BoundConfig) -> None:
@@ -152,8 +163,12 @@ class Night:
                     self._add("compact", [done], config)
         with self._step("vacuum"):
             if self.summary["snapshot"] is not None:
-                keep_s = durations.seconds(config.nightly.keep, "nightly.keep")
-                self._add("vacuum", maintenance.vacuum(config.output.path, keep_s), config)
+                self._vacuum(bound)
+
+    def _vacuum(self, bound: BoundConfig) -> None:
+        config = bound.config
+        keep_s = durations.seconds(config.nightly.keep, "nightly.keep")
+        self._add("vacuum", maintenance.vacuum(config.output.path, keep_s), config)
 
     @contextlib.contextmanager
     def _step(self, name: Step) -> Iterator[None]:
@@ -199,7 +214,7 @@ class Night:
 
     def _write(self) -> None:
         """Adds lag and time to the summary, writes it, and passes it on."""
-        passing_on.add_lag(self.summary, self.config, self.root)
+        passing_on.add_state(self.summary, self.config, self.before)
         summaries.end(self.summary, _utc(time.time()))
         passing_on.set_metrics(self.summary)
         if self.config is not None and self.root is not None:

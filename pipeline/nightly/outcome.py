@@ -21,13 +21,13 @@ def exit_code(error: BaseException) -> int:
     """Returns the exit code of a night that ``error`` ended.
 
     A storage that does not answer is worth another attempt, also where it is noticed before anything is computed; one
-    that refuses the credentials is not, also where it is noticed late.
+    that refuses the credentials is not, also where it is noticed late; nor is a disk that is full.
     """
     if isinstance(error, BudgetExceeded):
         return FAILURES
     if not isinstance(error, TesseraError):
         return DEFECT if isinstance(error, Exception) else AGAIN
-    if _is_refused(error):
+    if _is_refused(error) or full(error):
         return NEVER
     if isinstance(error, ConfigError):
         return AGAIN if error.__cause__ is not None and is_transient(error.__cause__) else NEVER
@@ -55,9 +55,15 @@ def advice(error: BaseException, output: str | None) -> str:
             "AWS_ACCESS_KEY_ID), then run again: it continues"
         )
     if full(error):
-        return f"free space, then run again: it continues ({_free(output)})"
+        now = f"now, after unfinished files were removed: {_free(output)}"
+        return f"make room on the volume that is full, then run again: it continues ({now})"
     if isinstance(error, InUse):
         return "wait for the other run; --wait waits longer by itself"
+    if isinstance(error, ConfigError) and error.where.startswith("source"):
+        return (
+            "see that the corpus is there and complete (a mount, a bucket, source.path), check with `tessera extract "
+            "CONFIG --plan`, then run again; nothing was deleted"
+        )
     if code == FAILURES:
         return f"`tessera inspect {output}` shows the failures; what was written is committed"
     if code == DEFECT:

@@ -1,4 +1,4 @@
-"""Passes a summary on: the lag is measured, metrics are set, a webhook is called. Nothing here raises."""
+"""Passes a summary on: snapshot and lag are added, metrics are set, a webhook is called. Nothing here raises."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from typing import Any
 from pipeline import storage
 from pipeline.config.models import PipelineConfig
 from pipeline.core.errors import TesseraError, describe
-from pipeline.dataset.commit import catalog
+from pipeline.dataset.commit import catalog, snapshots
 from pipeline.nightly import lag
 from pipeline.telemetry import recording, webhook
 
 POSTED = "posted"
 
 
-def add_lag(summary: dict[str, Any], config: PipelineConfig | None, root: str | None) -> None:
-    """Adds the lag of the dataset to a summary.
+def add_state(summary: dict[str, Any], config: PipelineConfig | None, before: int | None) -> None:
+    """Adds to a summary what readers see after the night, and how far that is behind the corpus.
 
     Args:
         config: the config of the night. None: it could not be loaded.
-        root: the version's folder. None: the night ended before it was known.
+        before: number of the newest snapshot before the night. None: the night ended before it was known.
     """
     if config is None:
         return
     try:
-        if root is None:
-            output = storage.absolute(config.output.path)
-            version = config.output.version or catalog.current(output)
-            root = None if version is None else storage.join(output, version)
-        if root is not None:
-            found = lag.measure(root, lag.waiting(summary["report"]))
-            summary["lag"] = found.plain(datetime.datetime.now(datetime.UTC))
+        output = storage.absolute(config.output.path)
+        version = summary["version"] or catalog.current(output)
+        if version is None:
+            return
+        root = storage.join(output, version)
+        number = max(snapshots.numbers(root), default=None)
+        found = lag.measure(root, lag.waiting(summary["report"]))
+        summary.update(version=version, snapshot=number, committed=before is not None and number != (before or None))
+        summary["lag"] = found.plain(datetime.datetime.now(datetime.UTC))
     except (OSError, TesseraError) as error:
-        summary["warnings"].append(f"the lag is not known: {describe(error)}")
+        summary["warnings"].append(f"snapshot and lag are not known: {describe(error)}")
 
 
 def set_metrics(summary: dict[str, Any]) -> None:

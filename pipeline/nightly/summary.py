@@ -41,6 +41,8 @@ def begin(config: str, started: datetime.datetime) -> dict[str, Any]:
     - ``status``: ``running``, ``complete``, ``partial`` (cut short by its deadline) or ``failed``.
     - ``exit_code``, ``try_again``: null while it runs; whether another attempt may work without any change.
     - ``cause``, ``step``, ``advice``: why it failed, on one line, in which step, and what to do.
+    - ``committed``: whether this night committed a snapshot.
+    - ``snapshot``: the newest one after the night, which readers see; null if it is not known.
     - ``samples_left``: samples that a deadline left for the next night.
     - ``lag``: see `pipeline.nightly.lag`.
     - ``alerts``: what is no error, and what somebody should look at.
@@ -70,6 +72,7 @@ def begin(config: str, started: datetime.datetime) -> dict[str, Any]:
         "ended": None,
         "seconds": None,
         "run_id": None,
+        "committed": False,
         "snapshot": None,
         "samples_left": None,
         "lag": {"samples": None, "since": None, "oldest_age_s": None},

@@ -6,9 +6,7 @@ then is an exceeded budget raised, so what was written is committed in any case.
 
 from __future__ import annotations
 
-import datetime
 import json
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from pipeline.core import versions
 from pipeline.core.errors import BudgetExceeded, TesseraError
 from pipeline.core.schema import CONTRACT
 from pipeline.dataset.commit import catalog
-from pipeline.dataset.commit.data_files import FileSet
+from pipeline.dataset.commit.data_files import FileSet, new_run_id
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.commit.transaction import Transaction
 from pipeline.dataset.diff import index
@@ -52,6 +50,7 @@ def extract(
     started: float | None = None,
     until: float | None = None,
     check_plan: Callable[[Plan], None] = lambda plan: None,
+    run_id: str | None = None,
 ) -> dict[str, Any]:
     """Brings the dataset up to date with the corpus and returns the report.
 
@@ -61,6 +60,7 @@ def extract(
         until: no sample is begun after this time, in seconds since the epoch. What is finished is committed, the
             report is ``partial``, and the next run continues. None: all samples are extracted.
         check_plan: called before anything is computed. Whatever it raises ends the run.
+        run_id: id of the run. None: a new one.
 
     Raises:
         BudgetExceeded: more rows failed than the config allows. The dataset is committed all the same.
@@ -71,7 +71,7 @@ def extract(
     storage_settings.use(config.storage)
     started = time.time() if started is None else started
     engine = engines.build(bound.engine, config.compute, bound.fork_server)
-    run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+    run_id = run_id or new_run_id()
     with (
         exporting(config.metrics, config.output.path),
         quiet() as terminal,

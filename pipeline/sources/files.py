@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 
 import pyarrow as pa
@@ -139,6 +140,12 @@ class FilesSource:
         return Selection(self._location, self.config)
 
     def _no_sample(self) -> ConfigError:
+        fs, path = storage.split(self._location.root)
+        with suppress(OSError):  # a file
+            if isinstance(fs, LocalFileSystem) and not os.listdir(path):
+                return ConfigError(
+                    f"{self.where}.path", f"{path!r} is an empty folder", "is its content mounted there?"
+                )
         return ConfigError(
             f"{self.where}.path",
             f"no file in {self.config.path!r} that is a sample",

@@ -52,3 +52,14 @@ def test_the_words() -> None:
     (found,) = alerts.failed_rows(_report(10, 4, retried=90, retried_failed=90), AlertConfig())
     assert found == "4 of 10 new rows failed (40.0%; 4 corrupt), more than nightly.alert.max_fraction 5.0%"
     assert not alerts.failed_rows(_report(10, 0, retried=90, retried_failed=90), AlertConfig())
+
+
+def test_many_deleted_samples() -> None:
+    def found(deleted: int, unchanged: int) -> list[str]:
+        counts = {"deleted": deleted, "unchanged": unchanged, "changed": 0, "retried": 0}
+        return alerts.deleted_samples({"samples_by_class": counts}, AlertConfig())
+
+    assert not found(19, 0)
+    assert not found(20, 180)
+    (words,) = found(30, 200)
+    assert words.startswith("30 of 230 stored samples are not listed any more, more than nightly.alert.max_deleted")

@@ -134,6 +134,7 @@ def test_seven_nights(shared_ray: dict[str, str], tmp_path: Path, engine: Engine
     assert (classes["new"], classes["changed"], classes["deleted"], classes["unchanged"]) == (1, 10, 10, 20)
     assert second["compact"][0]["deleted_rows_left_out"] == 20
     assert second["snapshot"] > second["report"]["snapshot"]
+    assert second["committed"] is True
     assert nights.stored() == nights.expected
     assert nights.plain() == sorted(nights.expected), "compaction has brought the folder up to date"
 
@@ -163,6 +164,7 @@ def test_seven_nights(shared_ray: dict[str, str], tmp_path: Path, engine: Engine
     moved = nights.night(2)
     assert moved["cause"].startswith("source: 67 of 68 stored samples are not listed any more")
     assert (moved["step"], moved["try_again"], moved["report"]["status"]) == ("extract", False, "broken off")
+    assert (moved["committed"], moved["snapshot"]) == (False, fourth["snapshot"])
     assert nights.stored() == before
     shutil.rmtree(tmp_path / "in")
     (tmp_path / "moved").rename(tmp_path / "in")

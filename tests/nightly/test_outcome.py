@@ -38,7 +38,7 @@ _CONFIG = ("output.path", "cannot be written", "a folder")
         (_from(StorageError("cannot write"), _answer(403, "AccessDenied")), 2),
         (_from(StorageError("cannot write"), _answer(400, "ExpiredToken")), 2),
         (_from(TesseraError("the run broke off"), _from(StorageError("x"), _answer(403, "InvalidAccessKeyId"))), 2),
-        (_from(StorageError("cannot write"), OSError(errno.ENOSPC, "No space left on device")), 4),
+        (_from(StorageError("cannot write"), OSError(errno.ENOSPC, "No space left on device")), 2),
         (TesseraError("a node was lost"), 4),
         (InUse("in use"), 4),
         (BudgetExceeded("too many", {}), 3),
@@ -59,7 +59,9 @@ def test_causes_are_one_line_without_secrets() -> None:
 def test_advice_says_what_to_do(tmp_path: Path) -> None:
     full = _from(TesseraError("broke off"), OSError(errno.ENOSPC, "No space left on device"))
     assert f" free at {tmp_path}, " in outcome.advice(full, str(tmp_path))
-    assert outcome.advice(full, "s3://bucket/out").startswith("free space, then run again: it continues (")
+    assert outcome.advice(full, "s3://bucket/out").startswith(
+        "make room on the volume that is full, then run again: it continues ("
+    )
     refused = _from(StorageError("cannot write"), _answer(403, "AccessDenied"))
     assert outcome.advice(refused, None).startswith("give the process credentials that the storage accepts")
     for error, words in (
@@ -67,6 +69,7 @@ def test_advice_says_what_to_do(tmp_path: Path) -> None:
         (BudgetExceeded("x", {}), "`tessera inspect out` shows the failures"),
         (ZeroDivisionError(), "report it"),
         (ConfigError(*_CONFIG), "correct what the cause names"),
+        (ConfigError("source.path", "is empty", "mount it"), "see that the corpus is there and complete"),
         (TesseraError("a node was lost"), "run again: it continues"),
     ):
         assert outcome.advice(error, "out").startswith(words)

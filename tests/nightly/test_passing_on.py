@@ -54,6 +54,8 @@ def test_the_webhook_is_called_for_failures_and_alerts_only(tmp_path: Path, monk
     assert len(alarmed["alerts"]) == 1
     assert {**posted[1], "webhook": "posted"} == failed
     assert (failed["exit_code"], failed["warnings"]) == (2, [])
+    assert (failed["committed"], failed["snapshot"], failed["version"], failed["run_id"]) == (False, 2, "v1", None)
+    assert alarmed["committed"] is True
     assert "s3cr3t" not in (tmp_path / "summary.json").read_text()
 
 
