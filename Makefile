@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: help setup tools demo test test-long test-s3 test-all chaos fuzz measure checks lock clean
+.PHONY: help setup tools demo test test-long test-s3 test-metrics test-all chaos fuzz measure checks lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -54,6 +54,9 @@ test-long: setup  ## the long ones: whole runs over all real media, nights, host
 test-s3: setup  ## the tests of S3 against the server at ENDPOINT, whose bucket "corpus" they empty
 	$(if $(ENDPOINT),,$(error give ENDPOINT=http://HOST:PORT, and AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment))
 	TESSERA_TEST_S3=$(ENDPOINT) $(BIN)/python -m pytest -m "s3 and not slow" $(ARGS)
+
+test-metrics: setup  ## rules, dashboard and alerts with a real Prometheus (Debian package prometheus)
+	$(BIN)/python -m pytest tests/infra/test_rules.py tests/infra/test_dashboard.py tests/infra/test_alerts.py $(ARGS)
 
 test-all: test test-long  ## both
 

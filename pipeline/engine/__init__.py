@@ -20,6 +20,7 @@ It may import `stages`, `sandbox` and everything below them.
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Literal
 
 from pipeline.config.bound import HasAddress
 from pipeline.config.models import ComputeConfig, EngineConfig, EngineName
@@ -66,13 +67,13 @@ def build(name: EngineName, compute: ComputeConfig, fork_server: HasAddress | No
     return RayEngine(compute)
 
 
-def export_gauges(name: EngineName, compute: ComputeConfig, metrics: MetricsConfig) -> None:
+def export_gauges(name: EngineName | Literal["auto"], compute: ComputeConfig, metrics: MetricsConfig) -> None:
     """Has the gauges of this process exported until it ends, by the agent of its node of a Ray cluster.
 
     For gauges that are set when no stages run, such as those of a night. Joins the cluster if this process has not.
     Does nothing on other engines, for a Ray that would start for this only, or if the cluster does not answer.
     """
-    if name == "ray" and metrics.ray and compute.cluster()[0] is not None:
+    if name in ("ray", "auto") and metrics.ray and compute.cluster()[0] is not None:
         from pipeline.engine.ray import cluster
         from pipeline.engine.ray import metrics as ray_metrics
 

@@ -103,9 +103,11 @@ LAG_SAMPLES = _gauge("lag_samples", "Samples that are listed and not live in the
 LAG_AGE = _gauge("lag_oldest_age_seconds", "Age of the oldest of them.")
 NIGHT_EXIT = _gauge("night_exit_code", "Exit code of the last tessera nightly.")
 NIGHT_END = _gauge("night_end_timestamp_seconds", "When the last tessera nightly ended, in Unix time.")
-NIGHT_SUCCESS = _gauge("night_success_timestamp_seconds", "When one last ended with code 0, in Unix time.")
-NIGHT_COMPLETE = _gauge("night_complete_timestamp_seconds", "When one last ended with nothing left, in Unix time.")
-NIGHT_FAILURE = _gauge("night_failure_timestamp_seconds", "When one last ended with another code than 0, in Unix time.")
+NIGHT_SUCCESS = _gauge("night_success_timestamp_seconds", "When one last ended complete or partial, in Unix time.")
+NIGHT_COMPLETE = _gauge(
+    "night_complete_timestamp_seconds", "When one last ended with nothing left for the next, in Unix time."
+)
+NIGHT_FAILURE = _gauge("night_failure_timestamp_seconds", "When one last failed, in Unix time.")
 
 METRICS: tuple[Metric, ...] = tuple(one for one in list(globals().values()) if isinstance(one, Metric))
 """All metrics, in the order above."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
 from pipeline.telemetry import metrics, table_counts
 from pipeline.telemetry.metrics import Metric
 
+NightStatus = Literal["complete", "partial", "failed"]
 Labels = tuple[str, ...]
 Value = tuple[Metric, Labels, float]
 
@@ -150,17 +151,17 @@ def record_lag(samples: int, oldest_age_s: float | None) -> None:
     set_gauge(metrics.LAG_AGE, oldest_age_s or 0.0)
 
 
-def record_night(exit_code: int, is_complete: bool, ended: float | None = None) -> None:
+def record_night(status: NightStatus, exit_code: int, ended: float | None = None) -> None:
     """Records the end of a night.
 
     Args:
+        status: ``partial``: its deadline left samples for the next one, which is no failure, whatever its exit code.
         exit_code: exit code of the command.
-        is_complete: nothing was left for the next night.
         ended: seconds since the epoch. None: now.
     """
     ended = time.time() if ended is None else ended
     set_gauge(metrics.NIGHT_EXIT, exit_code)
     set_gauge(metrics.NIGHT_END, ended)
-    set_gauge(metrics.NIGHT_FAILURE if exit_code else metrics.NIGHT_SUCCESS, ended)
-    if is_complete and not exit_code:
+    set_gauge(metrics.NIGHT_FAILURE if status == "failed" else metrics.NIGHT_SUCCESS, ended)
+    if status == "complete":
         set_gauge(metrics.NIGHT_COMPLETE, ended)

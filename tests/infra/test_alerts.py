@@ -78,7 +78,7 @@ def test_a_healthy_night_is_silent_and_a_failing_one_is_not(tmp_path: Path, prep
             recording.record_lag(300, 60.0)
             run.extract(prepare(settings[0], False, None, "local"), show_progress=False)
             recording.record_lag(0, None)
-            recording.record_night(0, True)
+            recording.record_night("complete", 0)
             time.sleep(20)
             assert prometheus.firing() == {}
             others = [one.model_copy(update={"path": str(tmp_path / "out2")}) for one in (settings[1].output,)]
@@ -86,13 +86,13 @@ def test_a_healthy_night_is_silent_and_a_failing_one_is_not(tmp_path: Path, prep
             run.extract(prepare(failing, False, None, "local"), show_progress=False)
             share = _once(prometheus, "TesseraFailureShareHigh")
             assert share["annotations"]["summary"].endswith("% of the rows fail")
-            recording.record_night(3, False)
+            recording.record_night("failed", 3)
             night = _once(prometheus, "TesseraNightFailed")
             assert night["annotations"]["summary"] == "default: the last night ended with code 3"
             assert night["labels"]["severity"] == "critical"
-            recording.record_night(0, True)
+            recording.record_night("complete", 0)
             wait_until(lambda: "TesseraNightFailed" not in prometheus.firing(), SOON_S)
-            recording.record_night(0, False, time.time() + 3 * 86400)  # three nights later, each cut short
+            recording.record_night("partial", 0, time.time() + 3 * 86400)  # three nights later, each cut short
             _once(prometheus, "TesseraNightsPartial")
     with exposed(lambda: "x 1\n") as node:  # another Prometheus, which has not seen the last success
         (tmp_path / "later").mkdir()
@@ -101,7 +101,7 @@ def test_a_healthy_night_is_silent_and_a_failing_one_is_not(tmp_path: Path, prep
         ) as prometheus:
             recording._values.gauges.clear()
             with exporting(settings[0].metrics, "/"):
-                recording.record_night(0, True, time.time() - 27 * 3600)
+                recording.record_night("complete", 0, time.time() - 27 * 3600)
                 missed = _once(prometheus, "TesseraNightMissed")
                 assert missed["annotations"]["summary"].startswith("default: no night has succeeded for 1d 3h")
                 down = _once(prometheus, "TesseraTargetDown")

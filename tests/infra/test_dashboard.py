@@ -146,12 +146,12 @@ def test_every_panel_has_data_of_a_local_run(tmp_path: Path, prepared: Callable[
         Prometheus(tmp_path / "p", {"tessera": [f"127.0.0.1:{port}"], "node": [devices]}, rules, "1s") as prometheus,
         exporting(bound.config.metrics, bound.config.output.path),
     ):
-        recording.record_night(4, False, time.time() - 100)
+        recording.record_night("failed", 4, time.time() - 100)
         recording.record_lag(13, 60.0)
         seen = Seen(prometheus, left_out=["ray_node_"])
         wait_until(lambda: prometheus.value("sum(tessera_blocks_total)") == 0, DATA_S)
         report = seen.during(lambda: run.extract(bound, show_progress=False))
-        recording.record_night(0, True)
+        recording.record_night("complete", 0)
         seen.wait()
         assert prometheus.rules_with_errors() == []
         exact = {
@@ -181,11 +181,11 @@ def test_every_panel_has_data_of_a_run_on_ray(tmp_path: Path, prepared: Callable
     ):
         ray_metrics.use(MetricsConfig(name=name), repeats=True)
         recording.record_lag(13, 60.0)
-        recording.record_night(4, False, time.time() - 100)
+        recording.record_night("failed", 4, time.time() - 100)
         seen = Seen(prometheus, left_out=["tessera_memory_limit_bytes", "tessera_disk_free_bytes"])
         seen.during(lambda: run.extract(bound, show_progress=False))
         ray_metrics.use(MetricsConfig(name=name), repeats=True)
-        recording.record_night(0, True)
+        recording.record_night("complete", 0)
         try:
             seen.wait()
         finally:

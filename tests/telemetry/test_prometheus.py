@@ -86,7 +86,7 @@ def test_the_file_is_whole_at_any_time_and_remains(tmp_path: Path, monkeypatch: 
             recording.count_table(random_table(0))
             seen.append(Exposition(path.read_text()))  # raises if a line is cut
             assert path.read_bytes().endswith(b"\n")
-        recording.record_night(0, True, 5.0)
+        recording.record_night("complete", 0, 5.0)
     counts = [one("tessera_blocks_total") for one in seen]
     assert counts == sorted(counts)
     assert len(set(counts)) > 3
@@ -99,12 +99,12 @@ def test_the_file_is_whole_at_any_time_and_remains(tmp_path: Path, monkeypatch: 
 def test_the_next_night_keeps_the_last_success(tmp_path: Path) -> None:
     path = tmp_path / "tessera.prom"
     with exporting(MetricsConfig(textfile=str(path)), "/"):
-        recording.record_night(0, True, 5.0)
+        recording.record_night("complete", 0, 5.0)
         recording.count_table(random_table(0))
     recording._values.gauges.clear()  # a new process
     with exporting(MetricsConfig(textfile=str(path)), "/"):
         begun = Exposition(path.read_text())
-        recording.record_night(4, False, 6.0)
+        recording.record_night("failed", 4, 6.0)
     ended = Exposition(path.read_text())
     assert begun("tessera_night_success_timestamp_seconds") == 5
     assert begun("tessera_blocks_total") == 0

@@ -81,18 +81,19 @@ def test_queues_are_read_when_asked_for_and_empty_at_the_end(kept: Kept) -> None
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "is_complete", "names"),
+    ("status", "exit_code", "names"),
     [
-        (0, True, {"success", "complete"}),
-        (0, False, {"success"}),
-        (3, True, {"failure"}),
-        (4, False, {"failure"}),
+        ("complete", 0, {"success", "complete"}),
+        ("partial", 0, {"success"}),
+        ("partial", 75, {"success"}),
+        ("failed", 3, {"failure"}),
+        ("failed", 4, {"failure"}),
     ],
 )
-def test_how_a_night_ended(kept: Kept, exit_code: int, is_complete: bool, names: set[str]) -> None:
+def test_how_a_night_ended(kept: Kept, status: recording.NightStatus, exit_code: int, names: set[str]) -> None:
     recording.use(kept)
     recording.record_lag(12, None)
-    recording.record_night(exit_code, is_complete, 1000.0)
+    recording.record_night(status, exit_code, 1000.0)
     assert kept.values["tessera_night_exit_code", ()] == exit_code
     times = {name for (name, _), value in kept.values.items() if value == 1000.0}
     assert times == {f"tessera_night_{name}_timestamp_seconds" for name in {*names, "end"}}
