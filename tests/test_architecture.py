@@ -41,7 +41,18 @@ FAMILIES = ("sources", "decoders", "tokenizers", "encoders", "heads")
 """Rooms of members, one file each, which never import one another."""
 MAX_FILES = 14
 """In a folder that is no family."""
-HEAVY = ("torch", "torchaudio", "torchvision", "transformers", "decord", "av", "soundfile", "PIL", "ray", "prometheus_client")
+HEAVY = (
+    "torch",
+    "torchaudio",
+    "torchvision",
+    "transformers",
+    "decord",
+    "av",
+    "soundfile",
+    "PIL",
+    "ray",
+    "prometheus_client",
+)
 
 
 def _modules() -> list[Path]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.core.schema import METERS
+from pipeline.core.schema import METERS, UNIT
 from pipeline.dataset.output import OutputConfig
 from pipeline.dataset.shards.writer import ShardWriter
 from pipeline.stages.rows import ROWS, Failure, failure_column, put
@@ -50,6 +50,7 @@ def random_table(seed: int, count: int = 60) -> pa.Table:
     }
     columns = [pa.array(own[f.name], f.type) if f.name in own else pa.nulls(count, f.type) for f in ROWS]
     table = put(pa.table(columns, ROWS.names), "failures", failure_column(failures))
+    table = put(table, UNIT, pa.array(["00000:0"] * count))
     for number, field in enumerate(FIELDS):
         values = [[1.0] if state == "written" else None for state in states[:, number]]
         table = put(table, field.name, pa.array(values, field.type))
