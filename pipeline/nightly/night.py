@@ -216,7 +216,7 @@ class Night:
         """Adds lag and time to the summary, writes it, and passes it on."""
         passing_on.add_state(self.summary, self.config, self.before)
         summaries.end(self.summary, _utc(time.time()))
-        passing_on.set_metrics(self.summary)
+        passing_on.set_metrics(self.summary, self.config, self.options.engine)
         if self.config is not None and self.root is not None:
             keep_s = durations.seconds(self.config.nightly.keep, "nightly.keep")
             try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+from pipeline import engine as engines
 from pipeline import storage
-from pipeline.config.models import PipelineConfig
+from pipeline.config.models import EngineName, PipelineConfig
 from pipeline.core.errors import TesseraError, describe
 from pipeline.dataset.commit import catalog, snapshots
 from pipeline.nightly import lag
@@ -38,12 +39,18 @@ def add_state(summary: dict[str, Any], config: PipelineConfig | None, before: in
         summary["warnings"].append(f"snapshot and lag are not known: {describe(error)}")
 
 
-def set_metrics(summary: dict[str, Any]) -> None:
-    """Sets the metrics of a night that has ended."""
+def set_metrics(summary: dict[str, Any], config: PipelineConfig | None, engine: EngineName | None) -> None:
+    """Sets the metrics of a night that has ended, and exports them.
+
+    Args:
+        engine: what ran the pipeline, instead of ``engine.kind``.
+    """
     found = summary["lag"]
     if found["samples"] is not None:
         recording.record_lag(found["samples"], found["oldest_age_s"])
-    recording.record_night(int(summary["exit_code"]), is_complete=summary["status"] == "complete")
+    recording.record_night(summary["status"], int(summary["exit_code"]))
+    if config is not None:
+        engines.export_gauges(engine or config.engine.kind, config.compute, config.metrics)
 
 
 def post(summary: dict[str, Any], config: PipelineConfig | None) -> bool:
