@@ -104,6 +104,16 @@ def test_all_scrapes_rename_what_comes_from_ray() -> None:
     assert re.fullmatch(rename["regex"], "ray_node_mem_used") is None
 
 
+def test_the_pods_have_the_port_that_is_scraped() -> None:
+    (endpoint,) = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text())["spec"]["podMetricsEndpoints"]
+    text = (ROOT / "infra" / "kuberay" / "base" / "cluster.yaml").read_text()
+    (cluster,) = [one for one in yaml.safe_load_all(text) if one["kind"] == "RayCluster"]
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    for group in groups:
+        container = group["template"]["spec"]["containers"][0]
+        assert endpoint["port"] in [port["name"] for port in container["ports"]]
+
+
 def _snake(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{re.sub(r"[A-Z]", lambda one: f"_{one[0].lower()}", key): rule[key] for key in rule} for rule in rules]
 
