@@ -5,6 +5,7 @@ config.py                the section ``metrics`` of a config
 table_counts.py          what a table of finished rows adds to the metrics
 recording.py             the values of this process, passed to those who export them
 prometheus.py            exports them at a port, or in a text file, for Prometheus
+_metrics_server.py       its HTTP server
 host.py                  memory, disks and GPUs of this machine
 webhook.py               posts the summary of a night to a URL
 openlineage.py           emits OpenLineage events of a run: START, then COMPLETE, FAIL or ABORT

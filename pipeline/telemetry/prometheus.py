@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.core.errors import ConfigError, StorageError, describe
 from pipeline.core.system.periodic_task import PeriodicTask
@@ -18,6 +18,8 @@ from pipeline.telemetry.metrics import Metric
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
+
+    from pipeline.telemetry._metrics_server import MetricsServer
 
 _EVERY_S = 15.0
 """Seconds between two versions of the text file."""
@@ -63,7 +65,7 @@ class PrometheusExporter:
         self.values: dict[Metric, dict[tuple[str, ...], float]] = {metric: {} for metric in metrics.METRICS}
         self.lock = threading.Lock()
         self.textfile = None if config.textfile is None else os.path.abspath(config.textfile)
-        self._server: Any = None
+        self._server: MetricsServer | None = None
         self._writer: PeriodicTask | None = None
         self._has_warned = False
 
@@ -92,8 +94,7 @@ class PrometheusExporter:
     def close(self) -> None:
         """Ends the server, and writes the last values to the file."""
         if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+            self._server.close()
         if self._writer is not None:
             self._writer.close()
             self._write()
@@ -134,12 +135,12 @@ class PrometheusExporter:
                 self.values[metric] = dict.fromkeys(combinations, 0.0)
 
     def _listen(self) -> None:
-        from prometheus_client import start_http_server
+        from pipeline.telemetry._metrics_server import MetricsServer
 
         host_name, port = self.config.host, self.config.port
         assert port is not None
         try:
-            self._server, _ = start_http_server(port, host_name, self._registry)
+            self._server = MetricsServer(host_name, port, self._registry)
         except OSError as error:
             found = f"cannot listen at {host_name}:{port} ({describe(error)})"
             raise ConfigError("metrics.port", found, "a free port, and an address of this machine") from error

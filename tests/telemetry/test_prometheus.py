@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -144,6 +145,39 @@ def test_a_file_that_cannot_be_written_later_ends_no_run(
         time.sleep(0.2)
     assert len(caplog.records) == 1
     assert "metrics.textfile: cannot write" in caplog.text
+
+
+def test_the_end_takes_no_time(port: int, tmp_path: Path) -> None:
+    """A short run would notice."""
+    for _ in range(5):
+        with exporting(MetricsConfig(port=port, textfile=str(tmp_path / "t.prom")), "/"):
+            read(f"http://127.0.0.1:{port}/metrics")
+            started = time.perf_counter()
+        assert time.perf_counter() - started < 0.3
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("tessera-metrics")]
+
+
+def test_clients_that_send_nothing_hold_nobody_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.telemetry import _metrics_server
+
+    monkeypatch.setattr(_metrics_server._Handler, "timeout", 0.5)
+    with exporting(MetricsConfig(port=port), "/"):
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
+        assert "tessera_rows_total" in read(f"http://127.0.0.1:{port}/metrics")
+        for one in silent:
+            one.settimeout(10)
+            assert one.recv(1) == b"", "it is disconnected"
+            one.close()
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("tessera-metrics")]
+
+
+def test_ipv6(port: int) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with exporting(MetricsConfig(port=port, host="::1"), "/"):
+        assert "tessera_rows_total" in read(f"http://[::1]:{port}/metrics")
 
 
 def test_an_inner_block_does_nothing(port: int) -> None:
