@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: help setup tools demo test test-long test-s3 test-metrics test-all chaos fuzz measure checks lock clean
+.PHONY: help setup tools airflow demo test test-long test-s3 test-metrics test-all chaos fuzz measure checks lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -45,6 +45,15 @@ demo: setup  ## a small corpus, an extraction, a look at what came out
 	$(BIN)/tessera inspect $(DEMO)/dataset
 	@echo "dataset: $(DEMO)/dataset"
 
+airflow: .airflow/.ready  ## environment in .airflow, with which the tests of infra/airflow run
+
+.airflow/.ready: infra/airflow/requirements.lock | .venv/.ready
+	rm -rf .airflow
+	$(PYTHON) -m venv --without-pip .airflow
+	$(BIN)/uv pip install --quiet --python .airflow/bin/python --no-deps --requirements infra/airflow/requirements.lock
+	.airflow/bin/python -m compileall -q -j 0 .airflow/lib > /dev/null
+	@touch $@
+
 test: setup  ## all tests but the long ones; WORKERS at once (by cores and memory), ARGS such as "--cpu avx2"
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -79,6 +88,8 @@ checks: .venv/.ready  ## what CI checks before the tests
 lock: .venv/.ready  ## pin every dependency again, for Linux on x86-64; what has wheels for it only says so
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --extra dev --extra openlineage pyproject.toml --no-annotate --no-header -o requirements.lock
 	sed -i "s/^decord==.*/& ; platform_machine == 'x86_64'/" requirements.lock
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 infra/airflow/requirements.in --no-annotate --no-header -o infra/airflow/requirements.lock
+	sed -n "s/^# without its dependencies: //p" infra/airflow/requirements.in >> infra/airflow/requirements.lock
 
-clean:  ## remove .venv, .tools and the demo's files
-	rm -rf .venv .tools $(DEMO)
+clean:  ## remove .venv, .tools, .airflow and the demo's files
+	rm -rf .venv .tools .airflow $(DEMO)

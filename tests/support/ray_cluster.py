@@ -59,6 +59,7 @@ class RayCluster:
         head = ["--head", f"--port={self.address.partition(':')[2]}", "--num-cpus=0"]
         if self.has_dashboard:
             head += ["--include-dashboard=true", f"--dashboard-port={self.dashboard.partition(':')[2]}"]
+            head += [f"--dashboard-agent-listen-port={_free_port()}"]  # takes jobs; the default is one port a machine
         else:
             head += ["--include-dashboard=false"]
         self._start(head, self.python)
