@@ -88,5 +88,6 @@ def outcome(code: int, output: Iterable[str], last_error: str | None) -> dict[st
         return result
     cause = summary.get("cause") or job.get("message") or last_error or "no cause was given, see the log"
     meaning = CODES.get(code, "ended by a signal" if code < 0 else "not a code of `tessera`: did it start?")
-    words = f"exit code {code} ({meaning}): {cause}"
+    advice = f"; {summary['advice']}" if summary.get("advice") else ""
+    words = f"exit code {code} ({meaning}): {cause}{advice}"
     raise AirflowException(words) if code == TRY_AGAIN or code < 0 else AirflowFailException(words)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.infra.tessera_commands import check_command
+from tests.infra.commands import parse
 from tests.support import ROOT
 from tests.support.ray_cluster import RayCluster
 
@@ -149,7 +149,7 @@ def test_the_command(airflow: Airflow, found: dict[str, Any]) -> None:
     (call,) = _calls(airflow, "done")
     options = "--nightly --json --address http://head:8265 --deadline 4h --wait 1h"
     assert call == f"submit /etc/tessera/pictures.yaml {options}"
-    check_command(f"tessera {call}")
+    parse(f"tessera {call}")
 
 
 def test_a_night_that_is_done(found: dict[str, Any]) -> None:
@@ -179,7 +179,7 @@ def test_other_codes_are_not_tried_again(airflow: Airflow, found: dict[str, Any]
     assert (run["state"], run["tries"], len(_calls(airflow, f"code_{code}"))) == ("failed", 1, 1)
     (error,) = run["errors"]
     assert error.startswith(f"AirflowFailException: exit code {code} (")
-    assert error.endswith(f'cause {code}: a "quoted" word')
+    assert error.endswith(f'cause {code}: a "quoted" word; advice {code}')
 
 
 @pytest.mark.parametrize("name", ["stopped", "stopped_early"])
@@ -188,7 +188,7 @@ def test_a_stop_of_the_task_stops_the_job(airflow: Airflow, found: dict[str, Any
     submitted, stop = _calls(airflow, name)
     assert submitted.startswith("submit ")
     assert stop == "jobs stop raysubmit_tessera_1 --address http://head:8265"
-    check_command(f"tessera {stop}")
+    parse(f"tessera {stop}")
     assert found["runs"][name]["state"] == "failed"
 
 

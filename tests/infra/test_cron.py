@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.tessera_commands import check_command
+from tests.infra.commands import parse
 from tests.support import ROOT
 
 CRON = ROOT / "infra" / "cron"
@@ -105,7 +105,7 @@ def test_cron_reads_the_file() -> None:
 def test_the_command_is_one_of_tessera(cron: Cron) -> None:
     assert cron.run() == (0, "")
     (call,) = cron.calls()
-    values = check_command(f"tessera {call}")
+    _, values = parse(f"tessera {call}")
     assert (values["config"], values["deadline"]) == ("/etc/tessera/pictures.yaml", "4h")
 
 

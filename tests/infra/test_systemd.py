@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.infra.commands import parse
 from tests.infra.systemd_machine import UNITS, USER_ID, SystemdMachine, can_boot
-from tests.infra.tessera_commands import check_command
 from tests.jobs.commands import write_config
 from tests.support import ROOT
 
@@ -97,7 +97,7 @@ def test_the_night_is_little_exposed(installed: Path) -> None:
 def test_the_command_lines_are_commands_of_tessera() -> None:
     for path in (UNITS / "tessera-nightly@.service", UNITS / "drop-ins" / "cluster.conf"):
         (command,) = filter(None, _lines(path, "ExecStart"))
-        check_command(command.replace("%S", "/var/lib").replace("%i", "pictures"))
+        parse(command.replace("%S", "/var/lib").replace("%i", "pictures"))
 
 
 def test_starts_of_a_night_fit_into_a_day() -> None:

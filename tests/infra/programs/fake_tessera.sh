@@ -29,7 +29,7 @@ end() {
     [ "$code" -ne 0 ] || { status=$(cat status 2>/dev/null || echo complete) && cause=null; }
     [ "$code" -ne 4 ] || again=true
     text="{\"contract\": 1, \"night\": \"n$number\", \"status\": \"$status\", \"exit_code\": $code, \"try_again\": $again,"
-    text="$text \"cause\": $cause, \"samples_left\": 7, \"report\": {\"rows\": 5}}"
+    text="$text \"cause\": $cause, \"advice\": \"advice $code\", \"samples_left\": 7, \"report\": {\"rows\": 5}}"
     [ "$code" -eq 0 ] || echo "tessera: cause $code" >&2
     while [ $# -gt 0 ]; do
         shift
