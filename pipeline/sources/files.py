@@ -143,9 +143,8 @@ class FilesSource:
         fs, path = storage.split(self._location.root)
         with suppress(OSError):  # a file
             if isinstance(fs, LocalFileSystem) and not os.listdir(path):
-                return ConfigError(
-                    f"{self.where}.path", f"{path!r} is an empty folder", "is its content mounted there?"
-                )
+                found = f"{path!r} is an empty folder"
+                return ConfigError(f"{self.where}.path", found, "a folder or a glob with files; is it mounted?")
         return ConfigError(
             f"{self.where}.path",
             f"no file in {self.config.path!r} that is a sample",
