@@ -17,16 +17,14 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Self
-
-import psutil
 
 from pipeline.core import strict_json
 from pipeline.core.errors import ConfigError, StorageError, TesseraError, one_line
 from pipeline.core.strict_json import Value
 from pipeline.core.system.periodic_task import PeriodicTask
+from pipeline.dataset.commit._processes import boot_id, pid_namespace, started_at
 from pipeline.dataset.commit.folder import DatasetFolder
 
 TTL_S = 30.0
@@ -103,10 +101,10 @@ class Lease:
             token=secrets.token_hex(8),
             what=what,
             host=socket.gethostname(),
-            namespace=_namespace(),
-            boot=_boot(),
+            namespace=pid_namespace(),
+            boot=boot_id(),
             pid=os.getpid(),
-            started=_started(os.getpid()) or 0.0,
+            started=started_at(os.getpid()) or 0.0,
             renewed=time.time(),
         )
         self.number = 0
@@ -217,36 +215,6 @@ def _path(number: int) -> str:
 def _is_dead(holder: Holder) -> bool:
     """Returns whether the holder was a process of this machine and boot that has ended. For a holder elsewhere this
     cannot be known, and False is returned: the caller waits."""
-    if (holder.host, holder.namespace, holder.boot) != (socket.gethostname(), _namespace(), _boot()):
+    if (holder.host, holder.namespace, holder.boot) != (socket.gethostname(), pid_namespace(), boot_id()):
         return False
-    return _started(holder.pid) != holder.started
-
-
-def _boot() -> str:
-    """Returns an id of the current boot."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return str(round(psutil.boot_time()))
-
-
-def _started(pid: int) -> float | None:
-    """Returns the start time of a process in ticks since the boot, which do not change when the clock is set; None if
-    there is no such process."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if state in "ZX" else float(rest[18])
-    except OSError:
-        pass
-    try:
-        return round(psutil.Process(pid).create_time(), 1) if not Path("/proc/self/stat").exists() else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def _namespace() -> str:
-    """Returns the PID namespace of this process."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
+    return started_at(holder.pid) != holder.started
