@@ -32,23 +32,28 @@ def of_table(table: pa.Table) -> Iterator[Increment]:
     if samples := pc.sum(table["final"]).as_py():
         yield metrics.SAMPLES, (), float(samples)
     for meter, metric in metrics.METERS.items():
-        if (value := pc.sum(table[f"meter_{meter}"]).as_py() or 0.0) > 0:
+        if (value := float(table[f"meter_{meter}"].to_numpy().sum())) > 0:
             yield metric, (), value
-    yield from _rows(table)
-    yield from _failures(table)
-
-
-def _rows(table: pa.Table) -> Iterator[Increment]:
-    """Yields the rows by modality and outcome. A row with window -1 is none of the dataset."""
     failed = _numbers(pc.list_value_length(table["failures"]))
+    yield from _rows(table, failed)
+    if failed.any():
+        yield from _failures(table)
+
+
+def _rows(table: pa.Table, failed: np.ndarray) -> Iterator[Increment]:
+    """Yields the rows by modality and outcome. A row with window -1 is none of the dataset.
+
+    Args:
+        failed: number of failures of each row [n] int64.
+    """
     cells = _numbers(table["cells"])
-    outcomes = np.select([(failed == 0) & (cells > 0), (failed > 0) & (cells > failed), failed > 0], [0, 1, 2], 3)
+    outcomes = np.where(failed > 0, np.where(cells > failed, 1, 2), np.where(cells > 0, 0, 3))
     modalities = np.zeros(len(table), np.int64)
     for number, modality in enumerate(_BY_SIZE, start=1):
-        has_one = pc.is_valid(table[f"{modality}_uri"])
-        if modality == "text":
-            has_one = pc.or_(has_one, pc.is_valid(table["inline_text"]))
-        modalities[has_one.to_numpy()] = number
+        for name in (f"{modality}_uri", *(("inline_text",) if modality == "text" else ())):
+            column = table[name]
+            if column.null_count < len(column):
+                modalities[column.is_valid().to_numpy()] = number
     width = len(metrics.OUTCOMES)
     counts = np.bincount((modalities * width + outcomes)[_numbers(table["window"]) >= 0])
     for code in np.flatnonzero(counts):
@@ -58,15 +63,13 @@ def _rows(table: pa.Table) -> Iterator[Increment]:
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     """Returns a column of integers [n] int64; null is 0."""
-    return np.asarray(pc.fill_null(column, 0).to_numpy(), np.int64)
+    return np.asarray((pc.fill_null(column, 0) if column.null_count else column).to_numpy(), np.int64)
 
 
 def _failures(table: pa.Table) -> Iterator[Increment]:
     """Yields the failed cells by kind and stage."""
     cells = pc.list_flatten(table["failures"])
-    if not len(cells):
-        return
-    columns = {name: pc.struct_field(cells, name) for name in metrics.FAILURES.labels}
-    found = pa.table(columns).group_by(list(columns), use_threads=False).aggregate([([], "count_all")])
-    for one in found.to_pylist():
-        yield metrics.FAILURES, (one["kind"], one["stage"]), float(one["count_all"])
+    names = pc.binary_join_element_wise(pc.struct_field(cells, "kind"), pc.struct_field(cells, "stage"), "/")
+    for one in pc.value_counts(names).to_pylist():
+        kind, _, stage = one["values"].rpartition("/")
+        yield metrics.FAILURES, (kind, stage), float(one["counts"])

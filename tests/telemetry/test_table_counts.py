@@ -83,7 +83,7 @@ def test_the_sums_are_those_of_the_writer(tmp_path: Path, seed: int) -> None:
     assert found["tessera_samples_total"] == expected.samples
     assert (found["tessera_blocks_total"], found["tessera_block_rows_total"]) == (1, 60)
     for meter, metric in metrics.METERS.items():
-        assert found[metric.name] == expected.meters[meter]
+        assert found[metric.name] == pytest.approx(expected.meters[meter], rel=1e-12)
     writer.abort()
 
 
