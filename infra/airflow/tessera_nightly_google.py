@@ -68,7 +68,8 @@ class NightOnRayOperator(RaySubmitJobOperator):
             code = 0
         else:  # none if the job was stopped, or its node was lost
             code = TRY_AGAIN if details.driver_exit_code is None else details.driver_exit_code
-        return outcome(code, lines, errors[-1] if errors else details.message)
+        found = errors[-1:] or (details.message or "").splitlines()[:1]
+        return outcome(code, lines, found[0] if found else None)
 
     def on_kill(self) -> None:
         """Stops the job, which ends as soon as it has released its dataset."""

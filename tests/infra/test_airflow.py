@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from pipeline import dataset
 from tests.infra.commands import parse
+from tests.jobs.commands import write_config
 from tests.support import ROOT
 from tests.support.ray_cluster import RayCluster
 
@@ -24,10 +26,9 @@ PROGRAM = Path(__file__).parent / "programs" / "run_dags.py"
 GOOGLE = "tessera_nightly_google"
 SECRET = "secret-of-airflow"
 
-pytestmark = [
-    pytest.mark.skipif(not PYTHON.exists(), reason=f"no Airflow at {PYTHON}: make airflow"),
-    pytest.mark.timeout(600),
-]
+if not PYTHON.exists():
+    pytest.skip(f"no Airflow at {PYTHON}: make airflow", allow_module_level=True)
+pytestmark = pytest.mark.timeout(600)
 
 
 class Airflow:
@@ -279,3 +280,26 @@ def test_the_google_operator(airflow: Airflow, cluster: RayCluster) -> None:
     (call,) = _calls(airflow, "google_stopped")
     assert call == f"nightly {running.parent}/it's one.yaml --json --deadline 4h --wait 1h"
     assert cluster.environment["RAY_AUTH_TOKEN"] not in found["output"] + (airflow.folder / "output.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_real_night_on_a_real_cluster(airflow: Airflow, tmp_path: Path) -> None:
+    """By both operators, the second with nothing left to do."""
+    config = write_config(tmp_path, failures={"max_fraction": 1.0})
+    with RayCluster(tmp_path, dashboard=True) as cluster:
+        cluster.add(cpus=1)
+        url = f"http://{cluster.dashboard}"
+        settings = {"config": str(config), "address": url, "tessera": str(Path(sys.executable).with_name("tessera"))}
+        text = json.dumps(settings)
+        cases = {
+            "plain": {"dag": "tessera_nightly", "env": {"AIRFLOW_VAR_TESSERA_NIGHTLY": text}},
+            "google": {"dag": GOOGLE, "env": {"AIRFLOW_VAR_TESSERA_NIGHTLY_GOOGLE": text}},
+        }
+        token = {name: cluster.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+        found = airflow.run(cases, **token, HOME=str(tmp_path))
+    for run in found["runs"].values():
+        assert (run["state"], run["tries"], run["errors"]) == ("success", 1, []), found["output"][-3000:]
+        assert (run["xcom"]["status"], run["xcom"]["exit_code"]) == ("complete", 0)
+    assert dataset.open(str(tmp_path / "out")).to_arrow().num_rows == 1
+    first, second = (found["runs"][name]["xcom"]["snapshot"] for name in cases)
+    assert second >= first > 0
