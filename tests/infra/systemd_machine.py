@@ -81,7 +81,7 @@ class SystemdMachine:
         self._process.wait()
         self._log.close()
         deadline = time.monotonic() + 10
-        groups = [Path("/sys/fs/cgroup") / self.group, Path("/sys/fs/cgroup/systemd") / self.group]
+        groups = [Path("/sys/fs/cgroup") / self.group, Path("/sys/fs/cgroup/unified") / self.group]
         for group in filter(Path.exists, groups):
             for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
                 _remove_group(folder, deadline)

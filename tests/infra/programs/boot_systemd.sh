@@ -6,14 +6,12 @@
 set -eu
 folder=$1
 group=$2
-if [ -e /sys/fs/cgroup/cgroup.procs ]; then
-    hierarchy=/sys/fs/cgroup type=cgroup2 options=rw
-else
-    hierarchy=/sys/fs/cgroup/systemd type=cgroup options=none,name=systemd
-fi
-mkdir -p "$hierarchy/$group"
+# the second version of control groups only: of the first, systemd would make groups in all hierarchies of this machine
+hierarchy=/sys/fs/cgroup
+[ -e "$hierarchy/cgroup.procs" ] || hierarchy=/sys/fs/cgroup/unified
+mkdir "$hierarchy/$group"
 echo $$ >"$hierarchy/$group/cgroup.procs"
-export folder type options hierarchy
+export folder
 exec unshare --pid --fork --kill-child --mount --ipc --uts --cgroup --mount-proc --propagation private sh -euc '
     mkdir -p "$folder/new"
     mount -t tmpfs tmpfs "$folder/new"
@@ -32,9 +30,7 @@ exec unshare --pid --fork --kill-child --mount --ipc --uts --cgroup --mount-proc
     mount -t tmpfs tmpfs /run
     mount -t tmpfs tmpfs /srv
     mount --bind "$folder/var" /var
-    mount -t tmpfs tmpfs /sys/fs/cgroup
-    [ "$type" = cgroup2 ] || mkdir "$hierarchy"
-    mount -t "$type" -o "$options" "$type" "$hierarchy"
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
     mount --make-rshared / # as systemd expects of a container
     exec env -i container=docker PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin SYSTEMD_UNIT_PATH=/etc/systemd/system \
         /lib/systemd/systemd --system --unit=idle.target --show-status=no --log-target=console --log-level=notice
