@@ -70,7 +70,7 @@ def test_each_exit_code_has_its_consequence(overlay: str) -> None:
     job = _job(overlay)
     assert job["template"]["spec"]["restartPolicy"] == "Never", "podFailurePolicy requires it"
     consequences = {code: _consequence(job, code) for code in range(1, 6)}
-    never = {_console.EXIT_CONFIG, _console.EXIT_BUDGET}
+    never = {_console.EXIT_ABORTED, _console.EXIT_CONFIG, _console.EXIT_BUDGET}
     assert {code for code, action in consequences.items() if action == "FailJob"} == never
     assert consequences[_console.EXIT_INTERRUPTED] == "Count"
     assert job["backoffLimit"] > 0
