@@ -62,11 +62,9 @@ def waiting(report: dict[str, Any] | None) -> int | None:
     return None if found is None else int(found)
 
 
-def report_of(root: str, since: datetime.datetime) -> dict[str, Any] | None:
-    """Returns the newest report of a run that began at ``since`` or later. None: there is none."""
-    for started, _, report in _reports(root):
-        return report if started >= since else None
-    return None
+def report_of(root: str, run_id: str) -> dict[str, Any] | None:
+    """Returns the report of a run. None: there is none that can be read."""
+    return next((report for _, _, report in _read(DatasetFolder(root), [run_id])), None)
 
 
 def _last_complete(root: str) -> datetime.datetime | None:
@@ -83,7 +81,11 @@ def _reports(root: str) -> Iterator[tuple[datetime.datetime, str, dict[str, Any]
     """Yields start, status and content of the reports of all runs, the newest first. A damaged one is left out."""
     folder = DatasetFolder(root)
     names = sorted((one for one in folder.list_folders("_runs") if RUN_ID.fullmatch(one)), reverse=True)
-    for name in names[:_MAX_REPORTS]:
+    yield from _read(folder, names[:_MAX_REPORTS])
+
+
+def _read(folder: DatasetFolder, names: list[str]) -> Iterator[tuple[datetime.datetime, str, dict[str, Any]]]:
+    for name in names:
         path = f"_runs/{name}/report.json"
         try:
             values = strict_json.parse(folder.read(path, storage.MAX_READ_BYTES), folder.url(path))

@@ -205,8 +205,8 @@ class Night:
             advice=outcome.advice(error, self.summary["output"]),
         )
         with contextlib.suppress(Exception):  # the cause may also prevent this
-            if self.root is not None and self.summary["report"] is None:
-                broken = lag.report_of(self.root, _utc(self.started))
+            if self.root is not None and self.summary["run_id"] and self.summary["report"] is None:
+                broken = lag.report_of(self.root, self.summary["run_id"])
                 if broken is not None:
                     self._add_report(broken)
         with contextlib.suppress(TesseraError):

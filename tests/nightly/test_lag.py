@@ -67,8 +67,23 @@ def test_waiting(report: dict[str, Any] | None, expected: int | None) -> None:
 def test_the_report_of_this_night(tmp_path: Path) -> None:
     _run(tmp_path, 1, "complete")
     _run(tmp_path, 2, "broken off", samples_planned=4)
-    now = datetime.datetime(2026, 1, 1, 1, 30, tzinfo=_UTC)
-    found = lag.report_of(str(tmp_path), now)
+    found = lag.report_of(str(tmp_path), "20260101T020000-00aa")
     assert found is not None
     assert found["samples_planned"] == 4
-    assert lag.report_of(str(tmp_path), now.replace(hour=3)) is None
+    assert lag.report_of(str(tmp_path), "20260101T030000-00aa") is None
+
+
+def test_reports_of_a_dataset_of_somebody_else(tmp_path: Path) -> None:
+    _run(tmp_path, 1, "complete")
+    for hour, text in (
+        (2, "[" * 100_000),
+        (3, '{"started": 3, "status": []}'),
+        (4, '{"started": "2026-01-01T04:00:00"}'),
+    ):
+        folder = tmp_path / "_runs" / f"20260101T0{hour}0000-00aa"
+        folder.mkdir()
+        (folder / "report.json").write_text(text)
+    link = tmp_path / "_runs" / "20260101T050000-00aa"
+    link.mkdir()
+    (link / "report.json").symlink_to("/etc/passwd")
+    assert lag.measure(str(tmp_path), 1).since == datetime.datetime(2026, 1, 1, 1, tzinfo=_UTC)
