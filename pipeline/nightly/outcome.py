@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 import tempfile
 
 from pipeline import storage
@@ -30,7 +31,7 @@ def exit_code(error: BaseException) -> int:
     if _is_refused(error) or full(error):
         return NEVER
     if isinstance(error, ConfigError):
-        return AGAIN if error.__cause__ is not None and is_transient(error.__cause__) else NEVER
+        return AGAIN if _has_no_answer(error.__cause__) else NEVER
     return AGAIN
 
 
@@ -76,6 +77,16 @@ def advice(error: BaseException, output: str | None) -> str:
 def _is_refused(error: BaseException) -> bool:
     """Returns whether a storage refuses the credentials, or there are none."""
     return denied(error) or expired(error) or without_credentials(error)
+
+
+def _has_no_answer(cause: BaseException | None) -> bool:
+    """Returns whether an error comes from a server that does not answer, or whose name is not known for the moment: one
+    behind a service of Kubernetes has no name while it starts again."""
+    while cause is not None:
+        if is_transient(cause) or isinstance(cause, socket.gaierror):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def _free(output: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from pathlib import Path
 
 import botocore.exceptions
@@ -33,6 +34,7 @@ _CONFIG = ("output.path", "cannot be written", "a folder")
         (_from(ConfigError(*_CONFIG), PermissionError(errno.EACCES, "denied")), 2),
         (_from(ConfigError(*_CONFIG), TimeoutError("no answer")), 4),
         (_from(ConfigError(*_CONFIG), ConnectionRefusedError()), 4),
+        (_from(ConfigError(*_CONFIG), socket.gaierror(-2, "Name or service not known")), 4),
         (_from(ConfigError(*_CONFIG), _answer(503, "SlowDown")), 4),
         (_from(ConfigError(*_CONFIG), _answer(403, "AccessDenied")), 2),
         (_from(StorageError("cannot write"), _answer(403, "AccessDenied")), 2),
