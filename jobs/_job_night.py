@@ -69,7 +69,7 @@ def follow_night(
         load: returns the config.
     """
     path = nights.local_path(config, summary)
-    night = nights.Night(config, path, nights.NightOptions(partial_exit=partial_exit), time.time())
+    night = nights.NightRecord(config, path, nights.NightOptions(partial_exit=partial_exit), time.time())
     night.summary["step"] = "submit"
     try:
         with night.reported():

@@ -13,7 +13,7 @@ from pipeline.core.errors import TesseraError
 from pipeline.core.terminal import Console, json_text
 
 if TYPE_CHECKING:
-    from pipeline.nightly import Night
+    from pipeline.nightly import NightRecord
 
 Wait = Annotated[
     str | None, typer.Option(help="How long to wait for another night of this dataset: 1h. Else nightly.wait.")
@@ -61,7 +61,7 @@ def nightly(
     end_night(night, as_json)
 
 
-def end_night(night: Night, as_json: bool, error: TesseraError | None = None) -> None:
+def end_night(night: NightRecord, as_json: bool, error: TesseraError | None = None) -> None:
     """Prints the summary, and ends the program with its exit code.
 
     Args:
@@ -74,7 +74,7 @@ def end_night(night: Night, as_json: bool, error: TesseraError | None = None) ->
     sys.exit(code)
 
 
-def print_summary(night: Night, as_json: bool) -> None:
+def print_summary(night: NightRecord, as_json: bool) -> None:
     """Prints the summary: as one JSON document, or what is worth a look."""
     from pipeline import nightly as nights
 

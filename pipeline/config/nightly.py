@@ -33,8 +33,11 @@ class NightlyConfig(Section):
     keep: str = "7d"
     """Age of old snapshots, of the folders of old runs and of old summaries, which are deleted then."""
     small_shards: int = Field(default=16, ge=2)
-    """Shards are merged if there are so many of less than a quarter of ``output.shard_bytes``, or if rows are deleted
-    in any of them."""
+    """Shards are merged if there are so many of less than a quarter of ``output.shard_bytes``."""
+    max_deleted_rows: float = Field(default=0.0, ge=0, le=1)
+    """Shards with deleted rows are rewritten if more than this fraction of all stored rows is deleted. 0: if any is, so
+    that plain Parquet readers see every row once after each complete night. In a large dataset whose changes are
+    spread over all shards, that rewrites it every night."""
     max_deleted_fraction: float = Field(default=0.5, ge=0, le=1)
     """A night ends before it deletes anything if more of the stored samples are not listed any more, and at least 20: a
     corpus that has moved must not empty the dataset."""

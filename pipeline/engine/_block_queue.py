@@ -39,6 +39,8 @@ class BlockQueue:
         until: float | None = None,
     ) -> None:
         self.units, self.limits, self.workers, self.until = deque(units), limits, workers, until
+        self.begun = list[Unit]()
+        """The units that were taken."""
         self.waiting = [deque[pa.Table]() for _ in limits]
         """Blocks by phase. Those of the first phase are made when they are taken."""
         self.busy = 0
@@ -82,7 +84,8 @@ class BlockQueue:
             self.changed.notify_all()  # there is room for another one
         waiting = self.waiting[phase]
         if not waiting:
-            return unit_table(self.units.popleft())
+            self.begun.append(self.units.popleft())
+            return unit_table(self.begun[-1])
         table = waiting.popleft()
         if phase and not self.units and self.limits[phase] is None:
             share = max(_LEAST_ROWS, math.ceil((len(table) + sum(map(len, waiting))) / self.workers))

@@ -28,7 +28,7 @@ from pipeline.engine.local_layout import Machine, Phase, WorkerGroup, layout
 from pipeline.engine.node_check import NodeTask, Problem
 from pipeline.engine.progress import Progress
 from pipeline.engine.spec import Execution, PipelineSpec
-from pipeline.stages.units import Unit
+from pipeline.stages.units import Unit, unit_name
 from pipeline.telemetry import metrics, recording
 
 
@@ -103,6 +103,7 @@ class LocalEngine:
                     }
                 ]
             done.first_row_at = progress.first_row_at
+            done.begun = frozenset(unit_name(url, group) for url, group, _ in queue.begun)
         except BaseException as error:
             writers.abort()
             if isinstance(error, Exception):

@@ -163,6 +163,8 @@ class Execution:
     ray_job: str | None = None
     """Id of the job in Ray. None: the engine is not Ray."""
     warnings: list[str] = field(default_factory=list)
+    begun: frozenset[str] | None = None
+    """Names of the units that were begun. None: all, or that is not known."""
 
 
 class Engine(Protocol):

@@ -16,6 +16,7 @@ from pipeline.core import strict_json
 from pipeline.core.errors import TesseraError
 from pipeline.dataset.commit.data_files import RUN_ID
 from pipeline.dataset.commit.folder import DatasetFolder
+from pipeline.nightly.summary import FOLDER
 
 _MAX_REPORTS = 400
 """Most reports that are read to find the last complete run."""
@@ -44,14 +45,21 @@ class Lag:
         }
 
 
-def measure(root: str, samples: int | None) -> Lag:
+def measure(root: str, samples: int | None, latest: str | None = None) -> Lag:
     """Returns the lag after a run.
 
     Args:
         root: the version's folder.
         samples: samples that wait; None: it is not known.
+        latest: URL of the summary of the night before. Its lag counts if no report of a complete run is left, since
+            folders of old runs are deleted. None: there is none.
     """
-    return Lag(samples, None if samples == 0 else _last_complete(root))
+    if samples == 0:
+        return Lag(samples, None)
+    since, is_complete = _last_complete(root)
+    if not is_complete and latest is not None and (before := _since(latest)) is not None:
+        since = before if since is None else min(since, before)
+    return Lag(samples, since)
 
 
 def waiting(report: dict[str, Any] | None) -> int | None:
@@ -67,14 +75,25 @@ def report_of(root: str, run_id: str) -> dict[str, Any] | None:
     return next((report for _, _, report in _read(DatasetFolder(root), [run_id])), None)
 
 
-def _last_complete(root: str) -> datetime.datetime | None:
-    """Returns when the last complete run began; without one, when the oldest known run did."""
+def _last_complete(root: str) -> tuple[datetime.datetime | None, bool]:
+    """Returns when the last complete run began, and True; without one, when the oldest known run did, and False."""
     oldest = None
     for started, status, _ in _reports(root):
         oldest = started
         if status == "complete":
-            break
-    return oldest
+            return oldest, True
+    return oldest, False
+
+
+def _since(url: str) -> datetime.datetime | None:
+    """Returns since when samples waited by the summary at ``url``. None: none did, or it cannot be read."""
+    root, _, path = url.rpartition(f"/{FOLDER}/")
+    try:
+        values = strict_json.parse(DatasetFolder(root).read(f"{FOLDER}/{path}", storage.MAX_READ_BYTES), url)
+        found = datetime.datetime.fromisoformat(values.member("lag").member("since").string())
+    except (OSError, ValueError, TesseraError):
+        return None
+    return found if found.tzinfo is not None else None
 
 
 def _reports(root: str) -> Iterator[tuple[datetime.datetime, str, dict[str, Any]]]:

@@ -11,6 +11,7 @@ from pipeline.config.models import EngineName, PipelineConfig
 from pipeline.core.errors import TesseraError, describe
 from pipeline.dataset.commit import catalog, snapshots
 from pipeline.nightly import lag
+from pipeline.nightly.summary import FOLDER
 from pipeline.telemetry import recording, webhook
 
 POSTED = "posted"
@@ -32,7 +33,8 @@ def add_state(summary: dict[str, Any], config: PipelineConfig | None, before: in
             return
         root = storage.join(output, version)
         number = max(snapshots.numbers(root), default=None)
-        found = lag.measure(root, lag.waiting(summary["report"]))
+        latest = storage.join(output, f"{FOLDER}/latest.json")
+        found = lag.measure(root, lag.waiting(summary["report"]), latest)
         summary.update(version=version, snapshot=number, committed=before is not None and number != (before or None))
         summary["lag"] = found.plain(datetime.datetime.now(datetime.UTC))
     except (OSError, TesseraError) as error:

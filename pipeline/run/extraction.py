@@ -94,6 +94,8 @@ def extract(
             _commit(config, transaction, opened, done.written, report)
             exceeded_before = _check_budget_of_last_run(config, transaction, opened.base)
             budget.mark_checked(transaction.folder, run_id)
+            if report["snapshot"] is None:  # its rows are judged with those of the run that commits them
+                exceeded = None
         finished(report)
         exceeded = exceeded_before if exceeded is None else exceeded
         if exceeded is not None:
@@ -163,7 +165,7 @@ def _compute(
         TesseraError: planned samples, rows and cells are not all accounted for; or the engine failed.
     """
     if not plan.units or (until is not None and time.time() >= until):
-        planning.leave_unfinished(plan, {})
+        planning.leave_unfinished(plan, {}, frozenset())
         return Execution()
     on_gpu = wants_gpu(bound.config) and engine.gpus(terminal) > 0
     if not on_gpu and any(pool.num_gpus for pool in bound.config.compute.pools.values()):
@@ -172,8 +174,8 @@ def _compute(
     done = engine.execute(spec, plan.units, plan.samples, terminal, until)
     plan.warnings.extend(done.warnings)
     problems = done.written.problems()
-    if until is not None:
-        problems += planning.leave_unfinished(plan, done.written.samples_by_unit)
+    if until is not None and time.time() >= until:
+        problems += planning.leave_unfinished(plan, done.written.samples_by_unit, done.begun)
     if done.written.samples != plan.samples:
         problems.append(f"{plan.samples} samples planned, {done.written.samples} arrived")
     if problems:

@@ -108,23 +108,25 @@ def make(
     return plan
 
 
-def leave_unfinished(plan: Plan, samples_by_unit: Mapping[str, int]) -> list[str]:
+def leave_unfinished(plan: Plan, samples_by_unit: Mapping[str, int], begun: frozenset[str] | None = None) -> list[str]:
     """Takes the units that were not begun out of the plan: the dataset keeps what it has of their samples.
 
     Args:
         samples_by_unit: name of each unit that was begun -> its finished samples.
+        begun: names of the units that were begun. None: that is not known.
 
     Returns:
         a message for each unit that was finished in part.
     """
     problems, groups = list[str](), dict[str, list[int]]()
     for url, group, samples in plan.units:
-        finished = samples_by_unit.get(unit_name(url, group), 0)
-        if not finished:
+        name = unit_name(url, group)
+        finished = samples_by_unit.get(name, 0)
+        if not finished and (begun is None or name not in begun):
             groups.setdefault(url, []).append(group)
             plan.samples_left += samples
         elif finished != samples:
-            problems.append(f"unit {unit_name(url, group)} has {samples} samples, {finished} arrived")
+            problems.append(f"unit {name} has {samples} samples, {finished} arrived")
     for url, numbers in groups.items():
         plan.difference.leave(read_places(url, numbers))
     return problems

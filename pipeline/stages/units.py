@@ -44,6 +44,11 @@ def unit_name(url: str, group: int) -> str:
     return f"{url.rpartition('/')[2].removesuffix('.parquet')}:{group}"
 
 
+def unit_names(table: pa.Table) -> pa.Array:
+    """Returns the names of the units that ``table`` names."""
+    return pa.array([unit_name(one["url"], one["group"]) for one in table.to_pylist()], pa.string())
+
+
 def read_unit(table: pa.Table) -> pa.Table:
     """Reads the samples of the units that ``table`` names. Columns: the listing, ``EXTRA`` and `UNIT`."""
     samples = []

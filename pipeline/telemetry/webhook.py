@@ -90,9 +90,10 @@ def _body(summary: Mapping[str, Any], format: str) -> str:
     if format == "json":
         return json_text(summary)
     parts = [f"Tessera: night {summary.get('status')}, exit code {summary.get('exit_code')}"]
-    for name in ("cause", "output", "config", "host", "run_id", "samples_left"):
+    for name in ("cause", "advice", "step", "output", "config", "host", "run_id", "samples_left"):
         if summary.get(name):
             parts.append(f"{name.replace('_', ' ')}: {summary[name]}")
+    parts[2:2] = [f"alert: {one}" for one in summary.get("alerts", ())]
     text = without_secrets("\n".join(parts))
     return json_text({"text": text[:_MAX_TEXT].translate(_SLACK_ESCAPES)})
 

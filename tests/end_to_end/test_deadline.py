@@ -14,6 +14,7 @@ import pytest
 from pipeline import dataset, run
 from pipeline.config import PipelineConfig
 from pipeline.config.models import EngineName
+from pipeline.core.errors import TesseraError
 from pipeline.dataset import maintenance
 from pipeline.dataset.commit import catalog
 from pipeline.engine import ENGINES
@@ -183,3 +184,26 @@ def _extract_in_tasks_of_a_block(bound: Any, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("pipeline.run.pipeline.ShardWriter", Publishes)
     run.extract(bound, show_progress=False)
+
+
+def test_a_unit_that_is_lost_is_no_unit_that_was_left(
+    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline excuses units that were not begun, and no others."""
+    for i in range(12):
+        draw(tmp_path, f"s{i:03}", i)
+    monkeypatch.setattr("pipeline.run.pipeline.EncodeStage", _LosesABlock)
+    with pytest.raises(TesseraError, match=r"do not balance: .*unit 00000:\d has 4 samples, 0 arrived"):
+        run.extract(prepare(_settings(tmp_path, "local")), show_progress=False, until=time.time() + 3)
+    assert not list((tmp_path / "out").glob("v1/_snapshots/*"))
+
+
+class _LosesABlock(EncodeStage):
+    """Loses the block of the first sample, and takes the time of the night for each other."""
+
+    def __call__(self, table: pa.Table, journal: Any = None) -> pa.Table:
+        done = super().__call__(table, journal)
+        if "s000.png" in table["sample_id"].to_pylist():
+            return done.slice(0, 0)
+        time.sleep(4)
+        return done

@@ -66,6 +66,7 @@ def pin(root: str, name: str, number: int | None = None, until: datetime.datetim
     if number not in states and len(states) >= MAX_SNAPSHOTS:
         raise ConfigError("--pin", f"{len(states)} snapshots of {root!r} were pinned", "run `tessera vacuum` first")
     _refuse_other(states, name, number, found)
+    former = tuple(one for one in states[number].pins if one.name == name) if number in states else ()
     new = Pin(name, number, _now().isoformat(timespec="seconds"), until.isoformat() if until else None)
     update(folder, number, lambda state: _with_pin(root, state, new))
     # `vacuum` deletes a snapshot first and its pins afterwards, so a pin of one that is here now holds
@@ -74,7 +75,7 @@ def pin(root: str, name: str, number: int | None = None, until: datetime.datetim
             raise TesseraError(f"snapshot {number} of {root!r} was deleted by `tessera vacuum` at the same time")
         _refuse_other(all_states(folder, found, MAX_SNAPSHOTS), name, number, found)
     except TesseraError:
-        update(folder, number, lambda state: _without(state, {name}))
+        update(folder, number, lambda state: _with_former(state, name, former))
         raise
     for other, state in states.items():  # the same name, expired
         if other != number and any(one.name == name for one in state.pins):
@@ -210,6 +211,11 @@ def _with_pin(root: str, state: PinState, new: Pin) -> PinState:
     if len(others) >= MAX_PINS:
         raise ConfigError("--pin", f"snapshot {new.snapshot} has {len(others)} pins", f"at most {MAX_PINS}")
     return replace(state, pins=(*others, new))
+
+
+def _with_former(state: PinState, name: str, former: tuple[Pin, ...]) -> PinState:
+    """Returns ``state`` with the pins of ``name`` that it had before."""
+    return replace(state, pins=(*(one for one in state.pins if one.name != name), *former))
 
 
 def _without(state: PinState, names: set[str]) -> PinState | None:

@@ -37,6 +37,9 @@ def work_table(
         _reusable_rows(p, codes, classes),
         _positions(p, codes, dropped & p.is_committed),
         _positions(p, codes, adopted.rows),
+        _windows(p, codes, adopted.rows & (p.row_kind != FileKind.EMPTY)),
+        _windows(p, codes, adopted.rows & (p.row_kind == FileKind.FAILURE)),
+        pa.array((classes.new | classes.changed)[codes]),
     ]
     for field, column in zip([*EXTRA, *IF_DONE], extra, strict=True):
         table = table.append_column(field, column)
@@ -53,6 +56,11 @@ def _reusable_rows(p: Partition, codes: np.ndarray, classes: SampleClasses) -> p
     rows, offsets = p.by_code(of_other_version | own, codes)
     columns = [p.window[rows].astype(np.int32), p.file[rows].astype(np.int32), p.position[rows]]
     return struct_lists([pa.array(one) for one in columns], offsets, EXTRA.field("carry").type)
+
+
+def _windows(p: Partition, codes: np.ndarray, rows: np.ndarray) -> pa.Array:
+    """Returns the number of windows of the stored rows in the mask ``rows``, for each of ``codes``."""
+    return pa.array(p.windows_of(rows).count(p.count)[codes].astype(np.int32))
 
 
 def _positions(p: Partition, codes: np.ndarray, rows: np.ndarray) -> pa.Array:

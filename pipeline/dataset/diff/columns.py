@@ -33,11 +33,20 @@ RETRY_WINDOW, RETRY_SAMPLE = 1, 2
 """Values of ``retry`` of a failure: compute its window again, or the whole sample, if the whole file failed. 0: no
 retry."""
 _POSITIONS = pa.list_(pa.struct([("file", pa.int32()), ("position", pa.int64())]))
-IF_DONE = pa.schema([pa.field("/drops", _POSITIONS), pa.field("/adopted", _POSITIONS)])
+IF_DONE = pa.schema(
+    [
+        pa.field("/drops", _POSITIONS),
+        pa.field("/adopted", _POSITIONS),
+        pa.field("/rows_adopted", pa.int32()),
+        pa.field("/rows_adopted_with_failures", pa.int32()),
+        pa.field("/is_new", pa.bool_()),
+    ]
+)
 """The columns of the samples to compute that no worker reads: what changes once the sample is computed.
 
 ``/drops``: the stored rows that the commit deletes then. ``/adopted``: the rows of interrupted runs that become part of
-the dataset then; the sample needs further rows."""
+the dataset then; the sample needs further rows. ``/rows_adopted``, ``/rows_adopted_with_failures``: what they count in
+`result.Counts`; ``/is_new``: also as rows of new or changed samples."""
 EXTRA = pa.schema(
     [
         pa.field("replaces", pa.bool_()),

@@ -58,6 +58,10 @@ class Difference:
             samples: some of the samples to compute, with the columns of ``IF_DONE``.
         """
         self.work -= len(samples)
+        for name in ("rows_adopted", "rows_adopted_with_failures"):
+            of_new = samples[f"/{name}"].filter(samples["/is_new"])
+            for counted, column in ((name, samples[f"/{name}"]), (f"new_{name}", of_new)):
+                setattr(self.counts, counted, getattr(self.counts, counted) - (pc.sum(column).as_py() or 0))
         for file, positions in _by_file(samples["/drops"]):
             dropped = np.concatenate(self.drops.pop(file))
             if len(kept := np.setdiff1d(dropped, positions)):

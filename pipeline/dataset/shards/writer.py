@@ -86,7 +86,7 @@ class ShardWriter:
 
     def _count_units(self, table: pa.Table) -> None:
         """Counts the finished samples of each unit."""
-        for one in pc.value_counts(table.filter(table["final"])[UNIT]).to_pylist():
+        for one in pc.value_counts(table[UNIT].filter(table["final"])).to_pylist():
             counts, name = self.result.samples_by_unit, one["values"]
             counts[name] = counts.get(name, 0) + one["counts"]
 

@@ -56,11 +56,17 @@ class _CounterActor:
     def read(self) -> list[int]:
         return self.counts
 
-    def refused_units(self, names: list[str]) -> list[str]:
-        """Returns those of some units that must not be begun, since it is too late. The others are begun now."""
+    def refused_units(self, names: list[str], begins: bool) -> list[str]:
+        """Returns those of some units that must not be begun, since it is too late. ``begins``: the others are begun
+        now; else they are only read."""
         if self.until is None or time.time() < self.until:
-            self.begun.update(names)
+            self.begun.update(names if begins else ())
+            return []
         return [name for name in names if name not in self.begun]
+
+    def begun_units(self) -> list[str] | None:
+        """Returns the names of all units that were begun. None: that is not recorded, since there is no deadline."""
+        return None if self.until is None else sorted(self.begun)
 
     def record_start(self, actor: str) -> tuple[int, dict[Block, int]]:
         """Records a new process of an actor. Returns how many have died since one of them has mapped a block, and how
@@ -110,6 +116,8 @@ class RunCounter:
         # on the driver's node, so that a lost node does not take it along. After a restart it is empty
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.actor: Any = _CounterActor.options(scheduling_strategy=here, max_restarts=-1).remote(until)  # type: ignore[attr-defined]  # Ray has no types
+        self.begun: frozenset[str] | None = None
+        """After `close`: names of the units that were begun, in a run with a deadline."""
         self.nodes: dict[str, dict[str, int]] | None = None
         """After `close`: for each node the rows that were finished there, the number of worker processes, and the sum
         of their memory peaks in bytes."""
@@ -130,6 +138,8 @@ class RunCounter:
         """Reads what the nodes did, and ends the actor."""
         with suppress(Exception):
             self.nodes = ray.get(self.actor.nodes.remote(), timeout=_ANSWER_S)
+            if (begun := ray.get(self.actor.begun_units.remote(), timeout=_ANSWER_S)) is not None:
+                self.begun = frozenset(begun)
         ray.kill(self.actor)
 
 
@@ -170,11 +180,14 @@ class WorkerReports:
         self.counter.record_block.remote(self.actor, block, False)
         return block
 
-    def refused_units(self, names: list[str]) -> list[str]:
-        """Returns those of some units that must not be begun any more. Without an answer all are begun: if a part of a
-        unit was refused before, the run's books do not balance, nothing is committed, and the next run continues."""
+    def refused_units(self, names: list[str], begins: bool) -> list[str]:
+        """Returns those of some units that must not be begun any more; ``begins``: the others are begun now.
+
+        Without an answer all are begun: if a part of a unit was refused before, the run's books do not balance, nothing
+        is committed, and the next run continues.
+        """
         with suppress(Exception):
-            return list(ray.get(self.counter.refused_units.remote(names), timeout=_ERROR_ANSWER_S))
+            return list(ray.get(self.counter.refused_units.remote(names, begins), timeout=_ERROR_ANSWER_S))
         return []
 
     def add(self, samples: int, rows: int, failed: int) -> None:

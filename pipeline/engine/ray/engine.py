@@ -91,8 +91,10 @@ class RayEngine:
         workers = None
         if counter.nodes is not None:
             workers = {key: sum(one[key] for one in described) for key in ("processes", "peak_memory_bytes")}
-        job = nodes.job_id()
-        return Execution(sink.written, progress.first_row_at, workers, nodes.totals(), described, job, self.warnings)
+        job, begun = nodes.job_id(), counter.begun
+        return Execution(
+            sink.written, progress.first_row_at, workers, nodes.totals(), described, job, self.warnings, begun
+        )
 
 
 def _task_cpus(spec: PipelineSpec) -> float:

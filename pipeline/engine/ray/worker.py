@@ -25,6 +25,7 @@ from pipeline.sandbox import ForkServer, SandboxedStage
 from pipeline.sandbox.fork_server import ForkServerDied
 from pipeline.sandbox.process import ProcessOptions
 from pipeline.stages.rows import add_meter
+from pipeline.stages.units import unit_names
 from pipeline.storage import settings as storage_settings
 from pipeline.storage.settings import StorageConfig
 from pipeline.telemetry import recording
@@ -118,10 +119,11 @@ class StageWorker:
         return done
 
     def _begun(self, table: pa.Table) -> pa.Table:
-        """Returns the rows of units that may be computed."""
-        names = pc.unique(table[UNIT])
-        refused = self.reports.refused_units(names.to_pylist())
-        return table.filter(pc.invert(pc.is_in(table[UNIT], pa.array(refused, pa.string())))) if refused else table
+        """Returns the rows of units that may be computed. In the first step each row is a unit, which is only read."""
+        begins = UNIT in table.column_names
+        names = table[UNIT] if begins else unit_names(table)
+        refused = self.reports.refused_units(pc.unique(names).to_pylist(), begins)
+        return table.filter(pc.invert(pc.is_in(names, pa.array(refused, pa.string())))) if refused else table
 
     def _map_parts(self, parts: list[pa.Table]) -> Generator[pa.Table]:
         """Maps the parts of a block one after another."""
