@@ -4,7 +4,8 @@ Extracts the same pictures with and without metrics in turn, in one process, so 
 metrics a port is open and read every second, which is fifteen times as often as Prometheus does, and a text file is
 written; on `ray` the workers report to the agent of their node. Prints the seconds of a run and the CPU seconds of all
 its processes with metrics / without them: the median of the pairs, and the 95 % interval of their mean. CPU seconds are
-not printed for `ray`, whose workers end at other times than runs. Needs `make setup`.
+not printed for `ray`, whose workers end at other times than runs. Last, the CPU seconds that threads spent in the
+functions of metrics / all: other work of the machine does not change it much. Needs `make setup`.
 
 The models are those of the demo, which take a millisecond for a picture: with larger ones the cost is less.
 """
@@ -25,11 +26,14 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pytest
 from PIL import Image
 
 from pipeline import config as configs
 from pipeline import run
 from pipeline.run import fork_server as fork_servers
+from pipeline.telemetry import _metrics_server, recording
+from pipeline.telemetry.prometheus import PrometheusExporter
 from tests.infra.prometheus_server import free_port
 from tests.support import ROOT
 from tests.support.exposition import read
@@ -58,6 +62,9 @@ def main() -> None:
         half = STUDENT * statistics.stdev(ratios) / math.sqrt(len(ratios))
         words = f"median {statistics.median(ratios):.4f}, mean {mean:.4f} ({mean - half:.4f} to {mean + half:.4f})"
         print(f"{what:4} seconds with metrics / without: {words}; pairs {min(ratios):.3f} to {max(ratios):.3f}")
+    if asked.engine != "ray":
+        shares = [one["own"] / one["cpu"] for _, one in found]
+        print(f"own CPU seconds / all: median {statistics.median(shares):.4f}, at most {max(shares):.4f}")
 
 
 def corpus(folder: Path, copies: int) -> None:
@@ -99,13 +106,40 @@ def pairs(folder: Path, engine: Any, count: int, fork_server: Any) -> list[tuple
         for is_on in (False, True) if number % 2 else (True, False):
             shutil.rmtree(folder / "out", ignore_errors=True)
             bound = run.prepare(settings(folder, on if is_on else {"ray": False}), False, fork_server, engine)
-            with scraped(port) if is_on else contextlib.nullcontext():
+            with scraped(port) if is_on else contextlib.nullcontext(), accounted() as own:
                 started, cpu = time.perf_counter(), cpu_s()
                 run.extract(bound, show_progress=False)
-                measured[is_on] = {"wall": time.perf_counter() - started, "cpu": cpu_s() - cpu}
+                measured[is_on] = {"wall": time.perf_counter() - started, "cpu": cpu_s() - cpu, "own": sum(own)}
         if number:
             found.append((measured[False], measured[True]))
     return found
+
+
+@contextlib.contextmanager
+def accounted() -> Iterator[list[float]]:
+    """Supplies the CPU seconds of each call of a function of metrics, in whatever thread."""
+    own: list[float] = []
+
+    def timed(call: Any) -> Any:
+        def timed_call(*arguments: Any, **named: Any) -> Any:
+            started = time.thread_time()
+            try:
+                return call(*arguments, **named)
+            finally:
+                own.append(time.thread_time() - started)
+
+        return timed_call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in (
+            (recording, "count_table"),
+            (recording, "count_files"),
+            (PrometheusExporter, "__enter__"),
+            (PrometheusExporter, "close"),
+            (_metrics_server._Handler, "handle"),
+        ):
+            patch.setattr(owner, name, timed(getattr(owner, name)))
+        yield own
 
 
 @contextlib.contextmanager
