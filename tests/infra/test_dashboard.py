@@ -21,6 +21,7 @@ from pipeline.telemetry import recording
 from pipeline.telemetry.config import MetricsConfig
 from pipeline.telemetry.metrics import METRICS
 from pipeline.telemetry.prometheus import exporting
+from tests.engine.slow_encoder import SlowEncode
 from tests.infra.prometheus_server import FOLDER, Prometheus, exposed, free_port, need, scaled, wait_until
 from tests.stages.media_fixtures import AUDIO, IMAGE, VIDEO, config, write_clip, write_tone
 from tests.support import ROOT
@@ -166,11 +167,18 @@ def test_every_panel_has_data_of_a_local_run(tmp_path: Path, prepared: Callable[
         assert [one["metric"]["device"] for one in prometheus.query("tessera:device_busy:ratio")] == ["0", "1"]
 
 
-def test_every_panel_has_data_of_a_run_on_ray(tmp_path: Path, prepared: Callable[..., Any], ray_session: Any) -> None:
-    """From the node's agent, whose names lose their prefix, and Ray's own figures of nodes and queues."""
+@pytest.mark.slow
+def test_every_panel_has_data_of_a_run_on_ray(
+    tmp_path: Path, prepared: Callable[..., Any], ray_session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the node's agent, whose names lose their prefix, and Ray's own figures of nodes and queues.
+
+    The run lasts for several reports of its workers: there is no rate from one.
+    """
     need("prometheus")
+    monkeypatch.setattr("pipeline.run.pipeline.EncodeStage", SlowEncode)
     name = f"dashboard-{time.monotonic_ns()}"
-    bound = prepared("ray", 20, name=name)
+    bound = prepared("ray", 160, name=name)
     (node,) = ray_session.nodes()
     agent = f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
     (tmp_path / "p").mkdir()
