@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import subprocess
 from collections import defaultdict
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.core.errors import StorageError
+from pipeline.nightly.outcome import exit_code
 from pipeline.telemetry.metrics import METRICS
 from tests.infra.alert_cases import CASES, Case
 from tests.infra.prometheus_server import FOLDER, need
@@ -37,6 +40,14 @@ def test_each_alert_has_a_section_for_whoever_is_on_call() -> None:
         assert alert["annotations"]["summary"]
         assert alert["labels"]["severity"] in ("warning", "critical")
         assert re.fullmatch(r"\d+m", alert["for"])
+
+
+def test_the_section_about_disks_names_the_code_of_a_full_one() -> None:
+    full = StorageError("cannot write")
+    full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    text = (ROOT / "docs" / "operating.md").read_text()
+    (code,) = re.findall(r"A full disk ends the night with code (\d)", " ".join(text.split()))
+    assert int(code) == exit_code(full) == 2
 
 
 def test_each_alert_has_cases_at_which_it_fires_and_rests() -> None:

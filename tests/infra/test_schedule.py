@@ -79,7 +79,7 @@ def test_each_exit_code_has_its_consequence(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", SCHEDULED)
 def test_it_waits_for_a_head_that_starts_again(overlay: str) -> None:
-    """A submission without an answer ends with code 2, for which there is no new try."""
+    """A submission without an answer ends with code 4: without the wait, a head that starts would cost all tries."""
     (waiting,) = _job(overlay)["template"]["spec"]["initContainers"]
     limit, program, _, script = waiting["command"][1:]
     found = re.fullmatch(r"until (tessera .*); do sleep \d+; done", script)
@@ -92,6 +92,22 @@ def test_it_waits_for_a_head_that_starts_again(overlay: str) -> None:
     assert 600 <= int(limit) < _job(overlay)["activeDeadlineSeconds"] - night_s
     codes = [rule["onExitCodes"] for rule in _job(overlay)["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
     assert waiting["name"] not in [each["containerName"] for each in codes], "it counts, and is tried again"
+
+
+def test_the_readme_says_what_each_code_does() -> None:
+    text = (ROOT / "infra" / "README.md").read_text()
+    said = {}
+    for codes, consequence in re.findall(r"^\| ((?:\d: [^|]+)+)\| ([^|]+) \|$", text, flags=re.M):
+        said |= {int(code): consequence for code in re.findall(r"(\d): ", codes)}
+    policy = {code: _consequence(_job("overlays/production"), code) for code in range(1, 5)}
+    assert {code: "fails at once" in words for code, words in said.items()} == {
+        code: action == "FailJob" for code, action in policy.items()
+    }
+    operating = (ROOT / "docs" / "operating.md").read_text()
+    (codes,) = re.findall(r"^\| exit codes (.+?) \| the Job fails for good", operating, flags=re.M)
+    assert {int(code) for code in re.findall(r"\d", codes)} == {
+        c for c, action in policy.items() if action == "FailJob"
+    }
 
 
 def _consequence(job: dict[str, Any], code: int) -> str:
