@@ -43,18 +43,23 @@ def _nights(values: list[float], every_s: int = 1800) -> str:
 def _missed() -> list[Case]:
     name = "tessera_night_success_timestamp_seconds"
     late = {name: _constant(HOUR_S, 1800, 2 * DAY_S)}
-    seen_once = {name: f"{HOUR_S} " + "_x95"}  # a driver on Ray, whose gauge is soon gone
+    seen_once = {name: f"{HOUR_S} " + "_x400"}  # a driver on Ray, whose gauge is soon gone
     words = "a: no night has succeeded for 1d 5h 0m 0s"
     return [
         Case("TesseraNightMissed", 1800, 30 * HOUR_S, late, words),
         Case("TesseraNightMissed", 1800, 30 * HOUR_S, seen_once, words),
         Case("TesseraNightMissed", 1800, 26 * HOUR_S, late),
+        Case("TesseraNightMissed", 1800, 8 * DAY_S + HOUR_S, seen_once, words.replace("1d 5h", "8d 0h")),
     ]
 
 
 def _failed() -> list[Case]:
     def series(success: float | None, failure: float | None, code: int) -> dict[str, str]:
-        found = {"tessera_night_exit_code": _constant(code, 1800, DAY_S)}
+        end = max(one for one in (success, failure) if one is not None)
+        found = {
+            "tessera_night_exit_code": _constant(code, 1800, DAY_S),
+            "tessera_night_end_timestamp_seconds": _constant(end, 1800, DAY_S),
+        }
         for name, value in (("success", success), ("failure", failure)):
             if value is not None:
                 found[f"tessera_night_{name}_timestamp_seconds"] = _constant(value, 1800, DAY_S)
@@ -63,9 +68,31 @@ def _failed() -> list[Case]:
     return [
         Case("TesseraNightFailed", 1800, 2 * HOUR_S, series(100, 200, 4), "a: the last night ended with code 4"),
         Case("TesseraNightFailed", 1800, 2 * HOUR_S, series(None, 200, 2), "a: the last night ended with code 2"),
+        Case("TesseraNightFailed", 1800, 6 * HOUR_S, _two_drivers(4, 2), "a: the last night ended with code 2"),
+        Case("TesseraNightFailed", 1800, 6 * HOUR_S, _two_drivers(1, 4), "a: the last night ended with code 4"),
         Case("TesseraNightFailed", 1800, 2 * HOUR_S, series(300, 200, 0)),
         Case("TesseraNightFailed", 1800, 2 * HOUR_S, series(300, None, 0)),
     ]
+
+
+def _on_ray(name: str, values: list[float | None], every_s: int, length_s: int) -> dict[str, str]:
+    """Returns a gauge of several drivers on Ray, one after the other: each is seen once. None: it does not set it."""
+    steps = length_s // every_s
+    return {
+        f'{name}{{WorkerId="w{number}",instance="n"}}': f"_x{1 + number * steps} {value:g} _x200"
+        for number, value in enumerate(values)
+        if value is not None
+    }
+
+
+def _two_drivers(first: int, second: int) -> dict[str, str]:
+    """Two tries of a night, two hours apart, that fail with these codes."""
+    ends = [1800.0, 1800.0 + 2 * HOUR_S]
+    return {
+        **_on_ray("tessera_night_exit_code", [first, second], 1800, 2 * HOUR_S),
+        **_on_ray("tessera_night_end_timestamp_seconds", [*ends], 1800, 2 * HOUR_S),
+        **_on_ray("tessera_night_failure_timestamp_seconds", [*ends], 1800, 2 * HOUR_S),
+    }
 
 
 def _partial() -> list[Case]:
@@ -83,10 +110,22 @@ def _partial() -> list[Case]:
 def _lag() -> list[Case]:
     name, at = "tessera_lag_samples", 3 * DAY_S - HOUR_S
     words = "a: 300 samples are not in the dataset, more than after each night before"
+    end = "tessera_night_end_timestamp_seconds"
+
+    def series(lags: list[float]) -> dict[str, str]:
+        return {name: _nights(lags), end: _nights([day * DAY_S for day in range(3)])}
+
+    def tries(lags: list[float | None]) -> dict[str, str]:
+        """Two tries each night, twelve hours apart, each by a driver of its own on Ray."""
+        ends: list[float | None] = [1800.0 + number * DAY_S / 2 for number in range(6)]
+        return {**_on_ray(name, lags, 1800, DAY_S // 2), **_on_ray(end, ends, 1800, DAY_S // 2)}
+
     return [
-        Case("TesseraLagGrows", 1800, at, {name: _nights([100, 200, 300])}, words),
-        Case("TesseraLagGrows", 1800, at, {name: _nights([100, 200, 150])}),
-        Case("TesseraLagGrows", 1800, at, {name: _nights([0, 0, 0])}),
+        Case("TesseraLagGrows", 1800, at, series([100, 200, 300]), words),
+        Case("TesseraLagGrows", 1800, at, tries([900, 100, 500, 200, 100, 300]), words),
+        Case("TesseraLagGrows", 1800, at, series([100, 200, 150])),
+        Case("TesseraLagGrows", 1800, at, tries([100, 10, 200, 10, 300, 10])),
+        Case("TesseraLagGrows", 1800, at, series([0, 0, 0])),
     ]
 
 
@@ -160,8 +199,9 @@ def _queue() -> list[Case]:
 
 
 def _memory() -> list[Case]:
-    def series(used: int) -> dict[str, str]:
+    def series(used: int, active: int = 1) -> dict[str, str]:
         return {
+            'tessera_run_active{instance="m"}': f"{active}x20",
             'tessera_memory_bytes{instance="m"}': f"{used}x20",
             'tessera_memory_limit_bytes{instance="m"}': "100x20",
         }
@@ -173,6 +213,7 @@ def _memory() -> list[Case]:
         Case("TesseraMemoryHigh", 60, at, series(95), words.format("m", 95), both),
         Case("TesseraMemoryHigh", 60, at, of_ray, words.format("n", 96), {"instance": "n"}),
         Case("TesseraMemoryHigh", 60, at, series(80)),
+        Case("TesseraMemoryHigh", 60, at, series(95, active=0)),  # a text file, after the run
     ]
 
 
@@ -188,9 +229,10 @@ def _retries() -> list[Case]:
 
 
 def _disk() -> list[Case]:
-    def series(free: int) -> dict[str, str]:
+    def series(free: int, active: int = 1) -> dict[str, str]:
         own = 'instance="m",place="output"'
-        return {f"tessera_disk_free_bytes{{{own}}}": f"{free}x20", f"tessera_disk_size_bytes{{{own}}}": "100x20"}
+        sizes = {f"tessera_disk_free_bytes{{{own}}}": f"{free}x20", f"tessera_disk_size_bytes{{{own}}}": "100x20"}
+        return {**sizes, 'tessera_run_active{instance="m"}': f"{active}x20"}
 
     of_ray = {'ray_node_disk_free{instance="n"}': "4x20", 'ray_node_disk_usage{instance="n"}': "96x20"}
     at, own = 15 * MINUTE_S, {"config": "a", "instance": "m", "place": "output"}
@@ -198,6 +240,7 @@ def _disk() -> list[Case]:
         Case("TesseraDiskNearlyFull", 60, at, series(5), "m output: 5% of the disk is free", own),
         Case("TesseraDiskNearlyFull", 60, at, of_ray, "n : 4% of the disk is free", {"instance": "n"}),
         Case("TesseraDiskNearlyFull", 60, at, series(30)),
+        Case("TesseraDiskNearlyFull", 60, at, series(5, active=0)),  # a text file, after the run
     ]
 
 

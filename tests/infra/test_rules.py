@@ -68,6 +68,7 @@ def test_alerts_fire_and_rest(tmp_path: Path, every_s: int) -> None:
     document = {
         "rule_files": [str(FOLDER / "rules.yml")],
         "evaluation_interval": f"{every_s}s",
+        "group_eval_order": [group["name"] for group in RULES["groups"]],
         "tests": [_test(case) for case in cases],
     }
     (tmp_path / "test.yml").write_text(yaml.safe_dump(document))
