@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import ray
 
 from tests.support.kubernetes import (
     KUBERAY,
@@ -161,6 +162,27 @@ def test_only_the_head_gets_a_token_of_the_kubernetes_api(overlay: str) -> None:
     for template in pod_templates(objects(overlay)):
         component = template["metadata"]["labels"]["app.kubernetes.io/component"]
         assert template["spec"]["serviceAccountName"] == f"tessera-{component}"
+
+
+@pytest.mark.parametrize("overlay", ALL)
+def test_no_node_is_emptied_under_a_run(overlay: str) -> None:
+    cluster = cluster_spec(overlay)
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        annotations = group["template"]["metadata"]["annotations"]
+        assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+        assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+
+
+@pytest.mark.parametrize("overlay", ALL)
+def test_ray_measures_disks_in_pods(overlay: str) -> None:
+    """Else its agents report a disk that is always free. The installed Ray reads this variable."""
+    variable = "RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE"
+    agent = Path(ray.__file__).parent / "dashboard" / "modules" / "reporter" / "reporter_agent.py"
+    assert f'os.environ.get("{variable}") == "1"' in agent.read_text()
+    cluster = cluster_spec(overlay)
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        for container in group["template"]["spec"]["containers"]:
+            assert {"name": variable, "value": "1"} in container["env"]
 
 
 def test_production_has_a_role_and_no_keys() -> None:

@@ -109,7 +109,8 @@ def test_what_is_not(overlay: str) -> None:
     for source, target, port in [
         (SUBMITTER, HEAD, 6379),
         (SUBMITTER, WORKER, 8265),
-        (SUBMITTER, S3, 443),
+        (SUBMITTER, S3, 9000),
+        (SUBMITTER, Peer(address="10.0.12.5"), 6443),
         (STRANGER, HEAD, 8265),
         (STRANGER, WORKER, 8080),
         (ELSEWHERE, HEAD, 8265),
@@ -129,7 +130,12 @@ def test_storage_is_reached_by_those_that_read_and_write_it(overlay: str) -> Non
     storage, port = (Peer({"app": "minio"}, "minio"), 9000) if overlay == "overlays/dev" else (S3, 443)
     for pod in (HEAD, WORKER):
         assert _reaches(overlay, pod, storage, port)
-    assert not _reaches(overlay, SUBMITTER, storage, port)
+
+
+@pytest.mark.parametrize("overlay", ALL)
+def test_the_webhook_is_reached_by_the_submitter(overlay: str) -> None:
+    assert _reaches(overlay, SUBMITTER, Peer(address="203.0.113.7"), 443)
+    assert not _reaches(overlay, SUBMITTER, Peer(address="203.0.113.7"), 80)
 
 
 def test_dev_reaches_no_worker_outside() -> None:

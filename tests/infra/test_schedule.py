@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def _submitter(overlay: str) -> dict[str, Any]:
 def test_the_command_is_one_that_tessera_parses(overlay: str) -> None:
     name, values = parse(_submitter(overlay)["command"])
     assert (name, values["nightly"], values["installed"]) == ("submit", True, True)
+    assert values["as_json"] is True, "the summary must be in the pod's log: its disk is lost with it"
     mounts = {mount["mountPath"]: mount["name"] for mount in _submitter(overlay)["volumeMounts"]}
     folder, _, file = values["config"].rpartition("/")
     assert file in one(overlay, "ConfigMap")["data"]
@@ -78,6 +80,16 @@ def test_each_exit_code_has_its_consequence(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", SCHEDULED)
+def test_the_submitter_can_call_the_webhook_of_the_head(overlay: str) -> None:
+    """For a job that did not start. A secret that is not there prevents no pod."""
+    (head,) = cluster_spec(overlay)["headGroupSpec"]["template"]["spec"]["containers"]
+    found = [[one for one in each["env"] if "WEBHOOK" in one["name"]] for each in (head, _submitter(overlay))]
+    assert found[0] == found[1]
+    ((variable,), _) = found
+    assert variable["valueFrom"]["secretKeyRef"]["optional"] is True
+
+
+@pytest.mark.parametrize("overlay", SCHEDULED)
 def test_it_waits_for_a_head_that_starts_again(overlay: str) -> None:
     """A submission without an answer ends with code 4: without the wait, a head that starts would cost all tries."""
     (waiting,) = _job(overlay)["template"]["spec"]["initContainers"]
@@ -87,9 +99,10 @@ def test_it_waits_for_a_head_that_starts_again(overlay: str) -> None:
     assert (waiting["command"][0], program) == ("timeout", "bash")
     assert found
     assert found[1] == f"tessera jobs list --address {values['address']}"
-    assert waiting["env"] == _submitter(overlay)["env"]
-    night_s = _seconds(values["wait"]) + _seconds(values["deadline"])
-    assert 600 <= int(limit) < _job(overlay)["activeDeadlineSeconds"] - night_s
+    names = [each["name"] for each in waiting["env"]]
+    assert waiting["env"] == [each for each in _submitter(overlay)["env"] if each["name"] in names]
+    assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} <= {*names}
+    assert 600 <= int(limit) <= 3600
     codes = [rule["onExitCodes"] for rule in _job(overlay)["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
     assert waiting["name"] not in [each["containerName"] for each in codes], "it counts, and is tried again"
 
@@ -121,10 +134,13 @@ def _consequence(job: dict[str, Any], code: int) -> str:
 
 
 @pytest.mark.parametrize("overlay", SCHEDULED)
-def test_a_night_ends_before_its_job_and_before_the_next_one(overlay: str) -> None:
+def test_all_tries_of_a_night_end_before_the_next_one(overlay: str) -> None:
+    """The deadline counts from the start of each try, the wait included; then it commits, compacts and vacuums."""
+    job = _job(overlay)
     _, values = parse(_submitter(overlay)["command"])
-    night_s = _seconds(values["wait"]) + _seconds(values["deadline"])
-    assert night_s < _job(overlay)["activeDeadlineSeconds"] < 24 * 3600
+    assert _seconds(values["wait"]) < _seconds(values["deadline"])
+    try_s = int(job["template"]["spec"]["initContainers"][0]["command"][1]) + _seconds(values["deadline"]) + 3600
+    assert (job["backoffLimit"] + 1) * try_s <= job["activeDeadlineSeconds"] < 24 * 3600
     schedule = one(overlay, "CronJob")["spec"]
     assert re.fullmatch(r"\d+ \d+ \* \* \*", schedule["schedule"]), "once a day"
     assert schedule["startingDeadlineSeconds"] > 0
@@ -140,7 +156,7 @@ def test_the_job_of_kuberay_runs_the_same_night() -> None:
     job = one("overlays/production-one-run", "RayJob")["spec"]
     name, values = parse(job["entrypoint"])
     _, submitted = parse(_submitter("overlays/production")["command"])
-    assert (name, values["engine"]) == ("nightly", "ray")
+    assert (name, values["engine"], values["as_json"]) == ("nightly", "ray", True)
     assert (values["config"], values["deadline"]) == (submitted["config"], submitted["deadline"])
     assert job["metadata"]["tessera"] == pipeline.__version__
     assert job["backoffLimit"] == 0, "KubeRay does not see exit codes"
@@ -170,6 +186,8 @@ def test_the_command_of_the_cronjob_runs_on_a_cluster(tmp_path: Path, models: Pa
         process = cluster.tessera(*command[1:])
         output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, output + errors
+    assert (json.loads(output)["status"], json.loads(output)["exit_code"]) == ("complete", 0)
+    assert re.search(r"^job \w+ on http", errors, flags=re.M), "the log goes to the other stream"
     shown = subprocess.run(
         [sys.executable, "-m", "jobs.cli", "inspect", str(tmp_path / "out"), "--json"],
         capture_output=True,
