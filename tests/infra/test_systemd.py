@@ -59,7 +59,7 @@ def _analyze(*arguments: str, units: Path) -> subprocess.CompletedProcess[str]:
 
 
 @needs_analyze
-@pytest.mark.parametrize("drop_in", [None, "credentials", "cluster", "gpu"])
+@pytest.mark.parametrize("drop_in", [None, "credentials", "cluster", "gpu", "metrics"])
 def test_systemd_accepts_each_unit(installed: Path, drop_in: str | None) -> None:
     if drop_in is not None:
         folder = installed / "tessera-nightly@.service.d"
@@ -98,6 +98,20 @@ def test_the_command_lines_are_commands_of_tessera() -> None:
     for path in (UNITS / "tessera-nightly@.service", UNITS / "drop-ins" / "cluster.conf"):
         (command,) = filter(None, _lines(path, "ExecStart"))
         parse(command.replace("%S", "/var/lib").replace("%i", "pictures"))
+
+
+def test_the_folder_of_the_metrics_is_made_as_the_unit_and_the_docs_name_it() -> None:
+    (folder,) = _lines(UNITS / "drop-ins" / "metrics.conf", "ReadWritePaths")
+    for readme in (UNITS / "README.md", ROOT / "infra" / "cron" / "README.md"):
+        assert folder.removeprefix("-") == _metrics_folder(readme)[-1]
+        assert f"`metrics.textfile: {folder.removeprefix('-')}/tessera.prom`" in readme.read_text()
+    assert f"`metrics.textfile: {folder.removeprefix('-')}/" in (ROOT / "docs" / "operating.md").read_text()
+
+
+def _metrics_folder(readme: Path) -> list[str]:
+    """Returns the command that makes the folder, from a README."""
+    (command,) = re.findall(r"^install -d .* -g prometheus .*$", readme.read_text(), flags=re.M)
+    return str(command).split()
 
 
 def test_starts_of_a_night_fit_into_a_day() -> None:
@@ -140,6 +154,7 @@ def test_what_would_break_a_night_is_not_set() -> None:
 
 NAMES = ("done", "again", "hopeless", "wrong", "stopped", "limited", "overlap", "timed", "secret", "real")
 """Configs, one for each test."""
+EXPORTER_GROUP = 61_235
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +196,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemdMachine
     machine.drop_in("tessera-nightly@secret.service", replaced, "x.conf")
     real = "/opt/tessera/bin/real nightly /var/fake/real/c.yaml --deadline 4h --summary %S/tessera/nights/%i.json"
     machine.drop_in("tessera-nightly@real.service", f"[Service]\nExecStart=\nExecStart={real}\n", "x.conf")
+    metrics = (UNITS / "drop-ins" / "metrics.conf").read_text()
+    machine.drop_in("tessera-nightly@real.service", metrics, "metrics.conf")
     try:
         machine.__enter__()
     except OSError as error:
@@ -318,9 +335,13 @@ def test_secrets_are_read_by_the_night_only_and_it_writes_nowhere_else(machine: 
 
 
 def test_a_real_night_runs_within_what_the_unit_allows(machine: SystemdMachine) -> None:
-    """With decoders in sandboxes of their own, shared memory and limits of memory."""
+    """With decoders in sandboxes of their own, shared memory and limits of memory; and with metrics that node_exporter
+    may read."""
     folder = machine.var / "fake" / "real"
-    config = write_config(folder, engine={"kind": "local"}, failures={"max_fraction": 1.0})
+    made = machine.run([one.replace("prometheus", str(EXPORTER_GROUP)) for one in _metrics_folder(UNITS / "README.md")])
+    assert made.returncode == 0, made.stderr
+    metrics = {"textfile": "/var/lib/node_exporter/tessera.prom"}
+    config = write_config(folder, engine={"kind": "local"}, failures={"max_fraction": 1.0}, metrics=metrics)
     for path in (config, *folder.rglob("*")):
         os.chown(path, USER_ID, USER_ID)
     machine.systemctl("start", NIGHT % "real")
@@ -330,6 +351,10 @@ def test_a_real_night_runs_within_what_the_unit_allows(machine: SystemdMachine) 
     summary = json.loads((machine.var / "lib" / "tessera" / "nights" / "real.json").read_text())
     assert (summary["status"], summary["step"], summary["exit_code"]) == ("complete", "done", 0), output
     assert (summary["report"]["rows_written"], summary["report"]["rows_failed"]) == (1, 1), output
+    textfile = machine.var / "lib" / "node_exporter" / "tessera.prom"
+    assert 'tessera_night_exit_code{config="default"} 0' in textfile.read_text()
+    found = textfile.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o077) == (USER_ID, EXPORTER_GROUP, 0o040)
 
 
 def _until_calls(folder: Path, count: int) -> None:
