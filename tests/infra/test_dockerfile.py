@@ -60,16 +60,18 @@ def test_what_is_installed_is_pinned() -> None:
         for command in line.split("&&"):
             if "uv pip install" in command and "torch.txt" not in command:
                 assert re.search(r"--(build-)?constraints requirements\.lock", command), command
-    assert "apt-get" not in TEXT
+    assert not re.search(r"\b(apt|apt-get|dpkg)\b", TEXT), "packages of the system are those of the base"
     assert not any(line.startswith("ADD ") for lines in STAGES.values() for line in lines)
 
 
 def test_every_package_that_tessera_needs_is_in_the_lock_file() -> None:
-    """All that an installation without extras brings; none of them is a tool of development."""
+    """All that an installation with the extras of the image brings; none of them is a tool of development."""
     pins = {canonicalize_name(Requirement(line).name) for line in LOCK.splitlines()}
-    needed = _needed("tessera")
+    extras = {tuple(re.findall(r"--extra (\w+)", line)) for line in TEXT.splitlines() if "--requirements pypro" in line}
+    assert extras == {("openlineage",)}, "the same in both targets"
+    needed = _needed("tessera[openlineage]")
     assert needed - pins == set()
-    assert {"torch", "ray", "pyarrow", "s3fs", "aiohttp"} <= needed
+    assert {"torch", "ray", "pyarrow", "s3fs", "aiohttp", "openlineage-python"} <= needed
     assert needed & {"pytest", "mypy", "ruff", "moto", "duckdb", "polars", "datasets"} == set()
 
 

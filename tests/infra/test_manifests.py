@@ -185,6 +185,21 @@ def test_ray_measures_disks_in_pods(overlay: str) -> None:
             assert {"name": variable, "value": "1"} in container["env"]
 
 
+@pytest.mark.parametrize("overlay", ALL)
+def test_the_head_knows_where_lineage_goes_if_there_is_a_secret(overlay: str) -> None:
+    (head,) = cluster_spec(overlay)["headGroupSpec"]["template"]["spec"]["containers"]
+    read = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in head["env"] if "LINEAGE" in each["name"]}
+    assert {name: each["key"] for name, each in read.items()} == {
+        "OPENLINEAGE_URL": "url",
+        "OPENLINEAGE_API_KEY": "api_key",
+    }
+    assert all(each["optional"] is True for each in read.values()), "without the secret the pod starts all the same"
+    workers = [
+        each for group in cluster_spec(overlay)["workerGroupSpecs"] for each in group["template"]["spec"]["containers"]
+    ]
+    assert not [one for each in workers for one in each["env"] if "valueFrom" in one], "code of media may read them"
+
+
 def test_production_has_a_role_and_no_keys() -> None:
     roles = {
         each["metadata"]["name"]: each["metadata"].get("annotations", {}).get("eks.amazonaws.com/role-arn")
