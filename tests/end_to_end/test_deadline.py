@@ -58,7 +58,9 @@ def _until_done(
     return reports
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(
+    "name", [one if one == "local" else pytest.param(one, marks=pytest.mark.slow) for one in ENGINES]
+)
 def test_nights_that_are_cut_short(
     ray_session: Any, prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: EngineName
 ) -> None:

@@ -101,6 +101,7 @@ def test_the_totals_of_ray_are_those_of_the_report(
     assert driver("tessera_run_end_timestamp_seconds") > driver("tessera_run_start_timestamp_seconds")
 
 
+@pytest.mark.slow
 def test_ray_does_not_count_if_the_config_says_so(extract: Callable[..., dict[str, Any]], ray_session: Any) -> None:
     name = f"off-{time.monotonic_ns()}"
     extract("ray", name=name, ray=False)

@@ -130,7 +130,8 @@ def _calls(airflow: Airflow, name: str) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_the_folder_loads(found: dict[str, Any]) -> None:
+def test_the_folder_loads(airflow: Airflow) -> None:
+    found = airflow.run({})
     assert found["errors"] == {}
     assert set(found["dags"]) == {"tessera_nightly", GOOGLE}
     for dag in found["dags"].values():
@@ -146,6 +147,7 @@ def test_the_folder_loads(found: dict[str, Any]) -> None:
     assert found["dags"][GOOGLE]["tasks"]["night"]["submit_job_timeout_s"] == 6.5 * 3600
 
 
+@pytest.mark.slow
 def test_the_command(airflow: Airflow, found: dict[str, Any]) -> None:
     (call,) = _calls(airflow, "done")
     options = "--nightly --json --address http://head:8265 --deadline 4h --wait 1h"
@@ -153,12 +155,14 @@ def test_the_command(airflow: Airflow, found: dict[str, Any]) -> None:
     parse(f"tessera {call}")
 
 
+@pytest.mark.slow
 def test_a_night_that_is_done(found: dict[str, Any]) -> None:
     done = found["runs"]["done"]
     assert (done["state"], done["tries"], done["errors"]) == ("success", 1, [])
     assert done["xcom"] == {"night": "n1", "status": "complete", "exit_code": 0, "samples_left": 7}
 
 
+@pytest.mark.slow
 def test_a_partial_night_is_a_success_that_says_so(found: dict[str, Any]) -> None:
     partial = found["runs"]["partial"]
     assert (partial["state"], partial["tries"]) == ("success", 1)
@@ -166,6 +170,7 @@ def test_a_partial_night_is_a_success_that_says_so(found: dict[str, Any]) -> Non
     assert "the night is partial: 7 samples are left" in found["output"]
 
 
+@pytest.mark.slow
 def test_exit_code_4_is_tried_again(airflow: Airflow, found: dict[str, Any]) -> None:
     again, hopeless = found["runs"]["again"], found["runs"]["hopeless"]
     assert (again["state"], again["tries"], len(_calls(airflow, "again"))) == ("success", 3, 3)
@@ -175,6 +180,7 @@ def test_exit_code_4_is_tried_again(airflow: Airflow, found: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 127])
+@pytest.mark.slow
 def test_other_codes_are_not_tried_again(airflow: Airflow, found: dict[str, Any], code: int) -> None:
     run = found["runs"][f"code_{code}"]
     assert (run["state"], run["tries"], len(_calls(airflow, f"code_{code}"))) == ("failed", 1, 1)
@@ -184,6 +190,7 @@ def test_other_codes_are_not_tried_again(airflow: Airflow, found: dict[str, Any]
 
 
 @pytest.mark.parametrize("name", ["stopped", "stopped_early"])
+@pytest.mark.slow
 def test_a_stop_of_the_task_stops_the_job(airflow: Airflow, found: dict[str, Any], name: str) -> None:
     """Also if `tessera submit` has not printed the id of its job yet."""
     submitted, stop = _calls(airflow, name)
@@ -193,6 +200,7 @@ def test_a_stop_of_the_task_stops_the_job(airflow: Airflow, found: dict[str, Any
     assert found["runs"][name]["state"] == "failed"
 
 
+@pytest.mark.slow
 def test_the_limit_of_time_stops_the_job(airflow: Airflow, found: dict[str, Any]) -> None:
     run = found["runs"]["limit"]
     assert run["errors"][0].startswith("AirflowTaskTimeout: ")
@@ -200,6 +208,7 @@ def test_the_limit_of_time_stops_the_job(airflow: Airflow, found: dict[str, Any]
     assert (airflow.folder / "limit" / "signals").read_text() == "main\n", "`tessera submit` ends too"
 
 
+@pytest.mark.slow
 def test_a_parameter_is_a_duration_and_nothing_else(airflow: Airflow, found: dict[str, Any]) -> None:
     """Who may start the DAG chooses neither config nor command."""
     refused = found["runs"]["no_duration"]
@@ -211,12 +220,14 @@ def test_a_parameter_is_a_duration_and_nothing_else(airflow: Airflow, found: dic
     assert "--deadline 30m" in call
 
 
+@pytest.mark.slow
 def test_a_deadline_beyond_the_limit_of_time_is_refused(airflow: Airflow, found: dict[str, Any]) -> None:
     (error,) = found["runs"]["too_long"]["errors"]
     assert error.startswith("AirflowFailException: the deadline, the wait and 1:30:00 exceed execution_timeout")
     assert _calls(airflow, "too_long") == []
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named(found: dict[str, Any]) -> None:
     words = "the Airflow Variable tessera_nightly (JSON) has no key 'address'"
     assert found["runs"]["no_address"]["errors"] == [f"AirflowFailException: {words}"]
@@ -224,6 +235,7 @@ def test_what_is_missing_is_named(found: dict[str, Any]) -> None:
     assert found["runs"]["no_program"]["errors"] == [f"AirflowFailException: {words}"]
 
 
+@pytest.mark.slow
 def test_no_setting_of_airflow_reaches_tessera(airflow: Airflow, found: dict[str, Any]) -> None:
     environment = (airflow.folder / "done" / "environment").read_text()
     assert "PATH=" in environment
@@ -251,6 +263,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
         yield cluster
 
 
+@pytest.mark.slow
 def test_the_google_operator(airflow: Airflow, cluster: RayCluster) -> None:
     """With `RaySubmitJobOperator` itself the task would succeed each time."""
     url = f"http://{cluster.dashboard}"

@@ -110,7 +110,8 @@ class Nights:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
 def test_seven_nights(shared_ray: dict[str, str], tmp_path: Path, engine: EngineName) -> None:
     environment = shared_ray if engine == "ray" else {**os.environ}
     nights = Nights(tmp_path, engine, environment)

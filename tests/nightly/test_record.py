@@ -83,7 +83,8 @@ def test_a_link_in_the_place_of_the_summaries_is_not_followed(tmp_path: Path) ->
     assert any("the summary is not in the dataset" in one for one in failed["warnings"])
 
 
-def test_another_version_that_is_in_use_is_a_warning(tmp_path: Path) -> None:
+def test_another_version_that_is_in_use_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Transaction.__init__, "__defaults__", (1.0,))  # seconds until a lease expires
     draw(tmp_path, "a", 1)
     _night(tmp_path)
     run.extract(local_runs.prepare(config(tmp_path), new_version=True, engine_name="inline"), show_progress=False)
