@@ -112,6 +112,7 @@ def test_a_deadline_that_is_over_commits_only_deletions(prepare: Callable[..., A
     assert _colours(tmp_path) == {"s0": 0, "s2": 2, "s3": 3}
 
 
+@pytest.mark.slow
 def test_a_new_version_is_not_current_before_it_is_complete(
     prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_the_totals_are_those_of_the_report(
     _check(again, Exposition(path.read_text()))
 
 
+@pytest.mark.slow
 def test_the_totals_of_ray_are_those_of_the_report(
     extract: Callable[..., dict[str, Any]], ray_session: Any, tmp_path: Path
 ) -> None:

@@ -301,6 +301,7 @@ def test_many_pins_and_a_vacuum_at_the_same_time(tmp_path: Path) -> None:
     many_pins(str(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_many_pins_and_a_vacuum_at_the_same_time_on_s3(s3: Any) -> None:
     many_pins("s3://corpus/out")
 
