@@ -78,6 +78,7 @@ def string_bytes(metadata: pq.FileMetaData, group: int, number: int, data: Any, 
         pa.PythonFile(_ChunkFile(start, memoryview(data), size), mode="r"),
         metadata=metadata,
         read_dictionary=[path],
+        pre_buffer=False,  # see `open_parquet`
         arrow_extensions_enabled=False,
     )
     total = 0

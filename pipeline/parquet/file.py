@@ -67,6 +67,10 @@ def open_parquet(source: Any) -> ParquetFile:
     Columns of extension types, also nested ones, have their storage types. The columns of a `BoundedFile` are read
     within its limits.
 
+    pyarrow reads a Python file in threads of its own if it reads ahead or is to use threads. Such a thread that
+    releases a buffer while the interpreter ends aborts the process (pyarrow 26), so nothing is read ahead here, and the
+    caller gives ``use_threads=False``.
+
     Raises:
         pa.ArrowInvalid: not a Parquet file, or a footer over a limit.
         pa.ArrowException, OSError: pyarrow cannot read the file.

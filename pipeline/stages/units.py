@@ -54,9 +54,9 @@ def read_unit(table: pa.Table) -> pa.Table:
     samples = []
     for unit in table.to_pylist():
         with storage.Blob(unit["url"]).open() as file:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, pre_buffer=False)
             names = [name for name in parquet.schema_arrow.names if name not in IF_DONE.names]
-            read = parquet.read_row_group(unit["group"], columns=names)
+            read = parquet.read_row_group(unit["group"], columns=names, use_threads=False)
         name = pa.array([unit_name(unit["url"], unit["group"])] * len(read), pa.string())
         samples.append(read.append_column(UNIT, name))
     return pa.concat_tables(samples)
@@ -65,4 +65,5 @@ def read_unit(table: pa.Table) -> pa.Table:
 def read_places(url: str, groups: list[int]) -> pa.Table:
     """Reads the columns of ``IF_DONE`` of several units of a plan file."""
     with storage.Blob(url).open() as file:
-        return pq.ParquetFile(file).read_row_groups(groups, columns=IF_DONE.names)
+        parquet = pq.ParquetFile(file, pre_buffer=False)
+        return parquet.read_row_groups(groups, columns=IF_DONE.names, use_threads=False)

@@ -282,6 +282,7 @@ def test_the_whole_of_it_takes_no_memory(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": BOMBS["a long value of a dictionary"]}), path, compression="zstd", store_schema=False)
     done = bounded.run("tests.parquet.programs.read_bounded_file", path)
     assert "column 'a' of row group 1 claims 68" in done.out
+    assert done.out.endswith("\n0 threads more")  # a thread of pyarrow may abort a process that ends
     assert done.peak_mb < 400
 
 
@@ -340,7 +341,7 @@ def test_a_packed_run_is_unpacked_as_far_as_the_page_has_values(tmp_path: Path) 
     page = _page_of_levels(thrift.varint((20 << 20) << 1 | 1) + bytes(60 << 20))
     path = _vectors(tmp_path, page, 1)
     done = bounded.run("tests.parquet.programs.read_bounded_file", path)
-    assert done.out == "[None]"
+    assert done.out.startswith("[None]\n")
     assert done.peak_mb < 350
 
 
