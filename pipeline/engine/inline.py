@@ -41,15 +41,8 @@ class InlineEngine:
         """Checks this machine."""
         return [(platform.node(), task.problem(0.0))]
 
-    def execute(
-        self,
-        spec: PipelineSpec,
-        work: Sequence[Unit],
-        samples: int,
-        terminal: TextIO | None,
-        until: float | None = None,
-    ) -> Execution:
-        units = takewhile(lambda _: until is None or time.time() < until, work)
+    def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
+        units = takewhile(lambda _: spec.until is None or time.time() < spec.until, work)
         counts, stages = [0, 0, 0], [hosted(replace(stage, journaled=False)) for stage in spec.stages]
         done = Execution(devices={"nodes": 1.0, "cpus": 1.0, "gpus": 0.0})
         writer = spec.sink.open_writer(f"{spec.sink.run_id}-000000")

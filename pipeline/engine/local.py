@@ -58,18 +58,12 @@ class LocalEngine:
         layout(spec, Machine.here(self.compute))
         return [(platform.node(), task.problem(self.gpus(terminal)))]
 
-    def execute(
-        self,
-        spec: PipelineSpec,
-        work: Sequence[Unit],
-        samples: int,
-        terminal: TextIO | None,
-        until: float | None = None,
-    ) -> Execution:
+    def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
         machine = Machine.here(self.compute)
         found = layout(spec, machine)
         writers = ShardPool(spec.sink)
-        queue = BlockQueue(work, _limits(found.groups, len(found.phases)), len(found.groups[0].environments), until)
+        limits = _limits(found.groups, len(found.phases))
+        queue = BlockQueue(work, limits, len(found.groups[0].environments), spec.until)
         recording.watch(lambda: _depths(queue, found.phases))
         address = None if self.fork_server is None else self.fork_server.address
         workers = [

@@ -113,6 +113,9 @@ class PipelineSpec:
     """How workers on other machines reach storages."""
     metrics: MetricsConfig = NO_METRICS
     """Whether workers on Ray count for its agents."""
+    until: float | None = None
+    """No unit is begun after this time, in seconds since the epoch; those that were begun are finished. None: all units
+    are mapped."""
 
     def __post_init__(self) -> None:
         names = [name for name, _ in groupby(stage.workers for stage in self.stages)]
@@ -190,21 +193,12 @@ class Engine(Protocol):
         """
         ...
 
-    def execute(
-        self,
-        spec: PipelineSpec,
-        work: Sequence[Unit],
-        samples: int,
-        terminal: TextIO | None,
-        until: float | None = None,
-    ) -> Execution:
+    def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
         """Maps all units through all stages into the sink.
 
         Args:
             samples: number of samples in the units, for the progress bar.
             terminal: where progress is shown. None: nowhere.
-            until: no unit is begun after this time, in seconds since the epoch; those that were begun are finished.
-                None: all units are mapped.
 
         Raises:
             ConfigError: a mistake that only a worker could find.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TextIO
 
@@ -171,7 +171,7 @@ def _compute(
     if not on_gpu and any(pool.num_gpus for pool in bound.config.compute.pools.values()):
         plan.warnings.append("compute.pools ask for GPUs, and there are none: encoders ran on CPUs")
     spec = pipeline_spec(bound, needed(reuse, plan), run_id, version_root(bound.config), on_gpu)
-    done = engine.execute(spec, plan.units, plan.samples, terminal, until)
+    done = engine.execute(replace(spec, until=until), plan.units, plan.samples, terminal)
     plan.warnings.extend(done.warnings)
     problems = done.written.problems()
     if until is not None and time.time() >= until:

@@ -59,14 +59,7 @@ class RayEngine:
         is_cluster = self.compute.cluster()[0] is not None
         return sizes(pools, nodes.capacities(), spec.shares_gpus, _task_cpus(spec), blocks, is_cluster)
 
-    def execute(
-        self,
-        spec: PipelineSpec,
-        work: Sequence[Unit],
-        samples: int,
-        terminal: TextIO | None,
-        until: float | None = None,
-    ) -> Execution:
+    def execute(self, spec: PipelineSpec, work: Sequence[Unit], samples: int, terminal: TextIO | None) -> Execution:
         self._join(terminal)
         before, late = nodes.living(), None
         if spec.node_check is not None:
@@ -74,12 +67,12 @@ class RayEngine:
         found = self._sizes(spec, len(work))
         sink = ShardSink(spec.sink.open_writer, spec.sink.run_id, spec.sink.min_rows, spec.storage, spec.metrics)
         ray_metrics.use(spec.metrics, repeats=True)
-        counter = RunCounter(until)
+        counter = RunCounter(spec.until)
         progress = Progress(samples, terminal, counter.read)
         try:
             with progress, cluster.capacity_watchdog(found, _task_cpus(spec), progress, before):
                 try:
-                    graph.execute(spec, work, found, counter.actor, sink, late, until is not None)
+                    graph.execute(spec, work, found, counter.actor, sink, late)
                 except Exception as error:
                     user_error = as_user_error(error, spec.sink.run_id, counter.cause())
                     cluster.release_actors(error)

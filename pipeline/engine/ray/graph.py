@@ -30,7 +30,6 @@ def execute(
     counter: Any,
     sink: ShardSink,
     late: LateCheck | None,
-    has_deadline: bool = False,
 ) -> None:
     """Maps ``work`` through ``spec`` into ``sink``. Raises what Ray raises.
 
@@ -38,13 +37,13 @@ def execute(
         sizes: sizes of the steps of kind ``pool``, by name.
         counter: actor handle of the run's counter.
         late: the check of nodes that join during the run. None: there is none.
-        has_deadline: the second step asks the counter whether it may still begin a unit. The first one may be far ahead
-            of it, since Ray limits bytes, and rows without media have few; after the deadline it reads no more units.
     """
     dataset, run = ray.data.from_blocks([unit_table(unit) for unit in work]), secrets.token_bytes(8)
     for number, step in enumerate(spec.steps):
         is_last = number == len(spec.steps) - 1
-        asks = has_deadline and number <= 1
+        # the second step asks whether it may begin a unit. The first may be far ahead, since Ray limits bytes, and rows
+        # without media have few; after the deadline it reads no more units
+        asks = spec.until is not None and number <= 1
         own = step.stages, step.workers.concurrent_blocks, counter, is_last
         arguments = (*own, spec.storage, late, asks, spec.metrics)
         if step.workers.kind == "tasks":
