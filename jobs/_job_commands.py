@@ -13,7 +13,7 @@ import typer
 
 from jobs import _cluster
 from jobs._console import print_result, reserved_stdout
-from jobs._job_output import JsonOnly, followed, plain, print_text, print_to_stderr, say
+from jobs._job_output import LogLines, followed, plain, print_json_only, print_text, print_to_stderr, say
 from jobs._options import Deadline, Json, Overrides
 from jobs.nightly import PartialExit, SummaryFile, Wait
 from pipeline.core import durations
@@ -129,8 +129,8 @@ def doctor(
         client, job = _submitted(config, address, env, installed, command, _loaded(config, overrides))
         if not as_json:
             sys.exit(followed(client, job))
-        with closing(JsonOnly()) as printer:
-            code = followed(client, job, printer)
+        with closing(LogLines(print_json_only)) as lines:
+            code = followed(client, job, lines)
         sys.exit(code)
     from pipeline import config as configs
 

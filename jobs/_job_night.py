@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from jobs._job_output import followed, print_text, print_to_stderr
+from jobs._job_output import LogLines, followed, print_text, print_to_stderr
 from jobs.nightly import end_night
 from pipeline import nightly as nights
 from pipeline.core.errors import TesseraError
@@ -21,33 +22,31 @@ _BEGINS = '{"contract": '
 """Begins the line of a job's log with the summary."""
 
 
-class _Collector:
-    """Writes the lines of a log, but for the summary, which it keeps. A log comes in pieces, which may end within a
-    line."""
+class _SummaryFinder:
+    """Writes the lines of a job's log except its summary, which it keeps."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        self.write, self.rest = write, ""
+        self.write = write
         self.summary: dict[str, Any] | None = None
 
-    def __call__(self, text: str) -> None:
-        *lines, self.rest = f"{self.rest}{text}".split("\n")
-        for line in lines:
-            if not self._is_summary(line):
-                self.write(f"{line}\n")
+    def __call__(self, line: str) -> None:
+        found = _summary(line)
+        if found is None:
+            self.write(f"{line}\n")
+        else:
+            self.summary = found
 
-    def _is_summary(self, line: str) -> bool:
-        if not line.startswith(_BEGINS):
-            return False
-        try:
-            self.summary = json.loads(line)
-        except ValueError:
-            return False
-        return True
 
-    def close(self) -> None:
-        """Takes a last line that has no end."""
-        if self.rest:
-            self("\n")
+def _summary(line: str) -> dict[str, Any] | None:
+    """Returns the summary that a line of a log is. None: it is something else."""
+    if not line.startswith(_BEGINS):
+        return None
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    has_keys = isinstance(found, dict) and {"night", "status", "cause", "exit_code"} <= set(found)
+    return found if has_keys and isinstance(found["exit_code"], int) else None
 
 
 def follow_night(
@@ -75,13 +74,13 @@ def follow_night(
         with night.reported():
             night.config = load()
             client, job = submit(night.config)
-            collector = _Collector(print_to_stderr if as_json else print_text)
-            code = followed(client, job, collector, f"job {job} on {client.get_address()}")
-            collector.close()
-            if collector.summary is None:
+            finder = _SummaryFinder(print_to_stderr if as_json else print_text)
+            with closing(LogLines(finder)) as lines:
+                code = followed(client, job, lines, f"job {job} on {client.get_address()}")
+            if finder.summary is None:
                 state = f"job {job} gave no summary (exit code {code}), and may go on"
                 raise TesseraError(f"{state}: `tessera jobs status {job}`, `tessera jobs logs {job}`")
-            night.take(collector.summary)
+            night.take(finder.summary)
     except TesseraError as error:
         end_night(night, as_json, error)
     end_night(night, as_json)

@@ -24,22 +24,30 @@ def print_to_stderr(text: str) -> None:
     print(text, end="", file=sys.stderr, flush=True)
 
 
-class JsonOnly:
-    """Prints lines that are JSON documents to standard output, and all others to standard error. A log comes in pieces,
-    which may end within a line."""
+class LogLines:
+    """Passes a log on line by line. It comes in pieces, which may end within a line.
 
-    def __init__(self) -> None:
-        self.rest = ""
+    Args:
+        take: called with each line, without its end.
+    """
+
+    def __init__(self, take: Callable[[str], object]) -> None:
+        self.take, self.rest = take, ""
 
     def __call__(self, text: str) -> None:
         *lines, self.rest = f"{self.rest}{text}".split("\n")
         for line in lines:
-            print(line, flush=True, file=sys.stdout if line.startswith("{") else sys.stderr)
+            self.take(line)
 
     def close(self) -> None:
-        """Prints a last line that has no end."""
+        """Passes a last line on that has no end."""
         if self.rest:
             self("\n")
+
+
+def print_json_only(line: str) -> None:
+    """Prints a line that is a JSON document to standard output, and any other to standard error."""
+    print(line, flush=True, file=sys.stdout if line.startswith("{") else sys.stderr)
 
 
 def followed(

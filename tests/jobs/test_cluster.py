@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobs import _cluster, _job_package
-from jobs._job_output import JsonOnly
+from jobs._job_output import LogLines, print_json_only
 from pipeline.core.errors import ConfigError
 from tests.stages.media_fixtures import IMAGE, config
 
@@ -114,7 +114,7 @@ def test_documents_are_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """However the log is cut into pieces."""
     text = 'a line\n{"a": [1, 2]}\nanother\n'
     for size in (1, 3, 100):
-        printer = JsonOnly()
+        printer = LogLines(print_json_only)
         for start in range(0, len(text), size):
             printer(text[start : start + size])
         printer("cut")
