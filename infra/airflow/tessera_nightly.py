@@ -11,15 +11,12 @@ import re
 import signal
 import subprocess
 import tempfile
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, BaseOperator, Param
+from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
-from tessera_outcome import DURATION, check_limit, outcome, required
+from tessera_night import RESERVE, TASK, check_limit, night_dag, outcome, required, setting
 
-RESERVE = timedelta(minutes=90)
-"""What a night may take after its deadline, to commit, compact and vacuum."""
 _JOB = re.compile(r"\bjob (raysubmit_\w+)")
 
 
@@ -115,34 +112,12 @@ class TesseraSubmitOperator(BaseOperator):
 
 def nights(dag_id: str, schedule: str) -> DAG:
     """Returns the DAG of one dataset, whose settings are in the Variable ``dag_id``."""
-
-    def setting(key: str, default: str = "") -> str:
-        return f"{{{{ var.json.get('{dag_id}', {{}}).get('{key}', '{default}') }}}}"
-
-    with DAG(
-        dag_id,
-        schedule=schedule,
-        start_date=datetime(2026, 1, 1, tzinfo=UTC),
-        catchup=False,  # a night brings the dataset up to date, whatever nights were missed
-        max_active_runs=1,
-        dagrun_timeout=timedelta(hours=23),
-        params={
-            "deadline": Param("4h", type="string", pattern=DURATION, description="After this no more work is taken."),
-            "wait": Param("1h", type="string", pattern=DURATION, description="For another run of the dataset."),
-        },
-        tags=["tessera"],
-        doc_md=__doc__,
-    ) as dag:
+    with night_dag(dag_id, schedule, __doc__) as dag:
         TesseraSubmitOperator(
-            task_id="night",
-            config=setting("config"),
-            address=setting("address"),
-            tessera=setting("tessera", "tessera"),
-            deadline="{{ params.deadline }}",
-            wait="{{ params.wait }}",
-            execution_timeout=timedelta(hours=4 + 1) + RESERVE,
-            retries=3,
-            retry_delay=timedelta(minutes=10),
+            config=setting(dag_id, "config"),
+            address=setting(dag_id, "address"),
+            tessera=setting(dag_id, "tessera", "tessera"),
+            **TASK,
         )
     return dag
 

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.google.cloud.operators.ray import RaySubmitJobOperator
-from airflow.sdk import DAG, Param
-from tessera_outcome import DURATION, TRY_AGAIN, check_limit, outcome, required
-
-RESERVE = timedelta(minutes=90)
-"""What a night may take after its deadline, to commit, compact and vacuum."""
-LIMIT = timedelta(hours=4 + 1) + RESERVE
+from airflow.sdk import DAG
+from tessera_night import LIMIT, RESERVE, TASK, TRY_AGAIN, check_limit, night_dag, outcome, required, setting
 
 
 class NightOnRayOperator(RaySubmitJobOperator):
@@ -80,33 +75,11 @@ class NightOnRayOperator(RaySubmitJobOperator):
 
 def nights(dag_id: str, schedule: str) -> DAG:
     """Returns the DAG of one dataset, whose settings are in the Variable ``dag_id``."""
-
-    def setting(key: str) -> str:
-        return f"{{{{ var.json.get('{dag_id}', {{}}).get('{key}', '') }}}}"
-
-    with DAG(
-        dag_id,
-        schedule=schedule,
-        start_date=datetime(2026, 1, 1, tzinfo=UTC),
-        catchup=False,  # a night brings the dataset up to date, whatever nights were missed
-        max_active_runs=1,
-        dagrun_timeout=timedelta(hours=23),
-        params={
-            "deadline": Param("4h", type="string", pattern=DURATION, description="After this no more work is taken."),
-            "wait": Param("1h", type="string", pattern=DURATION, description="For another run of the dataset."),
-        },
-        tags=["tessera"],
-        doc_md=__doc__,
-    ) as dag:
+    with night_dag(dag_id, schedule, __doc__) as dag:
         NightOnRayOperator(
-            task_id="night",
-            cluster_address=setting("address"),
-            config=setting("config"),
-            deadline="{{ params.deadline }}",
-            wait="{{ params.wait }}",
-            execution_timeout=LIMIT,
-            retries=3,
-            retry_delay=timedelta(minutes=10),
+            cluster_address=setting(dag_id, "address"),
+            config=setting(dag_id, "config"),
+            **TASK,
         )
     return dag
 

@@ -1,5 +1,4 @@
-"""What the outcome of a night means for Airflow: success, another try, or a failure for good. The DAGs of this folder
-import it."""
+"""What the DAGs of this folder share: the DAG of a dataset's nights, and what the outcome of one means for Airflow."""
 
 from __future__ import annotations
 
@@ -7,9 +6,10 @@ import json
 import logging
 import re
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow.sdk import DAG, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 TRY_AGAIN = 4
@@ -23,6 +23,20 @@ DURATION = r"^[0-9]+(\.[0-9]+)?[smhdw]$"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _SHOWN = ("night", "status", "exit_code", "run_id", "snapshot", "samples_left", "lag", "alerts", "warnings")
 """What of a summary becomes the XCom of the task. The report is in the dataset."""
+
+RESERVE = timedelta(minutes=90)
+"""What a night may take after its deadline, to commit, vacuum and compact."""
+LIMIT = timedelta(hours=4 + 1) + RESERVE
+"""Time limit of a task: the deadline, the wait, and the reserve."""
+TASK: dict[str, Any] = {
+    "task_id": "night",
+    "deadline": "{{ params.deadline }}",
+    "wait": "{{ params.wait }}",
+    "execution_timeout": LIMIT,
+    "retries": 3,
+    "retry_delay": timedelta(minutes=10),
+}
+"""Arguments of the operator of a night."""
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +59,7 @@ def check_limit(limit: timedelta | None, deadline: str, wait: str, reserve: time
     """Raises ``AirflowFailException`` if a task's time limit would end a night that keeps its deadline.
 
     Args:
-        reserve: what a night takes beyond its deadline and its wait, to commit, compact and vacuum.
+        reserve: what a night takes beyond its deadline and its wait.
     """
     needed = duration(deadline, "deadline") + duration(wait, "wait") + reserve
     if limit is not None and needed > limit:
@@ -91,3 +105,26 @@ def outcome(code: int, output: Iterable[str], last_error: str | None) -> dict[st
     advice = f"; {summary['advice']}" if summary.get("advice") else ""
     words = f"exit code {code} ({meaning}): {cause}{advice}"
     raise AirflowException(words) if code == TRY_AGAIN or code < 0 else AirflowFailException(words)
+
+
+def night_dag(dag_id: str, schedule: str, doc: str | None) -> DAG:
+    """Returns the DAG of a dataset's nights, without its task."""
+    return DAG(
+        dag_id,
+        schedule=schedule,
+        start_date=datetime(2026, 1, 1, tzinfo=UTC),
+        catchup=False,  # a night brings the dataset up to date, whatever nights were missed
+        max_active_runs=1,
+        dagrun_timeout=timedelta(hours=23),
+        params={
+            "deadline": Param("4h", type="string", pattern=DURATION, description="After this no more work is taken."),
+            "wait": Param("1h", type="string", pattern=DURATION, description="For another run of the dataset."),
+        },
+        tags=["tessera"],
+        doc_md=doc,
+    )
+
+
+def setting(dag_id: str, key: str, default: str = "") -> str:
+    """Returns a template of a value in the JSON of the Airflow Variable ``dag_id``."""
+    return f"{{{{ var.json.get('{dag_id}', {{}}).get('{key}', '{default}') }}}}"
