@@ -68,7 +68,7 @@ def advice(error: BaseException, output: str | None) -> str:
     if code == FAILURES:
         return f"`tessera inspect {output}` shows the failures; what was written is committed"
     if code == DEFECT:
-        return "report it with the traceback in the log; nothing was committed, and the same command continues"
+        return "report it with the traceback in the log, then run again: it continues"
     if code == NEVER:
         return "correct what the cause names, then run again: it continues"
     return "run again: it continues"

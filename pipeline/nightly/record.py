@@ -1,4 +1,4 @@
-"""The record of a night: its summary so far, where that is written, and who is told of it."""
+"""The record of a night: its summary so far, which is written, completed and passed on."""
 
 from __future__ import annotations
 
@@ -73,17 +73,18 @@ class NightRecord:
 
     def take(self, summary: dict[str, Any]) -> None:
         """Takes over the summary of a night that ran elsewhere."""
-        kept = {name: self.summary[name] for name in ("config",)}
-        self.summary.update({**summary, **kept})
+        self.summary.update({**summary, "config": self.summary["config"]})
         if self.summary["status"] == "partial":
             self.summary["exit_code"] = self.code("partial")
         self.write_local()
         self._post()
 
     def code(self, status: Status) -> int:
+        """Returns the exit code of a night that has not failed."""
         return self.options.partial_exit if status == "partial" else outcome.DONE
 
     def add_report(self, report: dict[str, Any]) -> None:
+        """Adds the report of the night's run."""
         self.summary.update(
             report=report,
             run_id=report["run_id"],

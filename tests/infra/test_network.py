@@ -1,4 +1,4 @@
-"""Who reaches whom: the network policies of every overlay, evaluated as Kubernetes defines them."""
+"""Which pods may connect to which: the network policies of every overlay, evaluated as Kubernetes defines them."""
 
 from __future__ import annotations
 

@@ -9,6 +9,6 @@ _garbage.py      deletes files and folders of finished runs that no snapshot nam
 pins.py          names for snapshots, which `vacuum` leaves to the training that reads them
 _pin_files.py    the files of pins, and changing them without the lease
 lease.py         the lock of a version: one writer at a time
-_processes.py    what tells the process of a lease from others
+_processes.py    identifies the process that holds a lease
 folder.py        access to the files of a dataset that follows no symbolic link
 """

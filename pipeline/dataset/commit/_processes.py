@@ -1,4 +1,4 @@
-"""What tells the process of a lease from others: the boot of its machine, its start time, its PID namespace."""
+"""Identifies the process that holds a lease: the boot of its machine, its start time, its PID namespace."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Takes the place of `tessera`. The folder FAKE_TESSERA tells it what to do, by files that need not exist:
+# A stand-in for `tessera`. Files in the folder FAKE_TESSERA, which need not exist, say what it does:
 #   codes      exit code of each start, one a line; the last one is that of all further starts (0)
 #   seconds    how long it runs (0)
 #   stopped    the job has been stopped: it ends with 4 (`tessera jobs stop` writes it)
