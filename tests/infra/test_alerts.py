@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ import yaml
 
 from pipeline import run
 from pipeline.config.models import PipelineConfig
+from pipeline.nightly import Night, NightOptions
 from pipeline.telemetry import recording
 from pipeline.telemetry.prometheus import exporting
 from tests.infra.prometheus_server import FOLDER, Prometheus, exposed, free_port, need, scaled, wait_until
 from tests.stages.media_fixtures import AUDIO, config, write_tone
 from tests.support import ROOT
 from tests.support.faulty_proxy import FaultyProxy
+from tests.support.memory_cgroup import memory_cgroup
 
 pytestmark = pytest.mark.slow
 SOON_S = 90.0
@@ -37,10 +40,10 @@ def _own_values(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def watched(folder: Path, jobs: dict[str, list[str]]) -> Iterator[Prometheus]:
+def watched(folder: Path, jobs: dict[str, list[str]], factor: float = 1 / 60) -> Iterator[Prometheus]:
     need("prometheus")
     (folder / "prometheus").mkdir()
-    rules = scaled((FOLDER / "rules.yml").read_text(), 1 / 60)
+    rules = scaled((FOLDER / "rules.yml").read_text(), factor)
     with Prometheus(folder / "prometheus", jobs, rules, "1s") as prometheus:
         yield prometheus
         assert prometheus.rules_with_errors() == []
@@ -108,19 +111,40 @@ def test_a_healthy_night_is_silent_and_a_failing_one_is_not(tmp_path: Path, prep
                 assert down["annotations"]["summary"] == "node 127.0.0.1:1 does not answer"
 
 
+@contextmanager
+def running(folder: Path, output: Path, name: str, **options: Any) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A run of the command over many files with its metrics at a port, which is killed at the end.
+
+    Args:
+        options: of `subprocess.Popen`.
+    """
+    port = free_port()
+    metrics = {"port": port, "name": name, "textfile": str(folder / f"{name}.prom")}
+    settings = _config(_tones(folder / "in", 4000, 0), metrics=metrics, output={"path": str(output)})
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json", exclude_unset=True)))
+    command = [sys.executable, "-m", "jobs.cli", "extract", str(folder / "config.yaml"), "--engine", "local"]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+    try:
+        yield process, port
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def test_a_run_that_was_killed_makes_no_progress(tmp_path: Path) -> None:
     """Its text file remains, as node_exporter shows it."""
-    textfile = tmp_path / "tessera.prom"
-    settings = _config(_tones(tmp_path / "in", 4000, 0), metrics={"textfile": str(textfile), "name": "killed"})
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json", exclude_unset=True)))
-    command = [sys.executable, "-m", "jobs.cli", "extract", str(tmp_path / "config.yaml"), "--engine", "local"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
+    textfile = tmp_path / "killed.prom"
+    with running(tmp_path, tmp_path / "out", "killed") as (process, _):
         wait_until(lambda: process.poll() is not None or 'run_active{config="killed"} 1' in _read(textfile), 200)
-        assert process.poll() is None, process.stderr.read()
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
     with exposed(lambda: _read(textfile)) as node, watched(tmp_path, {"node": [node]}) as prometheus:
         stuck = _once(prometheus, "TesseraNoProgress")
         assert stuck["annotations"]["summary"].startswith("killed: a run has finished no block")
@@ -151,3 +175,64 @@ def test_a_storage_that_throttles(
             assert report["rows_failed"] == 0
             words = _once(prometheus, "TesseraStorageRetriesHigh")["annotations"]["summary"]
             assert words.endswith("% of the requests repeat a failed one")
+
+
+def test_a_disk_that_is_nearly_full(tmp_path: Path) -> None:
+    output = tmp_path / "disk"
+    output.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=200m", "tessera-test", str(output)]
+    if os.geteuid() != 0 or subprocess.run(mounted, capture_output=True).returncode != 0:
+        pytest.skip("a file system of some megabytes cannot be mounted here")
+    try:
+        with open(output / "other", "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 186 << 20)
+        with (
+            running(tmp_path, output / "out", "disk") as (_, port),
+            watched(tmp_path, {"tessera": [f"127.0.0.1:{port}"]}) as prometheus,
+        ):
+            words = _once(prometheus, "TesseraDiskNearlyFull")["annotations"]["summary"]
+            assert " output: " in words
+            assert words.endswith("% of the disk is free")
+    finally:
+        subprocess.run(["umount", "--lazy", str(output)], check=True)
+
+
+def test_memory_that_is_nearly_used_up(tmp_path: Path) -> None:
+    """A run in a cgroup with little more memory than it uses."""
+    with memory_cgroup(4 << 30) as group:
+        enter = partial(_enter, group.processes)
+        with (
+            running(tmp_path, tmp_path / "out", "memory", preexec_fn=enter) as (_, port),
+            watched(tmp_path, {"tessera": [f"127.0.0.1:{port}"]}) as prometheus,
+        ):
+            wait_until(lambda: prometheus.value("max(tessera_run_active)") == 1, SOON_S)
+            time.sleep(5)
+            assert "TesseraMemoryHigh" not in prometheus.firing()
+            # the sum of the processes counts shared pages several times: it is more than the cgroup's own figure
+            group.limit(int(prometheus.value("max(tessera_memory_bytes)") or 0))
+            words = _once(prometheus, "TesseraMemoryHigh")["annotations"]["summary"]
+            assert words.endswith("% of the memory is used")
+
+
+def _enter(processes: Path) -> None:
+    processes.write_text(str(os.getpid()))
+
+
+def test_a_lag_that_grows(tmp_path: Path) -> None:
+    """Three nights that begin nothing, over a corpus that grows. A day is ten seconds."""
+    textfile = tmp_path / "lag.prom"
+    _tones(tmp_path / "in", 10, 0)
+    settings = _config(tmp_path / "in", metrics={"textfile": str(textfile), "name": "lag"})
+    with exposed(lambda: _read(textfile)) as node, watched(tmp_path, {"node": [node]}, 1 / 8640) as prometheus:
+        for night in range(4):
+            for number in range(10):
+                shutil.copy(tmp_path / "in" / "tone0.wav", tmp_path / "in" / f"night{night}-{number}.wav")
+            summary = Night("c", str(tmp_path / "s.json"), NightOptions("inline", "0s"), time.time()).run(
+                lambda: settings
+            )
+            assert summary["samples_left"] == 10 * (night + 2)
+            assert "TesseraLagGrows" not in prometheus.firing() or night > 1
+            time.sleep(10)
+        words = _once(prometheus, "TesseraLagGrows")["annotations"]["summary"]
+        assert words.startswith("lag: ")
+        assert words.endswith(" samples are not in the dataset, more than after each night before")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import psutil
 import pytest
 
-from pipeline.core.system import cgroups, memory
+from pipeline.core.system import memory
 from tests.support import ROOT
+from tests.support.memory_cgroup import memory_cgroup
 
 MACHINE = psutil.virtual_memory().total
 
@@ -34,23 +33,9 @@ def test_limits_of_cgroups(in_cgroup: Callable[[dict[str, str]], None], files: d
     assert memory.available_memory() == expected
 
 
-@pytest.fixture
-def limited() -> Iterator[Path]:
-    """A cgroup of this machine with a gibibyte, where one can be made: the file that takes a process into it."""
-    here = cgroups.folders("memory")[0]
-    folder = here / f"tessera-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-        name = "memory.max" if (folder / "memory.max").exists() else "memory.limit_in_bytes"
-        (folder / name).write_text(str(1 << 30))
-    except OSError as error:
-        pytest.skip(f"no cgroup with a memory limit can be made here: {error}")
-    yield folder / "cgroup.procs"
-    folder.rmdir()
-
-
-def test_a_real_cgroup(limited: Path) -> None:
+def test_a_real_cgroup() -> None:
     script = "from pipeline.core.system.memory import available_memory; print(available_memory())"
-    command = f"echo $$ > {limited} && exec {sys.executable} -c '{script}'"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, cwd=ROOT)
+    with memory_cgroup(1 << 30) as group:
+        command = f"echo $$ > {group.processes} && exec {sys.executable} -c '{script}'"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == f"{1 << 30}\n"
