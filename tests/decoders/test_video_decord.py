@@ -161,6 +161,7 @@ def _shades(path: Path, shades: list[int], **options: str) -> None:
         container.mux(stream.encode(None))
 
 
+@pytest.mark.slow
 def test_a_playlist_that_is_an_mp4_too_shows_no_other_video(tmp_path: Path) -> None:
     """Its first bytes are a playlist for decord's FFmpeg, and for others the header of a box to pass over."""
     dark, bright = list(range(20, 60, 2)), list(range(240, 200, -2))

@@ -190,7 +190,7 @@ def _one_by_one(path: Path, sampling: Sampling, windows: Sequence[tuple[float, f
     return done
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [15, pytest.param(1, marks=pytest.mark.slow)])
 def test_windows_of_real_clips_are_what_a_reader_of_their_own_sees(data: Path, every: int) -> None:
     planned, left_out = 0, 0
     for path in sorted((data / "videos").iterdir())[::every]:

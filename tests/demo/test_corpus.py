@@ -46,6 +46,7 @@ def test_small_and_quick(built: tuple[Path, dict[str, int], float]) -> None:
     assert cpu_s < 30
 
 
+@pytest.mark.slow
 def test_the_same_bytes_each_time(built: tuple[Path, dict[str, int], float], tmp_path: Path) -> None:
     def digests(folder: Path) -> dict[str, str]:
         files = (path for path in folder.rglob("*") if path.is_file())

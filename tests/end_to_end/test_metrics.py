@@ -60,7 +60,7 @@ def _check(report: dict[str, Any], found: Exposition) -> None:
     assert found("tessera_blocks_total") >= 1
 
 
-@pytest.mark.parametrize("engine", ["inline", "local"])
+@pytest.mark.parametrize("engine", [pytest.param("inline", marks=pytest.mark.slow), "local"])
 def test_the_totals_are_those_of_the_report(
     extract: Callable[..., dict[str, Any]], tmp_path: Path, engine: str
 ) -> None:

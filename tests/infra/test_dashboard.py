@@ -136,6 +136,7 @@ def prepared(tmp_path: Path, prepare: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+@pytest.mark.slow
 def test_every_panel_has_data_of_a_local_run(tmp_path: Path, prepared: Callable[..., Any]) -> None:
     need("prometheus")
     port = free_port()

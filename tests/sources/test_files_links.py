@@ -34,6 +34,7 @@ def test_links_that_leave_the_folder_are_not_followed(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_links_to_folders_of_links_make_no_ways_without_end(tmp_path: Path) -> None:
     """Two links per folder, thirty folders deep: 2^30 paths to one file."""
     for i in range(30):

@@ -181,7 +181,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str, dict[str, Any]]] = {
 }
 
 
-_LONG_BOMBS = ("a dictionary of middling texts", "a million columns")
+_LONG_BOMBS = ("a dictionary", "a dictionary of middling texts", "prefixes", "a million columns")
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,9 @@ TEXTS: dict[str, tuple[str, Callable[[], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "csv" else []) for name in TEXTS]
+)
 def test_few_bytes_of_text_take_no_memory(tmp_path: Path, name: str) -> None:
     file, make, why = TEXTS[name]
     path = tmp_path / file
