@@ -1,12 +1,13 @@
 """The versioned dataset: reading, writing, committing, comparing it with a corpus, and maintenance.
 
-reader.py              Dataset: reads a snapshot as Arrow, torch or Ray. Training jobs call `dataset.open`
+_open.py               opens a dataset: finds the version and the snapshot. Training jobs call `dataset.open`
+reader.py              Dataset: reads a snapshot as Arrow, torch or Ray
 feature_info.py        FeatureInfo: the description of a stored feature in the footers
 collate.py             Collate: rows or batches as tensors
-torch_rows.py          rows as a torch IterableDataset
 _ray_rows.py           rows as a Ray dataset
 _footer.py             the lineage, features and schema in the footer of the newest file
 _checks.py             checks of column names and of the width of an embedding
+loading/               batches for training, in one order for any number of ranks and workers
 shards/                writes Parquet files of rows, and reads their rows that are not deleted
 commit/                snapshots, versions, the lease, and the transaction from one snapshot to the next
 diff/                  compares the listing of the corpus with the content of the dataset
@@ -23,7 +24,9 @@ It imports `parquet`, `storage` and `core`. torch and Ray are imported only by t
 
 from __future__ import annotations
 
+from pipeline.dataset._open import open
 from pipeline.dataset.feature_info import FeatureInfo
-from pipeline.dataset.reader import Dataset, open
+from pipeline.dataset.loading.batches import mix
+from pipeline.dataset.reader import Dataset
 
-__all__ = ["Dataset", "FeatureInfo", "open"]
+__all__ = ["Dataset", "FeatureInfo", "mix", "open"]

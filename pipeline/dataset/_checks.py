@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, describe
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 
 def column_names(schema: pa.Schema, columns: Sequence[str] | None) -> list[str]:
@@ -19,6 +23,20 @@ def column_names(schema: pa.Schema, columns: Sequence[str] | None) -> list[str]:
         if name not in schema.names:
             raise ConfigError("columns", f"there is no column {name!r}", f"one of: {', '.join(schema.names)}")
     return list(columns)
+
+
+def check_filter(schema: pa.Schema, names: list[str], filter: ds.Expression | None) -> None:
+    """Raises ``ConfigError`` unless ``filter`` is an expression over columns of ``schema`` with values of a boolean."""
+    if filter is None:
+        return
+    import pyarrow.dataset as ds
+
+    try:
+        ds.dataset(schema.empty_table()).scanner(columns=names, filter=filter)
+    except (pa.ArrowException, TypeError) as error:
+        raise ConfigError(
+            "filter", describe(error), f"an expression over the columns: {', '.join(schema.names)}"
+        ) from error
 
 
 def check_stored_width(root: str, name: str, width: int, batches: Iterator[pa.RecordBatch]) -> None:

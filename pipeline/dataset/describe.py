@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 from pipeline.core.errors import ConfigError, describe
 from pipeline.core.schema import FAILURES, column
 from pipeline.core.terminal import Console, count, print_wrapped, size
-from pipeline.dataset import reader as datasets
+from pipeline.dataset import _open as datasets
 from pipeline.dataset._values import cell_text, plain_value, time_text
 from pipeline.dataset.feature_info import FeatureInfo
+from pipeline.dataset.reader import Dataset
 
 _MAX_GROUPS = 100
 """Largest number of groups of failures that are listed."""
@@ -78,7 +79,7 @@ def document(path: str, rows: int, columns: Sequence[str] = ()) -> dict[str, Any
     }
 
 
-def _sample_columns(dataset: datasets.Dataset, columns: Sequence[str]) -> list[str]:
+def _sample_columns(dataset: Dataset, columns: Sequence[str]) -> list[str]:
     """Returns the columns of the sample rows. Raises ``ConfigError`` for an unknown name."""
     known = dataset.schema.names
     parts = [[one] if one in known else [part.strip() for part in one.split(",")] for one in columns]
@@ -89,7 +90,7 @@ def _sample_columns(dataset: datasets.Dataset, columns: Sequence[str]) -> list[s
     return names or [name for name in known if name not in _HIDDEN_COLUMNS]
 
 
-def _describe(path: str, dataset: datasets.Dataset) -> dict[str, Any]:
+def _describe(path: str, dataset: Dataset) -> dict[str, Any]:
     """Returns the description without sample rows."""
     features = {}
     for name, feature in dataset.features.items():
@@ -115,7 +116,7 @@ def _describe(path: str, dataset: datasets.Dataset) -> dict[str, Any]:
     }
 
 
-def _count_rows(dataset: datasets.Dataset, feature: FeatureInfo) -> int:
+def _count_rows(dataset: Dataset, feature: FeatureInfo) -> int:
     """Returns the number of rows that have values of ``feature``."""
     emitted = {column(feature.name, part): part for part in feature.emit}
     parts = {emitted[name]: name for name in dataset.schema.names if name in emitted}
@@ -166,7 +167,7 @@ def _show_feature(name: str, feature: dict[str, Any], console: Console) -> None:
 # -- failures -------------------------------------------------------------------------------------
 
 
-def _failures(dataset: datasets.Dataset) -> dict[str, Any]:
+def _failures(dataset: Dataset) -> dict[str, Any]:
     """Returns the number of failures: in total, by stage, by kind, by feature (``""``: no feature), and by all three,
     with an example of each group."""
     keys = ["stage", "kind", "feature"]
@@ -221,7 +222,7 @@ def _show_failures(failures: dict[str, Any], console: Console) -> None:
 
 
 def _sample(
-    dataset: datasets.Dataset, names: list[str], rows: int, convert: Callable[[str, pa.Scalar], Any]
+    dataset: Dataset, names: list[str], rows: int, convert: Callable[[str, pa.Scalar], Any]
 ) -> Iterator[dict[str, Any]]:
     """Yields the first ``rows`` rows as column -> converted value. Reads only the columns ``names``."""
     left = rows

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.core.terminal import Console, count, print_table, print_wrapped, size
-from pipeline.dataset import reader as datasets
+from pipeline.dataset import _open as datasets
 from pipeline.dataset._values import time_text
 from pipeline.dataset.commit import catalog, pins, snapshots
 from pipeline.dataset.commit.pins import Pin

@@ -1,9 +1,9 @@
 """Reads a dataset as Arrow tables, torch tensors or a Ray dataset. Ray is imported only by `to_ray` and `ray_collate`,
 torch only when tensors are made.
 
-    dataset = open("OUT")
-    dataset.to_arrow(["sample_id", "photo_embedding"], pc.field("photo_embedding").is_valid())
-    DataLoader(dataset.to_torch(["photo_tokens", "caption_embedding"]), batch_size=64, collate_fn=dataset.collate)
+    data = dataset.open("OUT")
+    data.to_arrow(["sample_id", "photo_embedding"], pc.field("photo_embedding").is_valid())
+    data.to_torch(["photo_tokens", "caption_embedding"], batch_size=64, shuffle=True).loader(num_workers=4)
 
 The files are plain Parquet. This reader adds snapshots, which stay exact while others write, lineage, and tensors.
 """
@@ -13,20 +13,23 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
 
-from pipeline import storage
-from pipeline.core.errors import ConfigError, describe
+from pipeline.core.errors import ConfigError
 from pipeline.core.schema import FAILURES, column
-from pipeline.dataset._checks import check_stored_width, column_names
+from pipeline.dataset._checks import check_filter, check_stored_width, column_names
 from pipeline.dataset._footer import NewestFooter
 from pipeline.dataset._ray_rows import ray_collate, ray_rows
 from pipeline.dataset.collate import Collate, Column
-from pipeline.dataset.commit import catalog, pins, snapshots
+from pipeline.dataset.commit import pins, snapshots
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.feature_info import FeatureInfo, feature_columns
+from pipeline.dataset.loading.batches import BatchOptions, read_batches
+from pipeline.dataset.loading.index import Index, build_index
+from pipeline.dataset.loading.ranks import resolve_ranks
+from pipeline.dataset.loading.rows import torch_rows
 from pipeline.dataset.shards.filters import filtered, needed
 from pipeline.dataset.shards.reader import (
     BATCH_ROWS,
@@ -37,7 +40,6 @@ from pipeline.dataset.shards.reader import (
     open_shard,
     read_shard,
 )
-from pipeline.dataset.torch_rows import torch_rows
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -47,34 +49,6 @@ if TYPE_CHECKING:
 _FAILURE_BATCH_ROWS = 1 << 14
 _MAX_UNCHECKED_WIDTH = 1 << 14
 """If the footer gives an embedding of more values, a stored vector is read to confirm it."""
-
-
-def open(path: str, version: str | None = None, snapshot: int | str | None = None) -> Dataset:
-    """Opens the dataset at ``path``.
-
-    Args:
-        path: ``output.path`` of the config, or the folder of one version; a local path or any fsspec URL.
-        version: None: the current one.
-        snapshot: number of a snapshot, or name of a pin (`tessera snapshots --pin NAME`); None: the newest.
-
-    Raises:
-        ConfigError: no dataset at ``path``, no such version, snapshot or pin, or a newer contract than this reader's.
-    """
-    try:
-        root = path.rstrip("/") if not path.endswith("://") else path
-        storage.check_answers(root, "path")
-        found = snapshots.numbers(root)
-        if found and version not in (None, root.rsplit("/", 1)[-1]):
-            raise ConfigError("version", f"{path!r} is the folder of one version, not {version!r}", "leave it out")
-        if not found:
-            root = storage.join(root, catalog.resolve_version(root, version, or_version=True))
-            found = snapshots.numbers(root)
-        return Dataset(root, snapshots.read(root, pins.resolve(root, snapshot, found)))
-    except ConfigError:
-        raise
-    except Exception as error:  # a storage backend may raise any type: DNS, credentials, TLS
-        advice = storage.advice(error.__cause__ or error) or "give a dataset's folder"
-        raise ConfigError("path", f"cannot read {path!r} ({describe(error)})", advice) from error
 
 
 class Dataset:
@@ -90,6 +64,7 @@ class Dataset:
         self.run_id = snapshot.run_id
         self.shards = list(snapshot.shards)
         self.failure_shards = list(snapshot.failures)
+        self._indexes: dict[tuple[tuple[str, ...], str | None, bool], Index] = {}
 
     def __repr__(self) -> str:
         return f"Dataset({self.root!r}, snapshot={self.snapshot}, rows={self.num_rows}, features={list(self.features)})"
@@ -144,7 +119,7 @@ class Dataset:
             ConfigError: an unknown column, a filter that does not match the schema, or a missing shard.
         """
         names = column_names(self.schema, columns)
-        self._check_filter(names, filter)
+        check_filter(self.schema, names, filter)
         tables = [self.schema.empty_table().select(names)]
         columns = needed(self.schema, names, filter)
         tables += [read_shard(self.root, shard, self.schema, names, filter, columns) for shard in self.shards]
@@ -155,7 +130,7 @@ class Dataset:
     ) -> Iterator[pa.RecordBatch]:
         """Yields the rows of `to_arrow` in order, in batches of 1 to ``batch_size`` rows. Raises the same errors."""
         names = column_names(self.schema, columns)
-        self._check_filter(names, filter)
+        check_filter(self.schema, names, filter)
         return self._batches(names, filter, batch_size)
 
     def failures(self) -> pa.Table:
@@ -175,46 +150,65 @@ class Dataset:
             batches = live_rows(self.root, shard, columns, batch_size, self.schema)
             yield from filtered(batches, filter, names, batch_size)
 
-    def _check_filter(self, names: list[str], filter: ds.Expression | None) -> None:
-        import pyarrow.dataset as ds
+    def at(self, snapshot: int) -> Dataset:
+        """Returns the same version at another snapshot. Raises ``ConfigError`` if that one is gone."""
+        number = pins.resolve(self.root, snapshot, snapshots.numbers(self.root))
+        return Dataset(self.root, snapshots.read(self.root, number))
 
-        try:
-            ds.dataset(self.schema.empty_table()).scanner(columns=names, filter=filter)
-        except (pa.ArrowException, TypeError) as error:
-            raise ConfigError(
-                "filter", describe(error), f"an expression over the columns: {', '.join(self.schema.names)}"
-            ) from error
+    def index(
+        self, columns: Sequence[str], filter: ds.Expression | None = None, skip_unreadable: bool = False
+    ) -> Index:
+        """Returns the row groups, and which of their rows ``filter`` keeps. Reads footers the first time.
+
+        Args:
+            columns: those that will be read.
+            filter: None: all rows.
+            skip_unreadable: whether shards that cannot be read are left out, and their rows counted.
+        """
+        key = (tuple(columns), None if filter is None else str(filter), skip_unreadable)
+        if key not in self._indexes:
+            check_filter(self.schema, list(columns), filter)
+            self._indexes[key] = build_index(
+                self.root, self.shards, self.schema, list(columns), filter, skip_unreadable
+            )
+        return self._indexes[key]
 
     def to_torch(
-        self, columns: Sequence[str] | None = None, rank: int = 0, world_size: int = 1, batch_size: int | None = None
-    ) -> IterableDataset[dict[str, Any]]:
-        """Returns a `torch.utils.data.IterableDataset` of rows as dicts of tensors.
+        self,
+        columns: Sequence[str] | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        batch_size: int | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> IterableDataset[Any]:
+        """Returns a `torch.utils.data.IterableDataset` of rows, or of batches if ``batch_size`` is given.
 
-        For a feature ``f``, ``f_embedding`` [D], ``f_tokens`` [N, d], ``f_token_ids`` [N], ``f_grid`` [3] and
-        ``f_times`` [T] are tensors of the stored dtype. Strings and numbers are Python values, and null is None.
-        Tensors are views of the batch that was read: clone those that you keep.
+        For batches see `TorchReader` and `BatchOptions`. Their order is the same for any number of ranks and workers.
 
-        Every row is returned exactly once over all ranks and their DataLoader workers. Each worker reads one contiguous
-        range of the rows, in order, and opens only the shards of its range. Ranges differ by at most one row; nothing
-        is padded or dropped. A loop that needs the same number of steps on every rank must stop after
-        ``num_rows // world_size`` rows.
+        Rows are dicts. For a feature ``f``, ``f_embedding`` [D], ``f_tokens`` [N, d], ``f_token_ids`` [N], ``f_grid``
+        [3] and ``f_times`` [T] are tensors of the stored dtype. Strings and numbers are Python values; null is None.
+        Tensors are views of the batch that was read: clone those that you keep. Every row is returned exactly once over
+        all ranks and their DataLoader workers. Each worker reads one contiguous range of the rows, in order, and opens
+        only the shards of its range. Ranges differ by at most one row; nothing is padded or dropped. A loop that needs
+        the same number of steps on every rank must stop after ``num_rows // world_size`` rows.
 
         Args:
             columns: None: all.
-            rank: of this process, among ``world_size``.
-            batch_size: None: single rows. Otherwise batches, as `collate` makes them, for
-                ``DataLoader(..., batch_size=None)``; the last one of each worker may be smaller.
+            rank: of this process; None: that of `torch.distributed`, or of the environment.
+            world_size: number of ranks; None: as for ``rank``.
+            batch_size: None: single rows.
+            options: of batches.
 
         Raises:
-            ConfigError: an unknown column.
-            ValueError: ``rank`` is not in ``[0, world_size)``.
+            ConfigError: an unknown column, an option of wrong value, or ranks that contradict each other.
         """
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} of {world_size}")
-        rows: IterableDataset[dict[str, Any]] = torch_rows(
-            self, column_names(self.schema, columns), rank, world_size, batch_size
-        )
-        return rows
+        names = column_names(self.schema, columns)
+        if batch_size is None:
+            if options:
+                raise ConfigError(next(iter(options)), "given without batch_size", "give batch_size, too")
+            rows: IterableDataset[Any] = torch_rows(self, names, *resolve_ranks(rank, world_size))
+            return rows
+        return read_batches([(self, 1.0, options.pop("filter", None))], names, rank, world_size, batch_size, options)
 
     @cached_property
     def collate(self) -> Collate:

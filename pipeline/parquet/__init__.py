@@ -13,5 +13,6 @@ It imports `storage` and `core`.
 from __future__ import annotations
 
 from pipeline.parquet.file import MAX_FOOTER_BYTES, MAX_LIST, STORED_EXTENSION, Footer, ParquetFile, open_parquet
+from pipeline.parquet.levels import leaf_numbers
 
-__all__ = ["MAX_FOOTER_BYTES", "MAX_LIST", "STORED_EXTENSION", "Footer", "ParquetFile", "open_parquet"]
+__all__ = ["MAX_FOOTER_BYTES", "MAX_LIST", "STORED_EXTENSION", "Footer", "ParquetFile", "leaf_numbers", "open_parquet"]

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.core.errors import ConfigError
 from pipeline.core.seekable import Seekable
 from pipeline.parquet.decoded_size import decoded_size, string_bytes
-from pipeline.parquet.levels import Leaf, leaves
+from pipeline.parquet.levels import Leaf, leaf_numbers, leaves
 from pipeline.parquet.pages import PADDING, chunk_place
 from pipeline.storage.local_files import is_hole
 from pipeline.storage.remote_file import RemoteFile
@@ -104,9 +104,7 @@ class BoundedFile(Seekable):
         """
         if self._metadata is None or not isinstance(self._file, RemoteFile):
             return len(groups)
-        schema = self._metadata.schema
-        paths = [f"{schema.column(number).path}." for number in range(len(schema))]
-        wanted = [n for n, path in enumerate(paths) if any(path.startswith(f"{name}.") for name in columns)]
+        wanted = leaf_numbers(self._metadata.schema, columns)
         ranges: list[tuple[int, int]] = []
         count, total = 0, 0
         for group in groups:

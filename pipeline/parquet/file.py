@@ -52,13 +52,15 @@ class ParquetFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     def parts(self, groups: Sequence[int], columns: Sequence[str]) -> Iterator[list[int]]:
         """Yields ``groups`` in parts. The caller reads each part before it takes the next one.
 
-        For a file on an object store, the columns of a part are requested together.
+        For a file on an object store, the columns of a part are requested together, and held until the next part.
         """
         left = list(groups)
         while left:
             count = self._source.fetch(left, columns) if isinstance(self._source, BoundedFile) else len(left)
             yield left[:count]
             left = left[count:]
+        if isinstance(self._source, BoundedFile):
+            self._source.fetch([], [])  # the file may stay open
 
 
 def open_parquet(source: Any) -> ParquetFile:

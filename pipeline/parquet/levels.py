@@ -47,6 +47,12 @@ class Leaf:
     """Number of nested lists around a value. Each list level has at most one offset per value."""
 
 
+def leaf_numbers(schema: pq.ParquetSchema, columns: Sequence[str]) -> list[int]:
+    """Returns the numbers of the columns of a Parquet file that store the Arrow columns ``columns``."""
+    paths = [f"{schema.column(number).path}." for number in range(len(schema))]
+    return [number for number, path in enumerate(paths) if any(path.startswith(f"{name}.") for name in columns)]
+
+
 def leaves(schema: pq.ParquetSchema) -> list[Leaf]:
     """Returns the columns of a file, in the order of ``schema``.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import dataset as datasets
+from pipeline.core.errors import ConfigError
 from tests.dataset.reader_fixtures import ROWS, SCHEMA, D, W
 from tests.dataset.test_reader import same
 
@@ -37,7 +38,7 @@ def test_ranks_share_the_rows_exactly(out: Path, world_size: int) -> None:
     ]
     assert [name for share in shares for name in share] == [one["sample_id"] for one in ROWS]
     assert {len(share) for share in shares} <= {29 // world_size, -(-29 // world_size)}
-    with pytest.raises(ValueError, match="rank"):
+    with pytest.raises(ConfigError, match="rank"):
         dataset.to_torch(["sample_id"], world_size, world_size)
 
 

@@ -1,0 +1,129 @@
+"""Decodes row groups of a snapshot, and gathers their rows into batches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.loading.gather import StoredColumn, gather
+from pipeline.dataset.loading.index import Index
+from pipeline.dataset.shards.reader import ShardErrors, check_columns, open_shard
+from pipeline.parquet import ParquetFile
+
+_OPEN_FILES = 32
+"""Files that stay open. Opening one again reads and parses its footer."""
+_MOST_STORED = 2
+"""If a decoded group has more than this many times the rows that are read, only these are kept."""
+
+
+@dataclass(frozen=True)
+class DecodedGroup:
+    """Rows of a row group in memory."""
+
+    columns: tuple[StoredColumn, ...]
+    rows: int
+    bytes: int
+    positions: np.ndarray | None
+    """The rows that are read; None: all."""
+
+    @classmethod
+    def of(cls, table: pa.Table, positions: np.ndarray | None) -> DecodedGroup:
+        """Returns the rows of ``table`` at ``positions``; None: all.
+
+        Raises ``pa.ArrowException`` for a column over 2 GiB of text.
+        """
+        arrays = [_one_array(column) for column in table.columns]
+        found = cls(tuple(StoredColumn.of(array) for array in arrays), len(table), table.nbytes, positions)
+        if positions is not None and len(table) > _MOST_STORED * len(positions):
+            return found.taken(table.schema, np.arange(len(positions)))
+        return found
+
+    def numbers(self, rows: np.ndarray) -> np.ndarray:
+        """Returns where the given ones of the rows that are read are in the columns."""
+        return rows if self.positions is None else self.positions[rows]
+
+    def taken(self, schema: pa.Schema, rows: np.ndarray) -> DecodedGroup:
+        """Returns a copy of the given ones of the rows that are read, which does not hold this group's memory."""
+        return DecodedGroup.of(pa.Table.from_batches([gather_rows(schema, [(self, rows)])]), None)
+
+
+def gather_rows(schema: pa.Schema, parts: Sequence[tuple[DecodedGroup, np.ndarray]]) -> pa.RecordBatch:
+    """Returns rows of several groups as one batch of ``schema``, in writable memory.
+
+    Args:
+        schema: the columns, as in the groups.
+        parts: groups, and which of their rows that are read are taken.
+    """
+    numbered = [(group, group.numbers(rows)) for group, rows in parts]
+    arrays = [
+        gather(field.type, [(group.columns[i], rows) for group, rows in numbered]) for i, field in enumerate(schema)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+class GroupReader:
+    """Decodes row groups of one snapshot. Thread-safe; keeps some files open.
+
+    Args:
+        root: the version's folder.
+        shards: the files of the snapshot.
+        index: the groups.
+        schema: the columns to read, and their types.
+    """
+
+    def __init__(self, root: str, shards: Sequence[File], index: Index, schema: pa.Schema) -> None:
+        self.root, self.shards, self.index, self.schema = root, shards, index, schema
+        self._idle: list[tuple[int, ParquetFile]] = []
+        """Open files that no thread uses: (number of the shard, file), the least recently used first."""
+        self._lock = threading.Lock()
+
+    def read(self, number: int) -> DecodedGroup:
+        """Decodes group ``number`` of the index. Raises ``ConfigError`` if it cannot be read."""
+        shard_number, group = int(self.index.shards[number]), int(self.index.groups[number])
+        shard, columns = self.shards[shard_number], self.schema.names
+        with ShardErrors(self.root, shard):
+            file = self._open(shard_number)
+            for part in file.parts([group], columns):
+                table = file.read_row_groups(part, columns=columns, use_threads=False).select(columns)
+            self._keep(shard_number, file)
+            if table.schema.types != self.schema.types:
+                table = table.cast(self.schema)
+            return DecodedGroup.of(table, self.index.positions(number, shard))
+
+    def close(self) -> None:
+        """Closes the open files."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for _, file in idle:
+            file.close()
+
+    def _open(self, shard: int) -> ParquetFile:
+        with self._lock:
+            for i, (number, file) in enumerate(self._idle):
+                if number == shard:
+                    del self._idle[i]
+                    return file
+        file = open_shard(self.root, self.shards[shard])
+        check_columns(self.root, self.shards[shard], file.schema_arrow, self.schema.names)
+        return file
+
+    def _keep(self, shard: int, file: ParquetFile) -> None:
+        with self._lock:
+            self._idle.append((shard, file))
+            excess = self._idle[:-_OPEN_FILES]
+            del self._idle[:-_OPEN_FILES]
+        for _, one in excess:
+            one.close()
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    """Returns a column as one array."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    found = column.combine_chunks()
+    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found

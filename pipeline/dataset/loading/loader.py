@@ -1,0 +1,67 @@
+"""A `torch.utils.data.DataLoader` of a `TorchReader` that counts the batches it returns.
+
+This module imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import DataLoader
+
+if TYPE_CHECKING:
+    from pipeline.dataset.loading.torch_reader import TorchReader
+
+_RESERVED = ("batch_size", "shuffle", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset", "num_workers")
+"""Arguments of ``DataLoader`` that the reader decides."""
+
+
+class Loader:
+    """Returns the batches of a reader. Each iteration is an epoch.
+
+    Worker processes read ahead. A state counts only the batches that this loader has returned, not those that workers
+    have read.
+
+    Args:
+        reader: the batches.
+        num_workers: processes; 0: none.
+        options: of ``DataLoader``.
+    """
+
+    def __init__(self, reader: TorchReader, num_workers: int, options: Mapping[str, Any]) -> None:
+        if reserved := [name for name in options if name in _RESERVED]:
+            raise TypeError(f"{reserved[0]} is an argument of to_torch")
+        self.reader = reader
+        self._loader: DataLoader[Any] = DataLoader(reader, batch_size=None, num_workers=num_workers, **options)
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._loader.num_workers:
+            yield from self._loader
+            return
+        self.reader.begin_iteration()
+        for batch in self._loader:
+            self.reader.hand_out()
+            yield batch
+        self.reader.end_iteration()
+
+    def __len__(self) -> int:
+        """Number of batches of this rank in the current iteration, or in the next one if none has begun."""
+        return len(self.reader)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the current iteration, or of the next one if none has begun."""
+        return self.reader.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """See `TorchReader.set_epoch`."""
+        self.reader.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `TorchReader.state_dict`."""
+        return self.reader.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `TorchReader.load_state_dict`."""
+        self.reader.load_state_dict(state)
