@@ -3,7 +3,7 @@
 _open.py               opens a dataset: finds the version and the snapshot. Training jobs call `dataset.open`
 reader.py              Dataset: reads a snapshot as Arrow, torch or Ray
 feature_info.py        FeatureInfo: the description of a stored feature in the footers
-collate.py             Collate: rows or batches as tensors
+collate/               batches as tensors: padded, packed or nested
 _ray_rows.py           rows as a Ray dataset
 _footer.py             the lineage, features and schema in the footer of the newest file
 _checks.py             checks of column names and of the width of an embedding

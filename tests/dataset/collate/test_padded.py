@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.core.errors import ConfigError
 from pipeline.dataset.collate import Collate, Column
 
 SCHEMA = pa.schema(
@@ -107,6 +106,83 @@ def test_by_hand_from_every_kind_of_batch(collate: Collate) -> None:
     assert plain(pickle.loads(pickle.dumps(collate))(TABLE)) == EXPECTED
 
 
+def loop(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the batch of rows, made row by row."""
+    batch: dict[str, Any] = {"id": [row["id"] for row in rows], "tags": [row["tags"] for row in rows]}
+    for name in ("window", "end_s", "done"):
+        field = SCHEMA.field(name)
+        batch[name] = torch.tensor([row[name] or 0 for row in rows], dtype=getattr(torch, DTYPES[name]))
+        if field.nullable:
+            batch[f"{name}_valid"] = torch.tensor([row[name] is not None for row in rows], dtype=torch.bool)
+    for name in ("f_embedding", "f_grid", "f_tokens", "f_token_ids"):
+        tail = (2,) if name == "f_tokens" else ()
+        is_vector = name in ("f_embedding", "f_grid")
+        length = 3 if is_vector else max((len(row[name] or ()) for row in rows), default=0)
+        batch[name] = torch.zeros(len(rows), length, *tail, dtype=getattr(torch, DTYPES[name]))
+        mask = torch.zeros(len(rows), length, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            for j, value in enumerate(row[name] or ()):
+                batch[name][i, j] = torch.tensor(value, dtype=batch[name].dtype)
+                mask[i, j] = True
+        if not is_vector:
+            batch[f"{name}_mask"] = mask
+        batch[f"{name}_valid"] = torch.tensor([row[name] is not None for row in rows], dtype=torch.bool)
+    return batch
+
+
+DTYPES = {
+    "window": "int32",
+    "end_s": "float64",
+    "done": "bool",
+    "f_embedding": "float32",
+    "f_tokens": "float16",
+    "f_token_ids": "int32",
+    "f_grid": "int32",
+}
+
+
+def random_rows(count: int, seed: int, nulls: bool) -> list[dict[str, Any]]:
+    """Returns rows of `SCHEMA`."""
+    rng = np.random.default_rng(seed)
+
+    def maybe(value: Any) -> Any:
+        return None if nulls and rng.random() < 0.3 else value
+
+    return [
+        {
+            "id": maybe(f"s{i}"),
+            "window": i,
+            "end_s": maybe(float(rng.random())),
+            "done": maybe(bool(rng.random() < 0.5)),
+            "f_embedding": maybe(rng.standard_normal(3).astype(np.float32).tolist()),
+            "f_tokens": maybe(rng.standard_normal((rng.integers(0, 6), 2)).astype(np.float16).tolist()),
+            "f_token_ids": maybe(rng.integers(0, 99, rng.integers(0, 9)).tolist()),
+            "f_grid": maybe(rng.integers(0, 9, 3).tolist()),
+            "tags": maybe(["a"] * int(rng.integers(0, 3))),
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 40])
+@pytest.mark.parametrize("nulls", [True, False])
+def test_it_equals_a_loop_over_the_rows(collate: Collate, count: int, nulls: bool) -> None:
+    for seed in range(5):
+        rows = random_rows(count, seed, nulls)
+        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        assert plain(collate(table)) == plain(loop(rows))
+
+
+def test_rows_of_equal_lengths_are_not_copied(collate: Collate) -> None:
+    rows = [{**ROWS[0], "f_tokens": [[1, 2], [3, 4]]} for _ in range(4)]
+    (batch,) = pa.Table.from_pylist(rows, schema=SCHEMA).to_batches()
+    done = collate(batch)
+    for name in ("f_tokens", "f_embedding"):
+        values = batch.column(name).values
+        buffer = (values.values if name == "f_tokens" else values).buffers()[1]
+        assert done[name].data_ptr() == buffer.address
+
+
 def test_numpy_columns_as_engines_make_them(collate: Collate) -> None:
     def ragged(*values: Any) -> np.ndarray:
         column = np.empty(len(values), object)
@@ -177,14 +253,3 @@ def test_read_only_memory_is_copied(collate: Collate) -> None:
         (tokens, *_) = dict(collate.columns_of(batch))["f_tokens"]
     tokens[0, 0] = 9
     assert batch.column("f_tokens").values.values[0].as_py() == 1
-
-
-def test_a_batch_that_is_mostly_padding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One row may have thousands of tokens, although the file is small."""
-    monkeypatch.setattr("pipeline.dataset.collate.MAX_PADDED_BYTES", 1 << 16)
-    column = Column("matrix", "float16", 8, True)
-    one, long = torch.zeros(1, 8, dtype=torch.float16), torch.zeros(100, 8, dtype=torch.float16)
-    with pytest.raises(ConfigError, match=r"batch_size: 64 rows of 'f' take 102400 bytes, .* and hold 2608; smaller"):
-        column.stack("f", [long, *[one] * 63])
-    assert column.stack("f", [long, *[one] * 30])["f"].shape == (31, 100, 8)  # below MAX_PADDED_BYTES
-    assert column.stack("f", [long] * 90)["f"].shape == (90, 100, 8)  # large, but without padding

@@ -1,0 +1,44 @@
+"""JaggedCollate: tokens, token ids and times as nested tensors of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipeline.dataset.collate.column import as_unreadable, tensor
+
+if TYPE_CHECKING:
+    from pipeline.dataset.collate.padded import Batch, Collate
+
+
+@dataclass(frozen=True)
+class JaggedCollate:
+    """Converts many rows to one batch in which tokens, token ids and times are nested tensors. Picklable.
+
+    For such a column ``c`` the batch has ``c`` [B, j(, d)], a nested tensor of the layout ``torch.jagged``, and
+    ``c_valid`` [B] bool, False for nulls, which have no values. Other columns are those of `Collate`.
+
+    Args:
+        collate: the columns.
+    """
+
+    collate: Collate
+
+    def __call__(self, batch: Batch) -> dict[str, Any]:
+        import torch
+
+        tensors: dict[str, Any] = {}
+        for name, found in self.collate.arrays_of(batch):
+            column = self.collate.columns[name]
+            if not column.is_ragged:
+                tensors |= self.collate.tensors(name, found)
+                continue
+            try:
+                ragged = column.ragged(found)
+            except (pa.ArrowException, ValueError, OverflowError) as error:
+                raise as_unreadable(name, error) from error
+            tensors[name] = torch.nested.nested_tensor_from_jagged(tensor(ragged.values), tensor(ragged.offsets))
+            tensors[f"{name}_valid"] = tensor(ragged.valid)
+        return tensors

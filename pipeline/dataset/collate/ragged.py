@@ -1,0 +1,130 @@
+"""The values of a column of a batch, one row after the other, and how they are padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """The values of all rows. A *value* is a number, or a vector."""
+
+    values: np.ndarray
+    """[values] or [values, width]."""
+    offsets: np.ndarray
+    """[rows + 1], int64: the first value of each row, then the number of values."""
+    valid: np.ndarray
+    """[rows], bool: False for nulls, which have no values."""
+
+    @classmethod
+    def of_array(cls, array: pa.Array, width: int | None) -> Ragged:
+        """Returns the values of a list column, without a copy if possible.
+
+        Args:
+            array: lists of numbers, or of vectors.
+            width: numbers in a vector; None: the values are numbers.
+        """
+        valid = array.is_valid().to_numpy(zero_copy_only=False)
+        if pa.types.is_fixed_size_list(array.type):
+            child = array.flatten()  # leaves out the values that are allocated for nulls
+            offsets = np.concatenate([[0], np.cumsum(valid, dtype=np.int64)]) * array.type.list_size
+        else:
+            offsets = array.offsets.to_numpy().astype(np.int64)
+            child = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+            offsets = offsets - offsets[0]
+        if width is not None:
+            child = child.values.slice(child.offset * width, len(child) * width)
+        values = _numbers(child)
+        found = cls(values if width is None else values.reshape(-1, width), offsets, valid)
+        return found if valid.all() else found._without_values_of_nulls()
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Any], dtype: str, width: int | None) -> Ragged:
+        """Returns the values of single rows: tensors, or None for null.
+
+        Args:
+            rows: one for each row of the batch.
+            dtype: numpy's name of the dtype.
+            width: numbers in a vector; None: the values are numbers.
+        """
+        arrays = [np.zeros(0 if width is None else (0, width), dtype)]
+        arrays += [row.numpy() for row in rows if row is not None]
+        lengths = [0 if row is None else len(row) for row in rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        return cls(np.concatenate(arrays), offsets, np.array([row is not None for row in rows], bool))
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.valid)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[rows]: the number of values in each row."""
+        found: np.ndarray = np.diff(self.offsets)
+        return found
+
+    def cut(self, most: int) -> Ragged:
+        """Returns the first ``most`` values of each row."""
+        lengths = self.lengths
+        if lengths.max(initial=0) <= most:
+            return self
+        positions = np.arange(len(self.values)) - np.repeat(self.offsets[:-1], lengths)
+        offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths, most))])
+        return Ragged(self.values[positions < most], offsets, self.valid)
+
+    def _without_values_of_nulls(self) -> Ragged:
+        lengths = self.lengths
+        if not lengths[~self.valid].any():
+            return self
+        kept = np.repeat(self.valid, lengths)
+        return Ragged(self.values[kept], np.concatenate([[0], np.cumsum(lengths * self.valid)]), self.valid)
+
+
+def padded(values: np.ndarray, lengths: np.ndarray, length: int, fill: int = 0) -> np.ndarray:
+    """Returns rows [rows, length, ...] that are padded with ``fill``: a view of ``values`` if no row is shorter.
+
+    Args:
+        values: [values, ...], of all rows.
+        lengths: [rows]: values in each row, at most ``length``.
+        length: of the result.
+        fill: a number.
+    """
+    shape = (len(lengths), length, *values.shape[1:])
+    if len(values) == len(lengths) * length:
+        return values.reshape(shape)
+    if not len(values):
+        return np.full(shape, fill, values.dtype)
+    found = np.empty(shape, values.dtype)
+    item = f"V{values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))}"
+    if found.size:  # copies each value as bytes
+        items = found.reshape(len(lengths), -1).view(item).reshape(len(lengths), length)
+        is_value = mask(lengths, length)
+        items[is_value] = np.ascontiguousarray(values).reshape(len(values), -1).view(item)[:, 0]
+        items[~is_value] = np.full(shape[2:], fill, values.dtype).reshape(-1).view(item)
+    return found
+
+
+def mask(lengths: np.ndarray, length: int) -> np.ndarray:
+    """Returns [rows, length] bool: True for values that are not padding."""
+    found: np.ndarray = np.arange(length) < lengths[:, None]
+    return found
+
+
+def writable(array: np.ndarray) -> np.ndarray:
+    """Returns ``array``, or a copy if its memory is read-only, because torch has no read-only tensors."""
+    return array if array.flags.writeable else array.copy()
+
+
+def _numbers(array: pa.Array) -> np.ndarray:
+    """Returns the numbers of an array, whose memory may be writable. Raises ``pa.ArrowInvalid`` for nulls."""
+    numbers: np.ndarray = array.to_numpy(zero_copy_only=True)
+    buffer = array.buffers()[1]
+    if len(numbers) and buffer.is_mutable:
+        return np.frombuffer(buffer, numbers.dtype, len(numbers), array.offset * numbers.itemsize)
+    return numbers

@@ -1,0 +1,91 @@
+"""What it costs to make batches of tensors: against a loop over the rows, and against a copy of the same memory.
+
+python -m tests.measure.collate_speed
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pipeline.dataset.collate import Collate, Column
+
+ROWS, WIDTH, ROUNDS = 256, 256, 15
+FIELDS = {
+    "embedding": pa.field("embedding", pa.list_(pa.float32())),
+    "tokens": pa.field("tokens", pa.list_(pa.list_(pa.float16(), WIDTH))),
+    "token_ids": pa.field("token_ids", pa.list_(pa.int32())),
+    "times": pa.field("times", pa.list_(pa.float64())),
+}
+
+
+def main() -> None:
+    collate = Collate({name: Column.of(field, name, None) for name, field in FIELDS.items()})
+    rng = np.random.default_rng(0)
+    for name, lengths in {
+        "token_ids": rng.integers(10, 78, ROWS),
+        "times": rng.integers(10, 78, ROWS),
+        "tokens": rng.integers(100, 197, ROWS),
+        "tokens of equal lengths": np.full(ROWS, 197),
+    }.items():
+        column = name.split()[0]
+        batch = pa.record_batch([_array(FIELDS[column], lengths, rng)], [column])
+        copy = _copy(collate(batch)[column].numpy())
+        print(f"{name}: {copy[1] / 1e6:.1f} MB padded")
+        for kind, function in {"padded": collate, "packed": collate.packed()}.items():
+            _compare(kind, partial(function, batch), partial(_loop, collate, batch), copy[0])
+
+
+def _array(field: pa.Field, lengths: np.ndarray, rng: np.random.Generator) -> pa.Array:
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    inner = field.type.value_type
+    width = inner.list_size if pa.types.is_fixed_size_list(inner) else 1
+    kind = inner.value_type if width > 1 else inner
+    numbers = pa.array(rng.integers(0, 100, int(lengths.sum()) * width).astype(kind.to_pandas_dtype()))
+    return pa.ListArray.from_arrays(
+        offsets, pa.FixedSizeListArray.from_arrays(numbers, width) if width > 1 else numbers
+    )
+
+
+def _loop(collate: Collate, batch: pa.RecordBatch) -> dict[str, Any]:
+    """Makes a padded batch row by row, as a training script would."""
+    ((name, values),) = collate.columns_of(batch)
+    found = torch.zeros(len(values), max(map(len, values)), *values[0].shape[1:], dtype=values[0].dtype)
+    mask = torch.zeros(found.shape[:2], dtype=torch.bool)
+    for i, value in enumerate(values):
+        found[i, : len(value)] = value
+        mask[i, : len(value)] = True
+    return {name: found, "mask": mask}
+
+
+def _copy(array: np.ndarray) -> tuple[Callable[[], Any], int]:
+    """Returns a function that copies as much memory, and the number of bytes."""
+    data = np.ones(array.nbytes, np.uint8)
+    return lambda: data.copy(), array.nbytes
+
+
+def _compare(name: str, ours: Callable[[], Any], loop: Callable[[], Any], copy: Callable[[], Any]) -> None:
+    rounds = [[_seconds(one) for one in (ours, loop, copy)] for _ in range(ROUNDS)]
+    medians = [1e3 * statistics.median(one) for one in zip(*rounds, strict=True)]
+    against = [statistics.median(row[i] / row[0] for row in rounds) for i in (1, 2)]
+    print(
+        f"  {name}: {medians[0]:.3f} ms, the loop {medians[1]:.3f} ms ({against[0]:.1f} x), "
+        f"a copy of the padded memory {medians[2]:.3f} ms ({against[1]:.2f} x)"
+    )
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
