@@ -86,7 +86,7 @@ checks: .venv/.ready  ## what CI checks before the tests
 	$(BIN)/mypy
 
 lock: .venv/.ready  ## pin every dependency again, for Linux on x86-64; what has wheels for it only says so
-	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --extra dev --extra openlineage pyproject.toml --no-annotate --no-header -o requirements.lock
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --extra dev --extra openlineage --extra export pyproject.toml --no-annotate --no-header -o requirements.lock
 	sed -i "s/^decord==.*/& ; platform_machine == 'x86_64'/" requirements.lock
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 infra/airflow/requirements.in --no-annotate --no-header -o infra/airflow/requirements.lock
 	sed -n "s/^# without its dependencies: //p" infra/airflow/requirements.in >> infra/airflow/requirements.lock
