@@ -26,10 +26,12 @@ from pipeline.dataset.collate import Collate, Column
 from pipeline.dataset.commit import pins, snapshots
 from pipeline.dataset.commit.snapshots import Snapshot
 from pipeline.dataset.feature_info import FeatureInfo, feature_columns
-from pipeline.dataset.loading.batches import BatchOptions, read_batches
+from pipeline.dataset.loading.batches import MAX_OPEN_BYTES, BatchOptions, read_batches
 from pipeline.dataset.loading.index import Index, build_index
+from pipeline.dataset.loading.map_reader import MapReader
 from pipeline.dataset.loading.ranks import resolve_ranks
 from pipeline.dataset.loading.rows import torch_rows
+from pipeline.dataset.loading.sequence import Source
 from pipeline.dataset.shards.filters import filtered, needed
 from pipeline.dataset.shards.reader import (
     BATCH_ROWS,
@@ -93,7 +95,7 @@ class Dataset:
 
     @property
     def features(self) -> dict[str, FeatureInfo]:
-        """The features by name, from the newest file. Raises ``ConfigError`` for values that no writer produces."""
+        """The features by name. Raises ``ConfigError`` for values that no writer produces."""
         return self._footer.features
 
     @cached_property
@@ -168,9 +170,8 @@ class Dataset:
         key = (tuple(columns), None if filter is None else str(filter), skip_unreadable)
         if key not in self._indexes:
             check_filter(self.schema, list(columns), filter)
-            self._indexes[key] = build_index(
-                self.root, self.shards, self.schema, list(columns), filter, skip_unreadable
-            )
+            parts = (self.root, self.shards, self.schema, list(columns), filter, skip_unreadable)
+            self._indexes[key] = build_index(*parts)
         return self._indexes[key]
 
     def to_torch(
@@ -209,6 +210,15 @@ class Dataset:
             rows: IterableDataset[Any] = torch_rows(self, names, *resolve_ranks(rank, world_size))
             return rows
         return read_batches([(self, 1.0, options.pop("filter", None))], names, rank, world_size, batch_size, options)
+
+    def to_map(
+        self,
+        columns: Sequence[str] | None = None,
+        filter: ds.Expression | None = None,
+        max_open_bytes: int = MAX_OPEN_BYTES,
+    ) -> MapReader:
+        """Returns the rows by position and by (sample_id, window). ``max_open_bytes``: of decoded row groups."""
+        return MapReader(Source(self, tuple(column_names(self.schema, columns)), filter), self.collate, max_open_bytes)
 
     @cached_property
     def collate(self) -> Collate:

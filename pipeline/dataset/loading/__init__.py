@@ -6,6 +6,8 @@ sequence.py      all that decides the rows of a batch; Source: a dataset that is
 order/           the order of the rows, of one dataset or several, and how ranks share it
 index.py         the row groups of a snapshot, and the rows of each that are read
 ranks.py         rank and number of ranks, from torch.distributed or the environment
+labels.py        joins a table of labels
+map_reader.py    rows by position or id, for samplers
 state.py         saves and loads the position
 reading.py       decodes row groups ahead, within a limit of bytes
 decoded.py       a row group in memory; gathers rows of several

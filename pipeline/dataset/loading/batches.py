@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from pipeline.core.errors import ConfigError
 from pipeline.dataset._checks import column_names
+from pipeline.dataset.collate import Collate, Column
 from pipeline.dataset.loading import sequence as sequences
+from pipeline.dataset.loading.labels import check_labels
 from pipeline.dataset.loading.order.deal import Tail
 
 if TYPE_CHECKING:
@@ -49,6 +51,9 @@ class BatchOptions(TypedDict, total=False):
     """Bytes that decoded row groups may take in a process. Default: 2 GiB."""
     threads: int
     """Row groups that a process decodes at the same time. Default: 2; 8 for an object store."""
+    labels: pa.Table
+    """Columns to add, by ``sample_id``, and by ``window`` if the table has this column. Rows that are not in the table
+    are left out."""
     on_error: OnError
     """skip: rows that cannot be read are left out and counted. Default: raise."""
 
@@ -133,8 +138,12 @@ def read_batches(
     for name, value, allowed in (("tail", tail, get_args(Tail)), ("on_error", on_error, get_args(OnError))):
         if value not in allowed:
             raise ConfigError(name, f"found {value!r}", f"one of: {', '.join(allowed)}")
+    labels = options.get("labels")
+    if labels is not None:
+        check_labels(labels, columns)
     found = tuple(
-        sequences.Source(data, tuple(columns), filter, weight, on_error == "skip") for data, weight, filter in sources
+        sequences.Source(data, tuple(columns), filter, weight, on_error == "skip", labels)
+        for data, weight, filter in sources
     )
     if epoch_rows is not None:
         epoch_rows = epoch_rows or sum(source.index.rows for source in found)
@@ -149,8 +158,14 @@ def read_batches(
         epoch_rows,
         options.get("max_open_bytes", MAX_OPEN_BYTES),
     )
-    collate = options.get("collate") or sources[0][0].collate
-    return TorchReader(sequence, columns, collate, rank, world_size, options.get("epoch", 0), options.get("threads"))
+    collate = options.get("collate") or _default_collate(sources[0][0], labels)
+    return TorchReader(sequence, collate, rank, world_size, options.get("epoch", 0), options.get("threads"))
+
+
+def _default_collate(data: Dataset, labels: pa.Table | None) -> Collate:
+    if labels is None:
+        return data.collate
+    return Collate({**data.collate.columns, **{field.name: Column.of(field, None, None) for field in labels.schema}})
 
 
 def _check(name: str, value: Any, least: int) -> None:

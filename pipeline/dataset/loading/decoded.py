@@ -51,6 +51,14 @@ class DecodedGroup:
         """Returns a copy of the given ones of the rows that are read, which does not hold this group's memory."""
         return DecodedGroup.of(pa.Table.from_batches([gather_rows(schema, [(self, rows)])]), None)
 
+    def with_columns(self, schema: pa.Schema, more: pa.Table) -> DecodedGroup:
+        """Returns a copy of the rows that are read, with further columns of these rows."""
+        count = self.rows if self.positions is None else len(self.positions)
+        table = pa.Table.from_batches([gather_rows(schema, [(self, np.arange(count))])])
+        for field, column in zip(more.schema, more.columns, strict=True):
+            table = table.append_column(field, column)
+        return DecodedGroup.of(table, None)
+
 
 def gather_rows(schema: pa.Schema, parts: Sequence[tuple[DecodedGroup, np.ndarray]]) -> pa.RecordBatch:
     """Returns rows of several groups as one batch of ``schema``, in writable memory.
@@ -74,10 +82,15 @@ class GroupReader:
         shards: the files of the snapshot.
         index: the groups.
         schema: the columns to read, and their types.
+        labels: columns to add; ``index.labels`` has the rows of it.
     """
 
-    def __init__(self, root: str, shards: Sequence[File], index: Index, schema: pa.Schema) -> None:
-        self.root, self.shards, self.index, self.schema = root, shards, index, schema
+    def __init__(
+        self, root: str, shards: Sequence[File], index: Index, schema: pa.Schema, labels: pa.Table | None = None
+    ) -> None:
+        self.root, self.shards, self.index = root, shards, index
+        self.schema = schema if labels is None else pa.schema([*schema, *labels.schema])
+        self._stored, self._labels = schema, labels
         self._idle: list[tuple[int, ParquetFile]] = []
         """Open files that no thread uses: (number of the shard, file), the least recently used first."""
         self._lock = threading.Lock()
@@ -85,15 +98,18 @@ class GroupReader:
     def read(self, number: int) -> DecodedGroup:
         """Decodes group ``number`` of the index. Raises ``ConfigError`` if it cannot be read."""
         shard_number, group = int(self.index.shards[number]), int(self.index.groups[number])
-        shard, columns = self.shards[shard_number], self.schema.names
+        shard, columns = self.shards[shard_number], self._stored.names
         with ShardErrors(self.root, shard):
             file = self._open(shard_number)
             for part in file.parts([group], columns):
                 table = file.read_row_groups(part, columns=columns, use_threads=False).select(columns)
             self._keep(shard_number, file)
-            if table.schema.types != self.schema.types:
-                table = table.cast(self.schema)
-            return DecodedGroup.of(table, self.index.positions(number, shard))
+            if table.schema.types != self._stored.types:
+                table = table.cast(self._stored)
+            decoded = DecodedGroup.of(table, self.index.positions(number, shard))
+        if self._labels is None or self.index.labels is None:
+            return decoded
+        return decoded.with_columns(self._stored, self._labels.take(pa.array(self.index.labels[number])))
 
     def close(self) -> None:
         """Closes the open files."""
@@ -109,7 +125,7 @@ class GroupReader:
                     del self._idle[i]
                     return file
         file = open_shard(self.root, self.shards[shard])
-        check_columns(self.root, self.shards[shard], file.schema_arrow, self.schema.names)
+        check_columns(self.root, self.shards[shard], file.schema_arrow, self._stored.names)
         return file
 
     def _keep(self, shard: int, file: ParquetFile) -> None:

@@ -48,6 +48,8 @@ class Index:
     """Positions in the group of the rows that are read (uint32), if there is a filter."""
     lost_rows: int = 0
     """Live rows of shards that could not be read."""
+    labels: tuple[np.ndarray, ...] | None = None
+    """Row of a table of labels for each row that is read (int64), if there is one."""
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -60,7 +62,8 @@ class Index:
     def digest(self) -> str:
         """Returns a digest of which rows are read."""
         found = hashlib.sha256()
-        for array in (self.shards, self.groups, self.firsts, self.sizes, *(self.kept or ())):
+        arrays = (*(self.kept or ()), *(self.labels or ()))
+        for array in (self.shards, self.groups, self.firsts, self.sizes, *arrays):
             found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()[:16]
 

@@ -46,8 +46,13 @@ class Loader:
         self.reader.end_iteration()
 
     def __len__(self) -> int:
-        """Number of batches of this rank in the current iteration, or in the next one if none has begun."""
+        """Number of batches of this rank in an epoch that is read from its first batch on."""
         return len(self.reader)
+
+    @property
+    def remaining(self) -> int:
+        """See `TorchReader.remaining`."""
+        return self.reader.remaining
 
     @property
     def epoch(self) -> int:

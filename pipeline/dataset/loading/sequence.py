@@ -8,9 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.core.errors import ConfigError
+from pipeline.dataset.loading.decoded import GroupReader
 from pipeline.dataset.loading.index import Index
+from pipeline.dataset.loading.labels import join_labels, label_columns
 from pipeline.dataset.loading.order.deal import Deal, Tail
 from pipeline.dataset.loading.order.epoch import Epoch, Order, Rows, default_chunk_rows, default_streams
 from pipeline.dataset.loading.order.mixture import PATTERN, MixedEpoch, MixedOrder, quotas
@@ -43,6 +46,8 @@ class Source:
         filter: an expression over its columns; None: all rows.
         weight: in a mixture.
         skip_unreadable: whether shards that cannot be read are left out.
+        labels: columns to add, with ``sample_id``, and ``window`` if it has one; None: no columns. Rows that are not in
+            it are not read.
     """
 
     data: Dataset
@@ -50,11 +55,19 @@ class Source:
     filter: ds.Expression | None = None
     weight: float = 1.0
     skip_unreadable: bool = False
+    labels: pa.Table | None = None
 
-    @property
+    @cached_property
     def index(self) -> Index:
         """The row groups, which are read once."""
-        return self.data.index(self.columns, self.filter, self.skip_unreadable)
+        index = self.data.index(self.columns, self.filter, self.skip_unreadable)
+        return index if self.labels is None else join_labels(self.data, index, self.labels)
+
+    def reader(self) -> GroupReader:
+        """Returns what decodes the row groups."""
+        schema = pa.schema([self.data.schema.field(name) for name in self.columns])
+        labels = None if self.labels is None else label_columns(self.labels)
+        return GroupReader(self.data.root, self.data.shards, self.index, schema, labels)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,6 @@ class TorchReader(IterableDataset[Any]):
     def __init__(
         self,
         sequence: Sequence,
-        columns: list[str],
         collate: Callable[[pa.RecordBatch], Any],
         rank: int | None,
         world_size: int | None,
@@ -51,7 +50,7 @@ class TorchReader(IterableDataset[Any]):
         threads: int | None,
     ) -> None:
         resolve_ranks(rank, world_size), sequence.shape  # both raise for wrong arguments
-        self.sequence, self.columns, self.collate = sequence, columns, collate
+        self.sequence, self.collate = sequence, collate
         self.counts = ReadCounts()
         self._ranks, self._threads = (rank, world_size), threads
         self._begin: torch.Tensor = _shared([epoch, 0])
@@ -76,8 +75,13 @@ class TorchReader(IterableDataset[Any]):
             self._set_begin(epoch, 0)
 
     def __len__(self) -> int:
-        """Number of batches of this rank in the current iteration, or in the next one if none has begun."""
-        return self.sequence.deal(int(self._begin[1]), self.ranks[1]).rounds
+        """Number of batches of this rank in an epoch that is read from its first batch on."""
+        return self.sequence.deal(0, self.ranks[1]).rounds
+
+    @property
+    def remaining(self) -> int:
+        """Number of batches of this rank that the epoch still has: fewer than ``len`` if a state was loaded."""
+        return self.sequence.deal(int(self._begin[1]), self.ranks[1]).rounds - self._handed
 
     @property
     def ranks(self) -> tuple[int, int]:
@@ -185,7 +189,7 @@ class TorchReader(IterableDataset[Any]):
             for number in itertools.islice(range(worker, deal.rounds, workers), done, None):
                 yield [one for first, end in deal.batch(rank, number) for one in rows.read(first, end)]
 
-        readers = [self._reader(number) for number in range(len(self.sequence.sources))]
+        readers = self._readers()
         reading = BatchReading(
             readers,
             plans(),
@@ -198,12 +202,11 @@ class TorchReader(IterableDataset[Any]):
         for batch in reading:
             yield self.collate(batch)
 
-    def _reader(self, number: int) -> GroupReader:
-        source = self.sequence.sources[number]
-        schema = pa.schema([source.data.schema.field(name) for name in self.columns])
-        if number and not schema.equals(self._reader(0).schema):
+    def _readers(self) -> list[GroupReader]:
+        found = [source.reader() for source in self.sequence.sources]
+        if any(not one.schema.equals(found[0].schema) for one in found):
             raise ConfigError("datasets", "their columns have different types", "columns of equal types")
-        return GroupReader(source.data.root, source.data.shards, source.index, schema)
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         # a process that does not have this one's process group keeps its rank

@@ -138,7 +138,7 @@ def test_resuming_does_not_read_what_was_read(path: str) -> None:
         pass
     resumed = reader(path, shuffle=False)
     resumed.load_state_dict(first.state_dict())
-    assert len(resumed) == len(list(reader(path))) - 25
+    assert resumed.remaining == first.remaining == len(resumed) - 25
     next(iter(resumed))
     assert resumed.counts.decoded_groups <= 1 + 2
 

@@ -1,0 +1,97 @@
+"""Joins a table of labels to the rows of a dataset, by ``sample_id``, and by ``window`` if the table has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.core.errors import ConfigError
+from pipeline.core.schema import FIXED
+from pipeline.dataset.loading.index import Index
+from pipeline.dataset.shards.reader import ShardErrors, check_columns, open_shard
+
+if TYPE_CHECKING:
+    from pipeline.dataset.reader import Dataset
+
+_ID, _WINDOW = "sample_id", "window"
+_GROUP, _POSITION, _LABEL = "__group", "__position", "__label"
+
+
+def check_labels(labels: pa.Table, columns: Sequence[str]) -> None:
+    """Raises ``ConfigError`` for a table that cannot be joined to ``columns``."""
+    if _ID not in labels.schema.names:
+        raise ConfigError("labels", f"no column {_ID!r}", f"a table with {_ID}, window or not, and further columns")
+    for name in _keys(labels):
+        kind = FIXED.field(name).type
+        if labels.schema.names.count(name) != 1 or not _is_key(labels.schema.field(name).type, kind):
+            raise ConfigError("labels", f"column {name!r} of {labels.schema.field(name).type}", f"one of type {kind}")
+        if labels[name].null_count:
+            raise ConfigError("labels", f"{labels[name].null_count} nulls in column {name!r}", "a value in each row")
+    names = label_columns(labels).schema.names
+    if twice := [name for name in names if name in columns or names.count(name) > 1]:
+        raise ConfigError("labels", f"column {twice[0]!r} is there twice", "another name for it")
+    keys = _keys(labels)
+    unique = labels.select(keys).group_by(keys, use_threads=False).aggregate([])
+    if len(unique) < len(labels):
+        raise ConfigError("labels", f"{len(labels) - len(unique)} rows with the {' and '.join(keys)} of others", "one")
+
+
+def label_columns(labels: pa.Table) -> pa.Table:
+    """Returns the columns that are added."""
+    return labels.select([name for name in labels.schema.names if name not in (_ID, _WINDOW)])
+
+
+def join_labels(data: Dataset, index: Index, labels: pa.Table) -> Index:
+    """Returns the index of the rows that have a label, with the row of ``labels`` for each.
+
+    Reads ``sample_id``, and ``window`` if ``labels`` has it, of all rows, and holds them in memory.
+    """
+    keys = _keys(labels)
+    wanted = pa.schema([FIXED.field(name).with_nullable(True) for name in keys])
+    numbered = labels.select(keys).cast(wanted).append_column(_LABEL, pa.array(np.arange(len(labels))))
+    rows = pa.concat_tables([_ids(data, index, number, keys) for number in range(len(index))] or [_no_ids(wanted)])
+    found = rows.join(numbered, keys, join_type="inner").sort_by([(_GROUP, "ascending"), (_POSITION, "ascending")])
+    group, position, label = (found[name].to_numpy() for name in (_GROUP, _POSITION, _LABEL))
+    bounds = np.searchsorted(group, np.arange(len(index) + 1))
+    sizes = np.diff(bounds)
+    present = np.flatnonzero(sizes)
+    return replace(
+        index,
+        **{name: getattr(index, name)[present] for name in ("shards", "groups", "firsts", "stored", "bytes")},
+        sizes=sizes[present],
+        kept=tuple(position[bounds[i] : bounds[i + 1]] for i in present),
+        labels=tuple(label[bounds[i] : bounds[i + 1]] for i in present),
+    )
+
+
+def _ids(data: Dataset, index: Index, number: int, keys: list[str]) -> pa.Table:
+    """Returns the keys of the rows of a group, with the numbers of the group and their positions in it."""
+    shard = data.shards[int(index.shards[number])]
+    with ShardErrors(data.root, shard), open_shard(data.root, shard) as file:
+        check_columns(data.root, shard, file.schema_arrow, keys)
+        table = file.read_row_group(int(index.groups[number]), columns=keys, use_threads=False).select(keys)
+        positions = index.positions(number, shard)
+        if positions is None:
+            positions = np.arange(len(table))
+        table = table.take(pa.array(positions))
+        found = table.cast(pa.schema([FIXED.field(name).with_nullable(True) for name in keys]))
+    group = pa.array(np.full(len(table), number, np.int64))
+    return found.append_column(_GROUP, group).append_column(_POSITION, pa.array(positions.astype(np.uint32)))
+
+
+def _no_ids(schema: pa.Schema) -> pa.Table:
+    return pa.schema([*schema, (_GROUP, pa.int64()), (_POSITION, pa.uint32())]).empty_table()
+
+
+def _keys(labels: pa.Table) -> list[str]:
+    return [_ID, _WINDOW] if _WINDOW in labels.schema.names else [_ID]
+
+
+def _is_key(found: pa.DataType, kind: pa.DataType) -> bool:
+    if pa.types.is_integer(kind):
+        return bool(pa.types.is_integer(found))
+    return bool(pa.types.is_string(found) or pa.types.is_large_string(found))

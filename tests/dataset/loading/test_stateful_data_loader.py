@@ -1,0 +1,55 @@
+"""torchdata's loader resumes a reader in the middle of an epoch, with the same numbers of ranks and workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from tests.dataset.loading import written
+from tests.dataset.loading.test_torch_reader import DELETED, ROWS, check_dealt, reader
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return written.write(tmp_path_factory.mktemp("stateful"), ROWS, deleted=DELETED)
+
+
+def loader(path: str, workers: int, rank: int = 0, world_size: int = 1, epoch: int = 0) -> Any:
+    one = reader(path, rank=rank, world_size=world_size, epoch=epoch)
+    return StatefulDataLoader(one, batch_size=None, num_workers=workers)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whole_epochs(path: str, workers: int) -> None:
+    one = loader(path, workers)
+    assert [list(one), list(one)] == [list(reader(path)), list(reader(path, epoch=1))]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("stop", [1, 6, 28, 30])
+def test_it_resumes_at_the_next_batch(path: str, workers: int, stop: int) -> None:
+    """30 batches and a short one; after 28 to 30 of them some workers have ended."""
+    expected = list(reader(path))
+    stopped = loader(path, workers)
+    iterator = iter(stopped)
+    assert [next(iterator) for _ in range(stop)] == expected[:stop]
+    resumed = loader(path, workers)
+    resumed.load_state_dict(stopped.state_dict())
+    assert list(resumed) == expected[stop:]
+    assert list(resumed) == list(reader(path, epoch=1))
+
+
+def test_with_ranks(path: str) -> None:
+    expected = list(reader(path))
+    ranks = []
+    for rank in range(2):
+        stopped = loader(path, 2, rank, 2)
+        iterator = iter(stopped)
+        for _ in range(5):
+            next(iterator)
+        resumed = loader(path, 2, rank, 2)
+        resumed.load_state_dict(stopped.state_dict())
+        ranks.append(list(resumed))
+    check_dealt([ranks[r][i] for i in range(len(ranks[0])) for r in range(2)], expected[10:], 2)
