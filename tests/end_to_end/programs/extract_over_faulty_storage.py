@@ -28,7 +28,7 @@ for plan in plans:
             "features": {"i": IMAGE},
             "failures": {"max_fraction": 1.0},
             "compute": {"block_rows": 4},
-            "storage": {"max_wait_s": 0.3},
+            "storage": {"max_wait_s": 10},
         }
     )
     try:
