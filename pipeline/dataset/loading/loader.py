@@ -5,6 +5,7 @@ This module imports torch.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ class Loader:
         if reserved := [name for name in options if name in _RESERVED]:
             raise TypeError(f"{reserved[0]} is an argument of to_torch")
         self.reader = reader
+        self._warn(max(1, num_workers))
         self._loader: DataLoader[Any] = DataLoader(reader, batch_size=None, num_workers=num_workers, **options)
 
     def __iter__(self) -> Iterator[Any]:
@@ -44,6 +46,20 @@ class Loader:
             self.reader.hand_out()
             yield batch
         self.reader.end_iteration()
+
+    def _warn(self, workers: int) -> None:
+        """Warns if several processes decode the same row groups of a shuffled reader, and says what avoids it."""
+        sequence, processes = self.reader.sequence, workers * self.reader.ranks[1]
+        decoding = sequence.decoding_processes(processes)
+        if decoding > 1 and sequence.shuffle:
+            streams, chunk_rows = sequence.shape
+            stride = processes * max(1, sequence.batch_size // chunk_rows)
+            warnings.warn(
+                f"each row group is decoded in {decoding} processes, since streams={streams} is no multiple of "
+                f"{stride} (ranks x workers x batch_size / chunk_rows); streams={-(-streams // stride) * stride} "
+                "avoids it",
+                stacklevel=4,
+            )
 
     def __len__(self) -> int:
         """Number of batches of this rank in an epoch that is read from its first batch on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -126,6 +127,12 @@ class Sequence:
         if self.epoch_rows is not None and streams > least:
             raise ConfigError("streams", f"{streams}, but a dataset has {least} rows", f"at most {least}")
         return streams, self.chunk_rows or default_chunk_rows(least, streams)
+
+    def decoding_processes(self, processes: int) -> int:
+        """Returns how many of so many processes read each stream. Each of them decodes all of its row groups."""
+        streams, chunk_rows = self.shape
+        stride = processes * max(1, self.batch_size // chunk_rows)
+        return min(processes, stride // math.gcd(stride, streams))
 
     def settings(self) -> dict[str, Any]:
         """Returns all that decides which rows each batch has, except seed and epoch: for a state, and to compare."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -132,3 +133,15 @@ def test_a_worker_that_dies_is_an_error(path: str) -> None:
 
     with pytest.raises(RuntimeError, match="exited unexpectedly"):
         list(loader(path, 1, collate=die))
+
+
+def test_a_warning_if_row_groups_are_decoded_several_times(path: str) -> None:
+    with pytest.warns(
+        UserWarning, match=r"decoded in 3 processes, since streams=4 is no multiple of 6 .* streams=6 avoids"
+    ):
+        loader(path, 3, streams=4, chunk_rows=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        loader(path, 1, streams=4, chunk_rows=8)
+        loader(path, 2, streams=4, chunk_rows=8)
+        loader(path, 2, shuffle=False)

@@ -64,3 +64,21 @@ def test_a_dataset_without_rows_cannot_be_mixed(tmp_path_factory: pytest.TempPat
     assert sequence(empty).shape == (1, 1)
     with pytest.raises(ConfigError, match="datasets: one has no rows"):
         _ = sequence(empty, epoch_rows=5).shape
+
+
+@pytest.mark.parametrize(
+    ("streams", "chunk_rows", "processes", "expected"),
+    [(64, 32, 1, 1), (64, 32, 8, 1), (64, 32, 3, 3), (64, 32, 16, 2), (72, 32, 3, 1), (64, 1, 2, 2), (1, 32, 4, 4)],
+)
+def test_processes_that_decode_a_row_group(
+    source: Source, streams: int, chunk_rows: int, processes: int, expected: int
+) -> None:
+    """Against a count: the streams of all batches of 256 rows that each process reads."""
+    one = replace(sequence(source), batch_size=256, streams=streams, chunk_rows=chunk_rows)
+    chunks = 256 // chunk_rows
+    read = [
+        {(number * chunks + i) % streams for number in range(process, 64 * processes, processes) for i in range(chunks)}
+        for process in range(processes)
+    ]
+    assert sum(map(len, read)) == expected * len(set.union(*read))
+    assert one.decoding_processes(processes) == expected

@@ -114,8 +114,11 @@ def _some_blocks(run: subprocess.Popen[str], out: Path) -> None:
 
 
 def test_the_driver_s_memory_does_not_grow_with_rows(cluster: RayCluster, models: Path, tmp_path: Path) -> None:
-    """From a partition of the comparison with the dataset on, which holds 50,000 samples. The peaks of equal runs differ by
-    up to 110 MB, so the larger one is run again if it took much; rows that are kept would take it each time."""
+    """From a partition of the comparison with the dataset on, which holds 50,000 samples.
+
+    The peaks of equal runs differ by up to 110 MB, so the larger one is run again if it took much; rows that are kept
+    would take it each time.
+    """
     cluster.add(cpus=2)
     peaks: list[float] = []
     for attempt, rows in enumerate((50_000, 150_000, 150_000, 150_000)):
