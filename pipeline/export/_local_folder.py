@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 
-from pipeline.core.errors import ConfigError, StorageError
+from pipeline.core.errors import ConfigError, StorageError, describe
 
 
 class LocalFolder:
@@ -18,6 +18,9 @@ class LocalFolder:
     Args:
         path: absolute. There is nothing, or an empty folder.
         out: as the user named it.
+
+    Raises:
+        ConfigError: a folder cannot be made beside it.
     """
 
     def __init__(self, path: str, out: str) -> None:
@@ -29,10 +32,15 @@ class LocalFolder:
         self.scratch = os.path.join(self.staging, "scratch")
 
     def __enter__(self) -> LocalFolder:
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        os.mkdir(self.staging)
-        os.mkdir(self.content)
-        os.mkdir(self.scratch)
+        try:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            os.mkdir(self.staging)
+            os.mkdir(self.content)
+            os.mkdir(self.scratch)
+        except OSError as error:
+            self.__exit__()
+            found = f"cannot write to {self.out!r} ({describe(error)})"
+            raise ConfigError("OUT", found, "a folder that can be written") from error
         return self
 
     def publish(self) -> None:
@@ -43,7 +51,7 @@ class LocalFolder:
         except OSError as error:
             if os.path.lexists(self.path):
                 raise ConfigError("OUT", f"{self.out!r} was made by another process", "another folder") from error
-            raise
+            raise StorageError(f"cannot write {self.out!r} ({describe(error)})") from error
         _sync(os.path.dirname(self.path))
 
     def __exit__(self, *error: object) -> None:

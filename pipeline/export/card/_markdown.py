@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 _MARKS = re.compile(r"([^A-Za-z0-9 ,;'\"%?\u0080-\U0010ffff])")
-"""ASCII punctuation that has an effect. A backslash before it makes it plain
-(https://spec.commonmark.org/0.31.2/#backslash-escapes): no markup, no HTML, no link, and no mention or emoji of
-GitHub."""
+"""ASCII punctuation that has an effect. A backslash before it makes it plain: no markup, no HTML, no link
+(https://spec.commonmark.org/0.31.2/#backslash-escapes)."""
 _PLAIN = re.compile(r"[A-Za-z0-9 _./:+=,()<>\[\]@-]+")
 """Texts that have no effect between backticks, and no vertical line."""
 

@@ -45,6 +45,6 @@ def safe_name(text: bytes, limit: int) -> str:
     sha256 instead, so that different texts have different names."""
     name = _UNSAFE.sub(lambda found: b"%%%02X" % found[0][0], text[: limit + 1]).decode("ascii")
     if len(text) <= limit and len(name) <= limit:
-        return name
+        return name or "%"
     # "%-" is in no other name, so that no text can be made whose name is that of a longer one
     return f"{name[: limit - _DIGEST - 2]}%-{hashlib.sha256(text).hexdigest()[:_DIGEST]}"
