@@ -186,7 +186,8 @@ def test_an_interrupted_export_leaves_nothing_that_looks_whole(tmp_path: Path, f
     path, out = exported.write(tmp_path / "ds", 600), tmp_path / "exports" / "out"
     child = _start(path, out, format, tmp_path / "started")
     try:
-        assert [one.name for one in pins.pins(f"{path}/v1")[0]][0].startswith("export-")
+        (pin,) = pins.pins(f"{path}/v1")[0]
+        assert pin.name.startswith("export-")
         (staging,) = (tmp_path / "exports").iterdir()
         assert staging.name.startswith(".out.partial-")
     finally:

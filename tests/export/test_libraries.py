@@ -26,7 +26,7 @@ def test_one_that_is_missing_or_broken(tmp_path: Path, monkeypatch: pytest.Monke
     assert str(caught.value) == what
     (tmp_path / "broken_library.py").write_text("import no_such_part")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ConfigError, match="'broken_library' cannot be imported .*no_such_part"):
+    with pytest.raises(ConfigError, match=r"'broken_library' cannot be imported .*no_such_part"):
         library("broken_library")
     sys.modules.pop("broken_library", None)
 

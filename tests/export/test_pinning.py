@@ -64,6 +64,20 @@ def test_it_is_prolonged(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (after.until or "") > (before or "")
 
 
+def test_an_export_prolongs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, ends = exported.write(tmp_path / "ds", 40), []
+    monkeypatch.setattr(pinning, "_RENEWED_EVERY_S", -1.0)
+    days = iter(range(1, 100))
+
+    def report(line: str) -> None:
+        ends.append(pins.pins(f"{path}/v1")[0][0].until)
+        monkeypatch.setattr(pinning, "_KEPT", datetime.timedelta(days=next(days)))
+
+    export.export_dataset(path, str(tmp_path / "out"), "lance", report=report)
+    assert len(ends) > 3
+    assert ends[2] > ends[1]
+
+
 def test_a_pin_that_somebody_removed_is_no_error(root: str) -> None:
     with SnapshotPin(root, 1) as pin:
         pins.unpin(root, pin.name)

@@ -6,7 +6,6 @@ the column have one length.
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -47,7 +46,7 @@ def write(rows: Rows, destination: Destination, limits: ShardLimits) -> list[str
         source = _Source(rows, widths)
         try:
             with library_errors("Lance", destination.out):
-                written = lance.write_dataset(
+                lance.write_dataset(
                     source.reader(),
                     destination.url,
                     mode="create",
@@ -56,15 +55,13 @@ def write(rows: Rows, destination: Destination, limits: ShardLimits) -> list[str
                     storage_options=options,
                 )
             break
-        except BaseException:
+        except BaseException:  # Lance has deleted what it wrote
             if source.ragged is None:
                 if source.error is not None:  # Lance's own error has its text only
                     raise source.error from None
                 raise
         ragged.append(source.ragged)
         del widths[source.ragged]
-    if ragged:  # the files of the attempts before
-        written.cleanup_old_versions(datetime.timedelta(0), delete_unverified=True)
     return [f"vectors of {name!r} have different lengths, so that Lance cannot index them" for name in ragged]
 
 

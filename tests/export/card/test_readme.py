@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def _tables(text: str) -> dict[str, list[list[str]]]:
     """Returns heading -> rows of cells, as text without markup."""
     found: dict[str, list[list[str]]] = {}
     heading, tokens = "", PARSER.parse(_body(text))
-    for before, token in zip(tokens, tokens[1:], strict=False):
+    for before, token in itertools.pairwise(tokens):
         if token.type == "inline" and before.type == "heading_open":
             heading = token.content
         elif before.type == "tr_open":
