@@ -26,7 +26,7 @@ class LocalFolder:
     def __init__(self, path: str, out: str) -> None:
         self.path, self.out = path, out
         parent, name = os.path.split(path)
-        self.staging = os.path.join(parent, f".{name[:100]}.partial-{secrets.token_hex(4)}")
+        self.staging = os.path.join(parent, f".{name[:40]}.partial-{secrets.token_hex(4)}")
         self.content = os.path.join(self.staging, "export")
         """The folder that is renamed."""
         self.scratch = os.path.join(self.staging, "scratch")

@@ -32,27 +32,27 @@ class Destination:
     """
 
     def __init__(self, out: str, dataset: Dataset, source: str) -> None:
+        check_url(out)
+        refuse_inside(out, [source, dataset.root], "OUT")
         self.out, self.dataset = out, dataset
         self.is_local = storage.is_local(out)
-        if "::" in out:
-            raise ConfigError("OUT", f"found {out!r}", "a path or URL without '::'")
-        refuse_inside(out, [source, dataset.root], "OUT")
         self._token = secrets.token_hex(8)
         self._stack = ExitStack()
         self._folder: LocalFolder | None = None
+        self.url = out.rstrip("/")
+        """Where files are written."""
+        self.scratch = ""
+        """A local folder for temporary files."""
         if self.is_local:
-            path = _real(out)
-            check_new(path, out)
-            self._folder = LocalFolder(path, out)
+            check_new(_real(out), out)
+            self._folder = LocalFolder(_real(out), out)
         else:
-            self.url = out.rstrip("/")
             _check_empty(self.url)
 
     def __enter__(self) -> Destination:
         if self._folder is not None:
             self._stack.enter_context(self._folder)
             self.url, self.scratch = self._folder.content, self._folder.scratch
-            """Where files are written, and a local folder for temporary ones."""
         else:
             self.scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="tessera-export-"))
         return self
@@ -92,6 +92,16 @@ class Destination:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+
+def check_url(out: str) -> None:
+    """Raises ``ConfigError`` for a URL that no file system takes, or that names several."""
+    if not out or "::" in out:
+        raise ConfigError("OUT", f"found {out!r}", "a path or URL without '::'")
+    try:
+        storage.split(out)
+    except (ImportError, ValueError) as error:  # fsspec: a library to install, or an unknown scheme
+        raise ConfigError("OUT", f"{out!r} cannot be opened ({describe(error)})", "another folder or URL") from error
 
 
 def refuse_inside(out: str, folders: list[str], where: str) -> None:

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from pipeline import dataset as datasets
 from pipeline.core.errors import ConfigError
 from pipeline.core.terminal import count
-from pipeline.export.destination import Destination
+from pipeline.export.destination import Destination, check_url
 from pipeline.export.formats import datasets as datasets_format
 from pipeline.export.formats import lance as lance_format
 from pipeline.export.formats import webdataset as webdataset_format
@@ -58,6 +58,7 @@ def export_dataset(
     if format not in FORMATS:
         raise ConfigError("--format", f"found {format!r}", f"one of: {', '.join(FORMATS)}")
     started, writer = time.perf_counter(), _WRITERS[format]
+    check_url(out)
     writer.check(out)
     data = datasets.open(path, version, snapshot)
     destination = Destination(out, data, path)
@@ -74,6 +75,23 @@ def export_dataset(
             files, size = destination.size()
             report("finishing")
             destination.finish(format, rows.columns)
+    seconds = round(time.perf_counter() - started, 3)
+    warnings = [*([pin.warning] if pin.warning else []), *warnings]
+    return _result(path, out, format, rows, files, size, pin.is_pinned, seconds, warnings)
+
+
+def _result(
+    path: str,
+    out: str,
+    format: str,
+    rows: Rows,
+    files: int,
+    size: int,
+    pinned: bool,
+    seconds: float,
+    warnings: list[str],
+) -> ExportResult:
+    data = rows.dataset
     return ExportResult(
         dataset=path,
         version=data.root.rsplit("/", 1)[-1],
@@ -86,7 +104,7 @@ def export_dataset(
         columns=tuple(rows.columns),
         files=files,
         bytes=size,
-        pinned=pin.is_pinned,
-        seconds=round(time.perf_counter() - started, 3),
-        warnings=(*([pin.warning] if pin.warning else []), *warnings),
+        pinned=pinned,
+        seconds=seconds,
+        warnings=tuple(warnings),
     )

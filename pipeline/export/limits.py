@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pipeline.core.errors import ConfigError, StorageError, TesseraError, descri
 from pipeline.storage.retry import full
 
 SHARD_BYTES = 1 << 30
+_OF_ROWS = re.compile(r"LanceError\((Schema|Arrow|InvalidInput|NotSupported|Not supported)")
+"""Errors of Lance that are an ``OSError`` and come from the rows, not from a storage."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,18 @@ def library_errors(name: str, out: str) -> Iterator[None]:
         yield
     except TesseraError:
         raise
-    except OSError as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        NotImplementedError,
+        OverflowError,
+        pa.ArrowException,
+    ) as error:
+        if not isinstance(error, OSError) or _OF_ROWS.search(str(error)):
+            raise ConfigError(
+                "--format", f"{name} cannot store the rows ({describe(error)})", "other --columns, or another format"
+            ) from error
         why = "it is full" if full(error) else "it failed"
         raise StorageError(f"cannot write {out!r}: {why} ({describe(error)})") from error
-    except (ValueError, TypeError, RuntimeError, NotImplementedError, OverflowError, pa.ArrowException) as error:
-        raise ConfigError(
-            "--format", f"{name} cannot store the rows ({describe(error)})", "other --columns, or another format"
-        ) from error

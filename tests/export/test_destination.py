@@ -47,6 +47,13 @@ def test_what_is_no_folder_that_can_be_replaced(path: str, tmp_path: Path) -> No
     assert "is no folder" in _refused(path, str(tmp_path / "pipe"))
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_urls_that_nothing_opens(path: str, format: Any) -> None:
+    for out, words in (("", "found ''"), ("nope://x/y", "Protocol not known: nope"), ("gs://b/x", "gcsfs")):
+        with pytest.raises(ConfigError, match=f"OUT: .*{words}"):
+            export.export_dataset(path, out, format)
+
+
 def test_a_link_to_an_empty_folder_stays_a_link(path: str, tmp_path: Path) -> None:
     (tmp_path / "disk" / "real").mkdir(parents=True)
     (tmp_path / "link").symlink_to("disk/real")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import functools
-import http.server
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from pipeline import export
@@ -91,22 +88,6 @@ def test_a_snapshot_that_goes(root: str) -> None:
         pass
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Serves ``tmp_path`` over HTTP, where nothing can be written."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    handler = functools.partial(Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{served.server_port}"
-        served.shutdown()
-
-
 def test_a_dataset_that_cannot_be_written_is_exported_without_a_pin(tmp_path: Path, server: str) -> None:
     path = exported.write(tmp_path / "ds", 20)
     done = export.export_dataset(f"{server}/ds", str(tmp_path / "out"), "datasets")
@@ -114,3 +95,18 @@ def test_a_dataset_that_cannot_be_written_is_exported_without_a_pin(tmp_path: Pa
     assert not done.pinned
     assert done.warnings[0].startswith("snapshot 1 is not pinned, so that a vacuum at the same time may end the export")
     assert not (tmp_path / "ds" / "v1" / "_pins").exists()
+
+
+def test_nor_does_a_file_system_that_only_reads_need_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs, path = fsspec.filesystem("memory"), exported.write(tmp_path / "ds", 20)
+    fs.put(path, "/pinning", recursive=True)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise NotImplementedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(fs), "pipe_file", refuse)
+        done = export.export_dataset("memory://pinning", str(tmp_path / "out"), "lance")
+    assert (done.pinned, len(done.warnings)) == (False, 1)
+    assert exported.read_lance(str(tmp_path / "out")) == exported.stored(path)
+    fs.rm("/pinning", recursive=True)

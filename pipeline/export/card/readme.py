@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.core.errors import describe
 from pipeline.core.terminal import size
 from pipeline.export.card._markdown import code, plain, table
 from pipeline.export.card.facts import Facts, FeatureFacts, text
@@ -80,7 +81,7 @@ def _header(facts: Facts) -> tuple[dict[str, Any], list[str]]:
     try:
         features = datasets.Features.from_arrow_schema(facts.schema)
     except (ValueError, TypeError, NotImplementedError) as error:
-        return header, [f"`datasets` has no type for a column, so that the header names no columns ({error})"]
+        return header, [f"`datasets` has no type for a column, so that the header names no columns ({describe(error)})"]
     splits = datasets.SplitDict()
     splits.add(datasets.SplitInfo(name=_SPLIT, num_bytes=facts.bytes, num_examples=facts.rows))
     info = datasets.DatasetInfo(features=features, splits=splits, download_size=facts.bytes, dataset_size=facts.bytes)

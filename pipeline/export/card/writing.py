@@ -48,11 +48,14 @@ def write_card(
     page, page_warnings = readme.render(facts)
     document, document_warnings = croissant.render(facts)
     contents = page.encode(), json.dumps(document, indent=1).encode()
-    for name, content in zip(names, contents, strict=True):
-        if overwrite:
-            folder.publish(name, content)
-        elif not folder.publish_new(name, content):
-            raise _exists(folder.url(name))
+    try:
+        for name, content in zip(names, contents, strict=True):
+            if overwrite:
+                folder.publish(name, content)
+            elif not folder.publish_new(name, content):
+                raise _exists(folder.url(name))
+    except NotImplementedError as error:  # fsspec: a file system that cannot write
+        raise ConfigError("--out", f"{folder.root!r} cannot be written", "give --out FOLDER") from error
     return CardResult(
         dataset=path,
         version=facts.version,

@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline import dataset, export
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, StorageError
 from pipeline.dataset import maintenance
 from tests.dataset.loading import written
 from tests.export import exported
@@ -202,3 +203,25 @@ def test_rows_of_every_kind(tmp_path: Path) -> None:
     assert done.warnings == ("Croissant has no type for columns, which croissant.json leaves out: blob",)
     (record, *_) = _records(tmp_path / "ds")
     assert {"rows/tags", "rows/when", "rows/half", "rows/label"} <= set(record)
+
+
+def test_a_dataset_that_cannot_be_written(path: str, tmp_path: Path, server: str) -> None:
+    with pytest.raises(StorageError, match=r"cannot write 'http.*/ds/README.md'"):
+        export.write_card(f"{server}/ds")
+    export.write_card(f"{server}/ds", str(tmp_path / "card"))
+    assert {one.name for one in (tmp_path / "card").iterdir()} == NAMES
+
+
+def test_a_file_system_that_only_reads(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of fsspec raise this error."""
+    fs = fsspec.filesystem("memory")
+    fs.put(path, "/readonly", recursive=True)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise NotImplementedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(fs), "pipe_file", refuse)
+        with pytest.raises(ConfigError, match="--out: 'memory://readonly' cannot be written; give --out FOLDER"):
+            export.write_card("memory://readonly")
+    fs.rm("/readonly", recursive=True)

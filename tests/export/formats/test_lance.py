@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,14 @@ def test_metadata_of_fields_has_no_effect(tmp_path: Path) -> None:
     export.export_dataset(path, str(tmp_path / "out"), "lance")
     (found,) = exported.read_lance(str(tmp_path / "out"))
     assert (found["blob"], found["ext"]) == (b"/etc/passwd", b"file:///etc/passwd")
+
+
+def test_a_column_that_lance_has_no_type_for(tmp_path: Path) -> None:
+    schema = pa.schema([*written.SCHEMA, pa.field("price", pa.decimal32(5, 1))])
+    path = written.write(tmp_path / "ds", [{**written.row(1), "price": Decimal("1.5")}], 1, schema=schema)
+    with pytest.raises(ConfigError, match=r"--format: Lance cannot store the rows .*; other --columns"):
+        export.export_dataset(path, str(tmp_path / "out"), "lance")
+    assert {one.name for one in tmp_path.iterdir()} == {"ds"}
 
 
 def test_where_lance_cannot_write(tmp_path: Path) -> None:
