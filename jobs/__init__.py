@@ -4,6 +4,7 @@ cli.py                 the `tessera` command: extract, benchmark and the demo's 
 extract.py             the program of a job: `tessera extract` on the cluster of the job
 nightly.py             `tessera nightly`, and the program of its job
 _dataset_commands.py   commands that show and maintain a dataset
+_export_commands.py    commands that export a dataset, and write its card
 _job_commands.py       commands that submit, follow and stop jobs, and examine a cluster
 _cluster.py            the client of a cluster's dashboard
 _job_package.py        what travels with a job

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from jobs import _dataset_commands as dataset_commands
+from jobs import _export_commands as export_commands
 from jobs import _job_commands as job_commands
 from jobs._console import reserved_stdout, run_app
 from jobs._options import Deadline, Json, Overrides
@@ -125,7 +126,7 @@ def benchmark(
 
 
 app.command()(nightly)
-for _command in (*job_commands.COMMANDS, *dataset_commands.COMMANDS):
+for _command in (*job_commands.COMMANDS, *dataset_commands.COMMANDS, *export_commands.COMMANDS):
     app.command()(_command)
 app.add_typer(job_commands.jobs, name="jobs")
 

@@ -14,6 +14,7 @@ The folders, from the top down; imports go down this list, never up. Each begins
     encoders/      token sequences -> vectors, one file for each family of models
     tokenizers/    decoded media -> token sequences
     decoders/      bytes -> text, pixels, frames, waveform
+    export/        a dataset for other libraries (WebDataset, Lance, `datasets`), and its card
     dataset/       the versioned dataset: reading, shards, commit, comparison with a corpus, maintenance
     telemetry/     what a run reports to other systems: a webhook, OpenLineage
     checkpoint/    model checkpoints on disk: safetensors only
@@ -24,7 +25,7 @@ The folders, from the top down; imports go down this list, never up. Each begins
 The way of a row through them, with pictures: docs/architecture.md.
 
 Public names: `pipeline.config.load`, `pipeline.run.prepare`, `pipeline.run.extract`, `pipeline.dataset.open`, and those
-of `pipeline.dataset.maintenance`.
+of `pipeline.dataset.maintenance` and `pipeline.export`.
 """
 
 __version__ = "0.1.0"

@@ -28,6 +28,7 @@ ORDER = (
     "encoders",
     "tokenizers",
     "decoders",
+    "export",
     "dataset",
     "telemetry",
     "checkpoint",
@@ -52,6 +53,10 @@ HEAVY = (
     "PIL",
     "ray",
     "prometheus_client",
+    "datasets",
+    "lance",
+    "mlcroissant",
+    "webdataset",
 )
 
 
@@ -154,7 +159,9 @@ def test_ray_stays_in_its_room(path: Path) -> None:
         assert not {n for n in _imports(path, top_level_only=True) if n.split(".")[0] == "ray"}
 
 
-@pytest.mark.parametrize("module", ["pipeline", "pipeline.config", "pipeline.dataset", "pipeline.run"])
+@pytest.mark.parametrize(
+    "module", ["pipeline", "pipeline.config", "pipeline.dataset", "pipeline.export", "pipeline.run"]
+)
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -124,3 +124,30 @@ def _offsets(lengths: list[int]) -> pa.Array:
 
 def _nulls(arrays: Sequence[np.ndarray | None]) -> pa.Array:
     return pa.array(np.array([a is None for a in arrays], bool))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Returns whether values of a type are lists, of any or of one length."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def plain_value(scalar: pa.Scalar) -> Any:
+    """Returns a stored value as a Python value for JSON: lists in full, times as text in full resolution."""
+    if not scalar.is_valid:
+        return None
+    kind = scalar.type
+    if is_list(kind):
+        inner = kind.value_type
+        while is_list(inner):
+            inner = inner.value_type
+        if pa.types.is_primitive(inner) and not pa.types.is_temporal(inner):
+            return scalar.values.to_pylist()
+        return [plain_value(one) for one in scalar.values]
+    if pa.types.is_struct(kind):
+        return {kind.field(i).name: plain_value(scalar[i]) for i in range(kind.num_fields)}
+    if pa.types.is_temporal(kind):
+        try:
+            return scalar.cast(pa.string()).as_py()
+        except pa.ArrowException:  # a type that has no text form
+            return str(scalar.value)
+    return scalar.as_py()

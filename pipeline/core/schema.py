@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import pyarrow as pa
+
+from pipeline.core.errors import ConfigError
 
 CONTRACT = 2
 """Version of the dataset's format; increased when an older reader would misread a dataset.
@@ -101,6 +104,25 @@ STORED = {"float32": pa.float32(), "float16": pa.float16()}
 def column(feature: str, part: str) -> str:
     """Returns the name of the column with one part (``embedding``, ``tokens``...) of a feature."""
     return f"{feature}_{part}"
+
+
+def column_list(given: Sequence[str], known: Collection[str], setting: str) -> list[str]:
+    """Returns the names of columns that an option names, each once.
+
+    Args:
+        given: names, or several names with commas between them.
+        known: the columns that there are.
+        setting: the name of the option in errors.
+
+    Raises:
+        ConfigError: there is no such column.
+    """
+    parts = [[one] if one in known else [part.strip() for part in one.split(",")] for one in given]
+    names = list(dict.fromkeys(name for part in parts for name in part if name))
+    for name in names:
+        if name not in known:
+            raise ConfigError(setting, f"there is no column {name!r}", f"one of: {', '.join(known)}")
+    return names
 
 
 def feature_fields(

@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
 
 import pyarrow as pa
 
+from pipeline.core.arrow import is_list, plain_value
 from pipeline.core.terminal import count, json_text
 
 _SHOWN_VALUES = 4
 """Of a longer list, only the first values and the length are shown."""
 _SHOWN_CHARACTERS = 160
 """Of a longer text, only both ends and the length are shown."""
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def plain_value(scalar: pa.Scalar) -> Any:
-    """Returns a stored value as a Python value for JSON: lists in full, times as text in full resolution."""
-    if not scalar.is_valid:
-        return None
-    kind = scalar.type
-    if _is_list(kind):
-        inner = kind.value_type
-        while _is_list(inner):
-            inner = inner.value_type
-        if pa.types.is_primitive(inner) and not pa.types.is_temporal(inner):
-            return scalar.values.to_pylist()
-        return [plain_value(one) for one in scalar.values]
-    if pa.types.is_struct(kind):
-        return {kind.field(i).name: plain_value(scalar[i]) for i in range(kind.num_fields)}
-    if pa.types.is_temporal(kind):
-        try:
-            return scalar.cast(pa.string()).as_py()
-        except pa.ArrowException:  # a type that has no text form
-            return str(scalar.value)
-    return scalar.as_py()
 
 
 def cell_text(name: str, scalar: pa.Scalar) -> str:
@@ -55,7 +29,7 @@ def _short(scalar: pa.Scalar, digits: int = 10) -> str:
     if not scalar.is_valid:
         return "null"
     kind = scalar.type
-    if _is_list(kind):
+    if is_list(kind):
         return _short_list(scalar.values, kind.value_type)
     value = plain_value(scalar)
     if isinstance(value, str):
@@ -80,7 +54,7 @@ def _dtype(kind: pa.DataType) -> str:
     """Returns numpy's name of a type: ``float16``, not ``halffloat``."""
     if pa.types.is_floating(kind):
         return f"float{kind.bit_width}"
-    return "list" if _is_list(kind) else _short_text(str(kind))
+    return "list" if is_list(kind) else _short_text(str(kind))
 
 
 def _short_text(text: str, quote: str = "") -> str:

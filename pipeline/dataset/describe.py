@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.core.arrow import plain_value
 from pipeline.core.errors import ConfigError, describe
-from pipeline.core.schema import FAILURES, column
+from pipeline.core.schema import FAILURES, column, column_list
 from pipeline.core.terminal import Console, count, print_wrapped, size
 from pipeline.dataset import _open as datasets
-from pipeline.dataset._values import cell_text, plain_value, time_text
+from pipeline.dataset._values import cell_text, time_text
 from pipeline.dataset.feature_info import FeatureInfo
 from pipeline.dataset.reader import Dataset
 
@@ -82,11 +83,7 @@ def document(path: str, rows: int, columns: Sequence[str] = ()) -> dict[str, Any
 def _sample_columns(dataset: Dataset, columns: Sequence[str]) -> list[str]:
     """Returns the columns of the sample rows. Raises ``ConfigError`` for an unknown name."""
     known = dataset.schema.names
-    parts = [[one] if one in known else [part.strip() for part in one.split(",")] for one in columns]
-    names = list(dict.fromkeys(name for part in parts for name in part if name))
-    for name in names:
-        if name not in known:
-            raise ConfigError("--columns", f"there is no column {name!r}", f"one of: {', '.join(known)}")
+    names = column_list(columns, known, "--columns")
     return names or [name for name in known if name not in _HIDDEN_COLUMNS]
 
 
