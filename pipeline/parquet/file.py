@@ -63,8 +63,10 @@ class ParquetFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
             self._source.fetch([], [])  # the file may stay open
 
 
-def open_parquet(source: Any) -> ParquetFile:
+def open_parquet(source: Any, metadata: pq.FileMetaData | None = None) -> ParquetFile:
     """Opens the Parquet file in ``source``, a seekable binary file or a file of Arrow.
+
+    With ``metadata``, that of the same file opened before, the footer is not read again.
 
     Columns of extension types, also nested ones, have their storage types. The columns of a `BoundedFile` are read
     within its limits.
@@ -77,7 +79,10 @@ def open_parquet(source: Any) -> ParquetFile:
         pa.ArrowInvalid: not a Parquet file, or a footer over a limit.
         pa.ArrowException, OSError: pyarrow cannot read the file.
     """
-    metadata = read_footer(source).metadata
+    if metadata is None:
+        metadata = read_footer(source).metadata
+    elif isinstance(source, BoundedFile):
+        source.bound(metadata)
     return ParquetFile(source, metadata=metadata, pre_buffer=False, arrow_extensions_enabled=False)
 
 

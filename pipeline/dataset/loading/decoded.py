@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.loading.gather import StoredColumn, gather
@@ -17,6 +19,8 @@ from pipeline.parquet import ParquetFile
 
 _OPEN_FILES = 32
 """Files that stay open. Opening one again reads and parses its footer."""
+_FOOTERS = 256
+"""Footers that are kept."""
 _MOST_STORED = 2
 """If a decoded group has more than this many times the rows that are read, only these are kept."""
 
@@ -93,6 +97,8 @@ class GroupReader:
         self._stored, self._labels = schema, labels
         self._idle: list[tuple[int, ParquetFile]] = []
         """Open files that no thread uses: (number of the shard, file), the least recently used first."""
+        self._footers: OrderedDict[int, pq.FileMetaData] = OrderedDict()
+        """Footers of shards, the oldest first: several threads may have the same shard open."""
         self._lock = threading.Lock()
 
     def read(self, number: int) -> DecodedGroup:
@@ -124,8 +130,13 @@ class GroupReader:
                 if number == shard:
                     del self._idle[i]
                     return file
-        file = open_shard(self.root, self.shards[shard])
+            footer = self._footers.get(shard)
+        file = open_shard(self.root, self.shards[shard], footer)
         check_columns(self.root, self.shards[shard], file.schema_arrow, self._stored.names)
+        with self._lock:
+            self._footers[shard] = file.metadata
+            while len(self._footers) > _FOOTERS:
+                self._footers.popitem(last=False)
         return file
 
     def _keep(self, shard: int, file: ParquetFile) -> None:

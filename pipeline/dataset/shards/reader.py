@@ -67,9 +67,12 @@ def _unreadable(root: str, shard: File | None, reason: str) -> ConfigError:
     return ConfigError("path", f"{name} cannot be read ({reason})", "restore it, or open another snapshot")
 
 
-def open_shard(root: str, shard: File) -> parquet.ParquetFile:
-    """Opens one file of a snapshot. Raises ``ConfigError`` if its number of rows is not that of the snapshot."""
-    file = parquet.open_parquet(open_file(root, shard))
+def open_shard(root: str, shard: File, metadata: pq.FileMetaData | None = None) -> parquet.ParquetFile:
+    """Opens one file of a snapshot. Raises ``ConfigError`` if its number of rows is not that of the snapshot.
+
+    With ``metadata``, that of the same file opened before, the footer is not read again.
+    """
+    file = parquet.open_parquet(open_file(root, shard), metadata)
     check_rows(root, shard, file.metadata)
     return file
 

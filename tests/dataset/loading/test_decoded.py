@@ -66,9 +66,10 @@ def test_open_files_are_used_again_and_limited(path: str, monkeypatch: pytest.Mo
     opened: list[str] = []
     original = decoded.open_shard
 
-    def count(root: str, shard: Any) -> Any:
+    def count(root: str, shard: Any, metadata: Any) -> Any:
+        assert (metadata is None) == (shard.path not in opened)
         opened.append(shard.path)
-        return original(root, shard)
+        return original(root, shard, metadata)
 
     monkeypatch.setattr(decoded, "open_shard", count)
     groups = reader(path)
