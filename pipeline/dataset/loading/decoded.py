@@ -99,6 +99,7 @@ class GroupReader:
         """Open files that no thread uses: (number of the shard, file), the least recently used first."""
         self._footers: OrderedDict[int, pq.FileMetaData] = OrderedDict()
         """Footers of shards, the oldest first: several threads may have the same shard open."""
+        self._openings: dict[int, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def read(self, number: int) -> DecodedGroup:
@@ -130,11 +131,14 @@ class GroupReader:
                 if number == shard:
                     del self._idle[i]
                     return file
+            first_opening = self._openings.setdefault(shard, threading.Lock())
+        with first_opening:  # other threads wait for the footer
             footer = self._footers.get(shard)
-        file = open_shard(self.root, self.shards[shard], footer)
-        check_columns(self.root, self.shards[shard], file.schema_arrow, self._stored.names)
+            file = open_shard(self.root, self.shards[shard], footer)
+            if footer is None:
+                check_columns(self.root, self.shards[shard], file.schema_arrow, self._stored.names)
+                self._footers[shard] = file.metadata
         with self._lock:
-            self._footers[shard] = file.metadata
             while len(self._footers) > _FOOTERS:
                 self._footers.popitem(last=False)
         return file
