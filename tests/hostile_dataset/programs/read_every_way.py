@@ -30,6 +30,8 @@ def read_every_way(out, console):
     attempt(lambda: len([row for batch in found.batches() for row in batch.to_pylist()]))
     attempt(lambda: len(list(found.to_torch())))
     attempt(lambda: len(list(found.to_torch(batch_size=2))))
+    attempt(lambda: len(list(found.to_torch(batch_size=2, shuffle=True))))
+    attempt(lambda: len(list(found.to_map())))
     attempt(lambda: found.failures().to_pylist())
     attempt(lambda: len(found.schema))
     attempt(lambda: found.lineage and None)
