@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,16 @@ def copies(path: str, column: str, batch: int) -> dict[str, Callable[[], int]]:
     """Returns the readers that are installed, after the rows were copied to their formats."""
     found: dict[str, Callable[[], int]] = {}
     if importlib.util.find_spec("datasets"):
-        found["datasets, shuffle buffer of 10,000"] = lambda: _datasets(path, column, batch)
+        found["datasets, shuffle buffer of 10,000"] = partial(_datasets, path, column, batch)
     if importlib.util.find_spec("lance"):
         target = f"{path}.lance"
         _lance_copy(path, column, target)
-        found["Lance, fragments in stored order"] = lambda: _lance(target, column, batch)
-        found["Lance, take of random rows"] = lambda: _lance_random(target, column, batch)
+        found["Lance, fragments in stored order"] = partial(_lance, target, column, batch)
+        found["Lance, take of random rows"] = partial(_lance_random, target, column, batch)
     if importlib.util.find_spec("streaming"):
         target = f"{path}.mds"
         _mds_copy(path, column, target)
-        found["MosaicML Streaming, shuffled"] = lambda: _streaming(target, column, batch)
+        found["MosaicML Streaming, shuffled"] = partial(_streaming, target, column, batch)
     return found
 
 
