@@ -53,7 +53,7 @@ def test_bytes_and_rows(proxy: FaultyProxy, tmp_path: Path) -> None:
     assert read.counts.decoded_groups <= 1.1 * 40
     print(f"{(sum(fetched) - footers) / stored:.3f} times the bytes of the columns, {len(fetched)} requests")
     assert sum(fetched) <= 1.3 * stored + footers
-    assert len(fetched) <= 2 * read.counts.decoded_groups + 8  # two columns that are not neighbours, and footers that threads read together
+    assert len(fetched) <= 2 * read.counts.decoded_groups + 8  # two columns that are not neighbours
 
 
 def _stored(out: Path) -> tuple[int, int]:
