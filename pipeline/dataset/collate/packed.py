@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.core.errors import ConfigError
-from pipeline.dataset.collate.column import as_unreadable, tensor
+from pipeline.dataset.collate.column import tensor
 from pipeline.dataset.collate.ragged import Ragged, padded
 
 if TYPE_CHECKING:
@@ -55,14 +54,10 @@ class PackedCollate:
     def __call__(self, batch: Batch) -> dict[str, Any]:
         tensors: dict[str, Any] = {}
         for name, found in self.collate.arrays_of(batch):
-            column = self.collate.columns[name]
-            if not column.is_ragged:
+            if not self.collate.columns[name].is_ragged:
                 tensors |= self.collate.tensors(name, found)
                 continue
-            try:
-                ragged = column.ragged(found)
-            except (pa.ArrowException, ValueError, OverflowError) as error:
-                raise as_unreadable(name, error) from error
+            ragged = self.collate.ragged(name, found)
             tensors |= self._packed(name, ragged)
             tensors[f"{name}_valid"] = tensor(ragged.valid)
         return tensors

@@ -13,6 +13,7 @@ from pipeline.dataset.collate.column import Column, as_unreadable, columns_of
 if TYPE_CHECKING:
     from pipeline.dataset.collate.jagged import JaggedCollate
     from pipeline.dataset.collate.packed import PackedCollate
+    from pipeline.dataset.collate.ragged import Ragged
 
 Batch: TypeAlias = Sequence[Mapping[str, Any]] | Mapping[str, Any] | pa.Table | pa.RecordBatch
 """What a collate function accepts: a list of rows of `Dataset.to_torch`, an Arrow table or record batch, or a dict of
@@ -65,6 +66,13 @@ class Collate:
         """Returns the padded tensors of one column."""
         try:
             return self.columns[name].tensors(name, found)
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            raise as_unreadable(name, error) from error
+
+    def ragged(self, name: str, found: pa.Array | list[Any]) -> Ragged:
+        """Returns the values of one column of tokens, token ids or times."""
+        try:
+            return self.columns[name].ragged(found)
         except (pa.ArrowException, ValueError, OverflowError) as error:
             raise as_unreadable(name, error) from error
 
