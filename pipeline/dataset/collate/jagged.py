@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from pipeline.dataset.collate.column import as_unreadable, tensor
+from pipeline.dataset.collate.column import tensor
 
 if TYPE_CHECKING:
     from pipeline.dataset.collate.padded import Batch, Collate
@@ -35,10 +33,7 @@ class JaggedCollate:
             if not column.is_ragged:
                 tensors |= self.collate.tensors(name, found)
                 continue
-            try:
-                ragged = column.ragged(found)
-            except (pa.ArrowException, ValueError, OverflowError) as error:
-                raise as_unreadable(name, error) from error
+            ragged = self.collate.ragged(name, found)
             tensors[name] = torch.nested.nested_tensor_from_jagged(tensor(ragged.values), tensor(ragged.offsets))
             tensors[f"{name}_valid"] = tensor(ragged.valid)
         return tensors

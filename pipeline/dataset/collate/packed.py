@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.core.errors import ConfigError
-from pipeline.dataset.collate.column import as_unreadable, tensor
+from pipeline.dataset.collate.column import tensor
 from pipeline.dataset.collate.ragged import Ragged, padded
 
 if TYPE_CHECKING:
@@ -59,15 +58,19 @@ class PackedCollate:
             if not column.is_ragged:
                 tensors |= self.collate.tensors(name, found)
                 continue
-            try:
-                ragged = column.ragged(found)
-            except (pa.ArrowException, ValueError, OverflowError) as error:
-                raise as_unreadable(name, error) from error
-            tensors |= self._packed(name, ragged)
+            ragged = self.collate.ragged(name, found)
+            tensors |= self.pack(name, ragged)
             tensors[f"{name}_valid"] = tensor(ragged.valid)
         return tensors
 
-    def _packed(self, name: str, ragged: Ragged) -> dict[str, Any]:
+    def pack(self, name: str, ragged: Ragged, fill: int = 0) -> dict[str, Any]:
+        """Returns the tensors of one column of tokens, token ids or times.
+
+        Args:
+            name: the column.
+            ragged: its values.
+            fill: the values of padding.
+        """
         if self.length is not None:
             longest = int(ragged.lengths.max(initial=0))
             if longest > self.length and self.long == "error":
@@ -82,7 +85,7 @@ class PackedCollate:
         if self.length is not None:
             sequences = _sequences(ragged.offsets, self.length)
             filled = np.diff(ragged.offsets[sequences])
-            values = padded(values, filled, self.length)
+            values = padded(values, filled, self.length, fill)
             documents, positions = padded(documents, filled, self.length, -1), padded(positions, filled, self.length)
             bounds = _bounds(ragged.offsets, sequences, self.length)
         return {
