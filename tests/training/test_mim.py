@@ -129,7 +129,8 @@ def test_tubes_of_squares() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "count", "least"), [((14, 14), 75, 16), ((14, 14), 75, 4), ((9, 14), 50, 8), ((5, 5), 10, 4)]
+    ("shape", "count", "least"),
+    [((14, 14), 75, 16), ((14, 14), 75, 4), ((9, 14), 50, 8), ((5, 5), 10, 4), ((3, 8), 12, 4)],
 )
 def test_blocks_against_transformers(shape: tuple[int, int], count: int, least: int) -> None:
     """FLAVA's generator is that of BEiT: as many masked tokens, as often at each place, and as contiguous."""
@@ -168,6 +169,11 @@ def test_a_first_block_by_hand() -> None:
     assert {*map(tuple, sides[is_rectangle].tolist())} == {(3, 4), (4, 3), (2, 6), (6, 2)}
     wide = (sides[is_rectangle] == [2, 6]).all(axis=1).sum()
     assert is_near(wide, wide + (sides[is_rectangle] == [6, 2]).all(axis=1).sum(), 0.5)
+
+
+def test_as_many_tokens_of_blocks_as_the_nearest_number() -> None:
+    counts = [masks(mim(ratio, shape="block", min_block=1), grids((1, 5, 5), copies=300)) for ratio in (0.35, 0.37)]
+    assert [int(found.sum(dim=1).max()) for found in counts] == [9, 9]
 
 
 def test_blocks_are_the_same_in_all_frames() -> None:

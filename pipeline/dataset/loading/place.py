@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 class PlacedCollate(Protocol):
     """A collate function whose attribute ``wants_place`` is true: readers call it with the place, too."""
 
-    wants_place: bool
+    wants_place: ClassVar[bool]
 
     def __call__(self, batch: pa.RecordBatch, place: Place) -> Any:
         """Makes a batch of the read columns."""

@@ -132,7 +132,7 @@ def test_other_collate_functions_get_the_batch_alone(path: str) -> None:
 
 
 def test_hashes_do_not_depend_on_the_batch() -> None:
-    texts = ["", "a", "b", "ab", "ba", "a/b", "clips/00-red-cross", "ü", "aa", "x" * 300]
+    texts = ["", "a", "b", "ab", "ba", "a/b", "clips/00-red-cross", "ü", "aa", "a\0", "\0a", "x" * 300]
     hashes = id_hashes(texts)
     assert len(set(hashes.tolist())) == len(texts)
     assert hashes.dtype == np.int64
