@@ -15,6 +15,7 @@ The folders, from the top down; imports go down this list, never up. Each begins
     tokenizers/    decoded media -> token sequences
     decoders/      bytes -> text, pixels, frames, waveform
     export/        a dataset for other libraries (WebDataset, Lance, `datasets`), and its card
+    training/      batches of a dataset for methods of training: contrastive, masked text, images and sound
     dataset/       the versioned dataset: reading, shards, commit, comparison with a corpus, maintenance
     telemetry/     what a run reports to other systems: a webhook, OpenLineage
     checkpoint/    model checkpoints on disk: safetensors only

@@ -29,6 +29,7 @@ ORDER = (
     "tokenizers",
     "decoders",
     "export",
+    "training",
     "dataset",
     "telemetry",
     "checkpoint",
@@ -153,6 +154,12 @@ def test_private_modules_stay_in_their_folder(path: Path) -> None:
             assert owner in path.parents, f"{path.relative_to(ROOT)} imports {name}"
 
 
+def test_training_is_imported_by_nothing_else() -> None:
+    """Extractions do not depend on it."""
+    others = [path for path in _modules() if _room(path) != "training"]
+    assert [path for path in others if any(name.startswith("pipeline.training") for name in _imports(path))] == []
+
+
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_ray_stays_in_its_room(path: Path) -> None:
     if PACKAGE / "engine" / "ray" not in path.parents:
@@ -160,7 +167,8 @@ def test_ray_stays_in_its_room(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["pipeline", "pipeline.config", "pipeline.dataset", "pipeline.export", "pipeline.run"]
+    "module",
+    ["pipeline", "pipeline.config", "pipeline.dataset", "pipeline.export", "pipeline.run", "pipeline.training"],
 )
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"

@@ -58,11 +58,18 @@ class PackedCollate:
                 tensors |= self.collate.tensors(name, found)
                 continue
             ragged = self.collate.ragged(name, found)
-            tensors |= self._packed(name, ragged)
+            tensors |= self.pack(name, ragged)
             tensors[f"{name}_valid"] = tensor(ragged.valid)
         return tensors
 
-    def _packed(self, name: str, ragged: Ragged) -> dict[str, Any]:
+    def pack(self, name: str, ragged: Ragged, fill: int = 0) -> dict[str, Any]:
+        """Returns the tensors of one column of tokens, token ids or times.
+
+        Args:
+            name: the column.
+            ragged: its values.
+            fill: the values of padding.
+        """
         if self.length is not None:
             longest = int(ragged.lengths.max(initial=0))
             if longest > self.length and self.long == "error":
@@ -77,7 +84,7 @@ class PackedCollate:
         if self.length is not None:
             sequences = _sequences(ragged.offsets, self.length)
             filled = np.diff(ragged.offsets[sequences])
-            values = padded(values, filled, self.length)
+            values = padded(values, filled, self.length, fill)
             documents, positions = padded(documents, filled, self.length, -1), padded(positions, filled, self.length)
             bounds = _bounds(ragged.offsets, sequences, self.length)
         return {

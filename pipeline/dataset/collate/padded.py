@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import pyarrow as pa
 
 from pipeline.dataset.collate.column import Column, as_unreadable, columns_of
+from pipeline.dataset.collate.ragged import Ragged
 
 if TYPE_CHECKING:
     from pipeline.dataset.collate.jagged import JaggedCollate
@@ -62,17 +63,17 @@ class Collate:
         """Returns (name, an array, or one value for each row) of each column of a batch."""
         return columns_of(self.columns, batch)
 
+    def ragged(self, name: str, found: pa.Array | list[Any]) -> Ragged:
+        """Returns the values of one column that is neither a scalar nor an object."""
+        try:
+            return self.columns[name].ragged(found)
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            raise as_unreadable(name, error) from error
+
     def tensors(self, name: str, found: pa.Array | list[Any]) -> dict[str, Any]:
         """Returns the padded tensors of one column."""
         try:
             return self.columns[name].tensors(name, found)
-        except (pa.ArrowException, ValueError, OverflowError) as error:
-            raise as_unreadable(name, error) from error
-
-    def ragged(self, name: str, found: pa.Array | list[Any]) -> Ragged:
-        """Returns the values of one column of tokens, token ids or times."""
-        try:
-            return self.columns[name].ragged(found)
         except (pa.ArrowException, ValueError, OverflowError) as error:
             raise as_unreadable(name, error) from error
 

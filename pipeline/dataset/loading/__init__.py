@@ -5,6 +5,7 @@ rows.py          single rows as a torch IterableDataset, in stored order
 sequence.py      all that decides the rows of a batch; Source: a dataset that is read
 order/           the order of the rows, of one dataset or several, and how ranks share it
 index.py         the row groups of a snapshot, and the rows of each that are read
+place.py         Place: which rows of which epoch a batch has
 ranks.py         rank and number of ranks, from torch.distributed or the environment
 labels.py        joins a table of labels
 map_reader.py    rows by position or id, for samplers

@@ -13,6 +13,7 @@ from pipeline.dataset.collate import Collate, Column
 from pipeline.dataset.loading import sequence as sequences
 from pipeline.dataset.loading.labels import check_labels
 from pipeline.dataset.loading.order.deal import Tail
+from pipeline.dataset.loading.place import PlacedCollate
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -40,8 +41,9 @@ class BatchOptions(TypedDict, total=False):
     """The rows to read: an expression of `pyarrow.compute` over any columns."""
     tail: Tail
     """What happens to the last rows of an epoch, if not every rank would have a full batch. Default: short."""
-    collate: Callable[[pa.RecordBatch], Any]
-    """Makes a batch of the read columns. Default: `Dataset.collate`."""
+    collate: Callable[[pa.RecordBatch], Any] | PlacedCollate
+    """Makes a batch of the read columns. Default: `Dataset.collate`. If its attribute ``wants_place`` is true, it is
+    called with the record batch and its `Place`."""
     streams: int
     """Row groups that are read in turn. Default: 64 with a shuffle, fewer if they take over ``max_open_bytes``; 1
     without."""

@@ -45,6 +45,10 @@ class BatchReading:
 
     A group stays open from its first batch until all streams that this process reads have gone on to other groups.
 
+    Attributes:
+        read: [planned rows] bool, for the batch that was yielded last: which rows it has; None: all, or others in
+            their place.
+
     Args:
         readers: one for each dataset.
         plans: the rows of each batch.
@@ -65,6 +69,7 @@ class BatchReading:
         skip_unreadable: bool,
     ) -> None:
         self.counts = ReadCounts()
+        self.read: np.ndarray | None = None
         self._readers, self._plans, self._permuted = readers, plans, permuted
         self._most_bytes, self._threads, self._skip_unreadable = most_bytes, threads, skip_unreadable
         self._upcoming: deque[list[Rows]] = deque()
@@ -141,11 +146,12 @@ class BatchReading:
 
     def _batch(self, batch: list[Rows]) -> pa.RecordBatch:
         parts: list[Part] = []
+        is_read: list[bool] = []
         schema = self._readers[0].schema
         for rows in batch:
             key = (rows.source, rows.group)
+            is_read.append(key not in self._lost)
             if key in self._lost:
-                self.counts.lost += rows.size
                 continue
             if not self._has_room(key):
                 parts = [(group.taken(schema, numbers), np.arange(len(numbers))) for group, numbers in parts]
@@ -156,9 +162,13 @@ class BatchReading:
                 if not self._skip_unreadable:
                     raise
                 self._lost.add(key)
-                self.counts.lost += rows.size
+                is_read[-1] = False
                 continue
             parts.append((opened.group, rows.of(self._order(opened, rows))))
+        self.read = None if all(is_read) else np.repeat(is_read, [rows.size for rows in batch])
+        if self.read is not None:
+            self.counts.lost += int((~self.read).sum())
+            self.read = self.read if parts else None
         return gather_rows(schema, parts or [self._replacement(batch)])
 
     def _order(self, opened: _Open, rows: Rows) -> np.ndarray:

@@ -6,9 +6,11 @@ This module imports torch.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
@@ -17,7 +19,9 @@ from pipeline import storage
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.loading import state as states
 from pipeline.dataset.loading.decoded import GroupReader
+from pipeline.dataset.loading.order.deal import Range
 from pipeline.dataset.loading.order.epoch import Rows
+from pipeline.dataset.loading.place import Place, PlacedCollate
 from pipeline.dataset.loading.ranks import resolve_ranks
 from pipeline.dataset.loading.reading import BatchReading, ReadCounts
 from pipeline.dataset.loading.sequence import Sequence
@@ -43,7 +47,7 @@ class TorchReader(IterableDataset[Any]):
     def __init__(
         self,
         sequence: Sequence,
-        collate: Callable[[pa.RecordBatch], Any],
+        collate: Callable[[pa.RecordBatch], Any] | PlacedCollate,
         rank: int | None,
         world_size: int | None,
         epoch: int,
@@ -184,10 +188,12 @@ class TorchReader(IterableDataset[Any]):
         """Yields batches of one process, without the first ``done``."""
         rank, world_size = self.ranks
         rows, deal = self.sequence.epoch(epoch), self.sequence.deal(start, world_size)
+        planned: deque[list[Range]] = deque()
 
         def plans() -> Iterator[list[Rows]]:
             for number in itertools.islice(range(worker, deal.rounds, workers), done, None):
-                yield [one for first, end in deal.batch(rank, number) for one in rows.read(first, end)]
+                planned.append(deal.batch(rank, number))
+                yield [one for first, end in planned[-1] for one in rows.read(first, end)]
 
         readers = self._readers()
         reading = BatchReading(
@@ -199,8 +205,15 @@ class TorchReader(IterableDataset[Any]):
             self.sequence.sources[0].skip_unreadable,
         )
         self.counts = reading.counts
+        wants_place = getattr(self.collate, "wants_place", False)
         for batch in reading:
-            yield self.collate(batch)
+            ranges = planned.popleft()
+            if not wants_place:
+                yield self.collate(batch)  # type: ignore[call-arg]
+                continue
+            numbers = np.concatenate([np.arange(first, end) for first, end in ranges])
+            place = Place(epoch, numbers if reading.read is None else numbers[reading.read])
+            yield self.collate(batch, place)  # type: ignore[call-arg]
 
     def _readers(self) -> list[GroupReader]:
         found = [source.reader() for source in self.sequence.sources]
