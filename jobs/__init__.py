@@ -3,6 +3,7 @@
 cli.py                 the `tessera` command: extract, benchmark and the demo's corpus and models
 extract.py             the program of a job: `tessera extract` on the cluster of the job
 nightly.py             `tessera nightly`, and the program of its job
+examples/              programs that train on a dataset
 _dataset_commands.py   commands that show and maintain a dataset
 _export_commands.py    commands that export a dataset, and write its card
 _job_commands.py       commands that submit, follow and stop jobs, and examine a cluster

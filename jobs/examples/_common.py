@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -85,13 +86,18 @@ def split(data: Dataset, columns: Sequence[str]) -> tuple[pc.Expression, pc.Expr
 
 
 def take(batches: Iterable[Any], steps: int) -> Iterator[Any]:
-    """Yields ``steps`` batches of a reader, of as many epochs as that takes."""
-    while True:
-        for batch in batches:
-            if not steps:
-                return
-            steps -= 1
+    """Yields ``steps`` batches of a reader, of as many epochs as that takes.
+
+    Raises ``ConfigError`` if an epoch has none.
+    """
+    left = steps
+    while left:
+        before = left
+        for batch in itertools.islice(batches, left):
+            left -= 1
             yield batch
+        if left == before:
+            raise ConfigError("--dataset", "it has fewer rows to train on than a batch", "a larger dataset")
 
 
 class Losses:

@@ -17,10 +17,9 @@ import psutil
 import pytest
 import torch
 
-from pipeline import config as configs
-from pipeline import run
+from pipeline.core.errors import ConfigError
 from tests.dataset.loading import written
-from tests.support import ROOT, local_runs
+from tests.support import ROOT, first_dataset
 
 BATCH = 8
 """Rows of a batch of the distributed example."""
@@ -74,18 +73,28 @@ def test_the_probe_does_not_read_what_is_not_there(classes: str) -> None:
     assert accuracy < chance + 0.15
 
 
-def test_errors_are_one_line(classes: str) -> None:
-    for name, message in (("contrastive", "no feature of text stores embedding"), ("masked_patch", "")):
-        done = subprocess.run(
-            [sys.executable, "-m", f"jobs.examples.{name}", "--dataset", f"{classes}{'' if message else '/nowhere'}"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 2
-        assert len(done.stderr.splitlines()) == 1
-        assert message in done.stderr
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("contrastive", [], "contrastive: --dataset: no feature of text stores embedding; of: photo (image"),
+        ("linear_probe", ["--column", "photo_embedding", "--label", "x(y)"], "finds 0 classes"),
+    ],
+)
+def test_errors_are_one_line(classes: str, name: str, args: list[str], message: str) -> None:
+    command = [sys.executable, "-m", f"jobs.examples.{name}", "--dataset", classes, *args]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+
+
+def test_fewer_rows_than_a_batch() -> None:
+    from jobs.examples import _common
+
+    assert list(_common.take([1, 2, 3], 7)) == [1, 2, 3, 1, 2, 3, 1]
+    assert list(_common.take([1, 2], 0)) == []
+    with pytest.raises(ConfigError, match="fewer rows to train on than a batch"):
+        list(_common.take([], 3))
 
 
 # -- the demo's dataset ----------------------------------------------------------------------------
@@ -95,10 +104,7 @@ def test_errors_are_one_line(classes: str) -> None:
 def first(models: Path, demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset of the README's first config."""
     out = tmp_path_factory.mktemp("first") / "out"
-    features = ("caption", "picture", "clip")
-    overrides = [f"features.{name}.encoder.checkpoint={models / 'clip'}" for name in features]
-    overrides += [f"source.path={demo_corpus}", f"output.path={out}"]
-    run.extract(local_runs.prepare(configs.load(str(ROOT / "configs" / "first.yaml"), overrides)), show_progress=False)
+    first_dataset.extract(demo_corpus, models, out)
     return out
 
 
