@@ -29,10 +29,9 @@ from pipeline.dataset.feature_info import FeatureInfo, feature_columns
 from pipeline.dataset.loading.batches import MAX_OPEN_BYTES, BatchOptions, read_batches
 from pipeline.dataset.loading.index import Index, build_index
 from pipeline.dataset.loading.map_reader import MapReader
-from pipeline.dataset.loading.ranks import resolve_ranks
 from pipeline.dataset.loading.rows import torch_rows
 from pipeline.dataset.loading.sequence import Source
-from pipeline.dataset.shards.filters import filtered, needed
+from pipeline.dataset.shards.filters import filtered, is_same_filter, needed
 from pipeline.dataset.shards.reader import (
     BATCH_ROWS,
     ShardErrors,
@@ -66,7 +65,7 @@ class Dataset:
         self.run_id = snapshot.run_id
         self.shards = list(snapshot.shards)
         self.failure_shards = list(snapshot.failures)
-        self._indexes: dict[tuple[tuple[str, ...], str | None, bool], Index] = {}
+        self._indexes: list[tuple[tuple[str, ...], bool, ds.Expression | None, Index]] = []
 
     def __repr__(self) -> str:
         return f"Dataset({self.root!r}, snapshot={self.snapshot}, rows={self.num_rows}, features={list(self.features)})"
@@ -167,12 +166,13 @@ class Dataset:
             filter: None: all rows.
             skip_unreadable: whether shards that cannot be read are left out, and their rows counted.
         """
-        key = (tuple(columns), None if filter is None else str(filter), skip_unreadable)
-        if key not in self._indexes:
-            check_filter(self.schema, list(columns), filter)
-            parts = (self.root, self.shards, self.schema, list(columns), filter, skip_unreadable)
-            self._indexes[key] = build_index(*parts)
-        return self._indexes[key]
+        for names, skips, kept, index in self._indexes:  # the text of an expression leaves out values
+            if (names, skips) == (tuple(columns), skip_unreadable) and is_same_filter(kept, filter):
+                return index
+        check_filter(self.schema, list(columns), filter)
+        index = build_index(self.root, self.shards, self.schema, list(columns), filter, skip_unreadable)
+        self._indexes.append((tuple(columns), skip_unreadable, filter, index))
+        return index
 
     def to_torch(
         self,
@@ -207,7 +207,7 @@ class Dataset:
         if batch_size is None:
             if options:
                 raise ConfigError(next(iter(options)), "given without batch_size", "give batch_size, too")
-            rows: IterableDataset[Any] = torch_rows(self, names, *resolve_ranks(rank, world_size))
+            rows: IterableDataset[Any] = torch_rows(self, names, rank, world_size)
             return rows
         return read_batches([(self, 1.0, options.pop("filter", None))], names, rank, world_size, batch_size, options)
 

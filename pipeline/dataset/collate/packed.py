@@ -50,6 +50,8 @@ class PackedCollate:
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 1:
             raise ConfigError("length", f"found {self.length}", "at least 1")
+        if self.long not in ("error", "cut"):
+            raise ConfigError("long", f"found {self.long!r}", "one of: error, cut")
 
     def __call__(self, batch: Batch) -> dict[str, Any]:
         tensors: dict[str, Any] = {}

@@ -99,8 +99,10 @@ def mix(
         if not 0 < weight < float("inf"):
             raise ConfigError("weights", f"{weight}", "numbers over 0")
     rows = options.pop("epoch_rows", None)
-    names = column_names(sources[0][0].schema, columns)
-    return read_batches(sources, names, rank, world_size, batch_size, options, rows or 0)
+    if rows is not None:
+        _check("epoch_rows", rows, 1)
+    names = [column_names(data.schema, columns) for data, _, _ in sources]
+    return read_batches(sources, names[0], rank, world_size, batch_size, options, rows or 0)
 
 
 def read_batches(
@@ -125,6 +127,8 @@ def read_batches(
     """
     from pipeline.dataset.loading.torch_reader import TorchReader
 
+    if unknown := sorted(options.keys() - BatchOptions.__annotations__.keys()):
+        raise TypeError(f"unknown option {unknown[0]!r}; one of: {', '.join(sorted(BatchOptions.__annotations__))}")
     _check("batch_size", batch_size, 1)
     for name, least in {
         "streams": 1,

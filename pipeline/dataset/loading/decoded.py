@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -101,9 +102,12 @@ class GroupReader:
         """Footers of shards, the oldest first: several threads may have the same shard open."""
         self._openings: dict[int, threading.Lock] = {}
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def read(self, number: int) -> DecodedGroup:
         """Decodes group ``number`` of the index. Raises ``ConfigError`` if it cannot be read."""
+        if self._pid != os.getpid():  # after a fork, files would share their positions with those of the parent
+            self.__init__(self.root, self.shards, self.index, self._stored, self._labels)  # type: ignore[misc]
         shard_number, group = int(self.index.shards[number]), int(self.index.groups[number])
         shard, columns = self.shards[shard_number], self._stored.names
         with ShardErrors(self.root, shard):
@@ -111,6 +115,8 @@ class GroupReader:
             for part in file.parts([group], columns):
                 table = file.read_row_groups(part, columns=columns, use_threads=False).select(columns)
             self._keep(shard_number, file)
+            if len(table) != self.index.stored[number]:
+                raise ValueError(f"row group {group + 1} has {len(table)} rows, its footer {self.index.stored[number]}")
             if table.schema.types != self._stored.types:
                 table = table.cast(self._stored)
             decoded = DecodedGroup.of(table, self.index.positions(number, shard))

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _THREADS = 16
 """Footers that are read at the same time: on an object store, each is a request."""
+_FILTER_THREADS = 2
+"""Row groups whose columns are read for a filter at the same time."""
 _POSITION = "__position"
 
 
@@ -59,8 +62,9 @@ class Index:
         """Number of rows that are read."""
         return int(self.sizes.sum())
 
+    @cached_property
     def digest(self) -> str:
-        """Returns a digest of which rows are read."""
+        """A digest of which rows are read."""
         found = hashlib.sha256()
         arrays = (*(self.kept or ()), *(self.labels or ()))
         for array in (self.shards, self.groups, self.firsts, self.sizes, *arrays):
@@ -123,7 +127,7 @@ def build_index(
                 raise
             return None
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS if filter is None else _FILTER_THREADS) as pool:
         found = list(pool.map(read, range(len(shards))))
     groups = [group for one in found for group in one or [] if group.size]
     return Index(

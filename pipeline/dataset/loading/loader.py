@@ -14,7 +14,17 @@ from torch.utils.data import DataLoader
 if TYPE_CHECKING:
     from pipeline.dataset.loading.torch_reader import TorchReader
 
-_RESERVED = ("batch_size", "shuffle", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset", "num_workers")
+_RESERVED = (
+    "in_order",
+    "batch_size",
+    "shuffle",
+    "sampler",
+    "batch_sampler",
+    "collate_fn",
+    "drop_last",
+    "dataset",
+    "num_workers",
+)
 """Arguments of ``DataLoader`` that the reader decides."""
 
 
@@ -53,6 +63,13 @@ class Loader:
         decoding = sequence.decoding_processes(processes)
         if decoding > 1 and sequence.shuffle:
             streams, chunk_rows = sequence.shape
+            if sequence.batch_size % chunk_rows:
+                warnings.warn(
+                    f"each row group is decoded in {decoding} processes, since batch_size={sequence.batch_size} is no "
+                    f"multiple of chunk_rows={chunk_rows}",
+                    stacklevel=4,
+                )
+                return
             stride = processes * max(1, sequence.batch_size // chunk_rows)
             warnings.warn(
                 f"each row group is decoded in {decoding} processes, since streams={streams} is no multiple of "
@@ -86,3 +103,4 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `TorchReader.load_state_dict`."""
         self.reader.load_state_dict(state)
+        self._loader._iterator = None  # persistent workers may read another snapshot

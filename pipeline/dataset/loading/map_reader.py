@@ -71,7 +71,8 @@ class MapReader:
         parts = []
         for number in np.unique(groups):
             rows = positions[order[groups[order] == number]] - self._starts[number]
-            parts.append((self._group(int(number)), rows))
+            taken = self._group(int(number)).taken(self._reader.schema, rows)  # a batch may be of all groups
+            parts.append((taken, np.arange(len(rows))))
         if not parts:
             return pa.RecordBatch.from_pylist([], schema=self._reader.schema)
         batch = gather_rows(self._reader.schema, parts)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.core.errors import ConfigError
+from pipeline.dataset.loading.order.deal import Range
 from pipeline.dataset.loading.order.permutation import random_bits
+
+if TYPE_CHECKING:
+    from pipeline.dataset.loading.reading import BatchReading
 
 _WEIGHTS_SEED = 0x7E55E7A
 """Decides the hashes. Another seed would change the masks of every sample."""
@@ -57,6 +62,25 @@ class Place:
     def take(self, kept: np.ndarray) -> Place:
         """Returns the place of a part of the rows: [B] bool, or their indices."""
         return Place(self.epoch, self.rows[kept])
+
+
+def collated(reading: BatchReading, collate: Any, epoch: int, planned: deque[list[Range]]) -> Iterator[Any]:
+    """Yields the batches of ``reading`` as ``collate`` makes them.
+
+    Args:
+        reading: the record batches.
+        collate: a function of a record batch, or of a record batch and its place.
+        epoch: of the batches.
+        planned: the rows of each batch that ``reading`` has planned, in order. They are removed.
+    """
+    wants_place = getattr(collate, "wants_place", False)
+    for batch in reading:
+        ranges = planned.popleft()
+        if not wants_place:
+            yield collate(batch)
+            continue
+        numbers = np.concatenate([np.arange(first, end) for first, end in ranges])
+        yield collate(batch, Place(epoch, numbers if reading.read is None else numbers[reading.read]))
 
 
 def id_hashes(*columns: pa.Array | pa.ChunkedArray | Sequence[Any]) -> np.ndarray:

@@ -11,7 +11,7 @@ _RANK, _WORLD_SIZE = "RANK", "WORLD_SIZE"
 """Environment variables that `torchrun` sets."""
 
 
-def resolve_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+def resolve_ranks(rank: int | None, world_size: int | None, otherwise: tuple[int, int] = (0, 1)) -> tuple[int, int]:
     """Returns (rank, number of ranks): the given ones, or those of `torch.distributed`, or of the environment.
 
     Fewer ranks than processes may be given, if several processes read the same rows (tensor parallelism): a number of
@@ -20,12 +20,13 @@ def resolve_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
     Args:
         rank: of this process; None: find it.
         world_size: None: find it.
+        otherwise: the result if nothing is given or found.
 
     Raises:
         ConfigError: only one of the two is given, or the sources contradict each other.
     """
     if rank is None and world_size is None:
-        return _found()
+        return _found() or otherwise
     if rank is None or world_size is None:
         name = "rank" if rank is None else "world_size"
         raise ConfigError(name, "not given, but the other one is", "give both rank and world_size, or neither")
@@ -39,8 +40,8 @@ def resolve_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
     return rank, world_size
 
 
-def _found() -> tuple[int, int]:
-    """Returns what `torch.distributed` or the environment says, or one rank."""
+def _found() -> tuple[int, int] | None:
+    """Returns what `torch.distributed` or the environment says."""
     group, environment = _process_group(), _environment()
     if group and environment and group != environment:
         raise ConfigError(
@@ -49,7 +50,7 @@ def _found() -> tuple[int, int]:
             "torch.distributed",
             "give rank and world_size",
         )
-    return group or environment or (0, 1)
+    return group or environment
 
 
 def _process_group() -> tuple[int, int] | None:

@@ -115,7 +115,7 @@ class BatchReading:
     def _expect(self, rows: Rows) -> None:
         key, stream = (rows.source, rows.group), (rows.source, rows.stream)
         self._uses[key] += 1
-        if self._uses[key] == 1 and not (key in self._open or key in self._loading):
+        if self._uses[key] == 1 and key not in self._lost and not (key in self._open or key in self._loading):
             self._wanted[key] = None
         before = self._current.get(stream)
         if before != key:
@@ -152,6 +152,8 @@ class BatchReading:
             key = (rows.source, rows.group)
             is_read.append(key not in self._lost)
             if key in self._lost:
+                self._wanted.pop(key, None)
+                self._loading.pop(key, None)
                 continue
             if not self._has_room(key):
                 parts = [(group.taken(schema, numbers), np.arange(len(numbers))) for group, numbers in parts]

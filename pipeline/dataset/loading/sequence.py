@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pipeline.dataset.reader import Dataset
 
 
+MAX_STREAMS = 1 << 16
+
+
 class EpochRows(Protocol):
     """The rows of an epoch as one sequence."""
 
@@ -124,14 +127,18 @@ class Sequence:
         if streams is None:
             largest = sum(int(index.bytes.max(initial=0)) for index in indexes)
             streams = max(1, min(least, default_streams(largest, self.max_open_bytes, self.shuffle)))
+        if streams > MAX_STREAMS:
+            raise ConfigError("streams", f"{streams}", f"at most {MAX_STREAMS}")
         if self.epoch_rows is not None and streams > least:
             raise ConfigError("streams", f"{streams}, but a dataset has {least} rows", f"at most {least}")
-        return streams, self.chunk_rows or default_chunk_rows(least, streams)
+        return streams, self.chunk_rows or default_chunk_rows(least, streams, self.batch_size)
 
     def decoding_processes(self, processes: int) -> int:
         """Returns how many of so many processes read each stream. Each of them decodes all of its row groups."""
         streams, chunk_rows = self.shape
-        stride = processes * max(1, self.batch_size // chunk_rows)
+        if self.batch_size % chunk_rows:
+            return processes  # a batch begins anywhere in a chunk, so each process reads all streams sooner or later
+        stride = processes * self.batch_size // chunk_rows
         return min(processes, stride // math.gcd(stride, streams))
 
     def settings(self) -> dict[str, Any]:
@@ -149,7 +156,7 @@ class Sequence:
                     "snapshot": source.data.snapshot,
                     "filter": None if source.filter is None else str(source.filter),
                     "weight": source.weight,
-                    "index": source.index.digest(),
+                    "index": source.index.digest,
                 }
                 for source in self.sources
             ],

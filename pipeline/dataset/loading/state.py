@@ -8,9 +8,10 @@ from typing import Any
 
 from pipeline.core.errors import ConfigError, describe
 from pipeline.core.strict_json import Value
-from pipeline.dataset.loading.sequence import Sequence
+from pipeline.dataset.loading.sequence import MAX_STREAMS, Sequence
 
 FORMAT = 1
+MAX_EPOCH = 1 << 40
 _HERE = "the state of the reader"
 
 
@@ -40,7 +41,7 @@ def load(sequence: Sequence, state: Mapping[str, Any]) -> tuple[Sequence, int, i
     value = Value(dict(state), _HERE)
     if value.member("format", None).value != FORMAT:
         raise ConfigError(_HERE, f"has format {state.get('format')!r}", f"format {FORMAT}")
-    epoch, position = value.member("epoch").integer(), value.member("position").integer()
+    epoch, position = value.member("epoch").integer(most=MAX_EPOCH), value.member("position").integer()
     stored = list(value.member("sources").items())
     if len(stored) != len(sequence.sources):
         raise _other("datasets", len(stored), len(sequence.sources))
@@ -53,13 +54,20 @@ def load(sequence: Sequence, state: Mapping[str, Any]) -> tuple[Sequence, int, i
     sequence = replace(
         sequence,
         sources=tuple(sources),
-        streams=sequence.streams or value.member("streams").integer(least=1),
+        streams=sequence.streams or value.member("streams").integer(least=1, most=MAX_STREAMS),
         chunk_rows=sequence.chunk_rows or value.member("chunk_rows").integer(least=1),
     )
     _compare(value, sequence)
     if position * sequence.batch_size > sequence.rows:
         raise ConfigError(_HERE, f"has position {position} in an epoch of {sequence.rows} rows", "restore the file")
     return sequence, epoch, position
+
+
+def worker_batches(state: Mapping[str, Any]) -> int:
+    """Returns the batches that a worker process has read, of the state of one; 0 for another state."""
+    if "worker" not in state:
+        return 0
+    return Value(dict(state), _HERE).member("worker").member("batches").integer(most=MAX_EPOCH)
 
 
 def _compare(state: Value, sequence: Sequence) -> None:

@@ -6,11 +6,11 @@ This module imports torch.
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
@@ -21,7 +21,7 @@ from pipeline.dataset.loading import state as states
 from pipeline.dataset.loading.decoded import GroupReader
 from pipeline.dataset.loading.order.deal import Range
 from pipeline.dataset.loading.order.epoch import Rows
-from pipeline.dataset.loading.place import Place, PlacedCollate
+from pipeline.dataset.loading.place import PlacedCollate, collated
 from pipeline.dataset.loading.ranks import resolve_ranks
 from pipeline.dataset.loading.reading import BatchReading, ReadCounts
 from pipeline.dataset.loading.sequence import Sequence
@@ -56,16 +56,20 @@ class TorchReader(IterableDataset[Any]):
         resolve_ranks(rank, world_size), sequence.shape  # both raise for wrong arguments
         self.sequence, self.collate = sequence, collate
         self.counts = ReadCounts()
-        self._ranks, self._threads = (rank, world_size), threads
+        self._given, self._threads = (rank, world_size), threads
+        self._ranks_before = (0, 1)
+        """Those of the process that pickled this object, for a process without a process group."""
+        self._owner = os.getpid()
         self._begin: torch.Tensor = _shared([epoch, 0])
-        """Epoch and position at which the next iteration begins. Worker processes read it when they begin one."""
+        """Epoch and position at which the next iteration begins. Worker processes read it then."""
         self._finished: torch.Tensor = _shared([0] * _MAX_WORKERS)
         """For each worker process, the epoch after the one that it has read to the end."""
         self._handed, self._is_loaded = 0, False
         """Batches that the trainer's process was given since ``_begin``; whether `load_state_dict` set ``_begin``."""
-        self._skipped = 0
-        """Batches of this worker process that the next iteration leaves out."""
         self._worker_state: dict[str, int] | None = None
+        """In a worker process: epoch, position at its beginning, and batches of this process since."""
+        self._resumed: dict[str, int] | None = None
+        """In a worker process: such a state that was loaded, and with which the next iteration begins."""
 
     @property
     def epoch(self) -> int:
@@ -75,6 +79,8 @@ class TorchReader(IterableDataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration read ``epoch``, from its first batch. A loaded state of that epoch keeps its
         position."""
+        if not 0 <= epoch <= states.MAX_EPOCH:
+            raise ConfigError("epoch", f"found {epoch}", f"0 to {states.MAX_EPOCH}")
         if not (self._is_loaded and epoch == self.epoch):
             self._set_begin(epoch, 0)
 
@@ -90,13 +96,13 @@ class TorchReader(IterableDataset[Any]):
     @property
     def ranks(self) -> tuple[int, int]:
         """The rank of this process, and the number of ranks."""
-        return resolve_ranks(*self._ranks)
+        return resolve_ranks(*self._given, self._ranks_before)
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
-        if worker is not None:
-            yield from self._worker_batches(worker.id, worker.num_workers)
-            return
+        return self._trainer_batches() if worker is None else self._worker_batches(worker.id, worker.num_workers)
+
+    def _trainer_batches(self) -> Iterator[Any]:
         self.begin_iteration()
         epoch, position = self._begin.tolist()
         for batch in self._batches(epoch, position, 0, 1):
@@ -121,9 +127,10 @@ class TorchReader(IterableDataset[Any]):
 
         In a worker process of another loader (torchdata's ``StatefulDataLoader``) it is the state of that process.
         """
-        if self._worker_state is not None:
-            epoch, position = self._worker_state["epoch"], self._worker_state["position"]
-            return {**states.save(self.sequence, epoch, position), "worker": dict(self._worker_state)}
+        worker = get_worker_info()
+        if worker is not None:
+            here = self._worker_state or self._next_state(worker.num_workers)
+            return {**states.save(self.sequence, here["epoch"], here["position"]), "worker": dict(here)}
         epoch, start = self._begin.tolist()
         deal = self.sequence.deal(start, self.ranks[1])
         if self._handed and self._handed >= deal.rounds:
@@ -137,9 +144,15 @@ class TorchReader(IterableDataset[Any]):
             ConfigError: not a state, a state of other settings, or a snapshot that is gone.
         """
         self.sequence, epoch, position = states.load(self.sequence, state)
+        batches = states.worker_batches(state)
+        if get_worker_info() is not None:
+            self._resumed = {"epoch": epoch, "position": position, "batches": batches}
+            self._worker_state = dict(self._resumed)
+            return
+        if "worker" in state:
+            raise ConfigError("the state of the reader", "is that of a worker process", "the state of a loader")
         self._set_begin(epoch, position)
         self._is_loaded = True
-        self._skipped = int(state["worker"]["batches"]) if "worker" in state else 0
 
     def report(self) -> dict[str, int]:
         """Returns the rows of the current epoch, those that the last round repeats, and those that it leaves out.
@@ -153,10 +166,7 @@ class TorchReader(IterableDataset[Any]):
 
     def begin_iteration(self) -> None:
         """Goes on to the next epoch if this one has begun. Called in the trainer's process only."""
-        if self._handed:
-            self._set_begin(self.epoch + 1, 0)
-        self._finished.zero_()
-        self._is_loaded = False
+        self._set_begin(*((self.epoch + 1, 0) if self._handed else self._begin.tolist()))
 
     def hand_out(self) -> None:
         """Counts a batch that the trainer is given."""
@@ -167,22 +177,30 @@ class TorchReader(IterableDataset[Any]):
         self._set_begin(self.epoch + 1, 0)
 
     def _set_begin(self, epoch: int, position: int) -> None:
+        if os.getpid() != self._owner:  # a rank of its own
+            self._share()
         self._begin[0], self._begin[1] = epoch, position
         self._handed, self._is_loaded = 0, False
         self._finished.zero_()
 
     def _worker_batches(self, worker: int, workers: int) -> Iterator[Any]:
-        """Yields the batches of a worker process. The processes go on to the next epoch when all have read one."""
-        epoch, position = self._begin.tolist()
-        finished = int(self._finished[:workers].min())
-        if finished > epoch:
-            epoch, position = finished, 0
-        done, self._skipped = self._skipped, 0
-        self._worker_state = {"epoch": epoch, "position": position, "batches": done}
-        for batch in self._batches(epoch, position, worker, workers, done):
-            self._worker_state["batches"] += 1
-            yield batch
-        self._finished[worker] = epoch + 1
+        """Returns the batches of a worker process."""
+        state = self._worker_state = self._resumed or self._next_state(workers)
+        self._resumed = None
+
+        def batches() -> Iterator[Any]:
+            for batch in self._batches(state["epoch"], state["position"], worker, workers, state["batches"]):
+                state["batches"] += 1
+                yield batch
+            self._finished[worker] = state["epoch"] + 1
+
+        return batches()
+
+    def _next_state(self, workers: int) -> dict[str, int]:
+        """Returns where a worker process begins. The processes go on to the next epoch when all have read one."""
+        (epoch, position), finished = self._begin.tolist(), int(self._finished[:workers].min())
+        epoch, position = (finished, 0) if finished > epoch else (epoch, position)
+        return {"epoch": epoch, "position": position, "batches": 0}
 
     def _batches(self, epoch: int, start: int, worker: int, workers: int, done: int = 0) -> Iterator[Any]:
         """Yields batches of one process, without the first ``done``."""
@@ -205,15 +223,7 @@ class TorchReader(IterableDataset[Any]):
             self.sequence.sources[0].skip_unreadable,
         )
         self.counts = reading.counts
-        wants_place = getattr(self.collate, "wants_place", False)
-        for batch in reading:
-            ranges = planned.popleft()
-            if not wants_place:
-                yield self.collate(batch)  # type: ignore[call-arg]
-                continue
-            numbers = np.concatenate([np.arange(first, end) for first, end in ranges])
-            place = Place(epoch, numbers if reading.read is None else numbers[reading.read])
-            yield self.collate(batch, place)  # type: ignore[call-arg]
+        return collated(reading, self.collate, epoch, planned)
 
     def _readers(self) -> list[GroupReader]:
         found = [source.reader() for source in self.sequence.sources]
@@ -222,8 +232,17 @@ class TorchReader(IterableDataset[Any]):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        # a process that does not have this one's process group keeps its rank
-        return {**self.__dict__, "_ranks": self.ranks}
+        return {**self.__dict__, "_ranks_before": self.ranks}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not self._begin.is_shared():  # type: ignore[no-untyped-call]  # not passed to a process of torch's, but copied
+            self._share()
+
+    def _share(self) -> None:
+        """Makes the shared memory one of this process and its workers only."""
+        self._owner = os.getpid()
+        self._begin, self._finished = _shared(self._begin.tolist()), _shared(self._finished.tolist())
 
 
 def _shared(values: list[int]) -> torch.Tensor:

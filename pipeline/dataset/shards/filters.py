@@ -32,6 +32,13 @@ def needed(schema: pa.Schema, names: list[str], filter: ds.Expression | None) ->
     return [*names, *(name for name in schema.names if name not in names and not binds(name))]
 
 
+def is_same_filter(one: ds.Expression | None, other: ds.Expression | None) -> bool:
+    """Returns whether two filters are equal, also in values that their texts leave out."""
+    if one is None or other is None:
+        return one is other
+    return bool(one.equals(other))
+
+
 def kept(table: pa.Table, filter: ds.Expression, names: list[str]) -> pa.Table:
     """Returns the columns ``names`` of the rows that ``filter`` keeps."""
     import pyarrow.dataset as ds

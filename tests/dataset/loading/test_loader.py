@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,8 +123,9 @@ def test_pinned_and_collated_batches(path: str) -> None:
 
 
 def test_arguments_that_the_reader_decides(path: str) -> None:
-    with pytest.raises(TypeError, match="shuffle is an argument of to_torch"):
-        loader(path, 0, {"shuffle": True})
+    for name in ("shuffle", "in_order"):
+        with pytest.raises(TypeError, match=f"{name} is an argument of to_torch"):
+            loader(path, 0, {name: True})
 
 
 def test_a_worker_that_dies_is_an_error(path: str) -> None:
@@ -145,3 +148,20 @@ def test_a_warning_if_row_groups_are_decoded_several_times(path: str) -> None:
         loader(path, 1, streams=4, chunk_rows=8)
         loader(path, 2, streams=4, chunk_rows=8)
         loader(path, 2, shuffle=False)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_copy_of_a_reader_advances_too(path: str, persistent: bool) -> None:
+    copy = pickle.loads(pickle.dumps(reader(path)))
+    one = copy.loader(2, persistent_workers=persistent)
+    assert [list(one), list(one)] == [list(reader(path)), list(reader(path, epoch=1))]
+
+
+def test_persistent_workers_follow_a_state_of_another_snapshot(tmp_path: Path) -> None:
+    written.write(tmp_path, ROWS)
+    state, expected = reader(str(tmp_path)).state_dict(), list(reader(str(tmp_path)))
+    written.write(tmp_path, ROWS[:90], snapshot=2)
+    one = loader(str(tmp_path), 2, {"persistent_workers": True})
+    assert len(list(one)) == 6
+    one.load_state_dict(state)
+    assert list(one) == expected

@@ -118,3 +118,20 @@ def test_a_copy_has_no_open_groups(path: str) -> None:
     copy: MapReader = pickle.loads(pickle.dumps(rows))
     assert not copy._open
     assert copy[5]["number"] == KEPT[5]
+
+
+def test_workers_do_not_share_open_files(path: str) -> None:
+    """A row was read before the workers are forked."""
+    rows = dataset.open(path).to_map(["number"])
+    assert rows[0]["number"] == KEPT[0]
+    loader: DataLoader[Any] = DataLoader(rows, batch_size=4, num_workers=4, collate_fn=numbers)  # type: ignore[arg-type]
+    assert [number for batch in loader for number in batch] == KEPT
+
+
+def test_a_batch_of_all_groups_is_within_the_limit(path: str) -> None:
+    data = dataset.open(path)
+    one = data.to_map(["number"])
+    one[0]
+    small = data.to_map(["number"], max_open_bytes=next(iter(one._open.values())).bytes)
+    assert small.read(range(len(KEPT)))["number"].to_pylist() == KEPT
+    assert len(small._open) == 1

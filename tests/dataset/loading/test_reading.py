@@ -109,6 +109,7 @@ def test_or_are_left_out_and_counted(damaged: tuple[str, set[int]], expected: li
     found = one.numbers()
     assert found == [[row for row in batch if row not in damaged[1]] for batch in expected]
     assert (one.reading.counts.lost, one.reading.counts.repeated) == (32, 0)
+    assert not one.reading._loading  # nor is what is lost decoded again
 
 
 def test_a_batch_without_any_row_gets_others(damaged: tuple[str, set[int]]) -> None:

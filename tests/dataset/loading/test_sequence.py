@@ -21,7 +21,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 
 def sequence(*sources: Source, epoch_rows: int | None = None, max_open_bytes: int = 1 << 30) -> Sequence:
-    return Sequence(sources, 8, 0, True, "short", None, None, epoch_rows, max_open_bytes)
+    return Sequence(sources, 32, 0, True, "short", None, None, epoch_rows, max_open_bytes)
 
 
 def test_streams_fit_into_memory(source: Source) -> None:
@@ -39,13 +39,13 @@ def test_epochs(source: Source) -> None:
     assert isinstance(one.epoch(0), Epoch)
     assert isinstance(mixed.epoch(0), MixedEpoch)
     assert (one.rows, mixed.rows) == (one.epoch(0).rows, mixed.epoch(0).rows) == (1000, 30)
-    assert one.deal(2, 3).batch(1, 0) == [(24, 32)]
+    assert one.deal(2, 3).batch(1, 0) == [(96, 128)]
 
 
 def test_settings_are_all_that_decides_the_rows(source: Source) -> None:
     base = sequence(source)
     others = [
-        replace(base, batch_size=9),
+        replace(base, batch_size=9, chunk_rows=1),
         replace(base, shuffle=False),
         replace(base, tail="drop"),
         replace(base, streams=9),
@@ -82,3 +82,10 @@ def test_processes_that_decode_a_row_group(
     ]
     assert sum(map(len, read)) == expected * len(set.union(*read))
     assert one.decoding_processes(processes) == expected
+
+
+def test_chunks_that_do_not_divide_a_batch(source: Source) -> None:
+    """Four batches of 8 rows are of one chunk of 32, so each process reads all streams."""
+    assert replace(sequence(source), batch_size=8, streams=64, chunk_rows=32).decoding_processes(4) == 4
+    with pytest.raises(ConfigError, match="streams: 65537; at most 65536"):
+        _ = replace(sequence(source), streams=65537).shape

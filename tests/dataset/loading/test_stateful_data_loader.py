@@ -53,3 +53,21 @@ def test_with_ranks(path: str) -> None:
         resumed.load_state_dict(stopped.state_dict())
         ranks.append(list(resumed))
     check_dealt([ranks[r][i] for i in range(len(ranks[0])) for r in range(2)], expected[10:], 2)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_a_second_resume_before_all_workers_have_read(path: str, epoch: int, more: int) -> None:
+    expected = list(reader(path, epoch=epoch))
+    one = loader(path, 3)
+    for _ in range(epoch):
+        list(one)
+    iterator = iter(one)
+    found = [next(iterator) for _ in range(1 if epoch else 7)]
+    again = loader(path, 3)
+    again.load_state_dict(one.state_dict())
+    iterator = iter(again)
+    found += [next(iterator) for _ in range(more)]
+    last = loader(path, 3)
+    last.load_state_dict(again.state_dict())
+    assert found + list(last) == expected

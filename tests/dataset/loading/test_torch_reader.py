@@ -252,3 +252,41 @@ def test_a_copy_reads_the_same(path: str) -> None:
 def test_an_empty_dataset(tmp_path: Path) -> None:
     one = reader(written.write(tmp_path, ROWS, deleted=range(500)))
     assert (len(one), list(one), one.epoch) == (0, [], 1)
+
+
+def test_ranks_that_another_process_starts_have_ranks_and_epochs_of_their_own(path: str, tmp_path: Path) -> None:
+    """`torch.multiprocessing.spawn` with a reader as argument."""
+    import torch.multiprocessing as mp
+
+    mp.spawn(_rank, (reader(path), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for epoch in range(2):
+        found = [ranks[r][epoch][i] for i in range(len(ranks[0][epoch])) for r in range(2)]
+        check_dealt(found, list(reader(path, epoch=epoch)), 2)
+
+
+def _rank(rank: int, one: TorchReader, folder: str) -> None:
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    Path(folder, f"{rank}.json").write_text(json.dumps([list(one), list(one)]))
+    dist.destroy_process_group()
+
+
+def test_a_group_with_fewer_rows_than_its_footer_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = reader(written.write(tmp_path, ROWS))
+    from pipeline.parquet import ParquetFile
+
+    original = ParquetFile.read_row_groups
+    monkeypatch.setattr(ParquetFile, "read_row_groups", lambda *args, **options: original(*args, **options).slice(1))
+    with pytest.raises(ConfigError, match=r"row group [0-9] has 15 rows, its footer 16"):
+        list(one)
+
+
+@pytest.mark.parametrize("worker", [None, {"batches": "x"}, {"batches": -1}, {"batches": 3}])
+def test_the_state_of_a_worker_is_refused_in_a_trainer(path: str, worker: Any) -> None:
+    one = reader(path)
+    with pytest.raises(ConfigError, match="state of the reader"):
+        one.load_state_dict({**one.state_dict(), "worker": worker})
+    with pytest.raises(ConfigError, match="epoch: found -1"):
+        one.set_epoch(-1)

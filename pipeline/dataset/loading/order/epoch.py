@@ -25,7 +25,7 @@ CHUNK_ROWS = 32
 _LEAST_CHUNKS = 8
 """The default number of rows in a chunk leaves each stream at least so many chunks, unless it has fewer rows."""
 _GROUPS, _ROWS = 0, 1
-"""What is permuted: the groups of an epoch, or the rows of a group."""
+"""What is permuted: the groups of an epoch, or the rows of a group. Plus twice the number of the dataset."""
 
 
 class Rows(NamedTuple):
@@ -66,10 +66,13 @@ def default_streams(group_bytes: int, most_bytes: int, shuffle: bool) -> int:
     return streams
 
 
-def default_chunk_rows(rows: int, streams: int) -> int:
-    """Returns the number of rows in a chunk: a power of two, up to `CHUNK_ROWS`, smaller for few rows."""
+def default_chunk_rows(rows: int, streams: int, batch_size: int) -> int:
+    """Returns the number of rows in a chunk: a power of two up to `CHUNK_ROWS` that divides ``batch_size``.
+
+    For few rows it is smaller.
+    """
     found = CHUNK_ROWS
-    while found > 1 and rows < streams * found * _LEAST_CHUNKS:
+    while found > 1 and (batch_size % found or rows < streams * found * _LEAST_CHUNKS):
         found //= 2
     return found
 
@@ -94,7 +97,7 @@ class Order:
         self.seed, self.epoch, self.shuffle, self.streams, self.source = seed, epoch, shuffle, streams, source
         self.rows = int(sizes.sum())
         self._sizes = sizes
-        groups = permutation(len(sizes), seed, epoch, _GROUPS) if shuffle else np.arange(len(sizes))
+        groups = permutation(len(sizes), seed, epoch, _GROUPS + 2 * source) if shuffle else np.arange(len(sizes))
         self._groups: list[int] = groups.tolist()
         self._starts: list[int] = [0, *accumulate(sizes[groups].tolist())]
         """The place of the first row of each group, in the order of the epoch; then the number of rows."""
@@ -108,7 +111,9 @@ class Order:
     def permuted(self, group: int) -> np.ndarray:
         """Returns the order of the rows of a group."""
         size = int(self._sizes[group])
-        return permutation(size, self.seed, self.epoch, _ROWS, group) if self.shuffle else np.arange(size)
+        if not self.shuffle:
+            return np.arange(size)
+        return permutation(size, self.seed, self.epoch, _ROWS + 2 * self.source, group)
 
     def read(self, stream: int, offset: int, count: int) -> Iterator[Rows]:
         """Yields rows ``[offset, offset + count)`` of a stream, group by group."""

@@ -16,7 +16,7 @@ from pipeline.dataset.loading.order.permutation import random_bits
 
 PATTERN = 4096
 """Chunks of a stream after which the pattern begins again. Shares are multiples of its inverse."""
-_PATTERN_KEY = 2
+_PATTERN_KEY = 1 << 32
 """Distinguishes the patterns from the permutations of `epoch`."""
 _KEPT_ORDERS = 2
 """Orders of a dataset that are kept: its streams may be in two epochs."""
@@ -37,7 +37,7 @@ def _pattern(quotas: np.ndarray, seed: int, stream: int) -> np.ndarray:
     If a dataset has ``n`` chunks, there is one at a random place in each ``n``-th part of the pattern. So shares are
     nearly exact over short times, too.
     """
-    jitter = (random_bits(PATTERN, seed, _PATTERN_KEY, stream) >> np.uint64(11)).astype(np.float64) / (1 << 53)
+    jitter = (random_bits(PATTERN, seed, stream, _PATTERN_KEY) >> np.uint64(11)).astype(np.float64) / (1 << 53)
     number = np.concatenate([np.arange(quota) for quota in quotas])
     order = np.argsort((number + jitter) / np.repeat(quotas, quotas), kind="stable")
     return np.repeat(np.arange(len(quotas), dtype=np.int32), quotas)[order]

@@ -105,7 +105,12 @@ def test_default_streams_fit_into_memory() -> None:
 
 @pytest.mark.parametrize(("rows", "chunk"), [(0, 1), (1000, 1), (1024, 2), (10_000, 16), (16_384, 32), (10**9, 32)])
 def test_default_chunks_leave_several_in_each_stream(rows: int, chunk: int) -> None:
-    assert default_chunk_rows(rows, 64) == chunk
+    assert default_chunk_rows(rows, 64, 256) == chunk
+
+
+@pytest.mark.parametrize(("batch_size", "chunk"), [(8, 8), (48, 16), (100, 4), (7, 1), (96, 32)])
+def test_default_chunks_divide_a_batch(batch_size: int, chunk: int) -> None:
+    assert default_chunk_rows(10**9, 64, batch_size) == chunk
 
 
 def test_the_order_is_the_same_in_all_versions() -> None:
