@@ -21,16 +21,17 @@ from pipeline.dataset.loading.place import id_hashes
 HELD_OUT_PERCENT = 30
 
 
-def arguments(description: str | None, steps: int) -> argparse.ArgumentParser:
+def arguments(description: str | None, steps: int | None) -> argparse.ArgumentParser:
     """Returns a parser of the arguments that all examples have.
 
     Args:
         description: the docstring of the example.
-        steps: the default number of steps.
+        steps: the default number of steps; None: there is no such argument.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, help="a dataset, such as .demo/first")
-    parser.add_argument("--steps", type=int, default=steps, help="steps of training (default: %(default)s)")
+    if steps is not None:
+        parser.add_argument("--steps", type=int, default=steps, help="steps of training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of rows, masks and weights")
     return parser
 

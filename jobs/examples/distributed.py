@@ -27,7 +27,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from jobs.examples._common import Losses, arguments, column_of, prepared, report, run, split
-from jobs.examples.linear_probe import FOLDER, LabelledCollate, label_of
+from jobs.examples.linear_probe import FOLDER, LabelledCollate, accuracies, classes_of
 from pipeline.dataset import Dataset
 from pipeline.training import Place
 
@@ -100,8 +100,7 @@ def train(given: argparse.Namespace, data: Dataset) -> None:
     """Trains on this rank."""
     name = column_of(data, "embedding", "text")
     kept, held_out = split(data, [name])
-    found = {label_of(FOLDER, one) for one in data.to_arrow(["sample_id"])["sample_id"].to_pylist()}
-    labelled = LabelledCollate(data.collate, FOLDER, tuple(sorted(one for one in found if one)))
+    labelled = LabelledCollate(data.collate, FOLDER, classes_of(data, name, FOLDER))
     reader: Any = data.to_torch(
         ["sample_id", name],
         batch_size=BATCH,
@@ -110,9 +109,11 @@ def train(given: argparse.Namespace, data: Dataset) -> None:
         filter=kept,
         collate=NumberedCollate(labelled),
     )
-    test = labelled(data.to_arrow(["sample_id", name], held_out))
+    known, test = (labelled(data.to_arrow(["sample_id", name], rows)) for rows in (kept, held_out))
     width = test[name].shape[1]
-    probe = torch.nn.Sequential(torch.nn.LayerNorm(width, elementwise_affine=False), torch.nn.Linear(width, len(found)))
+    probe = torch.nn.Sequential(
+        torch.nn.LayerNorm(width, elementwise_affine=False), torch.nn.Linear(width, len(labelled.classes))
+    )
     training = Training(probe, torch.optim.AdamW(probe.parameters(), lr=0.01))
     path, rank = Path(given.checkpoint), torch.distributed.get_rank()
     loader = reader.loader(given.workers)
@@ -125,22 +126,20 @@ def train(given: argparse.Namespace, data: Dataset) -> None:
     while loader.epoch < given.epochs:
         for batch in loader:
             log.add(batch)
-            training.losses.step(
-                functional.cross_entropy(model(batch[name].float()), batch["label"]), training.optimizer
-            )
+            loss = functional.cross_entropy(model(batch[name].float()), batch["label"], ignore_index=-1)
+            training.losses.step(loss, training.optimizer)
             if rank == 0 and len(training.losses.values) % given.every == 0:
                 training.save(path, loader.state_dict())
             time.sleep(given.pause_s)
     if rank == 0:
         training.save(path, loader.state_dict())
         with torch.no_grad():
-            right = (probe(test[name].float()).argmax(dim=1) == test["label"]).float().mean().item()
-        chance = test["label"].bincount().max().item() / len(test["label"])
-        report(training.losses, "accuracy", right, chance, f"{len(test['label'])} held-out rows, {name}")
+            accuracy, chance, rows = accuracies(probe(test[name].float()), test["label"], known["label"])
+        report(training.losses, "accuracy", accuracy, chance, f"{rows} held-out rows, {name}")
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=0)
+    parser = arguments(__doc__, steps=None)
     parser.add_argument("--checkpoint", required=True, help="a file; loaded if it exists")
     parser.add_argument("--ranks", type=int, default=2, help="processes of torchrun (default: %(default)s)")
     parser.add_argument(

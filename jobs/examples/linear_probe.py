@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch.nn import functional
 
 from jobs.examples._common import Losses, arguments, column_of, prepared, report, run, split, take
 from pipeline.core.errors import ConfigError
+from pipeline.dataset import Dataset
 from pipeline.dataset.collate import Collate
 
 BATCH = 32
@@ -45,6 +47,29 @@ def label_of(pattern: str, sample_id: str) -> str | None:
     return match[1] if match else None
 
 
+def classes_of(data: Dataset, name: str, pattern: str) -> tuple[str, ...]:
+    """Returns the classes of the rows that have a column. Raises ``ConfigError`` if there are fewer than two."""
+    ids = data.to_arrow(["sample_id"], pc.field(name).is_valid())["sample_id"].to_pylist()
+    found = sorted({label for one in ids if (label := label_of(pattern, one)) is not None})
+    if len(found) < 2:
+        raise ConfigError("--label", f"{pattern!r} finds {len(found)} classes", "at least 2")
+    return tuple(found)
+
+
+def accuracies(logits: torch.Tensor, labels: torch.Tensor, known: torch.Tensor) -> tuple[float, float, int]:
+    """Returns the accuracy, that of the most frequent one of the ``known`` labels, and the number of labelled rows.
+
+    Args:
+        logits: [B, classes].
+        labels: [B] int64, -1 for rows without a class.
+        known: the labels of the training rows.
+    """
+    is_labelled = labels >= 0
+    labels, guesses = labels[is_labelled], logits[is_labelled].argmax(dim=1)
+    frequent = known[known >= 0].bincount().argmax()
+    return (guesses == labels).float().mean().item(), (labels == frequent).float().mean().item(), len(labels)
+
+
 def main() -> None:
     parser = arguments(__doc__, steps=300)
     parser.add_argument("--label", default=FOLDER, help="where a sample_id has the class (default: %(default)s)")
@@ -52,10 +77,7 @@ def main() -> None:
     given, data = prepared(parser)
     name, pattern = given.column or column_of(data, "embedding", "text"), given.label
     train, held_out = split(data, [name])
-    found = {label_of(pattern, one) for one in data.to_arrow(["sample_id"], train)["sample_id"].to_pylist()} - {None}
-    if len(found) < 2:
-        raise ConfigError("--label", f"{pattern!r} finds {len(found)} classes", "at least 2")
-    collate = LabelledCollate(data.collate, pattern, tuple(sorted(one for one in found if one)))
+    collate = LabelledCollate(data.collate, pattern, classes_of(data, name, pattern))
 
     def read(kept: Any, batch_size: int = BATCH, **options: Any) -> Any:
         columns = ["sample_id", name]
@@ -70,16 +92,9 @@ def main() -> None:
         logits = model(batch[name].float())
         losses.step(functional.cross_entropy(logits, batch["label"], ignore_index=-1), optimizer)
     model.eval()
-    is_labelled = test["label"] >= 0
     with torch.no_grad():
-        guesses = model(test[name].float()).argmax(dim=1)
-    frequent = known["label"][known["label"] >= 0].bincount().argmax()
-    accuracy, chance = (
-        (guess == test["label"])[is_labelled].float().mean().item()
-        for guess in (guesses, frequent.expand(len(guesses)))
-    )
-    of = f"{int(is_labelled.sum())} held-out rows, {name}, {len(collate.classes)} classes"
-    report(losses, "accuracy", accuracy, chance, of)
+        accuracy, chance, rows = accuracies(model(test[name].float()), test["label"], known["label"])
+    report(losses, "accuracy", accuracy, chance, f"{rows} held-out rows, {name}, {len(collate.classes)} classes")
 
 
 if __name__ == "__main__":
