@@ -127,23 +127,7 @@ def read_batches(
     """
     from pipeline.dataset.loading.torch_reader import TorchReader
 
-    if unknown := sorted(options.keys() - BatchOptions.__annotations__.keys()):
-        raise TypeError(f"unknown option {unknown[0]!r}; one of: {', '.join(sorted(BatchOptions.__annotations__))}")
-    _check("batch_size", batch_size, 1)
-    for name, least in {
-        "streams": 1,
-        "chunk_rows": 1,
-        "max_open_bytes": 1,
-        "threads": 1,
-        "seed": 0,
-        "epoch": 0,
-    }.items():
-        if name in options:
-            _check(name, options[name], least)  # type: ignore[literal-required]
-    tail, on_error = options.get("tail", "short"), options.get("on_error", "raise")
-    for name, value, allowed in (("tail", tail, get_args(Tail)), ("on_error", on_error, get_args(OnError))):
-        if value not in allowed:
-            raise ConfigError(name, f"found {value!r}", f"one of: {', '.join(allowed)}")
+    tail, on_error = _checked(batch_size, options)
     labels = options.get("labels")
     if labels is not None:
         check_labels(labels, columns)
@@ -172,6 +156,28 @@ def _default_collate(data: Dataset, labels: pa.Table | None) -> Collate:
     if labels is None:
         return data.collate
     return Collate({**data.collate.columns, **{field.name: Column.of(field, None, None) for field in labels.schema}})
+
+
+def _checked(batch_size: int, options: BatchOptions) -> tuple[Tail, OnError]:
+    """Checks the options. Returns ``tail`` and ``on_error``."""
+    if unknown := sorted(options.keys() - BatchOptions.__annotations__.keys()):
+        raise TypeError(f"unknown option {unknown[0]!r}; one of: {', '.join(sorted(BatchOptions.__annotations__))}")
+    _check("batch_size", batch_size, 1)
+    for name, least in {
+        "streams": 1,
+        "chunk_rows": 1,
+        "max_open_bytes": 1,
+        "threads": 1,
+        "seed": 0,
+        "epoch": 0,
+    }.items():
+        if name in options:
+            _check(name, options[name], least)  # type: ignore[literal-required]
+    tail, on_error = options.get("tail", "short"), options.get("on_error", "raise")
+    for name, value, allowed in (("tail", tail, get_args(Tail)), ("on_error", on_error, get_args(OnError))):
+        if value not in allowed:
+            raise ConfigError(name, f"found {value!r}", f"one of: {', '.join(allowed)}")
+    return tail, on_error
 
 
 def _check(name: str, value: Any, least: int) -> None:

@@ -199,8 +199,7 @@ class TorchReader(IterableDataset[Any]):
     def _next_state(self, workers: int) -> dict[str, int]:
         """Returns where a worker process begins. The processes go on to the next epoch when all have read one."""
         (epoch, position), finished = self._begin.tolist(), int(self._finished[:workers].min())
-        epoch, position = (finished, 0) if finished > epoch else (epoch, position)
-        return {"epoch": epoch, "position": position, "batches": 0}
+        return {"epoch": max(epoch, finished), "position": 0 if finished > epoch else position, "batches": 0}
 
     def _batches(self, epoch: int, start: int, worker: int, workers: int, done: int = 0) -> Iterator[Any]:
         """Yields batches of one process, without the first ``done``."""
