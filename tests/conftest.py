@@ -193,6 +193,14 @@ def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _once("corpus", corpus.build, tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def first_dataset(models: Path, demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset of the README's first config. Tests copy it before they change it."""
+    from tests.support import first_dataset
+
+    return _once("first", lambda out: first_dataset.extract(demo_corpus, models, Path(out)), tmp_path_factory)
+
+
 def _once(name: str, build: Callable[[str], object], factory: pytest.TempPathFactory) -> Path:
     """A folder that the processes of `pytest -n` share."""
     base = factory.getbasetemp()

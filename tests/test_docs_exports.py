@@ -33,6 +33,7 @@ def test_the_page_has_a_command_and_a_snippet_for_each() -> None:
 
 
 def test_all_of_it_runs(
+    ray_session: Any,  # of `made`; tests with this name share one Ray
     made: Path,  # noqa: F811
     tmp_path: Path,
     called: Callable[..., Any],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, first_dataset
+from tests.support import ROOT
 
 PAGE = (ROOT / "docs" / "training.md").read_text()
 SNIPPETS = dict(re.findall(r"^##+ ([^\n]+)\n(?:(?!^##).)*?```python\n(.*?)```", PAGE, flags=re.M | re.S))
@@ -26,12 +27,12 @@ PRINTED = {
 
 
 @pytest.fixture(scope="module")
-def made(models: Path, demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(models: Path, first_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``.demo/first`` and ``.demo/models``."""
     folder = tmp_path_factory.mktemp("training")
     (folder / ".demo").mkdir()
     (folder / ".demo" / "models").symlink_to(models)
-    first_dataset.extract(demo_corpus, models, folder / ".demo" / "first")
+    shutil.copytree(first_dataset, folder / ".demo" / "first")
     return folder
 
 
@@ -46,7 +47,12 @@ def test_the_snippets_are_these() -> None:
     assert {*SNIPPETS} == {*PRINTED}
 
 
-@pytest.mark.parametrize("name", PRINTED)
+DAILY = "Reading batches"
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == DAILY else pytest.param(name, marks=pytest.mark.slow) for name in PRINTED]
+)
 def test_a_snippet_runs(made: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert PRINTED[name] in _run(made, monkeypatch, "-c", SNIPPETS[name])
 

@@ -15,6 +15,7 @@ import torch
 from pipeline import dataset
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import column
+from pipeline.core.terminal import escaped_streams
 from pipeline.dataset import Dataset
 from pipeline.dataset.loading.place import id_hashes
 
@@ -45,12 +46,13 @@ def prepared(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Datas
 
 
 def run(main: Callable[[], None]) -> None:
-    """Calls an example. An error of the user is one line, and exit code 2."""
-    try:
-        main()
-    except ConfigError as error:
-        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """Calls an example, with texts of a dataset escaped. An error of the user is one line, and exit code 2."""
+    with escaped_streams():
+        try:
+            main()
+        except ConfigError as error:
+            print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
 
 
 def column_of(data: Dataset, part: str, *modalities: str) -> str:

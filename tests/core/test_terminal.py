@@ -199,7 +199,7 @@ def test_nobody_prints_another_way() -> None:
         modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         if path.name != "terminal.py":
             assert not modules & {"rich.console", "rich"} or _of_rich(tree) <= {"Group", "RenderableType"}, path
-        if path.parent.name != "jobs":
+        if path.parent.name not in ("jobs", "examples"):  # `run` of the examples escapes, too
             assert "print" not in calls, path
 
 

@@ -181,7 +181,7 @@ def _start(path: str, out: Path, format: str, started: Path) -> subprocess.Popen
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_export_leaves_nothing_that_looks_whole(tmp_path: Path, format: Any, number: int) -> None:
     path, out = exported.write(tmp_path / "ds", 600), tmp_path / "exports" / "out"
     child = _start(path, out, format, tmp_path / "started")

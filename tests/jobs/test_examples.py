@@ -19,7 +19,7 @@ import torch
 
 from pipeline.core.errors import ConfigError
 from tests.dataset.loading import written
-from tests.support import ROOT, first_dataset
+from tests.support import ROOT
 
 BATCH = 8
 """Rows of a batch of the distributed example."""
@@ -66,6 +66,7 @@ def test_the_probe_reads_what_is_there(classes: str) -> None:
     assert 0.2 < chance < 0.5
 
 
+@pytest.mark.slow
 def test_the_probe_does_not_read_what_is_not_there(classes: str) -> None:
     """With classes that have nothing to do with the embeddings it stays at chance: held-out rows are not trained on."""
     label = ["--label", "([0-4]|[5-9])$"]
@@ -100,12 +101,10 @@ def test_fewer_rows_than_a_batch() -> None:
 # -- the demo's dataset ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def first(models: Path, demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dataset of the README's first config."""
-    out = tmp_path_factory.mktemp("first") / "out"
-    first_dataset.extract(demo_corpus, models, out)
-    return out
+@pytest.fixture
+def first(first_dataset: Path) -> Path:
+    """The dataset of the README's first config, which examples only read."""
+    return first_dataset
 
 
 @pytest.mark.slow

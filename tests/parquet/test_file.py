@@ -210,5 +210,5 @@ def test_no_other_module_opens_a_parquet_file() -> None:
         ("pipeline/parquet/decoded_size.py", "ParquetFile"),  # of a file that is open, with its footer
         ("pipeline/stages/units.py", "ParquetFile"),
         ("pipeline/dataset/shards/filters.py", "dataset"),  # of a table
-        ("pipeline/dataset/reader.py", "dataset"),  # of a table
+        ("pipeline/dataset/_checks.py", "dataset"),  # of a table
     }

@@ -74,7 +74,7 @@ def test_the_figures_of_the_paper() -> None:
     assert runs(found).min() == 10
 
 
-@pytest.mark.parametrize(("length", "least"), [(300, 0), (60, 2), (25, 2)])
+@pytest.mark.parametrize(("length", "least"), [pytest.param(300, 0, marks=pytest.mark.slow), (60, 2), (25, 2)])
 def test_against_transformers(length: int, least: int) -> None:
     """As many masked frames, in runs of the same lengths, as often at each place."""
     from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices

@@ -152,6 +152,7 @@ def test_hashes_are_the_same_in_every_process() -> None:
     assert done.stdout.strip() == str(id_hashes(["a", "b"], [0, 1]).tolist())
 
 
+@pytest.mark.slow
 def test_hashes_of_a_million_ids_differ_and_look_random() -> None:
     ids = pa.array([f"shard-{i // 1000:04}/{i % 1000:03}.jpg" for i in range(100_000)])
     hashes = np.concatenate([id_hashes(ids, np.full(len(ids), window)) for window in range(10)])

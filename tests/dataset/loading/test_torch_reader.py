@@ -110,7 +110,7 @@ def test_batches_are_tensors_by_default(path: str) -> None:
     assert batch["photo_embedding_valid"].tolist() == [bool(i % 3) for i in KEPT[:4]]
 
 
-@pytest.mark.parametrize("stops", [30, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stops", [15, pytest.param(200, marks=pytest.mark.slow)])
 def test_it_resumes_on_other_ranks_at_the_next_batch(path: str, stops: int) -> None:
     """Each stop has another number of ranks before and after."""
     rng = np.random.default_rng(0)
