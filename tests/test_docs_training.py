@@ -47,12 +47,8 @@ def test_the_snippets_are_these() -> None:
     assert {*SNIPPETS} == {*PRINTED}
 
 
-DAILY = "Reading batches"
-
-
-@pytest.mark.parametrize(
-    "name", [name if name == DAILY else pytest.param(name, marks=pytest.mark.slow) for name in PRINTED]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRINTED)
 def test_a_snippet_runs(made: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert PRINTED[name] in _run(made, monkeypatch, "-c", SNIPPETS[name])
 

@@ -180,7 +180,9 @@ def _start(path: str, out: Path, format: str, started: Path) -> subprocess.Popen
     return child
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "format", [one if one == "lance" else pytest.param(one, marks=pytest.mark.slow) for one in FORMATS]
+)
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_export_leaves_nothing_that_looks_whole(tmp_path: Path, format: Any, number: int) -> None:
     path, out = exported.write(tmp_path / "ds", 600), tmp_path / "exports" / "out"

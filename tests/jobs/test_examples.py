@@ -59,6 +59,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> str:
     return written.write(tmp_path_factory.mktemp("classes"), rows)
 
 
+@pytest.mark.slow
 def test_the_probe_reads_what_is_there(classes: str) -> None:
     first, last, accuracy, chance = example("linear_probe", classes, "--column", "photo_embedding", "--steps", "80")
     assert last < first / 3

@@ -52,6 +52,7 @@ def test_as_many_tokens_as_in_mae(ratio: float) -> None:
         assert count == min(n - int(n * (1 - ratio) + 1e-6), n - 1), (shape, ratio)
 
 
+@pytest.mark.slow
 def test_as_many_tokens_as_in_transformers() -> None:
     from transformers import ViTMAEConfig
     from transformers.models.vit_mae.modeling_vit_mae import ViTMAEEmbeddings

@@ -28,7 +28,9 @@ def test_whole_epochs(path: str, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-@pytest.mark.parametrize("stop", [1, 6, 28, 30])
+@pytest.mark.parametrize(
+    "stop", [1, pytest.param(6, marks=pytest.mark.slow), 28, pytest.param(30, marks=pytest.mark.slow)]
+)
 def test_it_resumes_at_the_next_batch(path: str, workers: int, stop: int) -> None:
     """30 batches and a short one; after 28 to 30 of them some workers have ended."""
     expected = list(reader(path))
@@ -56,7 +58,7 @@ def test_with_ranks(path: str) -> None:
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-@pytest.mark.parametrize("more", [0, 1, 2])
+@pytest.mark.parametrize("more", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_second_resume_before_all_workers_have_read(path: str, epoch: int, more: int) -> None:
     expected = list(reader(path, epoch=epoch))
     one = loader(path, 3)
