@@ -70,7 +70,7 @@ def test_an_output_that_cannot_be_written(path: str) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_disk_that_takes_no_more(path: str, tmp_path: Path, format: Any) -> None:
-    """A limit of the size of a file stands for it: each format writes one that is larger."""
+    """The process may write files of a limited size only, and each format writes a larger one."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
     try:

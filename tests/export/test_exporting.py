@@ -206,7 +206,7 @@ def test_an_interrupted_export_leaves_nothing_that_looks_whole(tmp_path: Path, f
         assert not list(staging.rglob(".tessera-export.json"))
         (pin,) = pins.pins(f"{path}/v1")[0]
         assert pin.until is not None
-    export.export_dataset(path, str(out), format, ["sample_id"])  # the remains are in nobody's way
+    export.export_dataset(path, str(out), format, ["sample_id"])  # what the first one left does not prevent it
     assert len(READERS[format](str(out))) == 600
 
 

@@ -9,6 +9,7 @@ from pipeline.dataset.collate.column import tensor
 
 if TYPE_CHECKING:
     from pipeline.dataset.collate.padded import Batch, Collate
+    from pipeline.dataset.collate.ragged import Ragged
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,7 @@ class JaggedCollate:
     def __call__(self, batch: Batch) -> dict[str, Any]:
         import torch
 
-        tensors: dict[str, Any] = {}
-        for name, found in self.collate.arrays_of(batch):
-            if not self.collate.columns[name].is_ragged:
-                tensors |= self.collate.tensors(name, found)
-                continue
-            ragged = self.collate.ragged(name, found)
-            tensors[name] = torch.nested.nested_tensor_from_jagged(tensor(ragged.values), tensor(ragged.offsets))
-            tensors[f"{name}_valid"] = tensor(ragged.valid)
-        return tensors
+        def nested(name: str, ragged: Ragged) -> dict[str, Any]:
+            return {name: torch.nested.nested_tensor_from_jagged(tensor(ragged.values), tensor(ragged.offsets))}
+
+        return self.collate.with_ragged(batch, nested)

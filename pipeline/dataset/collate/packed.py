@@ -54,15 +54,7 @@ class PackedCollate:
             raise ConfigError("long", f"found {self.long!r}", "one of: error, cut")
 
     def __call__(self, batch: Batch) -> dict[str, Any]:
-        tensors: dict[str, Any] = {}
-        for name, found in self.collate.arrays_of(batch):
-            if not self.collate.columns[name].is_ragged:
-                tensors |= self.collate.tensors(name, found)
-                continue
-            ragged = self.collate.ragged(name, found)
-            tensors |= self.pack(name, ragged)
-            tensors[f"{name}_valid"] = tensor(ragged.valid)
-        return tensors
+        return self.collate.with_ragged(batch, self.pack)
 
     def pack(self, name: str, ragged: Ragged, fill: int = 0) -> dict[str, Any]:
         """Returns the tensors of one column of tokens, token ids or times.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pyarrow as pa
 
-from pipeline.dataset.collate.column import Column, as_unreadable, columns_of
+from pipeline.dataset.collate.column import Column, as_unreadable, columns_of, tensor
 from pipeline.dataset.collate.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -76,6 +76,18 @@ class Collate:
             return self.columns[name].tensors(name, found)
         except (pa.ArrowException, ValueError, OverflowError) as error:
             raise as_unreadable(name, error) from error
+
+    def with_ragged(self, batch: Batch, convert: Callable[[str, Ragged], dict[str, Any]]) -> dict[str, Any]:
+        """Returns a batch whose columns of tokens, token ids and times ``convert`` makes, with ``c_valid`` for each."""
+        tensors: dict[str, Any] = {}
+        for name, found in self.arrays_of(batch):
+            if not self.columns[name].is_ragged:
+                tensors |= self.tensors(name, found)
+                continue
+            ragged = self.ragged(name, found)
+            tensors |= convert(name, ragged)
+            tensors[f"{name}_valid"] = tensor(ragged.valid)
+        return tensors
 
     def _rows(self, name: str, array: pa.Array) -> list[Any]:
         try:

@@ -163,6 +163,7 @@ def _checked(batch_size: int, options: BatchOptions) -> tuple[Tail, OnError]:
     if unknown := sorted(options.keys() - BatchOptions.__annotations__.keys()):
         raise TypeError(f"unknown option {unknown[0]!r}; one of: {', '.join(sorted(BatchOptions.__annotations__))}")
     _check("batch_size", batch_size, 1)
+    given: dict[str, Any] = {**options}
     for name, least in {
         "streams": 1,
         "chunk_rows": 1,
@@ -171,8 +172,8 @@ def _checked(batch_size: int, options: BatchOptions) -> tuple[Tail, OnError]:
         "seed": 0,
         "epoch": 0,
     }.items():
-        if name in options:
-            _check(name, options[name], least)  # type: ignore[literal-required]
+        if name in given:
+            _check(name, given[name], least)
     tail, on_error = options.get("tail", "short"), options.get("on_error", "raise")
     for name, value, allowed in (("tail", tail, get_args(Tail)), ("on_error", on_error, get_args(OnError))):
         if value not in allowed:

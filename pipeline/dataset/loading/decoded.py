@@ -96,6 +96,10 @@ class GroupReader:
         self.root, self.shards, self.index = root, shards, index
         self.schema = schema if labels is None else pa.schema([*schema, *labels.schema])
         self._stored, self._labels = schema, labels
+        self._open_nothing()
+
+    def _open_nothing(self) -> None:
+        """Begins without open files."""
         self._idle: list[tuple[int, ParquetFile]] = []
         """Open files that no thread uses: (number of the shard, file), the least recently used first."""
         self._footers: OrderedDict[int, pq.FileMetaData] = OrderedDict()
@@ -107,7 +111,7 @@ class GroupReader:
     def read(self, number: int) -> DecodedGroup:
         """Decodes group ``number`` of the index. Raises ``ConfigError`` if it cannot be read."""
         if self._pid != os.getpid():  # after a fork, files would share their positions with those of the parent
-            self.__init__(self.root, self.shards, self.index, self._stored, self._labels)  # type: ignore[misc]
+            self._open_nothing()
         shard_number, group = int(self.index.shards[number]), int(self.index.groups[number])
         shard, columns = self.shards[shard_number], self._stored.names
         with ShardErrors(self.root, shard):

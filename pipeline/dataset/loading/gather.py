@@ -65,18 +65,19 @@ def gather(kind: pa.DataType, parts: Sequence[Part]) -> pa.Array:
     Raises:
         ConfigError: the lists of a column have too many values together.
     """
-    if any(column.units is None for column, _ in parts):
+    units = [column.units for column, _ in parts if column.units is not None]
+    if len(units) < len(parts):
         return pa.concat_arrays([column.array.take(pa.array(rows)) for column, rows in parts])
     count = sum(len(rows) for _, rows in parts)
     validity = _validity(parts)
     if not _is_list(kind):
-        found = np.empty(count, parts[0][0].units.dtype)  # type: ignore[union-attr]  # checked above
-        _fill(found, [(column.units, rows) for column, rows in parts])
+        found = np.empty(count, units[0].dtype)
+        _fill(found, [(one, rows) for one, (_, rows) in zip(units, parts, strict=True)])
         return _of_units(kind, count, validity, found)
     offsets = _offsets(parts, count)
     if offsets[-1] > _MAX_UNITS:
         raise ConfigError("batch_size", f"{count} rows have {offsets[-1]} values in one column", "a smaller batch")
-    found = np.empty(offsets[-1], parts[0][0].units.dtype)  # type: ignore[union-attr]
+    found = np.empty(offsets[-1], units[0].dtype)
     start = 0
     for column, rows in parts:
         start += _copy_lists(found[start:], column, rows)
@@ -111,11 +112,10 @@ def _copy_lists(found: np.ndarray, column: StoredColumn, rows: np.ndarray) -> in
     return count
 
 
-def _fill(found: np.ndarray, parts: Sequence[tuple[np.ndarray | None, np.ndarray]]) -> None:
+def _fill(found: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
     """Copies the given items of several arrays one after the other into ``found``."""
     start = 0
     for values, rows in parts:
-        assert values is not None
         values.take(rows, out=found[start : start + len(rows)], mode="clip")  # "raise" would copy twice
         start += len(rows)
 

@@ -83,7 +83,7 @@ class BatchReading:
         """The least recently used first."""
         self._loading: dict[Key, Future[DecodedGroup]] = {}
         self._wanted: dict[Key, None] = {}
-        """Groups that upcoming batches need, in their order, which nobody decodes yet."""
+        """Groups that upcoming batches need, in their order, and that are not being decoded."""
         self._lost: set[Key] = set()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
