@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import filelock
+import hypothesis
 import psutil
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -24,6 +25,10 @@ from tests.support import ROOT
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell without job control does that to what it starts with &
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+hypothesis.settings.register_profile("any machine")
+hypothesis.settings.load_profile("any machine")
 
 LONG = (
     "engine/test_encoder_deaths",

@@ -5,7 +5,9 @@ bounded_file.py  a file that refuses row groups which take too much memory
 decoded_size.py  bytes that a column chunk takes in memory
 pages.py         the pages of a column chunk, and the sizes of their values
 levels.py        definition levels, and the memory that nulls take
+regular_lists.py decodes lists of equal lengths without their levels
 _page_header.py  parses the header of a page
+_flat_file.py    makes a file of decoded pages, in memory
 
 It imports `storage` and `core`.
 """

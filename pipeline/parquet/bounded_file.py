@@ -117,6 +117,12 @@ class BoundedFile(Seekable):
         self._file.fetch(ranges)
         return count
 
+    def chunk(self, column: pq.ColumnChunkMetaData) -> memoryview:
+        """Returns the bytes of a column chunk. Raises the errors of `read`."""
+        start, size = chunk_place(column, self.size)
+        self.seek(start)
+        return memoryview(self.read(size)).cast("B")
+
     def close(self) -> None:
         if not self.closed:
             self._file.close()

@@ -100,7 +100,7 @@ def decompressed(content: Any, codec: str, size: int) -> Any:
     """
     if codec == "UNCOMPRESSED":
         return content
-    return pa.decompress(content, size, "lz4_raw" if codec == "LZ4" else codec.lower(), asbytes=True)
+    return pa.decompress(content, size, "lz4_raw" if codec == "LZ4" else codec.lower())
 
 
 def _longest(page: Page, data: Any, codec: str) -> int:

@@ -116,8 +116,8 @@ class GroupReader:
         shard, columns = self.shards[shard_number], self._stored.names
         with ShardErrors(self.root, shard):
             file = self._open(shard_number)
-            for part in file.parts([group], columns):
-                table = file.read_row_groups(part, columns=columns, use_threads=False).select(columns)
+            for _ in file.parts([group], columns):
+                table = file.read_group(group, columns)
             self._keep(shard_number, file)
             if len(table) != self.index.stored[number]:
                 raise ValueError(f"row group {group + 1} has {len(table)} rows, its footer {self.index.stored[number]}")

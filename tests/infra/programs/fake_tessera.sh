@@ -52,7 +52,8 @@ seconds=$(cat seconds 2>/dev/null || echo 0)
 if [ "$seconds" != 0 ]; then
     sh -c 'trap "echo child >>signals; exit" TERM; while :; do sleep 0.1; done' >/dev/null 2>&1 &
     child=$!
-    echo $$ >running
+    echo $$ >running.part
+    mv running.part running
     sleep "$seconds" &
     sleeper=$!
     while kill -0 "$sleeper" 2>/dev/null; do
