@@ -185,6 +185,7 @@ def test_a_disk_without_room(clip: Path, cache: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", tmp_path / "cache"], check=True)
 
 
+@pytest.mark.slow
 def test_a_run_with_all_models_on_s3(clip: Path, models: Path, s3: Any, tmp_path: Path) -> None:
     """Same rows and identities as with folders; a night with nothing new finds the binding of the last one."""
     shutil.copytree(models / "bert", tmp_path / "bert")

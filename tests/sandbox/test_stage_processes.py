@@ -34,6 +34,7 @@ def test_a_stage_that_dies_at_no_work_is_an_error_of_the_run(starts: list[float]
     assert len(stage(pa.table({"do": ["", ""]}))) == 2
 
 
+@pytest.mark.slow
 def test_hundreds_of_tables_leave_nothing_behind(folder: Path) -> None:
     settings, features, rows = probed(
         config(folder, {"i": {**IMAGE, "tokenizer": {**IMAGE["tokenizer"], "size": 224}}})

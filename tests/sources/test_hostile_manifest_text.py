@@ -64,6 +64,7 @@ def test_few_bytes_of_text_take_no_memory(tmp_path: Path, name: str) -> None:
     assert done.peak_mb < 3500  # three times the limit
 
 
+@pytest.mark.slow
 def test_lines_of_json_are_not_all_held_as_objects(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     with path.open("w") as file:

@@ -235,7 +235,7 @@ def test_threads_may_share_a_tokenizer(data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("prompt", ["", "query: "])
+@pytest.mark.parametrize("prompt", [pytest.param("", marks=pytest.mark.slow), "query: "])
 def test_the_beginning_of_a_long_text_is_enough(name: str, prompt: str, data: Path) -> None:
     """Truncated ids equal those of the whole text, for words, for one endless word, and for blanks."""
     words = " ".join(texts(data)) * 40

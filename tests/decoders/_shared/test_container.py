@@ -181,6 +181,7 @@ def test_errors_of_memory_and_of_samples_keep_their_kind() -> None:
     assert caught.value.kind == "limit"
 
 
+@pytest.mark.slow
 def test_frames_that_were_shown_are_freed_though_nothing_collects(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyAV's frame and its side data hold each other; Python's collector comes every few hundred of them."""
     gc.collect()
