@@ -1,0 +1,34 @@
+"""Reads an epoch of a dataset, or of a mixture of it: PATH COLUMN DATASETS MAX_OPEN_BYTES STREAMS, 0 for the default.
+
+Prints as JSON the rows, the row groups that it decoded, and the peak of its resident memory above that at its start.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import dataset
+
+
+def resident_mb(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+path, column, datasets, max_open_bytes, streams = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+data = dataset.open(path)
+options: Any = {"shuffle": True, "collate": pa.RecordBatch.__len__, "max_open_bytes": max_open_bytes}
+if streams:
+    options |= {"streams": streams, "chunk_rows": 4}
+reader: Any
+if datasets > 1:
+    reader = dataset.mix([(data, 1)] * datasets, [column], 8, **options)
+else:
+    reader = data.to_torch([column], batch_size=8, **options)
+start = resident_mb("VmRSS")
+rows = sum(reader)
+found = {"rows": rows, "decoded_groups": reader.counts.decoded_groups, "streams": reader.sequence.shape[0]}
+print(json.dumps({**found, "peak_mb": resident_mb("VmHWM") - start}))
