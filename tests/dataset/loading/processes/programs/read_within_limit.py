@@ -1,4 +1,4 @@
-"""Reads an epoch of a dataset, or of a mixture of it: PATH COLUMN DATASETS MAX_OPEN_BYTES STREAMS, 0 for the default.
+"""Reads as many rows as a dataset has, of it or of a mixture: PATH DATASETS MAX_OPEN_BYTES STREAMS, 0 for the default.
 
 Prints as JSON the rows, the row groups that it decoded, and the peak of its resident memory above that at its start.
 """
@@ -18,16 +18,16 @@ def resident_mb(name: str) -> int:
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-path, column, datasets, max_open_bytes, streams = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+path, datasets, max_open_bytes, streams = sys.argv[1], *map(int, sys.argv[2:])
 data = dataset.open(path)
 options: Any = {"shuffle": True, "collate": pa.RecordBatch.__len__, "max_open_bytes": max_open_bytes}
 if streams:
     options |= {"streams": streams, "chunk_rows": 4}
 reader: Any
 if datasets > 1:
-    reader = dataset.mix([(data, 1)] * datasets, [column], 8, **options)
+    reader = dataset.mix([(data, 1)] * datasets, ["photo_embedding"], 8, epoch_rows=data.num_rows, **options)
 else:
-    reader = data.to_torch([column], batch_size=8, **options)
+    reader = data.to_torch(["photo_embedding"], batch_size=8, **options)
 start = resident_mb("VmRSS")
 rows = sum(reader)
 found = {"rows": rows, "decoded_groups": reader.counts.decoded_groups, "streams": reader.sequence.shape[0]}
