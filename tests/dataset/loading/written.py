@@ -60,6 +60,7 @@ def write(
     deleted: Sequence[int] = (),
     snapshot: int = 1,
     schema: pa.Schema = SCHEMA,
+    use_dictionary: bool = True,
 ) -> str:
     """Writes a dataset of one version and one snapshot. Returns its path.
 
@@ -71,6 +72,7 @@ def write(
         deleted: the ``number`` of rows that the snapshot deletes.
         snapshot: its number. The files of another snapshot of the dataset have other names.
         schema: of the rows.
+        use_dictionary: whether columns are encoded with a dictionary, as far as pyarrow does so.
     """
     (out / "v1" / "data").mkdir(parents=True, exist_ok=True)
     (out / "v1" / "_snapshots").mkdir(exist_ok=True)
@@ -81,7 +83,11 @@ def write(
         part = rows[len(rows) * shard // shards : len(rows) * (shard + 1) // shards]
         path = f"data/{RUN}-{snapshot}-{shard:03}.parquet"
         pq.write_table(
-            pa.Table.from_pylist(list(part), stored), out / "v1" / path, row_group_size=group_rows, compression="zstd"
+            pa.Table.from_pylist(list(part), stored),
+            out / "v1" / path,
+            row_group_size=group_rows,
+            compression="zstd",
+            use_dictionary=use_dictionary,
         )
         gone = [i for i, one in enumerate(part) if one["number"] in deleted]
         named.append({"path": path, "rows": len(part), "bytes": 1, "sha256": "0" * 64, "deleted": gone})
