@@ -21,6 +21,7 @@ from pipeline.dataset.loading.decoded import GroupReader
 from pipeline.dataset.loading.order.deal import Range
 from pipeline.dataset.loading.order.epoch import Rows
 from pipeline.dataset.loading.place import PlacedCollate, collated
+from pipeline.dataset.loading.processes.rank_comparison import compare_ranks
 from pipeline.dataset.loading.processes.worker_memory import Worker, WorkerMemory
 from pipeline.dataset.loading.ranks import resolve_ranks
 from pipeline.dataset.loading.reading import BatchReading, ReadCounts
@@ -51,8 +52,8 @@ class TorchReader(IterableDataset[Any]):
     ) -> None:
         resolve_ranks(rank, world_size), sequence.shape  # both raise for wrong arguments
         self.sequence, self.collate = sequence, collate
-        self._counts = ReadCounts()
-        """What this process has read in the last iteration."""
+        self._counts, self._is_compared = ReadCounts(), False
+        """What this process has read in the last iteration; whether the other ranks are known to read the same."""
         self._given, self._threads = (rank, world_size), threads
         self._ranks_before = (0, 1)
         """Those of the process that pickled this object, for a process without a process group."""
@@ -172,11 +173,17 @@ class TorchReader(IterableDataset[Any]):
         }
 
     def begin_iteration(self) -> None:
-        """Goes on to the next epoch if this one has begun. Called in the trainer's process only."""
+        """Goes on to the next epoch if this one has begun. Called in the trainer's process only.
+
+        Raises ``ConfigError`` if another rank reads other rows: the first time, without waiting for other ranks.
+        """
         begin, epoch = self._memory.begin, self.epoch
         self._set_begin(*((epoch + 1, 0) if self._handed or epoch > begin[0] else begin))
         self._counts = ReadCounts()
         self._memory.clear_counts()
+        if not self._is_compared:
+            compare_ranks(self.sequence, self.ranks[1], *self._memory.begin)
+            self._is_compared = True
 
     def hand_out(self) -> None:
         """Counts a batch that the trainer is given."""
@@ -236,7 +243,7 @@ class TorchReader(IterableDataset[Any]):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_ranks_before": self.ranks}
+        return {**self.__dict__, "_ranks_before": self.ranks, "_is_compared": False}
 
 
 def _worker_state(epoch: int, position: int, batches: int = 0) -> dict[str, int]:
