@@ -13,6 +13,7 @@ state.py         saves and loads the position
 reading.py       decodes row groups ahead, within a limit of bytes
 decoded.py       a row group in memory; gathers rows of several
 gather.py        copies rows of columns
+processes/       what worker processes share with the trainer, and ranks with one another
 torch_reader.py  TorchReader: an IterableDataset of batches
 loader.py        Loader: a DataLoader that counts what it returns
 

@@ -6,13 +6,12 @@ This module imports torch.
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline import storage
@@ -22,6 +21,8 @@ from pipeline.dataset.loading.decoded import GroupReader
 from pipeline.dataset.loading.order.deal import Range
 from pipeline.dataset.loading.order.epoch import Rows
 from pipeline.dataset.loading.place import PlacedCollate, collated
+from pipeline.dataset.loading.processes.rank_comparison import compare_ranks
+from pipeline.dataset.loading.processes.worker_memory import Worker, WorkerMemory
 from pipeline.dataset.loading.ranks import resolve_ranks
 from pipeline.dataset.loading.reading import BatchReading, ReadCounts
 from pipeline.dataset.loading.sequence import Sequence
@@ -29,7 +30,6 @@ from pipeline.dataset.loading.sequence import Sequence
 if TYPE_CHECKING:
     from pipeline.dataset.loading.loader import Loader
 
-_MAX_WORKERS = 1024
 _THREADS, _REMOTE_THREADS = 2, 8
 """Row groups that a process decodes at the same time, of a local dataset and of one on an object store."""
 
@@ -39,9 +39,6 @@ class TorchReader(IterableDataset[Any]):
 
     Iterate it, or `loader` for worker processes. Each iteration is an epoch. `state_dict` is what a checkpoint stores;
     it is the same on all ranks.
-
-    Attributes:
-        counts: what this process has read in the last iteration. Worker processes have their own.
     """
 
     def __init__(
@@ -55,17 +52,14 @@ class TorchReader(IterableDataset[Any]):
     ) -> None:
         resolve_ranks(rank, world_size), sequence.shape  # both raise for wrong arguments
         self.sequence, self.collate = sequence, collate
-        self.counts = ReadCounts()
+        self._counts, self._is_compared = ReadCounts(), False
+        """What this process has read in the last iteration; whether the other ranks are known to read the same."""
         self._given, self._threads = (rank, world_size), threads
         self._ranks_before = (0, 1)
         """Those of the process that pickled this object, for a process without a process group."""
-        self._owner = os.getpid()
-        self._begin: torch.Tensor = _shared([epoch, 0])
-        """Epoch and position at which the next iteration begins. Worker processes read it then."""
-        self._finished: torch.Tensor = _shared([0] * _MAX_WORKERS)
-        """For each worker process, the epoch after the one that it has read to the end."""
+        self._memory = WorkerMemory(epoch, 0)
         self._handed, self._is_loaded = 0, False
-        """Batches that the trainer's process was given since ``_begin``; whether `load_state_dict` set ``_begin``."""
+        """Batches that the trainer's process was given since the beginning; whether `load_state_dict` set that."""
         self._worker_state: dict[str, int] | None = None
         """In a worker process: epoch, position at its beginning, and batches of this process since."""
         self._resumed: dict[str, int] | None = None
@@ -74,14 +68,13 @@ class TorchReader(IterableDataset[Any]):
     @property
     def epoch(self) -> int:
         """The epoch of the current iteration, or of the next one if none has begun."""
-        return int(self._begin[0])
+        return self._memory.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the next iteration read ``epoch``, from its first batch. A loaded state of that epoch keeps its
-        position."""
+        """Makes the next iteration read ``epoch`` from its first batch, or from a loaded position of it."""
         if not 0 <= epoch <= states.MAX_EPOCH:
             raise ConfigError("epoch", f"found {epoch}", f"0 to {states.MAX_EPOCH}")
-        if not (self._is_loaded and epoch == self.epoch):
+        if not self._is_loaded or self._memory.has_begun or epoch != self.epoch:
             self._set_begin(epoch, 0)
 
     def __len__(self) -> int:
@@ -91,7 +84,7 @@ class TorchReader(IterableDataset[Any]):
     @property
     def remaining(self) -> int:
         """Number of batches of this rank that the epoch still has: fewer than ``len`` if a state was loaded."""
-        return self.sequence.deal(int(self._begin[1]), self.ranks[1]).rounds - self._handed
+        return self.sequence.deal(self._memory.begin[1], self.ranks[1]).rounds - self._handed
 
     @property
     def ranks(self) -> tuple[int, int]:
@@ -100,11 +93,11 @@ class TorchReader(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
-        return self._trainer_batches() if worker is None else self._worker_batches(worker.id, worker.num_workers)
+        return self._trainer_batches() if worker is None else self._worker_batches(worker)
 
     def _trainer_batches(self) -> Iterator[Any]:
         self.begin_iteration()
-        epoch, position = self._begin.tolist()
+        epoch, position = self._memory.begin
         for batch in self._batches(epoch, position, 0, 1):
             self.hand_out()
             yield batch
@@ -129,9 +122,9 @@ class TorchReader(IterableDataset[Any]):
         """
         worker = get_worker_info()
         if worker is not None:
-            here = self._worker_state or self._next_state(worker.num_workers)
+            here = self._worker_state or _worker_state(*self._memory.begin)
             return {**states.save(self.sequence, here["epoch"], here["position"]), "worker": dict(here)}
-        epoch, start = self._begin.tolist()
+        epoch, start = self._memory.begin
         deal = self.sequence.deal(start, self.ranks[1])
         if self._handed and self._handed >= deal.rounds:
             return states.save(self.sequence, epoch + 1, 0)
@@ -146,7 +139,7 @@ class TorchReader(IterableDataset[Any]):
         self.sequence, epoch, position = states.load(self.sequence, state)
         batches = states.worker_batches(state)
         if get_worker_info() is not None:
-            self._resumed = {"epoch": epoch, "position": position, "batches": batches}
+            self._resumed = _worker_state(epoch, position, batches)
             self._worker_state = dict(self._resumed)
             return
         if "worker" in state:
@@ -154,19 +147,43 @@ class TorchReader(IterableDataset[Any]):
         self._set_begin(epoch, position)
         self._is_loaded = True
 
-    def report(self) -> dict[str, int]:
-        """Returns the rows of the current epoch, those that the last round repeats, and those that it leaves out.
+    @property
+    def counts(self) -> ReadCounts:
+        """What this process or its workers have read in the last iteration, with what workers have read ahead."""
+        of_workers = self._memory.counts()
+        if self._memory.has_begun:
+            return of_workers
+        return ReadCounts(*map(sum, zip(astuple(self._counts), astuple(of_workers), strict=True)))
 
-        The last two are numbers of all ranks together.
+    def report(self) -> dict[str, int]:
+        """Returns numbers of rows.
+
+        - ``rows``: of the current epoch; ``repeated`` and ``dropped``: those that its last round repeats and leaves
+          out. These are of all ranks together.
+        - ``unreadable``: of shards that could not be opened; ``lost``: others that this rank could not read in the last
+          iteration.
         """
-        deal = self.sequence.deal(int(self._begin[1]), self.ranks[1])
-        dropped = deal.left_rows if deal.tail == "drop" else 0
-        lost = sum(source.index.lost_rows for source in self.sequence.sources)
-        return {"rows": deal.rows, "repeated": deal.repeated_rows, "dropped": dropped, "unreadable": lost}
+        deal = self.sequence.deal(self._memory.begin[1], self.ranks[1])
+        return {
+            "rows": deal.rows,
+            "repeated": deal.repeated_rows,
+            "dropped": deal.left_rows if deal.tail == "drop" else 0,
+            "unreadable": sum(source.index.lost_rows for source in self.sequence.sources),
+            "lost": self.counts.lost,
+        }
 
     def begin_iteration(self) -> None:
-        """Goes on to the next epoch if this one has begun. Called in the trainer's process only."""
-        self._set_begin(*((self.epoch + 1, 0) if self._handed else self._begin.tolist()))
+        """Goes on to the next epoch if this one has begun. Called in the trainer's process only.
+
+        Raises ``ConfigError`` if another rank reads other rows: the first time, without waiting for other ranks.
+        """
+        begin, epoch = self._memory.begin, self.epoch
+        self._set_begin(*((epoch + 1, 0) if self._handed or epoch > begin[0] else begin))
+        self._counts = ReadCounts()
+        self._memory.clear_counts()
+        if not self._is_compared:
+            compare_ranks(self.sequence, self.ranks[1], *self._memory.begin)
+            self._is_compared = True
 
     def hand_out(self) -> None:
         """Counts a batch that the trainer is given."""
@@ -174,32 +191,27 @@ class TorchReader(IterableDataset[Any]):
 
     def end_iteration(self) -> None:
         """Sets the next iteration to the next epoch."""
-        self._set_begin(self.epoch + 1, 0)
+        self._set_begin(self._memory.begin[0] + 1, 0)
 
     def _set_begin(self, epoch: int, position: int) -> None:
-        if os.getpid() != self._owner:  # a rank of its own
-            self._share()
-        self._begin[0], self._begin[1] = epoch, position
+        self._memory.set_begin(epoch, position)
         self._handed, self._is_loaded = 0, False
-        self._finished.zero_()
 
-    def _worker_batches(self, worker: int, workers: int) -> Iterator[Any]:
+    def _worker_batches(self, worker: Worker) -> Iterator[Any]:
         """Returns the batches of a worker process."""
-        state = self._worker_state = self._resumed or self._next_state(workers)
-        self._resumed = None
+        state, self._resumed = self._resumed, None
+        if state is None:
+            state = _worker_state(*self._memory.begin_worker(worker))
+        else:
+            self._memory.resume_worker(worker, state["epoch"])
+        self._worker_state = state
+        return self._counted_batches(worker, state)
 
-        def batches() -> Iterator[Any]:
-            for batch in self._batches(state["epoch"], state["position"], worker, workers, state["batches"]):
-                state["batches"] += 1
-                yield batch
-            self._finished[worker] = state["epoch"] + 1
-
-        return batches()
-
-    def _next_state(self, workers: int) -> dict[str, int]:
-        """Returns where a worker process begins. The processes go on to the next epoch when all have read one."""
-        (epoch, position), finished = self._begin.tolist(), int(self._finished[:workers].min())
-        return {"epoch": max(epoch, finished), "position": 0 if finished > epoch else position, "batches": 0}
+    def _counted_batches(self, worker: Worker, state: dict[str, int]) -> Iterator[Any]:
+        for batch in self._batches(state["epoch"], state["position"], worker.id, worker.num_workers, state["batches"]):
+            state["batches"] += 1
+            self._memory.publish(worker.id, self._counts)
+            yield batch
 
     def _batches(self, epoch: int, start: int, worker: int, workers: int, done: int = 0) -> Iterator[Any]:
         """Yields batches of one process, without the first ``done``."""
@@ -221,7 +233,7 @@ class TorchReader(IterableDataset[Any]):
             self._threads or (_THREADS if all(storage.is_local(one.root) for one in readers) else _REMOTE_THREADS),
             self.sequence.sources[0].skip_unreadable,
         )
-        self.counts = reading.counts
+        self._counts = reading.counts
         return collated(reading, self.collate, epoch, planned)
 
     def _readers(self) -> list[GroupReader]:
@@ -231,20 +243,8 @@ class TorchReader(IterableDataset[Any]):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_ranks_before": self.ranks}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if not self._begin.is_shared():  # type: ignore[no-untyped-call]  # not passed to a process of torch's, but copied
-            self._share()
-
-    def _share(self) -> None:
-        """Makes the shared memory one of this process and its workers only."""
-        self._owner = os.getpid()
-        self._begin, self._finished = _shared(self._begin.tolist()), _shared(self._finished.tolist())
+        return {**self.__dict__, "_ranks_before": self.ranks, "_is_compared": False}
 
 
-def _shared(values: list[int]) -> torch.Tensor:
-    """Returns a tensor [len(values)] in memory that worker processes share."""
-    found: torch.Tensor = torch.tensor(values).share_memory_()  # type: ignore[no-untyped-call]
-    return found
+def _worker_state(epoch: int, position: int, batches: int = 0) -> dict[str, int]:
+    return {"epoch": epoch, "position": position, "batches": batches}

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from pipeline import dataset
 from pipeline.dataset.loading.loader import Loader
@@ -99,16 +98,6 @@ def test_stops_and_resumes_on_other_ranks_and_workers(path: str) -> None:
         read = [list(one) for one in ranks]
         found = [read[rank][number] for number in range(len(read[0])) for rank in range(after)]
         check_dealt(found, expected[stop * before :], after)
-
-
-def test_a_plain_data_loader_reads_another_epoch_each_time(path: str) -> None:
-    """It does not count, but its workers go on to the next epoch, and `set_epoch` reaches them."""
-    one = reader(path)
-    plain: DataLoader[Any] = DataLoader(one, batch_size=None, num_workers=2, persistent_workers=True)
-    expected = [list(reader(path, epoch=epoch)) for epoch in (0, 1, 5)]
-    assert [list(plain), list(plain)] == expected[:2]
-    one.set_epoch(5)
-    assert list(plain) == expected[2]
 
 
 def test_pinned_and_collated_batches(path: str) -> None:

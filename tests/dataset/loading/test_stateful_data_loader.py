@@ -73,3 +73,22 @@ def test_a_second_resume_before_all_workers_have_read(path: str, epoch: int, mor
     last = loader(path, 3)
     last.load_state_dict(again.state_dict())
     assert found + list(last) == expected
+
+
+@pytest.mark.parametrize("persistent", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "stop", [1, pytest.param(28, marks=pytest.mark.slow), pytest.param(31, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("left", [2, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_resume_in_the_second_epoch(path: str, persistent: bool, stop: int, left: int) -> None:
+    """The trainer leaves the first epoch early, and the third one, too."""
+    expected = [list(reader(path, epoch=epoch)) for epoch in range(4)]
+    one, resumed = (StatefulDataLoader(reader(path), None, num_workers=2, persistent_workers=persistent) for _ in "ab")
+    assert [batch for batch, _ in zip(one, range(left), strict=False)] == expected[0][:left]
+    iterator = iter(one)
+    assert [next(iterator) for _ in range(stop)] == expected[1][:stop]
+    resumed.load_state_dict(one.state_dict())
+    assert list(resumed) == expected[1][stop:]
+    assert next(iter(resumed)) == expected[2][0]
+    assert list(resumed) == expected[3]
+    assert resumed.dataset.epoch == 3

@@ -234,6 +234,7 @@ def test_the_last_round(path: str, tail: str, last: list[int]) -> None:
         "repeated": 26 if tail == "repeat" else 0,
         "dropped": 22 if tail == "drop" else 0,
         "unreadable": 0,
+        "lost": 0,
     }
     rows = [row for batch in found for row in batch]
     assert len({*rows}) == (432 if tail == "drop" else 454)

@@ -1,0 +1,157 @@
+"""Ranks that would read different rows are an error on one of them; no rank waits for another one."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from pipeline import dataset
+from pipeline.core.errors import ConfigError
+from pipeline.dataset.loading.processes import rank_comparison
+from pipeline.dataset.shards.reader import open_shard
+from tests.dataset.loading import written
+
+ROWS = [written.row(i) for i in range(200)]
+
+
+def reader(path: str, snapshot: int | None = None, **options: Any) -> Any:
+    return dataset.open(path, snapshot=snapshot).to_torch(["number"], batch_size=8, shuffle=True, **options)
+
+
+def _equal(rank: int, path: str) -> None:
+    """Two epochs, and further readers."""
+    one = reader(path)
+    assert [len(list(one)) for _ in range(2)] == [12, 12]
+    assert len(list(reader(path))) == 12
+    assert len(list(reader(path).loader(1))) == 12
+
+
+def _one_rank_iterates(rank: int, path: str) -> None:
+    if rank == 0:
+        list(reader(path))
+
+
+def _ranks_of_its_own(rank: int, path: str) -> None:
+    list(reader(path, snapshot=1 + rank, rank=0, world_size=1))
+
+
+def _other_settings(rank: int, path: str) -> None:
+    """Another reader, which the other rank may read later."""
+    list(reader(path, snapshot=1 + rank, streams=4 + rank))
+
+
+def _other_snapshots(rank: int, path: str) -> None:
+    list(reader(path, snapshot=1 + rank))
+
+
+def _other_snapshots_with_workers(rank: int, path: str) -> None:
+    list(reader(path, snapshot=1 + rank, rank=rank, world_size=2).loader(1))
+
+
+def _lost_shard(rank: int, path: str) -> None:
+    """Rank 1 cannot open a shard when it starts."""
+
+    def opened(root: str, shard: Any) -> Any:
+        if shard.path.endswith("-000.parquet"):
+            raise ConfigError(shard.path, "cannot be read", "restore it")
+        return open_shard(root, shard)
+
+    one = reader(path, on_error="skip", rank=rank, world_size=2) if rank == 0 else None
+    with mock.patch("pipeline.dataset.loading.index.open_shard", opened):
+        one = one or reader(path, on_error="skip", rank=rank, world_size=2)
+    list(one)
+
+
+def _other_seeds(rank: int, path: str) -> None:
+    list(reader(path, seed=rank))
+
+
+def _other_positions(rank: int, path: str) -> None:
+    one = reader(path)
+    if rank == 1:
+        one.set_epoch(1)
+    list(one)
+
+
+SNAPSHOTS = r"snapshot: [12] on rank [01], but [12] on rank [01]; open the same on all ranks: dataset.open\("
+CASES: list[tuple[Callable[[int, str], None], str | None]] = [
+    (_equal, None),
+    (_one_rank_iterates, None),
+    (_ranks_of_its_own, None),
+    (_other_settings, None),
+    (_other_snapshots, SNAPSHOTS),
+    (_other_snapshots_with_workers, SNAPSHOTS),
+    (_lost_shard, "unreadable rows: [0-9]+ on rank .*; restore the shards"),
+    (_other_seeds, "seed: [01] on rank [01], but [01] on rank [01]; give the same on all ranks"),
+    (_other_positions, "epoch: [01] on rank [01], but [01] on rank [01]; give the same on all ranks"),
+]
+
+
+def _rank(rank: int, paths: list[str], folder: str, method: str) -> None:
+    dist.init_process_group("gloo", init_method=method, rank=rank, world_size=2)
+    errors: list[list[str]] = []
+    for (case, _), path in zip(CASES, paths, strict=True):
+        errors.append([])
+        for _ in range(2):  # what is wrong is wrong again
+            try:
+                case(rank, path)
+            except ConfigError as error:
+                errors[-1].append(str(error))
+        dist.barrier()  # nothing above waits for the other rank
+    Path(folder, f"{rank}.json").write_text(json.dumps(errors))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("store", ["file", pytest.param("tcp", marks=pytest.mark.slow)])
+def test_ranks_that_read_other_rows(tmp_path: Path, store: str) -> None:
+    """On one of the ranks, the second that begins, it is an error."""
+    paths = []
+    for number in range(len(CASES)):
+        paths.append(written.write(tmp_path / f"{number}", ROWS))
+        written.write(tmp_path / f"{number}", ROWS[:190], snapshot=2)
+    method = f"file://{tmp_path}/store" if store == "file" else f"tcp://127.0.0.1:{_free_port()}"
+    mp.start_processes(_rank, (paths, str(tmp_path), method), nprocs=2, start_method="fork")
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for (case, message), *errors in zip(CASES, *ranks, strict=True):
+        found = [error for one in errors for error in one]
+        if message is None:
+            assert not found, case
+        else:
+            assert sorted(map(len, errors)) == [0, 2], (case, found)
+            assert all(re.fullmatch(message + ".*", error) for error in found), (case, found)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.mark.parametrize("answer", [b"", b"[]", b"{", RuntimeError("closed"), None])
+def test_a_store_without_an_answer(answer: bytes | Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def compare_set(*_: str) -> bytes:
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is None:
+            ended.wait()
+        return answer or b""
+
+    store = SimpleNamespace(compare_set=compare_set)
+    monkeypatch.setattr("torch.distributed.distributed_c10d._get_default_store", lambda: store)
+    monkeypatch.setattr(rank_comparison, "_MAX_WAIT_S", 0.1)
+    assert rank_comparison._first_value("key", {"seed": 1}) is None
+    ended.set()
