@@ -188,7 +188,7 @@ def peak(path: str, most: int) -> None:
             marks.append(f"{_rss() - before:.0f}")
     print(
         f"{one.sequence.shape[0]} streams, MB more at each quarter of the epoch: {', '.join(marks)}; peak "
-        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before:.0f}; {one.counts.decoded_groups} decoded"
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - before:.0f}; {one.counts.decoded_groups} decoded"
     )
 
 

@@ -15,15 +15,16 @@ import pyarrow.parquet as pq
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.loading.gather import StoredColumn, gather
 from pipeline.dataset.loading.index import Index
+from pipeline.dataset.loading.memory.decoded_bytes import MOST_STORED
 from pipeline.dataset.shards.reader import ShardErrors, check_columns, open_shard
-from pipeline.parquet import ParquetFile
+from pipeline.parquet import ParquetFile, leaf_numbers
 
 _OPEN_FILES = 32
 """Files that stay open. Opening one again reads and parses its footer."""
 _FOOTERS = 256
 """Footers that are kept."""
-_MOST_STORED = 2
-"""If a decoded group has more than this many times the rows that are read, only these are kept."""
+_PIECE_VALUES = 1 << 20
+"""Values of a column that are decoded together. pyarrow holds the levels of all of them, four bytes for each."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,17 @@ class DecodedGroup:
         Raises ``pa.ArrowException`` for a column over 2 GiB of text.
         """
         arrays = [_one_array(column) for column in table.columns]
-        found = cls(tuple(StoredColumn.of(array) for array in arrays), len(table), table.nbytes, positions)
-        if positions is not None and len(table) > _MOST_STORED * len(positions):
+        columns = tuple(StoredColumn.of(array) for array in arrays)
+        size = sum(column.bytes for column in columns) + (0 if positions is None else positions.nbytes)
+        found = cls(columns, len(table), size, positions)
+        if positions is not None and len(table) > MOST_STORED * len(positions):
             return found.taken(table.schema, np.arange(len(positions)))
         return found
+
+    @property
+    def count(self) -> int:
+        """Number of rows that are read."""
+        return self.rows if self.positions is None else len(self.positions)
 
     def numbers(self, rows: np.ndarray) -> np.ndarray:
         """Returns where the given ones of the rows that are read are in the columns."""
@@ -117,7 +125,7 @@ class GroupReader:
         with ShardErrors(self.root, shard):
             file = self._open(shard_number)
             for part in file.parts([group], columns):
-                table = file.read_row_groups(part, columns=columns, use_threads=False).select(columns)
+                table = _read_group(file, part[0], columns).select(columns)
             self._keep(shard_number, file)
             if len(table) != self.index.stored[number]:
                 raise ValueError(f"row group {group + 1} has {len(table)} rows, its footer {self.index.stored[number]}")
@@ -160,6 +168,16 @@ class GroupReader:
             del self._idle[:-_OPEN_FILES]
         for _, one in excess:
             one.close()
+
+
+def _read_group(file: ParquetFile, group: int, columns: list[str]) -> pa.Table:
+    """Returns columns of a row group. Many values are decoded in pieces, which takes less memory and no more time."""
+    metadata, leaves = file.metadata.row_group(group), leaf_numbers(file.metadata.schema, columns)
+    values = max((metadata.column(leaf).num_values for leaf in leaves), default=0)
+    if values <= _PIECE_VALUES:
+        return file.read_row_groups([group], columns=columns, use_threads=False)
+    rows = max(1, metadata.num_rows * _PIECE_VALUES // values)
+    return pa.Table.from_batches(list(file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)))
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
