@@ -26,6 +26,8 @@ MAX_FOOTER_BYTES = 32 << 20
 MAX_LIST = 200_000
 """Maximum number of row groups, and of columns. A tiny file may claim any number, for which pyarrow allocates
 memory."""
+_PIECE_VALUES = 1 << 20
+"""Values of a column that are decoded together. pyarrow holds the levels of all of them, four bytes for each."""
 _TAIL_BYTES = 1 << 16
 """Bytes at the end of a file that are read first; most footers are smaller."""
 _MAGIC = b"PAR1"
@@ -57,9 +59,20 @@ class ParquetFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
         """Returns columns of one row group, in their order. Lists of equal lengths without nulls are decoded fast."""
         fast = {name: self._regular(group, name) for name in columns}
         others = [name for name in columns if fast[name] is None]
-        table = self.read_row_groups([group], columns=others, use_threads=False) if others else None
+        table = self._in_pieces(group, others) if others else None
         arrays = [fast[name] if table is None or fast[name] is not None else table[name] for name in columns]
         return pa.table(arrays, schema=pa.schema([self.schema_arrow.field(name) for name in columns]))
+
+    def _in_pieces(self, group: int, columns: list[str]) -> pa.Table:
+        """Returns columns of a row group. Many values are decoded in pieces: in less memory, and as fast."""
+        row_group, leaves = self.metadata.row_group(group), leaf_numbers(self.metadata.schema, columns)
+        values = max((row_group.column(leaf).num_values for leaf in leaves), default=0)
+        if values <= _PIECE_VALUES:
+            return self.read_row_groups([group], columns=columns, use_threads=False)
+        rows = max(1, row_group.num_rows * _PIECE_VALUES // values)
+        return pa.Table.from_batches(
+            list(self.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False))
+        )
 
     def _regular(self, group: int, name: str) -> pa.Array | None:
         """Returns a column of lists of equal lengths; None if it is another one."""

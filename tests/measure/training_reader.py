@@ -186,9 +186,10 @@ def peak(path: str, most: int) -> None:
     for number, _ in enumerate(one):
         if number % max(1, len(one) // 4) == 0:
             marks.append(f"{_rss() - before:.0f}")
+    most_ever = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - before
     print(
         f"{one.sequence.shape[0]} streams, MB more at each quarter of the epoch: {', '.join(marks)}; peak "
-        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before:.0f}; {one.counts.decoded_groups} decoded"
+        f"{most_ever:.0f}; {one.counts.decoded_groups} decoded"
     )
 
 

@@ -10,7 +10,8 @@ ranks.py         rank and number of ranks, from torch.distributed or the environ
 labels.py        joins a table of labels
 map_reader.py    rows by position or id, for samplers
 state.py         saves and loads the position
-reading.py       decodes row groups ahead, within a limit of bytes
+reading.py       decodes row groups ahead, and makes batches of their rows
+memory/          keeps the decoded row groups within a limit of bytes
 decoded.py       a row group in memory; gathers rows of several
 gather.py        copies rows of columns
 processes/       what worker processes share with the trainer, and ranks with one another

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from pipeline.dataset.loading.torch_reader import TorchReader
     from pipeline.dataset.reader import Dataset
 
-MAX_OPEN_BYTES = 2 << 30
-"""Default of ``max_open_bytes``: 64 row groups of 32 MiB, Tessera's default size."""
+MAX_OPEN_BYTES = 9 << 28
+"""Default of ``max_open_bytes``, 2.25 GiB: row groups of 32 MiB, Tessera's default size, for 64 streams, two that are
+decoded ahead, and a tenth more for the order of rows."""
 OnError = Literal["raise", "skip"]
 Weighted = tuple["Dataset", float, "ds.Expression | None"]
 """A dataset of a mixture, its weight, and the rows of it that are read."""
@@ -45,12 +46,12 @@ class BatchOptions(TypedDict, total=False):
     """Makes a batch of the read columns. Default: `Dataset.collate`. If its attribute ``wants_place`` is true, it is
     called with the record batch and its `Place`."""
     streams: int
-    """Row groups that are read in turn. Default: 64 with a shuffle, fewer if they take over ``max_open_bytes``; 1
-    without."""
+    """Row groups that are read in turn. Default: 64 with a shuffle, fewer if they take over ``max_open_bytes``
+    with two groups that are decoded ahead; 1 without."""
     chunk_rows: int
     """Rows that are read from each in turn. Default: up to 32."""
     max_open_bytes: int
-    """Bytes that decoded row groups may take in a process. Default: 2 GiB."""
+    """Bytes that row groups may take in a process, decoded or being decoded. Default: 2.25 GiB."""
     threads: int
     """Row groups that a process decodes at the same time. Default: 2; 8 for an object store."""
     labels: pa.Table

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.loading.gather import StoredColumn, gather
 from pipeline.dataset.loading.index import Index
+from pipeline.dataset.loading.memory.decoded_bytes import MOST_STORED
 from pipeline.dataset.shards.reader import ShardErrors, check_columns, open_shard
 from pipeline.parquet import ParquetFile
 
@@ -22,8 +23,6 @@ _OPEN_FILES = 32
 """Files that stay open. Opening one again reads and parses its footer."""
 _FOOTERS = 256
 """Footers that are kept."""
-_MOST_STORED = 2
-"""If a decoded group has more than this many times the rows that are read, only these are kept."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,17 @@ class DecodedGroup:
         Raises ``pa.ArrowException`` for a column over 2 GiB of text.
         """
         arrays = [_one_array(column) for column in table.columns]
-        found = cls(tuple(StoredColumn.of(array) for array in arrays), len(table), table.nbytes, positions)
-        if positions is not None and len(table) > _MOST_STORED * len(positions):
+        columns = tuple(StoredColumn.of(array) for array in arrays)
+        size = sum(column.bytes for column in columns) + (0 if positions is None else positions.nbytes)
+        found = cls(columns, len(table), size, positions)
+        if positions is not None and len(table) > MOST_STORED * len(positions):
             return found.taken(table.schema, np.arange(len(positions)))
         return found
+
+    @property
+    def count(self) -> int:
+        """Number of rows that are read."""
+        return self.rows if self.positions is None else len(self.positions)
 
     def numbers(self, rows: np.ndarray) -> np.ndarray:
         """Returns where the given ones of the rows that are read are in the columns."""

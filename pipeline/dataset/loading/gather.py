@@ -54,6 +54,12 @@ class StoredColumn:
         uniform = most if is_full or (most and ((lengths == most) | (lengths == 0)).all()) else None
         return cls(array, units, offsets - first, uniform, is_full, valid)
 
+    @property
+    def bytes(self) -> int:
+        """Bytes in memory."""
+        own = sum(array.nbytes for array in (self.offsets, self.valid) if array is not None)
+        return int(self.array.nbytes) + own
+
 
 Part = tuple[StoredColumn, np.ndarray]
 """A column, and the numbers of the rows that are gathered from it."""

@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.commit.data_files import File
+from pipeline.dataset.loading.memory.decoded_bytes import DecodedBytes, group_bytes
 from pipeline.dataset.shards.filters import kept, needed
 from pipeline.dataset.shards.reader import ShardErrors, check_columns, open_shard
-from pipeline.parquet import ParquetFile, leaf_numbers
+from pipeline.parquet import ParquetFile
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -45,8 +46,12 @@ class Index:
     """Rows in the group, deleted ones included."""
     sizes: np.ndarray
     """Rows that are read."""
+    decoded_bytes: np.ndarray
+    """Bytes that the columns take in memory with all stored rows, as `DecodedBytes` estimates them."""
     bytes: np.ndarray
-    """Bytes of the read columns without compression, as the footer says."""
+    """Bytes that the group takes in memory once it is decoded, with the order of its rows in an epoch."""
+    decoding_bytes: np.ndarray
+    """Bytes that it takes while it is decoded: more, if the rows that are read are copied then."""
     kept: tuple[np.ndarray, ...] | None
     """Positions in the group of the rows that are read (uint32), if there is a filter."""
     lost_rows: int = 0
@@ -118,10 +123,11 @@ def build_index(
         ConfigError: a shard is missing or cannot be read.
     """
     names = needed(schema, [], filter)
+    wanted = pa.schema([schema.field(name) for name in columns])
 
     def read(number: int) -> list[_Group] | None:
         try:
-            return list(_read_shard(root, number, shards[number], columns, names, filter))
+            return list(_read_shard(root, number, shards[number], wanted, names, filter))
         except ConfigError:
             if not skip_unreadable:
                 raise
@@ -130,37 +136,42 @@ def build_index(
     with ThreadPoolExecutor(_THREADS if filter is None else _FILTER_THREADS) as pool:
         found = list(pool.map(read, range(len(shards))))
     groups = [group for one in found for group in one or [] if group.size]
+    stored = np.array([group.stored for group in groups], np.int64)
+    sizes = np.array([group.size for group in groups], np.int64)
+    decoded = np.array([group.bytes for group in groups], np.int64)
+    open_bytes, decoding_bytes = group_bytes(decoded, stored, sizes)
     return Index(
         shards=np.array([group.shard for group in groups], np.int64),
         groups=np.array([group.group for group in groups], np.int64),
         firsts=np.array([group.first for group in groups], np.int64),
-        stored=np.array([group.stored for group in groups], np.int64),
-        sizes=np.array([group.size for group in groups], np.int64),
-        bytes=np.array([group.bytes for group in groups], np.int64),
+        stored=stored,
+        sizes=sizes,
+        decoded_bytes=decoded,
+        bytes=open_bytes,
+        decoding_bytes=decoding_bytes,
         kept=None if filter is None else tuple(group.positions for group in groups if group.positions is not None),
         lost_rows=sum(shard.live for shard, one in zip(shards, found, strict=True) if one is None),
     )
 
 
 def _read_shard(
-    root: str, number: int, shard: File, columns: list[str], filter_columns: list[str], filter: ds.Expression | None
+    root: str, number: int, shard: File, wanted: pa.Schema, filter_columns: list[str], filter: ds.Expression | None
 ) -> Iterator[_Group]:
     """Yields the groups of one shard."""
     with ShardErrors(root, shard), open_shard(root, shard) as file:
-        check_columns(root, shard, file.schema_arrow, [*columns, *filter_columns])
-        leaves = leaf_numbers(file.metadata.schema, columns)
+        check_columns(root, shard, file.schema_arrow, [*wanted.names, *filter_columns])
+        sizes = DecodedBytes(file.metadata.schema, file.schema_arrow, wanted)
         deleted = np.array(shard.deleted, np.int64)
         first = 0
         for group in range(file.num_row_groups):
             metadata = file.metadata.row_group(group)
             rows = metadata.num_rows
-            size = sum(max(0, metadata.column(leaf).total_uncompressed_size) for leaf in leaves)
             live = rows - len(_within(deleted, first, rows))
             positions = None
             if filter is not None:
                 positions = _matches(file, group, filter_columns, _live(deleted, first, rows), filter)
                 live = len(positions)
-            yield _Group(number, group, first, rows, live, size, positions)
+            yield _Group(number, group, first, rows, live, sizes.of(metadata), positions)
             first += rows
 
 

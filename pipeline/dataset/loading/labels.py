@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.schema import FIXED
 from pipeline.dataset.loading.index import Index
+from pipeline.dataset.loading.memory.decoded_bytes import group_bytes, row_bytes
 from pipeline.dataset.shards.reader import ShardErrors, check_columns, open_shard
 
 if TYPE_CHECKING:
     from pipeline.dataset.reader import Dataset
 
 _ID, _WINDOW = "sample_id", "window"
+_WINDOWS = 1 << 31
+"""A window's number has 32 bits."""
 _GROUP, _POSITION, _LABEL = "__group", "__position", "__label"
 
 
@@ -31,6 +35,10 @@ def check_labels(labels: pa.Table, columns: Sequence[str]) -> None:
             raise ConfigError("labels", f"column {name!r} of {labels.schema.field(name).type}", f"one of type {kind}")
         if labels[name].null_count:
             raise ConfigError("labels", f"{labels[name].null_count} nulls in column {name!r}", "a value in each row")
+    if _WINDOW in labels.schema.names:
+        for number in pc.min_max(labels[_WINDOW]).as_py().values():
+            if number is not None and not -_WINDOWS <= number < _WINDOWS:
+                raise ConfigError("labels", f"window {number}", f"{-_WINDOWS} to {_WINDOWS - 1}")
     names = label_columns(labels).schema.names
     if twice := [name for name in names if name in columns or names.count(name) > 1]:
         raise ConfigError("labels", f"column {twice[0]!r} is there twice", "another name for it")
@@ -53,34 +61,43 @@ def join_labels(data: Dataset, index: Index, labels: pa.Table) -> Index:
     keys = _keys(labels)
     wanted = pa.schema([FIXED.field(name).with_nullable(True) for name in keys])
     numbered = labels.select(keys).cast(wanted).append_column(_LABEL, pa.array(np.arange(len(labels))))
-    rows = pa.concat_tables([_ids(data, index, number, keys) for number in range(len(index))] or [_no_ids(wanted)])
+    shards = np.unique(index.shards).tolist()
+    rows = pa.concat_tables([_no_ids(wanted), *(one for shard in shards for one in _ids(data, index, shard, keys))])
     found = rows.join(numbered, keys, join_type="inner").sort_by([(_GROUP, "ascending"), (_POSITION, "ascending")])
     group, position, label = (found[name].to_numpy() for name in (_GROUP, _POSITION, _LABEL))
     bounds = np.searchsorted(group, np.arange(len(index) + 1))
     sizes = np.diff(bounds)
     present = np.flatnonzero(sizes)
+    arrays = {name: getattr(index, name)[present] for name in ("shards", "groups", "firsts", "stored", "decoded_bytes")}
+    label_bytes = row_bytes(label_columns(labels))
+    open_bytes, decoding_bytes = group_bytes(arrays["decoded_bytes"], arrays["stored"], sizes[present], label_bytes)
     return replace(
         index,
-        **{name: getattr(index, name)[present] for name in ("shards", "groups", "firsts", "stored", "bytes")},
+        **arrays,
         sizes=sizes[present],
+        bytes=open_bytes,
+        decoding_bytes=decoding_bytes,
         kept=tuple(position[bounds[i] : bounds[i + 1]] for i in present),
         labels=tuple(label[bounds[i] : bounds[i + 1]] for i in present),
     )
 
 
-def _ids(data: Dataset, index: Index, number: int, keys: list[str]) -> pa.Table:
-    """Returns the keys of the rows of a group, with the numbers of the group and their positions in it."""
-    shard = data.shards[int(index.shards[number])]
+def _ids(data: Dataset, index: Index, shard_number: int, keys: list[str]) -> Iterator[pa.Table]:
+    """Yields for each group of a shard the keys of its rows, with the numbers of the group and their positions in
+    it."""
+    shard, numbers = data.shards[shard_number], np.flatnonzero(index.shards == shard_number)
     with ShardErrors(data.root, shard), open_shard(data.root, shard) as file:
         check_columns(data.root, shard, file.schema_arrow, keys)
-        table = file.read_row_group(int(index.groups[number]), columns=keys, use_threads=False).select(keys)
-        positions = index.positions(number, shard)
-        if positions is None:
-            positions = np.arange(len(table))
-        table = table.take(pa.array(positions))
-        found = table.cast(pa.schema([FIXED.field(name).with_nullable(True) for name in keys]))
-    group = pa.array(np.full(len(table), number, np.int64))
-    return found.append_column(_GROUP, group).append_column(_POSITION, pa.array(positions.astype(np.uint32)))
+        groups = dict(zip(index.groups[numbers].tolist(), numbers.tolist(), strict=True))
+        for group in (group for part in file.parts(list(groups), keys) for group in part):
+            table = file.read_row_group(group, columns=keys, use_threads=False).select(keys)
+            positions = index.positions(groups[group], shard)
+            if positions is None:
+                positions = np.arange(len(table))
+            table = table.take(pa.array(positions))
+            found = table.cast(pa.schema([FIXED.field(name).with_nullable(True) for name in keys]))
+            number = pa.array(np.full(len(table), groups[group], np.int64))
+            yield found.append_column(_GROUP, number).append_column(_POSITION, pa.array(positions.astype(np.uint32)))
 
 
 def _no_ids(schema: pa.Schema) -> pa.Table:

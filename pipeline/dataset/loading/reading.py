@@ -1,24 +1,23 @@
-"""Reads batches whose rows are planned: decodes row groups ahead in threads, and holds them within a limit of bytes."""
+"""Reads batches whose rows are planned: decodes row groups ahead in threads, and keeps them within a limit of bytes."""
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+import math
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.loading.decoded import DecodedGroup, GroupReader, gather_rows
+from pipeline.dataset.loading.memory.open_groups import LIMIT, Key, OpenGroup, OpenGroups
 from pipeline.dataset.loading.order.epoch import Rows
 
 _PLANNED_BATCHES = 64
-"""Batches that are planned ahead, to find the groups to decode next."""
-Key = tuple[int, int]
-"""Number of the dataset and of the group in its index."""
-Part = tuple[DecodedGroup, np.ndarray]
+"""Batches that are planned ahead at most: to find the groups to decode next, and those that are needed last."""
 
 
 @dataclass
@@ -34,16 +33,20 @@ class ReadCounts:
 
 
 @dataclass
-class _Open:
+class _Part:
+    """Rows of one group in a batch."""
+
+    key: Key
     group: DecodedGroup
-    orders: dict[int, np.ndarray] = field(default_factory=dict)
-    """Epoch -> the order of the group's rows in it."""
+    rows: np.ndarray
 
 
 class BatchReading:
     """Reads planned batches, in order.
 
-    A group stays open from its first batch until all streams that this process reads have gone on to other groups.
+    A group stays open from its first batch until all streams that this process reads have gone on to other groups, or
+    until another group needs its memory. Beside the open groups a process holds the batch that it makes, and what
+    decoding needs for itself.
 
     Attributes:
         read: [planned rows] bool, for the batch that was yielded last: which rows it has; None: all, or others in
@@ -53,8 +56,8 @@ class BatchReading:
         readers: one for each dataset.
         plans: the rows of each batch.
         permuted: returns the order of the rows in the group of the given rows.
-        most_bytes: bytes that open groups may take. With too few of them groups are decoded again, whenever a batch
-            needs them.
+        most_bytes: bytes that open groups may take, with their orders and those that are being decoded. With too few
+            of them groups are closed early, and decoded again when a batch needs them.
         threads: groups that are decoded at the same time.
         skip_unreadable: whether rows of groups that cannot be read are left out and counted.
     """
@@ -71,19 +74,21 @@ class BatchReading:
         self.counts = ReadCounts()
         self.read: np.ndarray | None = None
         self._readers, self._plans, self._permuted = readers, plans, permuted
-        self._most_bytes, self._threads, self._skip_unreadable = most_bytes, threads, skip_unreadable
+        self._threads, self._skip_unreadable = threads, skip_unreadable
+        self._groups = OpenGroups(readers, most_bytes, threads, self._next_use, self._before_close)
         self._upcoming: deque[list[Rows]] = deque()
-        self._uses: Counter[Key] = Counter()
-        """Group -> how often the upcoming batches use it."""
+        self._planned_rows = 0
+        """`Rows` that were planned so far."""
+        self._uses: dict[Key, deque[int]] = {}
+        """Group -> numbers of the planned `Rows` that it still has."""
         self._current: dict[tuple[int, int], Key] = {}
         """Stream -> its group in the last batch that was planned."""
         self._streams: Counter[Key] = Counter()
         """Group -> the number of streams of which it is the current one."""
-        self._open: OrderedDict[Key, _Open] = OrderedDict()
-        """The least recently used first."""
-        self._loading: dict[Key, Future[DecodedGroup]] = {}
         self._wanted: dict[Key, None] = {}
-        """Groups that upcoming batches need, in their order, and that are not being decoded."""
+        """Groups that upcoming batches need, and that are neither open nor being decoded."""
+        self._parts: list[_Part] = []
+        """Of the batch that is made."""
         self._lost: set[Key] = set()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -94,7 +99,8 @@ class BatchReading:
                     self._decode_ahead(pool)
                     rows = self._upcoming.popleft()
                     batch = self._batch(rows)
-                    self._release(rows)
+                    for key in {(one.source, one.group) for one in rows}:
+                        self._close_unused(key)
                     yield batch
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -103,19 +109,26 @@ class BatchReading:
 
     def _plan(self) -> bool:
         """Plans batches until enough groups are wanted. Returns whether there is a batch to read."""
-        while len(self._upcoming) < _PLANNED_BATCHES and len(self._wanted) <= self._threads:
-            rows = next(self._plans, None)
-            if rows is None:
+        while not self._upcoming or len(self._wanted) <= self._threads:
+            if not self._plan_batch():
                 break
-            self._upcoming.append(rows)
-            for one in rows:
-                self._expect(one)
         return bool(self._upcoming)
+
+    def _plan_batch(self) -> bool:
+        """Plans one batch more. Returns whether there was one."""
+        rows = next(self._plans, None) if len(self._upcoming) < _PLANNED_BATCHES else None
+        if rows is None:
+            return False
+        self._upcoming.append(rows)
+        for one in rows:
+            self._expect(one)
+        return True
 
     def _expect(self, rows: Rows) -> None:
         key, stream = (rows.source, rows.group), (rows.source, rows.stream)
-        self._uses[key] += 1
-        if self._uses[key] == 1 and key not in self._lost and not (key in self._open or key in self._loading):
+        self._uses.setdefault(key, deque()).append(self._planned_rows)
+        self._planned_rows += 1
+        if key not in self._lost and key not in self._groups:
             self._wanted[key] = None
         before = self._current.get(stream)
         if before != key:
@@ -125,55 +138,65 @@ class BatchReading:
                 self._streams[before] -= 1
                 self._close_unused(before)
 
-    def _release(self, batch: list[Rows]) -> None:
-        for rows in batch:
-            key = (rows.source, rows.group)
-            self._uses[key] -= 1
-            self._close_unused(key)
-
     def _close_unused(self, key: Key) -> None:
-        if self._uses[key] == 0 and self._streams[key] == 0:
-            self._open.pop(key, None)
-            del self._uses[key], self._streams[key]
+        if not self._uses.get(key) and not self._streams[key]:
+            self._groups.close(key)
+            self._uses.pop(key, None)
+            del self._streams[key]
+
+    def _next_use(self, key: Key) -> float:
+        """Returns the number of the first planned `Rows` of a group; infinity: none of the planned batches has any."""
+        while self._plan_batch():
+            pass
+        uses = self._uses.get(key)
+        return uses[0] if uses else math.inf
+
+    def _before_close(self, key: Key) -> None:
+        """Copies the rows of the batch that are of a group, so that they do not hold its memory."""
+        for part in self._parts:
+            if part.key == key:
+                part.group, part.rows = part.group.taken(self._readers[0].schema, part.rows), np.arange(len(part.rows))
+        if self._uses.get(key):
+            self._wanted[key] = None
 
     def _decode_ahead(self, pool: ThreadPoolExecutor) -> None:
-        """Starts to decode wanted groups, as far as threads and memory allow."""
-        for key in list(self._wanted):
-            if len(self._loading) >= self._threads or self._bytes() + self._estimate(key) > self._most_bytes:
+        """Starts to decode wanted groups, the one that is needed first, as far as threads and memory allow."""
+        for key in sorted(self._wanted, key=lambda one: self._uses[one][0]):
+            if not self._groups.decode_ahead(pool, key):
                 break
             del self._wanted[key]
-            self._loading[key] = pool.submit(self._readers[key[0]].read, key[1])
 
     def _batch(self, batch: list[Rows]) -> pa.RecordBatch:
-        parts: list[Part] = []
-        is_read: list[bool] = []
-        schema = self._readers[0].schema
-        for rows in batch:
-            key = (rows.source, rows.group)
-            is_read.append(key not in self._lost)
-            if key in self._lost:
-                self._wanted.pop(key, None)
-                self._loading.pop(key, None)
-                continue
-            if not self._has_room(key):
-                parts = [(group.taken(schema, numbers), np.arange(len(numbers))) for group, numbers in parts]
-                self._make_room(key)
-            try:
-                opened = self._opened(key)
-            except ConfigError:
-                if not self._skip_unreadable:
-                    raise
-                self._lost.add(key)
-                is_read[-1] = False
-                continue
-            parts.append((opened.group, rows.of(self._order(opened, rows))))
+        is_read = [self._add_part(rows) for rows in batch]
         self.read = None if all(is_read) else np.repeat(is_read, [rows.size for rows in batch])
         if self.read is not None:
             self.counts.lost += int((~self.read).sum())
-            self.read = self.read if parts else None
-        return gather_rows(schema, parts or [self._replacement(batch)])
+            self.read = self.read if self._parts else None
+        parts = [(part.group, part.rows) for part in self._parts] or [self._replacement(batch)]
+        self._parts = []
+        self.counts.decoded_groups = self._groups.decoded
+        return gather_rows(self._readers[0].schema, parts)
 
-    def _order(self, opened: _Open, rows: Rows) -> np.ndarray:
+    def _add_part(self, rows: Rows) -> bool:
+        """Adds rows to the batch. Returns whether they could be read."""
+        key = (rows.source, rows.group)
+        self._uses[key].popleft()
+        self._wanted.pop(key, None)
+        if key in self._lost:
+            return False
+        try:
+            opened = self._groups.open(key)
+        except ConfigError as error:
+            if error.where == LIMIT or not self._skip_unreadable:
+                raise
+            self._lost.add(key)
+            return False
+        self._parts.append(_Part(key, opened.group, rows.of(self._order(opened, rows))))
+        if len(opened.orders) > 1:
+            self._groups.fit(key)  # a second order takes more
+        return True
+
+    def _order(self, opened: OpenGroup, rows: Rows) -> np.ndarray:
         """Returns the order of a group's rows in the epoch of ``rows``."""
         if rows.epoch not in opened.orders:
             for epoch in sorted(opened.orders)[:-1]:  # streams of a mixture may be in two epochs
@@ -181,62 +204,23 @@ class BatchReading:
             opened.orders[rows.epoch] = self._permuted(rows)
         return opened.orders[rows.epoch]
 
-    def _opened(self, key: Key) -> _Open:
-        """Returns a group; waits until it is decoded."""
-        if key in self._open:
-            self._open.move_to_end(key)
-            return self._open[key]
-        self._wanted.pop(key, None)
-        loading = self._loading.pop(key, None)
-        group = loading.result() if loading else self._readers[key[0]].read(key[1])
-        self.counts.decoded_groups += 1
-        self._open[key] = _Open(group)
-        return self._open[key]
-
-    def _replacement(self, batch: list[Rows]) -> Part:
+    def _replacement(self, batch: list[Rows]) -> tuple[DecodedGroup, np.ndarray]:
         """Returns other rows for a batch of which no row can be read, so that all ranks have as many batches."""
-        group = self._readable(batch[0].source)
-        count = group.rows if group.positions is None else len(group.positions)
-        numbers = np.arange(sum(rows.size for rows in batch)) % count
+        group = self._groups.any_open() or self._readable(batch[0].source)
+        numbers = np.arange(sum(rows.size for rows in batch)) % group.count
         self.counts.repeated += len(numbers)
         return group, numbers
 
     def _readable(self, source: int) -> DecodedGroup:
-        """Returns a group that is open, or else the first one that can be read."""
-        if self._open:
-            return next(reversed(self._open.values())).group
+        """Returns the first group that can be read. It stays open until another one needs its memory."""
         error: ConfigError | None = None
         for number in range(len(self._readers[source].index)):
             if (source, number) not in self._lost:
                 try:
-                    return self._opened((source, number)).group
+                    return self._groups.open((source, number)).group
                 except ConfigError as found:
+                    if found.where == LIMIT:
+                        raise
                     self._lost.add((source, number))
                     error = found
         raise error or ConfigError("path", "no row can be read", "restore the shards, or open another snapshot")
-
-    def _has_room(self, key: Key) -> bool:
-        return key in self._open or key in self._loading or self._bytes() + self._estimate(key) <= self._most_bytes
-
-    def _make_room(self, key: Key) -> None:
-        """Closes the groups that were not used for the longest time. They are decoded again when they are needed."""
-        needed = self._estimate(key)
-        if needed > self._most_bytes:
-            raise ConfigError(
-                "max_open_bytes", f"{self._most_bytes}, but a row group takes {needed} bytes", f"at least {needed}"
-            )
-        while self._bytes() + needed > self._most_bytes:
-            if self._open:
-                self._open.popitem(last=False)
-            else:
-                loading, future = self._loading.popitem()
-                if future.exception() is None:  # otherwise it is raised again when a batch needs the group
-                    self._open[loading] = _Open(future.result())
-
-    def _bytes(self) -> int:
-        """Returns the bytes of the open groups, and of those that are being decoded."""
-        loading = sum(self._estimate(key) for key in self._loading)
-        return loading + sum(opened.group.bytes for opened in self._open.values())
-
-    def _estimate(self, key: Key) -> int:
-        return int(self._readers[key[0]].index.bytes[key[1]])

@@ -126,7 +126,8 @@ class Sequence:
         streams = self.streams
         if streams is None:
             largest = sum(int(index.bytes.max(initial=0)) for index in indexes)
-            streams = max(1, min(least, default_streams(largest, self.max_open_bytes, self.shuffle)))
+            decoding = max(int(index.decoding_bytes.max(initial=0)) for index in indexes)
+            streams = max(1, min(least, default_streams(largest, decoding, self.max_open_bytes, self.shuffle)))
         if streams > MAX_STREAMS:
             raise ConfigError("streams", f"{streams}", f"at most {MAX_STREAMS}")
         if self.epoch_rows is not None and streams > least:

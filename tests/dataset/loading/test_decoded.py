@@ -14,6 +14,7 @@ from pipeline import dataset
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.loading import decoded
 from pipeline.dataset.loading.decoded import DecodedGroup, GroupReader, gather_rows
+from pipeline.parquet import ParquetFile
 from tests.dataset.loading import written
 
 ROWS = [written.row(i) for i in range(90)]
@@ -44,6 +45,31 @@ def test_all_groups_have_their_rows(path: str) -> None:
     assert found.to_pylist() == [
         {name: row[name] for name in COLUMNS} for row in ROWS if row["number"] not in (3, 4, 40)
     ]
+
+
+def test_many_values_are_decoded_in_pieces(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most 30 values of a column in each piece. The rows are the same."""
+    whole = reader(path)
+    sizes: list[int] = []
+    original = ParquetFile.iter_batches
+
+    def count(self: ParquetFile, rows: int, **options: Any) -> Any:
+        for batch in original(self, rows, **options):
+            sizes.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(ParquetFile, "iter_batches", count)
+    expected = [whole.read(number) for number in range(len(whole.index))]
+    assert not sizes
+    monkeypatch.setattr("pipeline.parquet.file._PIECE_VALUES", 30)
+    pieces = reader(path)
+    for number, group in enumerate(expected):
+        found = pieces.read(number)
+        rows = [(one, all_rows(one)) for one in (group, found)]
+        assert gather_rows(whole.schema, rows[:1]).equals(gather_rows(whole.schema, rows[1:]))
+        assert 0 < found.bytes <= group.bytes
+    assert sum(sizes) == int(whole.index.stored.sum())
+    assert max(sizes) <= 16 // 2
 
 
 def test_few_rows_of_a_group_do_not_hold_its_memory(path: str) -> None:

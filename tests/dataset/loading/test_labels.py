@@ -11,6 +11,8 @@ import torch
 
 from pipeline import dataset
 from pipeline.core.errors import ConfigError
+from pipeline.dataset.loading import labels as labels_module
+from pipeline.dataset.loading.sequence import Source
 from tests.dataset.loading import written
 
 ROWS = [{**written.row(i), "sample_id": f"s{i // 2}", "window": i % 2} for i in range(200)]
@@ -92,6 +94,11 @@ def test_a_state_is_of_these_labels(path: str) -> None:
         ({"class": [1]}, "labels: no column 'sample_id'"),
         ({"sample_id": [1], "class": [1]}, "labels: column 'sample_id' of int64; one of type string"),
         ({"sample_id": ["a"], "window": ["0"], "class": [1]}, "labels: column 'window' of string; one of type int"),
+        (
+            {"sample_id": ["a", "b"], "window": [0, 1 << 31], "class": [1, 2]},
+            f"labels: window {1 << 31}; -{1 << 31} to",
+        ),
+        ({"sample_id": ["a"], "window": [-(1 << 31) - 1], "class": [1]}, f"labels: window -{(1 << 31) + 1}; "),
         ({"sample_id": ["a", None], "class": [1, 2]}, "labels: 1 nulls in column 'sample_id'"),
         ({"sample_id": ["a", "b", "a"], "class": [1, 2, 3]}, "labels: 1 rows with the sample_id of others"),
         ({"sample_id": ["a"], "number": [1]}, "labels: column 'number' is there twice"),
@@ -100,3 +107,38 @@ def test_a_state_is_of_these_labels(path: str) -> None:
 def test_wrong_tables(path: str, labels: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(path, pa.table(labels))
+
+
+def test_windows_of_64_bits_that_fit(path: str) -> None:
+    labels = pa.table({"sample_id": ["s4", "s4"], "window": pa.array([1, (1 << 31) - 1], pa.uint64()), "class": [5, 6]})
+    assert read(path, labels) == [{"number": 9, "class": 5}]
+
+
+def test_each_shard_is_opened_once(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    original = labels_module.open_shard
+
+    def count(root: str, shard: Any) -> Any:
+        opened.append(shard.path)
+        return original(root, shard)
+
+    monkeypatch.setattr(labels_module, "open_shard", count)
+    data = dataset.open(path)
+    labels = pa.table({"sample_id": [f"s{i}" for i in range(100)], "class": range(100)})
+    index = labels_module.join_labels(data, data.index(["number"]), labels)
+    assert len(index) == 15
+    assert sorted(opened) == sorted(shard.path for shard in data.shards)
+
+
+def test_bytes_of_groups_with_labels(path: str) -> None:
+    """At least those that the decoded rows take with their labels, and with both copies while they are decoded."""
+    labels = pa.table({"sample_id": [f"s{i}" for i in range(100)], "class": range(100), "name": ["x" * 100] * 100})
+    data = dataset.open(path)
+    source = Source(data, ("number",), labels=labels)
+    without = data.index(["number"])
+    for number in range(len(source.index)):
+        group = source.reader().read(number)
+        assert group.count == source.index.sizes[number]
+        true = group.bytes + 8 * group.count
+        assert true <= source.index.bytes[number] <= 1.2 * true + 1000
+        assert source.index.decoding_bytes[number] >= true + 8 * without.stored[number]

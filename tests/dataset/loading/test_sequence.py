@@ -25,11 +25,15 @@ def sequence(*sources: Source, epoch_rows: int | None = None, max_open_bytes: in
 
 
 def test_streams_fit_into_memory(source: Source) -> None:
+    """Those of all streams, and two that are decoded ahead."""
     group = int(source.index.bytes.max())
+    assert (source.index.bytes == source.index.decoding_bytes).all()
     assert sequence(source).shape == (64, 1)
-    assert sequence(source, max_open_bytes=9 * group).shape == (8, 8)
+    assert sequence(source, max_open_bytes=10 * group).shape == (8, 8)
+    assert sequence(source, max_open_bytes=10 * group - 1).shape == (4, 16)
     assert sequence(source, max_open_bytes=1).shape == (1, 32)
-    assert sequence(source, source, epoch_rows=10, max_open_bytes=9 * group).shape == (4, 16)
+    assert sequence(source, source, epoch_rows=10, max_open_bytes=10 * group).shape == (4, 16)
+    assert sequence(source, source, epoch_rows=10, max_open_bytes=10 * group - 1).shape == (2, 32)
     assert replace(sequence(source), shuffle=False).shape == (1, 32)
     assert replace(sequence(source), streams=5, chunk_rows=3).shape == (5, 3)
 

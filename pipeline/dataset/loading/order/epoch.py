@@ -20,6 +20,11 @@ from pipeline.dataset.loading.order.permutation import permutation
 
 STREAMS = 64
 """Default number of streams of a shuffled epoch."""
+DECODED_AHEAD = 2
+"""Groups for which the default number of streams leaves room while they are decoded ahead: as many as a process decodes
+at the same time if the dataset is local. It is a constant, because the number of streams decides the order of rows,
+which must not depend on the machine or on where the dataset is. If more threads decode (on an object store), they wait
+where memory is short."""
 CHUNK_ROWS = 32
 """Largest default number of rows in a chunk."""
 _LEAST_CHUNKS = 8
@@ -50,18 +55,20 @@ class Rows(NamedTuple):
         return permuted[self.start - self.size + 1 : self.start + 1][::-1]
 
 
-def default_streams(group_bytes: int, most_bytes: int, shuffle: bool) -> int:
+def default_streams(group_bytes: int, decoding_bytes: int, most_bytes: int, shuffle: bool) -> int:
     """Returns the number of streams: one without a shuffle, otherwise up to `STREAMS`.
 
     Args:
         group_bytes: bytes of the largest group in memory.
-        most_bytes: bytes that the groups of all streams may take, as one process may read them all.
+        decoding_bytes: bytes of the largest group while it is decoded.
+        most_bytes: bytes that the groups of all streams, as one process may read them all, and `DECODED_AHEAD` that are
+            decoded may take.
         shuffle: whether the epochs are shuffled.
     """
     if not shuffle:
         return 1
     streams = STREAMS
-    while streams > 1 and streams * group_bytes > most_bytes:
+    while streams > 1 and streams * group_bytes + DECODED_AHEAD * decoding_bytes > most_bytes:
         streams //= 2
     return streams
 

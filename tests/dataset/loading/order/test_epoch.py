@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.dataset.loading.batches import MAX_OPEN_BYTES
 from pipeline.dataset.loading.order.epoch import Epoch, Order, Rows, default_chunk_rows, default_streams
 
 SIZES = [
@@ -97,10 +98,15 @@ def test_rows_near_each_other_are_far_apart_when_stored() -> None:
 
 
 def test_default_streams_fit_into_memory() -> None:
-    assert default_streams(32 << 20, 2 << 30, True) == 64
-    assert default_streams(100 << 20, 2 << 30, True) == 16
-    assert default_streams(3 << 30, 2 << 30, True) == 1
-    assert default_streams(32 << 20, 2 << 30, False) == 1
+    """With two groups that are decoded ahead, whatever the machine and the place of the dataset."""
+    mib = 1 << 20
+    assert default_streams(32 * mib, 32 * mib, 66 * 32 * mib, True) == 64
+    assert default_streams(32 * mib, 32 * mib, 66 * 32 * mib - 1, True) == 32
+    assert default_streams(32 * mib, 64 * mib, 68 * 32 * mib, True) == 64
+    assert default_streams(32 * mib, 64 * mib, 68 * 32 * mib - 1, True) == 32
+    assert default_streams(33 * mib, 33 * mib, MAX_OPEN_BYTES, True) == 64
+    assert default_streams(3 << 30, 3 << 30, 2 << 30, True) == 1
+    assert default_streams(32 * mib, 32 * mib, 2 << 30, False) == 1
 
 
 @pytest.mark.parametrize(("rows", "chunk"), [(0, 1), (1000, 1), (1024, 2), (10_000, 16), (16_384, 32), (10**9, 32)])

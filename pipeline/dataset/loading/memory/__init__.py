@@ -1,0 +1,5 @@
+"""Keeps the decoded row groups of a process within a limit of bytes.
+
+decoded_bytes.py  bytes that a row group takes when it is decoded, from the footer
+open_groups.py    OpenGroups: the row groups that are decoded, and those that are being decoded
+"""
