@@ -27,10 +27,11 @@ import pyarrow.parquet as pq
 
 from pipeline import dataset
 from pipeline.core.schema import FIXED
-from pipeline.dataset.loading.order.epoch import Epoch, Order
+from pipeline.dataset.loading.order.epoch import STREAMS, Epoch, Order, default_chunk_rows
 from pipeline.dataset.loading.torch_reader import TorchReader
 from pipeline.dataset.shards.row_files import parquet_options
 from tests.measure.programs import other_readers
+from tests.measure.programs.counted_groups import decoded_groups
 
 RUN = "20260101T000000-0001"
 BATCH = 256
@@ -46,14 +47,14 @@ def main() -> None:
     parser.add_argument("--most", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.what == "mixing":
-        return mixing()
+    if args.what in ("mixing", "groups"):
+        return {"mixing": mixing, "groups": groups}[args.what]()
     if args.path:
         return peak(args.path, args.most)
     with tempfile.TemporaryDirectory() as folder:
         for kind in KINDS:
             path = write(Path(folder) / kind, kind, args.scale)
-            {"speed": speed, "groups": groups, "resume": resume, "memory": memory}[args.what](path, kind, args.rounds)
+            {"speed": speed, "resume": resume, "memory": memory}[args.what](path, kind, args.rounds)
     return None
 
 
@@ -140,20 +141,23 @@ def speed(path: str, kind: str, rounds: int) -> None:
         )
 
 
-def groups(path: str, kind: str, rounds: int) -> None:
-    column = KINDS[kind][0]
-    one = reader(path, column)
-    streams, chunk = one.sequence.shape
-    total = len(one.sequence.sources[0].index)
-    print(f"{kind}: {total} row groups, {streams} streams, chunks of {chunk} rows, {BATCH // chunk} in a batch")
-    for processes in (1, 2, 3, 4, 8, 16):
-        decoded = 0
-        for process in range(processes):
-            for _ in one._batches(0, 0, process, processes):
-                pass
-            decoded += one.counts.decoded_groups
-        divides = streams % (processes * (BATCH // chunk)) == 0
-        print(f"  {processes} ranks x workers ({'divides' if divides else 'does not divide'}): {decoded / total:.2f}")
+def groups() -> None:
+    """How often row groups of any sizes are decoded, by the reader's own plan, with the defaults."""
+    rng = np.random.default_rng(0)
+    for name, sizes in {
+        "64 of 1,000 rows": np.full(64, 1000),
+        "320 of 1,000": np.full(320, 1000),
+        "300 of 200 to 1,000": rng.integers(200, 1001, 300),
+        "640 of 200 to 1,000": rng.integers(200, 1001, 640),
+    }.items():
+        chunk = default_chunk_rows(int(sizes.sum()), STREAMS, BATCH)
+        print(f"{name}: {STREAMS} streams, chunks of {chunk} rows, {BATCH // chunk} in a batch; decoded")
+        for processes in (1, 2, 4, 8, 3, 16):
+            decoded = decoded_groups(sizes, STREAMS, chunk, BATCH, processes)
+            divides = STREAMS % (processes * (BATCH // chunk)) == 0
+            print(
+                f"  by {processes} ranks x workers ({'divides' if divides else 'does not divide'}): {decoded:.2f} times"
+            )
 
 
 def resume(path: str, kind: str, rounds: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,7 +75,9 @@ class BatchReading:
         self.counts = ReadCounts()
         self.read: np.ndarray | None = None
         self._readers, self._plans, self._permuted = readers, plans, permuted
-        self._threads, self._skip_unreadable = threads, skip_unreadable
+        self._most_bytes, self._threads, self._skip_unreadable = most_bytes, threads, skip_unreadable
+        self._has_warned = False
+        """Whether a warning has said that groups are decoded more than once."""
         self._groups = OpenGroups(readers, most_bytes, threads, self._next_use, self._before_close)
         self._upcoming: deque[list[Rows]] = deque()
         self._planned_rows = 0
@@ -158,6 +161,13 @@ class BatchReading:
                 part.group, part.rows = part.group.taken(self._readers[0].schema, part.rows), np.arange(len(part.rows))
         if self._uses.get(key):
             self._wanted[key] = None
+            if not self._has_warned:
+                warnings.warn(
+                    f"row groups are decoded more than once, since those that are read in turn take more than {LIMIT}="
+                    f"{self._most_bytes}; fewer streams or more bytes avoid it",
+                    stacklevel=2,
+                )
+            self._has_warned = True
 
     def _decode_ahead(self, pool: ThreadPoolExecutor) -> None:
         """Starts to decode wanted groups, the one that is needed first, as far as threads and memory allow."""
