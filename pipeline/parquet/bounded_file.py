@@ -60,8 +60,8 @@ class BoundedFile(Seekable):
         self._tail: tuple[int, Any] = (self.size, b"")
         """Start and bytes of the end of the file, as they were read first, so that the footer cannot change between
         reads."""
-        self._checked: set[tuple[int, int]] = set()
-        """(row group, column) of the chunks that were checked."""
+        self._checked: dict[tuple[int, int], tuple[int, int]] = {}
+        """(row group, column) -> bytes of the chunk that were checked, with padding, and the bytes that it takes."""
         self._decoded: dict[int, int] = defaultdict(int)
         """Row group -> decoded bytes of its checked chunks."""
         self._stored: dict[int, int] = defaultdict(int)
@@ -148,12 +148,13 @@ class BoundedFile(Seekable):
 
     def _check_chunk(self, group: int, number: int, start: int, data: memoryview) -> None:
         """Raises ``ValueError`` if a column chunk makes its row group exceed the limits."""
-        if (group, number) in self._checked:
+        seen, before = self._checked.get((group, number), (0, 0))
+        if len(data) <= seen:
             return
         assert self._metadata is not None
         column, leaf = self._metadata.row_group(group).column(number), self._metadata.schema.column(number)
-        stored = self._stored[group] + column.total_compressed_size
-        left = max(_max_bytes(), MAX_RATIO * stored) - self._decoded[group]
+        stored = self._stored[group] + (0 if seen else column.total_compressed_size)
+        left = max(_max_bytes(), MAX_RATIO * stored) - self._decoded[group] + before
         takes, is_certain = decoded_size(data, column, leaf, self._leaves[number], left)
         if takes > left and not is_certain:
             takes = string_bytes(self._metadata, group, number, data, self.size, left)
@@ -162,9 +163,9 @@ class BoundedFile(Seekable):
                 f"column {column.path_in_schema!r} of row group {group + 1} claims {takes} bytes in memory, "
                 f"and has {column.total_compressed_size} in the file; if it is to be trusted, give {VARIABLE}"
             )
-        self._checked.add((group, number))
+        self._checked[group, number] = (len(data), takes)
         self._stored[group] = stored
-        self._decoded[group] += takes
+        self._decoded[group] += takes - before
 
 
 def _max_bytes() -> int:

@@ -12,14 +12,14 @@ import base64
 import binascii
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.parquet.bounded_file import BoundedFile
-from pipeline.parquet.levels import leaf_numbers
-from pipeline.parquet.regular_lists import ListColumn, decode
+from pipeline.parquet.regular_lists import ListColumn, decode_regular_lists
 
 MAX_FOOTER_BYTES = 32 << 20
 """Maximum size of a footer. pyarrow takes up to 80 times as much memory for it."""
@@ -28,6 +28,8 @@ MAX_LIST = 200_000
 memory."""
 _PIECE_VALUES = 1 << 20
 """Values of a column that are decoded together. pyarrow holds the levels of all of them, four bytes for each."""
+_MISSES = 2
+"""If lists of a column were not regular so often more than they were, it is left to pyarrow."""
 _TAIL_BYTES = 1 << 16
 """Bytes at the end of a file that are read first; most footers are smaller."""
 _MAGIC = b"PAR1"
@@ -52,20 +54,31 @@ class ParquetFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     def __init__(self, source: Any, **options: Any) -> None:
         super().__init__(source, **options)
         self._source = source
-        self._list_columns: dict[str, tuple[int, ListColumn] | None] = {}
-        """Name -> number and layout of a column that may be decoded without its levels; None: pyarrow decodes it."""
 
-    def read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
-        """Returns columns of one row group, in their order. Lists of equal lengths without nulls are decoded fast."""
-        fast = {name: self._regular(group, name) for name in columns}
-        others = [name for name in columns if fast[name] is None]
+    def read_group(self, group: int, columns: Sequence[str], tries: dict[str, int] | None = None) -> pa.Table:
+        """Returns columns of one row group, in their order. Those of `regular_lists` are decoded faster.
+
+        Args:
+            group: its number.
+            columns: names.
+            tries: for files whose columns are alike, to be given for all of them: name -> how often the faster way was
+                possible, less how often not.
+
+        Raises the errors of pyarrow, and ``ValueError`` for a row group over the limits of `BoundedFile`.
+        """
+        tries = {} if tries is None else tries
+        decoded = {name: self._regular(group, name, tries) for name in columns}
+        others = [name for name in columns if decoded[name] is None]
+        if len(others) == len(columns):
+            return self._in_pieces(group, others).select(columns)
         table = self._in_pieces(group, others) if others else None
-        arrays = [fast[name] if table is None or fast[name] is not None else table[name] for name in columns]
-        return pa.table(arrays, schema=pa.schema([self.schema_arrow.field(name) for name in columns]))
+        arrays = [table[name] if table is not None and name in others else decoded[name] for name in columns]
+        return pa.table(arrays, schema=pa.schema([self._schema.field(name) for name in columns]))
 
     def _in_pieces(self, group: int, columns: list[str]) -> pa.Table:
         """Returns columns of a row group. Many values are decoded in pieces: in less memory, and as fast."""
-        row_group, leaves = self.metadata.row_group(group), leaf_numbers(self.metadata.schema, columns)
+        row_group = self.metadata.row_group(group)
+        leaves = [number for name in columns for number in self._leaves.get(name, [])]
         values = max((row_group.column(leaf).num_values for leaf in leaves), default=0)
         if values <= _PIECE_VALUES:
             return self.read_row_groups([group], columns=columns, use_threads=False)
@@ -74,27 +87,43 @@ class ParquetFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
             list(self.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False))
         )
 
-    def _regular(self, group: int, name: str) -> pa.Array | None:
-        """Returns a column of lists of equal lengths; None if it is another one."""
-        if name not in self._list_columns:
-            self._list_columns[name] = self._list_column(name)
-        column = self._list_columns[name]
-        if column is None or not isinstance(self._source, BoundedFile):
+    def _regular(self, group: int, name: str, tries: dict[str, int]) -> pa.Array | None:
+        """Returns a column of lists of equal lengths; None if it is another one, or is likely to be."""
+        layout, leaves = self._layouts.get(name), self._leaves.get(name, [])
+        if layout is None or tries.get(name, 0) < -_MISSES or not isinstance(self._source, BoundedFile):
             return None
-        number, layout = column
         row_group = self.metadata.row_group(group)
-        chunk = row_group.column(number)
-        array = decode(self._source.chunk(chunk), chunk, layout, row_group.num_rows)
-        if array is None:
-            self._list_columns[name] = None  # the column's other groups are likely to be the same
-        return array
+        chunk = row_group.column(leaves[0])
+        found = None
+        if not chunk.has_dictionary_page:
+            found = decode_regular_lists(self._source.chunk(chunk), chunk, layout, row_group.num_rows)
+        tries[name] = tries.get(name, 0) + (1 if found is not None else -1)
+        return found
 
-    def _list_column(self, name: str) -> tuple[int, ListColumn] | None:
-        numbers = leaf_numbers(self.metadata.schema, [name])
-        if len(numbers) != 1 or self.schema_arrow.names.count(name) != 1:
-            return None
-        layout = ListColumn.of(self.schema_arrow.field(name).type, self.metadata.schema.column(numbers[0]))
-        return None if layout is None else (numbers[0], layout)
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return self.schema_arrow
+
+    @cached_property
+    def _leaves(self) -> dict[str, list[int]]:
+        """Name of a column -> its numbers in the Parquet schema."""
+        found: dict[str, list[int]] = {}
+        for number in range(len(self.metadata.schema)):
+            name = self.metadata.schema.column(number).path.split(".")[0]
+            found.setdefault(name, []).append(number)
+        return found
+
+    @cached_property
+    def _layouts(self) -> dict[str, ListColumn]:
+        """Name -> layout of the columns that may have lists of equal lengths."""
+        found = {}
+        for field in self._schema:
+            leaves = self._leaves.get(field.name, [])
+            if len(leaves) == 1 and self._schema.names.count(field.name) == 1:
+                layout = ListColumn.of(field.type, self.metadata.schema.column(leaves[0]))
+                if layout is not None:
+                    found[field.name] = layout
+        return found
 
     def parts(self, groups: Sequence[int], columns: Sequence[str]) -> Iterator[list[int]]:
         """Yields ``groups`` in parts. The caller reads each part before it takes the next one.

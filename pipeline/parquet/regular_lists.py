@@ -24,6 +24,10 @@ _PLAIN, _RLE, _BYTE_STREAM_SPLIT = 0, 3, 9
 """Encodings."""
 _RUN = 8
 """Values that are bit-packed together. A repeated run has at least so many."""
+_CODECS = ("UNCOMPRESSED", "ZSTD")
+"""Codecs of pages. With the others, Arrow does not say if a page has fewer bytes than it claims."""
+_SPLIT_BYTES = 4 << 20
+"""Bytes of pages that pyarrow decodes together."""
 _MAX_NUMBERS = (1 << 31) - 1
 """Arrow counts the values of a list column with 32 bits."""
 _PHYSICAL_BYTES = {"INT32": 4, "INT64": 8, "FLOAT": 4, "DOUBLE": 8}
@@ -37,7 +41,7 @@ class ListColumn:
     physical_type: str
     value_bytes: int
     max_definition: int
-    nested: bool
+    is_nested: bool
     """Whether the values are vectors in lists; otherwise they are numbers in lists, or in vectors."""
 
     @classmethod
@@ -50,19 +54,21 @@ class ListColumn:
         """
         if not _is_list(kind) and not pa.types.is_fixed_size_list(kind):
             return None
-        nested = _is_list(kind) and pa.types.is_fixed_size_list(kind.value_type)
-        numbers = kind.value_type.value_type if nested else kind.value_type
+        is_nested = _is_list(kind) and pa.types.is_fixed_size_list(kind.value_type)
+        numbers = kind.value_type.value_type if is_nested else kind.value_type
         if not (pa.types.is_integer(numbers) or pa.types.is_floating(numbers)):
             return None
         stored = (
             leaf.length if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" else _PHYSICAL_BYTES.get(leaf.physical_type)
         )
-        if stored != numbers.bit_width // 8 or leaf.max_repetition_level != 1 + nested:
+        if stored != numbers.bit_width // 8 or leaf.max_repetition_level != 1 + is_nested:
             return None
-        return cls(kind, leaf.physical_type, stored, leaf.max_definition_level, nested)
+        return cls(kind, leaf.physical_type, stored, leaf.max_definition_level, is_nested)
 
 
-def decode(data: memoryview, chunk: pq.ColumnChunkMetaData, column: ListColumn, rows: int) -> pa.Array | None:
+def decode_regular_lists(
+    data: memoryview, chunk: pq.ColumnChunkMetaData, column: ListColumn, rows: int
+) -> pa.Array | None:
     """Decodes a column chunk.
 
     Args:
@@ -85,37 +91,44 @@ class _Chunk:
     """The pages of a column chunk."""
 
     def __init__(self, data: memoryview, chunk: pq.ColumnChunkMetaData, column: ListColumn) -> None:
-        self.column, self.count, self.width = column, chunk.num_values, 0
-        """Numbers in the chunk, and in each innermost list."""
+        self.column, self.count = column, chunk.num_values
+        self.list_length = 0
+        """Numbers in each innermost list."""
         self.starts: list[np.ndarray] = []
         """For each page and each of its innermost lists: whether a row begins with it."""
-        self.plain: pa.Buffer | None = None
-        """The numbers, if their encoding is plain."""
-        self.split: list[FlatPage] = []
-        """Pages of another encoding."""
+        self.is_regular = False
         found = pages(data, self.count)
-        self.is_regular = sum(page.values for page in found if page.kind == DATA) == self.count > 0
-        for page in found:
-            self.is_regular = self.is_regular and self._add(page, data, chunk.compression)
+        if chunk.compression not in _CODECS or sum(page.values for page in found if page.kind == DATA) != self.count:
+            return
+        self.buffer = pa.allocate_buffer(self.count * column.value_bytes)
+        self.numbers = np.frombuffer(self.buffer, np.uint8)
+        self.filled = 0
+        """Bytes of ``numbers`` that are decoded."""
+        self.split: list[FlatPage] = []
+        """Pages that follow these, and that pyarrow decodes together."""
+        self.is_regular = all(self._add(page, data, chunk.compression) for page in found)
 
     def array(self, rows: int) -> pa.Array | None:
         """Returns the rows; None if there are not ``rows`` of them."""
-        kind, starts = self.column.kind, np.flatnonzero(np.concatenate(self.starts))
-        if len(starts) != rows or starts[0] != 0 or self.count > _MAX_NUMBERS:
+        self._decode_split()
+        if not rows or self.filled != len(self.numbers) or self.count > _MAX_NUMBERS:
             return None
-        vectors = self.count // self.width
-        child = pa.Array.from_buffers(_numbers(kind), self.count, [None, self._values()])
-        if self.column.nested:
+        kind, starts = self.column.kind, np.flatnonzero(np.concatenate(self.starts))
+        if len(starts) != rows or starts[0] != 0:
+            return None
+        vectors = self.count // self.list_length
+        child = pa.Array.from_buffers(_number_type(kind), self.count, [None, self.buffer])
+        if self.column.is_nested:
             child = pa.Array.from_buffers(kind.value_type, vectors, [None], children=[child])
         if pa.types.is_fixed_size_list(kind):
             return pa.Array.from_buffers(kind, rows, [None], children=[child])
-        offsets = np.append(starts, vectors) * (1 if self.column.nested else self.width)
+        offsets = np.append(starts, vectors) * (1 if self.column.is_nested else self.list_length)
         stored = offsets.astype(np.int64 if pa.types.is_large_list(kind) else np.int32)
         return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(stored)], children=[child])
 
     def _add(self, page: Page, data: memoryview, codec: str) -> bool:
         """Adds a page. Returns whether it can be decoded."""
-        if page.kind != DATA or page.level_encodings != (_RLE, _RLE):
+        if page.kind != DATA or not page.values or page.level_encodings != (_RLE, _RLE):
             return False
         content = memoryview(decompressed(data[page.start : page.start + page.size], codec, page.uncompressed))
         repetition, rest = _with_length(content.cast("B"))
@@ -125,42 +138,58 @@ class _Chunk:
         starts = self._starts(bytes(repetition), page.values)
         if starts is None or len(values) != page.values * self.column.value_bytes:
             return False
-        if page.encoding == _PLAIN and not self.split:
-            if self.plain is None:
-                self.plain = pa.allocate_buffer(self.count * self.column.value_bytes)
-            at = sum(map(len, self.starts)) * self.width * self.column.value_bytes
-            memoryview(self.plain).cast("B")[at : at + len(values)] = values
-        elif page.encoding == _BYTE_STREAM_SPLIT and self.plain is None:
+        self.starts.append(starts)
+        if page.encoding == _PLAIN:
+            self._decode_split()
+            self._append(np.frombuffer(values, np.uint8))
+        elif page.encoding == _BYTE_STREAM_SPLIT:
             self.split.append(FlatPage(values, page.values, page.encoding))
+            if sum(len(one.content) for one in self.split) > _SPLIT_BYTES:
+                self._decode_split()
         else:
             return False
-        self.starts.append(starts)
         return True
+
+    def _append(self, values: np.ndarray) -> None:
+        """Appends the bytes of numbers."""
+        np.copyto(self.numbers[self.filled : self.filled + len(values)], values)
+        self.filled += len(values)
+
+    def _decode_split(self) -> None:
+        """Decodes the pages of ``split``, and appends their numbers."""
+        if not self.split:
+            return
+        column, pages, self.split = self.column, self.split, []
+        length = column.value_bytes if column.physical_type == "FIXED_LEN_BYTE_ARRAY" else 0
+        file = pq.ParquetFile(pa.BufferReader(flat_file(pages, column.physical_type, length)), pre_buffer=False)
+        for values in file.read(use_threads=False).column(0).chunks:
+            item = column.value_bytes
+            self._append(np.frombuffer(values.buffers()[1], np.uint8, len(values) * item, values.offset * item))
 
     def _starts(self, levels: bytes, values: int) -> np.ndarray | None:
         """Returns for each innermost list whether it is the first of a row; None if the levels have no pattern.
 
         The pattern of a list of ``n`` numbers: a group of eight levels, which are bit-packed, then a run of ``n - 8``.
         """
-        level = 1 + self.column.nested
-        self.width = self.width or self._first_width(levels)
-        if self.width < 2 * _RUN or self.width % _RUN or values % self.width:
+        level = 1 + self.column.is_nested
+        self.list_length = self.list_length or self._first_length(levels)
+        if self.list_length < 2 * _RUN or self.list_length % _RUN or values % self.list_length:
             return None
         ones = sum(level << bits for bits in range(0, level * _RUN, level))
         packed = (ones - level).to_bytes(level, "little")
-        pattern = bytes([1 << 1 | 1]) + packed + varint(self.width - _RUN << 1) + bytes([level])
-        if len(levels) != values // self.width * len(pattern):
+        pattern = bytes([1 << 1 | 1]) + packed + varint(self.list_length - _RUN << 1) + bytes([level])
+        if len(levels) != values // self.list_length * len(pattern):
             return None
         found = np.frombuffer(levels, np.uint8).reshape(-1, len(pattern))
         starts: np.ndarray = found[:, 1] == packed[0]
-        expected = np.frombuffer(pattern, np.uint8) | np.where(starts, 0, 1)[:, None] * (np.arange(len(pattern)) == 1)
-        if not self.column.nested and not starts.all():
+        if not self.column.is_nested and not starts.all():
             return None
-        return starts if np.array_equal(found, expected) else None
+        others = np.delete(found, 1, 1) == np.frombuffer(pattern[:1] + pattern[2:], np.uint8)
+        return starts if others.all() and np.all(starts | (found[:, 1] == packed[0] + 1)) else None
 
-    def _first_width(self, levels: bytes) -> int:
+    def _first_length(self, levels: bytes) -> int:
         """Returns the numbers of each innermost list: of the type, or else of the first list."""
-        kind = self.column.kind.value_type if self.column.nested else self.column.kind
+        kind = self.column.kind.value_type if self.column.is_nested else self.column.kind
         if pa.types.is_fixed_size_list(kind):
             return int(kind.list_size)
         run = shift = 0
@@ -171,16 +200,6 @@ class _Chunk:
                 break
         return _RUN + (run >> 1)
 
-    def _values(self) -> pa.Buffer:
-        """Returns the numbers of all pages."""
-        if self.plain is not None:
-            return self.plain
-        column = self.column
-        length = column.value_bytes if column.physical_type == "FIXED_LEN_BYTE_ARRAY" else 0
-        file = pq.ParquetFile(pa.BufferReader(flat_file(self.split, column.physical_type, length)), pre_buffer=False)
-        (values,) = file.read(use_threads=False).column(0).chunks
-        return values.buffers()[1]
-
 
 def _with_length(content: memoryview) -> tuple[memoryview, memoryview]:
     """Returns the bytes behind a length of four bytes, and the rest. Raises ``ValueError`` if there are fewer."""
@@ -190,7 +209,7 @@ def _with_length(content: memoryview) -> tuple[memoryview, memoryview]:
     return content[4:end], content[end:]
 
 
-def _numbers(kind: pa.DataType) -> pa.DataType:
+def _number_type(kind: pa.DataType) -> pa.DataType:
     """Returns the type of the numbers in lists and vectors."""
     while _is_list(kind) or pa.types.is_fixed_size_list(kind):
         kind = kind.value_type

@@ -203,6 +203,29 @@ def test_decimals_take_what_arrow_makes_of_them(tmp_path: Path, kind: pa.DataTyp
         assert parquet.open_parquet(file).read().nbytes <= file._decoded[0]
 
 
+def test_a_chunk_that_is_read_again_with_more_bytes_is_checked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pyarrow reads 100 bytes more of files of an old writer: pages could hide in them."""
+    pq.write_table(pa.table({"a": [1.5] * 100, "b": [1.5] * 100}), tmp_path / "a.parquet", use_dictionary=False)
+    seen: list[int] = []
+
+    def size(data: memoryview, *_: Any) -> tuple[int, bool]:
+        seen.append(len(data))
+        return len(data), True
+
+    monkeypatch.setattr("pipeline.parquet.bounded_file.decoded_size", size)
+    with BoundedFile(io.FileIO(tmp_path / "a.parquet")) as file:
+        chunk = read_footer(file).metadata.row_group(0).column(0)
+        own = chunk.total_compressed_size
+        assert len(file.chunk(chunk)) == own
+        for more in (0, 100, 100):
+            file.seek(4)
+            file.read(own + more)
+        assert seen == [own, own + 100]
+        assert (file._decoded[0], file._stored[0]) == (own + 100, own)
+
+
 def test_half_of_a_bomb_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit applies to a row group."""
     monkeypatch.setattr(bounded_file, "MAX_BYTES", 20 << 20)

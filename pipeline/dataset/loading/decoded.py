@@ -102,6 +102,8 @@ class GroupReader:
         self.root, self.shards, self.index = root, shards, index
         self.schema = schema if labels is None else pa.schema([*schema, *labels.schema])
         self._stored, self._labels = schema, labels
+        self._tries: dict[str, int] = {}
+        """See `ParquetFile.read_group`."""
         self._open_nothing()
 
     def _open_nothing(self) -> None:
@@ -123,7 +125,7 @@ class GroupReader:
         with ShardErrors(self.root, shard):
             file = self._open(shard_number)
             for _ in file.parts([group], columns):
-                table = file.read_group(group, columns)
+                table = file.read_group(group, columns, self._tries)
             self._keep(shard_number, file)
             if len(table) != self.index.stored[number]:
                 raise ValueError(f"row group {group + 1} has {len(table)} rows, its footer {self.index.stored[number]}")
