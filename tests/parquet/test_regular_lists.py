@@ -150,7 +150,13 @@ def test_pages_that_may_end_within_rows(tmp_path: Path, name: str) -> None:
 
 def test_thousands_of_pages(tmp_path: Path) -> None:
     array = _vectors(pa.float32(), 20_000, 16)
-    options = {"compression": "zstd", "data_page_size": 1, "write_batch_size": 16, "use_dictionary": False, "write_page_index": True}
+    options = {
+        "compression": "zstd",
+        "data_page_size": 1,
+        "write_batch_size": 16,
+        "use_dictionary": False,
+        "write_page_index": True,
+    }
     for is_split in (False, True):
         pq.write_table(pa.table({"a": array}), tmp_path / "a.parquet", use_byte_stream_split=is_split, **options)
         found = _decoded(tmp_path / "a.parquet", 0)
