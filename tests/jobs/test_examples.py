@@ -102,7 +102,7 @@ def test_fewer_rows_than_a_batch() -> None:
 # -- the demo's dataset ----------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def first(first_dataset: Path) -> Path:
     """The dataset of the README's first config, which examples only read."""
     return first_dataset

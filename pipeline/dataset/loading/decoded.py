@@ -102,6 +102,8 @@ class GroupReader:
         self.root, self.shards, self.index = root, shards, index
         self.schema = schema if labels is None else pa.schema([*schema, *labels.schema])
         self._stored, self._labels = schema, labels
+        self._deleted: dict[int, np.ndarray] = {}
+        """Number of a shard -> the positions of its deleted rows."""
         self._tries: dict[str, int] = {}
         """See `ParquetFile.read_group`."""
         self._open_nothing()
@@ -131,10 +133,16 @@ class GroupReader:
                 raise ValueError(f"row group {group + 1} has {len(table)} rows, its footer {self.index.stored[number]}")
             if table.schema.types != self._stored.types:
                 table = table.cast(self._stored)
-            decoded = DecodedGroup.of(table, self.index.positions(number, shard))
+            decoded = DecodedGroup.of(table, self.index.positions(number, self._deleted_rows(shard_number)))
         if self._labels is None or self.index.labels is None:
             return decoded
         return decoded.with_columns(self._stored, self._labels.take(pa.array(self.index.labels[number])))
+
+    def _deleted_rows(self, shard: int) -> np.ndarray:
+        """Returns the positions of the deleted rows of a shard."""
+        if shard not in self._deleted:
+            self._deleted[shard] = np.array(self.shards[shard].deleted, np.int64)
+        return self._deleted[shard]
 
     def close(self) -> None:
         """Closes the open files."""

@@ -54,6 +54,8 @@ class Index:
     """Bytes that it takes while it is decoded: more, if the rows that are read are copied then."""
     kept: tuple[np.ndarray, ...] | None
     """Positions in the group of the rows that are read (uint32), if there is a filter."""
+    contents: str = ""
+    """A digest of the contents of the shards."""
     lost_rows: int = 0
     """Live rows of shards that could not be read."""
     labels: tuple[np.ndarray, ...] | None = None
@@ -70,24 +72,23 @@ class Index:
     @cached_property
     def digest(self) -> str:
         """A digest of which rows are read."""
-        found = hashlib.sha256()
-        arrays = (*(self.kept or ()), *(self.labels or ()))
-        for array in (self.shards, self.groups, self.firsts, self.sizes, *arrays):
+        found = hashlib.sha256(self.contents.encode())
+        for array in (self.shards, self.groups, self.firsts, self.sizes, *(self.kept or ())):
             found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()[:16]
 
-    def positions(self, number: int, shard: File) -> np.ndarray | None:
+    def positions(self, number: int, deleted: np.ndarray) -> np.ndarray | None:
         """Returns the positions in group ``number`` of the rows that are read, ascending; None: all.
 
         Args:
             number: number of the group in this index.
-            shard: its shard.
+            deleted: positions of the deleted rows in its shard, ascending.
         """
         if self.kept is not None:
             return self.kept[number]
         if self.sizes[number] == self.stored[number]:
             return None
-        return _live(np.array(shard.deleted, np.int64), int(self.firsts[number]), int(self.stored[number]))
+        return _live(deleted, int(self.firsts[number]), int(self.stored[number]))
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ def build_index(
         bytes=open_bytes,
         decoding_bytes=decoding_bytes,
         kept=None if filter is None else tuple(group.positions for group in groups if group.positions is not None),
+        contents=hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
         lost_rows=sum(shard.live for shard, one in zip(shards, found, strict=True) if one is None),
     )
 

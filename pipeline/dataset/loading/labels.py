@@ -88,10 +88,11 @@ def _ids(data: Dataset, index: Index, shard_number: int, keys: list[str]) -> Ite
     shard, numbers = data.shards[shard_number], np.flatnonzero(index.shards == shard_number)
     with ShardErrors(data.root, shard), open_shard(data.root, shard) as file:
         check_columns(data.root, shard, file.schema_arrow, keys)
+        deleted = np.array(shard.deleted, np.int64)
         groups = dict(zip(index.groups[numbers].tolist(), numbers.tolist(), strict=True))
         for group in (group for part in file.parts(list(groups), keys) for group in part):
             table = file.read_row_group(group, columns=keys, use_threads=False).select(keys)
-            positions = index.positions(groups[group], shard)
+            positions = index.positions(groups[group], deleted)
             if positions is None:
                 positions = np.arange(len(table))
             table = table.take(pa.array(positions))

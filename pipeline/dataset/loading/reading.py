@@ -96,19 +96,22 @@ class BatchReading:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Yields each batch. Raises ``ConfigError`` for a group that cannot be read, or that takes too many bytes."""
-        with ThreadPoolExecutor(self._threads, "read_ahead") as pool:
-            try:
-                while self._plan():
-                    self._decode_ahead(pool)
-                    rows = self._upcoming.popleft()
-                    batch = self._batch(rows)
-                    for key in {(one.source, one.group) for one in rows}:
-                        self._close_unused(key)
-                    yield batch
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for reader in self._readers:
-                    reader.close()
+        try:
+            with ThreadPoolExecutor(self._threads, "read_ahead") as pool:
+                try:
+                    while self._plan():
+                        rows = self._upcoming.popleft()
+                        batch = self._batch(rows, pool)
+                        for key in {(one.source, one.group) for one in rows}:
+                            self._close_unused(key)
+                        yield batch
+                finally:
+                    pool.shutdown(wait=False, cancel_futures=True)
+        finally:  # no thread reads any more
+            self._groups.end()
+            self._parts.clear()
+            for reader in self._readers:
+                reader.close()
 
     def _plan(self) -> bool:
         """Plans batches until enough groups are wanted. Returns whether there is a batch to read."""
@@ -176,8 +179,11 @@ class BatchReading:
                 break
             del self._wanted[key]
 
-    def _batch(self, batch: list[Rows]) -> pa.RecordBatch:
-        is_read = [self._add_part(rows) for rows in batch]
+    def _batch(self, batch: list[Rows], pool: ThreadPoolExecutor) -> pa.RecordBatch:
+        is_read = []
+        for rows in batch:
+            self._decode_ahead(pool)
+            is_read.append(self._add_part(rows))
         self.read = None if all(is_read) else np.repeat(is_read, [rows.size for rows in batch])
         if self.read is not None:
             self.counts.lost += int((~self.read).sum())
@@ -203,7 +209,7 @@ class BatchReading:
             return False
         self._parts.append(_Part(key, opened.group, rows.of(self._order(opened, rows))))
         if len(opened.orders) > 1:
-            self._groups.fit(key)  # a second order takes more
+            self._groups.resize(key)
         return True
 
     def _order(self, opened: OpenGroup, rows: Rows) -> np.ndarray:

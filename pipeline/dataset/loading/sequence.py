@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -67,6 +68,11 @@ class Source:
         index = self.data.index(self.columns, self.filter, self.skip_unreadable)
         return index if self.labels is None else join_labels(self.data, index, self.labels)
 
+    @property
+    def version(self) -> str:
+        """The version of the dataset. Snapshots are counted in each version."""
+        return self.data.root.rstrip("/").rsplit("/", 1)[-1]
+
     def reader(self) -> GroupReader:
         """Returns what decodes the row groups."""
         schema = pa.schema([self.data.schema.field(name) for name in self.columns])
@@ -127,7 +133,14 @@ class Sequence:
         if streams is None:
             largest = sum(int(index.bytes.max(initial=0)) for index in indexes)
             decoding = max(int(index.decoding_bytes.max(initial=0)) for index in indexes)
-            streams = max(1, min(least, default_streams(largest, decoding, self.max_open_bytes, self.shuffle)))
+            streams = default_streams(largest, decoding, self.max_open_bytes, self.shuffle)
+            if self.epoch_rows is not None and least < streams:
+                warnings.warn(
+                    f"the datasets are read in {least} streams instead of {streams}, since one has {least} rows: the "
+                    "others are mixed less",
+                    stacklevel=2,
+                )
+            streams = max(1, min(least, streams))
         if streams > MAX_STREAMS:
             raise ConfigError("streams", f"{streams}", f"at most {MAX_STREAMS}")
         if self.epoch_rows is not None and streams > least:
@@ -154,6 +167,7 @@ class Sequence:
             "epoch_rows": self.epoch_rows,
             "sources": [
                 {
+                    "version": source.version,
                     "snapshot": source.data.snapshot,
                     "filter": None if source.filter is None else str(source.filter),
                     "weight": source.weight,
@@ -162,10 +176,6 @@ class Sequence:
                 for source in self.sources
             ],
         }
-
-    def with_shape(self, streams: int, chunk_rows: int) -> Sequence:
-        """Returns a copy with other streams and chunks."""
-        return replace(self, streams=streams, chunk_rows=chunk_rows)
 
     def drawn(self, epoch: int, batches: int) -> list[dict[str, int]]:
         """Returns for each dataset of a mixture the epoch that most of its streams are in, and its rows so far."""

@@ -47,7 +47,10 @@ def load(sequence: Sequence, state: Mapping[str, Any]) -> tuple[Sequence, int, i
         raise _other("datasets", len(stored), len(sequence.sources))
     sources = []
     for source, one in zip(sequence.sources, stored, strict=True):
-        snapshot = one.member("snapshot").integer()
+        version, snapshot = one.member("version").value, one.member("snapshot").integer()
+        if version != source.version:
+            found = f"is of version {version!r}, this reader has {source.version!r}"
+            raise ConfigError(_HERE, found, f"dataset.open(..., version={version!r})")
         if snapshot != source.data.snapshot:
             source = replace(source, data=_at(source.data, snapshot))
         sources.append(source)
@@ -83,7 +86,9 @@ def _compare(state: Value, sequence: Sequence) -> None:
                 continue
             if name == "index":
                 raise ConfigError(
-                    _HERE, "was saved when other rows of the snapshot could be read", "restore the dataset's shards"
+                    _HERE,
+                    "was saved when other rows were read: of other shards, or with other labels",
+                    "restore the dataset's shards, and give labels for the same rows",
                 )
             raise _other(name, stored.member(name, None).value, value)
 

@@ -152,3 +152,9 @@ def test_wrong_mixtures(paths: list[str], tmp_path: Path) -> None:
     other = written.write(tmp_path, ROWS[:9], schema=written.SCHEMA.set(at, pa.field("number", pa.int32())))
     with pytest.raises(ConfigError, match="datasets: their columns have different types"):
         list(dataset.mix([(data, 1), (dataset.open(other), 1)], ["number"], 4))
+
+
+def test_a_small_dataset_makes_a_mixture_mix_less(paths: list[str]) -> None:
+    few = (dataset.open(paths[1]), 1.0, pc.field("number") < 403)
+    with pytest.warns(UserWarning, match="in 3 streams instead of 64, since one has 3 rows: the others are mixed less"):
+        dataset.mix([(dataset.open(paths[0]), 1.0), few], ["number"], 8, shuffle=True)

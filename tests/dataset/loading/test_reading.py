@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +163,49 @@ def test_rows_of_closed_groups_do_not_hold_them(path: str, expected: list[list[i
 
     reader.read = read  # type: ignore[method-assign]
     assert one.numbers() == expected
+
+
+@pytest.mark.parametrize("batches", [1, 20, 40])
+def test_nothing_is_held_after_the_end(path: str, monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
+    """40 batches are all: also when it is left early, and although nothing collects garbage."""
+    groups: list[weakref.ref[DecodedGroup]] = []
+    original = GroupReader.read
+
+    def read(self: GroupReader, number: int) -> DecodedGroup:
+        found = original(self, number)
+        groups.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(GroupReader, "read", read)
+    gc.collect()
+    gc.disable()
+    try:
+        one = Reading(path)
+        batches_of = iter(one.reading)
+        assert len([batch for _, batch in zip(range(batches), batches_of, strict=False)]) == batches
+        batches_of.close()  # type: ignore[attr-defined]  # a generator
+        reader = one.reading._readers[0]
+        assert not reader._idle
+        del one, batches_of, reader
+        assert groups
+        assert [group for group in groups if group() is not None] == []
+    finally:
+        gc.enable()
+
+
+def test_groups_of_one_batch_are_decoded_ahead_together(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch has rows of 8 groups. None of them is decoded in the main thread."""
+    names: list[str] = []
+    original = GroupReader.read
+
+    def read(self: GroupReader, number: int) -> DecodedGroup:
+        names.append(threading.current_thread().name)
+        return original(self, number)
+
+    monkeypatch.setattr(GroupReader, "read", read)
+    list(Reading(path).reading)
+    assert len(names) == 40
+    assert {name.split("_")[0] for name in names} == {"read"}
 
 
 def test_a_group_that_does_not_fit_at_all(path: str) -> None:

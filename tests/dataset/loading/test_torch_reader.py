@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,25 @@ def test_a_state_resumes_in_its_snapshot(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_state_of_another_version(tmp_path: Path) -> None:
+    """Snapshots are counted in each version. The rows of both have equal numbers here."""
+    written.write(tmp_path, ROWS)
+    state = reader(str(tmp_path)).state_dict()
+    shutil.copytree(tmp_path / "v1", tmp_path / "v2")
+    message = r"is of version 'v1', this reader has 'v2'; dataset.open\(..., version='v1'\)"
+    with pytest.raises(ConfigError, match=message):
+        reader(str(tmp_path / "v2")).load_state_dict(state)
+
+
+def test_a_state_of_a_dataset_with_other_contents(tmp_path: Path) -> None:
+    written.write(tmp_path, ROWS)
+    state = reader(str(tmp_path)).state_dict()
+    snapshot = tmp_path / "v1" / "_snapshots" / "00000001.json"
+    snapshot.write_text(snapshot.read_text().replace("0" * 64, "1" * 64))
+    with pytest.raises(ConfigError, match="when other rows were read: of other shards"):
+        reader(str(tmp_path)).load_state_dict(state)
+
+
 def test_other_rows_of_the_same_snapshot(tmp_path: Path) -> None:
     """A shard was lost, and rows that cannot be read are left out."""
     written.write(tmp_path, ROWS)
@@ -216,7 +236,7 @@ def test_other_rows_of_the_same_snapshot(tmp_path: Path) -> None:
     sorted((tmp_path / "v1" / "data").iterdir())[0].unlink()
     lost = reader(str(tmp_path), on_error="skip")
     assert lost.report()["unreadable"] == 166
-    with pytest.raises(ConfigError, match="when other rows of the snapshot could be read"):
+    with pytest.raises(ConfigError, match="when other rows were read: of other shards"):
         lost.load_state_dict(state)
     assert sorted(row for batch in lost for row in batch) == list(range(166, 500))
 

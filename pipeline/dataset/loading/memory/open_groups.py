@@ -68,6 +68,10 @@ class OpenGroups:
         self._next_use, self._before_close = next_use, before_close
         self._open: dict[Key, OpenGroup] = {}
         """The least recently used first."""
+        self._sizes: dict[Key, int] = {}
+        """Bytes of each of them."""
+        self._open_bytes = 0
+        """Their sum."""
         self._loading: dict[Key, Future[DecodedGroup]] = {}
         self._ratios = [1.0] * len(readers)
         """For each dataset, the largest ratio of true to estimated bytes so far."""
@@ -80,7 +84,7 @@ class OpenGroups:
     @property
     def bytes(self) -> int:
         """Bytes of all groups; of those that are being decoded, as estimated."""
-        return sum(one.bytes for one in self._open.values()) + sum(self._estimate(key) for key in self._loading)
+        return self._open_bytes + sum(self._estimate(key) for key in self._loading)
 
     def decode_ahead(self, pool: Executor, key: Key) -> bool:
         """Starts to decode a group, if a thread is free and nothing has to be closed for it.
@@ -114,7 +118,7 @@ class OpenGroups:
             opened = OpenGroup(group)
             self._compare(key, opened.bytes)
             self._open[key] = opened
-            self.fit(key)  # it may be larger than estimated
+            self.resize(key)  # it may be larger than estimated
         self._open[key] = self._open.pop(key)
         return self._open[key]
 
@@ -127,8 +131,23 @@ class OpenGroups:
         if key in self._open:
             self._before_close(key)
             del self._open[key]
+            self._open_bytes -= self._sizes.pop(key)
 
-    def fit(self, kept: Key | None, needed: int = 0) -> None:
+    def resize(self, key: Key) -> None:
+        """Counts the bytes of an open group anew, and makes room for them."""
+        self._open_bytes -= self._sizes.get(key, 0)
+        self._sizes[key] = self._open[key].bytes
+        self._open_bytes += self._sizes[key]
+        self._evict_for(key)
+
+    def end(self) -> None:
+        """Forgets all groups, and what reads them."""
+        self._open.clear()
+        self._sizes.clear()
+        self._loading.clear()
+        self._open_bytes, self._readers = 0, ()
+
+    def _evict_for(self, kept: Key | None, needed: int = 0) -> None:
         """Closes groups other than ``kept`` until ``needed`` bytes more fit."""
         while self.bytes + needed > self._most_bytes:
             others = [key for key in self._open if key != kept]
@@ -142,7 +161,7 @@ class OpenGroups:
         """Closes groups until one that will be decoded fits, as far as its bytes are known."""
         least = int(self._readers[key[0]].index.decoding_bytes[key[1]])
         self._check(least)
-        self.fit(key, min(self._estimate(key), self._most_bytes))
+        self._evict_for(key, min(self._estimate(key), self._most_bytes))
 
     def _check(self, needed: int) -> None:
         if needed > self._most_bytes:
@@ -153,7 +172,7 @@ class OpenGroups:
         for key, future in self._loading.items():
             if future.done() and future.exception() is None:
                 self._compare(key, OpenGroup(future.result()).bytes)
-        self.fit(None)
+        self._evict_for(None)
 
     def _compare(self, key: Key, found: int) -> None:
         """Raises later estimates of a dataset if a group takes more than estimated: ``found`` bytes."""

@@ -69,9 +69,6 @@ class MixedOrder:
         self._quotas = quotas(weights)
         self._patterns = np.stack([_pattern(self._quotas, seed, stream) for stream in range(streams)])
         """[streams, PATTERN]: the dataset of each chunk."""
-        counted = self._patterns[:, :, None] == np.arange(len(sizes), dtype=np.int32)
-        self._before = np.cumsum(counted, axis=1, dtype=np.int32) - counted
-        """[streams, PATTERN, datasets]: chunks of each dataset earlier in the pattern."""
         self._orders: dict[tuple[int, int], Order] = {}
 
     def read(self, start: int, end: int) -> Iterator[Rows]:
@@ -106,7 +103,7 @@ class MixedOrder:
     def _chunks(self, source: int, stream: int, number: int) -> int:
         """Returns the number of chunks of a dataset among the first ``number`` chunks of a stream."""
         patterns, i = divmod(number, PATTERN)
-        return patterns * int(self._quotas[source]) + int(self._before[stream, i, source])
+        return patterns * int(self._quotas[source]) + int(np.count_nonzero(self._patterns[stream, :i] == source))
 
     def _rows(self, source: int, stream: int, offset: int, count: int) -> Iterator[Rows]:
         """Yields rows of a stream whose epochs follow each other."""
