@@ -21,8 +21,8 @@ from pipeline.parquet import ParquetFile
 
 _OPEN_FILES = 32
 """Files that stay open. Opening one again reads and parses its footer."""
-_FOOTERS = 256
-"""Footers that are kept."""
+_FOOTER_BYTES = 8 << 20
+"""Bytes of footers, as they are in the files, that are kept. On an object store another footer is a request."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class GroupReader:
         self._idle: list[tuple[int, ParquetFile]] = []
         """Open files that no thread uses: (number of the shard, file), the least recently used first."""
         self._footers: OrderedDict[int, pq.FileMetaData] = OrderedDict()
-        """Footers of shards, the oldest first: several threads may have the same shard open."""
+        """Footers of shards, the least recently used first: several threads may have the same shard open."""
         self._openings: dict[int, threading.Lock] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -163,10 +163,14 @@ class GroupReader:
             file = open_shard(self.root, self.shards[shard], footer)
             if footer is None:
                 check_columns(self.root, self.shards[shard], file.schema_arrow, self._stored.names)
-                self._footers[shard] = file.metadata
+                with self._lock:
+                    self._footers[shard] = file.metadata
         with self._lock:
-            while len(self._footers) > _FOOTERS:
-                self._footers.popitem(last=False)
+            if shard in self._footers:
+                self._footers.move_to_end(shard)
+            excess = sum(one.serialized_size for one in self._footers.values()) - _FOOTER_BYTES
+            while excess > 0 and len(self._footers) > 1:
+                excess -= self._footers.popitem(last=False)[1].serialized_size
         return file
 
     def _keep(self, shard: int, file: ParquetFile) -> None:

@@ -130,3 +130,25 @@ def test_a_file_that_changed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"-1-000\.parquet' .* cannot be read"):
         groups.read(0)
     groups.read(5)
+
+
+def test_footers_are_kept_within_a_limit(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least recently used is read again."""
+    parsed: list[str] = []
+    original = decoded.open_shard
+
+    def count(root: str, shard: Any, metadata: Any) -> Any:
+        parsed.extend([shard.path] if metadata is None else [])
+        return original(root, shard, metadata)
+
+    monkeypatch.setattr(decoded, "open_shard", count)
+    monkeypatch.setattr(decoded, "_OPEN_FILES", 1)
+    for limit, times in ((1 << 20, 1), (1, 2)):
+        monkeypatch.setattr(decoded, "_FOOTER_BYTES", limit)
+        parsed.clear()
+        groups = reader(path)
+        assert len(groups.shards) > 1
+        for _ in range(2):
+            for shard in range(len(groups.shards)):
+                groups.read(int(np.flatnonzero(groups.index.shards == shard)[0]))
+        assert len(parsed) == times * len(groups.shards)
