@@ -50,7 +50,8 @@ class TorchReader(IterableDataset[Any]):
         epoch: int,
         threads: int | None,
     ) -> None:
-        resolve_ranks(rank, world_size), sequence.shape  # both raise for wrong arguments
+        resolve_ranks(rank, world_size)
+        _ = sequence.shape  # both raise for wrong arguments
         self.sequence, self.collate = sequence, collate
         self._counts, self._is_compared = ReadCounts(), False
         """What this process has read in the last iteration; whether the other ranks are known to read the same."""
@@ -59,11 +60,11 @@ class TorchReader(IterableDataset[Any]):
         """Those of the process that pickled this object, for a process without a process group."""
         self._memory = WorkerMemory(epoch, 0)
         self._handed, self._is_loaded = 0, False
-        """Batches that the trainer's process was given since the beginning; whether `load_state_dict` set that."""
+        """Batches that the trainer was given since the beginning; whether `load_state_dict` set that."""
         self._worker_state: dict[str, int] | None = None
         """In a worker process: epoch, position at its beginning, and batches of this process since."""
         self._resumed: dict[str, int] | None = None
-        """In a worker process: such a state that was loaded, and with which the next iteration begins."""
+        """In a worker process: such a state, with which the next iteration begins."""
 
     @property
     def epoch(self) -> int:
@@ -145,7 +146,7 @@ class TorchReader(IterableDataset[Any]):
         if "worker" in state:
             raise ConfigError("the state of the reader", "is that of a worker process", "the state of a loader")
         self._set_begin(epoch, position)
-        self._is_loaded = True
+        self._is_loaded, self._is_compared = True, False
 
     @property
     def counts(self) -> ReadCounts:
@@ -175,7 +176,7 @@ class TorchReader(IterableDataset[Any]):
     def begin_iteration(self) -> None:
         """Goes on to the next epoch if this one has begun. Called in the trainer's process only.
 
-        Raises ``ConfigError`` if another rank reads other rows: the first time, without waiting for other ranks.
+        Raises ``ConfigError`` if another rank reads other rows: the first time and after a state. It waits for no rank.
         """
         begin, epoch = self._memory.begin, self.epoch
         self._set_begin(*((epoch + 1, 0) if self._handed or epoch > begin[0] else begin))

@@ -54,7 +54,7 @@ def _key(sequence: Sequence) -> str:
         (_dataset(one.data.root), one.columns, str(one.filter), one.weight, one.skip_unreadable)
         for one in sequence.sources
     ]
-    settings = (sequence.batch_size, sequence.shuffle, sequence.tail, sequence.streams, sequence.chunk_rows)
+    settings = (sequence.batch_size, sequence.shuffle, sequence.tail)  # streams and chunk_rows may come from a state
     return hashlib.sha256(json.dumps([sources, settings]).encode()).hexdigest()[:16]
 
 
@@ -115,7 +115,9 @@ def _check(own: dict[str, Any], other: dict[str, Any], rank: int) -> None:
         found = f"{value} on rank {rank}, but {there} on rank {other['rank']}"
         advice = "give the same on all ranks; to a reader of one rank only, give rank=0 and world_size=1"
         if name in ("version", "snapshot"):
-            advice = f"open the same on all ranks: dataset.open(..., {name}=...)"
+            advice = f"open the same on all ranks: dataset.open(..., {name}=...); a state: load the same on all ranks"
+        elif name in ("epoch", "position"):
+            advice = "give the same on all ranks, and load the same state on all ranks, or on none"
         elif name == "unreadable rows":
             advice = "restore the shards that cannot be read"
         elif name == "rows to read":

@@ -48,7 +48,41 @@ def _ranks_of_its_own(rank: int, path: str) -> None:
 
 def _other_settings(rank: int, path: str) -> None:
     """Another reader, which the other rank may read later."""
-    list(reader(path, snapshot=1 + rank, streams=4 + rank))
+    list(reader(path, snapshot=1 + rank, tail=("short", "drop")[rank]))
+
+
+def _other_streams(rank: int, path: str) -> None:
+    list(reader(path, streams=4 + rank))
+
+
+def _one_rank_loads(rank: int, path: str) -> None:
+    """The checkpoint is on the local disk of the other rank."""
+    one = reader(path)
+    if rank == 1:
+        one.load_state_dict(_state(path, 3))
+    list(one)
+
+
+def _other_states_later(rank: int, path: str) -> None:
+    one = reader(path)
+    list(one)
+    one.load_state_dict(_state(path, 3 + rank))
+    list(one)
+
+
+def _equal_states(rank: int, path: str) -> None:
+    one = reader(path)
+    for _ in range(2):
+        one.load_state_dict(_state(path, 3))
+        assert len(list(one)) == 11
+
+
+def _state(path: str, batches: int) -> dict[str, Any]:
+    """Returns the state after so many batches of all ranks together."""
+    one = reader(path, rank=0, world_size=1)
+    for _, _ in zip(range(batches), one, strict=False):
+        pass
+    return one.state_dict()
 
 
 def _other_snapshots(rank: int, path: str) -> None:
@@ -90,6 +124,10 @@ CASES: list[tuple[Callable[[int, str], None], str | None]] = [
     (_one_rank_iterates, None),
     (_ranks_of_its_own, None),
     (_other_settings, None),
+    (_equal_states, None),
+    (_other_streams, "streams: [45] on rank [01], but [45] on rank [01]; give the same on all ranks"),
+    (_one_rank_loads, "position: [03] on rank [01], but [03] on rank [01]; .* load the same state on all ranks"),
+    (_other_states_later, "position: [034] on rank [01], but [034] on rank [01]; .* load the same state on all ranks"),
     (_other_snapshots, SNAPSHOTS),
     (_other_snapshots_with_workers, SNAPSHOTS),
     (_lost_shard, "unreadable rows: [0-9]+ on rank .*; restore the shards"),
