@@ -23,6 +23,7 @@ from pipeline.dataset.loading.order.epoch import Rows
 from pipeline.dataset.loading.place import PlacedCollate, collated
 from pipeline.dataset.loading.processes.rank_comparison import compare_ranks
 from pipeline.dataset.loading.processes.worker_memory import Worker, WorkerMemory
+from pipeline.dataset.loading.processes.worker_state import WorkerState, load_worker
 from pipeline.dataset.loading.ranks import resolve_ranks
 from pipeline.dataset.loading.reading import BatchReading, ReadCounts
 from pipeline.dataset.loading.sequence import Sequence
@@ -61,10 +62,10 @@ class TorchReader(IterableDataset[Any]):
         self._memory = WorkerMemory(epoch, 0)
         self._handed, self._is_loaded = 0, False
         """Batches that the trainer was given since the beginning; whether `load_state_dict` set that."""
-        self._worker_state: dict[str, int] | None = None
-        """In a worker process: epoch, position at its beginning, and batches of this process since."""
-        self._resumed: dict[str, int] | None = None
-        """In a worker process: such a state, with which the next iteration begins."""
+        self._worker_state: WorkerState | None = None
+        """In a worker process: how far it has read."""
+        self._resumed: WorkerState | None = None
+        """In a worker process: the loaded state with which the next iteration begins."""
 
     @property
     def epoch(self) -> int:
@@ -123,8 +124,9 @@ class TorchReader(IterableDataset[Any]):
         """
         worker = get_worker_info()
         if worker is not None:
-            here = self._worker_state or _worker_state(*self._memory.begin)
-            return {**states.save(self.sequence, here["epoch"], here["position"]), "worker": dict(here)}
+            here = self._worker_state or WorkerState(*self._memory.begin)
+            of_worker = here.save(self.ranks[1], worker.num_workers)
+            return {**states.save(self.sequence, here.epoch, here.position), "worker": of_worker}
         epoch, start = self._memory.begin
         deal = self.sequence.deal(start, self.ranks[1])
         if self._handed and self._handed >= deal.rounds:
@@ -137,14 +139,15 @@ class TorchReader(IterableDataset[Any]):
         Raises:
             ConfigError: not a state, a state of other settings, or a snapshot that is gone.
         """
-        self.sequence, epoch, position = states.load(self.sequence, state)
-        batches = states.worker_batches(state)
-        if get_worker_info() is not None:
-            self._resumed = _worker_state(epoch, position, batches)
-            self._worker_state = dict(self._resumed)
+        sequence, epoch, position = states.load(self.sequence, state)
+        worker = get_worker_info()
+        if worker is not None:
+            self._resumed = load_worker(state, epoch, position, self.ranks[1], worker.num_workers)
+            self.sequence, self._worker_state = sequence, self._resumed
             return
         if "worker" in state:
             raise ConfigError("the state of the reader", "is that of a worker process", "the state of a loader")
+        self.sequence = sequence
         self._set_begin(epoch, position)
         self._is_loaded, self._is_compared = True, False
 
@@ -202,15 +205,15 @@ class TorchReader(IterableDataset[Any]):
         """Returns the batches of a worker process."""
         state, self._resumed = self._resumed, None
         if state is None:
-            state = _worker_state(*self._memory.begin_worker(worker))
+            state = WorkerState(*self._memory.begin_worker(worker))
         else:
-            self._memory.resume_worker(worker, state["epoch"])
+            self._memory.resume_worker(worker, state.epoch)
         self._worker_state = state
         return self._counted_batches(worker, state)
 
-    def _counted_batches(self, worker: Worker, state: dict[str, int]) -> Iterator[Any]:
-        for batch in self._batches(state["epoch"], state["position"], worker.id, worker.num_workers, state["batches"]):
-            state["batches"] += 1
+    def _counted_batches(self, worker: Worker, state: WorkerState) -> Iterator[Any]:
+        for batch in self._batches(state.epoch, state.position, worker.id, worker.num_workers, state.batches):
+            state.batches += 1
             self._memory.publish(worker.id, self._counts)
             yield batch
 
@@ -245,7 +248,3 @@ class TorchReader(IterableDataset[Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_ranks_before": self.ranks, "_is_compared": False}
-
-
-def _worker_state(epoch: int, position: int, batches: int = 0) -> dict[str, int]:
-    return {"epoch": epoch, "position": position, "batches": batches}
