@@ -51,7 +51,7 @@ class Loader:
         if not self._loader.num_workers:
             yield from self._loader
             return
-        self.reader.begin_iteration()
+        self.reader.begin_iteration(with_workers=True)
         for batch in self._loader:
             self.reader.hand_out()
             yield batch

@@ -5,8 +5,6 @@ This module imports torch.
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
@@ -14,25 +12,19 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline import storage
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.loading import state as states
-from pipeline.dataset.loading.decoded import GroupReader
-from pipeline.dataset.loading.order.deal import Range
-from pipeline.dataset.loading.order.epoch import Rows
-from pipeline.dataset.loading.place import PlacedCollate, collated
+from pipeline.dataset.loading.place import PlacedCollate
 from pipeline.dataset.loading.processes.rank_comparison import compare_ranks
+from pipeline.dataset.loading.processes.share import Share, read_share
 from pipeline.dataset.loading.processes.worker_memory import Worker, WorkerMemory
 from pipeline.dataset.loading.processes.worker_state import WorkerState, load_worker
 from pipeline.dataset.loading.ranks import resolve_ranks
-from pipeline.dataset.loading.reading import BatchReading, ReadCounts
+from pipeline.dataset.loading.reading import ReadCounts
 from pipeline.dataset.loading.sequence import Sequence
 
 if TYPE_CHECKING:
     from pipeline.dataset.loading.loader import Loader
-
-_THREADS, _REMOTE_THREADS = 2, 8
-"""Row groups that a process decodes at the same time, of a local dataset and of one on an object store."""
 
 
 class TorchReader(IterableDataset[Any]):
@@ -62,6 +54,8 @@ class TorchReader(IterableDataset[Any]):
         self._memory = WorkerMemory(epoch, 0)
         self._handed, self._is_loaded = 0, False
         """Batches that the trainer was given since the beginning; whether `load_state_dict` set that."""
+        self._has_counted_workers = False
+        """Whether the workers of this iteration are those of a `Loader`, which counts their batches."""
         self._worker_state: WorkerState | None = None
         """In a worker process: how far it has read."""
         self._resumed: WorkerState | None = None
@@ -86,6 +80,7 @@ class TorchReader(IterableDataset[Any]):
     @property
     def remaining(self) -> int:
         """Number of batches of this rank that the epoch still has: fewer than ``len`` if a state was loaded."""
+        self._check_counts()
         return self.sequence.deal(self._memory.begin[1], self.ranks[1]).rounds - self._handed
 
     @property
@@ -127,6 +122,7 @@ class TorchReader(IterableDataset[Any]):
             here = self._worker_state or WorkerState(*self._memory.begin)
             of_worker = here.save(self.ranks[1], worker.num_workers)
             return {**states.save(self.sequence, here.epoch, here.position), "worker": of_worker}
+        self._check_counts()
         epoch, start = self._memory.begin
         deal = self.sequence.deal(start, self.ranks[1])
         if self._handed and self._handed >= deal.rounds:
@@ -176,14 +172,14 @@ class TorchReader(IterableDataset[Any]):
             "lost": self.counts.lost,
         }
 
-    def begin_iteration(self) -> None:
+    def begin_iteration(self, with_workers: bool = False) -> None:
         """Goes on to the next epoch if this one has begun. Called in the trainer's process only.
 
         Raises ``ConfigError`` if another rank reads other rows: the first time and after a state. It waits for no rank.
         """
         begin, epoch = self._memory.begin, self.epoch
         self._set_begin(*((epoch + 1, 0) if self._handed or epoch > begin[0] else begin))
-        self._counts = ReadCounts()
+        self._counts, self._has_counted_workers = ReadCounts(), with_workers
         self._memory.clear_counts()
         if not self._is_compared:
             compare_ranks(self.sequence, self.ranks[1], *self._memory.begin)
@@ -199,7 +195,17 @@ class TorchReader(IterableDataset[Any]):
 
     def _set_begin(self, epoch: int, position: int) -> None:
         self._memory.set_begin(epoch, position)
-        self._handed, self._is_loaded = 0, False
+        self._handed, self._is_loaded, self._has_counted_workers = 0, False, False
+
+    def _check_counts(self) -> None:
+        """Raises ``ConfigError`` in the trainer's process if it does not know how many batches it was given."""
+        is_counted = self._has_counted_workers and self.epoch == self._memory.begin[0]
+        if self._memory.has_begun and not is_counted and get_worker_info() is None:
+            raise ConfigError(
+                "the reader",
+                "is read by workers of another loader, whose batches this process does not count",
+                "use reader.loader(), or torchdata's StatefulDataLoader and its state",
+            )
 
     def _worker_batches(self, worker: Worker) -> Iterator[Any]:
         """Returns the batches of a worker process."""
@@ -218,33 +224,10 @@ class TorchReader(IterableDataset[Any]):
             yield batch
 
     def _batches(self, epoch: int, start: int, worker: int, workers: int, done: int = 0) -> Iterator[Any]:
-        """Yields batches of one process, without the first ``done``."""
-        rank, world_size = self.ranks
-        rows, deal = self.sequence.epoch(epoch), self.sequence.deal(start, world_size)
-        planned: deque[list[Range]] = deque()
-
-        def plans() -> Iterator[list[Rows]]:
-            for number in itertools.islice(range(worker, deal.rounds, workers), done, None):
-                planned.append(deal.batch(rank, number))
-                yield [one for first, end in planned[-1] for one in rows.read(first, end)]
-
-        readers = self._readers()
-        reading = BatchReading(
-            readers,
-            plans(),
-            rows.permuted,
-            self.sequence.max_open_bytes,
-            self._threads or (_THREADS if all(storage.is_local(one.root) for one in readers) else _REMOTE_THREADS),
-            self.sequence.sources[0].skip_unreadable,
-        )
-        self._counts = reading.counts
-        return collated(reading, self.collate, epoch, planned)
-
-    def _readers(self) -> list[GroupReader]:
-        found = [source.reader() for source in self.sequence.sources]
-        if any(not one.schema.equals(found[0].schema) for one in found):
-            raise ConfigError("datasets", "their columns have different types", "columns of equal types")
-        return found
+        """Returns the batches of one process, without the first ``done``."""
+        share = Share(epoch, start, *self.ranks, worker, workers, done)
+        self._counts, batches = read_share(self.sequence, self.collate, share, self._threads)
+        return batches
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_ranks_before": self.ranks, "_is_compared": False}
