@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
+from pipeline.dataset.loading.processes.worker_errors import WithWorkerErrors, checked
+
 if TYPE_CHECKING:
     from pipeline.dataset.loading.torch_reader import TorchReader
 
@@ -32,7 +34,7 @@ class Loader:
     """Returns the batches of a reader. Each iteration is an epoch.
 
     Worker processes read ahead. A state counts only the batches that this loader has returned, not those that workers
-    have read.
+    have read. An error of Tessera in a worker process is raised as it is without workers.
 
     Args:
         reader: the batches.
@@ -45,7 +47,9 @@ class Loader:
             raise TypeError(f"{reserved[0]} is an argument of to_torch")
         self.reader = reader
         self._warn(max(1, num_workers))
-        self._loader: DataLoader[Any] = DataLoader(reader, batch_size=None, num_workers=num_workers, **options)
+        self._loader: DataLoader[Any] = DataLoader(
+            WithWorkerErrors(reader), batch_size=None, num_workers=num_workers, **options
+        )
 
     def __iter__(self) -> Iterator[Any]:
         if not self._loader.num_workers:
@@ -53,6 +57,7 @@ class Loader:
             return
         self.reader.begin_iteration(with_workers=True)
         for batch in self._loader:
+            checked(batch)
             self.reader.hand_out()
             yield batch
         self.reader.end_iteration()
