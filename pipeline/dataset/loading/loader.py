@@ -46,6 +46,8 @@ class Loader:
         if reserved := [name for name in options if name in _RESERVED]:
             raise TypeError(f"{reserved[0]} is an argument of to_torch")
         self.reader = reader
+        self._sequence = reader.sequence
+        """That of the last iteration."""
         self._warn(max(1, num_workers))
         self._loader: DataLoader[Any] = DataLoader(
             WithWorkerErrors(reader), batch_size=None, num_workers=num_workers, **options
@@ -55,6 +57,8 @@ class Loader:
         if not self._loader.num_workers:
             yield from self._loader
             return
+        if self.reader.sequence is not self._sequence:  # persistent workers read another snapshot or other streams
+            self._sequence, self._loader._iterator = self.reader.sequence, None
         self.reader.begin_iteration(with_workers=True)
         for batch in self._loader:
             checked(batch)
@@ -108,4 +112,3 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `TorchReader.load_state_dict`."""
         self.reader.load_state_dict(state)
-        self._loader._iterator = None  # persistent workers may read another snapshot

@@ -146,11 +146,12 @@ def test_a_copy_of_a_reader_advances_too(path: str, persistent: bool) -> None:
     assert [list(one), list(one)] == [list(reader(path)), list(reader(path, epoch=1))]
 
 
-def test_persistent_workers_follow_a_state_of_another_snapshot(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_loader", [True, False])
+def test_persistent_workers_follow_a_state_of_another_snapshot(tmp_path: Path, by_loader: bool) -> None:
     written.write(tmp_path, ROWS)
     state, expected = reader(str(tmp_path)).state_dict(), list(reader(str(tmp_path)))
     written.write(tmp_path, ROWS[:90], snapshot=2)
     one = loader(str(tmp_path), 2, {"persistent_workers": True})
     assert len(list(one)) == 6
-    one.load_state_dict(state)
+    (one if by_loader else one.reader).load_state_dict(state)
     assert list(one) == expected
