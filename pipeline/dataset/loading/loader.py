@@ -44,13 +44,13 @@ class Loader:
 
     def __init__(self, reader: TorchReader, num_workers: int, options: Mapping[str, Any]) -> None:
         if reserved := [name for name in options if name in _RESERVED]:
-            raise TypeError(f"{reserved[0]} is an argument of to_torch")
+            raise TypeError(f"{reserved[0]} is no option of a loader: the reader decides it")
         self.reader = reader
         self._sequence = reader.sequence
         """That of the last iteration."""
         self._warn(max(1, num_workers))
         self._loader: DataLoader[Any] = DataLoader(
-            WithWorkerErrors(reader), batch_size=None, num_workers=num_workers, **options
+            WithWorkerErrors(reader), batch_size=None, num_workers=num_workers, collate_fn=_unchanged, **options
         )
 
     def __iter__(self) -> Iterator[Any]:
@@ -112,3 +112,8 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `TorchReader.load_state_dict`."""
         self.reader.load_state_dict(state)
+
+
+def _unchanged(batch: Any) -> Any:
+    """Collate function of torch's loader, which by default makes tensors of arrays."""
+    return batch
