@@ -14,7 +14,7 @@ reading.py       decodes row groups ahead, and makes batches of their rows
 memory/          keeps the decoded row groups within a limit of bytes
 decoded.py       a row group in memory; gathers rows of several
 gather.py        copies rows of columns
-processes/       what worker processes share with the trainer, and ranks with one another
+processes/       what each process reads, and what it shares with the trainer and with other ranks
 torch_reader.py  TorchReader: an IterableDataset of batches
 loader.py        Loader: a DataLoader that counts what it returns
 

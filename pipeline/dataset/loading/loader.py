@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
+from pipeline.dataset.loading.processes.worker_errors import WithWorkerErrors, checked
+
 if TYPE_CHECKING:
     from pipeline.dataset.loading.torch_reader import TorchReader
 
@@ -32,7 +34,7 @@ class Loader:
     """Returns the batches of a reader. Each iteration is an epoch.
 
     Worker processes read ahead. A state counts only the batches that this loader has returned, not those that workers
-    have read.
+    have read. An error of Tessera in a worker process is raised as it is without workers.
 
     Args:
         reader: the batches.
@@ -42,17 +44,24 @@ class Loader:
 
     def __init__(self, reader: TorchReader, num_workers: int, options: Mapping[str, Any]) -> None:
         if reserved := [name for name in options if name in _RESERVED]:
-            raise TypeError(f"{reserved[0]} is an argument of to_torch")
+            raise TypeError(f"{reserved[0]} is no option of a loader: the reader decides it")
         self.reader = reader
+        self._sequence = reader.sequence
+        """That of the last iteration."""
         self._warn(max(1, num_workers))
-        self._loader: DataLoader[Any] = DataLoader(reader, batch_size=None, num_workers=num_workers, **options)
+        self._loader: DataLoader[Any] = DataLoader(
+            WithWorkerErrors(reader), batch_size=None, num_workers=num_workers, collate_fn=_unchanged, **options
+        )
 
     def __iter__(self) -> Iterator[Any]:
         if not self._loader.num_workers:
             yield from self._loader
             return
-        self.reader.begin_iteration()
+        if self.reader.sequence is not self._sequence:  # persistent workers read another snapshot or other streams
+            self._sequence, self._loader._iterator = self.reader.sequence, None
+        self.reader.begin_iteration(with_workers=True)
         for batch in self._loader:
+            checked(batch)
             self.reader.hand_out()
             yield batch
         self.reader.end_iteration()
@@ -103,4 +112,8 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `TorchReader.load_state_dict`."""
         self.reader.load_state_dict(state)
-        self._loader._iterator = None  # persistent workers may read another snapshot
+
+
+def _unchanged(batch: Any) -> Any:
+    """Collate function of torch's loader, which by default makes tensors of arrays."""
+    return batch

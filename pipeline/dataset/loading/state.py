@@ -66,13 +66,6 @@ def load(sequence: Sequence, state: Mapping[str, Any]) -> tuple[Sequence, int, i
     return sequence, epoch, position
 
 
-def worker_batches(state: Mapping[str, Any]) -> int:
-    """Returns the batches that a worker process has read, of the state of one; 0 for another state."""
-    if "worker" not in state:
-        return 0
-    return Value(dict(state), _HERE).member("worker").member("batches").integer(most=MAX_EPOCH)
-
-
 def _compare(state: Value, sequence: Sequence) -> None:
     """Raises ``ConfigError`` for the first setting of the state that the reader does not have."""
     given = {"seed": sequence.seed, **sequence.settings()}

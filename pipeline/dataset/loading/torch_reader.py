@@ -5,8 +5,6 @@ This module imports torch.
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
@@ -14,24 +12,19 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline import storage
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.loading import state as states
-from pipeline.dataset.loading.decoded import GroupReader
-from pipeline.dataset.loading.order.deal import Range
-from pipeline.dataset.loading.order.epoch import Rows
-from pipeline.dataset.loading.place import PlacedCollate, collated
+from pipeline.dataset.loading.place import PlacedCollate
 from pipeline.dataset.loading.processes.rank_comparison import compare_ranks
+from pipeline.dataset.loading.processes.share import Share, read_share
 from pipeline.dataset.loading.processes.worker_memory import Worker, WorkerMemory
+from pipeline.dataset.loading.processes.worker_state import WorkerState, load_worker
 from pipeline.dataset.loading.ranks import resolve_ranks
-from pipeline.dataset.loading.reading import BatchReading, ReadCounts
+from pipeline.dataset.loading.reading import ReadCounts
 from pipeline.dataset.loading.sequence import Sequence
 
 if TYPE_CHECKING:
     from pipeline.dataset.loading.loader import Loader
-
-_THREADS, _REMOTE_THREADS = 2, 8
-"""Row groups that a process decodes at the same time, of a local dataset and of one on an object store."""
 
 
 class TorchReader(IterableDataset[Any]):
@@ -50,7 +43,8 @@ class TorchReader(IterableDataset[Any]):
         epoch: int,
         threads: int | None,
     ) -> None:
-        resolve_ranks(rank, world_size), sequence.shape  # both raise for wrong arguments
+        resolve_ranks(rank, world_size)
+        _ = sequence.shape  # both raise for wrong arguments
         self.sequence, self.collate = sequence, collate
         self._counts, self._is_compared = ReadCounts(), False
         """What this process has read in the last iteration; whether the other ranks are known to read the same."""
@@ -59,11 +53,13 @@ class TorchReader(IterableDataset[Any]):
         """Those of the process that pickled this object, for a process without a process group."""
         self._memory = WorkerMemory(epoch, 0)
         self._handed, self._is_loaded = 0, False
-        """Batches that the trainer's process was given since the beginning; whether `load_state_dict` set that."""
-        self._worker_state: dict[str, int] | None = None
-        """In a worker process: epoch, position at its beginning, and batches of this process since."""
-        self._resumed: dict[str, int] | None = None
-        """In a worker process: such a state that was loaded, and with which the next iteration begins."""
+        """Batches that the trainer was given since the beginning; whether `load_state_dict` set that."""
+        self._has_counted_workers = False
+        """Whether the workers of this iteration are those of a `Loader`, which counts their batches."""
+        self._worker_state: WorkerState | None = None
+        """In a worker process: how far it has read."""
+        self._resumed: WorkerState | None = None
+        """In a worker process: the loaded state with which the next iteration begins."""
 
     @property
     def epoch(self) -> int:
@@ -84,6 +80,7 @@ class TorchReader(IterableDataset[Any]):
     @property
     def remaining(self) -> int:
         """Number of batches of this rank that the epoch still has: fewer than ``len`` if a state was loaded."""
+        self._check_counts()
         return self.sequence.deal(self._memory.begin[1], self.ranks[1]).rounds - self._handed
 
     @property
@@ -122,8 +119,10 @@ class TorchReader(IterableDataset[Any]):
         """
         worker = get_worker_info()
         if worker is not None:
-            here = self._worker_state or _worker_state(*self._memory.begin)
-            return {**states.save(self.sequence, here["epoch"], here["position"]), "worker": dict(here)}
+            here = self._worker_state or WorkerState(*self._memory.begin)
+            of_worker = here.save(self.ranks[1], worker.num_workers)
+            return {**states.save(self.sequence, here.epoch, here.position), "worker": of_worker}
+        self._check_counts()
         epoch, start = self._memory.begin
         deal = self.sequence.deal(start, self.ranks[1])
         if self._handed and self._handed >= deal.rounds:
@@ -136,16 +135,17 @@ class TorchReader(IterableDataset[Any]):
         Raises:
             ConfigError: not a state, a state of other settings, or a snapshot that is gone.
         """
-        self.sequence, epoch, position = states.load(self.sequence, state)
-        batches = states.worker_batches(state)
-        if get_worker_info() is not None:
-            self._resumed = _worker_state(epoch, position, batches)
-            self._worker_state = dict(self._resumed)
+        sequence, epoch, position = states.load(self.sequence, state)
+        worker = get_worker_info()
+        if worker is not None:
+            self._resumed = load_worker(state, epoch, position, self.ranks[1], worker.num_workers)
+            self.sequence, self._worker_state = sequence, self._resumed
             return
         if "worker" in state:
             raise ConfigError("the state of the reader", "is that of a worker process", "the state of a loader")
+        self.sequence = sequence
         self._set_begin(epoch, position)
-        self._is_loaded = True
+        self._is_loaded, self._is_compared = True, False
 
     @property
     def counts(self) -> ReadCounts:
@@ -172,14 +172,14 @@ class TorchReader(IterableDataset[Any]):
             "lost": self.counts.lost,
         }
 
-    def begin_iteration(self) -> None:
+    def begin_iteration(self, with_workers: bool = False) -> None:
         """Goes on to the next epoch if this one has begun. Called in the trainer's process only.
 
-        Raises ``ConfigError`` if another rank reads other rows: the first time, without waiting for other ranks.
+        Raises ``ConfigError`` if another rank reads other rows: the first time and after a state. It waits for no rank.
         """
         begin, epoch = self._memory.begin, self.epoch
         self._set_begin(*((epoch + 1, 0) if self._handed or epoch > begin[0] else begin))
-        self._counts = ReadCounts()
+        self._counts, self._has_counted_workers = ReadCounts(), with_workers
         self._memory.clear_counts()
         if not self._is_compared:
             compare_ranks(self.sequence, self.ranks[1], *self._memory.begin)
@@ -195,56 +195,39 @@ class TorchReader(IterableDataset[Any]):
 
     def _set_begin(self, epoch: int, position: int) -> None:
         self._memory.set_begin(epoch, position)
-        self._handed, self._is_loaded = 0, False
+        self._handed, self._is_loaded, self._has_counted_workers = 0, False, False
+
+    def _check_counts(self) -> None:
+        """Raises ``ConfigError`` in the trainer's process if it does not know how many batches it was given."""
+        is_counted = self._has_counted_workers and self.epoch == self._memory.begin[0]
+        if self._memory.has_begun and not is_counted and get_worker_info() is None:
+            raise ConfigError(
+                "the reader",
+                "is read by workers of another loader, whose batches this process does not count",
+                "use reader.loader(), or torchdata's StatefulDataLoader and its state",
+            )
 
     def _worker_batches(self, worker: Worker) -> Iterator[Any]:
         """Returns the batches of a worker process."""
         state, self._resumed = self._resumed, None
         if state is None:
-            state = _worker_state(*self._memory.begin_worker(worker))
+            state = WorkerState(*self._memory.begin_worker(worker))
         else:
-            self._memory.resume_worker(worker, state["epoch"])
+            self._memory.resume_worker(worker, state.epoch)
         self._worker_state = state
         return self._counted_batches(worker, state)
 
-    def _counted_batches(self, worker: Worker, state: dict[str, int]) -> Iterator[Any]:
-        for batch in self._batches(state["epoch"], state["position"], worker.id, worker.num_workers, state["batches"]):
-            state["batches"] += 1
+    def _counted_batches(self, worker: Worker, state: WorkerState) -> Iterator[Any]:
+        for batch in self._batches(state.epoch, state.position, worker.id, worker.num_workers, state.batches):
+            state.batches += 1
             self._memory.publish(worker.id, self._counts)
             yield batch
 
     def _batches(self, epoch: int, start: int, worker: int, workers: int, done: int = 0) -> Iterator[Any]:
-        """Yields batches of one process, without the first ``done``."""
-        rank, world_size = self.ranks
-        rows, deal = self.sequence.epoch(epoch), self.sequence.deal(start, world_size)
-        planned: deque[list[Range]] = deque()
-
-        def plans() -> Iterator[list[Rows]]:
-            for number in itertools.islice(range(worker, deal.rounds, workers), done, None):
-                planned.append(deal.batch(rank, number))
-                yield [one for first, end in planned[-1] for one in rows.read(first, end)]
-
-        readers = self._readers()
-        reading = BatchReading(
-            readers,
-            plans(),
-            rows.permuted,
-            self.sequence.max_open_bytes,
-            self._threads or (_THREADS if all(storage.is_local(one.root) for one in readers) else _REMOTE_THREADS),
-            self.sequence.sources[0].skip_unreadable,
-        )
-        self._counts = reading.counts
-        return collated(reading, self.collate, epoch, planned)
-
-    def _readers(self) -> list[GroupReader]:
-        found = [source.reader() for source in self.sequence.sources]
-        if any(not one.schema.equals(found[0].schema) for one in found):
-            raise ConfigError("datasets", "their columns have different types", "columns of equal types")
-        return found
+        """Returns the batches of one process, without the first ``done``."""
+        share = Share(epoch, start, *self.ranks, worker, workers, done)
+        self._counts, batches = read_share(self.sequence, self.collate, share, self._threads)
+        return batches
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_ranks_before": self.ranks, "_is_compared": False}
-
-
-def _worker_state(epoch: int, position: int, batches: int = 0) -> dict[str, int]:
-    return {"epoch": epoch, "position": position, "batches": batches}

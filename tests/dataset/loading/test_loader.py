@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
@@ -112,8 +113,8 @@ def test_pinned_and_collated_batches(path: str) -> None:
 
 
 def test_arguments_that_the_reader_decides(path: str) -> None:
-    for name in ("shuffle", "in_order"):
-        with pytest.raises(TypeError, match=f"{name} is an argument of to_torch"):
+    for name in ("shuffle", "in_order", "collate_fn"):
+        with pytest.raises(TypeError, match=f"{name} is no option of a loader: the reader decides it"):
             loader(path, 0, {name: True})
 
 
@@ -146,11 +147,23 @@ def test_a_copy_of_a_reader_advances_too(path: str, persistent: bool) -> None:
     assert [list(one), list(one)] == [list(reader(path)), list(reader(path, epoch=1))]
 
 
-def test_persistent_workers_follow_a_state_of_another_snapshot(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_loader", [True, False])
+def test_persistent_workers_follow_a_state_of_another_snapshot(tmp_path: Path, by_loader: bool) -> None:
     written.write(tmp_path, ROWS)
     state, expected = reader(str(tmp_path)).state_dict(), list(reader(str(tmp_path)))
     written.write(tmp_path, ROWS[:90], snapshot=2)
     one = loader(str(tmp_path), 2, {"persistent_workers": True})
     assert len(list(one)) == 6
-    one.load_state_dict(state)
+    (one if by_loader else one.reader).load_state_dict(state)
     assert list(one) == expected
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_those_of_the_collate_function(path: str, workers: int) -> None:
+    def arrays(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+        return {"number": batch["number"].to_numpy()}
+
+    one = reader(path, collate=arrays)
+    for found, expected in zip(one.loader(workers), reader(path, collate=arrays), strict=True):
+        assert type(found["number"]) is np.ndarray
+        assert found["number"].tolist() == expected["number"].tolist()

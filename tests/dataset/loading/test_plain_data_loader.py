@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from pipeline.core.errors import ConfigError
 from tests.dataset.loading import written
 from tests.dataset.loading.test_torch_reader import DELETED, ROWS, reader
 
@@ -115,6 +116,40 @@ def test_a_loaded_position_is_that_of_one_iteration(path: str, epochs: Epochs) -
     assert list(loader) == epochs[2][5:]
     one.set_epoch(2)
     assert list(loader) == epochs[2]
+
+
+@pytest.mark.parametrize("stop", [1, None])
+def test_the_trainer_has_no_state_of_what_it_does_not_count(path: str, epochs: Epochs, stop: int | None) -> None:
+    """Also after it has left an iteration of its own, or one of a loader that counts."""
+    one = reader(path)
+    counting = one.loader(1)
+    for read in (None, one, counting):
+        if read is not None:
+            next(iter(read))
+            assert one.state_dict()["position"] == 1
+            assert one.remaining == len(one) - 1
+        assert len(list(_first(plain(one), stop))) == (stop or len(epochs[0]))
+        with pytest.raises(
+            ConfigError, match=r"workers of another loader.*use reader.loader\(\), or torchdata's"
+        ) as error:
+            one.state_dict()
+        assert "\n" not in str(error.value)
+        with pytest.raises(ConfigError, match="workers of another loader"):
+            _ = one.remaining
+        assert one.report()["lost"] == 0
+    assert len(list(counting)) == len(one) == one.remaining
+    assert one.state_dict()["position"] == 0
+
+
+def test_a_loader_that_was_left_has_a_state(path: str) -> None:
+    one = reader(path)
+    for loader in (one.loader(2, persistent_workers=True), one.loader(2)):
+        for _ in range(3):
+            next(iter(loader))
+            assert (one.state_dict()["position"], one.remaining) == (1, len(one) - 1)
+        assert len(list(loader)) == one.remaining
+    one.set_epoch(3)
+    assert one.state_dict()["epoch"] == 3
 
 
 @pytest.mark.parametrize("persistent", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -57,6 +57,16 @@ def test_with_ranks(path: str) -> None:
     check_dealt([ranks[r][i] for i in range(len(ranks[0])) for r in range(2)], expected[10:], 2)
 
 
+def test_another_number_of_ranks_is_refused(path: str) -> None:
+    """Batches would be lost. Another number of workers is refused by torchdata, too."""
+    stopped = loader(path, 2, 0, 2)
+    next(iter(stopped))
+    resumed = loader(path, 2, 0, 1)
+    resumed.load_state_dict(stopped.state_dict())
+    with pytest.raises(RuntimeError, match=r"world_size=2, now it is 1; use reader.loader\(\), which resumes on any"):
+        list(resumed)
+
+
 @pytest.mark.parametrize("epoch", [0, 1])
 @pytest.mark.parametrize("more", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_second_resume_before_all_workers_have_read(path: str, epoch: int, more: int) -> None:

@@ -1,12 +1,17 @@
 """Compares what the ranks of a reader read, through the store of torch's process group.
 
 It is no collective operation: each rank compares with the first one that has begun, and waits for none.
+
+`torchrun` keeps the store when it starts processes again, with the values of those that have died. So the keys name the
+start. On several nodes each rank counts its own starts; if a rank died before it began a reader, its count is one less
+than that of the others, and it may find a value of an earlier start.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import threading
 from collections import Counter
@@ -19,6 +24,8 @@ _MAX_WAIT_S = 5
 """If the store does not answer within it, there is no comparison."""
 _begun: Counter[str] = Counter()
 """Key of a reader -> how many such readers this process has begun."""
+_starts: dict[tuple[int, int, int], int] = {}
+"""Process id, number of ranks and rank -> how often a process of this rank has started with this store."""
 
 
 def compare_ranks(sequence: Sequence, world_size: int, epoch: int, position: int) -> None:
@@ -41,10 +48,10 @@ def compare_ranks(sequence: Sequence, world_size: int, epoch: int, position: int
         return
     if not 1 < dist.get_world_size() == world_size:
         return
-    key, own = _key(sequence), _values(sequence, epoch, position)
-    other = _first_value(f"tessera_reader/{key}/{_begun[key]}", {"rank": dist.get_rank(), **own})
+    key, own, rank = _key(sequence), _values(sequence, epoch, position), dist.get_rank()
+    other = _first_value(f"{key}/{_begun[key]}", {"rank": rank, **own}, rank, world_size)
     if other is not None:
-        _check(own, other, dist.get_rank())
+        _check(own, other, rank)
     _begun[key] += 1
 
 
@@ -54,7 +61,7 @@ def _key(sequence: Sequence) -> str:
         (_dataset(one.data.root), one.columns, str(one.filter), one.weight, one.skip_unreadable)
         for one in sequence.sources
     ]
-    settings = (sequence.batch_size, sequence.shuffle, sequence.tail, sequence.streams, sequence.chunk_rows)
+    settings = (sequence.batch_size, sequence.shuffle, sequence.tail)  # streams and chunk_rows may come from a state
     return hashlib.sha256(json.dumps([sources, settings]).encode()).hexdigest()[:16]
 
 
@@ -81,7 +88,18 @@ def _values(sequence: Sequence, epoch: int, position: int) -> dict[str, Any]:
     }
 
 
-def _first_value(key: str, own: dict[str, Any]) -> dict[str, Any] | None:
+def _start(store: Any, rank: int, world_size: int) -> int:
+    """Returns a number that all processes of one start have, and those of earlier starts with this store have not."""
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "")
+    if restarts.isdecimal() and os.environ.get("GROUP_WORLD_SIZE") == "1":
+        return int(restarts)  # of the node: torchrun on several nodes does not count equally on all
+    process = (os.getpid(), world_size, rank)
+    if process not in _starts:
+        _starts[process] = store.add(f"tessera_reader/starts/{world_size}/{rank}", 1)
+    return _starts[process]
+
+
+def _first_value(key: str, own: dict[str, Any], rank: int, world_size: int) -> dict[str, Any] | None:
     """Returns the value of the first rank that has stored one, which may be this one; None: the store has no answer."""
     from torch.distributed import distributed_c10d
 
@@ -90,7 +108,8 @@ def _first_value(key: str, own: dict[str, Any]) -> dict[str, Any] | None:
     def ask() -> None:
         try:
             store = distributed_c10d._get_default_store()
-            answers.append(store.compare_set(key, "", json.dumps(own)))
+            prefix = f"tessera_reader/{world_size}/{_start(store, rank, world_size)}"
+            answers.append(store.compare_set(f"{prefix}/{key}", "", json.dumps(own)))
         except (AttributeError, RuntimeError, ValueError):  # a store that is closed, or has no such operation
             return
 
@@ -115,7 +134,9 @@ def _check(own: dict[str, Any], other: dict[str, Any], rank: int) -> None:
         found = f"{value} on rank {rank}, but {there} on rank {other['rank']}"
         advice = "give the same on all ranks; to a reader of one rank only, give rank=0 and world_size=1"
         if name in ("version", "snapshot"):
-            advice = f"open the same on all ranks: dataset.open(..., {name}=...)"
+            advice = f"open the same on all ranks: dataset.open(..., {name}=...); a state: load the same on all ranks"
+        elif name in ("epoch", "position"):
+            advice = "give the same on all ranks, and load the same state on all ranks, or on none"
         elif name == "unreadable rows":
             advice = "restore the shards that cannot be read"
         elif name == "rows to read":
