@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _ID, _WINDOW = "sample_id", "window"
 _WINDOWS = 1 << 31
 """A window's number has 32 bits."""
-_GROUP, _POSITION, _LABEL = "__group", "__position", "__label"
 
 
 def check_labels(labels: pa.Table, columns: Sequence[str]) -> None:
@@ -56,17 +55,16 @@ def label_columns(labels: pa.Table) -> pa.Table:
 def join_labels(data: Dataset, index: Index, labels: pa.Table) -> Index:
     """Returns the index of the rows that have a label, with the row of ``labels`` for each.
 
-    Reads ``sample_id``, and ``window`` if ``labels`` has it, of all rows, and holds them in memory.
+    Reads ``sample_id``, and ``window`` if ``labels`` has it, of all rows, one row group after the other.
     """
-    keys = _keys(labels)
-    wanted = pa.schema([FIXED.field(name).with_nullable(True) for name in keys])
-    numbered = labels.select(keys).cast(wanted).append_column(_LABEL, pa.array(np.arange(len(labels))))
-    shards = np.unique(index.shards).tolist()
-    rows = pa.concat_tables([_no_ids(wanted), *(one for shard in shards for one in _ids(data, index, shard, keys))])
-    found = rows.join(numbered, keys, join_type="inner").sort_by([(_GROUP, "ascending"), (_POSITION, "ascending")])
-    group, position, label = (found[name].to_numpy() for name in (_GROUP, _POSITION, _LABEL))
-    bounds = np.searchsorted(group, np.arange(len(index) + 1))
-    sizes = np.diff(bounds)
+    lookup = _Lookup(labels)
+    kept = [np.empty(0, np.uint32)] * len(index)
+    rows = [np.empty(0, np.int64)] * len(index)
+    for shard in np.unique(index.shards).tolist():
+        for number, positions, keys in _groups(data, index, shard, lookup.schema):
+            found = lookup.rows(keys)
+            kept[number], rows[number] = positions[found >= 0].astype(np.uint32), found[found >= 0]
+    sizes = np.array([len(one) for one in kept], np.int64)
     present = np.flatnonzero(sizes)
     arrays = {name: getattr(index, name)[present] for name in ("shards", "groups", "firsts", "stored", "decoded_bytes")}
     label_bytes = row_bytes(label_columns(labels))
@@ -77,16 +75,46 @@ def join_labels(data: Dataset, index: Index, labels: pa.Table) -> Index:
         sizes=sizes[present],
         bytes=open_bytes,
         decoding_bytes=decoding_bytes,
-        kept=tuple(position[bounds[i] : bounds[i + 1]] for i in present),
-        labels=tuple(label[bounds[i] : bounds[i + 1]] for i in present),
+        kept=tuple(kept[i] for i in present),
+        labels=tuple(rows[i] for i in present),
     )
 
 
-def _ids(data: Dataset, index: Index, shard_number: int, keys: list[str]) -> Iterator[pa.Table]:
-    """Yields for each group of a shard the keys of its rows, with the numbers of the group and their positions in
-    it."""
+class _Lookup:
+    """Finds rows of a table of labels by their keys. Arrow's own join crashed at random (pyarrow 26).
+
+    Args:
+        labels: a table that `check_labels` has accepted.
+    """
+
+    def __init__(self, labels: pa.Table) -> None:
+        self.names = _keys(labels)
+        self.schema = pa.schema([FIXED.field(name).with_nullable(True) for name in self.names])
+        table = labels.select(self.names).cast(self.schema)
+        self._ids = pc.unique(table[_ID])
+        self._numbers = self._numbered(table)
+
+    def rows(self, keys: pa.Table) -> np.ndarray:
+        """Returns for each row of ``keys``, a table of ``schema``, the row of the labels, or -1 [rows] (int64)."""
+        found = pc.index_in(self._numbered(keys), value_set=self._numbers)
+        numbers: np.ndarray = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return numbers
+
+    def _numbered(self, table: pa.Table) -> pa.Array:
+        """Returns a number for each key; null: its ``sample_id`` is not among the labels."""
+        found = pc.index_in(table[_ID], value_set=self._ids).combine_chunks().cast(pa.int64())
+        if _WINDOW in self.names:
+            found = pc.add(pc.multiply(found, 2 * _WINDOWS), table[_WINDOW].combine_chunks().cast(pa.int64()))
+        return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
+
+
+def _groups(
+    data: Dataset, index: Index, shard_number: int, schema: pa.Schema
+) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
+    """Yields for each group of a shard its number, the positions of its rows, and their keys."""
     shard, numbers = data.shards[shard_number], np.flatnonzero(index.shards == shard_number)
     with ShardErrors(data.root, shard), open_shard(data.root, shard) as file:
+        keys = schema.names
         check_columns(data.root, shard, file.schema_arrow, keys)
         deleted = np.array(shard.deleted, np.int64)
         groups = dict(zip(index.groups[numbers].tolist(), numbers.tolist(), strict=True))
@@ -95,14 +123,7 @@ def _ids(data: Dataset, index: Index, shard_number: int, keys: list[str]) -> Ite
             positions = index.positions(groups[group], deleted)
             if positions is None:
                 positions = np.arange(len(table))
-            table = table.take(pa.array(positions))
-            found = table.cast(pa.schema([FIXED.field(name).with_nullable(True) for name in keys]))
-            number = pa.array(np.full(len(table), groups[group], np.int64))
-            yield found.append_column(_GROUP, number).append_column(_POSITION, pa.array(positions.astype(np.uint32)))
-
-
-def _no_ids(schema: pa.Schema) -> pa.Table:
-    return pa.schema([*schema, (_GROUP, pa.int64()), (_POSITION, pa.uint32())]).empty_table()
+            yield groups[group], positions, table.take(pa.array(positions)).cast(schema)
 
 
 def _keys(labels: pa.Table) -> list[str]:
