@@ -53,9 +53,8 @@ def _written(folder: Path, name: str, media: Path, models: Path, feature: dict[s
     return path
 
 
-@pytest.mark.parametrize(
-    ("kind", "most"), [("video", 600 * MB), pytest.param("image", 350 * MB, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "most"), [("video", 600 * MB), ("image", 350 * MB)])
 def test_a_core_decodes_the_largest_within_its_bound(kind: str, most: int, tmp_path: Path, models: Path) -> None:
     small, large = tmp_path / "small", tmp_path / "large"
     small.mkdir()

@@ -43,6 +43,7 @@ def _times(found: Exposition) -> dict[str, float]:
     return {name: found(f"tessera_night_{name}_timestamp_seconds") for name in names}
 
 
+@pytest.mark.slow
 def test_nights_of_every_outcome(night: Any, tmp_path: Path) -> None:
     first = night(deadline="1s", partial_exit=75)
     if first("tessera_lag_samples"):  # the deadline left some
