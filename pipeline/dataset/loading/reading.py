@@ -180,10 +180,12 @@ class BatchReading:
             del self._wanted[key]
 
     def _batch(self, batch: list[Rows], pool: ThreadPoolExecutor) -> pa.RecordBatch:
+        self._decode_ahead(pool)
         is_read = []
         for rows in batch:
-            self._decode_ahead(pool)
             is_read.append(self._add_part(rows))
+            if self._wanted and not self._groups.is_busy:
+                self._decode_ahead(pool)
         self.read = None if all(is_read) else np.repeat(is_read, [rows.size for rows in batch])
         if self.read is not None:
             self.counts.lost += int((~self.read).sum())

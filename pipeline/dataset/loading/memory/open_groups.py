@@ -86,6 +86,11 @@ class OpenGroups:
         """Bytes of all groups; of those that are being decoded, as estimated."""
         return self._open_bytes + sum(self._estimate(key) for key in self._loading)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether as many groups as there are threads are being decoded, or wait to be opened."""
+        return len(self._loading) >= self._threads
+
     def decode_ahead(self, pool: Executor, key: Key) -> bool:
         """Starts to decode a group, if a thread is free and nothing has to be closed for it.
 
