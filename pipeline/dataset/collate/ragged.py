@@ -106,7 +106,7 @@ def padded(values: np.ndarray, lengths: np.ndarray, length: int, fill: int = 0) 
         items = found.reshape(len(lengths), -1).view(item).reshape(len(lengths), length)
         is_value = mask(lengths, length)
         items[is_value] = np.ascontiguousarray(values).reshape(len(values), -1).view(item)[:, 0]
-        items[~is_value] = np.full(shape[2:], fill, values.dtype).reshape(-1).view(item)
+        np.copyto(items, np.full(shape[2:], fill, values.dtype).reshape(-1).view(item), where=~is_value)
     return found
 
 
