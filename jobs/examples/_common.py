@@ -112,7 +112,7 @@ class Losses:
     def step(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Makes one step of training."""
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
         optimizer.step()
         self.values.append(loss.item())
 

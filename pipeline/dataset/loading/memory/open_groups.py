@@ -139,7 +139,7 @@ class OpenGroups:
             self._open_bytes -= self._sizes.pop(key)
 
     def resize(self, key: Key) -> None:
-        """Counts the bytes of an open group anew, and makes room for them."""
+        """Computes the bytes of an open group again, after they have changed, and closes others if they do not fit."""
         self._open_bytes -= self._sizes.get(key, 0)
         self._sizes[key] = self._open[key].bytes
         self._open_bytes += self._sizes[key]

@@ -178,7 +178,8 @@ class WorkerMemory:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if not self._begin.is_shared():  # type: ignore[no-untyped-call]  # not passed to a process of torch's, but copied
+        is_shared: bool = self._begin.is_shared()  # type: ignore[no-untyped-call]  # untyped in torch
+        if not is_shared:  # copied, instead of passed to a process of torch's
             self._share()
 
     def _share(self) -> None:
@@ -195,5 +196,5 @@ def _key(worker: Worker) -> int:
 
 
 def _shared(values: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = values.share_memory_()  # type: ignore[no-untyped-call]
+    found: torch.Tensor = values.share_memory_()  # type: ignore[no-untyped-call]  # untyped in torch
     return found
