@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import pyarrow as pa
 
 from pipeline.dataset.collate.column import Column, as_unreadable, columns_of, tensor
-from pipeline.dataset.collate.ragged import Ragged
 
 if TYPE_CHECKING:
     from pipeline.dataset.collate.jagged import JaggedCollate

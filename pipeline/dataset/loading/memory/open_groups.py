@@ -99,7 +99,7 @@ class OpenGroups:
         self._compare_estimates()
         if key in self:
             return True
-        if len(self._loading) >= self._threads or self.bytes + self._estimate(key) > self._most_bytes:
+        if self.is_busy or self.bytes + self._estimate(key) > self._most_bytes:
             return False
         self._loading[key] = pool.submit(self._readers[key[0]].read, key[1])
         return True
