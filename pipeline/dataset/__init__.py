@@ -17,6 +17,7 @@ discard.py             removes a version that no run has committed
 describe.py            describes a dataset, for a terminal and as JSON
 describe_versions.py   describes snapshots, versions and the results of maintenance
 _values.py             formats stored values for a terminal and for JSON
+arrow_memory.py        memory for the values of batches
 output.py              OutputConfig: where a dataset is written
 
 It imports `parquet`, `storage` and `core`. torch and Ray are imported only by the functions that need them.

@@ -23,11 +23,9 @@ def choose(counts: np.ndarray, chosen: np.ndarray, numbers: np.ndarray) -> np.nd
     """
     if not len(numbers):
         return np.zeros(0, bool)
-    longest = int(counts.max())
     position = np.arange(len(numbers)) - np.repeat(np.cumsum(counts) - counts, counts)
     keys = (numbers << _HALF) | position.astype(np.uint64)
-    rows = padded(keys, counts, longest)
-    ordered = np.sort(np.where(mask(counts, longest), rows, _LAST), axis=1)
+    ordered = np.sort(padded(keys, mask(counts), _LAST), axis=1)
     largest = np.take_along_axis(ordered, np.maximum(chosen - 1, 0)[:, None], axis=1)[:, 0]
     found: np.ndarray = (keys <= np.repeat(largest, counts)) & np.repeat(chosen > 0, counts)
     return found

@@ -11,7 +11,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.schema import column
 from pipeline.dataset.collate import Collate
 from pipeline.dataset.collate.padded import Batch
-from pipeline.dataset.collate.ragged import padded
+from pipeline.dataset.collate.ragged import mask, padded
 from pipeline.dataset.loading.place import Place
 from pipeline.training._choice import choose
 from pipeline.training._random import Draws, fraction
@@ -66,7 +66,7 @@ class MaskedAudioCollate:
     def __call__(self, batch: Batch, place: Place | None = None) -> dict[str, Any]:
         rows = KeptRows.of(self.collate, batch, [self._tokens])
         lengths = rows.ragged(self._tokens).lengths
-        masks = padded(self._masks(lengths, rows.place(place)), lengths, int(lengths.max(initial=0)))
+        masks = padded(self._masks(lengths, rows.place(place)), mask(lengths))
         return merged(rows.tensors(), {"masked": masks})
 
     def _masks(self, lengths: np.ndarray, place: Place) -> np.ndarray:

@@ -11,7 +11,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.schema import column
 from pipeline.dataset.collate import Collate
 from pipeline.dataset.collate.padded import Batch
-from pipeline.dataset.collate.ragged import padded
+from pipeline.dataset.collate.ragged import mask, padded
 from pipeline.dataset.loading.place import Place
 from pipeline.training._grid_masks import Cells, block_masks, exact_masks
 from pipeline.training._random import Draws
@@ -87,7 +87,7 @@ class MimCollate:
         grids = rows.ragged(self._grid).values.reshape(-1, 3).astype(np.int64)
         self._check(grids, lengths)
         draws = Draws(self.seed, _PURPOSE, rows.place(place))
-        masks = padded(self._masks(grids, draws), lengths, int(lengths.max(initial=0)))
+        masks = padded(self._masks(grids, draws), mask(lengths))
         return merged(rows.tensors(), {"masked": masks})
 
     def _masks(self, grids: np.ndarray, draws: Draws) -> np.ndarray:

@@ -151,12 +151,11 @@ class MlmCollate:
     def _laid_out(self, ragged: Ragged, inputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         """Returns the tensors, or arrays, of the inputs and labels of all rows."""
         if self.layout == "padded":
-            lengths = ragged.lengths
-            longest = int(lengths.max(initial=0))
+            is_value = mask(ragged.lengths)
             return {
-                "input_ids": padded(inputs, lengths, longest, self.pad_id),
-                "attention_mask": mask(lengths, longest),
-                "labels": padded(labels, lengths, longest, IGNORED),
+                "input_ids": padded(inputs, is_value, self.pad_id),
+                "attention_mask": is_value,
+                "labels": padded(labels, is_value, IGNORED),
             }
         packed = self.collate.packed(self.length, self.long)
         found = packed.pack("", Ragged(inputs, ragged.offsets, ragged.valid), self.pad_id)

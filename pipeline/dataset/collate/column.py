@@ -108,14 +108,15 @@ class Column:
         if self.kind == "scalar":
             return self._scalars(name, batch)
         ragged = self.ragged(batch)
-        lengths, found = ragged.lengths, {}
+        found = {}
         if self.kind == "vector":
             found[name] = tensor(self._vectors(name, ragged))
         else:
-            longest = int(lengths.max(initial=0))
-            self._check_padding(name, ragged, longest)
-            found[name] = tensor(padded(ragged.values, lengths, longest))
-            found[f"{name}_mask"] = tensor(mask(lengths, longest))
+            lengths = ragged.lengths
+            self._check_padding(name, ragged, int(lengths.max(initial=0)))
+            is_value = mask(lengths)
+            found[name] = tensor(padded(ragged.values, is_value))
+            found[f"{name}_mask"] = tensor(is_value)
         if self.nullable:
             found[f"{name}_valid"] = tensor(ragged.valid)
         return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.collate.column import tensor
-from pipeline.dataset.collate.ragged import Ragged, padded
+from pipeline.dataset.collate.ragged import Ragged, mask, padded
 
 if TYPE_CHECKING:
     from pipeline.dataset.collate.padded import Batch, Collate
@@ -77,9 +77,9 @@ class PackedCollate:
         values, bounds = ragged.values, ragged.offsets
         if self.length is not None:
             sequences = _sequences(ragged.offsets, self.length)
-            filled = np.diff(ragged.offsets[sequences])
-            values = padded(values, filled, self.length, fill)
-            documents, positions = padded(documents, filled, self.length, -1), padded(positions, filled, self.length)
+            is_value = mask(np.diff(ragged.offsets[sequences]), self.length)
+            values = padded(values, is_value, fill)
+            documents, positions = padded(documents, is_value, -1), padded(positions, is_value)
             bounds = _bounds(ragged.offsets, sequences, self.length)
         return {
             name: tensor(values),

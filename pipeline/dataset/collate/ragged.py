@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.dataset.arrow_memory import empty
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -29,7 +31,7 @@ class Ragged:
             array: lists of numbers, or of vectors.
             width: numbers in a vector; None: the values are numbers.
         """
-        valid = array.is_valid().to_numpy(zero_copy_only=False)
+        valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else np.ones(len(array), bool)
         if pa.types.is_fixed_size_list(array.type):
             child = array.flatten()  # leaves out the values that are allocated for nulls
             offsets = np.concatenate([[0], np.cumsum(valid, dtype=np.int64)]) * array.type.list_size
@@ -41,7 +43,7 @@ class Ragged:
             child = child.values.slice(child.offset * width, len(child) * width)
         values = _numbers(child)
         found = cls(values if width is None else values.reshape(-1, width), offsets, valid)
-        return found if valid.all() else found._without_values_of_nulls()
+        return found._without_values_of_nulls() if array.null_count else found
 
     @classmethod
     def of_rows(cls, rows: Sequence[Any], dtype: str, width: int | None) -> Ragged:
@@ -86,33 +88,38 @@ class Ragged:
         return Ragged(self.values[kept], np.concatenate([[0], np.cumsum(lengths * self.valid)]), self.valid)
 
 
-def padded(values: np.ndarray, lengths: np.ndarray, length: int, fill: int = 0) -> np.ndarray:
+def padded(values: np.ndarray, is_value: np.ndarray, fill: int | np.integer = 0) -> np.ndarray:
     """Returns rows [rows, length, ...] that are padded with ``fill``: a view of ``values`` if no row is shorter.
 
     Args:
         values: [values, ...], of all rows.
-        lengths: [rows]: values in each row, at most ``length``.
-        length: of the result.
+        is_value: [rows, length] bool, of `mask`.
         fill: a number.
     """
-    shape = (len(lengths), length, *values.shape[1:])
-    if len(values) == len(lengths) * length:
+    shape = (*is_value.shape, *values.shape[1:])
+    if len(values) == is_value.size:
         return values.reshape(shape)
     if not len(values):
         return np.full(shape, fill, values.dtype)
-    found = np.empty(shape, values.dtype)
+    found = empty(shape, values.dtype)
     item = f"V{values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))}"
     if found.size:  # copies each value as bytes
-        items = found.reshape(len(lengths), -1).view(item).reshape(len(lengths), length)
-        is_value = mask(lengths, length)
+        items = found.reshape(len(found), -1).view(item).reshape(is_value.shape)
         items[is_value] = np.ascontiguousarray(values).reshape(len(values), -1).view(item)[:, 0]
         np.copyto(items, np.full(shape[2:], fill, values.dtype).reshape(-1).view(item), where=~is_value)
     return found
 
 
-def mask(lengths: np.ndarray, length: int) -> np.ndarray:
-    """Returns [rows, length] bool: True for values that are not padding."""
-    found: np.ndarray = np.arange(length) < lengths[:, None]
+def mask(lengths: np.ndarray, length: int | None = None) -> np.ndarray:
+    """Returns [rows, length] bool: True for values that are not padding.
+
+    Args:
+        lengths: [rows]: values in each row.
+        length: at least as many as in the longest row; None: as many.
+    """
+    longest = int(lengths.max(initial=0)) if length is None else length
+    kind = np.min_scalar_type(longest)  # small integers are compared faster
+    found: np.ndarray = np.arange(longest, dtype=kind) < lengths.astype(kind)[:, None]
     return found
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core.errors import ConfigError
+from pipeline.dataset.arrow_memory import empty
 
 _MAX_UNITS = (1 << 31) - 1
 """Arrow counts the values of a list column with 32 bits."""
@@ -77,13 +78,13 @@ def gather(kind: pa.DataType, parts: Sequence[Part]) -> pa.Array:
     count = sum(len(rows) for _, rows in parts)
     validity = _validity(parts)
     if not _is_list(kind):
-        found = np.empty(count, units[0].dtype)
+        found = empty((count,), units[0].dtype)
         _fill(found, [(one, rows) for one, (_, rows) in zip(units, parts, strict=True)])
         return _of_units(kind, count, validity, found)
     offsets = _offsets(parts, count)
     if offsets[-1] > _MAX_UNITS:
         raise ConfigError("batch_size", f"{count} rows have {offsets[-1]} values in one column", "a smaller batch")
-    found = np.empty(offsets[-1], units[0].dtype)
+    found = empty((int(offsets[-1]),), units[0].dtype)
     start = 0
     for column, rows in parts:
         start += _copy_lists(found[start:], column, rows)

@@ -76,13 +76,17 @@ def test_padded_equals_a_loop(fill: int, width: tuple[int, ...], lengths: list[i
     for i, length in enumerate(lengths):
         expected[i, :length] = values[at : at + length]
         at += length
-    found = padded(values, np.array(lengths, np.int64), 3, fill)
+    found = padded(values, mask(np.array(lengths, np.int64), 3), fill)
     assert found.dtype == np.int32
     assert np.array_equal(found, expected)
 
 
 def test_mask_and_memory() -> None:
     assert mask(np.array([1, 0, 2]), 2).tolist() == [[True, False], [False, False], [True, True]]
+    assert mask(np.array([1, 0])).tolist() == [[True], [False]]
+    assert mask(np.array([0])).shape == (1, 0)
+    for most in (255, 256, 65535, 65536):  # the integers that are compared become larger
+        assert mask(np.array([most, most - 1, 0])).sum(axis=1).tolist() == [most, most - 1, 0]
     frozen = np.frombuffer(b"abcd", np.uint8)
     assert writable(frozen).flags.writeable
     assert writable(mine := np.zeros(2)) is mine
