@@ -8,6 +8,7 @@ https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ _REQUIRED, _DATA_PAGE, _RLE, _UNCOMPRESSED = 0, 0, 3, 0
 _I32, _I64, _BINARY, _LIST, _STRUCT = 5, 6, 8, 9, 12
 """Types of Thrift."""
 _NAME = b"values"
+_KEPT = 256
+"""Headers and footers that are kept: those of most row groups are the same."""
 
 
 class FlatPage(NamedTuple):
@@ -37,9 +40,10 @@ def flat_file(pages: Sequence[FlatPage], physical_type: str, length: int) -> pa.
         physical_type: pyarrow's name of the type.
         length: bytes of a value of fixed length; 0: another type.
     """
-    headers = [_page_header(page) for page in pages]
+    headers = [_page_header(len(page.content), page.values, page.encoding) for page in pages]
     size = sum(map(len, headers)) + sum(len(page.content) for page in pages)
-    footer = _footer(pages, size, _TYPES.index(physical_type), length)
+    encodings = tuple(sorted({page.encoding for page in pages}))
+    footer = _footer(sum(page.values for page in pages), encodings, size, _TYPES.index(physical_type), length)
     file = pa.allocate_buffer(len(_MAGIC) + size + len(footer))
     view, at = memoryview(file).cast("B"), 0
     contents = [piece for header, page in zip(headers, pages, strict=True) for piece in (header, page.content)]
@@ -49,16 +53,18 @@ def flat_file(pages: Sequence[FlatPage], physical_type: str, length: int) -> pa.
     return file
 
 
-def _page_header(page: FlatPage) -> bytes:
-    size = (_I32, _zigzag(len(page.content)))
+@lru_cache(_KEPT)
+def _page_header(content_bytes: int, values: int, encoding: int) -> bytes:
+    size = (_I32, _zigzag(content_bytes))
     levels = (_I32, _zigzag(_RLE))
-    data = {1: (_I32, _zigzag(page.values)), 2: (_I32, _zigzag(page.encoding)), 3: levels, 4: levels}
+    data = {1: (_I32, _zigzag(values)), 2: (_I32, _zigzag(encoding)), 3: levels, 4: levels}
     return _struct({1: (_I32, _zigzag(_DATA_PAGE)), 2: size, 3: size, 5: (_STRUCT, _struct(data))})
 
 
-def _footer(pages: Sequence[FlatPage], size: int, kind: int, length: int) -> bytes:
+@lru_cache(_KEPT)
+def _footer(values: int, encodings: tuple[int, ...], size: int, kind: int, length: int) -> bytes:
     """Returns the footer of a file whose pages have ``size`` bytes with their headers."""
-    count = _zigzag(sum(page.values for page in pages))
+    count = _zigzag(values)
     leaf = {
         1: (_I32, _zigzag(kind)),
         2: (_I32, _zigzag(length)),
@@ -68,7 +74,7 @@ def _footer(pages: Sequence[FlatPage], size: int, kind: int, length: int) -> byt
     schema = [_struct({4: (_BINARY, _text(_NAME)), 5: (_I32, _zigzag(1))}), _struct(leaf)]
     column = {
         1: (_I32, _zigzag(kind)),
-        2: (_LIST, _list(_I32, [_zigzag(one) for one in sorted({page.encoding for page in pages})])),
+        2: (_LIST, _list(_I32, [_zigzag(one) for one in encodings])),
         3: (_LIST, _list(_BINARY, [_text(_NAME)])),
         4: (_I32, _zigzag(_UNCOMPRESSED)),
         5: (_I64, count),

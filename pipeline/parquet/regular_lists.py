@@ -100,8 +100,9 @@ class _Chunk:
         found = pages(data, self.count)
         if chunk.compression not in _CODECS or sum(page.values for page in found if page.kind == DATA) != self.count:
             return
-        self.buffer = pa.allocate_buffer(self.count * column.value_bytes)
-        self.numbers = np.frombuffer(self.buffer, np.uint8)
+        self.size = self.count * column.value_bytes
+        self.numbers: pa.Buffer | None = None
+        """[``size``] bytes: the numbers that are decoded, at the beginning."""
         self.filled = 0
         """Bytes of ``numbers`` that are decoded."""
         self.split: list[FlatPage] = []
@@ -111,13 +112,13 @@ class _Chunk:
     def array(self, rows: int) -> pa.Array | None:
         """Returns the rows; None if there are not ``rows`` of them."""
         self._decode_split()
-        if not rows or self.filled != len(self.numbers) or self.count > _MAX_NUMBERS:
+        if not rows or self.filled != self.size or self.count > _MAX_NUMBERS:
             return None
         kind, starts = self.column.kind, np.flatnonzero(np.concatenate(self.starts))
         if len(starts) != rows or starts[0] != 0:
             return None
         vectors = self.count // self.list_length
-        child = pa.Array.from_buffers(_number_type(kind), self.count, [None, self.buffer])
+        child = pa.Array.from_buffers(_number_type(kind), self.count, [None, self.numbers])
         if self.column.is_nested:
             child = pa.Array.from_buffers(kind.value_type, vectors, [None], children=[child])
         if pa.types.is_fixed_size_list(kind):
@@ -152,7 +153,9 @@ class _Chunk:
 
     def _append(self, values: np.ndarray) -> None:
         """Appends the bytes of numbers."""
-        np.copyto(self.numbers[self.filled : self.filled + len(values)], values)
+        if self.numbers is None:
+            self.numbers = pa.allocate_buffer(self.size)
+        np.copyto(np.frombuffer(self.numbers, np.uint8)[self.filled : self.filled + len(values)], values)
         self.filled += len(values)
 
     def _decode_split(self) -> None:
@@ -164,7 +167,11 @@ class _Chunk:
         file = pq.ParquetFile(pa.BufferReader(flat_file(pages, column.physical_type, length)), pre_buffer=False)
         for values in file.read(use_threads=False).column(0).chunks:
             item = column.value_bytes
-            self._append(np.frombuffer(values.buffers()[1], np.uint8, len(values) * item, values.offset * item))
+            decoded = values.buffers()[1].slice(values.offset * item, len(values) * item)
+            if decoded.size == self.size:  # all pages
+                self.numbers, self.filled = decoded, decoded.size
+            else:
+                self._append(np.frombuffer(decoded, np.uint8))
 
     def _starts(self, levels: bytes, values: int) -> np.ndarray | None:
         """Returns for each innermost list whether it is the first of a row; None if the levels have no pattern.
@@ -178,14 +185,15 @@ class _Chunk:
         ones = sum(level << bits for bits in range(0, level * _RUN, level))
         packed = (ones - level).to_bytes(level, "little")
         pattern = bytes([1 << 1 | 1]) + packed + varint(self.list_length - _RUN << 1) + bytes([level])
-        if len(levels) != values // self.list_length * len(pattern):
+        lists = values // self.list_length
+        if len(levels) != lists * len(pattern):
             return None
-        found = np.frombuffer(levels, np.uint8).reshape(-1, len(pattern))
+        if not self.column.is_nested:
+            return np.ones(lists, bool) if levels == pattern * lists else None
+        found = np.frombuffer(levels, np.uint8).reshape(lists, len(pattern)).copy()
         starts: np.ndarray = found[:, 1] == packed[0]
-        if not self.column.is_nested and not starts.all():
-            return None
-        others = np.delete(found, 1, 1) == np.frombuffer(pattern[:1] + pattern[2:], np.uint8)
-        return starts if others.all() and np.all(starts | (found[:, 1] == packed[0] + 1)) else None
+        found[:, 1] -= ~starts  # lists that continue a row begin with a level that is one higher
+        return starts if found.tobytes() == pattern * lists else None
 
     def _first_length(self, levels: bytes) -> int:
         """Returns the numbers of each innermost list: of the type, or else of the first list."""
