@@ -14,6 +14,7 @@ import pytest
 
 from pipeline import parquet
 from pipeline.parquet import regular_lists
+from pipeline.parquet._flat_file import flat_file
 from pipeline.parquet.bounded_file import BoundedFile
 from pipeline.parquet.pages import Page, chunk_place, pages
 from pipeline.parquet.regular_lists import ListColumn, decode_regular_lists
@@ -117,6 +118,22 @@ def test_the_rows_are_those_of_pyarrow(tmp_path: Path, name: str, is_split: bool
         found.validate(full=True)
         assert len(found) == rows
         assert _bits(found) == _bits(file.read_row_group(group).column(0).chunk(0))
+
+
+def test_pages_that_are_decoded_in_several_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regular_lists, "_SPLIT_BYTES", 0)
+    parts = []
+
+    def counted(*args: Any) -> pa.Buffer:
+        parts.append(args)
+        return flat_file(*args)
+
+    monkeypatch.setattr(regular_lists, "flat_file", counted)
+    _write(REGULAR["embeddings"], tmp_path / "a.parquet", use_byte_stream_split=True, data_page_size=500)
+    found = _decoded(tmp_path / "a.parquet", 0)
+    assert found is not None
+    assert len(parts) > 1
+    assert _bits(found) == _bits(REGULAR["embeddings"].slice(0, 40))
 
 
 @pytest.mark.parametrize("codec", ["none", "zstd", "snappy", "gzip", "lz4", "brotli"])

@@ -115,11 +115,11 @@ def mask(lengths: np.ndarray, length: int | None = None) -> np.ndarray:
 
     Args:
         lengths: [rows]: values in each row.
-        length: at least as many as in the longest row; None: as many.
+        length: of the result, in which longer rows have no padding; None: that of the longest row.
     """
     longest = int(lengths.max(initial=0)) if length is None else length
     kind = np.min_scalar_type(longest)  # small integers are compared faster
-    found: np.ndarray = np.arange(longest, dtype=kind) < lengths.astype(kind)[:, None]
+    found: np.ndarray = np.arange(longest, dtype=kind) < np.minimum(lengths, longest).astype(kind)[:, None]
     return found
 
 

@@ -85,6 +85,7 @@ def test_mask_and_memory() -> None:
     assert mask(np.array([1, 0, 2]), 2).tolist() == [[True, False], [False, False], [True, True]]
     assert mask(np.array([1, 0])).tolist() == [[True], [False]]
     assert mask(np.array([0])).shape == (1, 0)
+    assert mask(np.array([300, 2]), 255).sum(axis=1).tolist() == [255, 2]
     for most in (255, 256, 65535, 65536):  # the integers that are compared become larger
         assert mask(np.array([most, most - 1, 0])).sum(axis=1).tolist() == [most, most - 1, 0]
     frozen = np.frombuffer(b"abcd", np.uint8)
