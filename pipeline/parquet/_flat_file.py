@@ -19,8 +19,8 @@ _REQUIRED, _DATA_PAGE, _RLE, _UNCOMPRESSED = 0, 0, 3, 0
 _I32, _I64, _BINARY, _LIST, _STRUCT = 5, 6, 8, 9, 12
 """Types of Thrift."""
 _NAME = b"values"
-_KEPT = 256
-"""Headers and footers that are kept: those of most row groups are the same."""
+_MAX_CACHED = 256
+"""Page headers and footers that are cached: those of most pages and row groups are the same."""
 
 
 class FlatPage(NamedTuple):
@@ -53,7 +53,7 @@ def flat_file(pages: Sequence[FlatPage], physical_type: str, length: int) -> pa.
     return file
 
 
-@lru_cache(_KEPT)
+@lru_cache(_MAX_CACHED)
 def _page_header(content_bytes: int, values: int, encoding: int) -> bytes:
     size = (_I32, _zigzag(content_bytes))
     levels = (_I32, _zigzag(_RLE))
@@ -61,7 +61,7 @@ def _page_header(content_bytes: int, values: int, encoding: int) -> bytes:
     return _struct({1: (_I32, _zigzag(_DATA_PAGE)), 2: size, 3: size, 5: (_STRUCT, _struct(data))})
 
 
-@lru_cache(_KEPT)
+@lru_cache(_MAX_CACHED)
 def _footer(values: int, encodings: tuple[int, ...], size: int, kind: int, length: int) -> bytes:
     """Returns the footer of a file whose pages have ``size`` bytes with their headers."""
     count = _zigzag(values)

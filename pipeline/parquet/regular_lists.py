@@ -101,10 +101,10 @@ class _Chunk:
         if chunk.compression not in _CODECS or sum(page.values for page in found if page.kind == DATA) != self.count:
             return
         self.size = self.count * column.value_bytes
+        """Bytes of all numbers."""
         self.numbers: pa.Buffer | None = None
-        """[``size``] bytes: the numbers that are decoded, at the beginning."""
+        """The decoded numbers; only the first ``filled`` bytes are set. None: there are none yet."""
         self.filled = 0
-        """Bytes of ``numbers`` that are decoded."""
         self.split: list[FlatPage] = []
         """Pages that follow these, and that pyarrow decodes together."""
         self.is_regular = all(self._add(page, data, chunk.compression) for page in found)

@@ -113,8 +113,9 @@ class Column:
             found[name] = tensor(self._vectors(name, ragged))
         else:
             lengths = ragged.lengths
-            self._check_padding(name, ragged, int(lengths.max(initial=0)))
-            is_value = mask(lengths)
+            longest = int(lengths.max(initial=0))
+            self._check_padding(name, ragged, longest)
+            is_value = mask(lengths, longest)
             found[name] = tensor(padded(ragged.values, is_value))
             found[f"{name}_mask"] = tensor(is_value)
         if self.nullable:

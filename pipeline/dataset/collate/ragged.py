@@ -68,7 +68,7 @@ class Ragged:
     @property
     def lengths(self) -> np.ndarray:
         """[rows]: the number of values in each row."""
-        found: np.ndarray = np.diff(self.offsets)
+        found: np.ndarray = self.offsets[1:] - self.offsets[:-1]
         return found
 
     def cut(self, most: int) -> Ragged:
