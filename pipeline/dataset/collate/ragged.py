@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,16 +34,13 @@ class Ragged:
         """
         valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else np.ones(len(array), bool)
         if pa.types.is_fixed_size_list(array.type):
-            child = array.flatten()  # leaves out the values that are allocated for nulls
+            child, start = array.flatten(), 0  # leaves out the values that are allocated for nulls
             offsets = np.concatenate([[0], np.cumsum(valid, dtype=np.int64)]) * array.type.list_size
         else:
-            offsets = array.offsets.to_numpy().astype(np.int64)
-            child = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
-            offsets = offsets - offsets[0]
-        if width is not None:
-            child = child.values.slice(child.offset * width, len(child) * width)
-        values = _numbers(child)
-        found = cls(values if width is None else values.reshape(-1, width), offsets, valid)
+            child, offsets = array.values, _offsets(array)
+            if start := int(offsets[0]):
+                offsets -= start
+        found = cls(_values(child, start, int(offsets[-1]), width), offsets, valid)
         return found._without_values_of_nulls() if array.null_count else found
 
     @classmethod
@@ -102,7 +100,7 @@ def padded(values: np.ndarray, is_value: np.ndarray, fill: int | np.integer = 0)
     if not len(values):
         return np.full(shape, fill, values.dtype)
     found = empty(shape, values.dtype)
-    item = f"V{values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))}"
+    item = f"V{values.dtype.itemsize * math.prod(values.shape[1:])}"
     if found.size:  # copies each value as bytes
         items = found.reshape(len(found), -1).view(item).reshape(is_value.shape)
         items[is_value] = np.ascontiguousarray(values).reshape(len(values), -1).view(item)[:, 0]
@@ -115,11 +113,11 @@ def mask(lengths: np.ndarray, length: int | None = None) -> np.ndarray:
 
     Args:
         lengths: [rows]: values in each row.
-        length: of the result, in which longer rows have no padding; None: that of the longest row.
+        length: of the result, not below that of the longest row; None: that of the longest row.
     """
     longest = int(lengths.max(initial=0)) if length is None else length
     kind = np.min_scalar_type(longest)  # small integers are compared faster
-    found: np.ndarray = np.arange(longest, dtype=kind) < np.minimum(lengths, longest).astype(kind)[:, None]
+    found: np.ndarray = np.arange(longest, dtype=kind) < lengths.astype(kind)[:, None]
     return found
 
 
@@ -128,10 +126,33 @@ def writable(array: np.ndarray) -> np.ndarray:
     return array if array.flags.writeable else array.copy()
 
 
-def _numbers(array: pa.Array) -> np.ndarray:
-    """Returns the numbers of an array, whose memory may be writable. Raises ``pa.ArrowInvalid`` for nulls."""
-    numbers: np.ndarray = array.to_numpy(zero_copy_only=True)
-    buffer = array.buffers()[1]
-    if len(numbers) and buffer.is_mutable:
-        return np.frombuffer(buffer, numbers.dtype, len(numbers), array.offset * numbers.itemsize)
-    return numbers
+def _offsets(array: pa.Array) -> np.ndarray:
+    """Returns [rows + 1], int64: where the rows of a list array begin, then where the last one ends."""
+    if not len(array):
+        return np.zeros(1, np.int64)
+    kind = np.dtype(np.int64 if pa.types.is_large_list(array.type) else np.int32)
+    found = np.frombuffer(array.buffers()[1], kind, len(array) + 1, array.offset * kind.itemsize)
+    return found.astype(np.int64)
+
+
+def _values(array: pa.Array, start: int, count: int, width: int | None) -> np.ndarray:
+    """Returns some values of an array of numbers or vectors, whose memory may be writable.
+
+    pyarrow's own conversions take longer than these few calls, and return memory that is read-only.
+
+    Raises ``pa.ArrowInvalid`` for nulls.
+    """
+    numbers, offset, length = array, start, count
+    if width is not None:
+        numbers, offset, length = array.values, (array.offset + start) * width, count * width
+    if not length or numbers.null_count or not _is_plain(numbers.type):
+        found: np.ndarray = numbers.slice(offset, length).to_numpy(zero_copy_only=True)
+    else:
+        kind = np.dtype(numbers.type.to_pandas_dtype())
+        found = np.frombuffer(numbers.buffers()[1], kind, length, (numbers.offset + offset) * kind.itemsize)
+    return found if width is None else found.reshape(-1, width)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether numbers of this type lie in memory as numpy's do."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))

@@ -31,6 +31,18 @@ def test_slices(cut: tuple[int, int], kind: Any) -> None:
     assert lists(Ragged.of_array(tokens, 2)) == TOKENS[start : start + count]
 
 
+def test_values_that_are_slices_of_other_arrays() -> None:
+    numbers = pa.array([None, *range(20)], pa.float16()).slice(2, 16)  # 1, 2, ...
+    vectors = pa.FixedSizeListArray.from_arrays(numbers, 2).slice(1)  # [3, 4], [5, 6], ...
+    tokens = pa.ListArray.from_arrays(pa.array([1, 2, 4], pa.int32()), vectors)
+    assert lists(Ragged.of_array(tokens, 2)) == [[[5, 6]], [[7, 8], [9, 10]]]
+    assert lists(Ragged.of_array(tokens.slice(1), 2)) == [[[7, 8], [9, 10]]]
+    times = pa.ListArray.from_arrays(pa.array([1, 2, 4], pa.int32()), numbers)
+    assert lists(Ragged.of_array(times, None)) == [[2], [3, 4]]
+    partly_null = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), pa.array([None, 7], pa.int32()))
+    assert lists(Ragged.of_array(partly_null.slice(1), None)) == [[7]]
+
+
 def test_lists_of_a_fixed_size() -> None:
     vectors = [[1, 2], None, [3, 4], None]
     array = pa.array(vectors, pa.list_(pa.float32(), 2))
@@ -85,7 +97,8 @@ def test_mask_and_memory() -> None:
     assert mask(np.array([1, 0, 2]), 2).tolist() == [[True, False], [False, False], [True, True]]
     assert mask(np.array([1, 0])).tolist() == [[True], [False]]
     assert mask(np.array([0])).shape == (1, 0)
-    assert mask(np.array([300, 2]), 255).sum(axis=1).tolist() == [255, 2]
+    assert mask(np.array([255, 2]), 256).sum(axis=1).tolist() == [255, 2]
+    assert mask(np.array([256, 2])).sum(axis=1).tolist() == [256, 2]
     for most in (255, 256, 65535, 65536):  # the integers that are compared become larger
         assert mask(np.array([most, most - 1, 0])).sum(axis=1).tolist() == [most, most - 1, 0]
     frozen = np.frombuffer(b"abcd", np.uint8)
