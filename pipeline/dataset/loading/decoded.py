@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.loading.gather import StoredColumn, gather
@@ -20,9 +18,7 @@ from pipeline.dataset.shards.reader import ShardErrors, check_columns, open_shar
 from pipeline.parquet import ParquetFile
 
 _OPEN_FILES = 32
-"""Files that stay open. Opening one again reads and parses its footer."""
-_FOOTER_BYTES = 8 << 20
-"""Bytes of footers, as they are in the files, that are kept. On an object store another footer is a request."""
+"""Files that stay open."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +108,6 @@ class GroupReader:
         """Begins without open files."""
         self._idle: list[tuple[int, ParquetFile]] = []
         """Open files that no thread uses: (number of the shard, file), the least recently used first."""
-        self._footers: OrderedDict[int, pq.FileMetaData] = OrderedDict()
-        """Footers of shards, the least recently used first: several threads may have the same shard open."""
         self._openings: dict[int, threading.Lock] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -159,18 +153,11 @@ class GroupReader:
                     return file
             first_opening = self._openings.setdefault(shard, threading.Lock())
         with first_opening:  # other threads wait for the footer
-            footer = self._footers.get(shard)
+            footer = self.index.footers.get(shard)
             file = open_shard(self.root, self.shards[shard], footer)
             if footer is None:
                 check_columns(self.root, self.shards[shard], file.schema_arrow, self._stored.names)
-                with self._lock:
-                    self._footers[shard] = file.metadata
-        with self._lock:
-            if shard in self._footers:
-                self._footers.move_to_end(shard)
-            excess = sum(one.serialized_size for one in self._footers.values()) - _FOOTER_BYTES
-            while excess > 0 and len(self._footers) > 1:
-                excess -= self._footers.popitem(last=False)[1].serialized_size
+                self.index.footers.keep(shard, file.metadata)
         return file
 
     def _keep(self, shard: int, file: ParquetFile) -> None:

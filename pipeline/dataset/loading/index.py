@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline import storage
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.commit.data_files import File
 from pipeline.dataset.loading.memory.decoded_bytes import DecodedBytes, group_bytes
+from pipeline.dataset.loading.memory.footers import Footers
 from pipeline.dataset.shards.filters import kept, needed
 from pipeline.dataset.shards.reader import ShardErrors, check_columns, open_shard
 from pipeline.parquet import ParquetFile
@@ -22,8 +24,9 @@ from pipeline.parquet import ParquetFile
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
-_THREADS = 16
-"""Footers that are read at the same time: on an object store, each is a request."""
+_THREADS, _REMOTE_THREADS = 2, 16
+"""Footers that are read at the same time: on an object store, each is a request. Of a local dataset, parsing takes most
+of the time, and threads wait for one another."""
 _FILTER_THREADS = 2
 """Row groups whose columns are read for a filter at the same time."""
 _POSITION = "__position"
@@ -60,6 +63,8 @@ class Index:
     """Live rows of shards that could not be read."""
     labels: tuple[np.ndarray, ...] | None = None
     """Row of a table of labels for each row that is read (int64), if there is one."""
+    footers: Footers = field(default_factory=Footers, repr=False, compare=False)
+    """Of the shards, as far as they are kept."""
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -124,17 +129,18 @@ def build_index(
         ConfigError: a shard is missing or cannot be read.
     """
     names = needed(schema, [], filter)
-    wanted = pa.schema([schema.field(name) for name in columns])
+    wanted, footers = pa.schema([schema.field(name) for name in columns]), Footers()
 
     def read(number: int) -> list[_Group] | None:
         try:
-            return list(_read_shard(root, number, shards[number], wanted, names, filter))
+            return list(_read_shard(root, number, shards[number], wanted, names, filter, footers))
         except ConfigError:
             if not skip_unreadable:
                 raise
             return None
 
-    with ThreadPoolExecutor(_THREADS if filter is None else _FILTER_THREADS) as pool:
+    threads = _THREADS if storage.is_local(root) else _REMOTE_THREADS
+    with ThreadPoolExecutor(threads if filter is None else _FILTER_THREADS) as pool:
         found = list(pool.map(read, range(len(shards))))
     groups = [group for one in found for group in one or [] if group.size]
     stored = np.array([group.stored for group in groups], np.int64)
@@ -153,15 +159,23 @@ def build_index(
         kept=None if filter is None else tuple(group.positions for group in groups if group.positions is not None),
         contents=hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
         lost_rows=sum(shard.live for shard, one in zip(shards, found, strict=True) if one is None),
+        footers=footers,
     )
 
 
 def _read_shard(
-    root: str, number: int, shard: File, wanted: pa.Schema, filter_columns: list[str], filter: ds.Expression | None
+    root: str,
+    number: int,
+    shard: File,
+    wanted: pa.Schema,
+    filter_columns: list[str],
+    filter: ds.Expression | None,
+    footers: Footers,
 ) -> Iterator[_Group]:
-    """Yields the groups of one shard."""
+    """Yields the groups of one shard, and keeps its footer."""
     with ShardErrors(root, shard), open_shard(root, shard) as file:
         check_columns(root, shard, file.schema_arrow, [*wanted.names, *filter_columns])
+        footers.keep(number, file.metadata)
         sizes = DecodedBytes(file.metadata.schema, file.schema_arrow, wanted)
         deleted = np.array(shard.deleted, np.int64)
         first = 0

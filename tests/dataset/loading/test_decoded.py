@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline import dataset
 from pipeline.core.errors import ConfigError
 from pipeline.dataset.loading import decoded
 from pipeline.dataset.loading.decoded import DecodedGroup, GroupReader, gather_rows
+from pipeline.dataset.loading.memory import footers
 from pipeline.parquet import ParquetFile
 from tests.dataset.loading import written
 
@@ -93,7 +95,7 @@ def test_open_files_are_used_again_and_limited(path: str, monkeypatch: pytest.Mo
     original = decoded.open_shard
 
     def count(root: str, shard: Any, metadata: Any) -> Any:
-        assert (metadata is None) == (shard.path not in opened)
+        assert metadata is not None  # the index has read it
         opened.append(shard.path)
         return original(root, shard, metadata)
 
@@ -132,8 +134,8 @@ def test_a_file_that_changed(tmp_path: Path) -> None:
     groups.read(5)
 
 
-def test_footers_are_kept_within_a_limit(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The least recently used is read again."""
+def test_footers_are_read_again_only_without_those_of_the_index(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pickled index, as a spawned process has it, has none; they are kept within a limit."""
     parsed: list[str] = []
     original = decoded.open_shard
 
@@ -143,11 +145,13 @@ def test_footers_are_kept_within_a_limit(path: str, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(decoded, "open_shard", count)
     monkeypatch.setattr(decoded, "_OPEN_FILES", 1)
-    for limit, times in ((1 << 20, 1), (1, 2)):
-        monkeypatch.setattr(decoded, "_FOOTER_BYTES", limit)
+    for limit, is_pickled, times in ((1 << 20, False, 0), (1 << 20, True, 1), (1, True, 2)):
+        monkeypatch.setattr(footers, "_MAX_BYTES", limit)
         parsed.clear()
         groups = reader(path)
         assert len(groups.shards) > 1
+        if is_pickled:
+            groups.index = pickle.loads(pickle.dumps(groups.index))
         for _ in range(2):
             for shard in range(len(groups.shards)):
                 groups.read(int(np.flatnonzero(groups.index.shards == shard)[0]))

@@ -108,11 +108,16 @@ class Order:
         self._groups: list[int] = groups.tolist()
         self._starts: list[int] = [0, *accumulate(sizes[groups].tolist())]
         """The place of the first row of each group, in the order of the epoch; then the number of rows."""
-        self._edges = [self.rows * v // streams for v in range(streams + 1)]
+        edges = [self.rows * v // streams for v in range(streams + 1)]
+        self._backwards = (streams + 1) // 2
+        """The first of the streams that are read backwards."""
+        numbers = [*range(0, streams, 2), *range(1, streams, 2)]
+        self._ranges: list[tuple[int, int]] = [(edges[number], edges[number + 1]) for number in numbers]
+        """The places of each stream."""
 
     def length(self, stream: int) -> int:
         """Returns the number of rows in a stream."""
-        start, end = self._range(stream)
+        start, end = self._ranges[stream]
         return end - start
 
     def permuted(self, group: int) -> np.ndarray:
@@ -124,8 +129,8 @@ class Order:
 
     def read(self, stream: int, offset: int, count: int) -> Iterator[Rows]:
         """Yields rows ``[offset, offset + count)`` of a stream, group by group."""
-        start, end = self._range(stream)
-        backwards = self._is_backwards(stream)
+        start, end = self._ranges[stream]
+        backwards = stream >= self._backwards
         while count:
             place = end - 1 - offset if backwards else start + offset
             i = bisect_right(self._starts, place) - 1
@@ -134,18 +139,6 @@ class Order:
             taken = min(count, left)
             yield Rows(stream, self.epoch, self._groups[i], place - first, taken, backwards, self.source)
             offset, count = offset + taken, count - taken
-
-    def _range(self, stream: int) -> tuple[int, int]:
-        number = self._number(stream)
-        return self._edges[number], self._edges[number + 1]
-
-    def _number(self, stream: int) -> int:
-        """Returns which of the ranges a stream is: those of streams 0, 1, 2... are 0, 2, 4..., then 1, 3, 5..."""
-        even = (self.streams + 1) // 2
-        return 2 * stream if stream < even else 2 * (stream - even) + 1
-
-    def _is_backwards(self, stream: int) -> bool:
-        return stream >= (self.streams + 1) // 2
 
 
 class Epoch:
